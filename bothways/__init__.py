@@ -1,0 +1,40 @@
+"""Bothways: a complete BERT system. Reads text both ways.
+
+Importing this package imports nothing heavy; torch is loaded by the first name that needs it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from bothways.errors import UserError
+
+if TYPE_CHECKING:
+    from bothways.inference.predictor import Fill, Predictor, load
+    from bothways.tasks.classify import Classification
+    from bothways.train.finetune import finetune
+    from bothways.train.pretrain import pretrain
+
+__version__ = "0.1.0"
+
+_WHERE = {
+    "load": "bothways.inference.predictor",
+    "Predictor": "bothways.inference.predictor",
+    "Fill": "bothways.inference.predictor",
+    "Classification": "bothways.tasks.classify",
+    "pretrain": "bothways.train.pretrain",
+    "finetune": "bothways.train.finetune",
+}
+
+__all__ = ["Classification", "Fill", "Predictor", "UserError", "finetune", "load", "pretrain"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'bothways' has no attribute {name!r}")
+    return getattr(importlib.import_module(_WHERE[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_WHERE])

@@ -1,0 +1,1 @@
+"""What BERT must beat."""

@@ -1,0 +1,69 @@
+"""`bothways <verb>`: find the verb, run it, and turn a UserError into one line and exit code 2.
+
+Nothing heavy is imported before a verb is known, so `bothways --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from bothways.errors import UserError, closest
+
+# verb: (module with a `run(arguments)`, function, what it does)
+VERBS: dict[str, tuple[str, str, str]] = {
+    "demo": ("bothways.demo", "run", "the whole way on text that is already on this machine, in minutes"),
+    "tokenizer": ("bothways.verbs.text", "tokenizer", "learn a WordPiece vocabulary from text"),
+    "prepare": ("bothways.verbs.text", "prepare", "turn text into a token store"),
+    "pretrain": ("bothways.verbs.training", "pretrain", "train an encoder by masked LM and next sentence"),
+    "finetune": ("bothways.verbs.training", "finetune", "train a model for a task on labelled rows"),
+    "evaluate": ("bothways.verbs.asking", "evaluate", "measure a fine-tuned model on labelled rows"),
+    "fill": ("bothways.verbs.asking", "fill", "say what could stand at each [MASK]"),
+    "classify": ("bothways.verbs.asking", "classify", "give texts their label"),
+    "info": ("bothways.verbs.info", "info", "say what a store, a model, a run or a vocabulary is"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line; returns the exit code: 0, 2 for a UserError, 128 + n when stopped by signal n."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_help())
+        return 0
+    if arguments[0] == "--version":
+        import bothways
+
+        print(f"bothways {bothways.__version__}")
+        return 0
+    verb, *rest = arguments
+    try:
+        if verb not in VERBS:
+            raise UserError(f"unknown verb {verb!r}{closest(verb, VERBS)}; accepted: {', '.join(VERBS)}")
+        module, function, _ = VERBS[verb]
+        return getattr(importlib.import_module(module), function)(rest) or 0
+    except UserError as error:
+        print(f"bothways: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("bothways: stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output (head, less) has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+def _help() -> str:
+    width = max(map(len, VERBS))
+    verbs = "\n".join(f"  {verb:<{width}}  {what}" for verb, (_, _, what) in VERBS.items())
+    return (
+        "usage: bothways <verb> [arguments]\n\n"
+        "A complete BERT system: from your own text to a model that understands it.\n\n"
+        f"{verbs}\n\n"
+        "`bothways <verb> --help` shows a verb's options and an example. Every training verb takes --recipe FILE.toml."
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

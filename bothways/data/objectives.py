@@ -1,0 +1,288 @@
+"""What BERT is trained to do: sentence pairs (next sentence) and masking (masked LM).
+
+Examples are *spans*: rows of integers that say where in a block of tokens each segment lies. A block of a million
+tokens is then a small table; tokens are gathered only for the batch at hand.
+
+Random numbers are counter-based: each is a hash of (seed, epoch, …, counter), so any example can be made alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar, Protocol
+
+import numpy as np
+
+from bothways.data.store import Chunk
+from bothways.errors import UserError
+from bothways.text.wordpiece import WordPieceTokenizer
+
+# Columns of an example: segment A is tokens [a_start:a_end] of the block, segment B [b_start:b_end] (empty: one segment
+# only), next_sentence_label 0 = B follows A, 1 = B is random (BERT's convention).
+A_START, A_END, B_START, B_END, NEXT_SENTENCE_LABEL = range(5)
+
+
+@dataclass(frozen=True)
+class Masking:
+    """Which tokens to predict and what stands in their place (Devlin et al. 2018, appendix A.1)."""
+
+    rate: float = 0.15
+    mask: float = 0.8
+    random: float = 0.1  # the remaining tenth keeps its token
+    whole_word: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 < self.rate < 1:
+            raise UserError(f"--mask-rate {self.rate}: expected a share between 0 and 1")
+        if min(self.mask, self.random) < 0 or self.mask + self.random > 1:
+            raise UserError(f"masking shares {self.mask} and {self.random}: expected two shares that sum to at most 1")
+
+
+@dataclass(frozen=True)
+class SpanOptions:
+    """sequence_length: tokens an example has at most, with `[CLS]` and `[SEP]`.
+    short: the share of examples built to a random shorter length, so that short inputs are seen in training as well.
+    random_next: the share of pairs whose second segment is random."""
+
+    sequence_length: int = 128
+    short: float = 0.1
+    random_next: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.sequence_length < 8:
+            raise UserError(f"--sequence-length {self.sequence_length}: expected at least 8 tokens")
+
+
+class Segments(Protocol):
+    """How the documents of a block become examples: one part of an objective."""
+
+    @property
+    def options(self) -> SpanOptions: ...
+
+    next_sentence: ClassVar[bool]  # whether the examples carry a next_sentence_label to learn
+
+    def examples(self, block: Chunk, rng: np.random.Generator) -> np.ndarray:
+        """int64 `[examples, 5]`, columns as `A_START` … `NEXT_SENTENCE_LABEL`."""
+        ...
+
+
+@dataclass(frozen=True)
+class SentencePairs:
+    """Next-sentence pairs, made as BERT makes them.
+
+    A document's sentences are collected until they reach the target length; the collection is cut at a random sentence
+    into A and the rest. With probability `random_next` B comes from another document instead, starting at a random
+    sentence, and the rest is put back to be used next. The longer segment then loses tokens, at its front or its back,
+    until the pair fits. Source: google-research/bert, `create_pretraining_data.py`, function for one document; unlike
+    there, the random document is never the document itself: a block of one document has only true pairs.
+    """
+
+    options: SpanOptions = field(default_factory=SpanOptions)
+    next_sentence: ClassVar[bool] = True
+
+    def examples(self, block: Chunk, rng: np.random.Generator) -> np.ndarray:
+        offsets, documents = block.sentence_offsets.tolist(), block.document_offsets.tolist()
+        builder = _PairBuilder(offsets, documents, self.options, rng)
+        rows: list[tuple[int, int, int, int, int]] = []
+        for document in range(len(documents) - 1):
+            rows.extend(builder.document(document))
+        return np.array(rows, dtype=np.int64).reshape(-1, 5)
+
+
+class _PairBuilder:
+    """Sentence s of the block is tokens offsets[s]:offsets[s+1]; document d is sentences documents[d]:documents[d+1]."""
+
+    def __init__(self, offsets: list[int], documents: list[int], options: SpanOptions, rng: np.random.Generator) -> None:
+        self.offsets, self.documents = offsets, documents
+        self.options = options
+        self.room = options.sequence_length - 3  # [CLS] A [SEP] B [SEP]
+        self._rng = rng
+        self._uniforms: list[float] = []
+
+    def uniform(self) -> float:
+        # one call of the generator costs as much as a thousand numbers from it
+        if not self._uniforms:
+            self._uniforms = self._rng.random(4096).tolist()
+        return self._uniforms.pop()
+
+    def integer(self, low: int, high: int) -> int:
+        """low to high - 1."""
+        return low + int(self.uniform() * (high - low))
+
+    def target(self) -> int:
+        return self.integer(2, self.room + 1) if self.uniform() < self.options.short else self.room
+
+    def document(self, document: int) -> list[tuple[int, int, int, int, int]]:
+        offsets, end = self.offsets, self.documents[document + 1]
+        rows = []
+        first, target = self.documents[document], self.target()
+        last = first
+        while last < end:
+            last += 1
+            if last < end and offsets[last] - offsets[first] < target:
+                continue
+            split = first + 1 if last - first == 1 else self.integer(first + 1, last)
+            pair = self.pair(document, first, split, last, target)
+            if pair is not None:
+                rows.append(pair)
+                if pair[NEXT_SENTENCE_LABEL] == 1:
+                    last = split  # the unused rest is put back
+            first, target = last, self.target()
+        return rows
+
+    def pair(self, document: int, first: int, split: int, last: int, target: int) -> tuple[int, int, int, int, int] | None:
+        a = (self.offsets[first], self.offsets[split])
+        several = len(self.documents) > 2
+        if several and (last - first == 1 or self.uniform() < self.options.random_next):
+            b = self.random_segment(document, target - (a[1] - a[0]))
+            return (*self.truncate(*a, *b), 1)
+        if split == last:  # one sentence, and no other document to follow it with: it follows itself
+            if a[1] - a[0] < 2:
+                return None
+            cut = self.integer(a[0] + 1, a[1])
+            return (*self.truncate(a[0], cut, cut, a[1]), 0)
+        return (*self.truncate(*a, self.offsets[split], self.offsets[last]), 0)
+
+    def random_segment(self, document: int, length: int) -> tuple[int, int]:
+        other = self.integer(0, len(self.documents) - 2)
+        other += other >= document
+        start, end = self.integer(self.documents[other], self.documents[other + 1]), self.documents[other + 1]
+        last = start + 1
+        while last < end and self.offsets[last] - self.offsets[start] < length:
+            last += 1
+        return self.offsets[start], self.offsets[last]
+
+    def truncate(self, a_start: int, a_end: int, b_start: int, b_end: int) -> tuple[int, int, int, int]:
+        while (excess := a_end - a_start + b_end - b_start - self.room) > 0:
+            longer_a = a_end - a_start > b_end - b_start
+            # the longer segment gives way until both are equal, then both in turn; each token from a random end
+            give = min(excess, max(1, abs((a_end - a_start) - (b_end - b_start))))
+            front = sum(self.uniform() < 0.5 for _ in range(give))
+            if longer_a:
+                a_start, a_end = a_start + front, a_end - (give - front)
+            else:
+                b_start, b_end = b_start + front, b_end - (give - front)
+        return a_start, a_end, b_start, b_end
+
+
+@dataclass(frozen=True)
+class FullSentences:
+    """One segment of consecutive sentences of one document, up to the length limit; for masked LM without pairs.
+
+    Liu et al. 2019 (RoBERTa), section 4.2, DOC-SENTENCES. A sentence longer than the limit is cut into several.
+    """
+
+    options: SpanOptions = field(default_factory=SpanOptions)
+    next_sentence: ClassVar[bool] = False
+
+    def examples(self, block: Chunk, rng: np.random.Generator) -> np.ndarray:
+        room = self.options.sequence_length - 2  # [CLS] A [SEP]
+        offsets, documents = block.sentence_offsets.tolist(), block.document_offsets.tolist()
+        rows: list[tuple[int, int, int, int, int]] = []
+        for first, end in zip(documents[:-1], documents[1:], strict=True):
+            start = offsets[first]
+            for sentence in range(first, end):
+                while offsets[sentence + 1] - start > room:
+                    cut = offsets[sentence] if offsets[sentence] > start else start + room
+                    rows.append((start, cut, cut, cut, 0))
+                    start = cut
+            if offsets[end] > start:
+                rows.append((start, offsets[end], offsets[end], offsets[end], 0))
+        return np.array(rows, dtype=np.int64).reshape(-1, 5)
+
+
+def example_lengths(examples: np.ndarray) -> np.ndarray:
+    """Tokens of each example `[examples]`, with `[CLS]` and `[SEP]`."""
+    a = examples[:, A_END] - examples[:, A_START]
+    b = examples[:, B_END] - examples[:, B_START]
+    return a + b + 2 + (b > 0)
+
+
+def materialise(
+    tokens: np.ndarray, examples: np.ndarray, tokenizer: WordPieceTokenizer
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Gather the tokens of the examples: `[CLS] A [SEP] B [SEP]`, end to end.
+
+    Returns input_ids int64 `[T]`, token_type_ids int64 `[T]` (0 up to the first `[SEP]`, then 1), lengths int64 `[N]`.
+    """
+    lengths = example_lengths(examples)
+    a, b = examples[:, A_END] - examples[:, A_START], examples[:, B_END] - examples[:, B_START]
+    begin = np.cumsum(lengths) - lengths
+    input_ids = np.full(int(lengths.sum()), tokenizer.sep_id, dtype=np.int64)
+    token_type_ids = np.zeros(len(input_ids), dtype=np.int64)
+    input_ids[begin] = tokenizer.cls_id
+    for start, length, offset in ((examples[:, A_START], a, begin + 1), (examples[:, B_START], b, begin + a + 2)):
+        input_ids[_ranges(offset, length)] = tokens[_ranges(start, length)]
+    token_type_ids[_ranges(begin + a + 2, np.where(b > 0, b + 1, 0))] = 1
+    return input_ids, token_type_ids, lengths
+
+
+def _ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """start, start + 1, … for each (start, length), end to end."""
+    within = np.arange(int(lengths.sum())) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    return np.repeat(starts, lengths) + within
+
+
+class Masker:
+    """Chooses the tokens to predict and hides them."""
+
+    def __init__(self, masking: Masking, tokenizer: WordPieceTokenizer) -> None:
+        self.masking = masking
+        self.vocab_size = tokenizer.vocab_size
+        self.mask_id = tokenizer.mask_id
+        self.special = np.zeros(tokenizer.vocab_size, dtype=bool)
+        self.special[[tokenizer.cls_id, tokenizer.sep_id, tokenizer.pad_id, tokenizer.mask_id]] = True
+        self.continuation = tokenizer.continuations()
+        ordinary = np.ones(tokenizer.vocab_size, dtype=bool)
+        ordinary[list(tokenizer.special_ids)] = False
+        self.replacements = np.flatnonzero(ordinary)
+
+    def __call__(
+        self, input_ids: np.ndarray, lengths: np.ndarray, keys: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Mask a packed batch: ids `[T]`, lengths `[N]`, and a uint64 key for each sequence `[N]`.
+
+        Each token (with `whole_word`: each word) is chosen with probability `rate`, on its own; what stands in its
+        place is drawn for each token. The draws depend on the sequence's key and the position in it alone.
+        Returns the ids to read `[T]`, the rows to predict `[M]` in ascending order, and their true ids `[M]`.
+        """
+        begin = np.repeat(np.cumsum(lengths) - lengths, lengths)
+        positions = np.arange(len(input_ids)) - begin
+        keys = np.repeat(keys, lengths)
+        drawn_for = positions
+        if self.masking.whole_word:
+            starts = ~self.continuation[input_ids] | (positions == 0) | self.special[np.roll(input_ids, 1)]
+            drawn_for = np.maximum.accumulate(np.where(starts, np.arange(len(input_ids)), 0)) - begin
+        chosen = (uniforms(keys, drawn_for, 0) < self.masking.rate) & ~self.special[input_ids]
+        rows = np.flatnonzero(chosen)
+        labels = input_ids[rows]
+        place = uniforms(keys[rows], positions[rows], 1)
+        replacement = self.replacements[
+            (uniforms(keys[rows], positions[rows], 2) * len(self.replacements)).astype(np.int64)
+        ]
+        masking = self.masking
+        shown = np.where(place < masking.mask, self.mask_id, labels)
+        shown = np.where((place >= masking.mask) & (place < masking.mask + masking.random), replacement, shown)
+        masked = input_ids.copy()
+        masked[rows] = shown
+        return masked, rows, labels
+
+
+def mix(*words: int | np.ndarray) -> np.ndarray:
+    """Hash integers (or arrays of them, broadcast) into uint64: SplitMix64's finaliser over each in turn.
+
+    Source: Steele, Lea and Flood 2014, "Fast splittable pseudorandom number generators", constants of figure 17.
+    """
+    state = np.zeros(np.broadcast_shapes(*(np.shape(word) for word in words)), dtype=np.uint64)
+    with np.errstate(over="ignore"):
+        for word in words:
+            state = (state ^ np.asarray(word).astype(np.uint64)) + np.uint64(0x9E3779B97F4A7C15)
+            state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+            state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+            state = state ^ (state >> np.uint64(31))
+    return state
+
+
+def uniforms(keys: np.ndarray, counters: np.ndarray, stream: int) -> np.ndarray:
+    """Float64 in [0, 1), one for each (key, counter), independent between streams."""
+    return (mix(keys, counters, stream) >> np.uint64(11)) * 2.0**-53

@@ -1,0 +1,261 @@
+"""The plan: the k-th batch as a pure function of (data, seed, k).
+
+Pretraining: an epoch visits every chunk of the store once, in an order drawn for that epoch. Consecutive chunks in that order form
+blocks of about `BLOCK_TOKENS`; a block's documents become examples, the examples are shuffled, and steps take them in
+turn until their token budget is full. Memory is that of two blocks however large the store is. Where step k begins
+depends on the lengths of all examples before it, so the plan keeps a cursor of four integers a step; a resumed run
+restores one and starts at once. Labelled rows, which fit in memory, need no cursor (`RowPlan`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from bothways.data.objectives import Masker, Segments, example_lengths, materialise, mix
+from bothways.data.packing import PackedBatch, fill_budget, pack
+from bothways.data.store import Chunk, SplitName, TokenStore
+from bothways.errors import UserError
+from bothways.tasks.base import Encoded
+
+BLOCK_TOKENS = 1 << 23
+
+
+@dataclass(frozen=True)
+class Cursor:
+    """Where a step begins: the `example`-th of `block` in `epoch`."""
+
+    step: int = 0
+    epoch: int = 0
+    block: int = 0
+    example: int = 0
+
+
+@dataclass(frozen=True)
+class Block:
+    """Examples of some chunks in the order of use. tokens `[T]`; examples `[E, 5]`; lengths `[E]`; keys uint64 `[E]`."""
+
+    tokens: np.ndarray
+    examples: np.ndarray
+    lengths: np.ndarray
+    keys: np.ndarray
+    ends: np.ndarray  # running sum of lengths
+
+
+class PretrainingPlan:
+    """Batches of masked, packed examples from one split of a store."""
+
+    def __init__(
+        self,
+        store: TokenStore,
+        segments: Segments,
+        masker: Masker,
+        *,
+        tokens_per_step: int,
+        seed: int,
+        split: SplitName = "train",
+        block_tokens: int = BLOCK_TOKENS,
+    ) -> None:
+        if tokens_per_step < segments.options.sequence_length:
+            raise UserError(
+                f"--tokens-per-step {tokens_per_step} is less than one sequence "
+                f"(--sequence-length {segments.options.sequence_length})"
+            )
+        self._split = store.split(split)
+        if not self._split.tokens:
+            raise UserError(f"{store.directory}: the {split} split is empty")
+        self.tokenizer = store.tokenizer()
+        self.segments, self.masker = segments, masker
+        self.tokens_per_step, self.seed = tokens_per_step, seed
+        self.documents = self._split.documents
+        self.num_blocks = max(1, min(self._split.tokens // block_tokens, self._split.num_chunks))
+        self.description: dict[str, Any] = {
+            "store": store.fingerprint,
+            "tokenizer": store.tokenizer_fingerprint,
+            "objective": _fingerprint([repr(segments), repr(masker.masking)]),
+            "tokens_per_step": tokens_per_step,
+            "seed": seed,
+        }
+        self._cursors = {0: Cursor()}
+        self._block = lru_cache(maxsize=2)(self._make_block)
+
+    def batch(self, step: int, rank: int = 0, world_size: int = 1) -> PackedBatch:
+        """This rank's share of the step, as one batch."""
+        return self.micro_batches(step, rank, world_size, token_budget=1 << 62)[0]
+
+    def micro_batches(self, step: int, rank: int, world_size: int, token_budget: int) -> list[PackedBatch]:
+        """This rank's share of the step, longest examples first, cut so that each batch fits the token budget."""
+        chosen, _ = self._gather(self.cursor(step))
+        lengths = np.concatenate([block.lengths[rows] for block, rows in chosen])
+        order = np.argsort(-lengths, kind="stable")[rank::world_size]
+        source = np.repeat(np.arange(len(chosen)), [len(rows) for _, rows in chosen])
+        rows = np.concatenate([rows for _, rows in chosen])
+        blocks = [block for block, _ in chosen]
+        return [
+            self._pack(blocks, source[order[part]], rows[order[part]])
+            for part in fill_budget(lengths[order].tolist(), token_budget)
+        ]
+
+    def first_epoch(self, token_budget: int, max_tokens: int) -> Iterator[PackedBatch]:
+        """One pass over the split, at most `max_tokens`: the same examples and masks each time, for evaluation."""
+        seen = 0
+        for number in range(self.num_blocks):
+            block = self._block(0, number)
+            first = np.flatnonzero(block.ends <= max_tokens - seen)
+            order = first[np.argsort(-block.lengths[first], kind="stable")]
+            for part in fill_budget(block.lengths[order].tolist(), token_budget):
+                yield self._pack([block], np.zeros(len(order[part]), dtype=np.int64), order[part])
+            seen += int(block.ends[-1])
+            if seen >= max_tokens:
+                return
+
+    def cursor(self, step: int) -> Cursor:
+        """Where the step begins. Steps in a row are free; any other is walked to from the nearest known one before."""
+        known = max(known for known in self._cursors if known <= step)
+        cursor = self._cursors[known]
+        while cursor.step < step:
+            cursor = self._gather(cursor)[1]
+        self._cursors = {0: Cursor(), cursor.step: cursor}
+        return cursor
+
+    def cursor_json(self, step: int) -> dict[str, int]:
+        return asdict(self.cursor(step))
+
+    def restore(self, cursor: dict[str, int]) -> None:
+        """Make a cursor from an earlier process known."""
+        restored = Cursor(**cursor)
+        self._cursors[restored.step] = restored
+
+    def _gather(self, cursor: Cursor) -> tuple[list[tuple[Block, np.ndarray]], Cursor]:
+        """The examples of the step that begins at the cursor, and where the next one begins."""
+        epoch, number, example = cursor.epoch, cursor.block, cursor.example
+        room = self.tokens_per_step
+        chosen: list[tuple[Block, np.ndarray]] = []
+        while True:
+            block = self._block(epoch, number)
+            before = block.ends[example - 1] if example else 0
+            end = int(np.searchsorted(block.ends, before + room, side="right"))
+            if end > example:
+                chosen.append((block, np.arange(example, end)))
+                room -= int(block.ends[end - 1] - before)
+            if end < len(block.lengths):
+                return chosen, Cursor(cursor.step + 1, epoch, number, end)
+            example = 0
+            epoch, number = (epoch + 1, 0) if number + 1 == self.num_blocks else (epoch, number + 1)
+
+    def _make_block(self, epoch: int, number: int) -> Block:
+        order = _generator(self.seed, epoch, 0).permutation(self._split.num_chunks)
+        chunk = _join([self._split.chunk(index) for index in np.array_split(order, self.num_blocks)[number]])
+        rng = _generator(self.seed, epoch, 1 + number)
+        examples = self.segments.examples(chunk, rng)
+        if not len(examples):
+            raise UserError("the corpus is too small: its sentences give no example to train on")
+        shuffled = rng.permutation(len(examples))
+        examples = examples[shuffled]
+        lengths = example_lengths(examples)
+        keys = mix(self.seed, epoch, number, shuffled)
+        return Block(chunk.tokens, examples, lengths, keys, np.cumsum(lengths))
+
+    def _pack(self, blocks: list[Block], source: np.ndarray, rows: np.ndarray) -> PackedBatch:
+        parts = []
+        for index in np.unique(source):  # nearly always one: a step rarely crosses into the next block
+            block, of_block = blocks[index], rows[source == index]
+            ids, segments, lengths = materialise(block.tokens, block.examples[of_block], self.tokenizer)
+            parts.append((ids, segments, lengths, block.keys[of_block], block.examples[of_block, 4]))
+        input_ids, token_type_ids, lengths, keys, follows = (
+            np.concatenate(column) for column in zip(*parts, strict=True)
+        )
+        masked, mlm_rows, mlm_labels = self.masker(input_ids, lengths, keys)
+        targets = {"mlm_rows": mlm_rows, "mlm_labels": mlm_labels}
+        if self.segments.next_sentence:
+            targets["next_sentence_label"] = follows
+        return pack(masked, token_type_ids, lengths, targets)
+
+
+def _join(chunks: list[Chunk]) -> Chunk:
+    """Chunks end to end, as one."""
+
+    def offsets(columns: list[np.ndarray]) -> np.ndarray:
+        lengths = np.concatenate([np.diff(column) for column in columns])
+        return np.concatenate([[0], np.cumsum(lengths)])
+
+    return Chunk(
+        np.concatenate([chunk.tokens for chunk in chunks]),
+        offsets([chunk.sentence_offsets for chunk in chunks]),
+        offsets([chunk.document_offsets for chunk in chunks]),
+    )
+
+
+def _generator(*key: int) -> np.random.Generator:
+    return np.random.Generator(np.random.Philox(key=int(mix(*key))))
+
+
+def _fingerprint(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]
+
+
+class RowPlan:
+    """Batches of encoded rows: each epoch visits every row once, in an order drawn for that epoch.
+
+    A step holds `batch_size` rows, or, with `tokens_per_step`, as many as fit that budget.
+    """
+
+    def __init__(
+        self,
+        encoded: Sequence[Encoded],
+        collate: Callable[[Sequence[Encoded]], dict[str, np.ndarray]],
+        *,
+        batch_size: int,
+        tokens_per_step: int | None,
+        seed: int,
+        description: dict[str, Any],
+    ) -> None:
+        if batch_size < 1:
+            raise UserError(f"--batch-size {batch_size}: expected at least 1")
+        self._encoded, self._collate = encoded, collate
+        self._lengths = np.array([len(one.input_ids) for one in encoded], dtype=np.int64)
+        self.batch_size, self.tokens_per_step, self.seed = batch_size, tokens_per_step, seed
+        self.description = {
+            **description, "batch_size": batch_size, "tokens_per_step": tokens_per_step, "seed": seed
+        }
+        self._epoch_steps = lru_cache(maxsize=2)(self._steps_of)
+
+    def steps(self, epochs: int) -> int:
+        """Optimizer steps in so many epochs."""
+        return sum(len(self._epoch_steps(epoch)) for epoch in range(epochs))
+
+    def micro_batches(self, step: int, rank: int, world_size: int, token_budget: int) -> list[PackedBatch]:
+        """This rank's share of the step, longest rows first, cut so that each batch fits the token budget."""
+        epoch = 0
+        while step >= len(self._epoch_steps(epoch)):
+            step -= len(self._epoch_steps(epoch))
+            epoch += 1
+        rows = self._epoch_steps(epoch)[step]
+        rows = rows[np.argsort(-self._lengths[rows], kind="stable")][rank::world_size]
+        return [self._pack(rows[part]) for part in fill_budget(self._lengths[rows].tolist(), token_budget)]
+
+    def cursor_json(self, step: int) -> dict[str, int]:
+        return {"step": step}
+
+    def restore(self, cursor: dict[str, int]) -> None:
+        """Nothing to do: every step can be made at once."""
+
+    def _steps_of(self, epoch: int) -> list[np.ndarray]:
+        order = _generator(self.seed, epoch, 0).permutation(len(self._encoded))
+        if self.tokens_per_step is None:
+            cuts = [slice(start, start + self.batch_size) for start in range(0, len(order), self.batch_size)]
+        else:
+            cuts = list(fill_budget(self._lengths[order].tolist(), self.tokens_per_step))
+        return [order[cut] for cut in cuts]
+
+    def _pack(self, rows: np.ndarray) -> PackedBatch:
+        chosen = [self._encoded[row] for row in rows]
+        ids = np.concatenate([one.input_ids for one in chosen])
+        segments = np.concatenate([one.token_type_ids for one in chosen])
+        return pack(ids, segments, self._lengths[rows], self._collate(chosen))

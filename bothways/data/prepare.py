@@ -1,0 +1,250 @@
+"""Preparation: documents → sentences → ids → token store, in parallel workers, in bounded memory.
+
+The main process reads documents and hands them out in batches of about a megabyte; workers cut sentences and pieces;
+the main process writes the results in the order of reading. So the bytes do not depend on the number of workers, and
+no more than a few batches are ever in memory. After each shard `progress.json` says how many documents are done: a
+killed preparation reads past those (without cutting them again) and goes on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import multiprocessing
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bothways.data.store import Shard, ShardWriter, TokenStore, id_dtype, store_fingerprint
+from bothways.errors import UserError
+from bothways.files import hash_file, read_json, replace_directory, require_writable, saying_what_failed, write_json
+from bothways.text.corpus import CorpusOptions, CorpusReport, Document, Source, read_documents, resolve_sources
+from bothways.text.sentences import split_sentences
+from bothways.text.wordpiece import WordPieceTokenizer
+
+BATCH_CHARACTERS = 1 << 20
+SHARD_TOKENS = 1 << 24
+FIRST_HELD_OUT = 9  # corpora of fewer than ten documents train on all they have
+
+
+@dataclasses.dataclass(frozen=True)
+class PreparedDocument:
+    """ids: `[T]`, all sentences end to end. sentence_lengths: `[S]`. unknown: how many ids are `[UNK]`."""
+
+    ids: np.ndarray
+    sentence_lengths: np.ndarray
+    unknown: int
+
+
+def prepare(
+    sources: Sequence[str],
+    tokenizer: WordPieceTokenizer,
+    out: Path,
+    options: CorpusOptions | None = None,
+    *,
+    validation: float = 0.02,
+    workers: int | None = None,
+    on_progress: Callable[[CorpusReport, int], None] = lambda report, tokens: None,
+) -> TokenStore:
+    """Write a token store; the same input gives the same bytes whatever `workers` is.
+
+    validation: the share of documents held out: evenly spaced ones, from the tenth document on.
+    on_progress: called with the report so far and the number of tokens written.
+    A store that is complete and was made of the same files with the same tokenizer and options is opened as it is.
+    Raises UserError for unreadable sources, an unfinished store made otherwise, an unwritable or full disk.
+    """
+    if not 0 <= validation < 1:
+        raise UserError(f"--validation {validation}: expected a share of the documents, 0 to below 1")
+    options = options or CorpusOptions()
+    resolved = resolve_sources(sources)
+    require_writable(out)
+    recipe: dict[str, Any] = {
+        "sources": [{"path": source.name, "size": source.size} for source in resolved],
+        "tokenizer": tokenizer.fingerprint,
+        "options": dataclasses.asdict(options),
+        "validation": validation,
+    }
+    if (out / "manifest.json").exists():
+        return _finished(out, recipe)
+    writer = StoreWriter(out, recipe, tokenizer)
+    report = CorpusReport()
+    documents = itertools.islice(enumerate(read_documents(resolved, options, report)), writer.documents, None)
+    held_out_every = round(1 / validation) if validation else 0
+    for number, prepared in _prepare_all(documents, tokenizer, workers or os.cpu_count() or 1):
+        held_out = held_out_every and number >= FIRST_HELD_OUT and (number - FIRST_HELD_OUT) % held_out_every == 0
+        writer.add(prepared, "validation" if held_out else "train")
+        on_progress(report, writer.tokens)
+    return writer.finish(report, resolved)
+
+
+def _finished(out: Path, recipe: dict[str, Any]) -> TokenStore:
+    store = TokenStore(out)
+    _require_same(out, store.manifest["recipe"], recipe)
+    return store
+
+
+def _require_same(out: Path, there: dict[str, Any], asked: dict[str, Any]) -> None:
+    for key, value in asked.items():
+        if there.get(key) != value:
+            raise UserError(f"{out} was prepared with {key} {there.get(key)}, now asked for {value}; choose another --out")
+
+
+class StoreWriter:
+    """Writes both splits shard by shard and remembers how far it came."""
+
+    def __init__(self, out: Path, recipe: dict[str, Any], tokenizer: WordPieceTokenizer) -> None:
+        self.out, self.recipe, self.tokenizer = out, recipe, tokenizer
+        self.splits: dict[str, list[Shard]] = {"train": [], "validation": []}
+        self.documents = self.tokens = self.unknown = self.empty = 0
+        progress = out / "progress.json"
+        if progress.exists():
+            state = read_json(progress)
+            _require_same(out, state["recipe"], recipe)
+            self.splits = {name: [Shard(**shard) for shard in shards] for name, shards in state["splits"].items()}
+            self.documents, self.unknown, self.empty = state["documents"], state["unknown"], state["empty"]
+            self.tokens = sum(shard.tokens for shards in self.splits.values() for shard in shards)
+        else:
+            self._save_progress()
+        with replace_directory(out / "tokenizer") as directory:
+            tokenizer.save(directory)
+        self._open()
+
+    def _open(self) -> None:
+        number, dtype = len(self.splits["train"]), id_dtype(self.tokenizer.vocab_size)
+        with saying_what_failed(self.out):
+            self._writers = {
+                name: ShardWriter(self.out / f"{name}-{number:05d}.arrow", dtype) for name in self.splits
+            }
+        self._shard_tokens = 0
+
+    def add(self, document: PreparedDocument, split: str) -> None:
+        self.documents += 1
+        if not len(document.ids):
+            self.empty += 1
+            return
+        with saying_what_failed(self.out):
+            self._writers[split].add(document.ids, document.sentence_lengths)
+        self.tokens += len(document.ids)
+        self.unknown += document.unknown
+        self._shard_tokens += len(document.ids)
+        if self._shard_tokens >= SHARD_TOKENS:
+            self._close_shards()
+            self._open()
+
+    def _close_shards(self) -> None:
+        with saying_what_failed(self.out):
+            for name, writer in self._writers.items():
+                self.splits[name].append(writer.close())
+        self._save_progress()
+
+    def _save_progress(self) -> None:
+        state = {"documents": self.documents, "unknown": self.unknown, "empty": self.empty, "recipe": self.recipe}
+        write_json(self.out / "progress.json", {**state, "splits": self._splits_json()})
+
+    def _splits_json(self) -> dict[str, list[dict[str, Any]]]:
+        return {name: [dataclasses.asdict(shard) for shard in shards] for name, shards in self.splits.items()}
+
+    def finish(self, report: CorpusReport, sources: list[Source]) -> TokenStore:
+        self._close_shards()
+        if not self.tokens:
+            (self.out / "progress.json").unlink()
+            raise UserError(report.why_nothing([source.name for source in sources]))
+        manifest = {
+            "format": 1,
+            "fingerprint": store_fingerprint(self.tokenizer.fingerprint, self.splits),
+            "tokenizer": self.tokenizer.fingerprint,
+            "vocab_size": self.tokenizer.vocab_size,
+            "dtype": str(id_dtype(self.tokenizer.vocab_size)),
+            "documents": self.documents - self.empty,
+            "documents_without_words": self.empty,
+            "sentences": sum(shard.sentences for shards in self.splits.values() for shard in shards),
+            "tokens": self.tokens,
+            "unknown_tokens": self.unknown,
+            "corpus": report.to_dict(),
+            "recipe": self.recipe,
+            "sources": [_described(source) for source in sources],
+            "splits": self._splits_json(),
+        }
+        write_json(self.out / "manifest.json", manifest)
+        (self.out / "progress.json").unlink()
+        return TokenStore(self.out)
+
+
+def _described(source: Source) -> dict[str, Any]:
+    hashed = hash_file(source.path) if source.path is not None else None
+    return {"path": source.name, "size": source.size, "sha256": hashed}
+
+
+def _prepare_all(
+    documents: Iterator[tuple[int, Document]], tokenizer: WordPieceTokenizer, workers: int
+) -> Iterator[tuple[int, PreparedDocument]]:
+    """Prepare every document, in order; small corpora are done before a worker process would have started."""
+    batches = _batches(documents)
+    first = list(itertools.islice(batches, 2))
+    if workers == 1 or len(first) < 2:
+        for batch in itertools.chain(first, batches):
+            yield from _with_numbers(batch, _prepare_batch(tokenizer, [document for _, document in batch]))
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, context, _start_worker, (tokenizer.to_json(),)) as pool:
+        waiting: deque[tuple[list[tuple[int, Document]], Future[list[PreparedDocument]]]] = deque()
+        try:
+            for batch in itertools.chain(first, batches):
+                waiting.append((batch, pool.submit(_work, [document for _, document in batch])))
+                if len(waiting) > 2 * workers:
+                    done, future = waiting.popleft()
+                    yield from _with_numbers(done, future.result())
+            while waiting:
+                done, future = waiting.popleft()
+                yield from _with_numbers(done, future.result())
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _with_numbers(
+    batch: list[tuple[int, Document]], prepared: list[PreparedDocument]
+) -> Iterator[tuple[int, PreparedDocument]]:
+    return zip((number for number, _ in batch), prepared, strict=True)
+
+
+def _batches(documents: Iterable[tuple[int, Document]]) -> Iterator[list[tuple[int, Document]]]:
+    batch: list[tuple[int, Document]] = []
+    characters = 0
+    for number, document in documents:
+        batch.append((number, document))
+        characters += len(document.text)
+        if characters >= BATCH_CHARACTERS:
+            yield batch
+            batch, characters = [], 0
+    if batch:
+        yield batch
+
+
+def _prepare_batch(tokenizer: WordPieceTokenizer, documents: list[Document]) -> list[PreparedDocument]:
+    sentences = [split_sentences(document) for document in documents]
+    ids = iter(tokenizer.encode_ids([sentence for group in sentences for sentence in group]))
+    prepared = []
+    for group in sentences:
+        pieces = [piece for piece in itertools.islice(ids, len(group)) if piece]
+        flat = np.fromiter(itertools.chain.from_iterable(pieces), id_dtype(tokenizer.vocab_size))
+        lengths = np.array([len(piece) for piece in pieces], dtype=np.int32)
+        prepared.append(PreparedDocument(flat, lengths, int((flat == tokenizer.unk_id).sum())))
+    return prepared
+
+
+_worker_tokenizer: WordPieceTokenizer  # each worker process has one
+
+
+def _start_worker(tokenizer_json: str) -> None:
+    global _worker_tokenizer
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes are the parallelism
+    _worker_tokenizer = WordPieceTokenizer.from_json(tokenizer_json)
+
+
+def _work(documents: list[Document]) -> list[PreparedDocument]:
+    return _prepare_batch(_worker_tokenizer, documents)

@@ -1,0 +1,179 @@
+"""The token store: documents × sentences × tokens in memory-mapped Arrow files, and a manifest.
+
+A store is a directory:
+    manifest.json         tokenizer fingerprint, sources with sizes and hashes, counts, what was skipped and why
+    tokenizer/            the vocabulary that made it
+    train-00000.arrow     one row a document: list<list<uint16|uint32>>, its sentences of ids
+    validation-00000.arrow
+Each record batch of a shard is a *chunk*, the unit in which the plan shuffles documents. polars, DuckDB and `datasets`
+open the shards as they are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+
+from bothways.errors import UserError
+from bothways.files import hash_file, read_json, sync
+from bothways.text.wordpiece import WordPieceTokenizer
+
+CHUNK_TOKENS = 1 << 16
+SplitName = Literal["train", "validation"]
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Consecutive documents. Sentence s is tokens `[sentence_offsets[s]:sentence_offsets[s+1]]`; document d is
+    sentences `[document_offsets[d]:document_offsets[d+1]]`. Both int64, starting with 0; tokens unsigned `[T]`."""
+
+    tokens: np.ndarray
+    sentence_offsets: np.ndarray
+    document_offsets: np.ndarray
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One file of a split, as the manifest describes it."""
+
+    file: str
+    documents: int
+    sentences: int
+    tokens: int
+    sha256: str
+
+
+class ShardWriter:
+    """Writes documents into one shard, a chunk at a time; the file appears under its name when it is complete."""
+
+    def __init__(self, path: Path, dtype: np.dtype) -> None:
+        self.path, self.dtype = path, dtype
+        self.partial = path.with_name(f".{path.name}.partial")
+        self.schema = pa.schema([("sentences", pa.list_(pa.list_(pa.from_numpy_dtype(dtype))))])
+        self.documents = self.sentences = self.tokens = 0
+        self._sink = pa.OSFile(str(self.partial), "wb")
+        self._writer = pa.ipc.new_file(self._sink, self.schema)
+        self._ids: list[np.ndarray] = []
+        self._sentence_lengths: list[np.ndarray] = []
+        self._sentence_counts: list[int] = []
+        self._pending = 0
+
+    def add(self, ids: np.ndarray, sentence_lengths: np.ndarray) -> None:
+        """Add one document: its ids end to end and the length of each sentence."""
+        self._ids.append(ids.astype(self.dtype))
+        self._sentence_lengths.append(sentence_lengths)
+        self._sentence_counts.append(len(sentence_lengths))
+        self._pending += len(ids)
+        if self._pending >= CHUNK_TOKENS:
+            self._write_chunk()
+
+    def _write_chunk(self) -> None:
+        tokens = pa.array(np.concatenate(self._ids))
+        sentences = pa.ListArray.from_arrays(pa.array(_offsets(np.concatenate(self._sentence_lengths))), tokens)
+        documents = pa.ListArray.from_arrays(pa.array(_offsets(np.array(self._sentence_counts))), sentences)
+        self._writer.write_batch(pa.record_batch([documents], schema=self.schema))
+        self.documents += len(documents)
+        self.sentences += len(sentences)
+        self.tokens += len(tokens)
+        self._ids, self._sentence_lengths, self._sentence_counts, self._pending = [], [], [], 0
+
+    def close(self) -> Shard:
+        """Finish the file and give it its name."""
+        if self._ids:
+            self._write_chunk()
+        self._writer.close()
+        self._sink.close()
+        sync(self.partial)
+        self.partial.replace(self.path)
+        return Shard(self.path.name, self.documents, self.sentences, self.tokens, hash_file(self.path))
+
+
+def _offsets(lengths: np.ndarray) -> np.ndarray:
+    offsets = np.zeros(len(lengths) + 1, dtype=np.int32)
+    np.cumsum(lengths, out=offsets[1:])
+    return offsets
+
+
+class Split:
+    """One half of a store, train or validation, read chunk by chunk from memory-mapped files."""
+
+    def __init__(self, directory: Path, shards: list[Shard]) -> None:
+        self.documents = sum(shard.documents for shard in shards)
+        self.sentences = sum(shard.sentences for shard in shards)
+        self.tokens = sum(shard.tokens for shard in shards)
+        self._chunks: list[tuple[Path, int]] = []
+        self._readers: dict[Path, pa.ipc.RecordBatchFileReader] = {}
+        for shard in shards:
+            path = directory / shard.file
+            try:
+                self._readers[path] = pa.ipc.open_file(pa.memory_map(str(path)))
+            except (OSError, pa.ArrowInvalid) as error:
+                raise UserError(f"{path}: the shard cannot be read ({error}); run `bothways prepare` again") from error
+            self._chunks += [(path, index) for index in range(self._readers[path].num_record_batches)]
+
+    @property
+    def num_chunks(self) -> int:
+        return len(self._chunks)
+
+    def chunk(self, index: int) -> Chunk:
+        """The chunk's arrays; the tokens are a view of the mapped file."""
+        path, batch = self._chunks[index]
+        documents = self._readers[path].get_batch(batch).column(0)
+        sentences = documents.values
+        return Chunk(
+            sentences.values.to_numpy(),
+            sentences.offsets.to_numpy().astype(np.int64),
+            documents.offsets.to_numpy().astype(np.int64),
+        )
+
+
+class TokenStore:
+    """A prepared corpus, opened for reading.
+
+    Raises UserError where the directory is not a store, or its preparation has not finished.
+    """
+
+    def __init__(self, directory: str | Path) -> None:
+        self.directory = Path(directory)
+        if not self.directory.is_dir():
+            raise UserError(f"{directory}: no such token store; make one with `bothways prepare`")
+        if not (self.directory / "manifest.json").exists():
+            unfinished = (self.directory / "progress.json").exists()
+            reason = "its preparation has not finished; run the same `bothways prepare` again" if unfinished else (
+                "manifest.json is missing; make one with `bothways prepare`"
+            )
+            raise UserError(f"{directory}: not a token store: {reason}")
+        self.manifest: dict[str, Any] = read_json(self.directory / "manifest.json")
+        self.fingerprint: str = self.manifest["fingerprint"]
+        self.tokenizer_fingerprint: str = self.manifest["tokenizer"]
+        self.vocab_size: int = self.manifest["vocab_size"]
+
+    def split(self, name: SplitName) -> Split:
+        shards = [Shard(**shard) for shard in self.manifest["splits"][name]]
+        return Split(self.directory, [shard for shard in shards if shard.documents])
+
+    def tokenizer(self) -> WordPieceTokenizer:
+        tokenizer = WordPieceTokenizer.load(self.directory / "tokenizer")
+        if tokenizer.fingerprint != self.tokenizer_fingerprint:
+            raise UserError(
+                f"{self.directory}: the vocabulary is another store's: prepared with {self.tokenizer_fingerprint}, "
+                f"tokenizer/ holds {tokenizer.fingerprint}"
+            )
+        return tokenizer
+
+
+def store_fingerprint(tokenizer: str, splits: dict[str, list[Shard]]) -> str:
+    """Sixteen hexadecimal digits over the vocabulary and every shard's bytes."""
+    content = [tokenizer, {name: [asdict(shard) for shard in shards] for name, shards in splits.items()}]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def id_dtype(vocab_size: int) -> np.dtype:
+    """The narrowest unsigned type that holds every id."""
+    return np.dtype(np.uint16 if vocab_size <= 1 << 16 else np.uint32)

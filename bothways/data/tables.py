@@ -1,0 +1,137 @@
+"""Labelled rows from csv, tsv, jsonl and parquet, or from any iterable of dictionaries.
+
+A row remembers the file and line it came from, so that every complaint about it can say so.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from bothways.errors import UserError, closest
+
+SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
+
+
+@dataclass(frozen=True)
+class Row:
+    """values by column; source: `file:line`."""
+
+    values: Mapping[str, Any]
+    source: str
+
+    def text(self, column: str) -> str:
+        """The text in a column. Raises UserError where it is absent, not text, or empty."""
+        value = self.values.get(column)
+        if isinstance(value, str) and value.strip():
+            return value
+        problem = "is missing" if value is None else "is empty" if isinstance(value, str) else f"is {value!r}, not a text"
+        raise UserError(f"{self.source}: column {column!r} {problem}")
+
+
+def read_rows(table: str | Path | Iterable[Mapping[str, Any]], columns: Iterable[str] = ()) -> list[Row]:
+    """All rows of a file, or of an iterable of dictionaries.
+
+    columns: names that must be there. Raises UserError: a missing, empty, binary or undecodable file, an unknown
+    suffix, a malformed line, a column that is not there (the ones that are get listed).
+    """
+    if not isinstance(table, str | Path):
+        rows = [Row(dict(values), f"row {number}") for number, values in enumerate(table, 1)]
+        name = "the rows given"
+    else:
+        path = Path(table)
+        name = str(path)
+        rows = list(_read_file(path))
+    if not rows:
+        raise UserError(f"{name}: no rows")
+    for column in columns:
+        missing = next((row for row in rows if column not in row.values), None)
+        if missing is not None:
+            present = [key for key in missing.values if key is not None]
+            raise UserError(
+                f"{missing.source}: no column {column!r}{closest(column, present)}; "
+                f"columns present: {', '.join(map(str, present)) or 'none'}"
+            )
+    return rows
+
+
+def _read_file(path: Path) -> Iterator[Row]:
+    if path.suffix not in SUFFIXES:
+        known = ", ".join(SUFFIXES)
+        if path.exists():
+            raise UserError(f"{path}: {path.suffix or 'no'} suffix; a table of labelled rows ends in one of {known}")
+    if not path.is_file():
+        raise UserError(f"{path}: {'is a folder, not a file' if path.is_dir() else 'no such file'}")
+    if path.stat().st_size == 0:
+        raise UserError(f"{path}: the file is empty")
+    try:
+        if path.suffix == ".parquet":
+            yield from _read_parquet(path)
+        elif path.suffix in (".jsonl", ".ndjson"):
+            yield from _read_jsonl(path)
+        else:
+            yield from _read_csv(path, "\t" if path.suffix == ".tsv" else ",")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def _lines(path: Path) -> Iterator[str]:
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if b"\0" in line:
+                raise UserError(f"{path}:{number}: a NUL byte; this is a binary file, not text")
+            try:
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                raise UserError(
+                    f"{path}:{number}: byte {error.start + 1} of the line, 0x{line[error.start]:02x}, is not UTF-8; "
+                    "save the file as UTF-8"
+                ) from error
+            yield text
+
+
+def _read_csv(path: Path, delimiter: str) -> Iterator[Row]:
+    csv.field_size_limit(1 << 27)
+    reader = csv.reader(_lines(path), delimiter=delimiter)
+    try:
+        header = next(reader)
+        line = reader.line_num
+        for values in reader:
+            source, line = f"{path}:{line + 1}", reader.line_num
+            if not values:
+                continue  # a blank line
+            if len(values) != len(header):
+                raise UserError(f"{source}: {len(values)} fields, but the header has {len(header)}: {', '.join(header)}")
+            yield Row(dict(zip(header, values, strict=True)), source)
+    except csv.Error as error:
+        raise UserError(f"{path}:{reader.line_num}: not valid csv: {error}") from error
+
+
+def _read_jsonl(path: Path) -> Iterator[Row]:
+    for number, line in enumerate(_lines(path), 1):
+        if not line.strip():
+            continue
+        try:
+            values = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise UserError(f"{path}:{number}: not valid JSON: {error.msg} at character {error.pos + 1}") from error
+        if not isinstance(values, dict):
+            raise UserError(f"{path}:{number}: expected a JSON object, found {type(values).__name__}")
+        yield Row(values, f"{path}:{number}")
+
+
+def _read_parquet(path: Path) -> Iterator[Row]:
+    try:
+        file = pq.ParquetFile(path)
+        rows = (row for batch in file.iter_batches() for row in batch.to_pylist())
+        for number, values in enumerate(rows, 1):
+            yield Row(values, f"{path}: row {number}")
+    except pa.ArrowException as error:
+        raise UserError(f"{path}: not a readable parquet file: {str(error).splitlines()[0]}") from error

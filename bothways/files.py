@@ -1,0 +1,119 @@
+"""Files that are never half written: a temporary name, fsync, rename."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from bothways.errors import UserError
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object. Raises UserError where the file is missing or is not one."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path.parent}: {path.name} is missing") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not valid JSON: {error}") from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: expected a JSON object")
+    return value
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON atomically."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text atomically; a reader sees the old file or the new one."""
+    with saying_what_failed(path):
+        temporary = path.with_name(f".{path.name}.partial")
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+
+
+@contextlib.contextmanager
+def replace_directory(directory: Path) -> Iterator[Path]:
+    """A fresh directory to fill, which takes the place of `directory` when the block ends well.
+
+    When the block fails it is removed, and what was at `directory` stays as it was.
+    """
+    partial = directory.with_name(f".{directory.name}.partial")
+    old = directory.with_name(f".{directory.name}.old")
+    with saying_what_failed(directory):
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        if old.exists() and not directory.exists():
+            old.rename(directory)  # an earlier replacement stopped between its two renames
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+        try:
+            partial.mkdir()
+            yield partial
+            sync_tree(partial)
+            if directory.exists():
+                directory.rename(old)
+            partial.rename(directory)
+            sync(directory.parent)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def sync_tree(directory: Path) -> None:
+    """fsync every file of a directory and the directory itself."""
+    for path in directory.rglob("*"):
+        sync(path)
+    sync(directory)
+
+
+def sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def require_writable(directory: Path) -> None:
+    """Make `directory` and prove that a file can be written in it, before hours of work depend on it."""
+    with saying_what_failed(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+        probe = directory / ".bothways-probe"
+        probe.write_bytes(b"1")
+        probe.unlink()
+
+
+@contextlib.contextmanager
+def saying_what_failed(path: Path) -> Iterator[None]:
+    """Turn the system's refusals to write `path` into one clear line."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise UserError(f"{path}: the disk is full ({error.strerror}); what was complete before is intact") from error
+        raise UserError(f"{path}: cannot be written: {error.strerror or error}") from error
+    except Exception as error:
+        if type(error).__name__ == "SafetensorError":  # safetensors wraps the system's error in its own
+            raise UserError(f"{path}: cannot be written: {error}; what was complete before is intact") from error
+        raise
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

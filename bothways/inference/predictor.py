@@ -1,0 +1,154 @@
+"""A loaded model and what it can be asked: `bw.load(...)`.
+
+Shapes: T_i tokens of text i, H hidden, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bothways.data.packing import PackedBatch, pack_sequences
+from bothways.errors import UserError
+from bothways.inference import engine
+from bothways.model.checkpoint import Checkpoint, LoadReport, load_checkpoint
+from bothways.model.config import BertConfig
+from bothways.model.heads import MaskedLMHead, PretrainingHead, SequenceHead
+from bothways.tasks.base import Encoded, join_segments
+from bothways.tasks.classify import Classification, ClassifyTask
+from bothways.text.wordpiece import WordPieceTokenizer
+from bothways.train.options import choose_device
+
+Text = str | tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Fill:
+    """A piece that could stand at a `[MASK]`, and its probability."""
+
+    token: str
+    probability: float
+
+
+class Predictor:
+    """One model, ready to answer. Texts may be pairs `(a, b)`; none is padded, and none changes another's result."""
+
+    def __init__(self, checkpoint: Checkpoint, device: str = "auto") -> None:
+        self.checkpoint = checkpoint
+        self.device = choose_device(device)
+        self.model = checkpoint.model.to(self.device).eval()
+
+    @property
+    def config(self) -> BertConfig:
+        return self.checkpoint.config
+
+    @property
+    def tokenizer(self) -> WordPieceTokenizer:
+        return self.checkpoint.tokenizer
+
+    @property
+    def report(self) -> LoadReport | None:
+        """What became of every tensor in the file."""
+        return self.checkpoint.report
+
+    @property
+    def labels(self) -> list[str]:
+        """The labels of a classifier, in the order of its scores; empty for other models."""
+        return list(self.checkpoint.state.get("labels", []))
+
+    def hidden_states(self, texts: Text | Sequence[Text]) -> list[Tensor]:
+        """The last layer's hidden states, float32 `[T_i, H]` for each text, `[CLS]` and `[SEP]` included.
+
+        Raises UserError for a text of more tokens than the position table has rows.
+        """
+
+        def split(hidden: Tensor, rows: Sequence[Encoded], batch: PackedBatch) -> Sequence[Tensor]:
+            return hidden.float().cpu().split(list(batch.lengths))
+
+        return engine.run(self.model.encoder, split, self._encode(_listed(texts)), self.device)
+
+    def fill(self, text: Text, top_k: int = 5) -> list[list[Fill]]:
+        """For each `[MASK]` in the text, in order, the `top_k` likeliest pieces.
+
+        Raises UserError for a text without a mask and for a model without a masked-LM head.
+        """
+        self._require((PretrainingHead, MaskedLMHead), "masked-LM", "fill")
+        if top_k < 1:
+            raise UserError(f"--top-k {top_k}: expected at least 1")
+        (encoded,) = self._encode([text])
+        rows = np.flatnonzero(encoded.input_ids == self.tokenizer.mask_id)
+        if not len(rows):
+            raise UserError(f"no [MASK] in {text!r}: write [MASK] where a word is to be filled in")
+        scores = self._scores(encoded, {"mlm_rows": torch.from_numpy(rows)}).mlm
+        probabilities, ids = scores.float().softmax(-1).topk(min(top_k, scores.shape[-1]))
+        return [
+            [Fill(self.tokenizer.token(index), value) for index, value in zip(row_ids, row, strict=True)]
+            for row_ids, row in zip(ids.tolist(), probabilities.tolist(), strict=True)
+        ]
+
+    def next_sentence(self, a: str, b: str) -> float:
+        """The probability that `b` follows `a` (`next_sentence_label` 0)."""
+        self._require((PretrainingHead,), "next-sentence", "next_sentence")
+        (encoded,) = self._encode([(a, b)])
+        scores = self._scores(encoded, {"mlm_rows": torch.zeros(0, dtype=torch.long)}).nsp
+        return float(scores.float().softmax(-1)[0, 0])
+
+    def classify(
+        self, texts: Text | Sequence[Text], on_progress: Callable[[int], None] = lambda rows: None
+    ) -> list[Classification]:
+        """A label and the probabilities of all labels for each text. Longer texts are cut at the position table."""
+        self._require((SequenceHead,), "classification", "classify")
+        task = ClassifyTask.from_state(self.checkpoint.state)
+        encoded = join_segments(self.tokenizer, _listed(texts), self.config.max_position_embeddings)
+
+        def split(scores: Tensor, rows: Sequence[Encoded], batch: PackedBatch) -> Sequence[Classification]:
+            return task.decode(scores, rows)
+
+        return engine.run(self.model, split, encoded, self.device, on_progress=on_progress)
+
+    @torch.inference_mode()
+    def _scores(self, encoded: Encoded, targets: dict[str, Tensor]) -> Any:
+        batch = pack_sequences([(encoded.input_ids, encoded.token_type_ids)])
+        batch.targets = targets
+        return self.model(batch.to(self.device))
+
+    def _encode(self, texts: Sequence[Text]) -> list[Encoded]:
+        encoded = join_segments(self.tokenizer, texts, max_length=1 << 30)
+        limit = self.config.max_position_embeddings
+        for one, text in zip(encoded, texts, strict=True):
+            if len(one.input_ids) > limit:
+                begin = text if isinstance(text, str) else text[0]
+                raise UserError(f"{begin[:40]!r}… is {len(one.input_ids)} tokens long; the position table has {limit} rows")
+        return encoded
+
+    def _require(self, heads: tuple[type, ...], kind: str, verb: str) -> None:
+        if not isinstance(self.model.head, heads):
+            raise UserError(
+                f"{self.checkpoint.source}: {verb} needs a {kind} head; this model has {type(self.model.head).__name__}"
+            )
+        report = self.report
+        if report and report.newly_initialised:
+            raise UserError(f"{self.checkpoint.source}: {verb} needs trained weights: {report.sentence()}")
+
+
+def _listed(texts: Text | Sequence[Text]) -> list[Text]:
+    """One text, or several; a tuple of two strings is one pair."""
+    if isinstance(texts, str):
+        return [texts]
+    if isinstance(texts, tuple) and len(texts) == 2 and all(isinstance(part, str) for part in texts):
+        return [(texts[0], texts[1])]
+    return list(texts)
+
+
+def load(path_or_hub_id: str | Path, device: str = "auto") -> Predictor:
+    """Open a model from a directory, a run's directory, or the hub.
+
+    Raises UserError where it is none of them, or its parts do not fit together.
+    """
+    return Predictor(load_checkpoint(path_or_hub_id), device)

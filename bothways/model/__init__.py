@@ -1,0 +1,1 @@
+"""Packed batch → hidden states → scores."""

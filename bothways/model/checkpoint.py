@@ -1,0 +1,328 @@
+"""A checkpoint is a Hugging Face directory: config.json, model.safetensors, the tokenizer's files, bothways.json.
+
+Names of tensors are data: `RENAMES`, one ordered table, read in both directions. `transformers` opens what is written
+here, and what it writes is opened here, from a directory or straight from the hub. Nothing is ever unpickled:
+a `pytorch_model.bin` is read with `weights_only=True`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from bothways.errors import UserError
+from bothways.files import read_json, replace_directory, write_json
+from bothways.model.config import BertConfig
+from bothways.model.encoder import Encoder
+from bothways.model.heads import (
+    ARCHITECTURES,
+    Bert,
+    MaskedLMHead,
+    PoolerHead,
+    PretrainingHead,
+    SequenceHead,
+    initialise,
+)
+from bothways.text.wordpiece import WordPieceTokenizer
+
+# Ours ↔ Hugging Face, by module; weight and bias follow. `*` is a layer's number. Several names on the right are
+# rows of one matrix, in this order.
+RENAMES: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("encoder.embeddings.token", ("bert.embeddings.word_embeddings",)),
+    ("encoder.embeddings.token_type", ("bert.embeddings.token_type_embeddings",)),
+    ("encoder.embeddings.position", ("bert.embeddings.position_embeddings",)),
+    ("encoder.embeddings.norm", ("bert.embeddings.LayerNorm",)),
+    (
+        "encoder.layers.*.attention.qkv",
+        tuple(f"bert.encoder.layer.*.attention.self.{name}" for name in ("query", "key", "value")),
+    ),
+    ("encoder.layers.*.attention.output", ("bert.encoder.layer.*.attention.output.dense",)),
+    ("encoder.layers.*.attention_norm", ("bert.encoder.layer.*.attention.output.LayerNorm",)),
+    ("encoder.layers.*.intermediate", ("bert.encoder.layer.*.intermediate.dense",)),
+    ("encoder.layers.*.output", ("bert.encoder.layer.*.output.dense",)),
+    ("encoder.layers.*.output_norm", ("bert.encoder.layer.*.output.LayerNorm",)),
+    ("head.pooler.dense", ("bert.pooler.dense",)),
+    ("head.mlm.dense", ("cls.predictions.transform.dense",)),
+    ("head.mlm.norm", ("cls.predictions.transform.LayerNorm",)),
+    ("head.mlm.decoder", ("cls.predictions.decoder",)),
+    ("head.nsp", ("cls.seq_relationship",)),
+    ("head.classifier", ("classifier",)),
+)
+TIED = "head.mlm.decoder.weight"  # the token table under a second name: written once, as the token table
+
+# Spellings of older files, put right before RENAMES is read: TensorFlow's layer norm, the MLM bias outside the decoder.
+LEGACY: tuple[tuple[str, str], ...] = (
+    (r"\.gamma$", ".weight"),
+    (r"\.beta$", ".bias"),
+    (r"^cls\.predictions\.bias$", "cls.predictions.decoder.bias"),
+)
+
+
+def to_hugging_face(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Our tensors under Hugging Face names, `bert.` first; fused matrices are cut into views."""
+    renamed: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        if name == TIED:
+            continue
+        theirs = _translate(name)
+        renamed.update(zip(theirs, tensor.chunk(len(theirs)), strict=True))
+    # transformers keeps the MLM bias outside the decoder
+    if "cls.predictions.decoder.bias" in renamed:
+        renamed["cls.predictions.bias"] = renamed.pop("cls.predictions.decoder.bias")
+    return renamed
+
+
+def _translate(name: str) -> list[str]:
+    module, _, parameter = name.rpartition(".")
+    number = re.search(r"\.layers\.(\d+)\.", name)
+    pattern = re.sub(r"\.layers\.\d+\.", ".layers.*.", module)
+    for ours, theirs in RENAMES:
+        if ours == pattern:
+            return [f"{other.replace('*', number[1] if number else '')}.{parameter}" for other in theirs]
+    return [name]  # a head without a Hugging Face counterpart keeps its name
+
+
+def from_hugging_face(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+    """Find the `wanted` tensors (our names) among Hugging Face names; also returns the names left unused.
+
+    Accepts files with and without the `bert.` prefix, and the older spellings in `LEGACY`.
+    """
+    theirs: dict[str, Tensor] = {}
+    original: dict[str, str] = {}
+    prefixed = any(name.startswith("bert.") for name in state)
+    for name, tensor in state.items():
+        modern = name
+        for old, new in LEGACY:
+            modern = re.sub(old, new, modern)
+        if not prefixed and modern.split(".")[0] in ("embeddings", "encoder", "pooler"):
+            modern = f"bert.{modern}"
+        theirs[modern], original[modern] = tensor, name
+    found: dict[str, Tensor] = {}
+    used = {"cls.predictions.decoder.weight"} if TIED in wanted else set()
+    for name in wanted:
+        parts = _translate(name)
+        if name != TIED and all(part in theirs for part in parts):
+            found[name] = theirs[parts[0]] if len(parts) == 1 else torch.cat([theirs[part] for part in parts])
+            used.update(parts)
+    return found, [original[name] for name in theirs if name not in used]
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What became of every tensor; our names for the first two lists, the file's for the third."""
+
+    loaded: list[str]
+    newly_initialised: list[str]
+    unused: list[str]
+
+    @property
+    def expected(self) -> bool:
+        """True when the encoder is complete: only a head is new, or only another head's weights were left."""
+        return not any(name.startswith("encoder.") for name in self.newly_initialised)
+
+    def sentence(self) -> str:
+        """One sentence for the user, saying whether this is as it should be."""
+        counts = (
+            f"{len(self.loaded)} tensors loaded, {len(self.newly_initialised)} newly initialised, "
+            f"{len(self.unused)} unused"
+        )
+        if not self.expected:
+            missing = [name for name in self.newly_initialised if name.startswith("encoder.")]
+            return f"{counts}: NOT expected, the file lacks parts of the encoder ({', '.join(missing[:3])}, …)."
+        if self.newly_initialised:
+            modules = sorted({name.rpartition(".")[0] for name in self.newly_initialised})
+            return f"{counts}: expected before fine-tuning; {', '.join(modules)} knows nothing until it is trained."
+        if self.unused:
+            return f"{counts}: expected, what is unused belongs to another head ({', '.join(self.unused[:3])})."
+        return f"{counts}: expected, everything fits."
+
+
+@dataclass
+class Checkpoint:
+    """A model in memory with everything that lies beside it in its directory."""
+
+    model: Bert
+    tokenizer: WordPieceTokenizer
+    state: dict[str, Any] = field(default_factory=dict)  # bothways.json: task, labels, provenance
+    report: LoadReport | None = None
+    source: str = ""
+
+    @property
+    def config(self) -> BertConfig:
+        return self.model.config
+
+
+HeadBuilder = Callable[[Encoder], nn.Module]
+
+
+def new_model(config: BertConfig, head: HeadBuilder, seed: int) -> Bert:
+    """A model with BERT's random initialisation, the same for the same seed."""
+    encoder = Encoder(config)
+    model = Bert(encoder, head(encoder))
+    initialise(model, config.initializer_range, torch.Generator().manual_seed(seed))
+    return model
+
+
+def save_checkpoint(checkpoint: Checkpoint, directory: Path) -> None:
+    """Write the directory atomically; one that is already there is replaced only when the new one is complete."""
+    with replace_directory(directory) as partial:
+        model = checkpoint.model
+        write_json(partial / "config.json", _config_json(checkpoint))
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in to_hugging_face(model.state_dict()).items()}
+        if isinstance(model.head, PoolerHead):
+            tensors = {name.removeprefix("bert."): tensor for name, tensor in tensors.items()}
+        save_file(tensors, partial / "model.safetensors", metadata={"format": "pt"})
+        checkpoint.tokenizer.save(partial, max_length=model.config.max_position_embeddings)
+        write_json(partial / "bothways.json", {"format": 1, "tokenizer": checkpoint.tokenizer.fingerprint, **checkpoint.state})
+
+
+def _config_json(checkpoint: Checkpoint) -> dict[str, Any]:
+    config: dict[str, Any] = {
+        "architectures": [ARCHITECTURES.get(type(checkpoint.model.head), "BertModel")],
+        **checkpoint.config.to_dict(),
+        "dtype": "float32",
+    }
+    labels = checkpoint.state.get("labels")
+    if labels:
+        config["id2label"] = dict(enumerate(labels))
+        config["label2id"] = {label: index for index, label in enumerate(labels)}
+        config["problem_type"] = "single_label_classification"
+    return config
+
+
+def load_checkpoint(
+    path_or_hub_id: str | Path,
+    head: HeadBuilder | None = None,
+    *,
+    labels: Sequence[str] = (),
+    dropout: float | None = None,
+    seed: int = 0,
+) -> Checkpoint:
+    """Open a Hugging Face directory, or download one from the hub by its id.
+
+    head: builds the head to put on the encoder; without it, the head that the directory's `architectures` names.
+    labels: those of `head`; a classifier of other labels in the file is left unused.
+    dropout: replaces the config's probabilities. seed: what the file does not hold is initialised from it.
+    Raises UserError: not a model directory, a config that does not fit the weights, another model's vocabulary.
+    """
+    directory = _find(path_or_hub_id)
+    raw_config = read_json(directory / "config.json")
+    config = BertConfig.from_dict(raw_config)
+    state = read_json(directory / "bothways.json") if (directory / "bothways.json").exists() else {}
+    known_labels = state.get("labels") or _labels(raw_config)
+    if dropout is not None:
+        config = replace(config, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout)
+    tokenizer = WordPieceTokenizer.load(directory)
+    _check_vocabulary(directory, config, tokenizer, state)
+    weights = _read_weights(directory)
+    architecture = (raw_config.get("architectures") or ["BertModel"])[0]
+    model = new_model(config, head or _head_for(architecture, known_labels), seed)
+    if head is None:
+        state["labels"] = known_labels if isinstance(model.head, SequenceHead) else []
+    anew = head is not None and list(labels) != known_labels
+    report = _load_weights(model, weights, directory, "head.classifier" if anew else None)
+    return Checkpoint(model.eval(), tokenizer, state, report, str(path_or_hub_id))
+
+
+def _labels(raw_config: Mapping[str, Any]) -> list[str]:
+    labels = raw_config.get("id2label") or {}
+    return [labels[key] for key in sorted(labels, key=int)]
+
+
+def _head_for(architecture: str, labels: list[str]) -> HeadBuilder:
+    if architecture == "BertForSequenceClassification":
+        return lambda encoder: SequenceHead(encoder, max(len(labels), 1))
+    by_name: dict[str, HeadBuilder] = {
+        "BertForPreTraining": PretrainingHead,
+        "BertForMaskedLM": MaskedLMHead,
+        "BertModel": PoolerHead,
+    }
+    # another class still has an encoder; the report lists its head as unused
+    return by_name.get(architecture, PoolerHead)
+
+
+def _load_weights(model: Bert, weights: Mapping[str, Tensor], directory: Path, anew: str | None) -> LoadReport:
+    wanted = model.state_dict()
+    sought = {name: tensor for name, tensor in wanted.items() if not (anew and name.startswith(anew))}
+    found, unused = from_hugging_face(weights, sought)
+    for name, tensor in found.items():
+        if tensor.shape != wanted[name].shape:
+            raise UserError(
+                f"{directory / 'config.json'} does not fit the weights: it asks for {_translate(name)[0]} of shape "
+                f"{list(wanted[name].shape)}, the file holds {list(tensor.shape)}"
+            )
+    model.load_state_dict(found, strict=False)
+    beyond = {name for name in unused if "encoder.layer." in name}
+    if beyond:
+        raise UserError(
+            f"{directory / 'config.json'} does not fit the weights: it has num_hidden_layers "
+            f"{model.config.num_hidden_layers}, the file holds {sorted(beyond)[0]} as well"
+        )
+    new = [name for name in wanted if name not in found and name != TIED]
+    return LoadReport(list(found), new, unused)
+
+
+def _check_vocabulary(directory: Path, config: BertConfig, tokenizer: WordPieceTokenizer, state: dict[str, Any]) -> None:
+    # Some models pad their table to a round number of rows; a tokenizer with more pieces than rows is another model's.
+    if not config.vocab_size - 1024 < tokenizer.vocab_size <= config.vocab_size:
+        raise UserError(
+            f"{directory}: the vocabulary is another model's: the tokenizer has {tokenizer.vocab_size} pieces, "
+            f"config.json has vocab_size {config.vocab_size}"
+        )
+    recorded = state.get("tokenizer")
+    if recorded and recorded != tokenizer.fingerprint:
+        raise UserError(
+            f"{directory}: the vocabulary is another model's: trained with tokenizer {recorded}, "
+            f"tokenizer.json is {tokenizer.fingerprint}"
+        )
+
+
+def _find(path_or_hub_id: str | Path) -> Path:
+    path = Path(path_or_hub_id)
+    if path.is_dir():
+        run = path / "model"
+        if not (path / "config.json").exists() and (run / "config.json").exists():
+            return run
+        return path
+    if path.exists():
+        raise UserError(f"{path} is a file; a model is a directory with config.json and model.safetensors")
+    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", str(path_or_hub_id)):
+        raise UserError(f"{path}: no such model directory")
+    from huggingface_hub import snapshot_download
+
+    wanted = ["config.json", "tokenizer*", "vocab.txt", "special_tokens_map.json", "bothways.json"]
+    try:
+        snapshot = Path(snapshot_download(str(path_or_hub_id), allow_patterns=[*wanted, "model.safetensors*"]))
+        if not any(snapshot.glob("model.safetensors*")):
+            snapshot_download(str(path_or_hub_id), allow_patterns=["pytorch_model.bin"])
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(f"{path}: no such model directory, and the hub gave no model of this name ({reason})") from error
+    return snapshot
+
+
+def _read_weights(directory: Path) -> dict[str, Tensor]:
+    index = directory / "model.safetensors.index.json"
+    binary = directory / "pytorch_model.bin"
+    try:
+        if index.exists():
+            shards = sorted(set(read_json(index)["weight_map"].values()))
+            return {name: tensor for shard in shards for name, tensor in load_file(directory / shard).items()}
+        if (directory / "model.safetensors").exists():
+            return load_file(directory / "model.safetensors")
+        if binary.exists():
+            return torch.load(binary, map_location="cpu", weights_only=True)
+    except (SafetensorError, OSError, RuntimeError, EOFError, json.JSONDecodeError) as error:
+        raise UserError(f"{directory}: the weights cannot be read: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # pickle.UnpicklingError and kin: never retried without weights_only
+        raise UserError(f"{binary}: not a plain file of tensors, refused: {str(error).splitlines()[0]}") from error
+    raise UserError(f"{directory}: not a model directory: model.safetensors and pytorch_model.bin are both missing")

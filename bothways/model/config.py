@@ -1,0 +1,97 @@
+"""The shape of a BERT: hyperparameters under their Hugging Face names, and the named sizes."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from bothways.errors import UserError, closest
+
+# Turc et al. 2019 (arXiv:1908.08962), table 1, for tiny to medium; Devlin et al. 2018, section 3, for base and large.
+# name: (num_hidden_layers, hidden_size, intermediate_size, num_attention_heads)
+SIZES: dict[str, tuple[int, int, int, int]] = {
+    "tiny": (2, 128, 512, 2),
+    "mini": (4, 256, 1024, 4),
+    "small": (4, 512, 2048, 8),
+    "medium": (8, 512, 2048, 8),
+    "base": (12, 768, 3072, 12),
+    "large": (24, 1024, 4096, 16),
+}
+
+ACTIVATIONS = ("gelu", "gelu_new", "gelu_pytorch_tanh", "relu")
+
+
+@dataclasses.dataclass(frozen=True)
+class BertConfig:
+    """Hyperparameters of a BERT encoder, named as in a Hugging Face `config.json`; the defaults are BERT-base's."""
+
+    vocab_size: int = 30522
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    intermediate_size: int = 3072
+    hidden_act: str = "gelu"
+    hidden_dropout_prob: float = 0.1
+    attention_probs_dropout_prob: float = 0.1
+    classifier_dropout: float | None = None
+    max_position_embeddings: int = 512
+    type_vocab_size: int = 2
+    initializer_range: float = 0.02
+    layer_norm_eps: float = 1e-12
+    pad_token_id: int = 0
+    is_decoder: bool = False
+
+    def __post_init__(self) -> None:
+        if self.hidden_size % self.num_attention_heads:
+            raise UserError(
+                f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}"
+            )
+        if self.hidden_act not in ACTIVATIONS:
+            raise UserError(f"hidden_act {self.hidden_act!r} is not supported; accepted: {', '.join(ACTIVATIONS)}")
+
+    @property
+    def head_size(self) -> int:
+        return self.hidden_size // self.num_attention_heads
+
+    @classmethod
+    def from_size(cls, size: str, **overrides: Any) -> BertConfig:
+        """The config of a named size: tiny, mini, small, medium, base or large (a `bert-` prefix is accepted).
+
+        Raises UserError for another name.
+        """
+        name = size.removeprefix("bert-")
+        if name not in SIZES:
+            raise UserError(f"unknown size {size!r}{closest(name, SIZES)}; accepted: {', '.join(SIZES)}")
+        layers, hidden, intermediate, heads = SIZES[name]
+        return cls(
+            num_hidden_layers=layers,
+            hidden_size=hidden,
+            intermediate_size=intermediate,
+            num_attention_heads=heads,
+            **overrides,
+        )
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> BertConfig:
+        """Read a Hugging Face `config.json`; keys that are not ours are ignored, what we cannot run is an error.
+
+        Raises UserError for another `model_type` and for relative position embeddings.
+        """
+        model_type = values.get("model_type", "bert")
+        if model_type != "bert":
+            raise UserError(f"config.json has model_type {model_type!r}; accepted: 'bert'")
+        positions = values.get("position_embedding_type", "absolute")
+        if positions != "absolute":
+            raise UserError(f"config.json has position_embedding_type {positions!r}; accepted: 'absolute'")
+        known = {field.name for field in dataclasses.fields(cls)}
+        given = {key: value for key, value in values.items() if key in known}
+        for field in dataclasses.fields(cls):
+            wanted = {"int": int, "float": (int, float), "str": str, "bool": bool}.get(str(field.type))
+            if field.name in given and wanted and not isinstance(given[field.name], wanted):
+                raise UserError(f"config.json: {field.name} is {given[field.name]!r}, expected {field.type}")
+        return cls(**given)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The keys of a Hugging Face `config.json` that describe the encoder."""
+        return {"model_type": "bert", "position_embedding_type": "absolute", **dataclasses.asdict(self)}

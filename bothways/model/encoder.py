@@ -1,0 +1,80 @@
+"""The encoder: post-LN transformer layers over a packed batch (Devlin et al. 2018, section 3; Vaswani et al. 2017).
+
+Shapes: T tokens, H hidden, A heads, D = H/A.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bothways.data.packing import PackedBatch
+from bothways.model.attention import attend
+from bothways.model.config import BertConfig
+from bothways.model.embeddings import Embeddings
+
+
+def activation(name: str) -> Callable[[Tensor], Tensor]:
+    """The function behind `hidden_act`: `gelu` is the exact one, by the error function."""
+    if name == "gelu":
+        return F.gelu
+    if name == "relu":
+        return F.relu
+    return lambda x: F.gelu(x, approximate="tanh")
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention; query, key and value come from one matrix product."""
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        self.num_heads, self.head_size = config.num_attention_heads, config.head_size
+        self.causal = config.is_decoder
+        self.dropout = config.attention_probs_dropout_prob
+        self.qkv = nn.Linear(config.hidden_size, 3 * config.hidden_size)
+        self.output = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(self, hidden: Tensor, batch: PackedBatch) -> Tensor:
+        q, k, v = self.qkv(hidden).unflatten(1, (3, self.num_heads, self.head_size)).unbind(1)
+        dropout = self.dropout if self.training else 0.0
+        attended = attend(
+            q, k, v, batch.cu_seqlens, batch.max_seqlen, self.causal, lengths=batch.lengths, dropout=dropout
+        )
+        return self.output(attended.flatten(1))
+
+
+class Layer(nn.Module):
+    """Self-attention and feed-forward, each followed by dropout, residual and layer norm (post-LN)."""
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        self.attention = SelfAttention(config)
+        self.attention_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.intermediate = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.output = nn.Linear(config.intermediate_size, config.hidden_size)
+        self.output_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.activation = activation(config.hidden_act)
+
+    def forward(self, hidden: Tensor, batch: PackedBatch) -> Tensor:
+        hidden = self.attention_norm(hidden + self.dropout(self.attention(hidden, batch)))
+        feed_forward = self.output(self.activation(self.intermediate(hidden)))
+        return self.output_norm(hidden + self.dropout(feed_forward))
+
+
+class Encoder(nn.Module):
+    """Embeddings and N layers: packed batch → hidden states `[T, H]` of the last layer."""
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embeddings = Embeddings(config)
+        self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
+
+    def forward(self, batch: PackedBatch) -> Tensor:
+        hidden = self.embeddings(batch)
+        for layer in self.layers:
+            hidden = layer(hidden, batch)
+        return hidden

@@ -1,0 +1,119 @@
+"""A verb's options from a recipe (TOML) and from flags; flags win.
+
+A recipe has one table a verb, with the verb's own option names: `[pretrain]`, `[finetune]`, …
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+import types
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from bothways.errors import UserError, closest
+
+Options = TypeVar("Options")
+
+
+def parse(verb: str, options: type[Options], arguments: Sequence[str], description: str) -> Options:
+    """Read `--recipe` and the flags into the verb's dataclass.
+
+    Raises UserError for a recipe that is missing, malformed, or has a key or value the verb does not know; exits with
+    code 2 (and what was expected) for flags it does not know.
+    """
+    import tyro
+
+    recipe, rest = _split_recipe(arguments)
+    given = read_recipe(recipe, verb, options) if recipe else {}
+    default: Any = None
+    if given:
+        required = {field.name: tyro.MISSING for field in dataclasses.fields(options) if _required(field)}  # type: ignore[arg-type]
+        default = options(**{**required, **given})
+    return tyro.cli(
+        options,
+        prog=f"bothways {verb}",
+        description=description,
+        args=rest,
+        default=default,
+    )
+
+
+def _split_recipe(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
+    rest = list(arguments)
+    for index, argument in enumerate(rest):
+        if argument == "--recipe":
+            if index + 1 == len(rest):
+                raise UserError("--recipe: expected a TOML file")
+            return rest[index + 1], rest[:index] + rest[index + 2 :]
+        if argument.startswith("--recipe="):
+            return argument.partition("=")[2], rest[:index] + rest[index + 1 :]
+    return None, rest
+
+
+def _required(field: dataclasses.Field[Any]) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+
+
+def find_recipe(name: str) -> Path:
+    """A path, or the name of a recipe that comes with Bothways (`bert-mini`)."""
+    here = Path(__file__).parent
+    folders = [here / "recipes", here.parent / "recipes"]  # in an installed package; in a checkout
+    candidates = [Path(name), *(folder / f"{name.removesuffix('.toml')}.toml" for folder in folders)]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    known = sorted({path.stem for folder in folders for path in folder.glob("*.toml")})
+    raise UserError(f"--recipe {name}: no such file{closest(name, known)}; recipes that come with it: {', '.join(known)}")
+
+
+def read_recipe(name: str, verb: str, options: type) -> dict[str, Any]:
+    """The values a recipe has for a verb, checked against the fields of its options."""
+    path = find_recipe(name)
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not valid TOML: {error}") from error
+    stray = [key for key, value in tables.items() if not isinstance(value, dict)]
+    if stray:
+        raise UserError(f"{path}: {stray[0]!r} stands outside a table; write it under [{verb}]")
+    values = tables.get(verb, {})
+    hints = typing.get_type_hints(options)
+    for key, value in values.items():
+        if key not in hints:
+            raise UserError(f"{path}: [{verb}] has no option {key!r}{closest(key, hints)}; accepted: {', '.join(hints)}")
+        if not _fits(value, hints[key]):
+            raise UserError(f"{path}: [{verb}] {key} = {value!r}, expected {_named(hints[key])}")
+    return {key: float(value) if _is_float(hints[key]) else value for key, value in values.items()}
+
+
+def _parts(hint: Any) -> tuple[Any, ...]:
+    return typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+
+
+def _is_float(hint: Any) -> bool:
+    return float in _parts(hint)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    for part in _parts(hint):
+        if typing.get_origin(part) is Literal:
+            if value in typing.get_args(part):
+                return True
+        elif part is float:
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                return True
+        elif part is int:
+            if isinstance(value, int) and not isinstance(value, bool):
+                return True
+        elif isinstance(part, type) and isinstance(value, part):
+            return True
+    return False
+
+
+def _named(hint: Any) -> str:
+    if typing.get_origin(hint) is Literal:
+        return " or ".join(repr(choice) for choice in typing.get_args(hint))
+    return " or ".join(getattr(part, "__name__", str(part)) for part in _parts(hint) if part is not type(None))

@@ -1,0 +1,66 @@
+"""What every training verb can be told, and how precision and device follow from the machine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from bothways.errors import UserError
+
+Precision = Literal["auto", "float32", "bfloat16"]
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """Hyperparameters of the loop; the verbs' own dataclasses fill it in."""
+
+    steps: int
+    lr: float
+    warmup: float = 0.1  # share of the steps
+    weight_decay: float = 0.01
+    beta2: float = 0.999
+    eps: float = 1e-8
+    clip: float = 1.0  # largest gradient norm
+    seed: int = 0
+    micro_batch_tokens: int = 16384  # memory: tokens in one forward pass; a step adds up several
+    log_every: int = 10
+    evaluate_every: int = 0  # steps; 0: only at the end
+    checkpoint_every: int = 500  # steps
+    device: str = "auto"
+    precision: Precision = "auto"
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "micro_batch_tokens", "log_every", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise UserError(f"--{name.replace('_', '-')} {getattr(self, name)}: expected at least 1")
+        if not self.lr > 0:
+            raise UserError(f"--lr {self.lr}: expected a number above 0")
+        if not 0 <= self.warmup < 1:
+            raise UserError(f"--warmup {self.warmup}: expected a share of the steps, 0 to below 1")
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` is the GPU where there is one. Raises UserError for a device this machine does not have."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"--device {name}: {str(error).splitlines()[0]}; accepted: auto, cpu, cuda, cuda:N") from error
+    return device
+
+
+def choose_precision(precision: Precision, device: torch.device) -> torch.dtype:
+    """`auto` is bfloat16 where the hardware multiplies it (AMX, AVX512-BF16, GPUs since Ampere), else float32.
+
+    Without such hardware a bfloat16 matrix product is several times slower than a float32 one.
+    """
+    if precision != "auto":
+        return {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    fast = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+    return torch.bfloat16 if fast else torch.float32

@@ -1,0 +1,180 @@
+"""Pretraining, assembled: store + objective + model → a run's directory with a model that fills masks."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import bothways
+from bothways.data.objectives import FullSentences, Masker, Masking, Segments, SentencePairs, SpanOptions
+from bothways.data.plan import PretrainingPlan
+from bothways.data.store import TokenStore
+from bothways.errors import UserError
+from bothways.model.checkpoint import Checkpoint, load_checkpoint, new_model, save_checkpoint
+from bothways.model.config import BertConfig
+from bothways.tasks.pretraining import BertObjective, MaskedLMObjective
+from bothways.train.loop import TrainResult, evaluate_objective, train
+from bothways.train.options import Precision, TrainOptions, choose_device, choose_precision
+from bothways.train.progress import Progress
+from bothways.train.run import RunDirectory
+
+# Peak learning rates for runs of a few thousand tokens a step; recipes with BERT's large batches say their own.
+DEFAULT_LR = {"tiny": 2e-3, "mini": 1e-3, "small": 7e-4, "medium": 5e-4, "base": 2e-4, "large": 1e-4}
+
+
+@dataclass(frozen=True)
+class PretrainOptions:
+    """What `bothways pretrain` can be told.
+
+    size: a new model of this size, its vocabulary the store's. model: continue from this one instead.
+    objective: `bert` is masked LM + next sentence on sentence pairs; `mlm` masked LM alone on full sentences.
+    short: share of examples built to a random shorter length. validation_tokens: read in each evaluation.
+    """
+
+    size: str = "mini"
+    model: str | None = None
+    objective: Literal["bert", "mlm"] = "bert"
+    steps: int = 2000
+    tokens_per_step: int = 8192
+    sequence_length: int = 128
+    lr: float | None = None
+    warmup: float = 0.1
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    dropout: float = 0.0
+    mask_rate: float = 0.15
+    whole_word_masking: bool = False
+    short: float = 0.1
+    max_position_embeddings: int = 512
+    micro_batch_tokens: int = 16384
+    log_every: int = 10
+    evaluate_every: int | None = None
+    validation_tokens: int = 200_000
+    checkpoint_every: int | None = None
+    seed: int = 0
+    device: str = "auto"
+    precision: Precision = "auto"
+
+
+def pretrain(
+    store: str | Path,
+    out: str | Path,
+    options: PretrainOptions | None = None,
+    *,
+    progress: Progress | None = None,
+) -> TrainResult:
+    """Pretrain a BERT on a token store; the same call again resumes a run that was stopped.
+
+    Writes `out/metrics.jsonl`, `out/checkpoints/`, and, when it is done, `out/model/`.
+    Raises UserError: a sequence longer than the position table, a model of another vocabulary, another run's directory.
+    """
+    options = options or PretrainOptions()
+    opened = TokenStore(store)
+    progress = progress or Progress("pretrain")
+    run = RunDirectory(out)
+    objective = BertObjective() if options.objective == "bert" else MaskedLMObjective()
+    checkpoint = _starting_point(opened, objective, options)
+    config = checkpoint.config
+    if options.sequence_length > config.max_position_embeddings:
+        raise UserError(
+            f"--sequence-length {options.sequence_length} is above the position table "
+            f"(max_position_embeddings {config.max_position_embeddings})"
+        )
+    plan = make_plan(opened, options)
+    if plan.documents == 1 and options.objective == "bert":
+        progress.say(
+            f"{opened.directory}: one document only, so every pair is a true next sentence and the next-sentence head "
+            "learns nothing; --objective mlm leaves it out"
+        )
+    loop_options = _loop_options(options, config)
+    validation = _validation_plan(opened, options)
+    if validation is None:
+        progress.say(f"{opened.directory}: no held-out documents (fewer than ten), so nothing is evaluated")
+    precision = choose_precision(options.precision, choose_device(options.device))
+
+    def evaluate() -> dict[str, float]:
+        if validation is None:
+            return {}
+        batches = validation.first_epoch(options.micro_batch_tokens, options.validation_tokens)
+        return evaluate_objective(checkpoint.model, objective, batches, precision)
+
+    result = train(checkpoint.model, objective, plan, loop_options, run, progress, evaluate)
+    if result.interrupted is None:
+        checkpoint.state = {
+            "provenance": {
+                "bothways": bothways.__version__,
+                "store": opened.fingerprint,
+                "options": asdict(options),
+                "seconds": round(result.seconds, 1),
+            }
+        }
+        save_checkpoint(checkpoint, run.model_path)
+    return result
+
+
+def make_plan(store: TokenStore, options: PretrainOptions) -> PretrainingPlan:
+    """The training batches that these options make of a store."""
+    return PretrainingPlan(
+        store, _segments(options), _masker(store, options), tokens_per_step=options.tokens_per_step, seed=options.seed
+    )
+
+
+def _validation_plan(store: TokenStore, options: PretrainOptions) -> PretrainingPlan | None:
+    if not store.split("validation").tokens:
+        return None
+    return PretrainingPlan(
+        store,
+        _segments(options),
+        _masker(store, options),
+        tokens_per_step=options.tokens_per_step,
+        seed=0,
+        split="validation",
+    )
+
+
+def _segments(options: PretrainOptions) -> Segments:
+    spans = SpanOptions(options.sequence_length, options.short)
+    return SentencePairs(spans) if options.objective == "bert" else FullSentences(spans)
+
+
+def _masker(store: TokenStore, options: PretrainOptions) -> Masker:
+    return Masker(Masking(options.mask_rate, whole_word=options.whole_word_masking), store.tokenizer())
+
+
+def _starting_point(store: TokenStore, objective: MaskedLMObjective, options: PretrainOptions) -> Checkpoint:
+    if options.model is None:
+        config = BertConfig.from_size(
+            options.size,
+            vocab_size=store.vocab_size,
+            hidden_dropout_prob=options.dropout,
+            attention_probs_dropout_prob=options.dropout,
+            max_position_embeddings=options.max_position_embeddings,
+        )
+        return Checkpoint(new_model(config, objective.head, options.seed), store.tokenizer())
+    checkpoint = load_checkpoint(options.model, objective.head, dropout=options.dropout, seed=options.seed)
+    if checkpoint.tokenizer.fingerprint != store.tokenizer_fingerprint:
+        raise UserError(
+            f"{store.directory} was prepared with the vocabulary {store.tokenizer_fingerprint}, "
+            f"{options.model} has {checkpoint.tokenizer.fingerprint}; prepare the text with --tokenizer {options.model}"
+        )
+    return checkpoint
+
+
+def _loop_options(options: PretrainOptions, config: BertConfig) -> TrainOptions:
+    tenth = max(1, options.steps // 10)
+    return TrainOptions(
+        steps=options.steps,
+        lr=options.lr if options.lr is not None else DEFAULT_LR.get(options.size.removeprefix("bert-"), 1e-4),
+        warmup=options.warmup,
+        weight_decay=options.weight_decay,
+        beta2=0.98 if config.hidden_size <= 512 else 0.999,
+        clip=options.clip,
+        seed=options.seed,
+        micro_batch_tokens=options.micro_batch_tokens,
+        log_every=options.log_every,
+        evaluate_every=tenth if options.evaluate_every is None else options.evaluate_every,
+        checkpoint_every=min(500, tenth) if options.checkpoint_every is None else options.checkpoint_every,
+        device=options.device,
+        precision=options.precision,
+    )

@@ -1,0 +1,67 @@
+"""What a person at the terminal sees of a long job: one line that moves, or lines now and then where nobody watches."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+
+class Progress:
+    """step, loss, tokens/s, ETA. On a terminal a line in place; elsewhere a line every ten seconds."""
+
+    def __init__(self, title: str, console: Console | None = None) -> None:
+        self.title = title
+        self.console = console or Console(file=sys.stderr)
+        self._live: Live | None = None
+        self._speed = self._seconds_per_step = 0.0
+        self._steps_seen = 0
+        self._said_at = time.monotonic()
+
+    def __enter__(self) -> Progress:
+        if self.console.is_terminal:
+            self._live = Live(console=self.console, refresh_per_second=8, transient=False)
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live:
+            self._live.stop()
+
+    def update(self, step: int, steps: int, loss: float, tokens: int, seconds: float) -> None:
+        """One step is done: the mean loss since the last log line, and this step's tokens and seconds."""
+        weight = max(0.05, 1 / (self._steps_seen + 1))  # a running mean that forgets, after twenty steps, one in twenty
+        self._steps_seen += 1
+        self._speed += weight * (tokens / max(seconds, 1e-9) - self._speed)
+        self._seconds_per_step += weight * (seconds - self._seconds_per_step)
+        left = (steps - step) * self._seconds_per_step
+        line = (
+            f"{self.title}  step {step:,}/{steps:,}  loss {loss:.3f}  {self._speed:,.0f} tokens/s  ETA {duration(left)}"
+        )
+        if self._live:
+            self._live.update(Text(line))
+        elif time.monotonic() - self._said_at > 10 or step == steps:
+            self.say(line)
+            self._said_at = time.monotonic()
+
+    def evaluated(self, step: int, figures: dict[str, float]) -> None:
+        """Held-out figures, kept on the screen."""
+        values = "  ".join(f"{name.removeprefix('eval_')} {value:.3f}" for name, value in figures.items())
+        self.say(f"{self.title}  step {step:,}  held-out: {values}")
+
+    def say(self, line: str) -> None:
+        """A line of its own."""
+        self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def duration(seconds: float) -> str:
+    """`0:05`, `12:30`, `1:02:03`."""
+    whole = max(0, round(seconds))
+    hours, minutes = divmod(whole // 60, 60)
+    return f"{hours}:{minutes:02d}:{whole % 60:02d}" if hours else f"{minutes}:{whole % 60:02d}"

@@ -1,0 +1,153 @@
+"""One self-contained HTML page about a run: figures, curves, tables. No network, no scripts; opens from `file://`."""
+
+from __future__ import annotations
+
+import html
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bothways.errors import UserError
+from bothways.files import write_text
+
+STYLE = """
+:root { color-scheme: light dark; --fg: #1d2129; --bg: #fff; --faint: #6b7280; --line: #e2e5ea; --accent: 37 99 235; }
+@media (prefers-color-scheme: dark) {
+  :root { --fg: #e5e7eb; --bg: #14171c; --faint: #9aa2ae; --line: #2c323b; --accent: 96 165 250; } }
+body { font: 16px/1.5 system-ui, sans-serif; color: var(--fg); background: var(--bg);
+       max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
+h1 { font-size: 1.7rem } h2 { font-size: 1.2rem; margin-top: 2.2rem } p.note { color: var(--faint) }
+table { border-collapse: collapse; margin: .8rem 0 } th, td { padding: .3rem .8rem; text-align: left;
+        border-bottom: 1px solid var(--line); vertical-align: top } td.number { text-align: right;
+        font-variant-numeric: tabular-nums } .scroll { overflow-x: auto }
+td.cell { text-align: center; min-width: 4rem; background: rgb(var(--accent) / var(--share)) }
+.curves svg { max-width: 100%; height: auto; color: var(--fg) } mark { background: rgb(var(--accent) / .25); color: inherit }
+.bar { display: inline-block; height: .7em; background: rgb(var(--accent)); border-radius: 2px }
+"""
+
+
+class Report:
+    """A page, put together section by section and written at the end."""
+
+    def __init__(self, title: str, note: str = "") -> None:
+        self.title = title
+        self._sections = [f"<h1>{html.escape(title)}</h1>", f'<p class="note">{html.escape(note)}</p>' if note else ""]
+
+    def heading(self, text: str, note: str = "") -> None:
+        self._sections.append(f"<h2>{html.escape(text)}</h2>")
+        if note:
+            self._sections.append(f'<p class="note">{html.escape(note)}</p>')
+
+    def table(self, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        """A table; numbers are right-aligned, floats shown with three decimals."""
+        head = "".join(f"<th>{html.escape(name)}</th>" for name in header)
+        body = "".join("<tr>" + "".join(_cell(value) for value in row) + "</tr>" for row in rows)
+        self._sections.append(f'<div class="scroll"><table><tr>{head}</tr>{body}</table></div>')
+
+    def bars(self, text: str, alternatives: Sequence[tuple[str, float]]) -> None:
+        """A sentence and, below it, alternatives with their probabilities as bars."""
+        rows = "".join(
+            f"<tr><td>{html.escape(name)}</td><td>{probability:.1%}</td>"
+            f'<td><span class="bar" style="width:{probability * 12:.2f}rem"></span></td></tr>'
+            for name, probability in alternatives
+        )
+        marked = html.escape(text).replace("[MASK]", "<mark>[MASK]</mark>")
+        self._sections.append(f"<p>{marked}</p><table>{rows}</table>")
+
+    def confusion(self, labels: Sequence[str], matrix: Sequence[Sequence[int]]) -> None:
+        """A confusion matrix: rows are the truth, columns the prediction; shading is the share of the row."""
+        head = "".join(f"<th>{html.escape(label)}</th>" for label in labels)
+        body = ""
+        for label, counts in zip(labels, matrix, strict=True):
+            whole = max(1, sum(counts))
+            cells = "".join(f'<td class="cell" style="--share:{n / whole * 0.7:.2f}">{n}</td>' for n in counts)
+            body += f"<tr><th>{html.escape(label)}</th>{cells}</tr>"
+        corner = "<th>truth ↓ predicted →</th>"
+        self._sections.append(f'<div class="scroll"><table><tr>{corner}{head}</tr>{body}</table></div>')
+
+    def curves(self, metrics: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> None:
+        """Training values and held-out values (`eval_*`) over tokens, one picture for each name → axis label."""
+        present = {name: label for name, label in names.items() if any(name in line for line in metrics)}
+        if present:
+            self._sections.append(f'<div class="curves">{_curves_svg(metrics, present)}</div>')
+
+    def write(self, path: Path) -> None:
+        """Write the page atomically."""
+        body = "\n".join(self._sections)
+        head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{html.escape(self.title)}'
+        write_text(path, f"<!doctype html><html lang=en><head>{head}</title><style>{STYLE}</style></head>\n{body}\n")
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return f'<td class="number">{value:.3f}</td>'
+    if isinstance(value, int):
+        return f'<td class="number">{value:,}</td>'
+    return f"<td>{html.escape(str(value))}</td>"
+
+
+def _curves_svg(metrics: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> str:
+    try:
+        import matplotlib
+    except ImportError as error:
+        raise UserError("the report's curves need matplotlib: pip install 'bothways[report]'") from error
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context({"svg.hashsalt": "bothways", "font.size": 9, "axes.spines.top": False}):
+        figure = Figure(figsize=(4.6 * len(names), 3.0), layout="constrained")
+        panels = figure.subplots(1, len(names), squeeze=False)[0]
+        for panel, (name, label) in zip(panels, names.items(), strict=True):
+            for key, style in ((name, {"alpha": 0.5, "label": "training"}), (f"eval_{name}", {"marker": "o"})):
+                points = [(line["tokens"] / 1e6, line[key]) for line in metrics if key in line]
+                if points:
+                    held_out = {"label": "held-out", "markersize": 3} if key != name else {}
+                    panel.plot(*zip(*points, strict=True), **style, **held_out)
+            panel.set_xlabel("million tokens")
+            panel.set_ylabel(label)
+            panel.legend(frameon=False)
+            panel.spines["right"].set_visible(False)
+        picture = io.StringIO()
+        figure.savefig(picture, format="svg", transparent=True, metadata={"Date": None})
+    svg = picture.getvalue()
+    # black lines and letters take the page's text colour, so that the dark theme stays readable
+    for black in ("#000000", "fill: #262626", "stroke: #262626"):
+        svg = svg.replace(black, "currentColor")
+    return svg[svg.index("<svg") :]
+
+
+def pretraining_report(metrics: Sequence[Mapping[str, Any]], title: str) -> Report:
+    """Curves of a pretraining run and its last held-out figures, to which a caller may add sections."""
+    report = Report(title)
+    add_pretraining(report, metrics)
+    return report
+
+
+def add_pretraining(report: Report, metrics: Sequence[Mapping[str, Any]]) -> None:
+    last = next((line for line in reversed(metrics) if "loss" in line), {})
+    held_out = next((line for line in reversed(metrics) if "eval_mlm_loss" in line), {})
+    speed = f"{last.get('tokens', 0) / max(1e-9, last.get('seconds', 0)):,.0f}"
+    report.table(
+        ["tokens seen", "steps", "seconds", "tokens/s", *(name for name in held_out if name.startswith("eval_"))],
+        [
+            [last.get("tokens", 0), last.get("step", 0), last.get("seconds", 0.0), speed]
+            + [value for name, value in held_out.items() if name.startswith("eval_")]
+        ],
+    )
+    names = {"mlm_loss": "masked-LM loss (nats)", "mlm_accuracy": "masked-LM accuracy", "nsp_accuracy": "next-sentence accuracy"}
+    report.curves(metrics, names)
+
+
+def classification_report(metrics: Sequence[Mapping[str, Any]], figures: Mapping[str, Any], title: str) -> Report:
+    """Accuracy, figures by label, the confusion matrix and the curves of a classifier's run."""
+    report = Report(title)
+    add_classification(report, metrics, figures)
+    return report
+
+
+def add_classification(report: Report, metrics: Sequence[Mapping[str, Any]], figures: Mapping[str, Any]) -> None:
+    report.table(["accuracy", "macro F1"], [[figures["accuracy"], figures["macro_f1"]]])
+    report.curves(metrics, {"loss": "loss (nats)", "accuracy": "accuracy"})
+    rows = [[label, *by_label.values()] for label, by_label in figures["labels"].items()]
+    report.table(["label", "precision", "recall", "F1", "rows"], rows)
+    report.confusion(list(figures["labels"]), figures["confusion"])

@@ -1,0 +1,82 @@
+"""`bothways pretrain` and `bothways finetune TASK`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tyro.conf import Positional
+
+from bothways.recipes import parse
+from bothways.tasks import TASKS
+from bothways.train import finetune as finetuning
+from bothways.train import pretrain as pretraining
+from bothways.train.loop import TrainResult
+from bothways.train.report import classification_report, pretraining_report
+from bothways.train.run import RunDirectory
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainArguments(pretraining.PretrainOptions):
+    store: Positional[str]
+    out: str
+
+
+def pretrain(arguments: Sequence[str]) -> int:
+    """`bothways pretrain STORE --out RUN`."""
+    options = parse(
+        "pretrain",
+        PretrainArguments,
+        arguments,
+        "Train an encoder by masked LM and next sentence. Example: bothways pretrain store --size mini --out run",
+    )
+    result = pretraining.pretrain(options.store, options.out, options)
+    if result.interrupted is not None:
+        return _say_interrupted(result, options.out)
+    run = RunDirectory(options.out)
+    pretraining_report(run.metrics(), f"Pretraining of {options.out}").write(run.path / "report.html")
+    print(f"{options.out}: model in {run.model_path}, curves in {run.path / 'report.html'}")
+    print(f"next: bothways fill {options.out} \"a sentence with a [MASK] in it\"")
+    return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneArguments(finetuning.FinetuneOptions):
+    task: Positional[str]
+    model: str
+    train: str
+    eval: str | None = None
+    out: str
+
+
+def finetune(arguments: Sequence[str]) -> int:
+    """`bothways finetune TASK --model M --train F --eval F --out RUN`."""
+    options = parse(
+        "finetune",
+        FinetuneArguments,
+        arguments,
+        f"Train a model for a task ({', '.join(TASKS)}). "
+        "Example: bothways finetune classify --model run --train train.csv --eval test.csv --out tickets",
+    )
+    result = finetuning.finetune(options.task, options.model, options.train, options.eval, options.out, options)
+    if result.training.interrupted is not None:
+        return _say_interrupted(result.training, options.out)
+    run = RunDirectory(options.out)
+    if result.metrics:
+        from bothways.verbs.asking import classification_lines
+
+        print("\n".join(classification_lines(result.metrics)))
+        classification_report(run.metrics(), result.metrics, f"Fine-tuning of {options.out}").write(
+            Path(options.out) / "report.html"
+        )
+    print(f"{options.out}: model in {run.model_path}")
+    print(f"next: bothways {options.task} {options.out} \"a text of yours\"")
+    return 0
+
+
+def _say_interrupted(result: TrainResult, out: str) -> int:
+    assert result.interrupted is not None
+    print(f"{out}: stopped by {result.interrupted.name} after step {result.steps:,}, all of it saved; ", end="")
+    print("the same command again goes on from there")
+    return 128 + result.interrupted

@@ -1,0 +1,221 @@
+"""Hugging Face directories both ways, the load report, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import (
+    AutoTokenizer,
+    BertForMaskedLM,
+    BertForPreTraining,
+    BertForSequenceClassification,
+    BertModel,
+)
+
+import bothways as bw
+from bothways.errors import UserError
+from bothways.model.checkpoint import Checkpoint, load_checkpoint, new_model, save_checkpoint
+from bothways.model.heads import MaskedLMHead, PoolerHead, PretrainingHead, SequenceHead
+from tests.helpers import hugging_face_config, padded, random_batch, tiny_config, tiny_tokenizer, unpadded
+
+HEADS = {
+    "BertModel": (PoolerHead, BertModel),
+    "BertForPreTraining": (PretrainingHead, BertForPreTraining),
+    "BertForMaskedLM": (MaskedLMHead, BertForMaskedLM),
+    "BertForSequenceClassification": (lambda encoder: SequenceHead(encoder, 3), BertForSequenceClassification),
+}
+LABELS = ["billing", "hardware", "software"]
+
+
+def our_scores(model: torch.nn.Module, name: str) -> list[torch.Tensor]:
+    batch = random_batch((20, 5, 33), 60)
+    batch.targets = {"mlm_rows": torch.arange(batch.num_tokens)}
+    with torch.inference_mode():
+        scores = model(batch)
+    if name == "BertForPreTraining":
+        return [scores.mlm, scores.nsp]
+    return [scores.mlm] if name == "BertForMaskedLM" else [scores]
+
+
+def their_scores(model: torch.nn.Module, name: str) -> list[torch.Tensor]:
+    batch = random_batch((20, 5, 33), 60)
+    with torch.inference_mode():
+        output = model(**padded(batch))
+    if name == "BertModel":
+        return [output.pooler_output]
+    if name == "BertForPreTraining":
+        return [unpadded(output.prediction_logits, batch), output.seq_relationship_logits]
+    return [unpadded(output.logits, batch)] if name == "BertForMaskedLM" else [output.logits]
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_transformers_opens_what_we_save(name: str, tmp_path: Path) -> None:
+    head, theirs = HEADS[name]
+    state = {"labels": LABELS} if name == "BertForSequenceClassification" else {}
+    checkpoint = Checkpoint(new_model(tiny_config(), head, seed=1).eval(), tiny_tokenizer(), state)
+    save_checkpoint(checkpoint, tmp_path / "model")
+    opened, loading = theirs.from_pretrained(tmp_path / "model", output_loading_info=True)
+    assert not loading["missing_keys"]
+    assert not loading["unexpected_keys"]
+    for ours, expected in zip(our_scores(checkpoint.model, name), their_scores(opened.eval(), name), strict=True):
+        assert (ours - expected).abs().max() < 1e-5
+    if state:
+        assert opened.config.id2label == dict(enumerate(LABELS))
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_we_open_what_transformers_saves(name: str, tmp_path: Path) -> None:
+    _, theirs = HEADS[name]
+    torch.manual_seed(2)
+    model = theirs(hugging_face_config(tiny_config(), num_labels=3)).eval()
+    model.save_pretrained(tmp_path)
+    tiny_tokenizer().save(tmp_path)
+    opened = load_checkpoint(tmp_path)
+    assert opened.report is not None
+    assert not opened.report.newly_initialised
+    assert not opened.report.unused
+    for ours, expected in zip(our_scores(opened.model, name), their_scores(model, name), strict=True):
+        assert (ours - expected).abs().max() < 1e-5
+
+
+def test_saving_and_loading_is_the_identity(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(new_model(tiny_config(), PretrainingHead, seed=1), tiny_tokenizer(), {"note": 1})
+    save_checkpoint(checkpoint, tmp_path / "m")
+    save_checkpoint(checkpoint, tmp_path / "m")  # replaces itself
+    again = load_checkpoint(tmp_path / "m")
+    before, after = checkpoint.model.state_dict(), again.model.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert again.state["note"] == 1
+    assert again.config == checkpoint.config
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["m"]
+
+
+def test_old_names_and_pickled_tensors(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = BertForPreTraining(hugging_face_config(tiny_config())).eval()
+    old = {
+        name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): tensor
+        for name, tensor in model.state_dict().items()
+        if name != "cls.predictions.decoder.bias"
+    }
+    torch.save(old, tmp_path / "pytorch_model.bin")
+    model.config.architectures = ["BertForPreTraining"]
+    model.config.save_pretrained(tmp_path)
+    tiny_tokenizer().save(tmp_path)
+    opened = load_checkpoint(tmp_path)
+    assert opened.report is not None
+    assert opened.report.newly_initialised == []
+    for ours, expected in zip(
+        our_scores(opened.model, "BertForPreTraining"), their_scores(model, "BertForPreTraining"), strict=True
+    ):
+        assert (ours - expected).abs().max() < 1e-5
+
+
+def test_report_says_what_is_expected(tmp_path: Path) -> None:
+    save_checkpoint(Checkpoint(new_model(tiny_config(), PretrainingHead, seed=1), tiny_tokenizer()), tmp_path / "m")
+    report = load_checkpoint(tmp_path / "m", lambda encoder: SequenceHead(encoder, 3), labels=LABELS).report
+    assert report is not None
+    assert report.newly_initialised == ["head.classifier.weight", "head.classifier.bias"]
+    assert "cls.seq_relationship.weight" in report.unused
+    assert report.expected
+    assert "expected before fine-tuning" in report.sentence()
+    weights = load_file(tmp_path / "m" / "model.safetensors")
+    weights = {name: tensor for name, tensor in weights.items() if "layer.1.output.dense" not in name}
+    save_file(weights, tmp_path / "m" / "model.safetensors")
+    broken = load_checkpoint(tmp_path / "m").report
+    assert broken is not None
+    assert not broken.expected
+    assert "NOT expected" in broken.sentence()
+
+
+def test_a_classifier_of_other_labels_starts_anew(tmp_path: Path) -> None:
+    state = {"labels": LABELS}
+    checkpoint = Checkpoint(new_model(tiny_config(), lambda e: SequenceHead(e, 3), seed=1), tiny_tokenizer(), state)
+    save_checkpoint(checkpoint, tmp_path / "m")
+    same = load_checkpoint(tmp_path / "m", lambda e: SequenceHead(e, 3), labels=LABELS)
+    other = load_checkpoint(tmp_path / "m", lambda e: SequenceHead(e, 3), labels=["x", "y", "z"])
+    assert same.report is not None
+    assert other.report is not None
+    assert not same.report.newly_initialised
+    assert other.report.newly_initialised == ["head.classifier.weight", "head.classifier.bias"]
+
+
+def saved(tmp_path: Path) -> Path:
+    save_checkpoint(Checkpoint(new_model(tiny_config(), PretrainingHead, seed=1), tiny_tokenizer()), tmp_path / "m")
+    return tmp_path / "m"
+
+
+def edit_config(model: Path, **values: object) -> None:
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps({**config, **values}))
+
+
+def test_refusals(tmp_path: Path) -> None:
+    model = saved(tmp_path)
+    with pytest.raises(UserError, match=r"config\.json is missing"):
+        load_checkpoint(tmp_path)
+    with pytest.raises(UserError, match="no such model directory"):
+        load_checkpoint(tmp_path / "absent" / "too deep" / "here")
+    edit_config(model, hidden_size=64)
+    with pytest.raises(UserError, match=r"does not fit the weights.*\[80, 64\].*\[80, 32\]"):
+        load_checkpoint(model)
+    edit_config(model, hidden_size=32, num_hidden_layers=1)
+    with pytest.raises(UserError, match=r"num_hidden_layers 1, the file holds"):
+        load_checkpoint(model)
+    edit_config(model, num_hidden_layers=2, position_embedding_type="relative_key")
+    with pytest.raises(UserError, match="relative_key"):
+        load_checkpoint(model)
+    edit_config(model, position_embedding_type="absolute", model_type="roberta")
+    with pytest.raises(UserError, match="roberta"):
+        load_checkpoint(model)
+
+
+def test_another_vocabulary_is_refused(tmp_path: Path, minilm: Path) -> None:
+    model = saved(tmp_path)
+    for name in ("tokenizer.json", "vocab.txt"):
+        (model / name).write_bytes((minilm / name).read_bytes())
+    with pytest.raises(UserError, match=r"another model's.*30522.*80"):
+        load_checkpoint(model)
+    lines = [*tiny_tokenizer()._vocabulary]
+    lines[-1], lines[-2] = lines[-2], lines[-1]
+    (model / "tokenizer.json").unlink()
+    (model / "vocab.txt").write_text("\n".join(lines) + "\n")
+    with pytest.raises(UserError, match="another model's: trained with tokenizer"):
+        load_checkpoint(model)
+
+
+class Evil:
+    """Would run code when unpickled."""
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return (print, ("pwned",))
+
+
+def test_pickled_code_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = saved(tmp_path)
+    (model / "model.safetensors").unlink()
+    torch.save({"bert.embeddings.word_embeddings.weight": Evil()}, model / "pytorch_model.bin")
+    with pytest.raises(UserError, match="refused"):
+        load_checkpoint(model)
+    assert "pwned" not in capsys.readouterr().out
+    (model / "pytorch_model.bin").write_bytes(b"nonsense")
+    with pytest.raises(UserError, match=r"refused|cannot be read"):
+        load_checkpoint(model)
+    (model / "pytorch_model.bin").unlink()
+    with pytest.raises(UserError, match="both missing"):
+        load_checkpoint(model)
+
+
+def test_the_packaged_model_opens_with_its_tokenizer(minilm: Path) -> None:
+    model = bw.load(minilm)
+    assert model.report is not None
+    assert model.report.newly_initialised == []
+    tokenizer = AutoTokenizer.from_pretrained(minilm)
+    text = "The café’s Wi-Fi — 5 GHz — doesn't work!"
+    (states,) = model.hidden_states(text)
+    assert states.shape == (len(tokenizer(text)["input_ids"]), 384)
+    assert states.dtype == torch.float32
