@@ -6,6 +6,7 @@ pretrained BERT that fills masks, a classifier of help-desk tickets, and one HTM
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from collections.abc import Sequence
@@ -16,19 +17,214 @@ from typing import Any
 
 from rich.console import Console
 
+from bothways.baselines.classify import baseline_accuracies
 from bothways.data.prepare import prepare
 from bothways.data.store import TokenStore
-from bothways.inference.predictor import load
-from bothways.model.heads import Bert
+from bothways.data.tables import Row, read_rows
+from bothways.errors import UserError
+from bothways.files import require_writable, write_text
+from bothways.inference.predictor import Predictor, load
 from bothways.recipes import parse
-from bothways.tasks.pretraining import BertObjective
+from bothways.text.corpus import CorpusOptions, CorpusReport, read_documents, resolve_sources
 from bothways.text.wordpiece import WordPieceTokenizer
-from bothways.train.finetune import FinetuneOptions, finetune
-from bothways.train.loop import train_step
-from bothways.train.optimizer import build_optimizer
-from bothways.train.options import choose_device, choose_precision
-from bothways.train.pretrain import PretrainOptions, pretrain
+from bothways.train.finetune import FinetuneOptions, FinetuneResult, finetune
+from bothways.train.pretrain import PretrainOptions, measure_speed, pretrain
+from bothways.train.progress import Progress
 from bothways.train.report import Report, add_classification, add_pretraining
 from bothways.train.run import RunDirectory
 from bothways.verbs.text import ByteProgress, SourceArguments, train_tokenizer
-from bothways.files import write_text
+
+MASKED = [
+    "Returns True if the two [MASK] are equal.",
+    "This function raises an [MASK] if the file does not exist.",
+    "The default [MASK] is None.",
+    "Return the [MASK] of the array along the given axis.",
+    "If this argument is not [MASK], the default value is used.",
+]
+PAIRS = [
+    ("Read the next line from the file.", "At the end of the file an empty string is returned."),
+    ("Return a copy of the dictionary.", "The keys and values of the copy are those of the original."),
+    ("Read the next line from the file.", "The colour of the axes can be set with this parameter."),
+    ("Return a copy of the dictionary.", "The matrix must be square and positive definite."),
+]
+
+
+@dataclass(frozen=True)
+class DemoArguments:
+    """minutes: for pretraining, the part that more time makes better. characters: of documentation to read."""
+
+    out: str = "bothways-demo"
+    minutes: float = 3.5
+    characters: int = 8_000_000
+    vocab_size: int = 8192
+    size: str = "tiny"
+    seed: int = 0
+
+
+def run(arguments: Sequence[str]) -> int:
+    """`bothways demo`; the same command again goes on where it was stopped."""
+    options = parse("demo", DemoArguments, arguments, "The whole way, in minutes. Example: bothways demo")
+    out, console, began = Path(options.out), Console(soft_wrap=True, highlight=False), time.monotonic()
+    require_writable(out)
+    _title(console, 1, "A corpus: the English documentation in the Python packages on this machine")
+    corpus = collect_documentation(out / "corpus.jsonl", options.characters, console)
+    _title(console, 2, f"A WordPiece vocabulary of {options.vocab_size:,} pieces")
+    tokenizer = learn_vocabulary(corpus, out / "vocabulary", options.vocab_size, console)
+    bar = ByteProgress("prepare", corpus.stat().st_size)
+    store = prepare([str(corpus)], tokenizer, out / "store", on_progress=bar.update)
+    console.print(f"{store.manifest['tokens']:,} tokens in {store.directory}")
+    _title(console, 3, f"Pretraining: a BERT of size {options.size}, masked words and next sentences")
+    if not pretrain_model(store, out / "pretrained", options, console):
+        return 130
+    _title(console, 4, "What it has learnt: words for [MASK], and whether one sentence follows another")
+    model = load(out / "pretrained")
+    fills, pairs = ask(model, console)
+    _title(console, 5, "Fine-tuning: an internet provider's tickets into hardware, software and billing")
+    result, compared, examples = sort_tickets(out, options.seed, console)
+    if result.metrics is None:
+        return 130
+    write_report(out, fills, pairs, result.metrics, compared, examples)
+    _title(console, 6, f"Done in {time.monotonic() - began:.0f} seconds")
+    console.print(f"the whole run as a page: {out / 'report.html'}\n\nnow with your own text (a folder of .txt, say):")
+    for line in NEXT.format(out=out).strip().splitlines():
+        console.print(f"  {line}")
+    return 0
+
+
+NEXT = """
+bothways tokenizer texts/ --vocab-size 8192 --out vocabulary
+bothways prepare texts/ --tokenizer vocabulary --out store
+bothways pretrain store --size mini --steps 2000 --out run
+bothways fill run "a sentence of yours with a [MASK]"
+bothways finetune classify --model run --train train.csv --eval test.csv --out tickets
+bothways classify {out}/tickets "there is no light on my router"
+"""
+
+
+def _title(console: Console, number: int, text: str) -> None:
+    console.print(f"\n[bold]{number}. {text}[/bold]")
+
+
+def collect_documentation(path: Path, characters: int, console: Console) -> Path:
+    """Write the documentation as a corpus of one JSON object a document; kept for the next time."""
+    if not path.exists():
+        report = CorpusReport()
+        sources = resolve_sources(["python-docs:"])
+        bar = ByteProgress("python-docs", sources[0].size)
+        lines, collected = [], 0
+        for document in read_documents(sources, CorpusOptions(skip_bad=True), report):
+            lines.append(json.dumps({"text": document.text, "source": document.source}) + "\n")
+            collected += len(document.text)
+            bar.update(report, None)
+            if collected >= characters:
+                break
+        if not lines:
+            raise UserError("the Python packages on this machine carry no documentation; use files of your own")
+        write_text(path, "".join(lines))
+        for line in report.lines(5):
+            console.print(line)
+    with path.open(encoding="utf-8") as file:
+        documents = [json.loads(line) for line in file]
+    words = sum(len(document["text"].split()) for document in documents)
+    console.print(f"{len(documents):,} documents, {words:,} words in {path}; for example, of {documents[0]['source']}:")
+    console.print(f"  “{documents[0]['text'].splitlines()[0]}”", markup=False)
+    return path
+
+
+def learn_vocabulary(corpus: Path, out: Path, vocab_size: int, console: Console) -> WordPieceTokenizer:
+    """Train the vocabulary, or open the one of an earlier run."""
+    if not out.exists():
+        tokenizer, _ = train_tokenizer(SourceArguments((str(corpus),)), vocab_size, lowercase=True)
+        out.mkdir()
+        tokenizer.save(out)
+    tokenizer = WordPieceTokenizer.load(out)
+    example = "The deserializer re-encodes unpicklable objects."
+    pieces = [tokenizer.token(index) for index in tokenizer.encode(example).input_ids]
+    console.print(f"“{example}” becomes {' '.join(pieces)}", markup=False)
+    return tokenizer
+
+
+def pretrain_model(store: TokenStore, out: Path, options: DemoArguments, console: Console) -> bool:
+    """Pretrain for about the minutes asked, on any machine: the number of steps follows from a measurement."""
+    plan = out / "steps.json"
+    settings = PretrainOptions(
+        size=options.size, tokens_per_step=4096, sequence_length=64, max_position_embeddings=256, seed=options.seed
+    )
+    if not plan.exists():
+        speed = measure_speed(store, settings)
+        steps = max(50, int(options.minutes * 60 * speed / settings.tokens_per_step))
+        require_writable(out)
+        write_text(plan, json.dumps({"steps": steps}))
+        console.print(f"this machine trains about {speed:,.0f} tokens/s; {options.minutes:g} minutes are {steps:,} steps")
+    settings = replace(settings, steps=json.loads(plan.read_text())["steps"])
+    return pretrain(store.directory, out, settings, progress=Progress("pretrain")).interrupted is None
+
+
+def ask(model: Predictor, console: Console) -> tuple[list[tuple[str, list[tuple[str, float]]]], list[list[Any]]]:
+    """Fill masks and judge pairs, on the screen and for the page."""
+    fills = []
+    for text in MASKED:
+        alternatives = [(one.token, one.probability) for one in model.fill(text)[0]]
+        fills.append((text, alternatives))
+        console.print(f"{text}\n    " + "  ".join(f"{token} {p:.0%}" for token, p in alternatives), markup=False)
+    pairs: list[list[Any]] = []
+    for a, b in PAIRS:
+        probability = model.next_sentence(a, b)
+        pairs.append([a, b, "next" if probability >= 0.5 else "not next", probability])
+        console.print(f"{pairs[-1][2]:>8} {probability:4.0%}  {a} | {b}", markup=False)
+    return fills, pairs
+
+
+def sort_tickets(
+    out: Path, seed: int, console: Console
+) -> tuple[FinetuneResult, list[list[Any]], list[list[Any]]]:
+    """Fine-tune on the tickets, compare with the baselines, and show some predictions on held-out tickets."""
+    with resources.as_file(resources.files("bothways") / "samples" / "helpdesk") as folder:
+        train, test = folder / "tickets-train.jsonl", folder / "tickets-test.jsonl"
+        settings = FinetuneOptions(epochs=20, batch_size=16, seed=seed)
+        result = finetune("classify", out / "pretrained", train, test, out / "tickets", settings)
+        train_rows, test_rows = read_rows(train), read_rows(test)
+    if result.metrics is None:
+        return result, [], []
+    texts, labels = _columns(train_rows)
+    eval_texts, eval_labels = _columns(test_rows)
+    baselines = baseline_accuracies(texts, labels, eval_texts, eval_labels)
+    compared = [[name, value] for name, value in {**baselines, "this BERT, fine-tuned": result.metrics["accuracy"]}.items()]
+    console.print(f"accuracy on {len(test_rows)} held-out tickets:")
+    for name, value in compared:
+        console.print(f"  {value:6.1%}  {name}")
+    predictions = load(out / "tickets").classify(eval_texts)
+    shown = itertools.islice(zip(eval_texts, eval_labels, predictions, strict=True), 12)
+    examples = [[text, label, one.label, one.scores[one.label]] for text, label, one in shown]
+    for text, label, predicted, probability in examples[:5]:
+        console.print(f"  {predicted} {probability:.0%} (is {label}): {text[:90]}", markup=False)
+    return result, compared, examples
+
+
+def _columns(rows: Sequence[Row]) -> tuple[list[str], list[str]]:
+    return [row.text("text") for row in rows], [row.text("label") for row in rows]
+
+
+def write_report(
+    out: Path,
+    fills: Sequence[tuple[str, list[tuple[str, float]]]],
+    pairs: Sequence[Sequence[Any]],
+    metrics: dict[str, Any],
+    compared: Sequence[Sequence[Any]],
+    examples: Sequence[Sequence[Any]],
+) -> None:
+    """One page about the whole demo."""
+    report = Report("Bothways demo", "From the documentation on this machine to a BERT that sorts tickets.")
+    report.heading("Pretraining", "Held-out documents were never trained on.")
+    add_pretraining(report, RunDirectory(out / "pretrained").metrics())
+    report.heading("Words for [MASK]", "What the pretrained model would write, with its probabilities.")
+    for text, alternatives in fills:
+        report.bars(text, alternatives)
+    report.heading("Next sentence", "The probability that the second follows the first.")
+    report.table(["first", "second", "verdict", "probability"], pairs)
+    report.heading("Sorting tickets", "Accuracy on held-out tickets, beside what BERT must beat.")
+    report.table(["", "accuracy"], compared)
+    add_classification(report, RunDirectory(out / "tickets").metrics(), metrics)
+    report.heading("Example predictions")
+    report.table(["ticket", "label", "predicted", "probability"], examples)
+    report.write(out / "report.html")

@@ -58,7 +58,7 @@ class CorpusOptions:
     text_column: str = "text"
     documents: Literal["file", "blank-line"] = "file"
     skip_bad: bool = False
-    max_line_characters: int = 1_000_000
+    max_line_characters: int = 4_000_000
     max_document_characters: int = 1_000_000
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -14,7 +15,8 @@ from bothways.errors import UserError
 from bothways.model.checkpoint import Checkpoint, load_checkpoint, new_model, save_checkpoint
 from bothways.model.config import BertConfig
 from bothways.tasks.pretraining import BertObjective, MaskedLMObjective
-from bothways.train.loop import TrainResult, evaluate_objective, train
+from bothways.train.loop import TrainResult, evaluate_objective, train, train_step
+from bothways.train.optimizer import build_optimizer
 from bothways.train.options import Precision, TrainOptions, choose_device, choose_precision
 from bothways.train.progress import Progress
 from bothways.train.run import RunDirectory
@@ -73,7 +75,7 @@ def pretrain(
     opened = TokenStore(store)
     progress = progress or Progress("pretrain")
     run = RunDirectory(out)
-    objective = BertObjective() if options.objective == "bert" else MaskedLMObjective()
+    objective = _objective(options)
     checkpoint = _starting_point(opened, objective, options)
     config = checkpoint.config
     if options.sequence_length > config.max_position_embeddings:
@@ -111,6 +113,28 @@ def pretrain(
         }
         save_checkpoint(checkpoint, run.model_path)
     return result
+
+
+def measure_speed(store: TokenStore, options: PretrainOptions, steps: int = 8) -> float:
+    """Real tokens per second of a few training steps on a throw-away model, after two that warm up."""
+    objective = _objective(options)
+    model = _starting_point(store, objective, options).model
+    device = choose_device(options.device)
+    loop_options = _loop_options(options, model.config)
+    optimizer = build_optimizer(model.to(device), loop_options)
+    plan, precision = make_plan(store, options), choose_precision(options.precision, device)
+    tokens, began = 0, 0.0
+    for step in range(steps + 2):
+        if step == 2:
+            tokens, began = 0, time.perf_counter()
+        batches = plan.micro_batches(step, 0, 1, options.micro_batch_tokens)
+        train_step(model, objective, batches, optimizer, 0.0, precision, device, loop_options, step)
+        tokens += sum(batch.num_tokens for batch in batches)
+    return tokens / (time.perf_counter() - began)
+
+
+def _objective(options: PretrainOptions) -> MaskedLMObjective:
+    return BertObjective() if options.objective == "bert" else MaskedLMObjective()
 
 
 def make_plan(store: TokenStore, options: PretrainOptions) -> PretrainingPlan:

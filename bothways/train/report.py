@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import html
+import importlib.util
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bothways.errors import UserError
 from bothways.files import write_text
 
 STYLE = """
@@ -69,7 +69,7 @@ class Report:
     def curves(self, metrics: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> None:
         """Training values and held-out values (`eval_*`) over tokens, one picture for each name → axis label."""
         present = {name: label for name, label in names.items() if any(name in line for line in metrics)}
-        if present:
+        if present and can_report():
             self._sections.append(f'<div class="curves">{_curves_svg(metrics, present)}</div>')
 
     def write(self, path: Path) -> None:
@@ -77,6 +77,11 @@ class Report:
         body = "\n".join(self._sections)
         head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{html.escape(self.title)}'
         write_text(path, f"<!doctype html><html lang=en><head>{head}</title><style>{STYLE}</style></head>\n{body}\n")
+
+
+def can_report() -> bool:
+    """Whether matplotlib, the `report` extra, is installed."""
+    return importlib.util.find_spec("matplotlib") is not None
 
 
 def _cell(value: Any) -> str:
@@ -88,10 +93,7 @@ def _cell(value: Any) -> str:
 
 
 def _curves_svg(metrics: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> str:
-    try:
-        import matplotlib
-    except ImportError as error:
-        raise UserError("the report's curves need matplotlib: pip install 'bothways[report]'") from error
+    import matplotlib
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context({"svg.hashsalt": "bothways", "font.size": 9, "axes.spines.top": False}):

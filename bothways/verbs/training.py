@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from tyro.conf import Positional
 
@@ -13,7 +12,7 @@ from bothways.tasks import TASKS
 from bothways.train import finetune as finetuning
 from bothways.train import pretrain as pretraining
 from bothways.train.loop import TrainResult
-from bothways.train.report import classification_report, pretraining_report
+from bothways.train.report import Report, can_report, classification_report, pretraining_report
 from bothways.train.run import RunDirectory
 
 
@@ -35,8 +34,8 @@ def pretrain(arguments: Sequence[str]) -> int:
     if result.interrupted is not None:
         return _say_interrupted(result, options.out)
     run = RunDirectory(options.out)
-    pretraining_report(run.metrics(), f"Pretraining of {options.out}").write(run.path / "report.html")
-    print(f"{options.out}: model in {run.model_path}, curves in {run.path / 'report.html'}")
+    _write_report(run, pretraining_report(run.metrics(), f"Pretraining of {options.out}"))
+    print(f"{options.out}: model in {run.model_path}")
     print(f"next: bothways fill {options.out} \"a sentence with a [MASK] in it\"")
     return 0
 
@@ -67,12 +66,19 @@ def finetune(arguments: Sequence[str]) -> int:
         from bothways.verbs.asking import classification_lines
 
         print("\n".join(classification_lines(result.metrics)))
-        classification_report(run.metrics(), result.metrics, f"Fine-tuning of {options.out}").write(
-            Path(options.out) / "report.html"
-        )
+        _write_report(run, classification_report(run.metrics(), result.metrics, f"Fine-tuning of {options.out}"))
     print(f"{options.out}: model in {run.model_path}")
     print(f"next: bothways {options.task} {options.out} \"a text of yours\"")
     return 0
+
+
+def _write_report(run: RunDirectory, report: Report) -> None:
+    path = run.path / "report.html"
+    if can_report():
+        report.write(path)
+        print(f"{path}: figures and curves")
+    else:
+        print(f"no {path}: its curves need matplotlib, pip install 'bothways[report]'")
 
 
 def _say_interrupted(result: TrainResult, out: str) -> int:
