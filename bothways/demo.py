@@ -155,7 +155,9 @@ def pretrain_model(store: TokenStore, out: Path, options: DemoArguments, console
         steps = max(50, int(options.minutes * 60 * speed / settings.tokens_per_step))
         require_writable(out)
         write_text(plan, json.dumps({"steps": steps}))
-        console.print(f"this machine trains about {speed:,.0f} tokens/s; {options.minutes:g} minutes are {steps:,} steps")
+        console.print(
+            f"this machine trains about {speed:,.0f} tokens/s; {options.minutes:g} minutes are {steps:,} steps"
+        )
     settings = replace(settings, steps=json.loads(plan.read_text())["steps"])
     return pretrain(store.directory, out, settings, progress=Progress("pretrain")).interrupted is None
 
@@ -175,9 +177,7 @@ def ask(model: Predictor, console: Console) -> tuple[list[tuple[str, list[tuple[
     return fills, pairs
 
 
-def sort_tickets(
-    out: Path, seed: int, console: Console
-) -> tuple[FinetuneResult, list[list[Any]], list[list[Any]]]:
+def sort_tickets(out: Path, seed: int, console: Console) -> tuple[FinetuneResult, list[list[Any]], list[list[Any]]]:
     """Fine-tune on the tickets, compare with the baselines, and show some predictions on held-out tickets."""
     with resources.as_file(resources.files("bothways") / "samples" / "helpdesk") as folder:
         train, test = folder / "tickets-train.jsonl", folder / "tickets-test.jsonl"
@@ -189,13 +189,15 @@ def sort_tickets(
     texts, labels = _columns(train_rows)
     eval_texts, eval_labels = _columns(test_rows)
     baselines = baseline_accuracies(texts, labels, eval_texts, eval_labels)
-    compared = [[name, value] for name, value in {**baselines, "this BERT, fine-tuned": result.metrics["accuracy"]}.items()]
+    compared: list[list[Any]] = [
+        [name, value] for name, value in {**baselines, "this BERT, fine-tuned": result.metrics["accuracy"]}.items()
+    ]
     console.print(f"accuracy on {len(test_rows)} held-out tickets:")
     for name, value in compared:
         console.print(f"  {value:6.1%}  {name}")
     predictions = load(out / "tickets").classify(eval_texts)
     shown = itertools.islice(zip(eval_texts, eval_labels, predictions, strict=True), 12)
-    examples = [[text, label, one.label, one.scores[one.label]] for text, label, one in shown]
+    examples: list[list[Any]] = [[text, label, one.label, one.scores[one.label]] for text, label, one in shown]
     for text, label, predicted, probability in examples[:5]:
         console.print(f"  {predicted} {probability:.0%} (is {label}): {text[:90]}", markup=False)
     return result, compared, examples

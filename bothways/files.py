@@ -105,7 +105,9 @@ def saying_what_failed(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise UserError(f"{path}: the disk is full ({error.strerror}); what was complete before is intact") from error
+            raise UserError(
+                f"{path}: the disk is full ({error.strerror}); what was complete before is intact"
+            ) from error
         raise UserError(f"{path}: cannot be written: {error.strerror or error}") from error
     except Exception as error:
         if type(error).__name__ == "SafetensorError":  # safetensors wraps the system's error in its own

@@ -66,7 +66,9 @@ def find_recipe(name: str) -> Path:
         if candidate.is_file():
             return candidate
     known = sorted({path.stem for folder in folders for path in folder.glob("*.toml")})
-    raise UserError(f"--recipe {name}: no such file{closest(name, known)}; recipes that come with it: {', '.join(known)}")
+    raise UserError(
+        f"--recipe {name}: no such file{closest(name, known)}; recipes that come with it: {', '.join(known)}"
+    )
 
 
 def read_recipe(name: str, verb: str, options: type) -> dict[str, Any]:
@@ -83,7 +85,9 @@ def read_recipe(name: str, verb: str, options: type) -> dict[str, Any]:
     hints = typing.get_type_hints(options)
     for key, value in values.items():
         if key not in hints:
-            raise UserError(f"{path}: [{verb}] has no option {key!r}{closest(key, hints)}; accepted: {', '.join(hints)}")
+            raise UserError(
+                f"{path}: [{verb}] has no option {key!r}{closest(key, hints)}; accepted: {', '.join(hints)}"
+            )
         if not _fits(value, hints[key]):
             raise UserError(f"{path}: [{verb}] {key} = {value!r}, expected {_named(hints[key])}")
     return {key: float(value) if _is_float(hints[key]) else value for key, value in values.items()}

@@ -12,7 +12,30 @@ from bothways.data.packing import PackedBatch, pack_sequences
 from bothways.model.config import BertConfig
 from bothways.text.wordpiece import SPECIAL_TOKENS, WordPieceTokenizer
 
-WORDS = "the a of red blue green dog cat bird house runs sleeps eats big small old new and or not in on".split()
+WORDS = [
+    "the",
+    "a",
+    "of",
+    "red",
+    "blue",
+    "green",
+    "dog",
+    "cat",
+    "bird",
+    "house",
+    "runs",
+    "sleeps",
+    "eats",
+    "big",
+    "small",
+    "old",
+    "new",
+    "and",
+    "or",
+    "not",
+    "in",
+    "on",
+]
 
 
 def tiny_tokenizer() -> WordPieceTokenizer:
@@ -33,7 +56,10 @@ def random_batch(lengths: Sequence[int], vocab_size: int, seed: int = 0) -> Pack
     """Random ids in pairs: the second half of each sequence is segment 1."""
     rng = np.random.default_rng(seed)
     return pack_sequences(
-        [(rng.integers(5, vocab_size, length), (np.arange(length) > length // 2).astype(np.int64)) for length in lengths]
+        [
+            (rng.integers(5, vocab_size, length), (np.arange(length) > length // 2).astype(np.int64))
+            for length in lengths
+        ]
     )
 
 

@@ -8,6 +8,7 @@ Random numbers are counter-based: each is a hash of (seed, epoch, …, counter),
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 from typing import ClassVar, Protocol
 
@@ -90,9 +91,11 @@ class SentencePairs:
 
 
 class _PairBuilder:
-    """Sentence s of the block is tokens offsets[s]:offsets[s+1]; document d is sentences documents[d]:documents[d+1]."""
+    """Sentence s is tokens offsets[s]:offsets[s+1] of the block, document d sentences documents[d]:documents[d+1]."""
 
-    def __init__(self, offsets: list[int], documents: list[int], options: SpanOptions, rng: np.random.Generator) -> None:
+    def __init__(
+        self, offsets: list[int], documents: list[int], options: SpanOptions, rng: np.random.Generator
+    ) -> None:
         self.offsets, self.documents = offsets, documents
         self.options = options
         self.room = options.sequence_length - 3  # [CLS] A [SEP] B [SEP]
@@ -130,7 +133,9 @@ class _PairBuilder:
             first, target = last, self.target()
         return rows
 
-    def pair(self, document: int, first: int, split: int, last: int, target: int) -> tuple[int, int, int, int, int] | None:
+    def pair(
+        self, document: int, first: int, split: int, last: int, target: int
+    ) -> tuple[int, int, int, int, int] | None:
         a = (self.offsets[first], self.offsets[split])
         several = len(self.documents) > 2
         if several and (last - first == 1 or self.uniform() < self.options.random_next):
@@ -179,7 +184,7 @@ class FullSentences:
         room = self.options.sequence_length - 2  # [CLS] A [SEP]
         offsets, documents = block.sentence_offsets.tolist(), block.document_offsets.tolist()
         rows: list[tuple[int, int, int, int, int]] = []
-        for first, end in zip(documents[:-1], documents[1:], strict=True):
+        for first, end in itertools.pairwise(documents):
             start = offsets[first]
             for sentence in range(first, end):
                 while offsets[sentence + 1] - start > room:

@@ -1,10 +1,10 @@
 """The plan: the k-th batch as a pure function of (data, seed, k).
 
-Pretraining: an epoch visits every chunk of the store once, in an order drawn for that epoch. Consecutive chunks in that order form
-blocks of about `BLOCK_TOKENS`; a block's documents become examples, the examples are shuffled, and steps take them in
-turn until their token budget is full. Memory is that of two blocks however large the store is. Where step k begins
-depends on the lengths of all examples before it, so the plan keeps a cursor of four integers a step; a resumed run
-restores one and starts at once. Labelled rows, which fit in memory, need no cursor (`RowPlan`).
+Pretraining: an epoch visits every chunk of the store once, in an order drawn for that epoch. Consecutive chunks in that
+order form blocks of about `BLOCK_TOKENS`; a block's documents become examples, the examples are shuffled, and steps
+take them in turn until their token budget is full. Memory is that of two blocks however large the store is. Where step
+k begins depends on the lengths of all examples before it, so the plan keeps a cursor of four integers; a resumed run
+restores it and starts at once. Labelled rows, which fit in memory, need no cursor (`RowPlan`).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Cursor:
 
 @dataclass(frozen=True)
 class Block:
-    """Examples of some chunks in the order of use. tokens `[T]`; examples `[E, 5]`; lengths `[E]`; keys uint64 `[E]`."""
+    """Examples of some chunks, in order of use. tokens `[T]`, examples `[E, 5]`, lengths `[E]`, keys uint64 `[E]`."""
 
     tokens: np.ndarray
     examples: np.ndarray
@@ -221,9 +221,7 @@ class RowPlan:
         self._encoded, self._collate = encoded, collate
         self._lengths = np.array([len(one.input_ids) for one in encoded], dtype=np.int64)
         self.batch_size, self.tokens_per_step, self.seed = batch_size, tokens_per_step, seed
-        self.description = {
-            **description, "batch_size": batch_size, "tokens_per_step": tokens_per_step, "seed": seed
-        }
+        self.description = {**description, "batch_size": batch_size, "tokens_per_step": tokens_per_step, "seed": seed}
         self._epoch_steps = lru_cache(maxsize=2)(self._steps_of)
 
     def steps(self, epochs: int) -> int:

@@ -91,7 +91,9 @@ def _finished(out: Path, recipe: dict[str, Any]) -> TokenStore:
 def _require_same(out: Path, there: dict[str, Any], asked: dict[str, Any]) -> None:
     for key, value in asked.items():
         if there.get(key) != value:
-            raise UserError(f"{out} was prepared with {key} {there.get(key)}, now asked for {value}; choose another --out")
+            raise UserError(
+                f"{out} was prepared with {key} {there.get(key)}, now asked for {value}; choose another --out"
+            )
 
 
 class StoreWriter:
@@ -117,9 +119,7 @@ class StoreWriter:
     def _open(self) -> None:
         number, dtype = len(self.splits["train"]), id_dtype(self.tokenizer.vocab_size)
         with saying_what_failed(self.out):
-            self._writers = {
-                name: ShardWriter(self.out / f"{name}-{number:05d}.arrow", dtype) for name in self.splits
-            }
+            self._writers = {name: ShardWriter(self.out / f"{name}-{number:05d}.arrow", dtype) for name in self.splits}
         self._shard_tokens = 0
 
     def add(self, document: PreparedDocument, split: str) -> None:

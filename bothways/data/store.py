@@ -145,8 +145,10 @@ class TokenStore:
             raise UserError(f"{directory}: no such token store; make one with `bothways prepare`")
         if not (self.directory / "manifest.json").exists():
             unfinished = (self.directory / "progress.json").exists()
-            reason = "its preparation has not finished; run the same `bothways prepare` again" if unfinished else (
-                "manifest.json is missing; make one with `bothways prepare`"
+            reason = (
+                "its preparation has not finished; run the same `bothways prepare` again"
+                if unfinished
+                else ("manifest.json is missing; make one with `bothways prepare`")
             )
             raise UserError(f"{directory}: not a token store: {reason}")
         self.manifest: dict[str, Any] = read_json(self.directory / "manifest.json")

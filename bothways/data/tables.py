@@ -32,7 +32,9 @@ class Row:
         value = self.values.get(column)
         if isinstance(value, str) and value.strip():
             return value
-        problem = "is missing" if value is None else "is empty" if isinstance(value, str) else f"is {value!r}, not a text"
+        problem = (
+            "is missing" if value is None else "is empty" if isinstance(value, str) else f"is {value!r}, not a text"
+        )
         raise UserError(f"{self.source}: column {column!r} {problem}")
 
 
@@ -63,12 +65,11 @@ def read_rows(table: str | Path | Iterable[Mapping[str, Any]], columns: Iterable
 
 
 def _read_file(path: Path) -> Iterator[Row]:
-    if path.suffix not in SUFFIXES:
-        known = ", ".join(SUFFIXES)
-        if path.exists():
-            raise UserError(f"{path}: {path.suffix or 'no'} suffix; a table of labelled rows ends in one of {known}")
     if not path.is_file():
         raise UserError(f"{path}: {'is a folder, not a file' if path.is_dir() else 'no such file'}")
+    if path.suffix not in SUFFIXES:
+        known = ", ".join(SUFFIXES)
+        raise UserError(f"{path}: {path.suffix or 'no'} suffix; a table of labelled rows ends in one of {known}")
     if path.stat().st_size == 0:
         raise UserError(f"{path}: the file is empty")
     try:
@@ -108,7 +109,9 @@ def _read_csv(path: Path, delimiter: str) -> Iterator[Row]:
             if not values:
                 continue  # a blank line
             if len(values) != len(header):
-                raise UserError(f"{source}: {len(values)} fields, but the header has {len(header)}: {', '.join(header)}")
+                raise UserError(
+                    f"{source}: {len(values)} fields, but the header has {len(header)}: {', '.join(header)}"
+                )
             yield Row(dict(zip(header, values, strict=True)), source)
     except csv.Error as error:
         raise UserError(f"{path}:{reader.line_num}: not valid csv: {error}") from error

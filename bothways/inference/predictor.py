@@ -124,7 +124,9 @@ class Predictor:
         for one, text in zip(encoded, texts, strict=True):
             if len(one.input_ids) > limit:
                 begin = text if isinstance(text, str) else text[0]
-                raise UserError(f"{begin[:40]!r}… is {len(one.input_ids)} tokens long; the position table has {limit} rows")
+                raise UserError(
+                    f"{begin[:40]!r}… is {len(one.input_ids)} tokens long; the position table has {limit} rows"
+                )
         return encoded
 
     def _require(self, heads: tuple[type, ...], kind: str, verb: str) -> None:
@@ -141,8 +143,10 @@ def _listed(texts: Text | Sequence[Text]) -> list[Text]:
     """One text, or several; a tuple of two strings is one pair."""
     if isinstance(texts, str):
         return [texts]
-    if isinstance(texts, tuple) and len(texts) == 2 and all(isinstance(part, str) for part in texts):
-        return [(texts[0], texts[1])]
+    if isinstance(texts, tuple) and len(texts) == 2:
+        first, second = texts
+        if isinstance(first, str) and isinstance(second, str):
+            return [(first, second)]
     return list(texts)
 
 

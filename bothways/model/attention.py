@@ -7,8 +7,10 @@ sees another sequence. Every kernel computes softmax(q kᵀ / √D) v (Vaswani e
 from __future__ import annotations
 
 import functools
+import inspect
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -78,16 +80,15 @@ def attend_eager(
 
 
 @functools.cache
-def _varlen_kernel():  # type: ignore[no-untyped-def]
+def _varlen_kernel() -> Callable[[Tensor, Tensor, Tensor, Tensor, int, bool], Tensor]:
     """torch's own FlashAttention over `cu_seqlens`; causality is `is_causal` up to torch 2.10, then a window."""
-    import inspect
-
     from torch.nn.attention.varlen import varlen_attn
 
     by_window = "window_size" in inspect.signature(varlen_attn).parameters
 
     def kernel(q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, max_seqlen: int, causal: bool) -> Tensor:
         option = {"window_size": (-1, 0) if causal else (-1, -1)} if by_window else {"is_causal": causal}
-        return varlen_attn(q, k, v, cu_seqlens, cu_seqlens, max_seqlen, max_seqlen, **option)
+        attended: Any = varlen_attn(q, k, v, cu_seqlens, cu_seqlens, max_seqlen, max_seqlen, **option)
+        return attended
 
     return kernel

@@ -177,12 +177,16 @@ def save_checkpoint(checkpoint: Checkpoint, directory: Path) -> None:
     with replace_directory(directory) as partial:
         model = checkpoint.model
         write_json(partial / "config.json", _config_json(checkpoint))
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in to_hugging_face(model.state_dict()).items()}
+        tensors = {
+            name: tensor.detach().cpu().contiguous() for name, tensor in to_hugging_face(model.state_dict()).items()
+        }
         if isinstance(model.head, PoolerHead):
             tensors = {name.removeprefix("bert."): tensor for name, tensor in tensors.items()}
         save_file(tensors, partial / "model.safetensors", metadata={"format": "pt"})
         checkpoint.tokenizer.save(partial, max_length=model.config.max_position_embeddings)
-        write_json(partial / "bothways.json", {"format": 1, "tokenizer": checkpoint.tokenizer.fingerprint, **checkpoint.state})
+        write_json(
+            partial / "bothways.json", {"format": 1, "tokenizer": checkpoint.tokenizer.fingerprint, **checkpoint.state}
+        )
 
 
 def _config_json(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -271,7 +275,9 @@ def _load_weights(model: Bert, weights: Mapping[str, Tensor], directory: Path, a
     return LoadReport(list(found), new, unused)
 
 
-def _check_vocabulary(directory: Path, config: BertConfig, tokenizer: WordPieceTokenizer, state: dict[str, Any]) -> None:
+def _check_vocabulary(
+    directory: Path, config: BertConfig, tokenizer: WordPieceTokenizer, state: dict[str, Any]
+) -> None:
     # Some models pad their table to a round number of rows; a tokenizer with more pieces than rows is another model's.
     if not config.vocab_size - 1024 < tokenizer.vocab_size <= config.vocab_size:
         raise UserError(
@@ -306,7 +312,9 @@ def _find(path_or_hub_id: str | Path) -> Path:
             snapshot_download(str(path_or_hub_id), allow_patterns=["pytorch_model.bin"])
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"{path}: no such model directory, and the hub gave no model of this name ({reason})") from error
+        raise UserError(
+            f"{path}: no such model directory, and the hub gave no model of this name ({reason})"
+        ) from error
     return snapshot
 
 

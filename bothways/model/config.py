@@ -87,7 +87,7 @@ class BertConfig:
         known = {field.name for field in dataclasses.fields(cls)}
         given = {key: value for key, value in values.items() if key in known}
         for field in dataclasses.fields(cls):
-            wanted = {"int": int, "float": (int, float), "str": str, "bool": bool}.get(str(field.type))
+            wanted: Any = {"int": int, "float": (int, float), "str": str, "bool": bool}.get(str(field.type))
             if field.name in given and wanted and not isinstance(given[field.name], wanted):
                 raise UserError(f"config.json: {field.name} is {given[field.name]!r}, expected {field.type}")
         return cls(**given)

@@ -20,7 +20,5 @@ class Embeddings(nn.Module):
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(self, batch: PackedBatch) -> Tensor:
-        summed = (
-            self.token(batch.input_ids) + self.token_type(batch.token_type_ids) + self.position(batch.position_ids)
-        )
+        summed = self.token(batch.input_ids) + self.token_type(batch.token_type_ids) + self.position(batch.position_ids)
         return self.dropout(self.norm(summed))

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from torch import Tensor, nn
@@ -56,9 +56,13 @@ class Objective(Protocol):
 class Task(Objective, Protocol):
     """What evaluator, predictor and command line know besides."""
 
-    name: str
-    columns: Mapping[str, str]  # what a row must have, and what for
-    example: Mapping[str, Any]  # a row, for errors and documentation
+    name: ClassVar[str]
+    example: ClassVar[Mapping[str, Any]]  # a row, for errors and documentation
+
+    @property
+    def columns(self) -> Mapping[str, str]:
+        """What a row must have, and what for."""
+        ...
 
     def encode(self, rows: Sequence[Row], tokenizer: WordPieceTokenizer, max_length: int) -> list[Encoded]:
         """Rows as tokens and, where they carry labels, targets."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch.nn.functional as F
@@ -35,8 +35,8 @@ class ClassifyTask:
     pair_column: str | None = None
     label_column: str = "label"
 
-    name = "classify"
-    example = {"text": "The router shows a red light.", "label": "hardware"}
+    name: ClassVar[str] = "classify"
+    example: ClassVar[Mapping[str, Any]] = {"text": "The router shows a red light.", "label": "hardware"}
 
     @property
     def columns(self) -> Mapping[str, str]:
@@ -49,14 +49,18 @@ class ClassifyTask:
         task = cls((), **columns)
         labels = sorted({task._label(row) for row in rows})
         if len(labels) < 2:
-            raise UserError(f"{rows[0].source}: every row has the label {labels[0]!r}; classification needs at least two")
+            raise UserError(
+                f"{rows[0].source}: every row has the label {labels[0]!r}; classification needs at least two"
+            )
         return replace(task, labels=tuple(labels))
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> ClassifyTask:
         """The task that `state()` described in a checkpoint; of a foreign checkpoint, only the labels are known."""
         if not state.get("labels"):
-            raise UserError("this model has no labels: it is not a classifier; make one with `bothways finetune classify`")
+            raise UserError(
+                "this model has no labels: it is not a classifier; make one with `bothways finetune classify`"
+            )
         return cls(tuple(state["labels"]), **state.get("columns", {}))
 
     def state(self) -> dict[str, Any]:

@@ -26,7 +26,9 @@ class MaskedLMObjective:
     def sums(self, scores: PretrainingScores, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
         labels, logits = targets["mlm_labels"], scores.mlm
         return {
-            "mlm_loss": F.cross_entropy(logits if logits.dtype.itemsize > 4 else logits.float(), labels, reduction="sum"),
+            "mlm_loss": F.cross_entropy(
+                logits if logits.dtype.itemsize > 4 else logits.float(), labels, reduction="sum"
+            ),
             "mlm_accuracy": (logits.detach().argmax(-1) == labels).sum(),
         }
 
@@ -47,6 +49,8 @@ class BertObjective(MaskedLMObjective):
         labels, logits = targets["next_sentence_label"], scores.nsp
         return {
             **super().sums(scores, targets),
-            "nsp_loss": F.cross_entropy(logits if logits.dtype.itemsize > 4 else logits.float(), labels, reduction="sum"),
+            "nsp_loss": F.cross_entropy(
+                logits if logits.dtype.itemsize > 4 else logits.float(), labels, reduction="sum"
+            ),
             "nsp_accuracy": (logits.detach().argmax(-1) == labels).sum(),
         }

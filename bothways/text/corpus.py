@@ -175,7 +175,7 @@ def read_documents(sources: Sequence[Source], options: CorpusOptions, report: Co
             yield document
 
 
-class _Bad(Exception):
+class _UnreadableError(Exception):
     """The rest of this file cannot be read."""
 
 
@@ -205,7 +205,7 @@ class _Reader:
                 self.report.remark(self.source.name, 1, "empty file")
             else:
                 yield from readers[self.source.kind]()
-        except _Bad:
+        except _UnreadableError:
             pass  # counted where it was raised
         except OSError as error:
             raise UserError(f"{self.source.name}: cannot be read: {error.strerror or error}") from error
@@ -231,7 +231,7 @@ class _Reader:
                         line = line.removeprefix(b"\xef\xbb\xbf")
                     if b"\0" in line[:8192]:
                         self.bad("binary file", "a NUL byte in it")
-                        raise _Bad
+                        raise _UnreadableError
                     if len(line) > limit and not line.endswith(b"\n"):
                         length = len(line) + _skip_line(stream)
                         self.bad("line too long", f"{length:,} bytes, at most {limit:,} are read")
@@ -360,10 +360,10 @@ class _Reader:
 
 def _decompressed(raw: IO[bytes], path: Path) -> IO[bytes]:
     if path.suffix == ".gz":
-        return io.BufferedReader(gzip.GzipFile(fileobj=raw))  # type: ignore[arg-type]
+        return io.BufferedReader(gzip.GzipFile(fileobj=raw))
     if path.suffix == ".zst":
         reader = zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True, closefd=False)
-        return io.BufferedReader(reader, 1 << 17)  # type: ignore[arg-type]
+        return io.BufferedReader(reader, 1 << 17)
     return raw
 
 

@@ -16,7 +16,17 @@ from pathlib import Path
 
 from bothways.errors import UserError
 
-SKIPPED_FOLDERS = {"test", "tests", "testing", "idlelib", "lib2to3", "turtledemo", "_vendor", "site-packages", "__pycache__"}
+SKIPPED_FOLDERS = {
+    "test",
+    "tests",
+    "testing",
+    "idlelib",
+    "lib2to3",
+    "turtledemo",
+    "_vendor",
+    "site-packages",
+    "__pycache__",
+}
 LARGEST_FILE = 2_000_000  # bytes; larger ones are generated tables
 FEWEST_SENTENCES = 3
 _MARKUP = re.compile(r":[a-z:]+:`~?([^`<]*)(?:<[^>]*>)?`|``([^`]*)``|`([^`]*)`_?|\*\*([^*]+)\*\*")
@@ -25,7 +35,7 @@ _SENTENCE_END = re.compile(r"[a-z)][.!?](\s|$)")
 
 @dataclass(frozen=True)
 class Module:
-    """A module's documentation. size: bytes of the file. problem: why there is none, where that is not for want of any."""
+    """A module's documentation. size: bytes of the file. problem: why there is none, unless for want of any."""
 
     path: Path
     size: int
@@ -106,7 +116,9 @@ def _prose(docstring: str) -> list[str]:
         lines = [line.strip() for line in block.splitlines()]
         if any(line.startswith((">>>", "..", ":", "|", "+-", "$", "```")) or _is_rule(line) for line in lines):
             continue
-        joined = _MARKUP.sub(lambda match: next(group for group in match.groups() if group is not None), " ".join(lines))
+        joined = _MARKUP.sub(
+            lambda match: next(group for group in match.groups() if group is not None), " ".join(lines)
+        )
         if _SENTENCE_END.search(joined) and _is_english(joined):
             prose.append(joined)
     return prose

@@ -9,7 +9,9 @@ from sentencex import segment
 from bothways.text.corpus import Document
 
 _BLANK_LINES = re.compile(r"\n\s*\n")
-_WRAPPED = re.compile(r"[^\s.!?:;\"”')\]]\s*\n\s*[a-z(]")  # a line that ends in mid-sentence, the next goes on in lower case
+_WRAPPED = re.compile(
+    r"[^\s.!?:;\"”')\]]\s*\n\s*[a-z(]"
+)  # a line that ends in mid-sentence, the next goes on in lower case
 _LINE_BREAK = re.compile(r"\S[^\S\n]*\n[^\S\n]*\S")
 
 

@@ -15,7 +15,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tokenizers import AddedToken, Encoding, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import (
+    AddedToken,
+    Encoding,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 
 from bothways.errors import UserError
 from bothways.files import read_json, write_json, write_text
@@ -49,7 +59,9 @@ class WordPieceTokenizer:
         vocabulary = tokenizer.get_vocab(with_added_tokens=True)
         missing = [token for token in SPECIAL_TOKENS if token not in vocabulary]
         if missing:
-            raise UserError(f"the tokenizer lacks {', '.join(missing)}; a BERT vocabulary has {', '.join(SPECIAL_TOKENS)}")
+            raise UserError(
+                f"the tokenizer lacks {', '.join(missing)}; a BERT vocabulary has {', '.join(SPECIAL_TOKENS)}"
+            )
         self.vocab_size = max(vocabulary.values()) + 1
         self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = (vocabulary[t] for t in SPECIAL_TOKENS)
         self._vocabulary = vocabulary
@@ -88,7 +100,8 @@ class WordPieceTokenizer:
         learner.normalizer = normalizer
         learner.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
         learner.train_from_iterator(texts(), trainer)
-        learnt = sorted(learner.get_vocab(), key=learner.token_to_id)
+        numbers = learner.get_vocab()
+        learnt = sorted(numbers, key=numbers.__getitem__)
         first = [*SPECIAL_TOKENS, *alphabet, *continuations]
         known = set(first)
         return cls.from_pieces(first + [piece for piece in learnt if piece not in known], lowercase)
@@ -126,7 +139,9 @@ class WordPieceTokenizer:
             except Exception as error:  # tokenizers raises bare Exception
                 raise UserError(f"{directory / 'tokenizer.json'}: cannot be read: {error}") from error
             if not isinstance(tokenizer.model, models.WordPiece):
-                raise UserError(f"{directory / 'tokenizer.json'}: a {type(tokenizer.model).__name__} tokenizer, not WordPiece")
+                raise UserError(
+                    f"{directory / 'tokenizer.json'}: a {type(tokenizer.model).__name__} tokenizer, not WordPiece"
+                )
             return cls(tokenizer)
         if not (directory / "vocab.txt").exists():
             raise UserError(f"{directory}: not a tokenizer directory: tokenizer.json and vocab.txt are both missing")
@@ -155,7 +170,10 @@ class WordPieceTokenizer:
             "strip_accents": None,
             "tokenize_chinese_chars": True,
             "model_max_length": max_length,
-            **{f"{name}_token": token for name, token in zip(("pad", "unk", "cls", "sep", "mask"), SPECIAL_TOKENS, strict=True)},
+            **{
+                f"{name}_token": token
+                for name, token in zip(("pad", "unk", "cls", "sep", "mask"), SPECIAL_TOKENS, strict=True)
+            },
         }
         write_json(directory / "tokenizer_config.json", settings)
 

@@ -91,16 +91,16 @@ def finetune(
     if task_name != ClassifyTask.name:
         raise UserError(f"unknown task {task_name!r}; accepted: {ClassifyTask.name}")
     columns = {
-        "text_column": options.text_column, "pair_column": options.pair_column, "label_column": options.label_column
+        "text_column": options.text_column,
+        "pair_column": options.pair_column,
+        "label_column": options.label_column,
     }
     needed = [name for name in columns.values() if name]
     train_rows = read_rows(train_table, needed)
     task = ClassifyTask.from_rows(train_rows, **columns)
     eval_rows = read_rows(eval_table, needed) if eval_table is not None else []
     task.check_labels(eval_rows)
-    checkpoint = load_checkpoint(
-        model, task.head, labels=task.labels, dropout=options.dropout, seed=options.seed
-    )
+    checkpoint = load_checkpoint(model, task.head, labels=task.labels, dropout=options.dropout, seed=options.seed)
     assert checkpoint.report is not None
     progress.say(f"{model}: {checkpoint.report.sentence()}")
     run = RunDirectory(out)
@@ -114,7 +114,11 @@ def finetune(
         batch_size=options.batch_size,
         tokens_per_step=options.tokens_per_step,
         seed=options.seed,
-        description={"rows": _fingerprint(encoded), "task": task.state(), "tokenizer": checkpoint.tokenizer.fingerprint},
+        description={
+            "rows": _fingerprint(encoded),
+            "task": task.state(),
+            "tokenizer": checkpoint.tokenizer.fingerprint,
+        },
     )
     loop_options = _loop_options(options, plan, checkpoint.config.hidden_size)
 
@@ -167,9 +171,7 @@ def _sequence_limit(options: FinetuneOptions, checkpoint: Checkpoint) -> int:
     return limit
 
 
-def _say_truncated(
-    progress: Progress, encoded: Sequence[Encoded], eval_encoded: Sequence[Encoded], limit: int
-) -> int:
+def _say_truncated(progress: Progress, encoded: Sequence[Encoded], eval_encoded: Sequence[Encoded], limit: int) -> int:
     cut = [one.truncated for one in [*encoded, *eval_encoded] if one.truncated]
     if cut:
         progress.say(f"{len(cut):,} rows are longer than {limit} tokens and lose {sum(cut):,} tokens at their end")

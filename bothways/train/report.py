@@ -22,7 +22,8 @@ table { border-collapse: collapse; margin: .8rem 0 } th, td { padding: .3rem .8r
         border-bottom: 1px solid var(--line); vertical-align: top } td.number { text-align: right;
         font-variant-numeric: tabular-nums } .scroll { overflow-x: auto }
 td.cell { text-align: center; min-width: 4rem; background: rgb(var(--accent) / var(--share)) }
-.curves svg { max-width: 100%; height: auto; color: var(--fg) } mark { background: rgb(var(--accent) / .25); color: inherit }
+.curves svg { max-width: 100%; height: auto; color: var(--fg) }
+mark { background: rgb(var(--accent) / .25); color: inherit }
 .bar { display: inline-block; height: .7em; background: rgb(var(--accent)); border-radius: 2px }
 """
 
@@ -75,7 +76,9 @@ class Report:
     def write(self, path: Path) -> None:
         """Write the page atomically."""
         body = "\n".join(self._sections)
-        head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{html.escape(self.title)}'
+        head = (
+            f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{html.escape(self.title)}'
+        )
         write_text(path, f"<!doctype html><html lang=en><head>{head}</title><style>{STYLE}</style></head>\n{body}\n")
 
 
@@ -126,8 +129,8 @@ def pretraining_report(metrics: Sequence[Mapping[str, Any]], title: str) -> Repo
 
 
 def add_pretraining(report: Report, metrics: Sequence[Mapping[str, Any]]) -> None:
-    last = next((line for line in reversed(metrics) if "loss" in line), {})
-    held_out = next((line for line in reversed(metrics) if "eval_mlm_loss" in line), {})
+    last: Mapping[str, Any] = next((line for line in reversed(metrics) if "loss" in line), {})
+    held_out: Mapping[str, Any] = next((line for line in reversed(metrics) if "eval_mlm_loss" in line), {})
     speed = f"{last.get('tokens', 0) / max(1e-9, last.get('seconds', 0)):,.0f}"
     report.table(
         ["tokens seen", "steps", "seconds", "tokens/s", *(name for name in held_out if name.startswith("eval_"))],
@@ -136,7 +139,11 @@ def add_pretraining(report: Report, metrics: Sequence[Mapping[str, Any]]) -> Non
             + [value for name, value in held_out.items() if name.startswith("eval_")]
         ],
     )
-    names = {"mlm_loss": "masked-LM loss (nats)", "mlm_accuracy": "masked-LM accuracy", "nsp_accuracy": "next-sentence accuracy"}
+    names = {
+        "mlm_loss": "masked-LM loss (nats)",
+        "mlm_accuracy": "masked-LM accuracy",
+        "nsp_accuracy": "next-sentence accuracy",
+    }
     report.curves(metrics, names)
 
 

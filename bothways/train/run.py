@@ -1,8 +1,8 @@
 """A run's directory: metrics.jsonl, checkpoints to resume from, the model.
 
-    RUN/metrics.jsonl              one object a log step
-    RUN/checkpoints/step-00000100/ model.safetensors, optimizer.safetensors, state.json
-    RUN/model/                     the Hugging Face directory
+RUN/metrics.jsonl              one object a log step
+RUN/checkpoints/step-00000100/ model.safetensors, optimizer.safetensors, state.json
+RUN/model/                     the Hugging Face directory
 """
 
 from __future__ import annotations

@@ -78,7 +78,9 @@ def _file_lines(path: Path) -> list[str]:
         return content.decode("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        raise UserError(f"{path}:{line}: byte 0x{content[error.start]:02x} is not UTF-8; save the file as UTF-8") from error
+        raise UserError(
+            f"{path}:{line}: byte 0x{content[error.start]:02x} is not UTF-8; save the file as UTF-8"
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,10 @@ class FillArguments(TextArguments):
 def fill(arguments: Sequence[str]) -> None:
     """`bothways fill M [TEXT…]`."""
     options = parse(
-        "fill", FillArguments, arguments, 'Fill in masks. Example: bothways fill run "Returns [MASK] if the file exists."'
+        "fill",
+        FillArguments,
+        arguments,
+        'Fill in masks. Example: bothways fill run "Returns [MASK] if the file exists."',
     )
     texts = options.read()
     model = load(options.model, options.device)
@@ -106,7 +111,10 @@ def fill(arguments: Sequence[str]) -> None:
 def classify(arguments: Sequence[str]) -> None:
     """`bothways classify M [TEXT…]`."""
     options = parse(
-        "classify", TextArguments, arguments, 'Give texts their label. Example: bothways classify tickets "No light on my router"'
+        "classify",
+        TextArguments,
+        arguments,
+        'Give texts their label. Example: bothways classify tickets "No light on my router"',
     )
     texts = options.read()
     model = load(options.model, options.device)
@@ -134,14 +142,17 @@ class EvaluateArguments:
 def evaluate(arguments: Sequence[str]) -> None:
     """`bothways evaluate M F`."""
     options = parse(
-        "evaluate", EvaluateArguments, arguments, "Measure a model on labelled rows. Example: bothways evaluate tickets test.csv"
+        "evaluate",
+        EvaluateArguments,
+        arguments,
+        "Measure a model on labelled rows. Example: bothways evaluate tickets test.csv",
     )
     model = load(options.model, options.device)
     named = {name: getattr(options, name) for name in ("text_column", "pair_column", "label_column")}
     state = dict(model.checkpoint.state)
     state["columns"] = {**state.get("columns", {}), **{name: value for name, value in named.items() if value}}
     task = ClassifyTask.from_state(state)
-    rows = read_rows(options.table, [column for column in task.columns])
+    rows = read_rows(options.table, list(task.columns))
     encoded = task.encode(rows, model.tokenizer, _limit(model))
     figures = evaluate_rows(model.checkpoint, task, rows, encoded)
     truncated = sum(bool(one.truncated) for one in encoded)

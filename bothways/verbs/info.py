@@ -26,7 +26,10 @@ class InfoArguments:
 def info(arguments: Sequence[str]) -> None:
     """`bothways info PATH`."""
     options = parse(
-        "info", InfoArguments, arguments, "Say what a store, a model, a run or a vocabulary is. Example: bothways info store"
+        "info",
+        InfoArguments,
+        arguments,
+        "Say what a store, a model, a run or a vocabulary is. Example: bothways info store",
     )
     path = Path(options.path)
     if (path / "manifest.json").exists() or (path / "progress.json").exists():
@@ -42,7 +45,9 @@ def info(arguments: Sequence[str]) -> None:
         kind = "uncased" if tokenizer.lowercase else "cased"
         print(f"{path}: {tokenizer.vocab_size:,} pieces, {kind}, fingerprint {tokenizer.fingerprint}")
     else:
-        raise UserError(f"{path}: not a store, a model, a run or a vocabulary" if path.exists() else f"{path}: no such path")
+        raise UserError(
+            f"{path}: not a store, a model, a run or a vocabulary" if path.exists() else f"{path}: no such path"
+        )
 
 
 def store_lines(store: TokenStore) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -140,4 +140,6 @@ class ByteProgress:
         counted = f"{report.documents:,} documents" + (f", {tokens:,} tokens" if tokens is not None else "")
         line = f"{self.title}  {counted}  {done / 1e6 / elapsed:.1f} MB/s  ETA {duration(left)}"
         in_place = sys.stderr.isatty()
-        print(f"\r\x1b[K{line}" if in_place else line, end="" if in_place and done < self.total else "\n", file=sys.stderr)
+        print(
+            f"\r\x1b[K{line}" if in_place else line, end="" if in_place and done < self.total else "\n", file=sys.stderr
+        )

@@ -36,7 +36,7 @@ def pretrain(arguments: Sequence[str]) -> int:
     run = RunDirectory(options.out)
     _write_report(run, pretraining_report(run.metrics(), f"Pretraining of {options.out}"))
     print(f"{options.out}: model in {run.model_path}")
-    print(f"next: bothways fill {options.out} \"a sentence with a [MASK] in it\"")
+    print(f'next: bothways fill {options.out} "a sentence with a [MASK] in it"')
     return 0
 
 
@@ -68,7 +68,7 @@ def finetune(arguments: Sequence[str]) -> int:
         print("\n".join(classification_lines(result.metrics)))
         _write_report(run, classification_report(run.metrics(), result.metrics, f"Fine-tuning of {options.out}"))
     print(f"{options.out}: model in {run.model_path}")
-    print(f"next: bothways {options.task} {options.out} \"a text of yours\"")
+    print(f'next: bothways {options.task} {options.out} "a text of yours"')
     return 0
 
 

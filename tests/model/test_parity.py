@@ -77,7 +77,7 @@ def test_losses_and_every_gradient_of_mini_in_float64() -> None:
     loss.backward()
     expected.loss.backward()
     gradients = {name: parameter.grad for name, parameter in theirs.named_parameters()}
-    found, _ = from_hugging_face(gradients, {name: p for name, p in ours.named_parameters()})
+    found, _ = from_hugging_face(gradients, dict(ours.named_parameters()))
     compared = 0
     for name, parameter in ours.named_parameters():
         if name in found:

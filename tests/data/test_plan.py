@@ -1,0 +1,143 @@
+"""The plan is a pure function of (data, seed, step): order of asking, ranks, cuts and restarts change nothing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from bothways.data import store as storing
+from bothways.data.objectives import FullSentences, Masker, Masking, SentencePairs, SpanOptions
+from bothways.data.packing import PackedBatch
+from bothways.data.plan import PretrainingPlan, RowPlan
+from bothways.data.prepare import prepare
+from bothways.data.store import TokenStore
+from bothways.errors import UserError
+from bothways.tasks.base import Encoded
+from tests.data.test_prepare import write_corpus
+from tests.helpers import tiny_tokenizer
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> TokenStore:
+    folder = tmp_path_factory.mktemp("plan")
+    write_corpus(folder / "c.jsonl", documents=400)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(storing, "CHUNK_TOKENS", 1000)
+        return prepare([str(folder / "c.jsonl")], tiny_tokenizer(), folder / "store")
+
+
+def plan(store: TokenStore, **changes: object) -> PretrainingPlan:
+    settings = {"tokens_per_step": 600, "seed": 3, "block_tokens": 5000, **changes}
+    masker = Masker(Masking(), store.tokenizer())
+    return PretrainingPlan(store, SentencePairs(SpanOptions(64)), masker, **settings)
+
+
+def same(a: PackedBatch, b: PackedBatch) -> bool:
+    tensors = [(a.input_ids, b.input_ids), (a.token_type_ids, b.token_type_ids), (a.cu_seqlens, b.cu_seqlens)]
+    return all(torch.equal(x, y) for x, y in [*tensors, *((a.targets[name], b.targets[name]) for name in a.targets)])
+
+
+def sequences(batches: list[PackedBatch]) -> list[tuple[object, ...]]:
+    """Every sequence with its masks and label, sorted, however it was batched."""
+    found = []
+    for batch in batches:
+        labels = torch.full((batch.num_tokens,), -1)
+        labels[batch.targets["mlm_rows"]] = batch.targets["mlm_labels"]
+        parts = zip(
+            batch.input_ids.split(list(batch.lengths)),
+            labels.split(list(batch.lengths)),
+            batch.targets["next_sentence_label"].tolist(),
+            strict=True,
+        )
+        found += [(tuple(ids.tolist()), tuple(masks.tolist()), label) for ids, masks, label in parts]
+    return sorted(found)
+
+
+def test_any_order_of_asking_gives_the_same_batches(store: TokenStore) -> None:
+    in_order = plan(store)
+    assert in_order.num_blocks > 3
+    batches = [in_order.batch(step) for step in range(120)]
+    assert in_order.cursor(120).epoch >= 1
+    for step in (119, 0, 60, 61, 5):
+        assert same(plan(store).batch(step), batches[step])
+    backwards = plan(store)
+    for step in (90, 30, 89):
+        assert same(backwards.batch(step), batches[step])
+    assert all(batch.num_tokens <= 600 for batch in batches)
+    assert np.mean([batch.num_tokens for batch in batches]) > 500
+
+
+def test_a_restored_cursor_continues(store: TokenStore) -> None:
+    first = plan(store)
+    cursor = first.cursor_json(77)
+    resumed = plan(store)
+    resumed.restore(cursor)
+    made = []
+    resumed._block = lambda epoch, number, make=resumed._make_block: made.append((epoch, number)) or make(epoch, number)
+    assert same(resumed.batch(77), first.batch(77))
+    assert len(made) <= 2
+
+
+def test_ranks_and_cuts_share_out_the_same_examples(store: TokenStore) -> None:
+    reference = plan(store)
+    for step in (0, 13, 70):
+        whole = sequences([reference.batch(step)])
+        assert sequences(reference.micro_batches(step, 0, 1, 100)) == whole
+        assert sequences([plan(store).batch(step, rank, 3) for rank in range(3)]) == whole
+        cut = [batch for rank in range(2) for batch in reference.micro_batches(step, rank, 2, 150)]
+        assert sequences(cut) == whole
+
+
+def test_epochs_visit_everything_and_draw_anew(store: TokenStore) -> None:
+    masker = Masker(Masking(), store.tokenizer())
+    full = PretrainingPlan(
+        store, FullSentences(SpanOptions(64)), masker, tokens_per_step=600, seed=0, block_tokens=5000
+    )
+    step, seen, first_epoch = 0, 0, []
+    while full.cursor(step + 1).epoch == 0:
+        batch = full.batch(step)
+        seen += batch.num_tokens - 2 * batch.num_sequences
+        first_epoch.append(batch)
+        step += 1
+    assert store.split("train").tokens - 1200 < seen <= store.split("train").tokens
+    one, two = plan(store, block_tokens=1 << 30), plan(store, block_tokens=1 << 30, seed=4)
+    assert not same(one.batch(0), two.batch(0))
+
+
+def test_evaluation_is_the_same_each_time(store: TokenStore) -> None:
+    held_out = plan(store, split="validation")
+    once = list(held_out.first_epoch(200, 10_000))
+    again = list(plan(store, split="validation", tokens_per_step=64).first_epoch(1000, 10_000))
+    assert sequences(once) == sequences(again)
+    limited = list(held_out.first_epoch(200, 300))
+    assert 200 < sum(batch.num_tokens for batch in limited) <= 300
+
+
+def test_refusals(store: TokenStore) -> None:
+    with pytest.raises(UserError, match="--tokens-per-step 32 is less than one sequence"):
+        plan(store, tokens_per_step=32)
+
+
+def row_plan(**changes: object) -> RowPlan:
+    encoded = [
+        Encoded(np.full(n % 7 + 3, n), np.zeros(n % 7 + 3, int), np.zeros((n % 7 + 3, 2), int)) for n in range(25)
+    ]
+    settings = {"batch_size": 4, "tokens_per_step": None, "seed": 0, "description": {}, **changes}
+    return RowPlan(encoded, lambda rows: {"row": np.array([one.input_ids[0] for one in rows])}, **settings)
+
+
+@pytest.mark.parametrize("budget", [None, 30])
+def test_rows_are_visited_once_an_epoch(budget: int | None) -> None:
+    rows = row_plan(tokens_per_step=budget)
+    steps = rows.steps(1)
+    epochs = []
+    for first in (0, steps):
+        visited = [rows.micro_batches(step, 0, 1, 20) for step in range(first, rows.steps(2) if first else steps)]
+        epochs.append([row for batches in visited for batch in batches for row in batch.targets["row"].tolist()])
+    assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(25))
+    assert epochs[0] != epochs[1]
+    if budget is None:
+        assert steps == 7
+    again = row_plan(tokens_per_step=budget).micro_batches(steps + 2, 0, 1, 1 << 30)[0]
+    assert again.targets["row"].tolist() == rows.micro_batches(steps + 2, 0, 1, 1 << 30)[0].targets["row"].tolist()

@@ -1,0 +1,132 @@
+"""The token store: what goes in comes out, the same bytes whatever the workers, killed or not."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars
+import pyarrow as pa
+import pytest
+
+from bothways.data import prepare as preparation
+from bothways.data.prepare import prepare
+from bothways.data.store import TokenStore
+from bothways.errors import UserError
+from tests.helpers import WORDS, tiny_tokenizer
+
+
+def write_corpus(path: Path, documents: int = 120, seed: int = 0) -> list[list[str]]:
+    rng = np.random.default_rng(seed)
+    written = []
+    with path.open("w") as file:
+        for _ in range(documents):
+            sentences = [" ".join(rng.choice(WORDS, rng.integers(3, 20))) + "." for _ in range(rng.integers(1, 12))]
+            file.write(json.dumps({"text": "\n".join(sentences)}) + "\n")
+            written.append(sentences)
+    return written
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(directory.rglob("*")) if path.is_file()}
+
+
+def test_documents_come_out_as_they_went_in(tmp_path: Path) -> None:
+    written = write_corpus(tmp_path / "c.jsonl")
+    tokenizer = tiny_tokenizer()
+    store = prepare([str(tmp_path / "c.jsonl")], tokenizer, tmp_path / "store", validation=0.1)
+    split_documents = {"train": [], "validation": []}
+    for name, documents in split_documents.items():
+        split = store.split(name)
+        for index in range(split.num_chunks):
+            chunk = split.chunk(index)
+            for first, last in zip(chunk.document_offsets[:-1], chunk.document_offsets[1:], strict=True):
+                offsets = chunk.sentence_offsets[first : last + 1]
+                documents.append([tokenizer.decode(chunk.tokens[a:b].tolist()) for a, b in itertools.pairwise(offsets)])
+        assert split.documents == len(documents)
+    held_out = written[9::10]
+    assert split_documents["validation"] == held_out
+    assert split_documents["train"] == [document for number, document in enumerate(written) if number % 10 != 9]
+    assert store.manifest["documents"] == 120
+    assert store.manifest["unknown_tokens"] == 0
+
+
+def test_other_tools_open_a_shard(tmp_path: Path) -> None:
+    written = write_corpus(tmp_path / "c.jsonl")
+    prepare([str(tmp_path / "c.jsonl")], tiny_tokenizer(), tmp_path / "store", validation=0)
+    frame = polars.read_ipc(tmp_path / "store" / "train-00000.arrow")
+    assert frame.height == len(written)
+    assert frame["sentences"].list.len().to_list() == [len(document) for document in written]
+    assert frame.schema["sentences"] == polars.List(polars.List(polars.UInt16))
+    assert pa.ipc.open_file(tmp_path / "store" / "train-00000.arrow").read_all().num_rows == len(written)
+
+
+def test_bytes_do_not_depend_on_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_corpus(tmp_path / "c.jsonl", documents=300)
+    monkeypatch.setattr(preparation, "BATCH_CHARACTERS", 20_000)
+    monkeypatch.setattr(preparation, "SHARD_TOKENS", 5_000)
+    for workers in (1, 2, 3):
+        prepare([str(tmp_path / "c.jsonl")], tiny_tokenizer(), tmp_path / f"store{workers}", workers=workers)
+    assert len(list((tmp_path / "store1").glob("train-*.arrow"))) > 2
+    assert contents(tmp_path / "store1") == contents(tmp_path / "store2") == contents(tmp_path / "store3")
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing catches it."""
+
+
+def test_a_killed_preparation_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_corpus(tmp_path / "c.jsonl", documents=300)
+    monkeypatch.setattr(preparation, "BATCH_CHARACTERS", 5_000)
+    monkeypatch.setattr(preparation, "SHARD_TOKENS", 5_000)
+    source, tokenizer = [str(tmp_path / "c.jsonl")], tiny_tokenizer()
+    whole = prepare(source, tokenizer, tmp_path / "whole", workers=1)
+
+    def stop_late(report: Any, tokens: int) -> None:
+        if tokens > 14_000:
+            raise Killed
+
+    with pytest.raises(Killed):
+        prepare(source, tokenizer, tmp_path / "parts", workers=1, on_progress=stop_late)
+    with pytest.raises(UserError, match="has not finished"):
+        TokenStore(tmp_path / "parts")
+    with pytest.raises(UserError, match=r"was prepared with validation 0\.02, now asked for 0\.5"):
+        prepare(source, tokenizer, tmp_path / "parts", validation=0.5)
+    redone = []
+    monkeypatch.setattr(
+        preparation,
+        "_prepare_batch",
+        lambda t, d, original=preparation._prepare_batch: redone.extend(d) or original(t, d),
+    )
+    prepare(source, tokenizer, tmp_path / "parts", workers=1)
+    assert 0 < len(redone) < 250
+    assert contents(tmp_path / "parts") == contents(tmp_path / "whole")
+    assert prepare(source, tokenizer, tmp_path / "parts").fingerprint == whole.fingerprint
+
+
+def test_refusals(tmp_path: Path) -> None:
+    tokenizer = tiny_tokenizer()
+    (tmp_path / "empty.txt").write_text("")
+    with pytest.raises(UserError, match=r"empty\.txt: no text in it .*empty file"):
+        prepare([str(tmp_path / "empty.txt")], tokenizer, tmp_path / "s1")
+    with pytest.raises(UserError, match="no such token store"):
+        TokenStore(tmp_path / "absent")
+    with pytest.raises(UserError, match=r"manifest\.json is missing"):
+        TokenStore(tmp_path)
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(UserError, match="cannot be written"):
+        prepare([str(tmp_path / "empty.txt")], tokenizer, tmp_path / "file" / "store")
+    with pytest.raises(UserError, match="--validation 2"):
+        prepare([str(tmp_path / "empty.txt")], tokenizer, tmp_path / "s2", validation=2)
+
+
+def test_a_store_whose_vocabulary_was_exchanged_is_refused(tmp_path: Path, minilm: Path) -> None:
+    write_corpus(tmp_path / "c.jsonl")
+    store = prepare([str(tmp_path / "c.jsonl")], tiny_tokenizer(), tmp_path / "store")
+    for name in ("tokenizer.json", "vocab.txt"):
+        (tmp_path / "store" / "tokenizer" / name).write_bytes((minilm / name).read_bytes())
+    with pytest.raises(UserError, match="another store's"):
+        store.tokenizer()

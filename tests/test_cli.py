@@ -1,0 +1,281 @@
+"""The command line as a user meets it: the whole way on small files, and every mistake in one line with exit code 2."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from bothways.cli import VERBS, main
+from tests.data.test_prepare import write_corpus
+from tests.tasks.test_classify import ROWS
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def bothways(capsys: pytest.CaptureFixture[str]) -> Run:
+    def run(*arguments: object) -> tuple[int, str, str]:
+        try:
+            code = main([str(argument) for argument in arguments])
+        except SystemExit as exit:
+            code = int(exit.code or 0)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A corpus, a vocabulary, a store, a pretrained model, and a classifier, made by the command line."""
+    folder = tmp_path_factory.mktemp("cli")
+    texts = folder / "texts"
+    texts.mkdir()
+    write_corpus(folder / "corpus.jsonl", documents=60)
+    for number, line in enumerate((folder / "corpus.jsonl").read_text().splitlines()):
+        (texts / f"{number:03d}.txt").write_text(json.loads(line)["text"] + "\n")
+    for name, rows in (("train", ROWS[::2]), ("test", ROWS[1::2])):
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "recipe.toml").write_text(
+        '[tokenizer]\nvocab_size = 120\n[pretrain]\nsize = "tiny"\nsteps = 6\ntokens_per_step = 256\n'
+        "sequence_length = 32\nlr = 1\nmax_position_embeddings = 64\n[finetune]\nepochs = 30\nbatch_size = 8\n"
+    )
+    recipe = ["--recipe", str(folder / "recipe.toml")]
+    for arguments in (
+        ["tokenizer", str(texts), "--out", str(folder / "vocabulary"), *recipe],
+        ["prepare", str(texts), "--tokenizer", str(folder / "vocabulary"), "--out", str(folder / "store")],
+        ["pretrain", str(folder / "store"), "--out", str(folder / "run"), "--lr", "0.001", *recipe],
+        [
+            "finetune", "classify", "--model", str(folder / "run"), "--train", str(folder / "train.jsonl"),
+            "--eval", str(folder / "test.jsonl"), "--out", str(folder / "classifier"), "--lr", "0.002", *recipe,
+        ],
+    ):  # fmt: skip
+        assert main(arguments) == 0
+    return folder
+
+
+def test_the_whole_way(place: Path, bothways: Run) -> None:
+    metrics = [json.loads(line) for line in (place / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert metrics[-1]["step"] == 6
+    assert max(line.get("lr", 0) for line in metrics) <= 0.001  # the flag wins over the recipe
+    report = (place / "run" / "report.html").read_text()
+    assert "<svg" in report
+    assert "http://" not in report.replace("http://www.w3.org", "").replace("http://purl.org", "").replace(
+        "http://creativecommons.org", ""
+    )
+    code, out, _ = bothways("fill", place / "run", "the [MASK] runs.", "--json", "--top-k", "3")
+    assert code == 0
+    assert len(json.loads(out)["masks"][0]) == 3
+    code, out, _ = bothways("classify", place / "classifier", "the big red dog runs.", "a new house eats.", "--json")
+    assert [json.loads(line)["label"] for line in out.splitlines()] == ["animal", "thing"]
+    code, out, _ = bothways("evaluate", place / "classifier", place / "test.jsonl", "--json")
+    assert json.loads(out) == json.loads((place / "classifier" / "evaluation.json").read_text())
+    code, out, _ = bothways("evaluate", place / "classifier", place / "test.jsonl")
+    assert out.startswith("accuracy ")
+
+
+def test_texts_from_a_file_and_from_standard_input(place: Path, bothways: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    code, out, _ = bothways("classify", place / "classifier", "--in", place / "test.jsonl", "--json")
+    assert len(out.splitlines()) == len(ROWS[1::2])
+    monkeypatch.setattr(sys, "stdin", io.StringIO("the old cat eats.\n\na red house runs.\n"))
+    code, out, err = bothways("classify", place / "classifier")
+    assert code == 0
+    assert [line.split("\t")[0] for line in out.splitlines()] == ["animal", "thing"]
+    assert "1 empty lines left out" in err
+
+
+def test_info_says_what_things_are(place: Path, bothways: Run) -> None:
+    assert "60 documents" in bothways("info", place / "store")[1]
+    assert "PretrainingHead" in bothways("info", place / "run")[1]
+    assert "92 pieces, uncased" in bothways("info", place / "vocabulary")[1]
+    facts = json.loads(bothways("info", place / "classifier", "--json")[1])
+    assert facts["labels"] == ["animal", "thing"]
+    assert facts["weights"].endswith("expected, everything fits.")
+
+
+def test_every_verb_has_help_with_an_example(bothways: Run) -> None:
+    code, out, _ = bothways("--help")
+    assert code == 0
+    assert all(verb in out for verb in VERBS)
+    for verb in VERBS:
+        code, out, _ = bothways(verb, "--help")
+        assert code == 0
+        assert f"bothways {verb}" in out.replace("│", "").split("Example:")[1]
+
+
+def test_help_is_quick_and_importing_is_light() -> None:
+    began = time.perf_counter()
+    subprocess.run([sys.executable, "-m", "bothways.cli", "--help"], check=True, capture_output=True)
+    assert time.perf_counter() - began < 5  # half a second on an idle machine; a loaded one must not fail the test
+    loaded = subprocess.run(
+        [sys.executable, "-c", "import sys, bothways, bothways.cli; print(*sys.modules)"],
+        check=True,
+        capture_output=True,
+    )
+    assert not {"torch", "numpy", "pyarrow", "tyro", "tokenizers"} & set(loaded.stdout.decode().split())
+
+
+def write_bad_files(folder: Path) -> None:
+    (folder / "empty.txt").write_bytes(b"")
+    (folder / "binary.txt").write_bytes(bytes(range(256)) * 10)
+    (folder / "latin.txt").write_bytes("un café\n".encode("latin-1"))
+    (folder / "long.txt").write_bytes(b"word " * 2_000_000)
+    (folder / "columns.csv").write_text("subject,kind\nx,y\n")
+    (folder / "unseen.jsonl").write_text('{"text": "the gas", "label": "gas"}\n')
+    (folder / "broken.jsonl").write_text('{"text": "fine"}\n{"text": \n')
+    (folder / "typo.toml").write_text("[pretrain]\nstepz = 3\n")
+    (folder / "type.toml").write_text('[pretrain]\nsteps = "many"\n')
+    (folder / "broken.toml").write_text("[pretrain\n")
+    (folder / "file").write_text("x")
+
+
+# name: (arguments, {0} being the folder of the files; what the line must say)
+MISTAKES = {
+    "verb": (
+        "pretrian x",
+        "unknown verb 'pretrian', did you mean 'pretrain'?",
+    ),
+    "missing file": (
+        "tokenizer {0}/corpis.jsonl --out {0}/v",
+        "corpis.jsonl: no such file or folder, did you mean 'corpus.jsonl'?",
+    ),
+    "empty file": (
+        "tokenizer {0}/empty.txt --out {0}/v",
+        "empty.txt: no text in it",
+    ),
+    "binary file": (
+        "tokenizer {0}/binary.txt --out {0}/v",
+        "binary.txt:1: binary file",
+    ),
+    "undecodable": (
+        "tokenizer {0}/latin.txt --out {0}/v",
+        "latin.txt:1: not UTF-8: byte 7 of the line is 0xe9",
+    ),
+    "10 MB line": (
+        "prepare {0}/long.txt --tokenizer {0}/vocabulary --out {0}/s",
+        "long.txt:1: line too long: 10,000,000 bytes",
+    ),
+    "corpus column": (
+        "tokenizer {0}/columns.csv --out {0}/v",
+        "columns.csv:2: no column 'text'; columns present: subject, kind",
+    ),
+    "malformed": (
+        "tokenizer {0}/broken.jsonl --out {0}/v",
+        "broken.jsonl:2: not valid JSON",
+    ),
+    "small vocabulary": (
+        "tokenizer {0}/texts --vocab-size 20 --out {0}/v",
+        "--vocab-size 20 is too small",
+    ),
+    "table column": (
+        "finetune classify --model {0}/run --train {0}/columns.csv --out {0}/r",
+        "columns.csv:2: no column 'text'; columns present: subject, kind",
+    ),
+    "unseen label": (
+        "finetune classify --model {0}/run --train {0}/train.jsonl --eval {0}/unseen.jsonl --out {0}/r",
+        "unseen.jsonl:1: labels never seen in training: gas; known: animal, thing",
+    ),
+    "unseen label later": (
+        "evaluate {0}/classifier {0}/unseen.jsonl",
+        "labels never seen in training: gas; known: animal, thing",
+    ),
+    "not a model": (
+        "fill {0}/texts a [MASK]",
+        "texts: config.json is missing",
+    ),
+    "no such model": (
+        "fill {0}/absent/x/y a [MASK]",
+        "no such model directory",
+    ),
+    "not a classifier": (
+        "classify {0}/run x",
+        "classify needs a classification head",
+    ),
+    "not a store": (
+        "pretrain {0}/texts --out {0}/r",
+        "not a token store: manifest.json is missing",
+    ),
+    "long sequence": (
+        "pretrain {0}/store --sequence-length 600 --out {0}/r",
+        "--sequence-length 600 is above the position table (max_position_embeddings 512)",
+    ),
+    "unwritable": (
+        "pretrain {0}/store --out {0}/file/r",
+        "cannot be written: Not a directory",
+    ),
+    "recipe key": (
+        "pretrain {0}/store --out {0}/r --recipe {0}/typo.toml",
+        "[pretrain] has no option 'stepz', did you mean 'steps'?",
+    ),
+    "recipe type": (
+        "pretrain {0}/store --out {0}/r --recipe {0}/type.toml",
+        "steps = 'many', expected int",
+    ),
+    "recipe syntax": (
+        "pretrain {0}/store --out {0}/r --recipe {0}/broken.toml",
+        "not valid TOML",
+    ),
+    "no recipe": (
+        "pretrain {0}/store --out {0}/r --recipe absent.toml",
+        "--recipe absent.toml: no such file",
+    ),
+    "info": (
+        "info {0}/absent",
+        "no such path",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_mistakes_get_one_clear_line_and_exit_code_2(name: str, place: Path, bothways: Run) -> None:
+    write_bad_files(place)
+    arguments, message = MISTAKES[name]
+    code, _, err = bothways(*(argument.format(place) for argument in arguments.split()))
+    assert code == 2
+    last = err.strip().splitlines()[-1]
+    assert last.startswith("bothways: ")
+    assert message in last
+    assert "Traceback" not in err
+    assert len([line for line in err.splitlines() if line.startswith("bothways: ")]) == 1
+
+
+def test_bad_text_can_be_left_out_and_is_counted(place: Path, bothways: Run) -> None:
+    write_bad_files(place)
+    (place / "mixed.txt").write_bytes(b"the dog runs.\nun caf\xe9\nthe cat sleeps.\n")
+    code, out, _ = bothways(
+        "prepare", place / "mixed.txt", place / "long.txt", place / "binary.txt", place / "broken.jsonl",
+        "--skip-bad", "--tokenizer", place / "vocabulary", "--out", place / "skipping",
+    )  # fmt: skip
+    assert code == 0
+    for line in (
+        "mixed.txt: not UTF-8: 1",
+        "long.txt: line too long: 1",
+        "binary.txt: binary file: 1",
+        "not valid JSON: 1",
+    ):
+        assert line in out
+
+
+def test_sigterm_and_the_same_command_again(place: Path) -> None:
+    command = [
+        sys.executable, "-m", "bothways.cli", "pretrain", str(place / "store"), "--size", "tiny", "--steps", "100000",
+        "--tokens-per-step", "256", "--sequence-length", "32", "--out", str(place / "stopped"),
+    ]  # fmt: skip
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    metrics = place / "stopped" / "metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while not (metrics.exists() and metrics.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.terminate()
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 128 + 15, err
+    assert "stopped by SIGTERM after step" in out
+    assert "the same command again goes on" in out
+    assert list((place / "stopped" / "checkpoints").glob("step-*/state.json"))

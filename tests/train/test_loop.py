@@ -1,0 +1,233 @@
+"""The loop: resume is exact, micro-batches change nothing, bad states are refused, the disk may fill up."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import get_linear_schedule_with_warmup
+
+from bothways.data.prepare import prepare
+from bothways.data.store import TokenStore
+from bothways.errors import UserError
+from bothways.model.checkpoint import load_checkpoint
+from bothways.train import run as running
+from bothways.train.optimizer import build_optimizer, learning_rate
+from bothways.train.options import TrainOptions, choose_device
+from bothways.train.pretrain import PretrainOptions, pretrain
+from bothways.train.progress import Progress
+from bothways.train.run import RunDirectory
+from tests.data.test_prepare import write_corpus
+from tests.helpers import tiny_tokenizer
+
+OPTIONS = PretrainOptions(
+    size="tiny", steps=12, tokens_per_step=300, sequence_length=32, dropout=0.1, log_every=5, evaluate_every=6,
+    checkpoint_every=100, max_position_embeddings=64, precision="float32",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> TokenStore:
+    folder = tmp_path_factory.mktemp("loop")
+    write_corpus(folder / "c.jsonl", documents=100)
+    return prepare([str(folder / "c.jsonl")], tiny_tokenizer(), folder / "store")
+
+
+class StopAfter(Progress):
+    """Sends the process a signal after a step."""
+
+    def __init__(self, step: int, number: signal.Signals = signal.SIGTERM) -> None:
+        super().__init__("test")
+        self.stop_step, self.number = step, number
+        self.said: list[str] = []
+
+    def update(self, step: int, *rest: Any) -> None:
+        if step == self.stop_step:
+            os.kill(os.getpid(), self.number)
+
+    def say(self, line: str) -> None:
+        self.said.append(line)
+
+
+def state_of(run: Path) -> tuple[dict[str, bytes], list[dict[str, Any]]]:
+    """Every byte of the last checkpoint and the model, and the metrics without the clock's values."""
+    last = RunDirectory(run).checkpoints()[-1]
+    files = {name: (last / name).read_bytes() for name in ("model.safetensors", "optimizer.safetensors")}
+    files["model"] = (run / "model" / "model.safetensors").read_bytes()
+    clock = ("seconds", "tokens_per_second")
+    return files, [{k: v for k, v in line.items() if k not in clock} for line in RunDirectory(run).metrics()]
+
+
+def test_a_stopped_run_resumed_equals_the_uninterrupted_one(store: TokenStore, tmp_path: Path) -> None:
+    pretrain(store.directory, tmp_path / "whole", OPTIONS, progress=StopAfter(-1))
+    expected = state_of(tmp_path / "whole")
+    for stop in (1, 5, 7, 11):
+        run = tmp_path / f"stopped{stop}"
+        number = signal.SIGINT if stop == 5 else signal.SIGTERM
+        first = pretrain(store.directory, run, OPTIONS, progress=StopAfter(stop, number))
+        assert (first.steps, first.interrupted) == (stop, number)
+        assert not (run / "model").exists()
+        resumed = StopAfter(-1)
+        assert pretrain(store.directory, run, OPTIONS, progress=resumed).interrupted is None
+        assert f"resuming at step {stop} of 12" in resumed.said
+        assert state_of(run) == expected
+    twice = tmp_path / "twice"
+    for stop in (3, 8, -1):
+        pretrain(store.directory, twice, OPTIONS, progress=StopAfter(stop))
+    assert state_of(twice) == expected
+
+
+def test_a_finished_run_asked_again_does_nothing(store: TokenStore, tmp_path: Path) -> None:
+    pretrain(store.directory, tmp_path / "run", OPTIONS, progress=StopAfter(-1))
+    before = state_of(tmp_path / "run")
+    assert pretrain(store.directory, tmp_path / "run", OPTIONS, progress=StopAfter(-1)).steps == 12
+    assert state_of(tmp_path / "run") == before
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(store: TokenStore, tmp_path: Path) -> None:
+    options = PretrainOptions(**{**vars(OPTIONS), "checkpoint_every": 4})
+    pretrain(store.directory, tmp_path / "whole", options, progress=StopAfter(-1))
+    pretrain(store.directory, tmp_path / "run", options, progress=StopAfter(9))
+    torn = RunDirectory(tmp_path / "run").checkpoints()[-1] / "optimizer.safetensors"
+    torn.write_bytes(torn.read_bytes()[:1000])
+    resumed = StopAfter(-1)
+    pretrain(store.directory, tmp_path / "run", options, progress=resumed)
+    assert any("passed over a damaged checkpoint" in line for line in resumed.said)
+    assert "resuming at step 8 of 12" in resumed.said
+    assert state_of(tmp_path / "run") == state_of(tmp_path / "whole")
+
+
+def test_cutting_a_step_changes_only_the_rounding(store: TokenStore, tmp_path: Path) -> None:
+    still = {**vars(OPTIONS), "dropout": 0.0, "evaluate_every": 0, "log_every": 1}
+    for name, budget in (("one", 16384), ("many", 64)):
+        pretrain(store.directory, tmp_path / name, PretrainOptions(**{**still, "micro_batch_tokens": budget}))
+    one, many = (RunDirectory(tmp_path / name).metrics() for name in ("one", "many"))
+    for a, b in zip(one, many, strict=True):
+        for name in ("mlm_loss", "nsp_loss", "mlm_accuracy", "grad_norm"):
+            if name in a:
+                assert a[name] == pytest.approx(b[name], rel=2e-4)
+
+
+def test_resuming_something_else_is_refused_naming_both(store: TokenStore, tmp_path: Path) -> None:
+    pretrain(store.directory, tmp_path / "run", OPTIONS, progress=StopAfter(4))
+    for change, message in (
+        ({"seed": 1}, "seed 0, now asked for 1"),
+        ({"mask_rate": 0.3}, r"objective [0-9a-f]{16}, now asked for [0-9a-f]{16}"),
+        ({"steps": 13}, "steps 12, now asked for 13"),
+    ):
+        with pytest.raises(UserError, match=message):
+            pretrain(store.directory, tmp_path / "run", PretrainOptions(**{**vars(OPTIONS), **change}))
+    write_corpus(tmp_path / "d.jsonl", documents=100, seed=9)
+    other = prepare([str(tmp_path / "d.jsonl")], tiny_tokenizer(), tmp_path / "other")
+    with pytest.raises(UserError, match=f"store {store.fingerprint}, now asked for {other.fingerprint}"):
+        pretrain(other.directory, tmp_path / "run", OPTIONS)
+    with pytest.raises(UserError, match="another shape"):
+        pretrain(store.directory, tmp_path / "run", PretrainOptions(**{**vars(OPTIONS), "size": "mini"}))
+
+
+def test_a_full_disk_leaves_the_last_checkpoint_usable(
+    store: TokenStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = PretrainOptions(**{**vars(OPTIONS), "checkpoint_every": 4})
+    saved = 0
+    original = running.save_file
+
+    def save_until_full(tensors: Any, path: Path) -> None:
+        nonlocal saved
+        saved += 1
+        if saved > 3:  # in the middle of the second checkpoint
+            path.write_bytes(b"half")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        original(tensors, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(running, "save_file", save_until_full)
+        with pytest.raises(UserError, match=r"step-00000008: the disk is full .*what was complete before is intact"):
+            pretrain(store.directory, tmp_path / "run", options, progress=StopAfter(-1))
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-00000004"]
+    resumed = StopAfter(-1)
+    pretrain(store.directory, tmp_path / "run", options, progress=resumed)
+    assert "resuming at step 4 of 12" in resumed.said
+
+
+def test_a_gradient_that_is_not_finite_stops_before_the_weights_are_spoilt(store: TokenStore, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"step \d+: the gradient is not finite"):
+        pretrain(store.directory, tmp_path / "run", PretrainOptions(**{**vars(OPTIONS), "lr": 1e30, "clip": 1e30}))
+
+
+def test_schedule_and_groups_are_berts(store: TokenStore) -> None:
+    options = TrainOptions(steps=50, lr=0.3, warmup=0.2, weight_decay=0.7)
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.3)
+    schedule = get_linear_schedule_with_warmup(optimizer, 10, 50)
+    for step in range(50):
+        assert learning_rate(step, options) == pytest.approx(schedule.get_last_lr()[0], abs=1e-12)
+        optimizer.step()
+        schedule.step()
+    checkpoint = load_model(store)
+    decayed, plain = build_optimizer(checkpoint, options).param_groups
+    names = {id(parameter): name for name, parameter in checkpoint.named_parameters()}
+    assert (decayed["weight_decay"], plain["weight_decay"]) == (0.7, 0.0)
+    assert all(names[id(p)].endswith("weight") and "norm" not in names[id(p)] for p in decayed["params"])
+    assert all(names[id(p)].endswith("bias") or "norm" in names[id(p)] for p in plain["params"])
+
+
+def load_model(store: TokenStore) -> torch.nn.Module:
+    from bothways.model.checkpoint import new_model
+    from bothways.model.heads import PretrainingHead
+    from tests.helpers import tiny_config
+
+    return new_model(tiny_config(), PretrainingHead, 0)
+
+
+def test_what_a_run_leaves_behind(store: TokenStore, tmp_path: Path) -> None:
+    pretrain(store.directory, tmp_path / "run", OPTIONS, progress=StopAfter(-1))
+    lines = RunDirectory(tmp_path / "run").metrics()
+    logged = [line for line in lines if "loss" in line]
+    assert [line["step"] for line in logged] == [5, 10, 12]
+    assert {"tokens", "seconds", "tokens_per_second", "mlm_loss", "nsp_loss", "lr", "grad_norm"} <= set(logged[0])
+    assert logged[0]["loss"] == pytest.approx(logged[0]["mlm_loss"] + logged[0]["nsp_loss"])
+    evaluated = [line for line in lines if "eval_mlm_loss" in line]
+    assert [line["step"] for line in evaluated] == [6, 12]
+    assert {"eval_mlm_accuracy", "eval_nsp_accuracy", "eval_nsp_loss"} <= set(evaluated[0])
+    checkpoint = load_checkpoint(tmp_path / "run")
+    assert checkpoint.state["provenance"]["store"] == store.fingerprint
+    assert json.loads((tmp_path / "run" / "model" / "config.json").read_text())["architectures"] == [
+        "BertForPreTraining"
+    ]
+
+
+def test_one_document_trains_on_true_pairs_and_says_so(tmp_path: Path) -> None:
+    write_corpus(tmp_path / "c.jsonl", documents=1)
+    one = prepare([str(tmp_path / "c.jsonl")], tiny_tokenizer(), tmp_path / "store")
+    progress = StopAfter(-1)
+    pretrain(one.directory, tmp_path / "run", PretrainOptions(**{**vars(OPTIONS), "steps": 2}), progress=progress)
+    assert any("one document only" in line for line in progress.said)
+    assert any("no held-out documents" in line for line in progress.said)
+
+
+def test_refusals(store: TokenStore, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--sequence-length 128 is above the position table"):
+        pretrain(
+            store.directory,
+            tmp_path / "r",
+            PretrainOptions(**{**vars(OPTIONS), "sequence_length": 128, "tokens_per_step": 500}),
+        )
+    with pytest.raises(UserError, match="unknown size 'mino', did you mean 'mini'"):
+        pretrain(store.directory, tmp_path / "r", PretrainOptions(**{**vars(OPTIONS), "size": "mino"}))
+    with pytest.raises(UserError, match="--device tpu"):
+        choose_device("tpu")
+    with pytest.raises(UserError, match="--steps 0"):
+        TrainOptions(steps=0, lr=1.0)
+
+
+def test_continuing_from_a_model_of_another_vocabulary_is_refused(
+    store: TokenStore, tmp_path: Path, minilm: Path
+) -> None:
+    with pytest.raises(UserError, match=rf"was prepared with the vocabulary {store.tokenizer_fingerprint}, .* has"):
+        pretrain(store.directory, tmp_path / "r", PretrainOptions(**{**vars(OPTIONS), "model": str(minilm)}))
