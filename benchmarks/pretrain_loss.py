@@ -104,7 +104,13 @@ def main() -> None:
             load_checkpoint(path).model, BertObjective(), validation.first_epoch(8192, 200_000), torch.float32
         )
         rows.append([name, figures["mlm_loss"], figures["mlm_accuracy"], figures["nsp_loss"], speed])
-    rows.append(["difference / ratio", *(b - a for a, b in zip(rows[0][1:4], rows[1][1:4], strict=True)), rows[1][4] / rows[0][4]])
+    rows.append(
+        [
+            "difference / ratio",
+            *(b - a for a, b in zip(rows[0][1:4], rows[1][1:4], strict=True)),
+            rows[1][4] / rows[0][4],
+        ]
+    )
     show("pretrain_loss", ["", "held-out MLM loss", "MLM accuracy", "NSP loss", "tokens/s"], rows, tokens=tokens)
 
 

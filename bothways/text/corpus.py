@@ -6,24 +6,28 @@ file, the line and the fix; with `skip_bad` it is left out and counted instead. 
 
 from __future__ import annotations
 
+import codecs
 import csv
-import glob
-import gzip
 import io
+import itertools
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal, NoReturn
 
-import zstandard
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from bothways.errors import UserError, closest
 from bothways.text import python_docs
+from bothways.text.lines import Lines, decompressed, is_unicode, next_row
+from bothways.text.sources import Source, packages, resolve_sources
 
-SUFFIXES = (".txt", ".md", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet")
-COMPRESSIONS = (".gz", ".zst")
-PYTHON_DOCS = "python-docs:"
+__all__ = ["CorpusOptions", "CorpusReport", "Document", "Source", "read_documents", "resolve_sources"]
+
+BINARY_SAMPLE = 8192  # bytes in which a NUL byte tells a binary file
+_FRONT_MATTER = re.compile(r"\A---\n(?:[\w-]+:.*\n|[ \t-].*\n)*---[ \t]*\n")  # the YAML that many tools put first
 
 
 @dataclass(frozen=True)
@@ -36,30 +40,23 @@ class Document:
 
 
 @dataclass(frozen=True)
-class Source:
-    """One file, or the Python documentation of some packages (path None). size: bytes on disk."""
-
-    name: str
-    path: Path | None
-    size: int
-
-    @property
-    def kind(self) -> str:
-        """The suffix that decides how it is read, without the compression's."""
-        assert self.path is not None
-        return next(suffix for suffix in reversed(self.path.suffixes) if suffix not in COMPRESSIONS)
-
-
-@dataclass(frozen=True)
 class CorpusOptions:
     """text_column: of jsonl, csv and parquet. documents: a .txt is one document, or several parted by blank lines with
-    one sentence a line, BERT's own input format. A longer document is cut into several at the end of a line."""
+    one sentence a line, BERT's own input format. max_line_characters: a longer line cannot be read.
+    max_document_characters: a longer document is cut into several, after a blank line or else after a line."""
 
     text_column: str = "text"
     documents: Literal["file", "blank-line"] = "file"
     skip_bad: bool = False
     max_line_characters: int = 4_000_000
     max_document_characters: int = 1_000_000
+
+    def __post_init__(self) -> None:
+        if self.documents not in ("file", "blank-line"):
+            raise UserError(f"documents {self.documents!r}: expected 'file' or 'blank-line'")
+        for name in ("max_line_characters", "max_document_characters"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} {getattr(self, name)}: expected a number of characters, 1 or more")
 
 
 @dataclass
@@ -71,15 +68,25 @@ class CorpusReport:
     bytes_read: int = 0
     remarks: dict[str, dict[str, tuple[int, int]]] = field(default_factory=dict)
 
-    def remark(self, file: str, line: int, reason: str) -> None:
+    def remark(self, file: str, line: int, reason: str, count: int = 1) -> None:
+        """Count something; line 0 where a line means nothing."""
         reasons = self.remarks.setdefault(file, {})
-        count, first = reasons.get(reason, (0, line))
-        reasons[reason] = (count + 1, first)
+        before, first = reasons.get(reason, (0, line))
+        reasons[reason] = (before + count, first)
+
+    def merge(self, later: CorpusReport) -> None:
+        """Add what another report counted."""
+        self.documents += later.documents
+        self.characters += later.characters
+        self.bytes_read += later.bytes_read
+        for file, reasons in later.remarks.items():
+            for reason, (count, line) in reasons.items():
+                self.remark(file, line, reason, count)
 
     def lines(self, limit: int = 20) -> list[str]:
         """For the terminal: a line a file and reason, the first `limit`, and how many more there are."""
         every = [
-            f"{file}: {reason}: {count:,} (first at line {line:,})"
+            f"{file}: {reason}: {count:,}" + (f" (first at line {line:,})" if line else "")
             for file, reasons in self.remarks.items()
             for reason, (count, line) in reasons.items()
         ]
@@ -104,60 +111,6 @@ class CorpusReport:
         return cls(values["documents"], values["characters"], 0, remarks)
 
 
-def resolve_sources(sources: Sequence[str]) -> list[Source]:
-    """Files, folders (all their files of a known suffix, in order of name), globs, and `python-docs:[NAME,NAME…]`.
-
-    Raises UserError for what does not exist, a suffix that is not known, a folder without a file to read.
-    """
-    found: list[Source] = []
-    for name in sources:
-        path = Path(name)
-        if name.startswith(PYTHON_DOCS):
-            found.append(Source(name, None, python_docs.size(_packages(name))))
-        elif path.is_dir():
-            found += _in_folder(path)
-        elif path.exists():
-            if not _is_known(path):
-                raise UserError(f"{name}: {path.suffix or 'no'} suffix; text is read from {_known()}")
-            found.append(_file(path))
-        elif glob.has_magic(name):
-            matches = sorted(Path(match) for match in glob.glob(name, recursive=True))
-            files = [_file(match) for match in matches if match.is_file() and _is_known(match)]
-            if not files:
-                raise UserError(f"{name}: no file of a known suffix matches; text is read from {_known()}")
-            found += files
-        else:
-            neighbours = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
-            raise UserError(f"{name}: no such file or folder{closest(path.name, neighbours)}")
-    if not found:
-        raise UserError("no source: give files, folders, globs or python-docs:")
-    return found
-
-
-def _packages(name: str) -> list[str]:
-    return [package for package in name.removeprefix(PYTHON_DOCS).split(",") if package]
-
-
-def _in_folder(folder: Path) -> list[Source]:
-    files = [_file(path) for path in sorted(folder.rglob("*")) if path.is_file() and _is_known(path)]
-    if not files:
-        raise UserError(f"{folder}: no file of a known suffix in this folder; text is read from {_known()}")
-    return files
-
-
-def _file(path: Path) -> Source:
-    return Source(str(path), path, path.stat().st_size)
-
-
-def _is_known(path: Path) -> bool:
-    suffixes = [suffix for suffix in path.suffixes if suffix not in COMPRESSIONS]
-    return bool(suffixes) and suffixes[-1] in SUFFIXES and not (suffixes[-1] == ".parquet" != path.suffix)
-
-
-def _known() -> str:
-    return f"{' '.join(SUFFIXES)} (also with {' or '.join(COMPRESSIONS)})"
-
-
 def read_documents(sources: Sequence[Source], options: CorpusOptions, report: CorpusReport) -> Iterator[Document]:
     """Every document of every source, in order; what is left out is counted in the report.
 
@@ -165,18 +118,16 @@ def read_documents(sources: Sequence[Source], options: CorpusOptions, report: Co
     than `max_line_characters`, a value that is no text. A missing column is always an error.
     """
     for source in sources:
+        for suffix, count in source.others:
+            report.remark(source.folder, 0, f"{suffix} suffix, not read", count)
         reader = _Reader(source, options, report)
         for document in reader.documents():
-            if not document.text.strip():
+            if not document.text or document.text.isspace():
                 report.remark(source.name, reader.line, "empty document")
                 continue
             report.documents += 1
             report.characters += len(document.text)
             yield document
-
-
-class _UnreadableError(Exception):
-    """The rest of this file cannot be read."""
 
 
 class _Reader:
@@ -190,158 +141,206 @@ class _Reader:
         if self.source.path is None:
             yield from self._python_docs()
             return
-        readers: dict[str, Callable[[], Iterator[Document]]] = {
+        before = self.report.bytes_read
+        try:
+            if self.source.size == 0:
+                self.report.remark(self.source.name, 1, "empty file")
+            elif self.source.kind == ".parquet":
+                yield from self._parquet()
+            else:
+                yield from self._text()
+        except OSError as error:
+            raise UserError(f"{self.source.name}: cannot be read: {error.strerror or error}") from error
+        self.report.bytes_read = before + self.source.size
+
+    def bad(self, reason: str, detail: str = "", line: int | None = None) -> None:
+        """Count what is left out, or stop with what is wrong."""
+        line = self.line if line is None else line
+        if not self.options.skip_bad:
+            what = f"{reason}{': ' if detail else ''}{detail}"
+            place = f"{self.source.name}:{line}" if line else self.source.name
+            raise UserError(f"{place}: {what}; --skip-bad leaves such text out and counts it")
+        self.report.remark(self.source.name, line, reason)
+
+    def _text(self) -> Iterator[Document]:
+        readers: dict[str, Callable[[Lines], Iterator[Document]]] = {
             ".txt": self._blank_line_documents if self.options.documents == "blank-line" else self._one_document,
             ".md": self._markdown,
             ".jsonl": self._jsonl,
             ".ndjson": self._jsonl,
             ".csv": self._csv,
             ".tsv": self._csv,
-            ".parquet": self._parquet,
         }
-        before = self.report.bytes_read
-        try:
-            if self.source.size == 0:
-                self.report.remark(self.source.name, 1, "empty file")
-            else:
-                yield from readers[self.source.kind]()
-        except _UnreadableError:
-            pass  # counted where it was raised
-        except OSError as error:
-            raise UserError(f"{self.source.name}: cannot be read: {error.strerror or error}") from error
-        self.report.bytes_read = before + self.source.size
-
-    def bad(self, reason: str, detail: str = "") -> None:
-        """Count what is left out, or stop with what is wrong."""
-        if not self.options.skip_bad:
-            what = f"{reason}{': ' if detail else ''}{detail}"
-            raise UserError(f"{self.source.name}:{self.line}: {what}; --skip-bad leaves such text out and counts it")
-        self.report.remark(self.source.name, self.line, reason)
-
-    def lines(self) -> Iterator[str]:
-        """Decoded lines with their ends, each at most `max_line_characters` (bytes are counted) long."""
         assert self.source.path is not None
-        before, limit = self.report.bytes_read, self.options.max_line_characters
-        with self.source.path.open("rb") as raw, _decompressed(raw, self.source.path) as stream:
+        before = self.report.bytes_read
+        lines = None
+        with self.source.path.open("rb") as raw:
             try:
-                while line := stream.readline(limit + 2):
-                    self.line += 1
-                    self.report.bytes_read = before + raw.tell()
-                    if self.line == 1:
-                        line = line.removeprefix(b"\xef\xbb\xbf")
-                    if b"\0" in line[:8192]:
-                        self.bad("binary file", "a NUL byte in it")
-                        raise _UnreadableError
-                    if len(line) > limit and not line.endswith(b"\n"):
-                        length = len(line) + _skip_line(stream)
-                        self.bad("line too long", f"{length:,} bytes, at most {limit:,} are read")
-                        continue
-                    try:
-                        yield line.decode("utf-8")
-                    except UnicodeDecodeError as error:
-                        self.bad("not UTF-8", f"byte {error.start + 1} of the line is 0x{line[error.start]:02x}")
-            except (gzip.BadGzipFile, EOFError, zstandard.ZstdError) as error:
-                self.line += 1
-                self.bad("damaged compressed file", str(error))
+                with decompressed(raw, self.source.path) as stream:
+                    if self._is_binary(stream):
+                        return
+                    lines = Lines(stream, self.options.max_line_characters)
+                    for document in readers[self.source.kind](lines):
+                        self.report.bytes_read = before + raw.tell()
+                        yield document
+            except OSError as error:
+                if error.errno is not None:
+                    raise  # the system's; a decompressor's has no number
+                self.bad("damaged compressed file", str(error), lines.number + 1 if lines else 0)
 
-    def _pieces(self, lines: Iterator[str]) -> Iterator[str]:
-        """Lines joined into texts of at most `max_document_characters`."""
-        held: list[str] = []
-        characters = 0
+    def _is_binary(self, stream: io.BufferedReader) -> bool:
+        sample = stream.peek(BINARY_SAMPLE)[:BINARY_SAMPLE]
+        if sample.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            self.bad("UTF-16 file", "save it as UTF-8", 1)
+        elif b"\0" in sample:
+            self.bad("binary file", "a NUL byte in it", 1)
+        else:
+            return False
+        return True
+
+    def _good(self, lines: Lines) -> Iterator[tuple[int, str]]:
+        """The lines that can be read, with their numbers."""
         for line in lines:
-            if characters and characters + len(line) > self.options.max_document_characters:
-                self.report.remark(self.source.name, self.line, "long document cut into several")
-                yield "".join(held)
-                held, characters = [], 0
+            self.line = lines.number
+            if problem := lines.take_problem():
+                number, reason, detail = problem
+                self.bad(reason, detail, number)
+            else:
+                yield self.line, line
+
+    def _pieces(self, lines: Iterable[tuple[int, str]]) -> Iterator[tuple[int, str]]:
+        """Numbered lines joined into texts of at most `max_document_characters`, each with its first line's number.
+
+        A text is cut after its last blank line, or where there is none after its last line.
+        """
+        held: list[str] = []
+        characters = blank = 0  # blank: how many of the held lines go up to the last blank one
+        first = after_blank = 1
+        for number, line in lines:
+            while held and characters + len(line) > self.options.max_document_characters:
+                self.report.remark(self.source.name, first, "long document cut into several")
+                at = blank or len(held)
+                yield first, "".join(held[:at])
+                first, held, blank = after_blank if blank else number, held[at:], 0
+                characters = sum(map(len, held))
+            if not held:
+                first = number
+            elif blank == len(held):
+                after_blank = number
             held.append(line)
             characters += len(line)
-        yield "".join(held)
+            if line.isspace():
+                blank = len(held)
+        yield first, "".join(held)
 
-    def _one_document(self) -> Iterator[Document]:
-        for text in self._pieces(self.lines()):
-            yield Document(text, f"{self.source.name}:1")
+    def _one_document(self, lines: Lines) -> Iterator[Document]:
+        for first, text in self._pieces(self._good(lines)):
+            yield Document(text, f"{self.source.name}:{first}")
 
-    def _blank_line_documents(self) -> Iterator[Document]:
-        held: list[str] = []
-        characters = 0
-        for line in self.lines():
-            characters += len(line)
-            if line.strip() and characters <= self.options.max_document_characters:
-                held.append(line)
-                continue
-            if held:
-                yield Document("".join(held), f"{self.source.name}:{self.line - len(held)}", True)
-            held, characters = ([line], len(line)) if line.strip() else ([], 0)
-        if held:
-            yield Document("".join(held), f"{self.source.name}:{self.line - len(held) + 1}", True)
+    def _blank_line_documents(self, lines: Lines) -> Iterator[Document]:
+        for is_blank, group in itertools.groupby(self._good(lines), key=lambda numbered: not numbered[1].strip()):
+            if not is_blank:
+                for first, text in self._pieces(group):
+                    yield Document(text, f"{self.source.name}:{first}", True)
 
-    def _markdown(self) -> Iterator[Document]:
-        for text in self._pieces(self.lines()):
-            yield Document(_plain_text(text), f"{self.source.name}:1")
+    def _markdown(self, lines: Lines) -> Iterator[Document]:
+        for first, text in self._pieces(self._good(lines)):
+            yield Document(_plain_text(text), f"{self.source.name}:{first}")
 
-    def _jsonl(self) -> Iterator[Document]:
-        for line in self.lines():
+    def _jsonl(self, lines: Lines) -> Iterator[Document]:
+        for _, line in self._good(lines):
             if not line.strip():
                 continue
             try:
                 values = json.loads(line)
             except json.JSONDecodeError as error:
                 self.bad("not valid JSON", f"{error.msg} at character {error.pos + 1}")
-                continue
-            if not isinstance(values, dict):
-                self.bad("not a JSON object", type(values).__name__)
-                continue
-            yield from self._value(values)
+            except (ValueError, RecursionError) as error:  # a number of thousands of digits, nesting without end
+                self.bad("not readable JSON", str(error))
+            else:
+                if isinstance(values, dict):
+                    yield from self._value(values)
+                else:
+                    self.bad("not a JSON object", type(values).__name__)
 
-    def _csv(self) -> Iterator[Document]:
-        csv.field_size_limit(self.options.max_line_characters)
-        reader = csv.reader(self.lines(), delimiter="\t" if self.source.kind == ".tsv" else ",")
-        header = next(reader, [])
+    def _csv(self, lines: Lines) -> Iterator[Document]:
+        # Strict, or else a quote that is never closed would silently swallow the rows after it.
+        reader = csv.reader(lines, delimiter="\t" if self.source.kind == ".tsv" else ",", strict=True)
+        header: list[str] | None = None
         while True:
+            self.line = lines.number + 1
             try:
-                fields = next(reader, None)
-            except csv.Error as error:
-                self.bad("not valid csv", str(error))
-                continue
-            if fields is None:
+                fields = next_row(reader, self.options.max_line_characters)
+            except StopIteration:
                 return
-            if fields and len(fields) != len(header):
+            except csv.Error as error:
+                lines.problem = lines.problem or (self.line, "not valid csv", str(error))
+            if problem := lines.take_problem():
+                number, reason, detail = problem
+                if header is None or reason == "line too long":
+                    # Rows after it can no longer be told apart: nobody knows whether a quote was open.
+                    self.bad(f"{reason}, nothing after it read", detail, number)
+                    return
+                self.bad(reason, detail, number)
+            elif not fields:
+                continue
+            elif header is None:
+                header = fields
+            elif len(fields) != len(header):
                 self.bad("wrong number of fields", f"{len(fields)}, the header has {len(header)}")
-            elif fields:
+            else:
                 yield from self._value(dict(zip(header, fields, strict=True)))
 
     def _parquet(self) -> Iterator[Document]:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
         before, column = self.report.bytes_read, self.options.text_column
+        assert self.source.path is not None
+        with self.source.path.open("rb") as raw:
+            try:
+                # Without pre-buffering a row group is read page by page; it may be larger than memory.
+                file = pq.ParquetFile(raw, pre_buffer=False, buffer_size=1 << 20)
+                if column not in file.schema_arrow.names:
+                    self._no_column(file.schema_arrow.names)
+                for batch in file.iter_batches(batch_size=64, columns=[column]):
+                    for value in batch.column(0):
+                        self.line += 1
+                        yield from self._cell(value)
+                    done = self.line / max(1, file.metadata.num_rows)
+                    self.report.bytes_read = before + int(self.source.size * done)
+            except (pa.ArrowException, OSError) as error:
+                if isinstance(error, OSError) and error.errno is not None:
+                    raise
+                self.bad("not a readable parquet file", str(error).splitlines()[0], 0)
+
+    def _cell(self, value: pa.Scalar) -> Iterator[Document]:
         try:
-            file = pq.ParquetFile(self.source.path)
-            if column not in file.schema_arrow.names:
-                self._no_column(file.schema_arrow.names)
-            for batch in file.iter_batches(batch_size=256, columns=[column]):
-                for value in batch.column(0).to_pylist():
-                    self.line += 1
-                    yield from self._value({column: value})
-                done = self.line / max(1, file.metadata.num_rows)
-                self.report.bytes_read = before + int(self.source.size * done)
-        except pa.ArrowException as error:
-            self.bad("not a readable parquet file", str(error).splitlines()[0])
+            text = value.as_py()
+        except UnicodeDecodeError as error:
+            self.bad("not UTF-8", f"byte {error.start:,} of the text is 0x{error.object[error.start]:02x}")
+        else:
+            yield from self._value({self.options.text_column: text})
 
     def _value(self, values: Mapping[str, Any]) -> Iterator[Document]:
-        column = self.options.text_column
+        column, limit = self.options.text_column, self.options.max_line_characters
         if column not in values:
             self._no_column(list(values))
-        text = values[column]
-        if isinstance(text, str):
-            for piece in self._pieces(iter(text.splitlines(keepends=True) or [""])):
-                yield Document(piece, f"{self.source.name}:{self.line}")
-        elif text is None:
-            yield Document("", f"{self.source.name}:{self.line}")
-        else:
+        text, line = values[column], self.line
+        if text is None:
+            text = ""
+        if not isinstance(text, str):
             self.bad(f"column {column!r} is not text", repr(text)[:40])
+        elif not is_unicode(text):
+            self.bad("half a surrogate pair", "the text is not valid Unicode")
+        elif len(text) <= self.options.max_document_characters:
+            yield Document(text, f"{self.source.name}:{line}")
+        else:
+            lines = text.splitlines(keepends=True)
+            if max(map(len, lines)) > limit:
+                self.bad("line too long", f"more than {limit:,} characters in column {column!r}")
+                return
+            for _, piece in self._pieces((line, one) for one in lines):
+                yield Document(piece, f"{self.source.name}:{line}")
 
-    def _no_column(self, present: Sequence[str]) -> None:
+    def _no_column(self, present: Sequence[str]) -> NoReturn:
         raise UserError(
             f"{self.source.name}:{max(self.line, 1)}: no column {self.options.text_column!r}"
             f"{closest(self.options.text_column, present)}; columns present: {', '.join(present) or 'none'} "
@@ -349,7 +348,7 @@ class _Reader:
         )
 
     def _python_docs(self) -> Iterator[Document]:
-        for module in python_docs.modules(_packages(self.source.name)):
+        for module in python_docs.modules(packages(self.source.name)):
             self.line += 1
             self.report.bytes_read += module.size
             if module.problem:
@@ -358,32 +357,13 @@ class _Reader:
                 yield Document(module.text, str(module.path))
 
 
-def _decompressed(raw: IO[bytes], path: Path) -> IO[bytes]:
-    if path.suffix == ".gz":
-        return io.BufferedReader(gzip.GzipFile(fileobj=raw))
-    if path.suffix == ".zst":
-        reader = zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True, closefd=False)
-        return io.BufferedReader(reader, 1 << 17)
-    return raw
-
-
-def _skip_line(stream: IO[bytes]) -> int:
-    """Read past the rest of a line without holding it; returns its bytes."""
-    skipped = 0
-    while part := stream.readline(1 << 16):
-        skipped += len(part)
-        if part.endswith(b"\n"):
-            break
-    return skipped
-
-
 def _plain_text(markdown: str) -> str:
-    """The prose of a Markdown text: paragraphs, headings and list items, without code blocks and markup."""
+    """The prose of a Markdown text: paragraphs, headings, list items, table cells; no code blocks, no markup."""
     from markdown_it import MarkdownIt
 
     paragraphs = []
-    for token in MarkdownIt("commonmark").parse(markdown):
+    for token in MarkdownIt("commonmark").enable("table").parse(_FRONT_MATTER.sub("", markdown)):
         if token.type == "inline":
-            parts = [" " if child.type.endswith("break") else child.content for child in token.children or []]
-            paragraphs.append("".join(parts))
+            spans = [span for span in token.children or [] if span.type != "html_inline"]
+            paragraphs.append("".join(" " if span.type.endswith("break") else span.content for span in spans))
     return "\n\n".join(paragraphs)

@@ -6,6 +6,7 @@ Files are parsed with `ast` and never imported. One document a module: its docst
 from __future__ import annotations
 
 import ast
+import hashlib
 import inspect
 import re
 import sysconfig
@@ -16,21 +17,19 @@ from pathlib import Path
 
 from bothways.errors import UserError
 
-SKIPPED_FOLDERS = {
-    "test",
-    "tests",
-    "testing",
-    "idlelib",
-    "lib2to3",
-    "turtledemo",
-    "_vendor",
-    "site-packages",
-    "__pycache__",
-}
+SKIPPED_FOLDERS = {"test", "tests", "testing", "idlelib", "lib2to3", "turtledemo", "_vendor"}
+SKIPPED_FOLDERS |= {"site-packages", "dist-packages", "__pycache__"}
 LARGEST_FILE = 2_000_000  # bytes; larger ones are generated tables
 FEWEST_SENTENCES = 3
-_MARKUP = re.compile(r":[a-z:]+:`~?([^`<]*)(?:<[^>]*>)?`|``([^`]*)``|`([^`]*)`_?|\*\*([^*]+)\*\*")
+MOST_HASHES = 1_000_000  # of docstrings remembered; copies of later ones are kept
+_DOCSTRING = re.compile(rb'^[ \t]*[rRuU]?(?:"""|\'\'\')', re.MULTILINE)
+_MARKUP = re.compile(r":[a-z:]+:`~?([^`<]*)(?:<[^>]*>)?`|``([^`]*)``|`([^`<]*)(?:<[^>]*>)?`_{0,2}|\*\*([^*]+)\*\*")
 _SENTENCE_END = re.compile(r"[a-z)][.!?](\s|$)")
+_NOT_PROSE = (">>>", "..", ":", "|", "+-", "$", "```", "@")
+_BULLET = re.compile(r"(?:[-*+•]|\d+[.)])\s+")
+_HEADING = re.compile(r"(?:[A-Z]\w+ ?){1,2}:?$")  # Args:, Returns, Other Parameters
+_NUMPY_FIELD = re.compile(r"[*\w, .]+ : |\*{0,2}\w+: \w+(?:, optional)?$")  # axis : int, optional
+_GOOGLE_FIELD = re.compile(r"[*`\w.]+ ?\([^()]*(?:\([^()]*\)[^()]*)*\)\s*:\s*")  # axis (int, optional): the axis …
 
 
 @dataclass(frozen=True)
@@ -49,11 +48,11 @@ def size(packages: Sequence[str]) -> int:
 
 
 def modules(packages: Sequence[str]) -> Iterator[Module]:
-    """The modules of the standard library and every installed package, or of the packages named, in order of path.
+    """The modules of the standard library and every installed package, or of those named, in order of path.
 
     A docstring seen before (inherited ones are copied a lot) is left out. Raises UserError for an unknown package.
     """
-    seen: set[int] = set()
+    seen: set[bytes] = set()
     for path in _files(packages):
         yield _module(path, seen)
 
@@ -66,7 +65,11 @@ def _files(packages: Sequence[str]) -> Iterator[Path]:
             yield from _walk(root)
         return
     for package in packages:
-        places = [place for root in roots for place in (root / package, root / f"{package}.py") if place.exists()]
+        parts = package.split(".")
+        if not all(part.isidentifier() for part in parts):
+            raise UserError(f"python-docs:{package}: {package!r} is not the name of a package or module")
+        stems = [root.joinpath(*parts) for root in roots]
+        places = [place for stem in stems for place in (stem, stem.with_name(f"{stem.name}.py")) if place.exists()]
         if not places:
             raise UserError(f"python-docs:{package}: no such package or module is installed here")
         yield from _walk(places[0]) if places[0].is_dir() else iter(places[:1])
@@ -85,43 +88,69 @@ def _walk(folder: Path) -> Iterator[Path]:
             yield entry
 
 
-def _module(path: Path, seen: set[int]) -> Module:
+def _module(path: Path, seen: set[bytes]) -> Module:
     length = path.stat().st_size
     if length > LARGEST_FILE:
         return Module(path, length, problem="module larger than 2 MB left out")
     try:
         source = path.read_bytes()
-        if b'"""' not in source and b"'''" not in source:  # parsing is what costs; most generated files stop here
+        if not _DOCSTRING.search(source):  # parsing is what costs
             return Module(path, length)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             tree = ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError, OSError):
+    except (SyntaxError, ValueError, RecursionError, MemoryError, OSError):
         return Module(path, length, problem="module that does not parse left out")
-    paragraphs = []
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            docstring = ast.get_docstring(node, clean=False)
-            if docstring and hash(docstring) not in seen:
-                seen.add(hash(docstring))
-                paragraphs += _prose(docstring)
+    paragraphs: list[str] = []
+    for docstring in _docstrings(tree):
+        key = hashlib.blake2b(docstring.encode("utf-8", "replace"), digest_size=8).digest()
+        if key in seen:
+            continue
+        if len(seen) < MOST_HASHES:
+            seen.add(key)
+        paragraphs += _prose(docstring)
     text = "\n".join(paragraphs)
-    return Module(path, length, text if len(_SENTENCE_END.findall(text)) >= FEWEST_SENTENCES else "")
+    if len(_SENTENCE_END.findall(text)) < FEWEST_SENTENCES:
+        return Module(path, length)
+    return Module(path, length, text)
+
+
+def _docstrings(node: ast.AST) -> Iterator[str]:
+    """The docstrings of a node and what it contains, in the order of the source."""
+    if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+        docstring = ast.get_docstring(node, clean=False)
+        if docstring:
+            yield docstring
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.stmt | ast.ExceptHandler):  # expressions hold no definitions
+            yield from _docstrings(child)
 
 
 def _prose(docstring: str) -> list[str]:
     """A docstring's paragraphs of English, each one line, without examples, tables, fields and markup."""
     prose = []
     for block in re.split(r"\n\s*\n", inspect.cleandoc(docstring)):
-        lines = [line.strip() for line in block.splitlines()]
-        if any(line.startswith((">>>", "..", ":", "|", "+-", "$", "```")) or _is_rule(line) for line in lines):
-            continue
-        joined = _MARKUP.sub(
-            lambda match: next(group for group in match.groups() if group is not None), " ".join(lines)
-        )
-        if _SENTENCE_END.search(joined) and _is_english(joined):
-            prose.append(joined)
+        for paragraph in _paragraphs(block.splitlines()):
+            text = _MARKUP.sub(lambda match: next(filter(None, match.groups()), ""), " ".join(paragraph))
+            if _SENTENCE_END.search(text) and _is_english(text):
+                prose.append(text)
     return prose
+
+
+def _paragraphs(lines: list[str]) -> Iterator[list[str]]:
+    """The paragraphs, list items and field descriptions of a block; one with an example, a table or rst has none."""
+    stripped = [line.strip() for line in lines]
+    if any(line.startswith(_NOT_PROSE) or _is_rule(line) for line in stripped):
+        return
+    paragraph: list[str] = []
+    for line in stripped:
+        label = _BULLET.match(line) or _GOOGLE_FIELD.match(line)
+        if label or _HEADING.match(line) or _NUMPY_FIELD.match(line):
+            yield paragraph
+            paragraph = [line[label.end() :]] if label else []
+        else:
+            paragraph.append(line)
+    yield paragraph
 
 
 def _is_rule(line: str) -> bool:

@@ -2,33 +2,47 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 
 from sentencex import segment
 
 from bothways.text.corpus import Document
 
-_BLANK_LINES = re.compile(r"\n\s*\n")
-_WRAPPED = re.compile(
-    r"[^\s.!?:;\"”')\]]\s*\n\s*[a-z(]"
-)  # a line that ends in mid-sentence, the next goes on in lower case
-_LINE_BREAK = re.compile(r"\S[^\S\n]*\n[^\S\n]*\S")
+_SENTENCE_END = re.compile(r"""[.!?…:;]["'”’)\]]*$""")
+_WRAPPED_COLUMNS = range(20, 101)  # shorter lines are lists and verse, longer ones paragraphs
 
 
 def split_sentences(document: Document) -> list[str]:
     """The document's sentences, white space made single; empty ones are dropped.
 
     A line break ends a sentence, unless the document is hard-wrapped (lines broken at a column, as in mail and old
-    text files): when three in ten of its line breaks stand in mid-sentence, only blank lines end a paragraph.
+    text files): then only blank lines end a paragraph.
     """
+    lines = document.text.splitlines()
     if document.one_sentence_a_line:
-        return [" ".join(line.split()) for line in document.text.splitlines() if line.strip()]
-    breaks = len(_LINE_BREAK.findall(document.text))
-    wrapped = breaks and len(_WRAPPED.findall(document.text)) >= 0.3 * breaks
-    paragraphs = _BLANK_LINES.split(document.text) if wrapped else document.text.splitlines()
-    sentences = []
-    for paragraph in paragraphs:
-        joined = " ".join(paragraph.split())
-        if joined:
-            sentences += [sentence.strip() for sentence in segment("en", joined)]
-    return [sentence for sentence in sentences if sentence]
+        return _normal(lines)
+    if is_hard_wrapped(lines):
+        groups = itertools.groupby(lines, key=lambda line: bool(line.strip()))
+        lines = [" ".join(group) for has_text, group in groups if has_text]
+    return _normal([sentence for paragraph in _normal(lines) for sentence in segment("en", paragraph)])
+
+
+def is_hard_wrapped(lines: list[str]) -> bool:
+    """True when three tenths of the text before line breaks stand in lines that were broken in mid-sentence.
+
+    Such a line has 20 to 100 columns, does not end a sentence, and the next one goes on in lower case. In wrapped prose
+    that is most lines, where a paragraph, a verse or a list item has its line hardly any. Blank lines are no breaks.
+    """
+    broken = together = 0  # characters
+    for line, following in itertools.pairwise(map(str.strip, lines)):
+        if line and following:
+            together += len(line)
+            goes_on = following.lstrip("(")[:1].islower()
+            if goes_on and len(line) in _WRAPPED_COLUMNS and not _SENTENCE_END.search(line):
+                broken += len(line)
+    return broken > 0 and 10 * broken >= 3 * together
+
+
+def _normal(texts: list[str]) -> list[str]:
+    return [normal for text in texts if (normal := " ".join(text.split()))]

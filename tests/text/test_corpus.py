@@ -69,7 +69,9 @@ def test_berts_own_input_format(tmp_path: Path) -> None:
 
 
 def test_markdown_becomes_prose(tmp_path: Path) -> None:
-    (tmp_path / "a.md").write_text("# A *title*\n\nSome [linked](http://x) `code` text\nwrapped.\n\n```\nx = 1\n```\n\n- item\n")
+    (tmp_path / "a.md").write_text(
+        "# A *title*\n\nSome [linked](http://x) `code` text\nwrapped.\n\n```\nx = 1\n```\n\n- item\n"
+    )
     ((document,), _) = read(tmp_path / "a.md")
     assert document.text.split("\n\n") == ["A title", "Some linked code text wrapped.", "item"]
 
@@ -168,7 +170,10 @@ def test_real_articles(shared_data: Path) -> None:
 
 
 def test_hard_wrapped_text_is_joined_and_other_lines_are_kept_apart() -> None:
-    wrapped = "This is a sentence that was\nbroken at a column by an\neditor. And another one that\nends here.\n\nA new paragraph\nfollows it."
+    wrapped = (
+        "This is a sentence that was\nbroken at a column by an\neditor. And another one that\nends here.\n\n"
+        "A new paragraph\nfollows it."
+    )
     assert split_sentences(Document(wrapped, "x:1")) == [
         "This is a sentence that was broken at a column by an editor.",
         "And another one that ends here.",

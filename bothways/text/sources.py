@@ -1,0 +1,111 @@
+"""What the user names → the files to read: files, folders, globs, and `python-docs:`."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from bothways.errors import UserError, closest
+from bothways.text import python_docs
+from bothways.text.lines import COMPRESSIONS
+
+SUFFIXES = (".txt", ".md", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet")
+PYTHON_DOCS = "python-docs:"
+
+
+@dataclass(frozen=True)
+class Source:
+    """One file, or the Python documentation of some packages (path None). size: bytes on disk.
+
+    others: on the first file of a folder or glob, the files beside it that are not read, as (suffix, how many).
+    """
+
+    name: str
+    path: Path | None
+    size: int
+    folder: str = ""
+    others: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def kind(self) -> str:
+        """The suffix that decides how it is read, without the compression's."""
+        assert self.path is not None
+        return next(suffix for suffix in reversed(self.path.suffixes) if suffix not in COMPRESSIONS)
+
+
+def resolve_sources(sources: Sequence[str]) -> list[Source]:
+    """Files, folders (all their files of a known suffix, in order of name), globs, and `python-docs:[NAME,NAME…]`.
+
+    Raises UserError for what does not exist, a suffix that is not known, a folder without a file to read.
+    """
+    found: list[Source] = []
+    for name in sources:
+        try:
+            found += _resolve(name)
+        except OSError as error:
+            raise UserError(f"{error.filename or name}: cannot be opened: {error.strerror or error}") from error
+    if not found:
+        raise UserError("no source: give files, folders, globs or python-docs:")
+    return found
+
+
+def _resolve(name: str) -> list[Source]:
+    path = Path(name)
+    if name.startswith(PYTHON_DOCS):
+        return [Source(name, None, python_docs.size(packages(name)))]
+    if path.is_dir():
+        return _known_of(name, "in this folder", _in_folder(path))
+    if path.exists():
+        if not _is_known(path):
+            raise UserError(f"{name}: {path.suffix or 'no'} suffix; text is read from {_known()}")
+        return [_file(path)]
+    if glob.has_magic(name):
+        matches = sorted(Path(match) for match in glob.glob(name, recursive=True))
+        return _known_of(name, "matches", [match for match in matches if match.is_file()])
+    neighbours = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
+    raise UserError(f"{name}: no such file or folder{closest(path.name, neighbours)}")
+
+
+def packages(name: str) -> list[str]:
+    return [package for package in name.removeprefix(PYTHON_DOCS).split(",") if package]
+
+
+def _in_folder(folder: Path) -> list[Path]:
+    """Every file below a folder, sorted; names that begin with a dot are left alone, as a shell's globs do."""
+
+    def refuse(error: OSError) -> NoReturn:
+        raise error
+
+    found = []
+    for place, folders, names in os.walk(folder, onerror=refuse):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [Path(place, name) for name in names if not name.startswith(".")]
+    return sorted(path for path in found if path.is_file())
+
+
+def _known_of(name: str, where: str, paths: list[Path]) -> list[Source]:
+    """The files of a known suffix; the first remembers how many others there are."""
+    known = [path for path in paths if _is_known(path)]
+    if not known:
+        raise UserError(f"{name}: no file of a known suffix {where}; text is read from {_known()}")
+    others = Counter(path.suffix or "no" for path in paths if not _is_known(path))
+    first, *rest = known
+    return [_file(first, name, tuple(sorted(others.items()))), *map(_file, rest)]
+
+
+def _file(path: Path, folder: str = "", others: tuple[tuple[str, int], ...] = ()) -> Source:
+    return Source(str(path), path, path.stat().st_size, folder, others)
+
+
+def _is_known(path: Path) -> bool:
+    suffixes = [suffix for suffix in path.suffixes if suffix not in COMPRESSIONS]
+    return bool(suffixes) and suffixes[-1] in SUFFIXES and not (suffixes[-1] == ".parquet" != path.suffix)
+
+
+def _known() -> str:
+    return f"{' '.join(SUFFIXES)} (all but .parquet also with {' or '.join(COMPRESSIONS)})"
