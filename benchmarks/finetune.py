@@ -36,7 +36,7 @@ LEARNING_RATE, BATCH, LIMIT = 5e-5, 32, 128
 def sms_spam(folder: Path) -> tuple[Rows, Rows]:
     """Distinct messages in a fixed order; every fifth is held out."""
     with (folder / "sms-spam" / "SMSSpamCollection").open(encoding="utf-8", newline="") as file:
-        pairs = dict.fromkeys((fields[1], fields[0]) for fields in csv.reader(file, delimiter="\t") if len(fields) == 2)
+        pairs = dict.fromkeys((fields[1], fields[0]) for fields in csv.reader(file, delimiter="\t"))
     rows = [{"text": text, "label": label} for text, label in pairs if text.strip()]
     order = np.random.default_rng(0).permutation(len(rows))
     return [rows[i] for n, i in enumerate(order) if n % 5], [rows[i] for n, i in enumerate(order) if n % 5 == 0]

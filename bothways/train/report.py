@@ -28,6 +28,14 @@ mark { background: rgb(var(--accent) / .25); color: inherit }
 """
 
 
+HELD_OUT = {
+    "eval_mlm_loss": "held-out masked-LM loss (nats)",
+    "eval_mlm_accuracy": "held-out masked-LM accuracy",
+    "eval_nsp_loss": "held-out next-sentence loss (nats)",
+    "eval_nsp_accuracy": "held-out next-sentence accuracy",
+}
+
+
 class Report:
     """A page, put together section by section and written at the end."""
 
@@ -131,14 +139,15 @@ def pretraining_report(metrics: Sequence[Mapping[str, Any]], title: str) -> Repo
 def add_pretraining(report: Report, metrics: Sequence[Mapping[str, Any]]) -> None:
     last: Mapping[str, Any] = next((line for line in reversed(metrics) if "loss" in line), {})
     held_out: Mapping[str, Any] = next((line for line in reversed(metrics) if "eval_mlm_loss" in line), {})
-    speed = f"{last.get('tokens', 0) / max(1e-9, last.get('seconds', 0)):,.0f}"
-    report.table(
-        ["tokens seen", "steps", "seconds", "tokens/s", *(name for name in held_out if name.startswith("eval_"))],
-        [
-            [last.get("tokens", 0), last.get("step", 0), last.get("seconds", 0.0), speed]
-            + [value for name, value in held_out.items() if name.startswith("eval_")]
-        ],
-    )
+    seconds = float(last.get("seconds", 0.0))
+    rows: list[list[Any]] = [
+        ["steps", last.get("step", 0)],
+        ["tokens seen", last.get("tokens", 0)],
+        ["seconds", seconds],
+        ["tokens/s", round(last.get("tokens", 0) / max(1e-9, seconds))],
+    ]
+    rows += [[title, held_out[name]] for name, title in HELD_OUT.items() if name in held_out]
+    report.table(["", ""], rows)
     names = {
         "mlm_loss": "masked-LM loss (nats)",
         "mlm_accuracy": "masked-LM accuracy",
