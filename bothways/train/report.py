@@ -28,6 +28,7 @@ mark { background: rgb(var(--accent) / .25); color: inherit }
 """
 
 
+TEXT_COLOUR = "#010203"  # stands for the page's own text colour in pictures, light or dark
 HELD_OUT = {
     "eval_mlm_loss": "held-out masked-LM loss (nats)",
     "eval_mlm_accuracy": "held-out masked-LM accuracy",
@@ -107,7 +108,9 @@ def _curves_svg(metrics: Sequence[Mapping[str, Any]], names: Mapping[str, str]) 
     import matplotlib
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context({"svg.hashsalt": "bothways", "font.size": 9, "axes.spines.top": False}):
+    names_of_colours = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
+    style_sheet = {"svg.hashsalt": "bothways", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
+    with matplotlib.rc_context({**style_sheet, **dict.fromkeys(names_of_colours, TEXT_COLOUR)}):
         figure = Figure(figsize=(4.6 * len(names), 3.0), layout="constrained")
         panels = figure.subplots(1, len(names), squeeze=False)[0]
         for panel, (name, label) in zip(panels, names.items(), strict=True):
@@ -119,13 +122,9 @@ def _curves_svg(metrics: Sequence[Mapping[str, Any]], names: Mapping[str, str]) 
             panel.set_xlabel("million tokens")
             panel.set_ylabel(label)
             panel.legend(frameon=False)
-            panel.spines["right"].set_visible(False)
         picture = io.StringIO()
         figure.savefig(picture, format="svg", transparent=True, metadata={"Date": None})
-    svg = picture.getvalue()
-    # black lines and letters take the page's text colour, so that the dark theme stays readable
-    for black in ("#000000", "fill: #262626", "stroke: #262626"):
-        svg = svg.replace(black, "currentColor")
+    svg = picture.getvalue().replace(TEXT_COLOUR, "currentColor")
     return svg[svg.index("<svg") :]
 
 
