@@ -2,7 +2,8 @@
 
     python benchmarks/finetune.py [--tasks sms-spam sst2] [--seeds 0 1 2] [--epochs 1]
 
-The peer is `transformers.Trainer` with padding to the longest of the batch and length grouping, its fastest setting.
+The peer is `transformers.Trainer` with padding to the longest of the batch, once with rows in random order as Bothways
+has them, for the accuracy, and once grouped by length, its fastest setting. (`--peers` chooses.)
 Both train in float32 with dropout 0.1, batch 32, learning rate 5e-5, linear decay after a tenth of warm-up.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import functools
 import importlib.util
 import statistics
 import tempfile
@@ -77,7 +79,7 @@ def with_bothways(train: Rows, test: Rows, seed: int, epochs: int) -> tuple[floa
     return result.metrics["accuracy"], result.training.seconds
 
 
-def with_transformers(train: Rows, test: Rows, seed: int, epochs: int) -> tuple[float, float]:
+def with_transformers(train: Rows, test: Rows, seed: int, epochs: int, sampling: str = "random") -> tuple[float, float]:
     """Accuracy and training seconds."""
     torch.manual_seed(seed)
     tokenizer = AutoTokenizer.from_pretrained(minilm())
@@ -96,7 +98,7 @@ def with_transformers(train: Rows, test: Rows, seed: int, epochs: int) -> tuple[
             folder, num_train_epochs=epochs, per_device_train_batch_size=BATCH, per_device_eval_batch_size=64,
             learning_rate=LEARNING_RATE, warmup_steps=0.1, weight_decay=0.01, seed=seed, report_to=[],
             save_strategy="no",
-            train_sampling_strategy="group_by_length", use_cpu=True, disable_tqdm=True, optim="adamw_torch_fused",
+            train_sampling_strategy=sampling, use_cpu=True, disable_tqdm=True, optim="adamw_torch_fused",
         )  # fmt: skip
         trainer = Trainer(
             model, arguments, DataCollatorWithPadding(tokenizer), encode(train), processing_class=tokenizer
@@ -108,25 +110,33 @@ def with_transformers(train: Rows, test: Rows, seed: int, epochs: int) -> tuple[
     return float((output.predictions.argmax(-1) == output.label_ids).mean()), seconds
 
 
+PEERS = {
+    "transformers": with_transformers,
+    "transformers, grouped by length": functools.partial(with_transformers, sampling="group_by_length"),
+    "Bothways": with_bothways,
+}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
+    parser.add_argument("--peers", nargs="+", choices=PEERS, default=list(PEERS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, default=1)
     arguments = parser.parse_args()
     table = []
     for name in arguments.tasks:
         train, test = TASKS[name](shared_data())
-        runs = {"transformers": [], "Bothways": []}
-        for seed in arguments.seeds:  # in turn, so that a drift of the machine's speed meets both
-            runs["transformers"].append(with_transformers(train, test, seed, arguments.epochs))
-            runs["Bothways"].append(with_bothways(train, test, seed, arguments.epochs))
+        runs: dict[str, list[tuple[float, float]]] = {peer: [] for peer in arguments.peers}
+        for seed in arguments.seeds:  # in turn, so that a drift of the machine's speed meets all
+            for peer in arguments.peers:
+                runs[peer].append(PEERS[peer](train, test, seed, arguments.epochs))
             print(name, seed, {peer: results[-1] for peer, results in runs.items()}, flush=True)
         accuracy = {peer: statistics.mean(a for a, _ in results) for peer, results in runs.items()}
         spread = {peer: statistics.pstdev([a for a, _ in results]) for peer, results in runs.items()}
         seconds = {peer: statistics.median(s for _, s in results) for peer, results in runs.items()}
         for peer in runs:
-            ratio = seconds["transformers"] / seconds[peer]
+            ratio = seconds[arguments.peers[0]] / seconds[peer]
             table.append([name, peer, f"{accuracy[peer]:.4f} ± {spread[peer]:.4f}", seconds[peer], ratio])
     show("finetune", ["data", "", "accuracy", "training seconds", "speed ratio"], table, seeds=arguments.seeds)
 
