@@ -6,8 +6,10 @@ Nothing heavy is imported before a verb is known, so `bothways --help` answers a
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 
 from bothways.errors import UserError, closest
@@ -38,11 +40,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"bothways {bothways.__version__}")
         return 0
     verb, *rest = arguments
+    warnings.showwarning = _say_warning
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that cannot show a letter gets its number
     try:
         if verb not in VERBS:
             raise UserError(f"unknown verb {verb!r}{closest(verb, VERBS)}; accepted: {', '.join(VERBS)}")
         module, function, _ = VERBS[verb]
-        return getattr(importlib.import_module(module), function)(rest) or 0
+        code = getattr(importlib.import_module(module), function)(rest) or 0
+        sys.stdout.flush()
+        return code
     except UserError as error:
         print(f"bothways: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
@@ -52,6 +60,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output (head, less) has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        print(f"bothways: the output cannot be written: {error.strerror}", file=sys.stderr)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 2
+
+
+def _say_warning(message: Warning | str, category: type[Warning], *place: object, **more: object) -> None:
+    print(f"bothways: {message}", file=sys.stderr)
 
 
 def _help() -> str:

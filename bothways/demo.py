@@ -6,6 +6,7 @@ pretrained BERT that fills masks, a classifier of help-desk tickets, and one HTM
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import json
 import time
@@ -22,12 +23,14 @@ from bothways.data.prepare import prepare
 from bothways.data.store import TokenStore
 from bothways.data.tables import Row, read_rows
 from bothways.errors import UserError
-from bothways.files import require_writable, write_text
+from bothways.files import replace_directory, require_writable, write_text
 from bothways.inference.predictor import Predictor, load
+from bothways.model.config import BertConfig
 from bothways.recipes import parse
 from bothways.text.corpus import CorpusOptions, CorpusReport, read_documents, resolve_sources
 from bothways.text.wordpiece import WordPieceTokenizer
 from bothways.train.finetune import FinetuneOptions, FinetuneResult, finetune
+from bothways.train.loop import TrainResult
 from bothways.train.pretrain import PretrainOptions, measure_speed, pretrain
 from bothways.train.progress import Progress
 from bothways.train.report import Report, add_classification, add_pretraining
@@ -64,6 +67,10 @@ class DemoArguments:
 def run(arguments: Sequence[str]) -> int:
     """`bothways demo`; the same command again goes on where it was stopped."""
     options = parse("demo", DemoArguments, arguments, "The whole way, in minutes. Example: bothways demo")
+    BertConfig.from_size(options.size)
+    for module, extra in (("sklearn", "baselines"), ("matplotlib", "report")):
+        if importlib.util.find_spec(module) is None:
+            raise UserError(f"the demo needs {module}: pip install 'bothways[{extra}]'")
     out, console, began = Path(options.out), Console(soft_wrap=True, highlight=False), time.monotonic()
     require_writable(out)
     _title(console, 1, "A corpus: the English documentation in the Python packages on this machine")
@@ -74,15 +81,16 @@ def run(arguments: Sequence[str]) -> int:
     store = prepare([str(corpus)], tokenizer, out / "store", on_progress=bar.update)
     console.print(f"{store.manifest['tokens']:,} tokens in {store.directory}")
     _title(console, 3, f"Pretraining: a BERT of size {options.size}, masked words and next sentences")
-    if not pretrain_model(store, out / "pretrained", options, console):
-        return 130
+    pretraining = pretrain_model(store, out / "pretrained", options, console)
+    if pretraining.interrupted is not None:
+        return _stopped(pretraining, console)
     _title(console, 4, "What it has learnt: words for [MASK], and whether one sentence follows another")
     model = load(out / "pretrained")
     fills, pairs = ask(model, console)
     _title(console, 5, "Fine-tuning: an internet provider's tickets into hardware, software and billing")
     result, compared, examples = sort_tickets(out, options.seed, console)
     if result.metrics is None:
-        return 130
+        return _stopped(result.training, console)
     write_report(out, fills, pairs, result.metrics, compared, examples)
     _title(console, 6, f"Done in {time.monotonic() - began:.0f} seconds")
     console.print(f"the whole run as a page: {out / 'report.html'}\n\nnow with your own text (a folder of .txt, say):")
@@ -99,6 +107,12 @@ bothways fill run "a sentence of yours with a [MASK]"
 bothways finetune classify --model run --train train.csv --eval test.csv --out tickets
 bothways classify {out}/tickets "there is no light on my router"
 """
+
+
+def _stopped(result: TrainResult, console: Console) -> int:
+    assert result.interrupted is not None
+    console.print(f"stopped after step {result.steps:,}, all of it saved; the same command goes on from there")
+    return 128 + result.interrupted
 
 
 def _title(console: Console, number: int, text: str) -> None:
@@ -125,6 +139,8 @@ def collect_documentation(path: Path, characters: int, console: Console) -> Path
             console.print(line)
     with path.open(encoding="utf-8") as file:
         documents = [json.loads(line) for line in file]
+    if not documents:
+        raise UserError(f"{path}: the file is empty; delete it to begin anew")
     words = sum(len(document["text"].split()) for document in documents)
     console.print(f"{len(documents):,} documents, {words:,} words in {path}; for example, of {documents[0]['source']}:")
     console.print(f"  “{documents[0]['text'].splitlines()[0]}”", markup=False)
@@ -135,8 +151,8 @@ def learn_vocabulary(corpus: Path, out: Path, vocab_size: int, console: Console)
     """Train the vocabulary, or open the one of an earlier run."""
     if not out.exists():
         tokenizer, _ = train_tokenizer(SourceArguments((str(corpus),)), vocab_size, lowercase=True)
-        out.mkdir()
-        tokenizer.save(out)
+        with replace_directory(out) as directory:
+            tokenizer.save(directory)
     tokenizer = WordPieceTokenizer.load(out)
     example = "The deserializer re-encodes unpicklable objects."
     pieces = [tokenizer.token(index) for index in tokenizer.encode(example).input_ids]
@@ -144,7 +160,7 @@ def learn_vocabulary(corpus: Path, out: Path, vocab_size: int, console: Console)
     return tokenizer
 
 
-def pretrain_model(store: TokenStore, out: Path, options: DemoArguments, console: Console) -> bool:
+def pretrain_model(store: TokenStore, out: Path, options: DemoArguments, console: Console) -> TrainResult:
     """Pretrain for about the minutes asked, on any machine: the number of steps follows from a measurement."""
     plan = out / "steps.json"
     settings = PretrainOptions(
@@ -159,7 +175,7 @@ def pretrain_model(store: TokenStore, out: Path, options: DemoArguments, console
             f"this machine trains about {speed:,.0f} tokens/s; {options.minutes:g} minutes are {steps:,} steps"
         )
     settings = replace(settings, steps=json.loads(plan.read_text())["steps"])
-    return pretrain(store.directory, out, settings, progress=Progress("pretrain")).interrupted is None
+    return pretrain(store.directory, out, settings, progress=Progress("pretrain"))
 
 
 def ask(model: Predictor, console: Console) -> tuple[list[tuple[str, list[tuple[str, float]]]], list[list[Any]]]:

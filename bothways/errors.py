@@ -13,6 +13,10 @@ class UserError(ValueError):
     """
 
 
+class TruncationWarning(UserWarning):
+    """Text was cut to a model's length; the message says how much."""
+
+
 def closest(name: str, accepted: Iterable[str]) -> str:
     """`", did you mean 'x'?"` for the accepted name most like `name`, or an empty string when none is near."""
     matches = difflib.get_close_matches(name, list(accepted), n=1)

@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,12 +46,23 @@ def write_text(path: Path, text: str) -> None:
         temporary.replace(path)
 
 
+def require_ours(directory: Path, names: Collection[str]) -> None:
+    """Raises UserError when `directory` is a file or holds anything but `names`: it is not ours to replace."""
+    if directory.is_symlink() or (directory.exists() and not directory.is_dir()):
+        raise UserError(f"{directory} is not a directory; choose another --out")
+    stray = sorted(path.name for path in directory.iterdir() if path.name not in names) if directory.exists() else []
+    if stray:
+        raise UserError(f"{directory} holds something else ({', '.join(stray[:3])}); choose another --out")
+
+
 @contextlib.contextmanager
 def replace_directory(directory: Path) -> Iterator[Path]:
     """A fresh directory to fill, which takes the place of `directory` when the block ends well.
 
-    When the block fails it is removed, and what was at `directory` stays as it was.
+    When the block fails it is removed, and what was at `directory` stays as it was. Whether `directory` may be
+    replaced is the caller's to know (`require_ours`).
     """
+    directory = directory.resolve()
     partial = directory.with_name(f".{directory.name}.partial")
     old = directory.with_name(f".{directory.name}.old")
     with saying_what_failed(directory):
@@ -91,6 +102,8 @@ def sync(path: Path) -> None:
 
 def require_writable(directory: Path) -> None:
     """Make `directory` and prove that a file can be written in it, before hours of work depend on it."""
+    if not str(directory).strip() or str(directory) == ".":
+        raise UserError("--out: expected a directory of its own")
     with saying_what_failed(directory):
         directory.mkdir(parents=True, exist_ok=True)
         probe = directory / ".bothways-probe"

@@ -5,7 +5,9 @@ A recipe has one table a verb, with the verb's own option names: `[pretrain]`, `
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import io
 import tomllib
 import types
 import typing
@@ -13,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from bothways.cli import VERBS
 from bothways.errors import UserError, closest
 
 Options = TypeVar("Options")
@@ -21,8 +24,8 @@ Options = TypeVar("Options")
 def parse(verb: str, options: type[Options], arguments: Sequence[str], description: str) -> Options:
     """Read `--recipe` and the flags into the verb's dataclass.
 
-    Raises UserError for a recipe that is missing, malformed, or has a key or value the verb does not know; exits with
-    code 2 (and what was expected) for flags it does not know.
+    Raises UserError for flags the verb does not know, and for a recipe that is missing, malformed, or has a table, key
+    or value that no verb knows.
     """
     import tyro
 
@@ -32,13 +35,21 @@ def parse(verb: str, options: type[Options], arguments: Sequence[str], descripti
     if given:
         required = {field.name: tyro.MISSING for field in dataclasses.fields(options) if _required(field)}  # type: ignore[arg-type]
         default = options(**{**required, **given})
-    return tyro.cli(
-        options,
-        prog=f"bothways {verb}",
-        description=description,
-        args=rest,
-        default=default,
-    )
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(options, prog=f"bothways {verb}", description=description, args=rest, default=default)
+    except SystemExit as exit:
+        if exit.code in (0, None):
+            raise
+        raise UserError(f"{_unboxed(said.getvalue())} (bothways {verb} --help says what is accepted)") from None
+
+
+def _unboxed(said: str) -> str:
+    """What tyro says in a box, as a line."""
+    lines = [line.strip(" │╭╮╰╯─\n") for line in said.splitlines()]
+    kept = [line for line in lines if line and not line.startswith(("For full helptext", "Parsing error"))]
+    return " ".join(kept).partition(" For full helptext")[0]
 
 
 def _split_recipe(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
@@ -81,8 +92,13 @@ def read_recipe(name: str, verb: str, options: type) -> dict[str, Any]:
     stray = [key for key, value in tables.items() if not isinstance(value, dict)]
     if stray:
         raise UserError(f"{path}: {stray[0]!r} stands outside a table; write it under [{verb}]")
-    values = tables.get(verb, {})
-    hints = typing.get_type_hints(options)
+    unknown = [table for table in tables if table not in VERBS]
+    if unknown:
+        raise UserError(f"{path}: [{unknown[0]}] is no verb{closest(unknown[0], VERBS)}; accepted: {', '.join(VERBS)}")
+    if verb not in tables:
+        raise UserError(f"{path}: has no [{verb}]; it has {', '.join(f'[{table}]' for table in tables) or 'nothing'}")
+    values = tables[verb]
+    hints = {name: _plain(hint) for name, hint in typing.get_type_hints(options).items()}
     for key, value in values.items():
         if key not in hints:
             raise UserError(
@@ -90,15 +106,22 @@ def read_recipe(name: str, verb: str, options: type) -> dict[str, Any]:
             )
         if not _fits(value, hints[key]):
             raise UserError(f"{path}: [{verb}] {key} = {value!r}, expected {_named(hints[key])}")
-    return {key: float(value) if _is_float(hints[key]) else value for key, value in values.items()}
+    return {key: _converted(value, hints[key]) for key, value in values.items()}
+
+
+def _converted(value: Any, hint: Any) -> Any:
+    if isinstance(value, list):
+        return tuple(value)
+    return float(value) if float in _parts(hint) else value
+
+
+def _plain(hint: Any) -> Any:
+    """Without tyro's marks."""
+    return typing.get_args(hint)[0] if typing.get_origin(hint) is typing.Annotated else hint
 
 
 def _parts(hint: Any) -> tuple[Any, ...]:
     return typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-
-
-def _is_float(hint: Any) -> bool:
-    return float in _parts(hint)
 
 
 def _fits(value: Any, hint: Any) -> bool:
@@ -111,6 +134,9 @@ def _fits(value: Any, hint: Any) -> bool:
                 return True
         elif part is int:
             if isinstance(value, int) and not isinstance(value, bool):
+                return True
+        elif typing.get_origin(part) is tuple:
+            if isinstance(value, list) and all(isinstance(one, str) for one in value):
                 return True
         elif isinstance(part, type) and isinstance(value, part):
             return True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import subprocess
 import sys
 import time
@@ -94,7 +95,7 @@ def test_texts_from_a_file_and_from_standard_input(place: Path, bothways: Run, m
 def test_info_says_what_things_are(place: Path, bothways: Run) -> None:
     assert "60 documents" in bothways("info", place / "store")[1]
     assert "PretrainingHead" in bothways("info", place / "run")[1]
-    assert "92 pieces, uncased" in bothways("info", place / "vocabulary")[1]
+    assert json.loads(bothways("info", place / "vocabulary", "--json")[1])["pieces"] == 92
     facts = json.loads(bothways("info", place / "classifier", "--json")[1])
     assert facts["labels"] == ["animal", "thing"]
     assert facts["weights"].endswith("expected, everything fits.")
@@ -132,6 +133,8 @@ def write_bad_files(folder: Path) -> None:
     (folder / "broken.jsonl").write_text('{"text": "fine"}\n{"text": \n')
     (folder / "typo.toml").write_text("[pretrain]\nstepz = 3\n")
     (folder / "type.toml").write_text('[pretrain]\nsteps = "many"\n')
+    (folder / "table.toml").write_text("[pretrian]\nsteps = 2\n")
+    (folder / "other.toml").write_text("[tokenizer]\nvocab_size = 90\n")
     (folder / "broken.toml").write_text("[pretrain\n")
     (folder / "file").write_text("x")
 
@@ -226,6 +229,23 @@ MISTAKES = {
         "pretrain {0}/store --out {0}/r --recipe absent.toml",
         "--recipe absent.toml: no such file",
     ),
+    "recipe table": (
+        "pretrain {0}/store --out {0}/r --recipe {0}/table.toml",
+        "[pretrian] is no verb, did you mean 'pretrain'?",
+    ),
+    "recipe of another verb": (
+        "pretrain {0}/store --out {0}/r --recipe {0}/other.toml",
+        "has no [pretrain]; it has [tokenizer]",
+    ),
+    "flag": ("pretrain {0}/store --out {0}/r --stepz 3", "--stepz"),
+    "value": ("pretrain {0}/store --out {0}/r --steps abc", "--steps: invalid literal"),
+    "vocabulary over a corpus": (
+        "tokenizer {0}/texts --out {0}/texts",
+        "texts holds something else (000.txt, 001.txt, 002.txt)",
+    ),
+    "vocabulary over a file": ("tokenizer {0}/texts --out {0}/file", "file is not a directory"),
+    "run over a store": ("pretrain {0}/store --out {0}/store", "store's directory (manifest.json), not a run's"),
+    "two places of text": ("classify {0}/classifier text --in {0}/test.jsonl", "both as arguments and by --in"),
     "info": (
         "info {0}/absent",
         "no such path",
@@ -261,6 +281,32 @@ def test_bad_text_can_be_left_out_and_is_counted(place: Path, bothways: Run) -> 
         "not valid JSON: 1",
     ):
         assert line in out
+
+
+def test_standard_input_in_any_locale_and_a_full_disk_behind_the_output(place: Path) -> None:
+    command = [sys.executable, "-m", "bothways.cli", "classify", str(place / "classifier")]
+    posix = {**os.environ, "LC_ALL": "C.UTF-8"}
+    bad = subprocess.run(command, input=b"fine\n\xff\n", capture_output=True, env=posix)
+    assert bad.returncode == 2
+    assert b"standard input:2: byte 0xff is not UTF-8" in bad.stderr
+    narrow = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    shown = subprocess.run(command, input="the dog — runs.\n".encode(), capture_output=True, env=narrow, check=True)
+    assert b"the dog \\u2014 runs." in shown.stdout
+    with Path("/dev/full").open("w") as full:
+        lost = subprocess.run([*command, "the dog runs."], stdout=full, stderr=subprocess.PIPE)
+    assert lost.returncode == 2
+    assert b"the output cannot be written: No space left on device" in lost.stderr
+
+
+def test_a_table_is_read_by_the_columns_of_the_training(place: Path, bothways: Run) -> None:
+    rows = [{"text": "the big\tdog runs.", "label": "animal"}]
+    (place / "tab.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    code, out, _ = bothways("classify", place / "classifier", "--in", place / "tab.jsonl", "--json")
+    assert code == 0
+    assert json.loads(out)["text"] == rows[0]["text"]
+    (place / "separators.txt").write_text("the dog\u2028runs.\nthe cat\x0csleeps.\n", encoding="utf-8")
+    code, out, _ = bothways("classify", place / "classifier", "--in", place / "separators.txt", "--json")
+    assert len(out.splitlines()) == 2
 
 
 def test_sigterm_and_the_same_command_again(place: Path) -> None:

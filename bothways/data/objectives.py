@@ -52,6 +52,8 @@ class SpanOptions:
     def __post_init__(self) -> None:
         if self.sequence_length < 8:
             raise UserError(f"--sequence-length {self.sequence_length}: expected at least 8 tokens")
+        if not 0 <= self.short <= 1:
+            raise UserError(f"--short {self.short}: expected a share, 0 to 1")
 
 
 class Segments(Protocol):

@@ -78,6 +78,7 @@ class PretrainingPlan:
         self.description: dict[str, Any] = {
             "store": store.fingerprint,
             "tokenizer": store.tokenizer_fingerprint,
+            "sequence_length": segments.options.sequence_length,
             "objective": _fingerprint([repr(segments), repr(masker.masking)]),
             "tokens_per_step": tokens_per_step,
             "seed": seed,
@@ -114,6 +115,14 @@ class PretrainingPlan:
             seen += int(block.ends[-1])
             if seen >= max_tokens:
                 return
+
+    def has_examples(self) -> bool:
+        """False for a split of a few words, which make no example."""
+        try:
+            self._block(0, 0)
+        except UserError:
+            return False
+        return True
 
     def cursor(self, step: int) -> Cursor:
         """Where the step begins. Steps in a row are free; any other is walked to from the nearest known one before."""
@@ -218,6 +227,8 @@ class RowPlan:
     ) -> None:
         if batch_size < 1:
             raise UserError(f"--batch-size {batch_size}: expected at least 1")
+        if tokens_per_step is not None and tokens_per_step < 1:
+            raise UserError(f"--tokens-per-step {tokens_per_step}: expected at least 1")
         self._encoded, self._collate = encoded, collate
         self._lengths = np.array([len(one.input_ids) for one in encoded], dtype=np.int64)
         self.batch_size, self.tokens_per_step, self.seed = batch_size, tokens_per_step, seed

@@ -15,6 +15,8 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from fractions import Fraction
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,15 @@ import numpy as np
 
 from bothways.data.store import Shard, ShardWriter, TokenStore, id_dtype, store_fingerprint
 from bothways.errors import UserError
-from bothways.files import hash_file, read_json, replace_directory, require_writable, saying_what_failed, write_json
+from bothways.files import (
+    hash_file,
+    read_json,
+    replace_directory,
+    require_ours,
+    require_writable,
+    saying_what_failed,
+    write_json,
+)
 from bothways.text.corpus import CorpusOptions, CorpusReport, Document, Source, read_documents, resolve_sources
 from bothways.text.sentences import split_sentences
 from bothways.text.wordpiece import WordPieceTokenizer
@@ -53,18 +63,20 @@ def prepare(
 ) -> TokenStore:
     """Write a token store; the same input gives the same bytes whatever `workers` is.
 
-    validation: the share of documents held out: evenly spaced ones, from the tenth document on.
+    validation: the share of documents held out: evenly spaced ones, from the tenth document on, to six decimals.
     on_progress: called with the report so far and the number of tokens written.
     A store that is complete and was made of the same files with the same tokenizer and options is opened as it is.
     Raises UserError for unreadable sources, an unfinished store made otherwise, an unwritable or full disk.
     """
     if not 0 <= validation < 1:
         raise UserError(f"--validation {validation}: expected a share of the documents, 0 to below 1")
+    if workers is not None and workers < 1:
+        raise UserError(f"--workers {workers}: expected at least 1")
     options = options or CorpusOptions()
     resolved = resolve_sources(sources)
     require_writable(out)
     recipe: dict[str, Any] = {
-        "sources": [{"path": source.name, "size": source.size} for source in resolved],
+        "sources": [_described(source) for source in resolved],
         "tokenizer": tokenizer.fingerprint,
         "options": dataclasses.asdict(options),
         "validation": validation,
@@ -74,12 +86,17 @@ def prepare(
     writer = StoreWriter(out, recipe, tokenizer)
     report = CorpusReport()
     documents = itertools.islice(enumerate(read_documents(resolved, options, report)), writer.documents, None)
-    held_out_every = round(1 / validation) if validation else 0
+    share = Fraction(validation).limit_denominator(1_000_000)
     for number, prepared in _prepare_all(documents, tokenizer, workers or os.cpu_count() or 1):
-        held_out = held_out_every and number >= FIRST_HELD_OUT and (number - FIRST_HELD_OUT) % held_out_every == 0
-        writer.add(prepared, "validation" if held_out else "train")
+        writer.add(prepared, "validation" if _held_out(number, share) else "train")
         on_progress(report, writer.tokens)
-    return writer.finish(report, resolved)
+    return writer.finish(report)
+
+
+def _held_out(number: int, share: Fraction) -> bool:
+    """True for so many of the documents from the tenth on as their share says, the tenth being the first."""
+    later = number - FIRST_HELD_OUT
+    return later >= 0 and ceil((later + 1) * share) > ceil(later * share)
 
 
 def _finished(out: Path, recipe: dict[str, Any]) -> TokenStore:
@@ -89,8 +106,17 @@ def _finished(out: Path, recipe: dict[str, Any]) -> TokenStore:
 
 
 def _require_same(out: Path, there: dict[str, Any], asked: dict[str, Any]) -> None:
+    before = {source["path"]: source for source in there.get("sources", [])}
+    for source in asked["sources"]:
+        if before.get(source["path"]) != source:
+            change = "has changed since" if source["path"] in before else "was no source when"
+            raise UserError(f"{source['path']} {change} {out} was prepared; choose another --out")
     for key, value in asked.items():
         if there.get(key) != value:
+            if key == "sources":
+                raise UserError(
+                    f"{out} was prepared with {len(before)} sources, now asked for {len(value)}; choose another --out"
+                )
             raise UserError(
                 f"{out} was prepared with {key} {there.get(key)}, now asked for {value}; choose another --out"
             )
@@ -111,6 +137,7 @@ class StoreWriter:
             self.documents, self.unknown, self.empty = state["documents"], state["unknown"], state["empty"]
             self.tokens = sum(shard.tokens for shards in self.splits.values() for shard in shards)
         else:
+            require_ours(out / "tokenizer", ())
             self._save_progress()
         with replace_directory(out / "tokenizer") as directory:
             tokenizer.save(directory)
@@ -149,11 +176,11 @@ class StoreWriter:
     def _splits_json(self) -> dict[str, list[dict[str, Any]]]:
         return {name: [dataclasses.asdict(shard) for shard in shards] for name, shards in self.splits.items()}
 
-    def finish(self, report: CorpusReport, sources: list[Source]) -> TokenStore:
+    def finish(self, report: CorpusReport) -> TokenStore:
         self._close_shards()
         if not self.tokens:
             (self.out / "progress.json").unlink()
-            raise UserError(report.why_nothing([source.name for source in sources]))
+            raise UserError(report.why_nothing([source["path"] for source in self.recipe["sources"]]))
         manifest = {
             "format": 1,
             "fingerprint": store_fingerprint(self.tokenizer.fingerprint, self.splits),
@@ -167,7 +194,6 @@ class StoreWriter:
             "unknown_tokens": self.unknown,
             "corpus": report.to_dict(),
             "recipe": self.recipe,
-            "sources": [_described(source) for source in sources],
             "splits": self._splits_json(),
         }
         write_json(self.out / "manifest.json", manifest)

@@ -152,6 +152,9 @@ class TokenStore:
             )
             raise UserError(f"{directory}: not a token store: {reason}")
         self.manifest: dict[str, Any] = read_json(self.directory / "manifest.json")
+        missing = {"fingerprint", "tokenizer", "vocab_size", "splits", "corpus"} - set(self.manifest)
+        if missing:
+            raise UserError(f"{directory}: not a token store: its manifest.json lacks {', '.join(sorted(missing))}")
         self.fingerprint: str = self.manifest["fingerprint"]
         self.tokenizer_fingerprint: str = self.manifest["tokenizer"]
         self.vocab_size: int = self.manifest["vocab_size"]

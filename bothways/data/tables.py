@@ -16,7 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bothways.errors import UserError, closest
+from bothways.text.lines import is_unicode, next_row
 
+FIELD_CHARACTERS = 1 << 27
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 
 
@@ -31,6 +33,8 @@ class Row:
         """The text in a column. Raises UserError where it is absent, not text, or empty."""
         value = self.values.get(column)
         if isinstance(value, str) and value.strip():
+            if not is_unicode(value):
+                raise UserError(f"{self.source}: column {column!r} holds half a surrogate pair, which is no text")
             return value
         problem = (
             "is missing" if value is None else "is empty" if isinstance(value, str) else f"is {value!r}, not a text"
@@ -45,7 +49,11 @@ def read_rows(table: str | Path | Iterable[Mapping[str, Any]], columns: Iterable
     suffix, a malformed line, a column that is not there (the ones that are get listed).
     """
     if not isinstance(table, str | Path):
-        rows = [Row(dict(values), f"row {number}") for number, values in enumerate(table, 1)]
+        rows = []
+        for number, values in enumerate(table, 1):
+            if not isinstance(values, Mapping):
+                raise UserError(f"row {number}: expected a dictionary of columns, found {type(values).__name__}")
+            rows.append(Row(dict(values), f"row {number}"))
         name = "the rows given"
     else:
         path = Path(table)
@@ -67,18 +75,19 @@ def read_rows(table: str | Path | Iterable[Mapping[str, Any]], columns: Iterable
 def _read_file(path: Path) -> Iterator[Row]:
     if not path.is_file():
         raise UserError(f"{path}: {'is a folder, not a file' if path.is_dir() else 'no such file'}")
-    if path.suffix not in SUFFIXES:
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
         known = ", ".join(SUFFIXES)
-        raise UserError(f"{path}: {path.suffix or 'no'} suffix; a table of labelled rows ends in one of {known}")
+        raise UserError(f"{path}: {suffix or 'no'} suffix; a table of labelled rows ends in one of {known}")
     if path.stat().st_size == 0:
         raise UserError(f"{path}: the file is empty")
     try:
-        if path.suffix == ".parquet":
+        if suffix == ".parquet":
             yield from _read_parquet(path)
-        elif path.suffix in (".jsonl", ".ndjson"):
+        elif suffix in (".jsonl", ".ndjson"):
             yield from _read_jsonl(path)
         else:
-            yield from _read_csv(path, "\t" if path.suffix == ".tsv" else ",")
+            yield from _read_csv(path, "\t" if suffix == ".tsv" else ",")
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
 
@@ -99,12 +108,15 @@ def _lines(path: Path) -> Iterator[str]:
 
 
 def _read_csv(path: Path, delimiter: str) -> Iterator[Row]:
-    csv.field_size_limit(1 << 27)
-    reader = csv.reader(_lines(path), delimiter=delimiter)
+    line = 0
+    reader = csv.reader(_lines(path), delimiter=delimiter, strict=True)
     try:
-        header = next(reader)
+        header = next_row(reader, FIELD_CHARACTERS) or []
+        twice = sorted({name for name in header if header.count(name) > 1})
+        if twice:
+            raise UserError(f"{path}:1: the column {twice[0]!r} stands twice in the header")
         line = reader.line_num
-        for values in reader:
+        while (values := next_row(reader, FIELD_CHARACTERS)) is not None:
             source, line = f"{path}:{line + 1}", reader.line_num
             if not values:
                 continue  # a blank line
@@ -114,7 +126,10 @@ def _read_csv(path: Path, delimiter: str) -> Iterator[Row]:
                 )
             yield Row(dict(zip(header, values, strict=True)), source)
     except csv.Error as error:
-        raise UserError(f"{path}:{reader.line_num}: not valid csv: {error}") from error
+        hint = (
+            "; a quote that opens a field must close it" if "quote" in str(error) or "delimiter" in str(error) else ""
+        )
+        raise UserError(f"{path}:{line + 1}: not valid csv: {error}{hint}") from error
 
 
 def _read_jsonl(path: Path) -> Iterator[Row]:
@@ -125,6 +140,8 @@ def _read_jsonl(path: Path) -> Iterator[Row]:
             values = json.loads(line)
         except json.JSONDecodeError as error:
             raise UserError(f"{path}:{number}: not valid JSON: {error.msg} at character {error.pos + 1}") from error
+        except (ValueError, RecursionError) as error:  # a number of thousands of digits; nested too deeply
+            raise UserError(f"{path}:{number}: not readable JSON: {error}") from error
         if not isinstance(values, dict):
             raise UserError(f"{path}:{number}: expected a JSON object, found {type(values).__name__}")
         yield Row(values, f"{path}:{number}")

@@ -7,7 +7,7 @@ a `pytorch_model.bin` is read with `weights_only=True`.
 
 from __future__ import annotations
 
-import json
+import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -57,6 +57,7 @@ RENAMES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("head.nsp", ("cls.seq_relationship",)),
     ("head.classifier", ("classifier",)),
 )
+SEQUENCE_CLASSIFICATION = "BertForSequenceClassification"
 TIED = "head.mlm.decoder.weight"  # the token table under a second name: written once, as the token table
 
 # Spellings of older files, put right before RENAMES is read: TensorFlow's layer norm, the MLM bias outside the decoder.
@@ -165,7 +166,7 @@ HeadBuilder = Callable[[Encoder], nn.Module]
 
 
 def new_model(config: BertConfig, head: HeadBuilder, seed: int) -> Bert:
-    """A model with BERT's random initialisation, the same for the same seed."""
+    """A model with BERT's random initialisation, the same for the same seed (0 to 2^63 - 1)."""
     encoder = Encoder(config)
     model = Bert(encoder, head(encoder))
     initialise(model, config.initializer_range, torch.Generator().manual_seed(seed))
@@ -222,28 +223,75 @@ def load_checkpoint(
     raw_config = read_json(directory / "config.json")
     config = BertConfig.from_dict(raw_config)
     state = read_json(directory / "bothways.json") if (directory / "bothways.json").exists() else {}
-    known_labels = state.get("labels") or _labels(raw_config)
     if dropout is not None:
         config = replace(config, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout)
     tokenizer = WordPieceTokenizer.load(directory)
     _check_vocabulary(directory, config, tokenizer, state)
     weights = _read_weights(directory)
-    architecture = (raw_config.get("architectures") or ["BertModel"])[0]
+    architecture = _architecture(raw_config, weights)
+    known_labels = state.get("labels") or _labels(directory, raw_config, weights, architecture)
+    if head is None and architecture == SEQUENCE_CLASSIFICATION:
+        _check_single_label(directory, raw_config, known_labels)
     model = new_model(config, head or _head_for(architecture, known_labels), seed)
     if head is None:
         state["labels"] = known_labels if isinstance(model.head, SequenceHead) else []
     anew = head is not None and list(labels) != known_labels
     report = _load_weights(model, weights, directory, "head.classifier" if anew else None)
+    if not report.expected:
+        raise UserError(f"{directory}: {report.sentence()}")
     return Checkpoint(model.eval(), tokenizer, state, report, str(path_or_hub_id))
 
 
-def _labels(raw_config: Mapping[str, Any]) -> list[str]:
-    labels = raw_config.get("id2label") or {}
-    return [labels[key] for key in sorted(labels, key=int)]
+def weights_fingerprint(model: nn.Module) -> str:
+    """Sixteen hexadecimal digits over every parameter's bytes."""
+    digest = hashlib.sha256()
+    for name, parameter in model.named_parameters():
+        digest.update(name.encode())
+        digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:16]
+
+
+def _architecture(raw_config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> str:
+    """The class that the config names; early files name none, then what the weights are for."""
+    named = raw_config.get("architectures")
+    if named:
+        return str(named[0])
+    if "cls.seq_relationship.weight" in weights:
+        return "BertForPreTraining"
+    if any(name.startswith("cls.predictions.") for name in weights):
+        return "BertForMaskedLM"
+    pooled = any(name.endswith("pooler.dense.weight") for name in weights)
+    return SEQUENCE_CLASSIFICATION if "classifier.weight" in weights and pooled else "BertModel"
+
+
+def _labels(
+    directory: Path, raw_config: Mapping[str, Any], weights: Mapping[str, Tensor], architecture: str
+) -> list[str]:
+    """The config's labels in order; transformers leaves them out when they are LABEL_0 and LABEL_1."""
+    labels = raw_config.get("id2label")
+    if not labels:
+        rows = len(weights["classifier.bias"]) if "classifier.bias" in weights else 0
+        return [f"LABEL_{index}" for index in range(rows)] if architecture == SEQUENCE_CLASSIFICATION else []
+    try:
+        ordered = [str(labels[key]) for key in sorted(labels, key=int)]
+    except (TypeError, ValueError, KeyError) as error:
+        raise UserError(f"{directory / 'config.json'}: id2label is {labels!r}, expected numbers to names") from error
+    if len(set(ordered)) < len(ordered):
+        raise UserError(f"{directory / 'config.json'}: id2label has a name twice: {', '.join(ordered)}")
+    return ordered
+
+
+def _check_single_label(directory: Path, raw_config: Mapping[str, Any], labels: list[str]) -> None:
+    kind = raw_config.get("problem_type") or "single_label_classification"
+    if kind != "single_label_classification" or len(labels) == 1:
+        raise UserError(
+            f"{directory / 'config.json'}: problem_type {raw_config.get('problem_type')!r} with {len(labels)} labels; "
+            "read are single_label_classification models of two labels and more"
+        )
 
 
 def _head_for(architecture: str, labels: list[str]) -> HeadBuilder:
-    if architecture == "BertForSequenceClassification":
+    if architecture == SEQUENCE_CLASSIFICATION:
         return lambda encoder: SequenceHead(encoder, max(len(labels), 1))
     by_name: dict[str, HeadBuilder] = {
         "BertForPreTraining": PretrainingHead,
@@ -258,6 +306,13 @@ def _load_weights(model: Bert, weights: Mapping[str, Tensor], directory: Path, a
     wanted = model.state_dict()
     sought = {name: tensor for name, tensor in wanted.items() if not (anew and name.startswith(anew))}
     found, unused = from_hugging_face(weights, sought)
+    untied = weights.get("cls.predictions.decoder.weight")
+    if TIED in wanted and untied is not None:
+        table = found.get("encoder.embeddings.token.weight")
+        if table is not None and not torch.equal(untied, table):
+            raise UserError(
+                f"{directory}: its decoder is not its token table (tie_word_embeddings false), not supported"
+            )
     for name, tensor in found.items():
         if tensor.shape != wanted[name].shape:
             raise UserError(
@@ -293,11 +348,15 @@ def _check_vocabulary(
 
 
 def _find(path_or_hub_id: str | Path) -> Path:
+    if not isinstance(path_or_hub_id, str | Path):
+        raise UserError(f"{path_or_hub_id!r}: expected a model's directory or its name on the hub")
     path = Path(path_or_hub_id)
     if path.is_dir():
         run = path / "model"
         if not (path / "config.json").exists() and (run / "config.json").exists():
             return run
+        if not (path / "config.json").exists() and (path / "checkpoints").is_dir():
+            raise UserError(f"{path}: this run has not finished; the command that began it goes on with it")
         return path
     if path.exists():
         raise UserError(f"{path} is a file; a model is a directory with config.json and model.safetensors")
@@ -323,14 +382,25 @@ def _read_weights(directory: Path) -> dict[str, Tensor]:
     binary = directory / "pytorch_model.bin"
     try:
         if index.exists():
-            shards = sorted(set(read_json(index)["weight_map"].values()))
+            weight_map = read_json(index).get("weight_map")
+            if not isinstance(weight_map, dict):
+                raise UserError(f"{index}: has no weight_map")
+            shards = sorted(set(weight_map.values()))
             return {name: tensor for shard in shards for name, tensor in load_file(directory / shard).items()}
         if (directory / "model.safetensors").exists():
             return load_file(directory / "model.safetensors")
-        if binary.exists():
-            return torch.load(binary, map_location="cpu", weights_only=True)
-    except (SafetensorError, OSError, RuntimeError, EOFError, json.JSONDecodeError) as error:
-        raise UserError(f"{directory}: the weights cannot be read: {str(error).splitlines()[0]}") from error
+    except (SafetensorError, OSError, RuntimeError) as error:
+        raise UserError(f"{directory}: the weights cannot be read: {_first_line(error)}") from error
+    if not binary.exists():
+        raise UserError(f"{directory}: not a model directory: model.safetensors and pytorch_model.bin are both missing")
+    try:
+        content = torch.load(binary, map_location="cpu", weights_only=True)
     except Exception as error:  # pickle.UnpicklingError and kin: never retried without weights_only
-        raise UserError(f"{binary}: not a plain file of tensors, refused: {str(error).splitlines()[0]}") from error
-    raise UserError(f"{directory}: not a model directory: model.safetensors and pytorch_model.bin are both missing")
+        raise UserError(f"{binary}: not a plain file of tensors, refused: {_first_line(error)}") from error
+    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise UserError(f"{binary}: not a plain file of named tensors, refused")
+    return content
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

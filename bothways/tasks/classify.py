@@ -15,6 +15,7 @@ from bothways.errors import UserError
 from bothways.model.encoder import Encoder
 from bothways.model.heads import SequenceHead
 from bothways.tasks.base import Encoded, join_segments
+from bothways.text.lines import is_unicode
 from bothways.text.wordpiece import WordPieceTokenizer
 
 
@@ -69,8 +70,12 @@ class ClassifyTask:
 
     def _label(self, row: Row) -> str:
         value = row.values.get(self.label_column)
-        if value is None or not str(value).strip():
+        if value is None or value != value or not str(value).strip():  # a number that is not itself is NaN
             raise UserError(f"{row.source}: column {self.label_column!r} has no label")
+        if not isinstance(value, str | int | float) or not is_unicode(str(value)):
+            raise UserError(f"{row.source}: column {self.label_column!r} is {str(value)[:40]!a}, not a label")
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)  # a column of whole numbers with a gap in it comes as floats
         return str(value).strip()
 
     def check_labels(self, rows: Sequence[Row]) -> None:

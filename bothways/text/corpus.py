@@ -267,12 +267,11 @@ class _Reader:
         # Strict, or else a quote that is never closed would silently swallow the rows after it.
         reader = csv.reader(lines, delimiter="\t" if self.source.kind == ".tsv" else ",", strict=True)
         header: list[str] | None = None
-        while True:
+        fields: list[str] | None = []
+        while fields is not None:
             self.line = lines.number + 1
             try:
                 fields = next_row(reader, self.options.max_line_characters)
-            except StopIteration:
-                return
             except csv.Error as error:
                 lines.problem = lines.problem or (self.line, "not valid csv", str(error))
             if problem := lines.take_problem():

@@ -87,14 +87,14 @@ def decompressed(raw: IO[bytes], path: Path) -> AbstractContextManager[io.Buffer
     return io.BufferedReader(pa.input_stream(raw, compression=compression), 1 << 17)
 
 
-def next_row(reader: Iterator[list[str]], limit: int) -> list[str]:
-    """A row with fields of at most `limit` characters.
+def next_row(reader: Iterator[list[str]], limit: int) -> list[str] | None:
+    """A row with fields of at most `limit` characters, or None after the last one.
 
-    The csv module has one limit for the whole process, so it is put back. Raises StopIteration and csv.Error.
+    The csv module has one limit for the whole process, so it is put back. Raises csv.Error.
     """
     before = csv.field_size_limit(limit)
     try:
-        return next(reader)
+        return next(reader, None)
     finally:
         csv.field_size_limit(before)
 

@@ -76,16 +76,22 @@ def packages(name: str) -> list[str]:
 
 
 def _in_folder(folder: Path) -> list[Path]:
-    """Every file below a folder, sorted; names that begin with a dot are left alone, as a shell's globs do."""
+    """Every file below a folder, sorted; names that begin with a dot are left alone, as a shell's globs do, and so are
+    vocabularies, stores and runs of ours: an `--out` inside the source folder must not become text."""
 
     def refuse(error: OSError) -> NoReturn:
         raise error
 
     found = []
     for place, folders, names in os.walk(folder, onerror=refuse):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        folders[:] = [name for name in folders if not name.startswith(".") and not _is_ours(Path(place, name))]
         found += [Path(place, name) for name in names if not name.startswith(".")]
     return sorted(path for path in found if path.is_file())
+
+
+def _is_ours(folder: Path) -> bool:
+    marks = (("tokenizer.json", "vocab.txt"), ("manifest.json", "tokenizer"), ("metrics.jsonl", "checkpoints"))
+    return any(all((folder / name).exists() for name in pair) for pair in marks)
 
 
 def _known_of(name: str, where: str, paths: list[Path]) -> list[Source]:

@@ -30,6 +30,7 @@ from tokenizers import (
 from bothways.errors import UserError
 from bothways.files import read_json, write_json, write_text
 
+VOCABULARY_FILES = ("tokenizer.json", "vocab.txt", "tokenizer_config.json")
 PAD, UNK, CLS, SEP, MASK = SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
@@ -107,11 +108,20 @@ class WordPieceTokenizer:
         return cls.from_pieces(first + [piece for piece in learnt if piece not in known], lowercase)
 
     @classmethod
-    def from_pieces(cls, pieces: Sequence[str], lowercase: bool = True) -> WordPieceTokenizer:
-        """A tokenizer of a vocabulary in order of ids, as in `vocab.txt`."""
+    def from_pieces(
+        cls,
+        pieces: Sequence[str],
+        lowercase: bool = True,
+        strip_accents: bool | None = None,
+        tokenize_chinese_chars: bool = True,
+    ) -> WordPieceTokenizer:
+        """A tokenizer of a vocabulary in order of ids, as in `vocab.txt`, with the options of BERT's normalisation.
+
+        strip_accents: None strips them exactly where text is lower-cased.
+        """
         vocabulary = {piece: index for index, piece in enumerate(pieces)}
         tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token=UNK, max_input_chars_per_word=100))
-        tokenizer.normalizer = _normalizer(lowercase)
+        tokenizer.normalizer = _normalizer(lowercase, strip_accents, tokenize_chinese_chars)
         tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
         tokenizer.decoder = decoders.WordPiece(prefix="##")
         present = [token for token in SPECIAL_TOKENS if token in vocabulary]
@@ -145,10 +155,20 @@ class WordPieceTokenizer:
             return cls(tokenizer)
         if not (directory / "vocab.txt").exists():
             raise UserError(f"{directory}: not a tokenizer directory: tokenizer.json and vocab.txt are both missing")
-        settings = directory / "tokenizer_config.json"
-        lowercase = bool(read_json(settings).get("do_lower_case", True)) if settings.exists() else True
-        pieces = (directory / "vocab.txt").read_text(encoding="utf-8").rstrip("\n").split("\n")
-        return cls.from_pieces(pieces, lowercase)
+        path = directory / "tokenizer_config.json"
+        settings = read_json(path) if path.exists() else {}
+        try:
+            pieces = (directory / "vocab.txt").read_text(encoding="utf-8").rstrip("\n").split("\n")
+        except UnicodeDecodeError as error:
+            raise UserError(
+                f"{directory / 'vocab.txt'}: not UTF-8: {error.reason} at byte {error.start + 1}"
+            ) from error
+        return cls.from_pieces(
+            pieces,
+            bool(settings.get("do_lower_case", True)),
+            settings.get("strip_accents"),
+            bool(settings.get("tokenize_chinese_chars", True)),
+        )
 
     @classmethod
     def from_json(cls, content: str) -> WordPieceTokenizer:
@@ -167,8 +187,8 @@ class WordPieceTokenizer:
         settings: dict[str, Any] = {
             "tokenizer_class": "BertTokenizer",
             "do_lower_case": self.lowercase,
-            "strip_accents": None,
-            "tokenize_chinese_chars": True,
+            "strip_accents": self._normalisation("strip_accents", None),
+            "tokenize_chinese_chars": self._normalisation("handle_chinese_chars", True),
             "model_max_length": max_length,
             **{
                 f"{name}_token": token
@@ -180,12 +200,20 @@ class WordPieceTokenizer:
     @property
     def lowercase(self) -> bool:
         """Whether text is lower-cased before it is cut (accents are then stripped as well)."""
-        return bool(getattr(self._tokenizer.normalizer, "lowercase", True))
+        return bool(self._normalisation("lowercase", False))
+
+    def _normalisation(self, option: str, otherwise: Any) -> Any:
+        return getattr(self._tokenizer.normalizer, option, otherwise)
 
     @property
     def fingerprint(self) -> str:
         """Sixteen hexadecimal digits of a hash over the vocabulary and its normalisation."""
-        content = [[self.token(index) for index in range(self.vocab_size)], self.lowercase]
+        normalisation = [
+            self.lowercase,
+            self._normalisation("strip_accents", None),
+            self._normalisation("handle_chinese_chars", True),
+        ]
+        content = [[self.token(index) for index in range(self.vocab_size)], normalisation]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
     @property
@@ -231,9 +259,14 @@ def _pieces(encoding: Encoding) -> Pieces:
     return Pieces(np.array(encoding.ids, dtype=np.int64), offsets, np.array(words, dtype=np.int64))
 
 
-def _normalizer(lowercase: bool) -> normalizers.BertNormalizer:
+def _normalizer(
+    lowercase: bool, strip_accents: bool | None = None, tokenize_chinese_chars: bool = True
+) -> normalizers.BertNormalizer:
     return normalizers.BertNormalizer(
-        clean_text=True, handle_chinese_chars=True, strip_accents=None, lowercase=lowercase
+        clean_text=True,
+        handle_chinese_chars=tokenize_chinese_chars,
+        strip_accents=strip_accents,
+        lowercase=lowercase,
     )
 
 

@@ -18,11 +18,11 @@ from bothways.data.tables import Row, read_rows
 from bothways.errors import UserError
 from bothways.files import write_json
 from bothways.inference import engine
-from bothways.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from bothways.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, weights_fingerprint
 from bothways.tasks.base import Encoded
 from bothways.tasks.classify import ClassifyTask
 from bothways.train.loop import TrainResult, train
-from bothways.train.options import Precision, TrainOptions
+from bothways.train.options import Precision, TrainOptions, check_seed
 from bothways.train.progress import Progress
 from bothways.train.run import RunDirectory
 
@@ -87,6 +87,7 @@ def finetune(
     Raises UserError: bad rows, labels in evaluation that training never saw, a sequence above the position table.
     """
     options = options or FinetuneOptions()
+    check_seed(options.seed)
     progress = progress or Progress(f"finetune {task_name}")
     if task_name != ClassifyTask.name:
         raise UserError(f"unknown task {task_name!r}; accepted: {ClassifyTask.name}")
@@ -103,6 +104,8 @@ def finetune(
     checkpoint = load_checkpoint(model, task.head, labels=task.labels, dropout=options.dropout, seed=options.seed)
     assert checkpoint.report is not None
     progress.say(f"{model}: {checkpoint.report.sentence()}")
+    if options.pair_column and checkpoint.config.type_vocab_size < 2:
+        raise UserError(f"{model}: has one segment type only (type_vocab_size 1), so it cannot read pairs")
     run = RunDirectory(out)
     limit = _sequence_limit(options, checkpoint)
     encoded = task.encode(train_rows, checkpoint.tokenizer, limit)
@@ -115,6 +118,8 @@ def finetune(
         tokens_per_step=options.tokens_per_step,
         seed=options.seed,
         description={
+            "model": weights_fingerprint(checkpoint.model),
+            "dropout": options.dropout,
             "rows": _fingerprint(encoded),
             "task": task.state(),
             "tokenizer": checkpoint.tokenizer.fingerprint,
@@ -163,7 +168,7 @@ def evaluate_rows(
 
 def _sequence_limit(options: FinetuneOptions, checkpoint: Checkpoint) -> int:
     table = checkpoint.config.max_position_embeddings
-    limit = options.sequence_length or table
+    limit = table if options.sequence_length is None else options.sequence_length
     if limit > table:
         raise UserError(f"--sequence-length {limit} is above the position table (max_position_embeddings {table})")
     if limit < 8:
@@ -180,11 +185,15 @@ def _say_truncated(progress: Progress, encoded: Sequence[Encoded], eval_encoded:
 
 def _loop_options(options: FinetuneOptions, plan: RowPlan, hidden_size: int) -> TrainOptions:
     steps_per_epoch = plan.steps(1)
-    epochs = options.epochs or min(20, max(3, -(-MINIMUM_STEPS // steps_per_epoch)))
-    steps = options.steps or plan.steps(epochs)
+    epochs = options.epochs
+    if epochs is None:
+        epochs = min(20, max(3, -(-MINIMUM_STEPS // steps_per_epoch)))
+    if epochs < 1:
+        raise UserError(f"--epochs {epochs}: expected at least 1")
+    steps = plan.steps(epochs) if options.steps is None else options.steps
     return TrainOptions(
         steps=steps,
-        lr=options.lr or 5e-5 * (768 / hidden_size) ** 1.5,
+        lr=5e-5 * (768 / hidden_size) ** 1.5 if options.lr is None else options.lr,
         warmup=options.warmup,
         weight_decay=options.weight_decay,
         clip=options.clip,

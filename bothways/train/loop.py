@@ -86,11 +86,12 @@ def train(
     model.to(device).train()
     optimizer = build_optimizer(model, options)
     step, tokens, seconds, window = 0, 0, 0.0, _Window({}, {})
-    state = run.restore(model, optimizer)
+    hyperparameters = ("steps", "lr", "warmup", "weight_decay", "beta2", "clip")
+    description = {**data.description, **{name: getattr(options, name) for name in hyperparameters}}
+    state = run.restore(model, optimizer, description)
     if state is None:
         run.rewind_metrics(-1)
     else:
-        _require_same(run, state["data"], {**data.description, "steps": options.steps, "lr": options.lr})
         data.restore(state["cursor"])
         step, tokens, seconds, window = state["step"], state["tokens"], state["seconds"], _Window(**state["window"])
         run.rewind_metrics(step)
@@ -108,7 +109,7 @@ def train(
                 "seconds": seconds,
                 "window": {"sums": window.sums, "counts": window.counts},
                 "cursor": data.cursor_json(step),
-                "data": {**data.description, "steps": options.steps, "lr": options.lr},
+                "data": description,
             },
         )
 
@@ -205,15 +206,6 @@ def evaluate_objective(
 
 def _total_loss(means: dict[str, float]) -> float:
     return sum(value for name, value in means.items() if name.endswith("loss"))
-
-
-def _require_same(run: RunDirectory, there: dict[str, Any], asked: dict[str, Any]) -> None:
-    for name, value in asked.items():
-        if there.get(name) != value:
-            raise UserError(
-                f"{run.path} holds a run with {name} {there.get(name)}, now asked for {value}; "
-                "choose another --out, or give the run's own options to resume it"
-            )
 
 
 @contextlib.contextmanager

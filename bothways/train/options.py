@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -35,10 +36,21 @@ class TrainOptions:
         for name in ("steps", "micro_batch_tokens", "log_every", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise UserError(f"--{name.replace('_', '-')} {getattr(self, name)}: expected at least 1")
-        if not self.lr > 0:
-            raise UserError(f"--lr {self.lr}: expected a number above 0")
+        for name in ("lr", "clip"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise UserError(f"--{name} {getattr(self, name)}: expected a number above 0")
         if not 0 <= self.warmup < 1:
             raise UserError(f"--warmup {self.warmup}: expected a share of the steps, 0 to below 1")
+        if not 0 <= self.weight_decay < math.inf:
+            raise UserError(f"--weight-decay {self.weight_decay}: expected 0 or more")
+        if self.evaluate_every < 0:
+            raise UserError(f"--evaluate-every {self.evaluate_every}: expected 0 (only at the end) or more")
+
+
+def check_seed(seed: int) -> None:
+    """Raises UserError for a seed that does not fit 63 bits."""
+    if not 0 <= seed < 1 << 63:
+        raise UserError(f"--seed {seed}: expected 0 to 2^63 - 1")
 
 
 def choose_device(name: str) -> torch.device:

@@ -12,17 +12,17 @@ from bothways.data.objectives import FullSentences, Masker, Masking, Segments, S
 from bothways.data.plan import PretrainingPlan
 from bothways.data.store import TokenStore
 from bothways.errors import UserError
-from bothways.model.checkpoint import Checkpoint, load_checkpoint, new_model, save_checkpoint
+from bothways.model.checkpoint import Checkpoint, load_checkpoint, new_model, save_checkpoint, weights_fingerprint
 from bothways.model.config import BertConfig
 from bothways.tasks.pretraining import BertObjective, MaskedLMObjective
 from bothways.train.loop import TrainResult, evaluate_objective, train, train_step
 from bothways.train.optimizer import build_optimizer
-from bothways.train.options import Precision, TrainOptions, choose_device, choose_precision
+from bothways.train.options import Precision, TrainOptions, check_seed, choose_device, choose_precision
 from bothways.train.progress import Progress
 from bothways.train.run import RunDirectory
 
 # Peak learning rates for runs of a few thousand tokens a step; recipes with BERT's large batches say their own.
-DEFAULT_LR = {"tiny": 2e-3, "mini": 1e-3, "small": 7e-4, "medium": 5e-4, "base": 2e-4, "large": 1e-4}
+DEFAULT_LR = ((128, 2e-3), (256, 1e-3), (512, 5e-4), (768, 2e-4), (1024, 1e-4))  # up to this hidden_size
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,7 @@ def pretrain(
     Raises UserError: a sequence longer than the position table, a model of another vocabulary, another run's directory.
     """
     options = options or PretrainOptions()
+    check_seed(options.seed)
     opened = TokenStore(store)
     progress = progress or Progress("pretrain")
     run = RunDirectory(out)
@@ -83,7 +84,10 @@ def pretrain(
             f"--sequence-length {options.sequence_length} is above the position table "
             f"(max_position_embeddings {config.max_position_embeddings})"
         )
+    if checkpoint.report is not None:
+        progress.say(f"{options.model}: {checkpoint.report.sentence()}")
     plan = make_plan(opened, options)
+    plan.description |= {"model": weights_fingerprint(checkpoint.model), "dropout": options.dropout}
     if plan.documents == 1 and options.objective == "bert":
         progress.say(
             f"{opened.directory}: one document only, so every pair is a true next sentence and the next-sentence head "
@@ -92,14 +96,17 @@ def pretrain(
     loop_options = _loop_options(options, config)
     validation = _validation_plan(opened, options)
     if validation is None:
-        progress.say(f"{opened.directory}: no held-out documents (fewer than ten), so nothing is evaluated")
+        progress.say(f"{opened.directory}: no held-out documents to speak of, so nothing is evaluated")
     precision = choose_precision(options.precision, choose_device(options.device))
 
     def evaluate() -> dict[str, float]:
         if validation is None:
             return {}
         batches = validation.first_epoch(options.micro_batch_tokens, options.validation_tokens)
-        return evaluate_objective(checkpoint.model, objective, batches, precision)
+        figures = evaluate_objective(checkpoint.model, objective, batches, precision)
+        if validation.documents == 1:  # all its pairs are true ones
+            figures = {name: value for name, value in figures.items() if not name.startswith("nsp")}
+        return figures
 
     result = train(checkpoint.model, objective, plan, loop_options, run, progress, evaluate)
     if result.interrupted is None:
@@ -147,7 +154,7 @@ def make_plan(store: TokenStore, options: PretrainOptions) -> PretrainingPlan:
 def _validation_plan(store: TokenStore, options: PretrainOptions) -> PretrainingPlan | None:
     if not store.split("validation").tokens:
         return None
-    return PretrainingPlan(
+    plan = PretrainingPlan(
         store,
         _segments(options),
         _masker(store, options),
@@ -155,6 +162,7 @@ def _validation_plan(store: TokenStore, options: PretrainOptions) -> Pretraining
         seed=0,
         split="validation",
     )
+    return plan if plan.has_examples() else None
 
 
 def _segments(options: PretrainOptions) -> Segments:
@@ -185,11 +193,16 @@ def _starting_point(store: TokenStore, objective: MaskedLMObjective, options: Pr
     return checkpoint
 
 
+def default_lr(hidden_size: int) -> float:
+    """The peak learning rate for a model of this width, where the user names none."""
+    return next((lr for width, lr in DEFAULT_LR if hidden_size <= width), DEFAULT_LR[-1][1])
+
+
 def _loop_options(options: PretrainOptions, config: BertConfig) -> TrainOptions:
     tenth = max(1, options.steps // 10)
     return TrainOptions(
         steps=options.steps,
-        lr=options.lr if options.lr is not None else DEFAULT_LR.get(options.size.removeprefix("bert-"), 1e-4),
+        lr=options.lr if options.lr is not None else default_lr(config.hidden_size),
         warmup=options.warmup,
         weight_decay=options.weight_decay,
         beta2=0.98 if config.hidden_size <= 512 else 0.999,

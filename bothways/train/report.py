@@ -108,17 +108,18 @@ def _curves_svg(metrics: Sequence[Mapping[str, Any]], names: Mapping[str, str]) 
     import matplotlib
     from matplotlib.figure import Figure
 
-    names_of_colours = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
-    style_sheet = {"svg.hashsalt": "bothways", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
-    with matplotlib.rc_context({**style_sheet, **dict.fromkeys(names_of_colours, TEXT_COLOUR)}):
+    style: Any = {"svg.hashsalt": "bothways", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
+    for name in ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"):
+        style[name] = TEXT_COLOUR
+    with matplotlib.rc_context(style):
         figure = Figure(figsize=(4.6 * len(names), 3.0), layout="constrained")
         panels = figure.subplots(1, len(names), squeeze=False)[0]
         for panel, (name, label) in zip(panels, names.items(), strict=True):
-            for key, style in ((name, {"alpha": 0.5, "label": "training"}), (f"eval_{name}", {"marker": "o"})):
+            for key, look in ((name, {"alpha": 0.5, "label": "training"}), (f"eval_{name}", {"marker": "o"})):
                 points = [(line["tokens"] / 1e6, line[key]) for line in metrics if key in line]
                 if points:
                     held_out = {"label": "held-out", "markersize": 3} if key != name else {}
-                    panel.plot(*zip(*points, strict=True), **style, **held_out)
+                    panel.plot(*zip(*points, strict=True), **look, **held_out)
             panel.set_xlabel("million tokens")
             panel.set_ylabel(label)
             panel.legend(frameon=False)

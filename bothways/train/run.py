@@ -7,8 +7,10 @@ RUN/model/                     the Hugging Face directory
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from bothways.errors import UserError
 from bothways.files import read_json, replace_directory, require_writable, saying_what_failed, write_json, write_text
 
 KEEP_CHECKPOINTS = 2
+STATE = {"step", "tokens", "seconds", "window", "cursor", "data"}  # what state.json holds
 
 
 class RunDirectory:
@@ -29,6 +32,11 @@ class RunDirectory:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         require_writable(self.path)
+        for name in ("config.json", "manifest.json"):
+            if (self.path / name).exists():
+                raise UserError(
+                    f"{path} is a model's or a store's directory ({name}), not a run's; choose another --out"
+                )
         self.metrics_path = self.path / "metrics.jsonl"
         self.model_path = self.path / "model"
 
@@ -38,11 +46,14 @@ class RunDirectory:
             file.write(json.dumps(values) + "\n")
 
     def metrics(self) -> list[dict[str, Any]]:
-        """All lines of metrics.jsonl; a last line cut off by a crash is left out."""
+        """All lines of metrics.jsonl; one cut off or garbled by a crash is left out."""
         if not self.metrics_path.exists():
             return []
-        lines = self.metrics_path.read_text(encoding="utf-8").split("\n")
-        return [json.loads(line) for line in lines if line.endswith("}")]
+        found = []
+        for line in self.metrics_path.read_text(encoding="utf-8", errors="replace").split("\n"):
+            with contextlib.suppress(json.JSONDecodeError):
+                found.append(json.loads(line))
+        return [line for line in found if isinstance(line, dict) and "step" in line]
 
     def rewind_metrics(self, step: int) -> None:
         """Drop what was logged after `step`: the resumed run will log it again."""
@@ -64,25 +75,28 @@ class RunDirectory:
             shutil.rmtree(old, ignore_errors=True)
         return path
 
-    def restore(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any] | None:
+    def restore(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, expected: Mapping[str, Any]
+    ) -> dict[str, Any] | None:
         """Load the newest checkpoint that can be read into model and optimizer; None when there is none.
 
         An unreadable one is passed over for the one before it, and listed under "skipped" in the state returned.
+        Raises UserError when the checkpoint is of a run that differs from `expected`, naming what and both values.
         """
         skipped = []
         for path in reversed(self.checkpoints()):
             try:
                 state = read_json(path / "state.json")
+                missing = STATE - set(state)
+                if missing:
+                    raise UserError(f"state.json lacks {', '.join(sorted(missing))}")
                 parameters = load_file(path / "model.safetensors")
                 tensors = load_file(path / "optimizer.safetensors")
             except (SafetensorError, OSError, UserError) as error:
                 skipped.append(f"{path}: {str(error).splitlines()[0]}")
                 continue
+            self._require_same(state["data"], expected)
             ours = _parameters(model)
-            if {name: tensor.shape for name, tensor in parameters.items()} != {
-                name: tensor.shape for name, tensor in ours.items()
-            }:
-                raise UserError(f"{path} is of a model of another shape; choose another --out to begin anew")
             with torch.no_grad():
                 for name, parameter in ours.items():
                     parameter.copy_(parameters[name])
@@ -90,7 +104,17 @@ class RunDirectory:
             return {**state, "skipped": skipped}
         if skipped:
             raise UserError(f"no checkpoint can be read: {skipped[0]}; choose another --out to begin anew")
+        if self.model_path.exists():
+            raise UserError(f"{self.path} holds a model but no checkpoint to go on from; choose another --out")
         return None
+
+    def _require_same(self, there: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+        for name, value in expected.items():
+            if there.get(name) != value:
+                raise UserError(
+                    f"{self.path} holds a run with {name} {there.get(name)}, now asked for {value}; "
+                    "choose another --out, or give the run's own options to resume it"
+                )
 
 
 def _parameters(model: nn.Module) -> dict[str, torch.Tensor]:

@@ -11,12 +11,13 @@ from typing import Annotated, Any
 
 import tyro
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from tyro.conf import Positional
 
 from bothways.data.tables import SUFFIXES, read_rows
 from bothways.errors import UserError
-from bothways.inference.predictor import Predictor, load
+from bothways.inference.predictor import Predictor, Text, load
 from bothways.recipes import parse
 from bothways.tasks.classify import ClassifyTask
 from bothways.train.finetune import evaluate_rows
@@ -26,30 +27,31 @@ from bothways.train.finetune import evaluate_rows
 class TextArguments:
     """A model and texts for it.
 
-    texts: as arguments; without them one text a line of `--in FILE` or of standard input. A .csv, .tsv, .jsonl or
-    .parquet after `--in` gives its text column. A pair is two texts with a tab between. json: JSON lines.
+    texts: as arguments, or one a line of `--in FILE` or of standard input; in these a pair is two texts with a tab
+    between. A .csv, .tsv, .jsonl or .parquet after `--in` gives its columns: those the model was fine-tuned on, or
+    `--text-column` and `--pair-column`. json: JSON lines.
     """
 
     model: Positional[str]
     texts: Positional[tuple[str, ...]] = ()
     input: Annotated[str | None, tyro.conf.arg(name="in")] = None
-    text_column: str = "text"
+    text_column: str | None = None
+    pair_column: str | None = None
     json: bool = False
     device: str = "auto"
 
-    def read(self) -> list[str | tuple[str, str]]:
-        """The texts, wherever they are. Raises UserError where there are none."""
+    def read(self, model: Predictor) -> list[Text]:
+        """The texts, wherever they are. Raises UserError where there are none, or in two places."""
+        if self.texts and self.input:
+            raise UserError(f"texts are given both as arguments and by --in {self.input}; choose one")
+        if self.input and Path(self.input).suffix.lower() in SUFFIXES:
+            return self._from_table(self.input, model.checkpoint.state.get("columns", {}))
         if self.texts:
             lines = list(self.texts)
-        elif self.input is not None and Path(self.input).suffix in SUFFIXES:
-            lines = [row.text(self.text_column) for row in read_rows(self.input, [self.text_column])]
-        elif self.input is not None:
+        elif self.input:
             lines = _file_lines(Path(self.input))
         elif not sys.stdin.isatty():
-            try:
-                lines = [line.rstrip("\n") for line in sys.stdin]
-            except UnicodeDecodeError as error:
-                raise UserError(f"standard input: byte {error.start + 1} is not UTF-8") from error
+            lines = _decoded_lines(getattr(sys.stdin, "buffer", sys.stdin).read(), "standard input")
         else:
             raise UserError("no text: give texts as arguments, a file after --in, or lines on standard input")
         kept = [line for line in lines if line.strip()]
@@ -59,8 +61,14 @@ class TextArguments:
             print(f"{len(lines) - len(kept)} empty lines left out", file=sys.stderr)
         return [_pair(line) for line in kept]
 
+    def _from_table(self, table: str, trained: Mapping[str, Any]) -> list[Text]:
+        first = self.text_column or trained.get("text_column") or "text"
+        second = self.pair_column or trained.get("pair_column")
+        rows = read_rows(table, [first, second] if second else [first])
+        return [(row.text(first), row.text(second)) if second else row.text(first) for row in rows]
 
-def _pair(line: str) -> str | tuple[str, str]:
+
+def _pair(line: str) -> Text:
     first, tab, second = line.partition("\t")
     return (first, second) if tab and first.strip() and second.strip() else line
 
@@ -74,13 +82,17 @@ def _file_lines(path: Path) -> list[str]:
         raise UserError(f"{path}: the file is empty")
     if b"\0" in content[:8192]:
         raise UserError(f"{path}: a binary file, not text")
+    return _decoded_lines(content, str(path))
+
+
+def _decoded_lines(content: bytes | str, source: str) -> list[str]:
     try:
-        return content.decode("utf-8-sig").splitlines()
+        text = content if isinstance(content, str) else content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise UserError(
-            f"{path}:{line}: byte 0x{content[error.start]:02x} is not UTF-8; save the file as UTF-8"
-        ) from error
+        line = error.object.count(b"\n", 0, error.start) + 1
+        place = f"{source}:{line}: byte 0x{error.object[error.start]:02x}"
+        raise UserError(f"{place} is not UTF-8; save the text as UTF-8") from error
+    return text.removesuffix("\n").replace("\r\n", "\n").split("\n")
 
 
 @dataclass(frozen=True)
@@ -96,9 +108,8 @@ def fill(arguments: Sequence[str]) -> None:
         arguments,
         'Fill in masks. Example: bothways fill run "Returns [MASK] if the file exists."',
     )
-    texts = options.read()
     model = load(options.model, options.device)
-    for text in texts:
+    for text in options.read(model):
         masks = model.fill(text, options.top_k)
         if options.json:
             print(json.dumps({"text": text, "masks": [[asdict(one) for one in mask] for mask in masks]}))
@@ -116,8 +127,8 @@ def classify(arguments: Sequence[str]) -> None:
         arguments,
         'Give texts their label. Example: bothways classify tickets "No light on my router"',
     )
-    texts = options.read()
     model = load(options.model, options.device)
+    texts = options.read(model)
     for text, result in zip(texts, model.classify(texts), strict=True):
         if options.json:
             print(json.dumps({"text": text, **asdict(result)}))
@@ -153,16 +164,12 @@ def evaluate(arguments: Sequence[str]) -> None:
     state["columns"] = {**state.get("columns", {}), **{name: value for name, value in named.items() if value}}
     task = ClassifyTask.from_state(state)
     rows = read_rows(options.table, list(task.columns))
-    encoded = task.encode(rows, model.tokenizer, _limit(model))
+    encoded = task.encode(rows, model.tokenizer, model.sequence_length)
     figures = evaluate_rows(model.checkpoint, task, rows, encoded)
     truncated = sum(bool(one.truncated) for one in encoded)
     if truncated:
-        print(f"{truncated:,} rows are longer than {_limit(model)} tokens and were cut short", file=sys.stderr)
+        print(f"{truncated:,} rows are longer than {model.sequence_length} tokens and were cut short", file=sys.stderr)
     print(json.dumps(figures) if options.json else "\n".join(classification_lines(figures)))
-
-
-def _limit(model: Predictor) -> int:
-    return int(model.checkpoint.state.get("sequence_length", model.config.max_position_embeddings))
 
 
 def classification_lines(figures: Mapping[str, Any]) -> list[str]:
@@ -172,10 +179,10 @@ def classification_lines(figures: Mapping[str, Any]) -> list[str]:
     by_label = Table("label", "precision", "recall", "F1", "rows")
     for label, values in figures["labels"].items():
         *ratios, support = values.values()
-        by_label.add_row(label, *(f"{value:.3f}" for value in ratios), f"{support:,}")
-    confusion = Table("truth ↓ predicted →", *labels)
+        by_label.add_row(escape(label), *(f"{value:.3f}" for value in ratios), f"{support:,}")
+    confusion = Table("truth ↓ predicted →", *map(escape, labels))
     for label, counts in zip(labels, figures["confusion"], strict=True):
-        confusion.add_row(label, *(f"{count:,}" for count in counts))
+        confusion.add_row(escape(label), *(f"{count:,}" for count in counts))
     with console.capture() as capture:
         console.print(by_label)
         if len(labels) <= 12:

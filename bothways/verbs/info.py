@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from bothways.errors import UserError
 from bothways.recipes import parse
 from bothways.text.corpus import CorpusReport
 from bothways.text.wordpiece import WordPieceTokenizer
+from bothways.train.run import RunDirectory
 
 
 @dataclass(frozen=True)
@@ -36,18 +37,22 @@ def info(arguments: Sequence[str]) -> None:
         store = TokenStore(path)
         print(json.dumps(store.manifest) if options.json else "\n".join(store_lines(store)))
     elif (path / "config.json").exists() or (path / "model" / "config.json").exists():
-        facts = _model_facts(options.path)
-        print(json.dumps(facts) if options.json else "\n".join(f"{name}: {value}" for name, value in facts.items()))
+        _print_facts(_model_facts(options.path), options.json)
     elif (path / "metrics.jsonl").exists():
-        print("\n".join((path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-2:]))
+        last = RunDirectory(path).metrics()[-1:]
+        _print_facts({"run": options.path, "finished": False, **(last[0] if last else {})}, options.json)
     elif (path / "vocab.txt").exists() or (path / "tokenizer.json").exists():
         tokenizer = WordPieceTokenizer.load(path)
-        kind = "uncased" if tokenizer.lowercase else "cased"
-        print(f"{path}: {tokenizer.vocab_size:,} pieces, {kind}, fingerprint {tokenizer.fingerprint}")
+        facts = {"vocabulary": options.path, "pieces": tokenizer.vocab_size, "uncased": tokenizer.lowercase}
+        _print_facts({**facts, "fingerprint": tokenizer.fingerprint}, options.json)
     else:
         raise UserError(
             f"{path}: not a store, a model, a run or a vocabulary" if path.exists() else f"{path}: no such path"
         )
+
+
+def _print_facts(facts: Mapping[str, Any], as_json: bool) -> None:
+    print(json.dumps(facts) if as_json else "\n".join(f"{name}: {value}" for name, value in facts.items()))
 
 
 def store_lines(store: TokenStore) -> list[str]:

@@ -13,10 +13,10 @@ from tyro.conf import Positional
 
 from bothways.data.prepare import prepare as prepare_store
 from bothways.errors import UserError
-from bothways.files import replace_directory
+from bothways.files import replace_directory, require_ours, require_writable
 from bothways.recipes import parse
 from bothways.text.corpus import CorpusOptions, CorpusReport, read_documents, resolve_sources
-from bothways.text.wordpiece import WordPieceTokenizer
+from bothways.text.wordpiece import VOCABULARY_FILES, WordPieceTokenizer
 from bothways.train.progress import duration
 
 
@@ -56,8 +56,11 @@ def tokenizer(arguments: Sequence[str]) -> None:
         arguments,
         "Learn a WordPiece vocabulary. Example: bothways tokenizer texts/ --vocab-size 8192 --out vocabulary",
     )
+    out = Path(options.out)
+    require_ours(out, VOCABULARY_FILES)
+    require_writable(out)
     trained, report = train_tokenizer(options, options.vocab_size, not options.cased, options.min_frequency)
-    with replace_directory(Path(options.out)) as directory:
+    with replace_directory(out) as directory:
         trained.save(directory)
     for line in report.lines():
         print(line)

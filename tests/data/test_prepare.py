@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,8 @@ def test_refusals(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(UserError, match="cannot be written"):
         prepare([str(tmp_path / "empty.txt")], tokenizer, tmp_path / "file" / "store")
+    with pytest.raises(UserError, match="--workers 0"):
+        prepare([str(tmp_path / "empty.txt")], tokenizer, tmp_path / "s2", workers=0)
     with pytest.raises(UserError, match="--validation 2"):
         prepare([str(tmp_path / "empty.txt")], tokenizer, tmp_path / "s2", validation=2)
 
@@ -130,3 +133,48 @@ def test_a_store_whose_vocabulary_was_exchanged_is_refused(tmp_path: Path, minil
         (tmp_path / "store" / "tokenizer" / name).write_bytes((minilm / name).read_bytes())
     with pytest.raises(UserError, match="another store's"):
         store.tokenizer()
+
+
+def test_changed_sources_are_noticed(tmp_path: Path) -> None:
+    source, tokenizer = tmp_path / "c.jsonl", tiny_tokenizer()
+    write_corpus(source)
+    prepare([str(source)], tokenizer, tmp_path / "store")
+    content = source.read_text()
+    source.write_text(content.replace("dog", "cat", 1))
+    with pytest.raises(UserError, match=r"c\.jsonl has changed since .*store was prepared"):
+        prepare([str(source)], tokenizer, tmp_path / "store")
+    (tmp_path / "d.txt").write_text("the dog runs.")
+    with pytest.raises(UserError, match=r"d\.txt was no source when"):
+        prepare([str(tmp_path / "d.txt")], tokenizer, tmp_path / "store")
+
+
+@pytest.mark.parametrize("share", [0, 1e-320, 0.02, 0.1, 0.3, 0.7, 0.999])
+def test_the_share_held_out_is_the_share(share: float) -> None:
+    held_out = [preparation._held_out(number, Fraction(share).limit_denominator(10**6)) for number in range(5000)]
+    assert not any(held_out[:9])
+    assert held_out[9] == (share > 1e-6)
+    assert abs(sum(held_out) - share * 4991) <= 1
+
+
+def test_our_own_directories_are_no_text(tmp_path: Path) -> None:
+    write_corpus(tmp_path / "texts.jsonl")
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    (folder / "a.txt").write_text("the dog runs. the cat sleeps.")
+    (folder / "vocabulary").mkdir()
+    tiny_tokenizer().save(folder / "vocabulary")
+    first = prepare([str(folder)], tiny_tokenizer(), folder / "store")
+    assert first.manifest["documents"] == 1
+    assert prepare([str(folder)], tiny_tokenizer(), folder / "store").fingerprint == first.fingerprint
+
+
+def test_what_is_not_ours_is_not_replaced(tmp_path: Path) -> None:
+    write_corpus(tmp_path / "c.jsonl")
+    (tmp_path / "project" / "tokenizer").mkdir(parents=True)
+    (tmp_path / "project" / "tokenizer" / "model.safetensors").write_text("precious")
+    with pytest.raises(UserError, match=r"tokenizer holds something else \(model\.safetensors\)"):
+        prepare([str(tmp_path / "c.jsonl")], tiny_tokenizer(), tmp_path / "project")
+    (tmp_path / "web").mkdir()
+    (tmp_path / "web" / "manifest.json").write_text('{"name": "a web app"}')
+    with pytest.raises(UserError, match=r"not a token store: its manifest\.json lacks corpus, fingerprint"):
+        TokenStore(tmp_path / "web")

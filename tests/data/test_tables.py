@@ -42,6 +42,11 @@ BAD = {
     "broken.jsonl": (b'{"text": "a"}\n{"text": \n', r"broken\.jsonl:2: not valid JSON"),
     "list.jsonl": (b"[1]\n", r"list\.jsonl:1: expected a JSON object, found list"),
     "no.parquet": (b"PAR1 not really", "not a readable parquet file"),
+    "twice.csv": (b"text,text\na,b\n", r"twice\.csv:1: the column 'text' stands twice"),
+    "quote.tsv": (b'text\tlabel\nfoo\tneg\n"hello there\tpos\nbye" now\tneg\n', r"quote\.tsv:3: not valid csv"),
+    "open.csv": (b'text,label\na,x\nb,"y\nc,x\n', r"open\.csv:3: not valid csv"),
+    "deep.jsonl": (b"[" * 100_000 + b"\n", r"deep\.jsonl:1: not"),
+    "digits.jsonl": (b'{"text": ' + b"9" * 5000 + b"}\n", r"digits\.jsonl:1: not readable JSON"),
     "rows.xlsx": (b"x", r"\.xlsx suffix"),
 }
 
@@ -64,3 +69,7 @@ def test_missing_files_and_empty_values(tmp_path: Path) -> None:
         row.text("text")
     with pytest.raises(UserError, match="is 3, not a text"):
         row.text("n")
+    with pytest.raises(UserError, match="half a surrogate pair"):
+        read_rows([{"text": "a\ud800"}])[0].text("text")
+    with pytest.raises(UserError, match="row 1: expected a dictionary of columns, found str"):
+        read_rows(["x"])  # type: ignore[list-item]

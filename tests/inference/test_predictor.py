@@ -71,3 +71,8 @@ def test_refusals(pretrained: Path, minilm: Path) -> None:
         model.classify(["x"])
     with pytest.raises(UserError, match="hub gave no model"):
         bw.load("no-such-organisation/no-such-model")
+    for nonsense in (5, [1], ["a", None], ["\ud800"], [("a", "b", "c")]):
+        with pytest.raises(UserError, match="expected"):
+            encoder.hidden_states(nonsense)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="expected a model's directory"):
+        bw.load(5)  # type: ignore[arg-type]

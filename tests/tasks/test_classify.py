@@ -17,7 +17,7 @@ from transformers import AutoTokenizer, BertForSequenceClassification
 
 import bothways as bw
 from bothways.data.tables import read_rows
-from bothways.errors import UserError
+from bothways.errors import TruncationWarning, UserError
 from bothways.model.checkpoint import Checkpoint, new_model, save_checkpoint
 from bothways.model.heads import PretrainingHead
 from bothways.tasks.base import join_segments
@@ -113,6 +113,10 @@ def test_same_seed_same_model_and_resume_is_exact(pretrained: Path, tmp_path: Pa
     assert state_of(tmp_path / "a") == state_of(tmp_path / "b")
     with pytest.raises(UserError, match="holds a run with rows"):
         finetune("classify", pretrained, ROWS[1:], None, tmp_path / "b", options)
+    other = Checkpoint(new_model(tiny_config(), PretrainingHead, seed=2), tiny_tokenizer())
+    save_checkpoint(other, tmp_path / "other")
+    with pytest.raises(UserError, match="holds a run with model"):
+        finetune("classify", tmp_path / "other", ROWS, ROWS, tmp_path / "b", options)
 
 
 def test_pairs_and_token_budget(pretrained: Path, tmp_path: Path) -> None:
@@ -126,7 +130,10 @@ def test_pairs_and_token_budget(pretrained: Path, tmp_path: Path) -> None:
     result = finetune("classify", pretrained, rows, rows, tmp_path / "run", options)
     assert result.training.steps == 5
     assert result.truncated > 0
-    assert bw.load(tmp_path / "run").classify([("the dog runs.", "a cat eats.")])[0].label in ("True", "False")
+    model = bw.load(tmp_path / "run")
+    assert model.classify([("the dog runs.", "a cat eats.")])[0].label in ("True", "False")
+    with pytest.warns(TruncationWarning, match="1 of 1 texts are longer than 16 tokens"):
+        model.classify([("the dog runs. " * 9, "a cat eats.")])
 
 
 def test_refusals(pretrained: Path, tmp_path: Path) -> None:
@@ -138,8 +145,27 @@ def test_refusals(pretrained: Path, tmp_path: Path) -> None:
         finetune("classify", pretrained, [ROWS[0], {"text": "x", "label": ""}], None, tmp_path / "r")
     with pytest.raises(UserError, match="--sequence-length 1000 is above the position table"):
         finetune("classify", pretrained, ROWS, None, tmp_path / "r", FinetuneOptions(sequence_length=1000))
+    for options, message in (
+        (FinetuneOptions(epochs=0), "--epochs 0"),
+        (FinetuneOptions(steps=0), "--steps 0"),
+        (FinetuneOptions(lr=0), "--lr 0"),
+        (FinetuneOptions(sequence_length=0), "--sequence-length 0"),
+        (FinetuneOptions(tokens_per_step=-5), "--tokens-per-step -5"),
+        (FinetuneOptions(dropout=2), r"hidden_dropout_prob \(--dropout\) 2"),
+        (FinetuneOptions(seed=1 << 70), "--seed"),
+    ):
+        with pytest.raises(UserError, match=message):
+            finetune("classify", pretrained, ROWS, None, tmp_path / "r", options)
     with pytest.raises(UserError, match="unknown task 'clasify'"):
         finetune("clasify", pretrained, ROWS, None, tmp_path / "r")
+
+
+def test_labels_are_names_or_numbers() -> None:
+    rows = read_rows([{"text": "x", "label": label} for label in (1.0, 2, "3", True)])
+    assert ClassifyTask.from_rows(rows).labels == ("1", "2", "3", "True")
+    for bad in (float("nan"), ["a"], {"a": 1}):
+        with pytest.raises(UserError, match="row 1: column 'label'"):
+            ClassifyTask.from_rows(read_rows([{"text": "x", "label": bad}]))
 
 
 def tickets(name: str) -> list[dict[str, str]]:

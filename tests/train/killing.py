@@ -27,7 +27,17 @@ def command(store: Path, out: Path) -> list[str]:
     """A run of a few seconds with dropout, checkpoints every third step and evaluations in between."""
     options = "--size tiny --steps 60 --tokens-per-step 2000 --sequence-length 32 --dropout 0.1 --checkpoint-every 3"
     rest = "--log-every 4 --evaluate-every 7 --precision float32 --max-position-embeddings 64"
-    return [sys.executable, "-m", "bothways.cli", "pretrain", str(store), "--out", str(out), *options.split(), *rest.split()]
+    return [
+        sys.executable,
+        "-m",
+        "bothways.cli",
+        "pretrain",
+        str(store),
+        "--out",
+        str(out),
+        *options.split(),
+        *rest.split(),
+    ]
 
 
 def result(out: Path) -> tuple[bytes, bytes, list[dict[str, object]]]:

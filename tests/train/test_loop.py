@@ -119,6 +119,10 @@ def test_resuming_something_else_is_refused_naming_both(store: TokenStore, tmp_p
     for change, message in (
         ({"seed": 1}, "seed 0, now asked for 1"),
         ({"mask_rate": 0.3}, r"objective [0-9a-f]{16}, now asked for [0-9a-f]{16}"),
+        ({"objective": "mlm"}, r"objective [0-9a-f]{16}, now asked for [0-9a-f]{16}"),
+        ({"size": "mini"}, r"model [0-9a-f]{16}, now asked for [0-9a-f]{16}"),
+        ({"dropout": 0.2}, r"dropout 0\.1, now asked for 0\.2"),
+        ({"weight_decay": 0.5}, r"weight_decay 0\.01, now asked for 0\.5"),
         ({"steps": 13}, "steps 12, now asked for 13"),
     ):
         with pytest.raises(UserError, match=message):
@@ -127,8 +131,6 @@ def test_resuming_something_else_is_refused_naming_both(store: TokenStore, tmp_p
     other = prepare([str(tmp_path / "d.jsonl")], tiny_tokenizer(), tmp_path / "other")
     with pytest.raises(UserError, match=f"store {store.fingerprint}, now asked for {other.fingerprint}"):
         pretrain(other.directory, tmp_path / "run", OPTIONS)
-    with pytest.raises(UserError, match="another shape"):
-        pretrain(store.directory, tmp_path / "run", PretrainOptions(**{**vars(OPTIONS), "size": "mini"}))
 
 
 def test_a_full_disk_leaves_the_last_checkpoint_usable(
@@ -231,3 +233,41 @@ def test_continuing_from_a_model_of_another_vocabulary_is_refused(
 ) -> None:
     with pytest.raises(UserError, match=rf"was prepared with the vocabulary {store.tokenizer_fingerprint}, .* has"):
         pretrain(store.directory, tmp_path / "r", PretrainOptions(**{**vars(OPTIONS), "model": str(minilm)}))
+
+
+@pytest.mark.parametrize("name", ["clip", "lr"])
+@pytest.mark.parametrize("value", [0.0, -1.0, float("inf"), float("nan")])
+def test_rates_that_train_nothing_are_refused(name: str, value: float) -> None:
+    with pytest.raises(UserError, match=f"--{name}"):
+        TrainOptions(**{"steps": 1, "lr": 1.0, name: value})
+
+
+def test_one_held_out_word_is_no_validation(tmp_path: Path) -> None:
+    write_corpus(tmp_path / "c.jsonl", documents=9)
+    with (tmp_path / "c.jsonl").open("a") as file:
+        file.write('{"text": "red"}\n')
+    small = prepare([str(tmp_path / "c.jsonl")], tiny_tokenizer(), tmp_path / "store")
+    assert small.split("validation").documents == 1
+    progress = StopAfter(-1)
+    pretrain(small.directory, tmp_path / "run", PretrainOptions(**{**vars(OPTIONS), "steps": 2}), progress=progress)
+    assert any("no held-out documents to speak of" in line for line in progress.said)
+
+
+def test_what_is_not_a_run_is_not_trained_over(store: TokenStore, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"a model's or a store's directory \(manifest\.json\)"):
+        pretrain(store.directory, store.directory, OPTIONS)
+    (tmp_path / "project" / "model").mkdir(parents=True)
+    with pytest.raises(UserError, match="holds a model but no checkpoint"):
+        pretrain(store.directory, tmp_path / "project", OPTIONS, progress=StopAfter(-1))
+
+
+def test_garbled_state_and_metrics_are_passed_over(store: TokenStore, tmp_path: Path) -> None:
+    options = PretrainOptions(**{**vars(OPTIONS), "checkpoint_every": 4})
+    pretrain(store.directory, tmp_path / "run", options, progress=StopAfter(9))
+    run = RunDirectory(tmp_path / "run")
+    (run.checkpoints()[-1] / "state.json").write_text("{}")
+    with run.metrics_path.open("a") as file:
+        file.write('{"step": 9, "lo}\n')
+    resumed = StopAfter(-1)
+    pretrain(store.directory, tmp_path / "run", options, progress=resumed)
+    assert "resuming at step 8 of 12" in resumed.said
