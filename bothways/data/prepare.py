@@ -35,7 +35,7 @@ from bothways.files import (
 )
 from bothways.text.corpus import CorpusOptions, CorpusReport, Document, Source, read_documents, resolve_sources
 from bothways.text.sentences import split_sentences
-from bothways.text.wordpiece import WordPieceTokenizer
+from bothways.text.wordpiece import VOCABULARY_FILES, WordPieceTokenizer
 
 BATCH_CHARACTERS = 1 << 20
 SHARD_TOKENS = 1 << 24
@@ -137,7 +137,7 @@ class StoreWriter:
             self.documents, self.unknown, self.empty = state["documents"], state["unknown"], state["empty"]
             self.tokens = sum(shard.tokens for shards in self.splits.values() for shard in shards)
         else:
-            require_ours(out / "tokenizer", ())
+            require_ours(out / "tokenizer", VOCABULARY_FILES)
             self._save_progress()
         with replace_directory(out / "tokenizer") as directory:
             tokenizer.save(directory)

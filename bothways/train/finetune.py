@@ -15,10 +15,11 @@ import bothways
 from bothways.data.packing import PackedBatch
 from bothways.data.plan import RowPlan
 from bothways.data.tables import Row, read_rows
-from bothways.errors import UserError
+from bothways.errors import UserError, closest
 from bothways.files import write_json
 from bothways.inference import engine
 from bothways.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, weights_fingerprint
+from bothways.tasks import TASKS
 from bothways.tasks.base import Encoded
 from bothways.tasks.classify import ClassifyTask
 from bothways.train.loop import TrainResult, train
@@ -89,18 +90,9 @@ def finetune(
     options = options or FinetuneOptions()
     check_seed(options.seed)
     progress = progress or Progress(f"finetune {task_name}")
-    if task_name != ClassifyTask.name:
-        raise UserError(f"unknown task {task_name!r}; accepted: {ClassifyTask.name}")
-    columns = {
-        "text_column": options.text_column,
-        "pair_column": options.pair_column,
-        "label_column": options.label_column,
-    }
-    needed = [name for name in columns.values() if name]
-    train_rows = read_rows(train_table, needed)
-    task = ClassifyTask.from_rows(train_rows, **columns)
-    eval_rows = read_rows(eval_table, needed) if eval_table is not None else []
-    task.check_labels(eval_rows)
+    if task_name not in TASKS:
+        raise UserError(f"unknown task {task_name!r}{closest(task_name, TASKS)}; accepted: {', '.join(TASKS)}")
+    task, train_rows, eval_rows = _read(TASKS[task_name], train_table, eval_table, options)
     checkpoint = load_checkpoint(model, task.head, labels=task.labels, dropout=options.dropout, seed=options.seed)
     assert checkpoint.report is not None
     progress.say(f"{model}: {checkpoint.report.sentence()}")
@@ -111,20 +103,7 @@ def finetune(
     encoded = task.encode(train_rows, checkpoint.tokenizer, limit)
     eval_encoded = task.encode(eval_rows, checkpoint.tokenizer, limit) if eval_rows else []
     truncated = _say_truncated(progress, encoded, eval_encoded, limit)
-    plan = RowPlan(
-        encoded,
-        task.collate,
-        batch_size=options.batch_size,
-        tokens_per_step=options.tokens_per_step,
-        seed=options.seed,
-        description={
-            "model": weights_fingerprint(checkpoint.model),
-            "dropout": options.dropout,
-            "rows": _fingerprint(encoded),
-            "task": task.state(),
-            "tokenizer": checkpoint.tokenizer.fingerprint,
-        },
-    )
+    plan = _plan(task, encoded, checkpoint, options)
     loop_options = _loop_options(options, plan, checkpoint.config.hidden_size)
 
     def evaluate() -> dict[str, float]:
@@ -147,6 +126,36 @@ def finetune(
     metrics = evaluate_rows(checkpoint, task, eval_rows, eval_encoded)
     write_json(run.path / "evaluation.json", metrics)
     return FinetuneResult(training, metrics, truncated)
+
+
+def _read(
+    kind: type[ClassifyTask], train_table: Table, eval_table: Table | None, options: FinetuneOptions
+) -> tuple[ClassifyTask, list[Row], list[Row]]:
+    names = ("text_column", "pair_column", "label_column")
+    columns = {name: getattr(options, name) for name in names}
+    needed = [name for name in columns.values() if name]
+    train_rows = read_rows(train_table, needed)
+    task = kind.from_rows(train_rows, **columns)
+    eval_rows = read_rows(eval_table, needed) if eval_table is not None else []
+    task.check_labels(eval_rows)
+    return task, train_rows, eval_rows
+
+
+def _plan(task: ClassifyTask, encoded: Sequence[Encoded], checkpoint: Checkpoint, options: FinetuneOptions) -> RowPlan:
+    return RowPlan(
+        encoded,
+        task.collate,
+        batch_size=options.batch_size,
+        tokens_per_step=options.tokens_per_step,
+        seed=options.seed,
+        description={
+            "model": weights_fingerprint(checkpoint.model),
+            "dropout": options.dropout,
+            "rows": _fingerprint(encoded),
+            "task": task.state(),
+            "tokenizer": checkpoint.tokenizer.fingerprint,
+        },
+    )
 
 
 def predict_rows(checkpoint: Checkpoint, task: ClassifyTask, encoded: Sequence[Encoded]) -> list[Any]:

@@ -13,7 +13,7 @@ import signal
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 import torch
@@ -54,8 +54,8 @@ class TrainResult:
 class _Window:
     """Sums and counts since the last log line; part of a checkpoint, so that a resumed run logs the same figures."""
 
-    sums: dict[str, float]
-    counts: dict[str, int]
+    sums: dict[str, float] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
 
     def add(self, sums: dict[str, float], counts: dict[str, int]) -> None:
         for name in sums:
@@ -64,6 +64,80 @@ class _Window:
 
     def means(self) -> dict[str, float]:
         return {name: self.sums[name] / max(1, self.counts[name]) for name in self.sums}
+
+
+@dataclass
+class _State:
+    """How far a run is: what a checkpoint keeps besides the tensors. seconds: of training, over all resumptions."""
+
+    step: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+    window: _Window = field(default_factory=_Window)
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """Sums and counts by name, real tokens, the gradient norm before clipping, the learning rate, and seconds."""
+
+    sums: dict[str, float]
+    counts: dict[str, int]
+    tokens: int
+    grad_norm: float
+    lr: float
+    seconds: float
+
+
+class Stepper:
+    """A model with its optimizer on its device: takes single steps, and knows nothing of runs."""
+
+    def __init__(self, model: Bert, objective: Objective, data: StepData, options: TrainOptions) -> None:
+        self.model, self.objective, self.data, self.options = model, objective, data, options
+        self.device = choose_device(options.device)
+        self.dtype = choose_precision(options.precision, self.device)
+        model.to(self.device).train()
+        self.optimizer = build_optimizer(model, options)
+
+    def step(self, step: int) -> StepResult:
+        """One optimizer step over the micro-batches of step `step`.
+
+        Dividing by the step's counts, not each micro-batch's, makes the step independent of how it was cut.
+        Raises UserError when the gradient is not finite, before the weights are changed.
+        """
+        began = time.perf_counter()
+        torch.manual_seed(int(mix(self.options.seed, step)) >> 1)  # dropout
+        batches = self.data.micro_batches(step, 0, 1, self.options.micro_batch_tokens)
+        counts: dict[str, int] = defaultdict(int)
+        for batch in batches:
+            for name, count in self.objective.counts(batch.targets).items():
+                counts[name] += count
+        sums: dict[str, torch.Tensor] = {}
+        for batch in batches:
+            for name, value in self._forward_and_backward(batch, counts).items():
+                sums[name] = sums[name] + value if name in sums else value
+        norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.options.clip))
+        if not math.isfinite(norm):
+            raise UserError(
+                f"step {step + 1}: the gradient is not finite (norm {norm}); the last checkpoint is from before; "
+                "try a lower --lr or --precision float32"
+            )
+        lr = learning_rate(step, self.options)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        tokens = sum(batch.num_tokens for batch in batches)
+        by_name = {name: float(value) for name, value in sums.items()}
+        return StepResult(by_name, dict(counts), tokens, norm, lr, time.perf_counter() - began)
+
+    def _forward_and_backward(self, batch: PackedBatch, counts: dict[str, int]) -> dict[str, torch.Tensor]:
+        batch = batch.to(self.device)
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            scores = self.model(batch)
+        sums = self.objective.sums(scores, batch.targets)
+        losses = [value / max(1, counts[name]) for name, value in sums.items() if name.endswith("loss")]
+        torch.stack(losses).sum().backward()
+        return {name: value.detach() for name, value in sums.items()}
 
 
 def train(
@@ -81,110 +155,67 @@ def train(
     SIGINT and SIGTERM end the run after the step at hand, with a checkpoint.
     Raises UserError when the checkpoint belongs to other data, or the loss is not finite.
     """
-    device = choose_device(options.device)
-    dtype = choose_precision(options.precision, device)
-    model.to(device).train()
-    optimizer = build_optimizer(model, options)
-    step, tokens, seconds, window = 0, 0, 0.0, _Window({}, {})
+    stepper = Stepper(model, objective, data, options)
     hyperparameters = ("steps", "lr", "warmup", "weight_decay", "beta2", "clip")
     description = {**data.description, **{name: getattr(options, name) for name in hyperparameters}}
-    state = run.restore(model, optimizer, description)
-    if state is None:
-        run.rewind_metrics(-1)
-    else:
-        data.restore(state["cursor"])
-        step, tokens, seconds, window = state["step"], state["tokens"], state["seconds"], _Window(**state["window"])
-        run.rewind_metrics(step)
-        for line in state["skipped"]:
-            progress.say(f"passed over a damaged checkpoint: {line}")
-        progress.say(f"resuming at step {step:,} of {options.steps:,}")
+    state = _resume(stepper, run, description, progress)
 
     def save() -> None:
-        run.save_checkpoint(
-            model,
-            optimizer,
-            {
-                "step": step,
-                "tokens": tokens,
-                "seconds": seconds,
-                "window": {"sums": window.sums, "counts": window.counts},
-                "cursor": data.cursor_json(step),
-                "data": description,
-            },
-        )
+        cursor = data.cursor_json(state.step)
+        run.save_checkpoint(model, stepper.optimizer, {**asdict(state), "cursor": cursor, "data": description})
 
     with _signals() as caught, progress:
-        while step < options.steps and not caught:
-            began = time.perf_counter()
-            lr = learning_rate(step, options)
-            batches = data.micro_batches(step, 0, 1, options.micro_batch_tokens)
-            sums, counts, norm = train_step(model, objective, batches, optimizer, lr, dtype, device, options, step)
-            step_tokens = sum(batch.num_tokens for batch in batches)
-            step, tokens, seconds = step + 1, tokens + step_tokens, seconds + time.perf_counter() - began
-            window.add(sums, counts)
-            means = window.means()
-            progress.update(step, options.steps, _total_loss(means), step_tokens, time.perf_counter() - began)
-            if step % options.log_every == 0 or step == options.steps:
-                pace = {"step": step, "tokens": tokens, "seconds": round(seconds, 3)}
-                speed = round(step_tokens / max(1e-9, time.perf_counter() - began), 1)
-                line = {**pace, "tokens_per_second": speed, "loss": _total_loss(means), **means}
-                run.log({**line, "lr": lr, "grad_norm": norm})
-                window = _Window({}, {})
-            if step == options.steps or (options.evaluate_every and step % options.evaluate_every == 0):
+        while state.step < options.steps and not caught:
+            result = stepper.step(state.step)
+            state.step += 1
+            state.tokens += result.tokens
+            state.seconds += result.seconds
+            state.window.add(result.sums, result.counts)
+            loss = _total_loss(state.window.means())
+            progress.update(state.step, options.steps, loss, result.tokens, result.seconds)
+            last = state.step == options.steps
+            if last or state.step % options.log_every == 0:
+                run.log(_log_line(state, result))
+                state.window = _Window()
+            if last or (options.evaluate_every and state.step % options.evaluate_every == 0):
                 figures = {f"eval_{name}": value for name, value in evaluate().items()}
                 model.train()
                 if figures:
-                    run.log({"step": step, "tokens": tokens, **figures})
-                    progress.evaluated(step, figures)
-            if step % options.checkpoint_every == 0 or step == options.steps:
+                    run.log({"step": state.step, "tokens": state.tokens, **figures})
+                    progress.evaluated(state.step, figures)
+            if last or state.step % options.checkpoint_every == 0:
                 save()
-        if caught and step < options.steps:
+        stopped = bool(caught) and state.step < options.steps
+        if stopped:
             save()
-    return TrainResult(step, caught[0] if caught and step < options.steps else None, seconds)
+    return TrainResult(state.step, caught[0] if stopped else None, state.seconds)
 
 
-def train_step(
-    model: Bert,
-    objective: Objective,
-    batches: list[PackedBatch],
-    optimizer: torch.optim.Optimizer,
-    lr: float,
-    dtype: torch.dtype,
-    device: torch.device,
-    options: TrainOptions,
-    step: int,
-) -> tuple[dict[str, float], dict[str, int], float]:
-    """One optimizer step over micro-batches; returns sums and counts by name, and the gradient norm before clipping.
+def _resume(stepper: Stepper, run: RunDirectory, description: dict[str, Any], progress: Progress) -> _State:
+    saved = run.restore(stepper.model, stepper.optimizer, description)
+    if saved is None:
+        run.rewind_metrics(-1)
+        return _State()
+    stepper.data.restore(saved["cursor"])
+    run.rewind_metrics(saved["step"])
+    for line in saved["skipped"]:
+        progress.say(f"passed over a damaged checkpoint: {line}")
+    progress.say(f"resuming at step {saved['step']:,} of {stepper.options.steps:,}")
+    return _State(saved["step"], saved["tokens"], saved["seconds"], _Window(**saved["window"]))
 
-    Dividing by the step's counts, not each micro-batch's, makes the step independent of how it was cut.
-    """
-    torch.manual_seed(int(mix(options.seed, step)) >> 1)  # dropout
-    counts: dict[str, int] = defaultdict(int)
-    for batch in batches:
-        for name, count in objective.counts(batch.targets).items():
-            counts[name] += count
-    totals: dict[str, torch.Tensor] = {}
-    for batch in batches:
-        batch = batch.to(device)
-        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            scores = model(batch)
-        sums = objective.sums(scores, batch.targets)
-        loss = sum(value / max(1, counts[name]) for name, value in sums.items() if name.endswith("loss"))
-        assert isinstance(loss, torch.Tensor)
-        loss.backward()
-        for name, value in sums.items():
-            totals[name] = totals.get(name, torch.zeros((), device=device)) + value.detach()
-    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), options.clip)
-    if not math.isfinite(float(norm)):
-        raise UserError(
-            f"step {step + 1}: the gradient is not finite (norm {float(norm)}); the last checkpoint is from before; "
-            "try a lower --lr or --precision float32"
-        )
-    for group in optimizer.param_groups:
-        group["lr"] = lr
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-    return {name: float(value) for name, value in totals.items()}, dict(counts), float(norm)
+
+def _log_line(state: _State, result: StepResult) -> dict[str, Any]:
+    means = state.window.means()
+    return {
+        "step": state.step,
+        "tokens": state.tokens,
+        "seconds": round(state.seconds, 3),
+        "tokens_per_second": round(result.tokens / max(1e-9, result.seconds), 1),
+        "loss": _total_loss(means),
+        **means,
+        "lr": result.lr,
+        "grad_norm": result.grad_norm,
+    }
 
 
 @torch.no_grad()
@@ -194,7 +225,7 @@ def evaluate_objective(
     """Means of the objective's sums over all batches, with dropout off."""
     model.eval()
     device = next(model.parameters()).device
-    window = _Window({}, {})
+    window = _Window()
     for batch in batches:
         batch = batch.to(device)
         with torch.autocast(device.type, precision, enabled=precision != torch.float32):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -14,9 +13,10 @@ from bothways.data.store import TokenStore
 from bothways.errors import UserError
 from bothways.model.checkpoint import Checkpoint, load_checkpoint, new_model, save_checkpoint, weights_fingerprint
 from bothways.model.config import BertConfig
+from bothways.model.heads import Bert
+from bothways.tasks.base import Objective
 from bothways.tasks.pretraining import BertObjective, MaskedLMObjective
-from bothways.train.loop import TrainResult, evaluate_objective, train, train_step
-from bothways.train.optimizer import build_optimizer
+from bothways.train.loop import Stepper, TrainResult, evaluate_objective, train
 from bothways.train.options import Precision, TrainOptions, check_seed, choose_device, choose_precision
 from bothways.train.progress import Progress
 from bothways.train.run import RunDirectory
@@ -97,16 +97,9 @@ def pretrain(
     validation = _validation_plan(opened, options)
     if validation is None:
         progress.say(f"{opened.directory}: no held-out documents to speak of, so nothing is evaluated")
-    precision = choose_precision(options.precision, choose_device(options.device))
 
     def evaluate() -> dict[str, float]:
-        if validation is None:
-            return {}
-        batches = validation.first_epoch(options.micro_batch_tokens, options.validation_tokens)
-        figures = evaluate_objective(checkpoint.model, objective, batches, precision)
-        if validation.documents == 1:  # all its pairs are true ones
-            figures = {name: value for name, value in figures.items() if not name.startswith("nsp")}
-        return figures
+        return {} if validation is None else evaluate_held_out(checkpoint.model, objective, validation, options)
 
     result = train(checkpoint.model, objective, plan, loop_options, run, progress, evaluate)
     if result.interrupted is None:
@@ -122,22 +115,25 @@ def pretrain(
     return result
 
 
+def evaluate_held_out(
+    model: Bert, objective: Objective, validation: PretrainingPlan, options: PretrainOptions
+) -> dict[str, float]:
+    """The objective's means over the held-out documents; of a single one no next-sentence figures, as all its pairs
+    are true ones."""
+    precision = choose_precision(options.precision, choose_device(options.device))
+    batches = validation.first_epoch(options.micro_batch_tokens, options.validation_tokens)
+    figures = evaluate_objective(model, objective, batches, precision)
+    single = validation.documents == 1
+    return {name: value for name, value in figures.items() if not (single and name.startswith("nsp"))}
+
+
 def measure_speed(store: TokenStore, options: PretrainOptions, steps: int = 8) -> float:
     """Real tokens per second of a few training steps on a throw-away model, after two that warm up."""
     objective = _objective(options)
     model = _starting_point(store, objective, options).model
-    device = choose_device(options.device)
-    loop_options = _loop_options(options, model.config)
-    optimizer = build_optimizer(model.to(device), loop_options)
-    plan, precision = make_plan(store, options), choose_precision(options.precision, device)
-    tokens, began = 0, 0.0
-    for step in range(steps + 2):
-        if step == 2:
-            tokens, began = 0, time.perf_counter()
-        batches = plan.micro_batches(step, 0, 1, options.micro_batch_tokens)
-        train_step(model, objective, batches, optimizer, 0.0, precision, device, loop_options, step)
-        tokens += sum(batch.num_tokens for batch in batches)
-    return tokens / (time.perf_counter() - began)
+    stepper = Stepper(model, objective, make_plan(store, options), _loop_options(options, model.config))
+    results = [stepper.step(step) for step in range(steps + 2)][2:]
+    return sum(result.tokens for result in results) / sum(result.seconds for result in results)
 
 
 def _objective(options: PretrainOptions) -> MaskedLMObjective:

@@ -113,6 +113,8 @@ def test_refusals(tmp_path: Path) -> None:
     (tmp_path / "empty.txt").write_text("")
     with pytest.raises(UserError, match=r"empty\.txt: no text in it .*empty file"):
         prepare([str(tmp_path / "empty.txt")], tokenizer, tmp_path / "s1")
+    (tmp_path / "empty.txt").write_text("the dog runs.")
+    assert prepare([str(tmp_path / "empty.txt")], tokenizer, tmp_path / "s1").manifest["documents"] == 1
     with pytest.raises(UserError, match="no such token store"):
         TokenStore(tmp_path / "absent")
     with pytest.raises(UserError, match=r"manifest\.json is missing"):

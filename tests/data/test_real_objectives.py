@@ -17,7 +17,7 @@ from tests.text.test_wordpiece import real_lines
 
 @pytest.fixture(scope="module")
 def store(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> TokenStore:
-    lines = real_lines(shared_data, 20_000)
+    lines = real_lines(shared_data, 1 << 30)
     tokenizer = WordPieceTokenizer.train(lambda: lines, 8192)
     source = str(shared_data / "wikipedia-small.jsonl.zst")
     return prepare([source], tokenizer, tmp_path_factory.mktemp("real") / "store", workers=2)
@@ -32,7 +32,7 @@ def test_the_store_holds_all_articles(store: TokenStore) -> None:
     manifest = store.manifest
     assert manifest["documents"] == 1092
     assert store.split("validation").documents == 22
-    assert manifest["unknown_tokens"] < 1e-4 * manifest["tokens"]  # the vocabulary saw a part of the text
+    assert manifest["unknown_tokens"] < 1e-5 * manifest["tokens"]  # only words of more than 100 characters
 
 
 def test_masks_of_100k_tokens(store: TokenStore) -> None:
