@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from bothways.errors import UserError
@@ -32,6 +31,7 @@ from bothways.model.heads import (
     SequenceHead,
     initialise,
 )
+from bothways.model.weights import find_model, read_weights
 from bothways.text.wordpiece import WordPieceTokenizer
 
 # Ours ↔ Hugging Face, by module; weight and bias follow. `*` is a layer's number. Several names on the right are
@@ -219,7 +219,7 @@ def load_checkpoint(
     dropout: replaces the config's probabilities. seed: what the file does not hold is initialised from it.
     Raises UserError: not a model directory, a config that does not fit the weights, another model's vocabulary.
     """
-    directory = _find(path_or_hub_id)
+    directory = find_model(path_or_hub_id)
     raw_config = read_json(directory / "config.json")
     config = BertConfig.from_dict(raw_config)
     state = read_json(directory / "bothways.json") if (directory / "bothways.json").exists() else {}
@@ -227,7 +227,7 @@ def load_checkpoint(
         config = replace(config, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout)
     tokenizer = WordPieceTokenizer.load(directory)
     _check_vocabulary(directory, config, tokenizer, state)
-    weights = _read_weights(directory)
+    weights = read_weights(directory)
     architecture = _architecture(raw_config, weights)
     known_labels = state.get("labels") or _labels(directory, raw_config, weights, architecture)
     if head is None and architecture == SEQUENCE_CLASSIFICATION:
@@ -345,62 +345,3 @@ def _check_vocabulary(
             f"{directory}: the vocabulary is another model's: trained with tokenizer {recorded}, "
             f"tokenizer.json is {tokenizer.fingerprint}"
         )
-
-
-def _find(path_or_hub_id: str | Path) -> Path:
-    if not isinstance(path_or_hub_id, str | Path):
-        raise UserError(f"{path_or_hub_id!r}: expected a model's directory or its name on the hub")
-    path = Path(path_or_hub_id)
-    if path.is_dir():
-        run = path / "model"
-        if not (path / "config.json").exists() and (run / "config.json").exists():
-            return run
-        if not (path / "config.json").exists() and (path / "checkpoints").is_dir():
-            raise UserError(f"{path}: this run has not finished; the command that began it goes on with it")
-        return path
-    if path.exists():
-        raise UserError(f"{path} is a file; a model is a directory with config.json and model.safetensors")
-    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", str(path_or_hub_id)):
-        raise UserError(f"{path}: no such model directory")
-    from huggingface_hub import snapshot_download
-
-    wanted = ["config.json", "tokenizer*", "vocab.txt", "special_tokens_map.json", "bothways.json"]
-    try:
-        snapshot = Path(snapshot_download(str(path_or_hub_id), allow_patterns=[*wanted, "model.safetensors*"]))
-        if not any(snapshot.glob("model.safetensors*")):
-            snapshot_download(str(path_or_hub_id), allow_patterns=["pytorch_model.bin"])
-    except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(
-            f"{path}: no such model directory, and the hub gave no model of this name ({reason})"
-        ) from error
-    return snapshot
-
-
-def _read_weights(directory: Path) -> dict[str, Tensor]:
-    index = directory / "model.safetensors.index.json"
-    binary = directory / "pytorch_model.bin"
-    try:
-        if index.exists():
-            weight_map = read_json(index).get("weight_map")
-            if not isinstance(weight_map, dict):
-                raise UserError(f"{index}: has no weight_map")
-            shards = sorted(set(weight_map.values()))
-            return {name: tensor for shard in shards for name, tensor in load_file(directory / shard).items()}
-        if (directory / "model.safetensors").exists():
-            return load_file(directory / "model.safetensors")
-    except (SafetensorError, OSError, RuntimeError) as error:
-        raise UserError(f"{directory}: the weights cannot be read: {_first_line(error)}") from error
-    if not binary.exists():
-        raise UserError(f"{directory}: not a model directory: model.safetensors and pytorch_model.bin are both missing")
-    try:
-        content = torch.load(binary, map_location="cpu", weights_only=True)
-    except Exception as error:  # pickle.UnpicklingError and kin: never retried without weights_only
-        raise UserError(f"{binary}: not a plain file of tensors, refused: {_first_line(error)}") from error
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise UserError(f"{binary}: not a plain file of named tensors, refused")
-    return content
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
