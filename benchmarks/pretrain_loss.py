@@ -24,8 +24,9 @@ from bothways.model.checkpoint import Checkpoint, load_checkpoint, new_model, sa
 from bothways.model.config import BertConfig
 from bothways.model.heads import PretrainingHead
 from bothways.tasks.pretraining import BertObjective
+from bothways.train.assembly import PretrainOptions, make_plan, make_validation_plan
 from bothways.train.loop import evaluate_objective
-from bothways.train.pretrain import PretrainOptions, _validation_plan, make_plan, pretrain
+from bothways.train.pretrain import pretrain
 from bothways.train.run import RunDirectory
 from bothways.verbs.text import SourceArguments, train_tokenizer
 
@@ -33,7 +34,7 @@ from bothways.verbs.text import SourceArguments, train_tokenizer
 def padded(batch: PackedBatch) -> dict[str, torch.Tensor]:
     """The batch as `transformers` wants it, `[N, longest]`."""
     shape = (batch.num_sequences, batch.max_seqlen)
-    mask = torch.arange(batch.max_seqlen) < torch.tensor(batch.lengths)[:, None]
+    mask = torch.arange(batch.max_seqlen) < batch.lengths[:, None]
     labels = torch.full((batch.num_tokens,), -100)
     labels[batch.targets["mlm_rows"]] = batch.targets["mlm_labels"]
     columns = {"input_ids": batch.input_ids, "token_type_ids": batch.token_type_ids, "labels": labels}
@@ -98,7 +99,7 @@ def main() -> None:
         ("transformers", folder / "theirs", tokens / seconds),
         ("Bothways", folder / "run", ours_speed["tokens"] / ours_speed["seconds"]),
     ):
-        validation = _validation_plan(store, options)
+        validation = make_validation_plan(store, options)
         assert validation is not None
         figures = evaluate_objective(
             load_checkpoint(path).model, BertObjective(), validation.first_epoch(8192, 200_000), torch.float32

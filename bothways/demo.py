@@ -29,9 +29,10 @@ from bothways.model.config import BertConfig
 from bothways.recipes import parse
 from bothways.text.corpus import CorpusOptions, CorpusReport, read_documents, resolve_sources
 from bothways.text.wordpiece import WordPieceTokenizer
+from bothways.train.assembly import PretrainOptions
 from bothways.train.finetune import FinetuneOptions, FinetuneResult, finetune
 from bothways.train.loop import TrainResult
-from bothways.train.pretrain import PretrainOptions, measure_speed, pretrain
+from bothways.train.pretrain import measure_speed, pretrain
 from bothways.train.progress import Progress
 from bothways.train.report import Report, add_classification, add_pretraining
 from bothways.train.run import RunDirectory
@@ -167,7 +168,7 @@ def pretrain_model(store: TokenStore, out: Path, options: DemoArguments, console
         size=options.size, tokens_per_step=4096, sequence_length=64, max_position_embeddings=256, seed=options.seed
     )
     if not plan.exists():
-        speed = measure_speed(store, settings)
+        speed = measure_speed(store, settings).tokens_per_second
         steps = max(50, int(options.minutes * 60 * speed / settings.tokens_per_step))
         require_writable(out)
         write_text(plan, json.dumps({"steps": steps}))

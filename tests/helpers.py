@@ -72,7 +72,7 @@ def padded(batch: PackedBatch) -> dict[str, torch.Tensor]:
     shape = (batch.num_sequences, batch.max_seqlen)
     inputs = {name: torch.zeros(shape, dtype=torch.long) for name in ("input_ids", "token_type_ids", "attention_mask")}
     begin = 0
-    for row, length in enumerate(batch.lengths):
+    for row, length in enumerate(batch.lengths.tolist()):
         part = slice(begin, begin + length)
         inputs["input_ids"][row, :length] = batch.input_ids[part]
         inputs["token_type_ids"][row, :length] = batch.token_type_ids[part]
@@ -83,4 +83,4 @@ def padded(batch: PackedBatch) -> dict[str, torch.Tensor]:
 
 def unpadded(values: torch.Tensor, batch: PackedBatch) -> torch.Tensor:
     """`[N, longest, …]` back to `[T, …]`."""
-    return torch.cat([values[row, :length] for row, length in enumerate(batch.lengths)])
+    return torch.cat([values[row, :length] for row, length in enumerate(batch.lengths.tolist())])

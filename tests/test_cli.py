@@ -74,7 +74,7 @@ def test_the_whole_way(place: Path, bothways: Run) -> None:
     code, out, _ = bothways("fill", place / "run", "the [MASK] runs.", "--json", "--top-k", "3")
     assert code == 0
     assert len(json.loads(out)["masks"][0]) == 3
-    code, out, _ = bothways("classify", place / "classifier", "the big red dog runs.", "a new house eats.", "--json")
+    code, out, _ = bothways("classify", place / "classifier", "the big red dog runs.", "the old blue house eats.", "--json")
     assert [json.loads(line)["label"] for line in out.splitlines()] == ["animal", "thing"]
     code, out, _ = bothways("evaluate", place / "classifier", place / "test.jsonl", "--json")
     assert json.loads(out) == json.loads((place / "classifier" / "evaluation.json").read_text())
@@ -85,7 +85,7 @@ def test_the_whole_way(place: Path, bothways: Run) -> None:
 def test_texts_from_a_file_and_from_standard_input(place: Path, bothways: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     code, out, _ = bothways("classify", place / "classifier", "--in", place / "test.jsonl", "--json")
     assert len(out.splitlines()) == len(ROWS[1::2])
-    monkeypatch.setattr(sys, "stdin", io.StringIO("the old cat eats.\n\na red house runs.\n"))
+    monkeypatch.setattr(sys, "stdin", io.StringIO("the old red cat eats.\n\nthe big red house runs.\n"))
     code, out, err = bothways("classify", place / "classifier")
     assert code == 0
     assert [line.split("\t")[0] for line in out.splitlines()] == ["animal", "thing"]

@@ -8,6 +8,7 @@ Random numbers are counter-based: each is a hash of (seed, epoch, …, counter),
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from dataclasses import dataclass, field
 from typing import ClassVar, Protocol
@@ -25,18 +26,37 @@ A_START, A_END, B_START, B_END, NEXT_SENTENCE_LABEL = range(5)
 
 @dataclass(frozen=True)
 class Masking:
-    """Which tokens to predict and what stands in their place (Devlin et al. 2018, appendix A.1)."""
+    """Which tokens to predict and what stands in their place (Devlin et al. 2018, appendix A.1).
+
+    end_rate: the rate moves from `rate` to this one, linearly over `steps` (Ankner et al. 2023, "Dynamic masking rate
+    schedules for MLM pretraining": 30 % falling to 15 %); None: it stays.
+    """
 
     rate: float = 0.15
     mask: float = 0.8
     random: float = 0.1  # the remaining tenth keeps its token
     whole_word: bool = False
+    end_rate: float | None = None
+    steps: int = 0
 
     def __post_init__(self) -> None:
-        if not 0 < self.rate < 1:
-            raise UserError(f"--mask-rate {self.rate}: expected a share between 0 and 1")
+        for name, rate in (("--mask-rate", self.rate), ("--mask-rate-end", self.end_rate)):
+            if rate is not None and not 0 < rate < 1:
+                raise UserError(f"{name} {rate}: expected a share between 0 and 1")
         if min(self.mask, self.random) < 0 or self.mask + self.random > 1:
             raise UserError(f"masking shares {self.mask} and {self.random}: expected two shares that sum to at most 1")
+
+    def rate_at(self, step: int) -> float:
+        """The rate of a step, from 0."""
+        if self.end_rate is None:
+            return self.rate
+        return self.rate + (self.end_rate - self.rate) * min(1.0, step / max(1, self.steps))
+
+    def part(self, first: int, end: int) -> Masking:
+        """The masking of the steps from `first` to `end - 1`, counted from 0 again."""
+        if self.end_rate is None:
+            return self
+        return dataclasses.replace(self, rate=self.rate_at(first), end_rate=self.rate_at(end), steps=end - first)
 
 
 @dataclass(frozen=True)
@@ -64,6 +84,10 @@ class Segments(Protocol):
 
     next_sentence: ClassVar[bool]  # whether the examples carry a next_sentence_label to learn
 
+    def arrange(self, block: Chunk, sep_id: int) -> Chunk:
+        """The block as `examples` and the gathering of tokens read it."""
+        ...
+
     def examples(self, block: Chunk, rng: np.random.Generator) -> np.ndarray:
         """int64 `[examples, 5]`, columns as `A_START` … `NEXT_SENTENCE_LABEL`."""
         ...
@@ -82,10 +106,14 @@ class SentencePairs:
 
     options: SpanOptions = field(default_factory=SpanOptions)
     next_sentence: ClassVar[bool] = True
+    builder: ClassVar[type[_PairBuilder]]
+
+    def arrange(self, block: Chunk, sep_id: int) -> Chunk:
+        return block
 
     def examples(self, block: Chunk, rng: np.random.Generator) -> np.ndarray:
         offsets, documents = block.sentence_offsets.tolist(), block.document_offsets.tolist()
-        builder = _PairBuilder(offsets, documents, self.options, rng)
+        builder = self.builder(offsets, documents, self.options, rng)
         rows: list[tuple[int, int, int, int, int]] = []
         for document in range(len(documents) - 1):
             rows.extend(builder.document(document))
@@ -143,12 +171,18 @@ class _PairBuilder:
         if several and (last - first == 1 or self.uniform() < self.options.random_next):
             b = self.random_segment(document, target - (a[1] - a[0]))
             return (*self.truncate(*a, *b), 1)
-        if split == last:  # one sentence, and no other document to follow it with: it follows itself
-            if a[1] - a[0] < 2:
-                return None
-            cut = self.integer(a[0] + 1, a[1])
-            return (*self.truncate(a[0], cut, cut, a[1]), 0)
-        return (*self.truncate(*a, self.offsets[split], self.offsets[last]), 0)
+        consecutive = self.consecutive(first, split, last)
+        return None if consecutive is None else (*consecutive, 0)
+
+    def consecutive(self, first: int, split: int, last: int) -> tuple[int, int, int, int] | None:
+        """Sentences [first:split] and [split:last]; a single sentence is cut in two, one of one token gives nothing."""
+        start, end = self.offsets[first], self.offsets[last]
+        if split < last:
+            return self.truncate(start, self.offsets[split], self.offsets[split], end)
+        if end - start < 2:
+            return None
+        cut = self.integer(start + 1, end)
+        return self.truncate(start, cut, cut, end)
 
     def random_segment(self, document: int, length: int) -> tuple[int, int]:
         other = self.integer(0, len(self.documents) - 2)
@@ -172,6 +206,30 @@ class _PairBuilder:
         return a_start, a_end, b_start, b_end
 
 
+SentencePairs.builder = _PairBuilder
+
+
+class _OrderBuilder(_PairBuilder):
+    def pair(
+        self, document: int, first: int, split: int, last: int, target: int
+    ) -> tuple[int, int, int, int, int] | None:
+        consecutive = self.consecutive(first, split, last)
+        if consecutive is None or self.uniform() >= self.options.random_next:
+            return None if consecutive is None else (*consecutive, 0)
+        a_start, a_end, b_start, b_end = consecutive
+        return b_start, b_end, a_start, a_end, 1
+
+
+@dataclass(frozen=True)
+class SentenceOrder(SentencePairs):
+    """Two consecutive segments of one document, half of them swapped (Lan et al. 2019, ALBERT, section 3.1).
+
+    next_sentence_label: 0 = in order, 1 = swapped.
+    """
+
+    builder: ClassVar[type[_PairBuilder]] = _OrderBuilder
+
+
 @dataclass(frozen=True)
 class FullSentences:
     """One segment of consecutive sentences of one document, up to the length limit; for masked LM without pairs.
@@ -181,6 +239,9 @@ class FullSentences:
 
     options: SpanOptions = field(default_factory=SpanOptions)
     next_sentence: ClassVar[bool] = False
+
+    def arrange(self, block: Chunk, sep_id: int) -> Chunk:
+        return block
 
     def examples(self, block: Chunk, rng: np.random.Generator) -> np.ndarray:
         room = self.options.sequence_length - 2  # [CLS] A [SEP]
@@ -196,6 +257,21 @@ class FullSentences:
             if offsets[end] > start:
                 rows.append((start, offsets[end], offsets[end], offsets[end], 0))
         return np.array(rows, dtype=np.int64).reshape(-1, 5)
+
+
+@dataclass(frozen=True)
+class FullSentencesAcross(FullSentences):
+    """Consecutive sentences up to the length limit, on into the next document, a `[SEP]` between the two.
+
+    Liu et al. 2019 (RoBERTa), section 4.2, FULL-SENTENCES.
+    """
+
+    def arrange(self, block: Chunk, sep_id: int) -> Chunk:
+        """The block as one document: a `[SEP]` ends the last sentence of every document but the last."""
+        inner = block.document_offsets[1:-1]
+        tokens = np.insert(block.tokens, block.sentence_offsets[inner], sep_id)
+        added = np.searchsorted(inner, np.arange(len(block.sentence_offsets)), side="right")
+        return Chunk(tokens, block.sentence_offsets + added, block.document_offsets[[0, -1]])
 
 
 def example_lengths(examples: np.ndarray) -> np.ndarray:
@@ -245,9 +321,9 @@ class Masker:
         self.replacements = np.flatnonzero(ordinary)
 
     def __call__(
-        self, input_ids: np.ndarray, lengths: np.ndarray, keys: np.ndarray
+        self, input_ids: np.ndarray, lengths: np.ndarray, keys: np.ndarray, step: int = 0
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Mask a packed batch: ids `[T]`, lengths `[N]`, and a uint64 key for each sequence `[N]`.
+        """Mask a packed batch: ids `[T]`, lengths `[N]`, and a uint64 key for each sequence `[N]`; step sets the rate.
 
         Each token (with `whole_word`: each word) is chosen with probability `rate`, on its own; what stands in its
         place is drawn for each token. The draws depend on the sequence's key and the position in it alone.
@@ -260,7 +336,7 @@ class Masker:
         if self.masking.whole_word:
             starts = ~self.continuation[input_ids] | (positions == 0) | self.special[np.roll(input_ids, 1)]
             drawn_for = np.maximum.accumulate(np.where(starts, np.arange(len(input_ids)), 0)) - begin
-        chosen = (uniforms(keys, drawn_for, 0) < self.masking.rate) & ~self.special[input_ids]
+        chosen = (uniforms(keys, drawn_for, 0) < self.masking.rate_at(step)) & ~self.special[input_ids]
         rows = np.flatnonzero(chosen)
         labels = input_ids[rows]
         place = uniforms(keys[rows], positions[rows], 1)

@@ -21,7 +21,7 @@ class PackedBatch:
     cu_seqlens: int32 `[N+1]`, starts with 0 and ends with T; sequence n is rows `cu_seqlens[n]:cu_seqlens[n+1]`.
     max_seqlen: the longest sequence, in tokens.
     targets: tensors named by the task (`mlm_rows`, `mlm_labels`, `next_sentence_label`, `labels`, …).
-    lengths: the lengths of the sequences as Python integers, so that no kernel has to ask the device.
+    lengths: int64 `[N]`, the lengths of the sequences, always on the CPU, so that no kernel has to ask the device.
     """
 
     input_ids: Tensor
@@ -29,7 +29,7 @@ class PackedBatch:
     position_ids: Tensor
     cu_seqlens: Tensor
     max_seqlen: int
-    lengths: tuple[int, ...]
+    lengths: Tensor
     targets: dict[str, Tensor] = field(default_factory=dict)
 
     @property
@@ -38,7 +38,7 @@ class PackedBatch:
 
     @property
     def num_sequences(self) -> int:
-        return len(self.lengths)
+        return self.lengths.shape[0]
 
     def to(self, device: torch.device) -> PackedBatch:
         """The same batch on another device; from pinned memory the copy overlaps with computation."""
@@ -56,6 +56,18 @@ class PackedBatch:
             self.max_seqlen,
             self.lengths,
             {name: move(target) for name, target in self.targets.items()},
+        )
+
+    def pinned(self) -> PackedBatch:
+        """The same batch in pinned memory, from which a copy to the GPU need not be waited for."""
+        return PackedBatch(
+            self.input_ids.pin_memory(),
+            self.token_type_ids.pin_memory(),
+            self.position_ids.pin_memory(),
+            self.cu_seqlens.pin_memory(),
+            self.max_seqlen,
+            self.lengths,
+            {name: target.pin_memory() for name, target in self.targets.items()},
         )
 
 
@@ -77,7 +89,7 @@ def pack(
         torch.from_numpy(positions),
         torch.from_numpy(cu_seqlens),
         int(lengths.max(initial=0)),
-        tuple(lengths.tolist()),
+        torch.from_numpy(lengths.astype(np.int64)),
         {name: _target(values) for name, values in (targets or {}).items()},
     )
 

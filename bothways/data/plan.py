@@ -91,16 +91,19 @@ class PretrainingPlan:
         return self.micro_batches(step, rank, world_size, token_budget=1 << 62)[0]
 
     def micro_batches(self, step: int, rank: int, world_size: int, token_budget: int) -> list[PackedBatch]:
-        """This rank's share of the step, longest examples first, cut so that each batch fits the token budget."""
+        """This rank's share of the step, longest examples first, cut so that each batch fits the token budget.
+
+        Every rank gets the same number of batches, as processes that work on one model must.
+        Raises UserError when the step has fewer examples than there are ranks.
+        """
         chosen, _ = self._gather(self.cursor(step))
         lengths = np.concatenate([block.lengths[rows] for block, rows in chosen])
-        order = np.argsort(-lengths, kind="stable")[rank::world_size]
         source = np.repeat(np.arange(len(chosen)), [len(rows) for _, rows in chosen])
         rows = np.concatenate([rows for _, rows in chosen])
         blocks = [block for block, _ in chosen]
         return [
-            self._pack(blocks, source[order[part]], rows[order[part]])
-            for part in fill_budget(lengths[order].tolist(), token_budget)
+            self._pack(blocks, source[part], rows[part], step)
+            for part in share_out(lengths, rank, world_size, token_budget)
         ]
 
     def first_epoch(self, token_budget: int, max_tokens: int) -> Iterator[PackedBatch]:
@@ -111,7 +114,7 @@ class PretrainingPlan:
             first = np.flatnonzero(block.ends <= max_tokens - seen)
             order = first[np.argsort(-block.lengths[first], kind="stable")]
             for part in fill_budget(block.lengths[order].tolist(), token_budget):
-                yield self._pack([block], np.zeros(len(order[part]), dtype=np.int64), order[part])
+                yield self._pack([block], np.zeros(len(order[part]), dtype=np.int64), order[part], 0)
             seen += int(block.ends[-1])
             if seen >= max_tokens:
                 return
@@ -160,7 +163,8 @@ class PretrainingPlan:
 
     def _make_block(self, epoch: int, number: int) -> Block:
         order = _generator(self.seed, epoch, 0).permutation(self._split.num_chunks)
-        chunk = _join([self._split.chunk(index) for index in np.array_split(order, self.num_blocks)[number]])
+        joined = _join([self._split.chunk(index) for index in np.array_split(order, self.num_blocks)[number]])
+        chunk = self.segments.arrange(joined, self.tokenizer.sep_id)
         rng = _generator(self.seed, epoch, 1 + number)
         examples = self.segments.examples(chunk, rng)
         if not len(examples):
@@ -171,7 +175,7 @@ class PretrainingPlan:
         keys = mix(self.seed, epoch, number, shuffled)
         return Block(chunk.tokens, examples, lengths, keys, np.cumsum(lengths))
 
-    def _pack(self, blocks: list[Block], source: np.ndarray, rows: np.ndarray) -> PackedBatch:
+    def _pack(self, blocks: list[Block], source: np.ndarray, rows: np.ndarray, step: int) -> PackedBatch:
         parts = []
         for index in np.unique(source):  # nearly always one: a step rarely crosses into the next block
             block, of_block = blocks[index], rows[source == index]
@@ -180,11 +184,30 @@ class PretrainingPlan:
         input_ids, token_type_ids, lengths, keys, follows = (
             np.concatenate(column) for column in zip(*parts, strict=True)
         )
-        masked, mlm_rows, mlm_labels = self.masker(input_ids, lengths, keys)
+        masked, mlm_rows, mlm_labels = self.masker(input_ids, lengths, keys, step)
         targets = {"mlm_rows": mlm_rows, "mlm_labels": mlm_labels}
         if self.segments.next_sentence:
             targets["next_sentence_label"] = follows
         return pack(masked, token_type_ids, lengths, targets)
+
+
+def share_out(lengths: np.ndarray, rank: int, world_size: int, token_budget: int) -> list[np.ndarray]:
+    """One rank's examples in each of its micro-batches: `[k]` indices into lengths, longest first.
+
+    The first rank's examples are nowhere shorter than another's at the same place, so its cuts fit the budget for all
+    and every rank has as many. Only where the last cut holds a single example, which a later rank lacks, it joins the
+    one before.
+    """
+    if len(lengths) < world_size:
+        raise UserError(
+            f"a step of {len(lengths)} examples cannot be shared out among {world_size} processes; "
+            "raise --tokens-per-step"
+        )
+    order = np.argsort(-lengths, kind="stable")
+    cuts = list(fill_budget(lengths[order[::world_size]].tolist(), token_budget))
+    if len(order) % world_size and cuts[-1].stop - cuts[-1].start == 1:
+        cuts[-2:] = [slice(cuts[-2].start, cuts[-1].stop)]
+    return [order[rank::world_size][cut] for cut in cuts]
 
 
 def _join(chunks: list[Chunk]) -> Chunk:

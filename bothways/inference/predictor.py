@@ -76,7 +76,7 @@ class Predictor:
         """
 
         def split(hidden: Tensor, rows: Sequence[Encoded], batch: PackedBatch) -> Sequence[Tensor]:
-            return hidden.float().cpu().split(list(batch.lengths))
+            return hidden.float().cpu().split(batch.lengths.tolist())
 
         return engine.run(self.model.encoder, split, self._encode(self._checked(texts)), self.device)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -25,50 +25,121 @@ def attend(
     max_seqlen: int,
     causal: bool = False,
     *,
-    lengths: Sequence[int] | None = None,
+    lengths: Tensor | None = None,
     dropout: float = 0.0,
 ) -> Tensor:
     """Attention of every token to its own sequence, by the fastest kernel for the device.
 
-    q, k, v: `[T, A, D]`. cu_seqlens: int32 `[N+1]`. lengths: the same as Python integers, to spare a device question.
+    q, k, v: `[T, A, D]`. cu_seqlens: int32 `[N+1]`. lengths: int64 `[N]` on the CPU, to spare a device question.
     causal: token t sees tokens up to t only. dropout: probability of dropping an attention weight.
     Returns `[T, A, D]`.
     """
     if not dropout and q.is_cuda and q.dtype in (torch.bfloat16, torch.float16):
         return _varlen_kernel()(q, k, v, cu_seqlens, max_seqlen, causal)
     if lengths is None:
-        lengths = cu_seqlens.diff().tolist()
+        lengths = cu_seqlens.diff().cpu()
+    if not dropout and not q.is_cuda:
+        return grouped(q, k, v, lengths, causal)[0]
     return attend_grouped(q, k, v, lengths, causal, dropout)
 
 
 def attend_grouped(
-    q: Tensor, k: Tensor, v: Tensor, lengths: Sequence[int], causal: bool = False, dropout: float = 0.0
+    q: Tensor, k: Tensor, v: Tensor, lengths: Tensor, causal: bool = False, dropout: float = 0.0
 ) -> Tensor:
     """Attention one run of equally long sequences at a time, each a plain batch without padding.
 
     Costs one kernel call a run, so callers put sequences in order of length. `split` and `cat` keep the backward pass
     free of full-size zero buffers, which slicing would fill once a run.
     """
-    runs = [(length, len(list(run))) for length, run in itertools.groupby(lengths)]
-    sizes = [length * count for length, count in runs]
     outputs = []
-    for (length, count), *parts in zip(runs, q.split(sizes), k.split(sizes), v.split(sizes), strict=True):
-        # [count * L, A, D] -> [count, A, L, D]
-        query, key, value = (part.unflatten(0, (count, length)).transpose(1, 2) for part in parts)
+    for (count, length), *parts in _by_runs(lengths, q, k, v):
+        query, key, value = (_as_batch(part, count, length) for part in parts)
         output = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout, is_causal=causal)
         outputs.append(output.transpose(1, 2).flatten(0, 1))
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
 
-def attend_eager(
-    q: Tensor, k: Tensor, v: Tensor, lengths: Sequence[int], causal: bool = False
-) -> tuple[Tensor, list[Tensor]]:
+@torch.library.custom_op("bothways::grouped", mutates_args=())
+def grouped(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor, causal: bool) -> tuple[Tensor, Tensor]:
+    """`attend_grouped` for the CPU as one operator, so that `torch.compile` sees one node whatever the lengths are.
+
+    Returns the outputs `[T, A, D]` and, for the backward pass, the log-sum-exp of each row's scores `[T, A]`.
+    """
+    output = torch.empty_like(q, memory_format=torch.contiguous_format)
+    logsumexp = q.new_empty(q.shape[:2], dtype=torch.promote_types(q.dtype, torch.float32))
+    for (count, length), *parts, out, sums in _by_runs(lengths, q, k, v, output, logsumexp):
+        query, key, value = (_as_batch(part, count, length) for part in parts)
+        attended, scale = _FLASH(query, key, value, 0.0, causal)
+        _as_batch(out, count, length).copy_(attended)
+        sums.unflatten(0, (count, length)).copy_(scale.transpose(1, 2))
+    return output, logsumexp
+
+
+@grouped.register_fake
+def _(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor, causal: bool) -> tuple[Tensor, Tensor]:
+    logsumexp = q.new_empty(q.shape[:2], dtype=torch.promote_types(q.dtype, torch.float32))
+    return torch.empty_like(q, memory_format=torch.contiguous_format), logsumexp
+
+
+@torch.library.custom_op("bothways::grouped_backward", mutates_args=())
+def _grouped_backward(
+    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, output: Tensor, logsumexp: Tensor, lengths: Tensor, causal: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    grads = tuple(torch.empty_like(part, memory_format=torch.contiguous_format) for part in (q, k, v))
+    rows = _by_runs(lengths, grad, q, k, v, output, *grads, logsumexp)
+    for (count, length), *parts, sums in rows:
+        batches = [_as_batch(part, count, length) for part in parts]
+        scale = sums.unflatten(0, (count, length)).transpose(1, 2)
+        for into, values in zip(batches[5:], _FLASH_BACKWARD(*batches[:5], scale, 0.0, causal), strict=True):
+            into.copy_(values)
+    return grads[0], grads[1], grads[2]
+
+
+@_grouped_backward.register_fake
+def _(
+    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, output: Tensor, logsumexp: Tensor, lengths: Tensor, causal: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    empty = [torch.empty_like(part, memory_format=torch.contiguous_format) for part in (q, k, v)]
+    return empty[0], empty[1], empty[2]
+
+
+def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    *tensors, ctx.causal = inputs
+    ctx.save_for_backward(*tensors, *output)
+
+
+def _differentiate(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+    q, k, v, lengths, output, logsumexp = ctx.saved_tensors
+    grads = _grouped_backward(grad.contiguous(), q, k, v, output, logsumexp, lengths, ctx.causal)
+    return (*grads, None, None)
+
+
+grouped.register_autograd(_differentiate, setup_context=_remember)
+
+# What `scaled_dot_product_attention` runs on a CPU, and its derivative.
+_FLASH = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+_FLASH_BACKWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+
+
+def _by_runs(lengths: Tensor, *parts: Tensor) -> Iterator[tuple[Any, ...]]:
+    """`((count, length), *slices)` for each run of equally long sequences."""
+    runs = [(len(list(run)), length) for length, run in itertools.groupby(lengths.tolist())]
+    sizes = [count * length for count, length in runs]
+    return zip(runs, *(part.split(sizes) for part in parts), strict=True)
+
+
+def _as_batch(rows: Tensor, count: int, length: int) -> Tensor:
+    """`[count * L, A, D]` as `[count, A, L, D]`."""
+    return rows.unflatten(0, (count, length)).transpose(1, 2)
+
+
+def attend_eager(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor, causal: bool = False) -> tuple[Tensor, list[Tensor]]:
     """The reference, one sequence at a time, written out; also returns the weights, N tensors `[A, L_n, L_n]`.
 
     Rows of the weights sum to one; with `causal` everything above the diagonal is zero.
     """
     outputs, weights = [], []
-    for query, key, value in zip(*(part.split(list(lengths)) for part in (q, k, v)), strict=True):
+    for query, key, value in zip(*(part.split(lengths.tolist()) for part in (q, k, v)), strict=True):
         scores = torch.einsum("iad,jad->aij", query, key) / query.shape[-1] ** 0.5
         if causal:
             upper = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).triu(1)

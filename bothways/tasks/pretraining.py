@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -26,31 +27,39 @@ class MaskedLMObjective:
     def sums(self, scores: PretrainingScores, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
         labels, logits = targets["mlm_labels"], scores.mlm
         return {
-            "mlm_loss": F.cross_entropy(
-                logits if logits.dtype.itemsize > 4 else logits.float(), labels, reduction="sum"
-            ),
+            "mlm_loss": _cross_entropy(logits, labels),
             "mlm_accuracy": (logits.detach().argmax(-1) == labels).sum(),
         }
 
 
 @dataclass(frozen=True)
 class BertObjective(MaskedLMObjective):
-    """Masked LM plus next sentence: the two means are added. next_sentence_label: 0 = B follows A, 1 = random."""
+    """Masked LM plus a decision on the two segments: the two means are added.
+
+    pairs: `nsp`, next sentence: next_sentence_label 0 = B follows A, 1 = random; or `sop`, sentence order: 0 = in
+    order, 1 = swapped. It names the figures: `nsp_loss`, `nsp_accuracy`.
+    """
+
+    pairs: Literal["nsp", "sop"] = "nsp"
 
     def head(self, encoder: Encoder) -> nn.Module:
         return PretrainingHead(encoder)
 
     def counts(self, targets: Mapping[str, Tensor]) -> dict[str, int]:
         pairs = targets["next_sentence_label"].shape[0]
-        return {**super().counts(targets), "nsp_loss": pairs, "nsp_accuracy": pairs}
+        return {**super().counts(targets), f"{self.pairs}_loss": pairs, f"{self.pairs}_accuracy": pairs}
 
     def sums(self, scores: PretrainingScores, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
         assert scores.nsp is not None
-        labels, logits = targets["next_sentence_label"], scores.nsp
+        labels = targets["next_sentence_label"]
         return {
             **super().sums(scores, targets),
-            "nsp_loss": F.cross_entropy(
-                logits if logits.dtype.itemsize > 4 else logits.float(), labels, reduction="sum"
-            ),
-            "nsp_accuracy": (logits.detach().argmax(-1) == labels).sum(),
+            f"{self.pairs}_loss": _cross_entropy(scores.nsp, labels),
+            f"{self.pairs}_accuracy": (scores.nsp.detach().argmax(-1) == labels).sum(),
         }
+
+
+def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """The sum over rows, in float32 at least."""
+    precise = logits if logits.dtype.itemsize > 4 else logits.float()
+    return F.cross_entropy(precise, labels, reduction="sum")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -52,7 +53,7 @@ class FinetuneOptions:
     weight_decay: float = 0.01
     clip: float = 1.0
     dropout: float = 0.1
-    micro_batch_tokens: int = 16384
+    micro_batch_tokens: int | None = None
     log_every: int = 10
     seed: int = 0
     device: str = "auto"
@@ -90,6 +91,8 @@ def finetune(
     options = options or FinetuneOptions()
     check_seed(options.seed)
     progress = progress or Progress(f"finetune {task_name}")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError("fine-tuning runs in one process; start it without torchrun, or with --nproc-per-node 1")
     if task_name not in TASKS:
         raise UserError(f"unknown task {task_name!r}{closest(task_name, TASKS)}; accepted: {', '.join(TASKS)}")
     task, train_rows, eval_rows = _read(TASKS[task_name], train_table, eval_table, options)

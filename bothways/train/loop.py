@@ -1,44 +1,27 @@
-"""The training loop. It knows an objective, a source of batches and a run directory, and nothing of any task.
-
-One step: the micro-batches of step k, forward and backward each, losses divided by the counts of the whole step;
-clip; AdamW. Everything random follows from (seed, step), so a run resumed at any step repeats the uninterrupted one
-bit for bit on a CPU.
+"""The training loop: steps, log lines, evaluations, checkpoints. It knows an objective, a source of batches and a run
+directory, and nothing of any task. A run resumed at any step repeats the uninterrupted one bit for bit on a CPU.
 """
 
 from __future__ import annotations
 
 import contextlib
-import math
 import signal
-import time
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
-from bothways.data.objectives import mix
 from bothways.data.packing import PackedBatch
-from bothways.errors import UserError
 from bothways.model.heads import Bert
 from bothways.tasks.base import Objective
-from bothways.train.optimizer import build_optimizer, learning_rate
-from bothways.train.options import TrainOptions, choose_device, choose_precision
+from bothways.train.distributed import World
+from bothways.train.flops import measured_peak
+from bothways.train.options import TrainOptions
 from bothways.train.progress import Progress
+from bothways.train.report import tensorboard_writer
 from bothways.train.run import RunDirectory
-
-
-class StepData(Protocol):
-    """Where the loop's batches come from: a pure function of the step."""
-
-    description: dict[str, Any]  # what a resumed run must share, by name
-
-    def micro_batches(self, step: int, rank: int, world_size: int, token_budget: int) -> list[PackedBatch]: ...
-
-    def cursor_json(self, step: int) -> dict[str, int]: ...
-
-    def restore(self, cursor: dict[str, int]) -> None: ...
+from bothways.train.step import StepData, Stepper, StepResult
 
 
 @dataclass(frozen=True)
@@ -75,69 +58,11 @@ class _State:
     seconds: float = 0.0
     window: _Window = field(default_factory=_Window)
 
-
-@dataclass(frozen=True)
-class StepResult:
-    """Sums and counts by name, real tokens, the gradient norm before clipping, the learning rate, and seconds."""
-
-    sums: dict[str, float]
-    counts: dict[str, int]
-    tokens: int
-    grad_norm: float
-    lr: float
-    seconds: float
-
-
-class Stepper:
-    """A model with its optimizer on its device: takes single steps, and knows nothing of runs."""
-
-    def __init__(self, model: Bert, objective: Objective, data: StepData, options: TrainOptions) -> None:
-        self.model, self.objective, self.data, self.options = model, objective, data, options
-        self.device = choose_device(options.device)
-        self.dtype = choose_precision(options.precision, self.device)
-        model.to(self.device).train()
-        self.optimizer = build_optimizer(model, options)
-
-    def step(self, step: int) -> StepResult:
-        """One optimizer step over the micro-batches of step `step`.
-
-        Dividing by the step's counts, not each micro-batch's, makes the step independent of how it was cut.
-        Raises UserError when the gradient is not finite, before the weights are changed.
-        """
-        began = time.perf_counter()
-        torch.manual_seed(int(mix(self.options.seed, step)) >> 1)  # dropout
-        batches = self.data.micro_batches(step, 0, 1, self.options.micro_batch_tokens)
-        counts: dict[str, int] = defaultdict(int)
-        for batch in batches:
-            for name, count in self.objective.counts(batch.targets).items():
-                counts[name] += count
-        sums: dict[str, torch.Tensor] = {}
-        for batch in batches:
-            for name, value in self._forward_and_backward(batch, counts).items():
-                sums[name] = sums[name] + value if name in sums else value
-        norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.options.clip))
-        if not math.isfinite(norm):
-            raise UserError(
-                f"step {step + 1}: the gradient is not finite (norm {norm}); the last checkpoint is from before; "
-                "try a lower --lr or --precision float32"
-            )
-        lr = learning_rate(step, self.options)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        tokens = sum(batch.num_tokens for batch in batches)
-        by_name = {name: float(value) for name, value in sums.items()}
-        return StepResult(by_name, dict(counts), tokens, norm, lr, time.perf_counter() - began)
-
-    def _forward_and_backward(self, batch: PackedBatch, counts: dict[str, int]) -> dict[str, torch.Tensor]:
-        batch = batch.to(self.device)
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            scores = self.model(batch)
-        sums = self.objective.sums(scores, batch.targets)
-        losses = [value / max(1, counts[name]) for name, value in sums.items() if name.endswith("loss")]
-        torch.stack(losses).sum().backward()
-        return {name: value.detach() for name, value in sums.items()}
+    def add(self, result: StepResult) -> None:
+        self.step += 1
+        self.tokens += result.tokens
+        self.seconds += result.seconds
+        self.window.add(result.sums, result.counts)
 
 
 def train(
@@ -147,75 +72,115 @@ def train(
     options: TrainOptions,
     run: RunDirectory,
     progress: Progress,
-    evaluate: Callable[[], dict[str, float]] = dict,
+    evaluate: Callable[[], dict[str, Any]] = dict,
+    here: World | None = None,
 ) -> TrainResult:
     """Train `model` in place for `options.steps` steps, resuming from the run's last checkpoint if there is one.
 
-    evaluate: called every `evaluate_every` steps and at the end; its values are logged with the prefix `eval_`.
-    SIGINT and SIGTERM end the run after the step at hand, with a checkpoint.
-    Raises UserError when the checkpoint belongs to other data, or the loss is not finite.
+    evaluate: called every `evaluate_every` steps and at the end, on every process; its values are logged with the
+    prefix `eval_`. SIGINT and SIGTERM end the run after the step at hand, with a checkpoint.
+    Raises UserError when the checkpoint belongs to other data, the loss is not finite, or memory runs out.
     """
-    stepper = Stepper(model, objective, data, options)
-    hyperparameters = ("steps", "lr", "warmup", "weight_decay", "beta2", "clip")
+    here = here or World()
+    stepper = Stepper(model, objective, data, options, here)
+    hyperparameters = ("steps", "lr", "warmup", "weight_decay", "beta2", "clip", "optimizer")
     description = {**data.description, **{name: getattr(options, name) for name in hyperparameters}}
-    state = _resume(stepper, run, description, progress)
+    stepper.warm_up()
+    state = _resume(stepper, data, run, description, progress)
+    log = _Log(run, progress, options, measured_peak(stepper.device, stepper.dtype) * here.size)
 
     def save() -> None:
-        cursor = data.cursor_json(state.step)
-        run.save_checkpoint(model, stepper.optimizer, {**asdict(state), "cursor": cursor, "data": description})
+        cursor = stepper.data.cursor_json(state.step)
+        run.save_checkpoint(model, stepper.optimizer, {**asdict(state), "cursor": cursor, "data": description}, here)
 
-    with _signals() as caught, progress:
-        while state.step < options.steps and not caught:
-            result = stepper.step(state.step)
-            state.step += 1
-            state.tokens += result.tokens
-            state.seconds += result.seconds
-            state.window.add(result.sums, result.counts)
-            loss = _total_loss(state.window.means())
-            progress.update(state.step, options.steps, loss, result.tokens, result.seconds)
+    stopped = False
+    with _signals() as caught, progress, _profiling(run, options.profile and here.main) as tick:
+        while state.step < options.steps and not stopped:
+            result = stepper.step(state.step, stop=bool(caught))
+            tick()
+            state.add(result)
+            log.step(state, result)
             last = state.step == options.steps
-            if last or state.step % options.log_every == 0:
-                run.log(_log_line(state, result))
-                state.window = _Window()
             if last or (options.evaluate_every and state.step % options.evaluate_every == 0):
-                figures = {f"eval_{name}": value for name, value in evaluate().items()}
+                log.evaluated(state, evaluate())
                 model.train()
-                if figures:
-                    run.log({"step": state.step, "tokens": state.tokens, **figures})
-                    progress.evaluated(state.step, figures)
-            if last or state.step % options.checkpoint_every == 0:
+            stopped = not last and (result.stop if here.size > 1 else bool(caught))
+            if last or stopped or state.step % options.checkpoint_every == 0:
                 save()
-        stopped = bool(caught) and state.step < options.steps
-        if stopped:
-            save()
-    return TrainResult(state.step, caught[0] if stopped else None, state.seconds)
+    return TrainResult(state.step, (caught or [signal.SIGTERM])[0] if stopped else None, state.seconds)
 
 
-def _resume(stepper: Stepper, run: RunDirectory, description: dict[str, Any], progress: Progress) -> _State:
+def _resume(
+    stepper: Stepper, data: StepData, run: RunDirectory, description: dict[str, Any], progress: Progress
+) -> _State:
     saved = run.restore(stepper.model, stepper.optimizer, description)
+    run.rewind_metrics(saved["step"] if saved else -1)
     if saved is None:
-        run.rewind_metrics(-1)
         return _State()
-    stepper.data.restore(saved["cursor"])
-    run.rewind_metrics(saved["step"])
+    data.restore(saved["cursor"])
     for line in saved["skipped"]:
         progress.say(f"passed over a damaged checkpoint: {line}")
     progress.say(f"resuming at step {saved['step']:,} of {stepper.options.steps:,}")
     return _State(saved["step"], saved["tokens"], saved["seconds"], _Window(**saved["window"]))
 
 
-def _log_line(state: _State, result: StepResult) -> dict[str, Any]:
-    means = state.window.means()
-    return {
-        "step": state.step,
-        "tokens": state.tokens,
-        "seconds": round(state.seconds, 3),
-        "tokens_per_second": round(result.tokens / max(1e-9, result.seconds), 1),
-        "loss": _total_loss(means),
-        **means,
-        "lr": result.lr,
-        "grad_norm": result.grad_norm,
-    }
+@contextlib.contextmanager
+def _profiling(run: RunDirectory, wanted: bool) -> Iterator[Callable[[], None]]:
+    """Trace the third to fifth step from here into RUN/trace.json; what is yielded is called after each step."""
+    if not wanted:
+        yield lambda: None
+        return
+    from torch.profiler import profile, schedule
+
+    with profile(
+        schedule=schedule(wait=1, warmup=1, active=3, repeat=1),
+        on_trace_ready=lambda made: made.export_chrome_trace(str(run.path / "trace.json")),
+        acc_events=True,
+    ) as profiler:
+        yield profiler.step
+
+
+class _Log:
+    """What each step and evaluation leaves in metrics.jsonl, in TensorBoard and on the screen.
+
+    peak: FLOP/s that the machines could do.
+    """
+
+    def __init__(self, run: RunDirectory, progress: Progress, options: TrainOptions, peak: float) -> None:
+        self.run, self.progress, self.options, self.peak = run, progress, options, peak
+        self.board = tensorboard_writer(run.path) if options.tensorboard else None
+
+    def _write(self, state: _State, values: dict[str, Any]) -> None:
+        self.run.log({"step": state.step, "tokens": state.tokens, **values})
+        if self.board is not None:
+            for name, value in values.items():
+                if isinstance(value, float):
+                    self.board.add_scalar(name, value, state.step)
+            self.board.flush()
+
+    def step(self, state: _State, result: StepResult) -> None:
+        means = state.window.means()
+        figures = {
+            "loss": sum(value for name, value in means.items() if name.endswith("loss")),
+            **means,
+            "lr": result.lr,
+            "grad_norm": result.grad_norm,
+        }
+        speed = {
+            "tokens_per_second": round(result.tokens / max(1e-9, result.seconds), 1),
+            "fraction_of_peak": round(result.flops / max(1e-9, result.seconds) / self.peak, 4),
+        }
+        self.progress.update(state.step, self.options.steps, {**figures, **speed}, result.tokens, result.seconds)
+        if state.step == self.options.steps or state.step % self.options.log_every == 0:
+            self._write(state, {"seconds": round(state.seconds, 3), **speed, **figures})
+            state.window = _Window()
+
+    def evaluated(self, state: _State, values: dict[str, Any]) -> None:
+        if values:
+            figures = {f"eval_{name}": value for name, value in values.items()}
+            self._write(state, figures)
+            numbers = {name: value for name, value in figures.items() if isinstance(value, float)}
+            self.progress.evaluated(state.step, numbers)
 
 
 @torch.no_grad()
@@ -233,10 +198,6 @@ def evaluate_objective(
         sums = objective.sums(scores, batch.targets)
         window.add({name: float(value) for name, value in sums.items()}, objective.counts(batch.targets))
     return window.means()
-
-
-def _total_loss(means: dict[str, float]) -> float:
-    return sum(value for name, value in means.items() if name.endswith("loss"))
 
 
 @contextlib.contextmanager

@@ -1,6 +1,8 @@
-"""AdamW with BERT's parameter groups, and the warm-up + linear decay schedule."""
+"""AdamW with BERT's parameter groups, Muon beside it, and the warm-up + linear decay schedule."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import nn
@@ -8,13 +10,42 @@ from torch import nn
 from bothways.train.options import TrainOptions
 
 
-def build_optimizer(model: nn.Module, options: TrainOptions) -> torch.optim.AdamW:
-    """AdamW (Loshchilov and Hutter 2019) without weight decay on biases and layer norms (Devlin et al. 2018, A.2)."""
+class Together:
+    """Several optimizers of disjoint parameters as one, with one `state` and one list of `param_groups`."""
+
+    def __init__(self, *parts: torch.optim.Optimizer) -> None:
+        self.parts = parts
+        self.state = parts[0].state
+        for part in parts:
+            part.state = self.state
+        self.param_groups: list[dict[str, Any]] = [group for part in parts for group in part.param_groups]
+
+    def step(self) -> None:
+        for part in self.parts:
+            part.step()
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        for part in self.parts:
+            part.zero_grad(set_to_none)
+
+
+def build_optimizer(model: nn.Module, options: TrainOptions) -> torch.optim.Optimizer | Together:
+    """AdamW (Loshchilov and Hutter 2019) without weight decay on biases and layer norms (Devlin et al. 2018, A.2).
+
+    With `optimizer` "muon", the matrices of the layers go to Muon (Jordan et al. 2024) instead, with its update scaled
+    to AdamW's size (Liu et al. 2025, "Muon is scalable for LLM training"), so that the same learning rate suits both.
+    """
     named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
-    decayed = [parameter for name, parameter in named if _decays(name)]
+    matrices = [p for name, p in named if options.optimizer == "muon" and ".layers." in name and p.ndim == 2]
+    in_muon = set(matrices)
+    decayed = [parameter for name, parameter in named if _decays(name) and parameter not in in_muon]
     plain = [parameter for name, parameter in named if not _decays(name)]
     groups = [{"params": decayed, "weight_decay": options.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=options.lr, betas=(0.9, options.beta2), eps=options.eps, fused=True)
+    adamw = torch.optim.AdamW(groups, lr=options.lr, betas=(0.9, options.beta2), eps=options.eps, fused=True)
+    if not matrices:
+        return adamw
+    muon = torch.optim.Muon(matrices, lr=options.lr, weight_decay=options.weight_decay, adjust_lr_fn="match_rms_adamw")
+    return Together(muon, adamw)
 
 
 def _decays(name: str) -> bool:

@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import math
+import os
+import shutil
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 
 from bothways.errors import UserError
+from bothways.model.config import BertConfig
 
 Precision = Literal["auto", "float32", "bfloat16"]
+Compile = Literal["auto", "on", "off"]
+Parallel = Literal["ddp", "fsdp"]
+Optimizer = Literal["adamw", "muon"]
+
+# Tokens in one forward pass. On a CPU the activations of 2,048 tokens stay near its caches; a GPU wants large products.
+MICRO_BATCH_TOKENS = {"cpu": 2048, "cuda": 16384}
+COMPILE_FROM_STEPS = 2000  # on a CPU compiling takes about a minute
+
+
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -25,16 +38,21 @@ class TrainOptions:
     eps: float = 1e-8
     clip: float = 1.0  # largest gradient norm
     seed: int = 0
-    micro_batch_tokens: int = 16384  # memory: tokens in one forward pass; a step adds up several
+    micro_batch_tokens: int | None = None  # tokens in one forward pass, a step adds up several; None: by the device
     log_every: int = 10
     evaluate_every: int = 0  # steps; 0: only at the end
     checkpoint_every: int = 500  # steps
     device: str = "auto"
     precision: Precision = "auto"
+    compile: Compile = "auto"
+    parallel: Parallel = "ddp"
+    optimizer: Optimizer = "adamw"
+    tensorboard: bool = False
+    profile: bool = False
 
     def __post_init__(self) -> None:
         for name in ("steps", "micro_batch_tokens", "log_every", "checkpoint_every"):
-            if getattr(self, name) < 1:
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise UserError(f"--{name.replace('_', '-')} {getattr(self, name)}: expected at least 1")
         for name in ("lr", "clip"):
             if not 0 < getattr(self, name) < math.inf:
@@ -54,9 +72,12 @@ def check_seed(seed: int) -> None:
 
 
 def choose_device(name: str) -> torch.device:
-    """`auto` is the GPU where there is one. Raises UserError for a device this machine does not have."""
+    """`auto` is the GPU where there is one, under `torchrun` each process's own.
+
+    Raises UserError for a device this machine does not have.
+    """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if torch.cuda.is_available() else CPU
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
@@ -74,5 +95,32 @@ def choose_precision(precision: Precision, device: torch.device) -> torch.dtype:
         return {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
-    fast = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
-    return torch.bfloat16 if fast else torch.float32
+    return torch.bfloat16 if _multiplies_bfloat16() else torch.float32
+
+
+def _multiplies_bfloat16() -> bool:
+    return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+
+
+def micro_batch_tokens(chosen: int | None, device: torch.device) -> int:
+    """The token budget of one forward pass: the one chosen, or what suits the device."""
+    return chosen or MICRO_BATCH_TOKENS.get(device.type, MICRO_BATCH_TOKENS["cpu"])
+
+
+def compiles(options: TrainOptions, config: BertConfig, device: torch.device) -> bool:
+    """Whether the step goes through `torch.compile`.
+
+    `auto` does so where matrix products are so fast that the rest counts, on GPUs and on CPUs that multiply bfloat16,
+    for runs that outlast the compilation. With float32 products the gain was within the noise of the measurement.
+    Raises UserError for `on` where it cannot be: without a C++ compiler, or together with fsdp.
+    """
+    compiler = device.type == "cuda" or shutil.which("g++") or shutil.which("clang++")
+    if options.compile == "on":
+        if options.parallel == "fsdp":
+            raise UserError("--compile on: not together with --parallel fsdp")
+        if not compiler:
+            raise UserError("--compile on: needs a C++ compiler (g++ or clang++) on the path, and there is none")
+        return True
+    fast = device.type == "cuda" or (_multiplies_bfloat16() and options.steps >= COMPILE_FROM_STEPS)
+    plain = config.attention_probs_dropout_prob == 0 and options.parallel == "ddp"
+    return options.compile == "auto" and bool(compiler) and fast and plain

@@ -1,13 +1,16 @@
-"""Pretraining, assembled: store + objective + model → a run's directory with a model that fills masks."""
+"""Pretraining: store + objective + model → a run's directory with a model that fills masks."""
 
 from __future__ import annotations
 
+import platform
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any
+
+import torch
 
 import bothways
-from bothways.data.objectives import FullSentences, Masker, Masking, Segments, SentencePairs, SpanOptions
 from bothways.data.plan import PretrainingPlan
 from bothways.data.store import TokenStore
 from bothways.errors import UserError
@@ -15,48 +18,24 @@ from bothways.model.checkpoint import Checkpoint, load_checkpoint, new_model, sa
 from bothways.model.config import BertConfig
 from bothways.model.heads import Bert
 from bothways.tasks.base import Objective
-from bothways.tasks.pretraining import BertObjective, MaskedLMObjective
-from bothways.train.loop import Stepper, TrainResult, evaluate_objective, train
-from bothways.train.options import Precision, TrainOptions, check_seed, choose_device, choose_precision
+from bothways.tasks.pretraining import MaskedLMObjective
+from bothways.text.wordpiece import WordPieceTokenizer
+from bothways.train.assembly import (
+    PretrainOptions,
+    build_objective,
+    loop_options,
+    make_plan,
+    make_validation_plan,
+    phases_of,
+)
+from bothways.train.distributed import World, whole, world
+from bothways.train.loop import TrainResult, evaluate_objective, train
+from bothways.train.options import check_seed, choose_device, choose_precision, micro_batch_tokens
 from bothways.train.progress import Progress
 from bothways.train.run import RunDirectory
+from bothways.train.step import Stepper
 
-# Peak learning rates for runs of a few thousand tokens a step; recipes with BERT's large batches say their own.
-DEFAULT_LR = ((128, 2e-3), (256, 1e-3), (512, 5e-4), (768, 2e-4), (1024, 1e-4))  # up to this hidden_size
-
-
-@dataclass(frozen=True)
-class PretrainOptions:
-    """What `bothways pretrain` can be told.
-
-    size: a new model of this size, its vocabulary the store's. model: continue from this one instead.
-    objective: `bert` is masked LM + next sentence on sentence pairs; `mlm` masked LM alone on full sentences.
-    short: share of examples built to a random shorter length. validation_tokens: read in each evaluation.
-    """
-
-    size: str = "mini"
-    model: str | None = None
-    objective: Literal["bert", "mlm"] = "bert"
-    steps: int = 2000
-    tokens_per_step: int = 8192
-    sequence_length: int = 128
-    lr: float | None = None
-    warmup: float = 0.1
-    weight_decay: float = 0.01
-    clip: float = 1.0
-    dropout: float = 0.0
-    mask_rate: float = 0.15
-    whole_word_masking: bool = False
-    short: float = 0.1
-    max_position_embeddings: int = 512
-    micro_batch_tokens: int = 16384
-    log_every: int = 10
-    evaluate_every: int | None = None
-    validation_tokens: int = 200_000
-    checkpoint_every: int | None = None
-    seed: int = 0
-    device: str = "auto"
-    precision: Precision = "auto"
+SAMPLES, CONTEXT = 4, 7  # held-out masks shown at each evaluation, with so many tokens on either side
 
 
 def pretrain(
@@ -66,53 +45,79 @@ def pretrain(
     *,
     progress: Progress | None = None,
 ) -> TrainResult:
-    """Pretrain a BERT on a token store; the same call again resumes a run that was stopped.
+    """Pretrain a BERT on a token store; the same call again resumes a run that was stopped. Under `torchrun` all
+    processes make the call, and work on one run.
 
     Writes `out/metrics.jsonl`, `out/checkpoints/`, and, when it is done, `out/model/`.
     Raises UserError: a sequence longer than the position table, a model of another vocabulary, another run's directory.
     """
     options = options or PretrainOptions()
     check_seed(options.seed)
-    opened = TokenStore(store)
-    progress = progress or Progress("pretrain")
-    run = RunDirectory(out)
-    objective = _objective(options)
-    checkpoint = _starting_point(opened, objective, options)
-    config = checkpoint.config
-    if options.sequence_length > config.max_position_embeddings:
+    with world(choose_device(options.device)) as here:
+        return _pretrain(TokenStore(store), Path(out), options, progress or Progress("pretrain", shown=here.main), here)
+
+
+def _pretrain(store: TokenStore, out: Path, options: PretrainOptions, progress: Progress, here: World) -> TrainResult:
+    run = RunDirectory(out, here)
+    objective = build_objective(options)
+    checkpoint = _starting_point(store, objective, options)
+    model = checkpoint.model
+    longest = max(phase.sequence_length for phase in phases_of(options))
+    if longest > checkpoint.config.max_position_embeddings:
         raise UserError(
-            f"--sequence-length {options.sequence_length} is above the position table "
-            f"(max_position_embeddings {config.max_position_embeddings})"
+            f"--sequence-length {longest} is above the position table "
+            f"(max_position_embeddings {checkpoint.config.max_position_embeddings})"
         )
     if checkpoint.report is not None:
         progress.say(f"{options.model}: {checkpoint.report.sentence()}")
-    plan = make_plan(opened, options)
-    plan.description |= {"model": weights_fingerprint(checkpoint.model), "dropout": options.dropout}
+    plan = make_plan(store, options)
+    plan.description |= {"model": weights_fingerprint(model), "dropout": options.dropout}
     if plan.documents == 1 and options.objective == "bert":
         progress.say(
-            f"{opened.directory}: one document only, so every pair is a true next sentence and the next-sentence head "
+            f"{store.directory}: one document only, so every pair is a true next sentence and the next-sentence head "
             "learns nothing; --objective mlm leaves it out"
         )
-    loop_options = _loop_options(options, config)
-    validation = _validation_plan(opened, options)
+    validation = make_validation_plan(store, options)
     if validation is None:
-        progress.say(f"{opened.directory}: no held-out documents to speak of, so nothing is evaluated")
+        progress.say(f"{store.directory}: no held-out documents to speak of, so nothing is evaluated")
 
-    def evaluate() -> dict[str, float]:
-        return {} if validation is None else evaluate_held_out(checkpoint.model, objective, validation, options)
+    def evaluate() -> dict[str, Any]:
+        if validation is None:
+            return {}
+        figures = evaluate_held_out(model, objective, validation, options)
+        return {**figures, "fills": sample_fills(model, validation)}
 
-    result = train(checkpoint.model, objective, plan, loop_options, run, progress, evaluate)
+    result = train(model, objective, plan, loop_options(options, checkpoint.config), run, progress, evaluate, here)
     if result.interrupted is None:
-        checkpoint.state = {
-            "provenance": {
-                "bothways": bothways.__version__,
-                "store": opened.fingerprint,
-                "options": asdict(options),
-                "seconds": round(result.seconds, 1),
-            }
-        }
-        save_checkpoint(checkpoint, run.model_path)
+        _finish(checkpoint, objective, run, here, provenance(store, options, result, here))
     return result
+
+
+def provenance(store: TokenStore, options: PretrainOptions, result: TrainResult, here: World) -> dict[str, Any]:
+    """Where a model comes from: software, machine, text, options."""
+    return {
+        "bothways": bothways.__version__,
+        "torch": torch.__version__,
+        "machine": f"{platform.machine()}, {here.size} process{'es' if here.size > 1 else ''}",
+        "store": store.fingerprint,
+        "tokenizer": store.tokenizer_fingerprint,
+        "options": asdict(options),
+        "seconds": round(result.seconds, 1),
+    }
+
+
+def _finish(
+    checkpoint: Checkpoint, objective: Objective, run: RunDirectory, here: World, provenance: Mapping[str, Any]
+) -> None:
+    """Write the model, put together again where it was sharded."""
+    parameters = {name: whole(tensor.detach()) for name, tensor in checkpoint.model.named_parameters()}
+    if here.main:
+        checkpoint.model = new_model(checkpoint.config, objective.head, seed=0)
+        for name, parameter in checkpoint.model.named_parameters():
+            parameter.data.copy_(parameters[name])
+        checkpoint.state = {"provenance": provenance}
+        save_checkpoint(checkpoint, run.model_path)
+    here.wait()
 
 
 def evaluate_held_out(
@@ -120,54 +125,65 @@ def evaluate_held_out(
 ) -> dict[str, float]:
     """The objective's means over the held-out documents; of a single one no next-sentence figures, as all its pairs
     are true ones."""
-    precision = choose_precision(options.precision, choose_device(options.device))
-    batches = validation.first_epoch(options.micro_batch_tokens, options.validation_tokens)
-    figures = evaluate_objective(model, objective, batches, precision)
+    device = choose_device(options.device)
+    budget = micro_batch_tokens(options.micro_batch_tokens, device)
+    batches = validation.first_epoch(budget, options.validation_tokens)
+    figures = evaluate_objective(model, objective, batches, choose_precision(options.precision, device))
     single = validation.documents == 1
     return {name: value for name, value in figures.items() if not (single and name.startswith("nsp"))}
 
 
-def measure_speed(store: TokenStore, options: PretrainOptions, steps: int = 8) -> float:
-    """Real tokens per second of a few training steps on a throw-away model, after two that warm up."""
-    objective = _objective(options)
+@torch.no_grad()
+def sample_fills(model: Bert, validation: PretrainingPlan) -> list[dict[str, Any]]:
+    """The model's first guess for a few held-out words, the same ones each time: text around, truth, guess,
+    probability."""
+    model.eval()
+    batch = next(validation.first_epoch(token_budget=512, max_tokens=4096), None)
+    if batch is None:
+        return []
+    tokenizer = validation.tokenizer
+    labels = batch.targets["mlm_labels"]
+    whole_words = torch.from_numpy(~tokenizer.continuations())[labels].nonzero().flatten()
+    chosen = whole_words[:: max(1, len(whole_words) // SAMPLES)][:SAMPLES]
+    rows = batch.targets["mlm_rows"][chosen]
+    batch.targets = {"mlm_rows": rows}
+    scores = model(batch.to(next(model.parameters()).device)).mlm.float().softmax(-1).cpu()
+    probabilities, guesses = scores.max(-1)
+    return [
+        {
+            "text": _around(batch.input_ids.tolist(), row, tokenizer),
+            "truth": tokenizer.token(truth),
+            "guess": tokenizer.token(guess),
+            "probability": round(probability, 4),
+        }
+        for row, truth, guess, probability in zip(
+            rows.tolist(), labels[chosen].tolist(), guesses.tolist(), probabilities.tolist(), strict=True
+        )
+    ]
+
+
+def _around(ids: list[int], row: int, tokenizer: WordPieceTokenizer) -> str:
+    before, after = ids[max(0, row - CONTEXT) : row], ids[row + 1 : row + 1 + CONTEXT]
+    return " ".join([tokenizer.decode(before), "[MASK]", tokenizer.decode(after)])
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Real tokens and floating-point operations (`train.flops`) a second."""
+
+    tokens_per_second: float
+    flops_per_second: float
+
+
+def measure_speed(store: TokenStore, options: PretrainOptions, steps: int = 8) -> Speed:
+    """Of a few training steps on a throw-away model, after two that warm up."""
+    objective = build_objective(options)
     model = _starting_point(store, objective, options).model
-    stepper = Stepper(model, objective, make_plan(store, options), _loop_options(options, model.config))
+    stepper = Stepper(model, objective, make_plan(store, options), loop_options(options, model.config))
+    stepper.warm_up()
     results = [stepper.step(step) for step in range(steps + 2)][2:]
-    return sum(result.tokens for result in results) / sum(result.seconds for result in results)
-
-
-def _objective(options: PretrainOptions) -> MaskedLMObjective:
-    return BertObjective() if options.objective == "bert" else MaskedLMObjective()
-
-
-def make_plan(store: TokenStore, options: PretrainOptions) -> PretrainingPlan:
-    """The training batches that these options make of a store."""
-    return PretrainingPlan(
-        store, _segments(options), _masker(store, options), tokens_per_step=options.tokens_per_step, seed=options.seed
-    )
-
-
-def _validation_plan(store: TokenStore, options: PretrainOptions) -> PretrainingPlan | None:
-    if not store.split("validation").tokens:
-        return None
-    plan = PretrainingPlan(
-        store,
-        _segments(options),
-        _masker(store, options),
-        tokens_per_step=options.tokens_per_step,
-        seed=0,
-        split="validation",
-    )
-    return plan if plan.has_examples() else None
-
-
-def _segments(options: PretrainOptions) -> Segments:
-    spans = SpanOptions(options.sequence_length, options.short)
-    return SentencePairs(spans) if options.objective == "bert" else FullSentences(spans)
-
-
-def _masker(store: TokenStore, options: PretrainOptions) -> Masker:
-    return Masker(Masking(options.mask_rate, whole_word=options.whole_word_masking), store.tokenizer())
+    seconds = sum(result.seconds for result in results)
+    return Speed(sum(result.tokens for result in results) / seconds, sum(result.flops for result in results) / seconds)
 
 
 def _starting_point(store: TokenStore, objective: MaskedLMObjective, options: PretrainOptions) -> Checkpoint:
@@ -187,27 +203,3 @@ def _starting_point(store: TokenStore, objective: MaskedLMObjective, options: Pr
             f"{options.model} has {checkpoint.tokenizer.fingerprint}; prepare the text with --tokenizer {options.model}"
         )
     return checkpoint
-
-
-def default_lr(hidden_size: int) -> float:
-    """The peak learning rate for a model of this width, where the user names none."""
-    return next((lr for width, lr in DEFAULT_LR if hidden_size <= width), DEFAULT_LR[-1][1])
-
-
-def _loop_options(options: PretrainOptions, config: BertConfig) -> TrainOptions:
-    tenth = max(1, options.steps // 10)
-    return TrainOptions(
-        steps=options.steps,
-        lr=options.lr if options.lr is not None else default_lr(config.hidden_size),
-        warmup=options.warmup,
-        weight_decay=options.weight_decay,
-        beta2=0.98 if config.hidden_size <= 512 else 0.999,
-        clip=options.clip,
-        seed=options.seed,
-        micro_batch_tokens=options.micro_batch_tokens,
-        log_every=options.log_every,
-        evaluate_every=tenth if options.evaluate_every is None else options.evaluate_every,
-        checkpoint_every=min(500, tenth) if options.checkpoint_every is None else options.checkpoint_every,
-        device=options.device,
-        precision=options.precision,
-    )

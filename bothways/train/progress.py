@@ -4,19 +4,32 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Mapping
 from types import TracebackType
 
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+# What the line shows of a step's figures, and how.
+FIGURES = {
+    "loss": ("loss", ".3f"),
+    "mlm_accuracy": ("mlm", ".1%"),
+    "nsp_accuracy": ("nsp", ".1%"),
+    "sop_accuracy": ("sop", ".1%"),
+    "accuracy": ("accuracy", ".1%"),
+    "lr": ("lr", ".1e"),
+    "grad_norm": ("grad", ".2f"),
+    "fraction_of_peak": ("peak", ".0%"),
+}
+
 
 class Progress:
-    """step, loss, tokens/s, ETA. On a terminal a line in place; elsewhere a line every ten seconds."""
+    """step, loss and accuracies, tokens/s, ETA. On a terminal a line in place; elsewhere a line every ten seconds."""
 
-    def __init__(self, title: str, console: Console | None = None) -> None:
+    def __init__(self, title: str, console: Console | None = None, *, shown: bool = True) -> None:
         self.title = title
-        self.console = console or Console(file=sys.stderr)
+        self.console = console or Console(file=sys.stderr, quiet=not shown)
         self._live: Live | None = None
         self._speed = self._seconds_per_step = 0.0
         self._steps_seen = 0
@@ -34,15 +47,16 @@ class Progress:
         if self._live:
             self._live.stop()
 
-    def update(self, step: int, steps: int, loss: float, tokens: int, seconds: float) -> None:
-        """One step is done: the mean loss since the last log line, and this step's tokens and seconds."""
+    def update(self, step: int, steps: int, figures: Mapping[str, float], tokens: int, seconds: float) -> None:
+        """One step is done: means since the last log line, lr, grad_norm …, and this step's tokens and seconds."""
         weight = max(0.05, 1 / (self._steps_seen + 1))  # a running mean that forgets, after twenty steps, one in twenty
         self._steps_seen += 1
         self._speed += weight * (tokens / max(seconds, 1e-9) - self._speed)
         self._seconds_per_step += weight * (seconds - self._seconds_per_step)
         left = (steps - step) * self._seconds_per_step
-        line = (
-            f"{self.title}  step {step:,}/{steps:,}  loss {loss:.3f}  {self._speed:,.0f} tokens/s  ETA {duration(left)}"
+        shown = [f"{short} {figures[name]:{form}}" for name, (short, form) in FIGURES.items() if name in figures]
+        line = "  ".join(
+            [f"{self.title}  step {step:,}/{steps:,}", *shown, f"{self._speed:,.0f} tokens/s", f"ETA {duration(left)}"]
         )
         if self._live:
             self._live.update(Text(line))

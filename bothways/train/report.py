@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bothways.errors import UserError
 from bothways.files import write_text
 
 STYLE = """
@@ -34,6 +35,14 @@ HELD_OUT = {
     "eval_mlm_accuracy": "held-out masked-LM accuracy",
     "eval_nsp_loss": "held-out next-sentence loss (nats)",
     "eval_nsp_accuracy": "held-out next-sentence accuracy",
+    "eval_sop_loss": "held-out sentence-order loss (nats)",
+    "eval_sop_accuracy": "held-out sentence-order accuracy",
+}
+MACHINERY = {
+    "tokens_per_second": "tokens/s",
+    "fraction_of_peak": "share of the matrix-product peak",
+    "lr": "learning rate",
+    "grad_norm": "gradient norm",
 }
 
 
@@ -96,6 +105,15 @@ def can_report() -> bool:
     return importlib.util.find_spec("matplotlib") is not None
 
 
+def tensorboard_writer(run: Path) -> Any:
+    """A writer into RUN/tensorboard. Raises UserError where TensorBoard, part of the `report` extra, is missing."""
+    if importlib.util.find_spec("tensorboard") is None:
+        raise UserError("--tensorboard: needs the tensorboard package, pip install 'bothways[report]'")
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(str(run / "tensorboard"))
+
+
 def _cell(value: Any) -> str:
     if isinstance(value, float):
         return f'<td class="number">{value:.3f}</td>'
@@ -152,8 +170,35 @@ def add_pretraining(report: Report, metrics: Sequence[Mapping[str, Any]]) -> Non
         "mlm_loss": "masked-LM loss (nats)",
         "mlm_accuracy": "masked-LM accuracy",
         "nsp_accuracy": "next-sentence accuracy",
+        "sop_accuracy": "sentence-order accuracy",
     }
     report.curves(metrics, names)
+    report.curves(metrics, {name: title for name, title in MACHINERY.items() if any(name in line for line in metrics)})
+    _add_fills(report, [line for line in metrics if line.get("eval_fills")])
+
+
+def _add_fills(report: Report, lines: Sequence[Mapping[str, Any]]) -> None:
+    """What the model put for the same held-out masks at several times of the run."""
+    if not lines:
+        return
+    shown = [lines[index] for index in sorted({round(part * (len(lines) - 1) / 5) for part in range(6)})]
+    report.heading("The same held-out masks over training", "first guess and its probability, by step")
+    rows = [
+        [fill["text"], fill["truth"], *(_guess(line["eval_fills"], number) for line in shown)]
+        for number, fill in enumerate(shown[-1]["eval_fills"])
+    ]
+    report.table(["text", "truth", *(f"{line['step']:,}" for line in shown)], rows)
+
+
+def _guess(fills: Sequence[Mapping[str, Any]], number: int) -> str:
+    return f"{fills[number]['guess']} {fills[number]['probability']:.0%}" if number < len(fills) else ""
+
+
+def add_provenance(report: Report, provenance: Mapping[str, Any]) -> None:
+    """Where a run comes from: software, machine, text, and every option."""
+    report.heading("Where it comes from")
+    facts = {name: value for name, value in provenance.items() if name != "options"}
+    report.table(["", ""], [[name, str(value)] for name, value in {**facts, **provenance["options"]}.items()])
 
 
 def classification_report(metrics: Sequence[Mapping[str, Any]], figures: Mapping[str, Any], title: str) -> Report:

@@ -1,8 +1,11 @@
 """A run's directory: metrics.jsonl, checkpoints to resume from, the model.
 
 RUN/metrics.jsonl              one object a log step
-RUN/checkpoints/step-00000100/ model.safetensors, optimizer.safetensors, state.json
+RUN/checkpoints/step-00000100/ model.safetensors, optimizer.safetensors, state.json; of a sharded run, one
+                               safetensors file a process instead of the first two
 RUN/model/                     the Hugging Face directory
+
+A checkpoint of any number of processes, sharded or not, is read by any other number.
 """
 
 from __future__ import annotations
@@ -10,28 +13,36 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
+import torch.distributed.checkpoint as dcp
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import nn
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.tensor import DTensor
 
 from bothways.errors import UserError
 from bothways.files import read_json, replace_directory, require_writable, saying_what_failed, write_json, write_text
+from bothways.train.distributed import World
+from bothways.train.optimizer import Together
 
 KEEP_CHECKPOINTS = 2
 STATE = {"step", "tokens", "seconds", "window", "cursor", "data"}  # what state.json holds
 
 
 class RunDirectory:
-    """Reads and writes a run; every write is complete or absent."""
+    """Reads and writes a run; every write is complete or absent. Of several processes only the main one writes."""
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        require_writable(self.path)
+    def __init__(self, path: str | Path, here: World | None = None) -> None:
+        self.path, self._writes = Path(path), (here or World()).main
+        if self._writes:
+            require_writable(self.path)
         for name in ("config.json", "manifest.json"):
             if (self.path / name).exists():
                 raise UserError(
@@ -42,6 +53,8 @@ class RunDirectory:
 
     def log(self, values: dict[str, Any]) -> None:
         """Append one line to metrics.jsonl."""
+        if not self._writes:
+            return
         with saying_what_failed(self.metrics_path), self.metrics_path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(values) + "\n")
 
@@ -57,6 +70,8 @@ class RunDirectory:
 
     def rewind_metrics(self, step: int) -> None:
         """Drop what was logged after `step`: the resumed run will log it again."""
+        if not self._writes:
+            return
         kept = [json.dumps(line) + "\n" for line in self.metrics() if line["step"] <= step]
         write_text(self.metrics_path, "".join(kept))
 
@@ -64,19 +79,39 @@ class RunDirectory:
         """Complete checkpoints, oldest first."""
         return sorted((self.path / "checkpoints").glob("step-*"))
 
-    def save_checkpoint(self, model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> Path:
-        """Write what resuming needs, then delete all but the newest few."""
+    def save_checkpoint(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer | Together,
+        state: dict[str, Any],
+        here: World | None = None,
+    ) -> Path:
+        """Write what resuming needs, then delete all but the newest few. All processes must call it."""
+        here = here or World()
         path = self.path / "checkpoints" / f"step-{state['step']:08d}"
+        parameters, tensors = _parameters(model), _optimizer_tensors(model, optimizer)
+        sharded = any(isinstance(tensor, DTensor) for tensor in parameters.values())
+        if not here.main:
+            if sharded:
+                here.wait()  # for the directory
+                _save_shards(path, {**parameters, **tensors})
+            here.wait()
+            return path
         with replace_directory(path) as partial:
-            save_file(_parameters(model), partial / "model.safetensors")
-            save_file(_optimizer_tensors(model, optimizer), partial / "optimizer.safetensors")
+            if sharded:
+                here.wait()
+                _save_shards(path, {**parameters, **tensors})
+            else:
+                save_file(parameters, partial / "model.safetensors")
+                save_file(tensors, partial / "optimizer.safetensors")
             write_json(partial / "state.json", state)
         for old in self.checkpoints()[:-KEEP_CHECKPOINTS]:
             shutil.rmtree(old, ignore_errors=True)
+        here.wait()
         return path
 
     def restore(
-        self, model: nn.Module, optimizer: torch.optim.Optimizer, expected: Mapping[str, Any]
+        self, model: nn.Module, optimizer: torch.optim.Optimizer | Together, expected: Mapping[str, Any]
     ) -> dict[str, Any] | None:
         """Load the newest checkpoint that can be read into model and optimizer; None when there is none.
 
@@ -86,21 +121,13 @@ class RunDirectory:
         skipped = []
         for path in reversed(self.checkpoints()):
             try:
-                state = read_json(path / "state.json")
-                missing = STATE - set(state)
-                if missing:
-                    raise UserError(f"state.json lacks {', '.join(sorted(missing))}")
-                parameters = load_file(path / "model.safetensors")
-                tensors = load_file(path / "optimizer.safetensors")
-            except (SafetensorError, OSError, UserError) as error:
-                skipped.append(f"{path}: {str(error).splitlines()[0]}")
+                state = _read_state(path / "state.json")
+                self._require_same(state["data"], expected)
+                tensors = _read_tensors(path, model)
+            except (SafetensorError, OSError, UnreadableError, CheckpointException) as error:
+                skipped.append(f"{path}: {_reason(error)}")
                 continue
-            self._require_same(state["data"], expected)
-            ours = _parameters(model)
-            with torch.no_grad():
-                for name, parameter in ours.items():
-                    parameter.copy_(parameters[name])
-            _load_optimizer(model, optimizer, tensors)
+            _load(model, optimizer, tensors)
             return {**state, "skipped": skipped}
         if skipped:
             raise UserError(f"no checkpoint can be read: {skipped[0]}; choose another --out to begin anew")
@@ -122,7 +149,7 @@ def _parameters(model: nn.Module) -> dict[str, torch.Tensor]:
     return {name: parameter.detach() for name, parameter in model.named_parameters()}
 
 
-def _optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+def _optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer | Together) -> dict[str, torch.Tensor]:
     tensors = {}
     for name, parameter in model.named_parameters():
         for key, value in optimizer.state[parameter].items():
@@ -130,9 +157,58 @@ def _optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> di
     return tensors
 
 
-def _load_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]) -> None:
+def _save_shards(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Each process writes its own part, into the directory that `replace_directory(path)` made."""
+    partial = path.resolve().with_name(f".{path.name}.partial")
+    dcp.save(tensors, storage_writer=dcp.HuggingFaceStorageWriter(str(partial), save_distributed=True))
+
+
+class UnreadableError(Exception):
+    """A checkpoint that is torn or not one."""
+
+
+def _read_state(path: Path) -> dict[str, Any]:
+    try:
+        state: dict[str, Any] = read_json(path)
+    except UserError as error:
+        raise UnreadableError(str(error)) from error
+    missing = STATE - set(state)
+    if missing:
+        raise UnreadableError(f"state.json lacks {', '.join(sorted(missing))}")
+    return state
+
+
+def _read_tensors(path: Path, model: nn.Module) -> dict[str, Tensor]:
+    """A checkpoint's tensors, each shared out as the parameter it belongs to is now, however it was when written."""
+    reader = dcp.HuggingFaceStorageReader(str(path))
+    stored = reader.read_metadata().state_dict_metadata
+    parameters = _parameters(model)
+    tensors: dict[str, Tensor] = {name: torch.empty_like(parameter) for name, parameter in parameters.items()}
+    for key, metadata in stored.items():
+        name = key.rpartition("/")[0]
+        if name:
+            like = parameters[name]
+            size = getattr(metadata, "size", torch.Size())
+            tensors[key] = torch.empty_like(like) if size == like.shape else torch.empty(size)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "torch.distributed is disabled")  # one process is what was meant
+        dcp.load(tensors, storage_reader=reader, no_dist=not dist.is_initialized())
+    return tensors
+
+
+def _load(model: nn.Module, optimizer: torch.optim.Optimizer | Together, tensors: dict[str, Tensor]) -> None:
     named = dict(model.named_parameters())
-    for name, value in tensors.items():
-        parameter_name, _, key = name.rpartition("/")
-        parameter = named[parameter_name]
-        optimizer.state[parameter][key] = value.to(parameter.device)
+    with torch.no_grad():
+        for key, value in tensors.items():
+            name, _, entry = key.rpartition("/")
+            if name:
+                optimizer.state[named[name]][entry] = value.to(named[name].device)
+            else:
+                named[key].copy_(value)
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of an error, or of the first one that a process met while reading together with others."""
+    if isinstance(error, CheckpointException) and error.failures:
+        error = next(iter(error.failures.values()))[0]
+    return str(error).splitlines()[0]

@@ -45,8 +45,8 @@ def sequences(batches: list[PackedBatch]) -> list[tuple[object, ...]]:
         labels = torch.full((batch.num_tokens,), -1)
         labels[batch.targets["mlm_rows"]] = batch.targets["mlm_labels"]
         parts = zip(
-            batch.input_ids.split(list(batch.lengths)),
-            labels.split(list(batch.lengths)),
+            batch.input_ids.split(batch.lengths.tolist()),
+            labels.split(batch.lengths.tolist()),
             batch.targets["next_sentence_label"].tolist(),
             strict=True,
         )

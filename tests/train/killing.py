@@ -43,7 +43,7 @@ def command(store: Path, out: Path) -> list[str]:
 def result(out: Path) -> tuple[bytes, bytes, list[dict[str, object]]]:
     """The model's and the optimizer's bytes, and the metrics without the clock's values."""
     last = RunDirectory(out).checkpoints()[-1]
-    clock = ("seconds", "tokens_per_second")
+    clock = ("seconds", "tokens_per_second", "fraction_of_peak")
     metrics = [{k: v for k, v in line.items() if k not in clock} for line in RunDirectory(out).metrics()]
     return (out / "model" / "model.safetensors").read_bytes(), (last / "optimizer.safetensors").read_bytes(), metrics
 

@@ -18,9 +18,10 @@ from bothways.data.store import TokenStore
 from bothways.errors import UserError
 from bothways.model.checkpoint import load_checkpoint
 from bothways.train import run as running
+from bothways.train.assembly import PretrainOptions
 from bothways.train.optimizer import build_optimizer, learning_rate
 from bothways.train.options import TrainOptions, choose_device
-from bothways.train.pretrain import PretrainOptions, pretrain
+from bothways.train.pretrain import pretrain
 from bothways.train.progress import Progress
 from bothways.train.run import RunDirectory
 from tests.data.test_prepare import write_corpus
@@ -60,7 +61,7 @@ def state_of(run: Path) -> tuple[dict[str, bytes], list[dict[str, Any]]]:
     last = RunDirectory(run).checkpoints()[-1]
     files = {name: (last / name).read_bytes() for name in ("model.safetensors", "optimizer.safetensors")}
     files["model"] = (run / "model" / "model.safetensors").read_bytes()
-    clock = ("seconds", "tokens_per_second")
+    clock = ("seconds", "tokens_per_second", "fraction_of_peak")
     return files, [{k: v for k, v in line.items() if k not in clock} for line in RunDirectory(run).metrics()]
 
 

@@ -1,0 +1,74 @@
+"""Phases: one plan after another in a single run, as BERT is pretrained at 128 tokens first and then at 512.
+
+Each phase is a plan of its own with its own seed, so the k-th batch stays a pure function.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bothways.data.packing import PackedBatch
+from bothways.data.plan import PretrainingPlan
+from bothways.errors import UserError
+
+
+@dataclass(frozen=True)
+class Phase:
+    """sequence_length: tokens an example has at most. first, end: the steps it covers, `first` to `end - 1`."""
+
+    sequence_length: int
+    first: int
+    end: int
+
+
+def parse_phases(phases: Sequence[str], steps: int) -> list[Phase]:
+    """Phases written as `LENGTH:SHARE`, shares of the steps in order; they must sum to 1.
+
+    Raises UserError for anything else.
+    """
+    parsed, before, first = [], 0.0, 0
+    for phase in phases:
+        length, _, share = phase.partition(":")
+        try:
+            before += float(share)
+            end = round(before * steps)
+            parsed.append(Phase(int(length), first, end))
+        except ValueError:
+            raise UserError(f"--phases {phase}: expected LENGTH:SHARE, as in 128:0.9 512:0.1") from None
+        first = end
+    if abs(before - 1) > 1e-6 or any(phase.end <= phase.first for phase in parsed):
+        raise UserError(
+            f"--phases {' '.join(phases)}: expected shares that sum to 1 and give each phase one of the {steps:,} steps"
+        )
+    return parsed
+
+
+class PhasedPlan:
+    """Steps of several plans, one after the other; the loop sees one run."""
+
+    def __init__(self, phases: Sequence[Phase], plans: Sequence[PretrainingPlan]) -> None:
+        self._phases, self._plans = phases, plans
+        names = plans[0].description
+        self.description: dict[str, Any] = {name: [plan.description[name] for plan in plans] for name in names}
+        self.description |= {name: plans[0].description[name] for name in ("store", "tokenizer", "seed")}
+        self.description["phases"] = [phase.end for phase in phases]
+        self.documents = plans[0].documents
+
+    def micro_batches(self, step: int, rank: int, world_size: int, token_budget: int) -> list[PackedBatch]:
+        """As the plan of the phase that this step belongs to has them."""
+        number = self._phase(step)
+        return self._plans[number].micro_batches(step - self._phases[number].first, rank, world_size, token_budget)
+
+    def cursor_json(self, step: int) -> dict[str, int]:
+        number = self._phase(step)
+        return {"phase": number, **self._plans[number].cursor_json(step - self._phases[number].first)}
+
+    def restore(self, cursor: dict[str, int]) -> None:
+        """Make a cursor from an earlier process known."""
+        rest = dict(cursor)
+        self._plans[rest.pop("phase")].restore(rest)
+
+    def _phase(self, step: int) -> int:
+        return next((n for n, phase in enumerate(self._phases) if step < phase.end), len(self._phases) - 1)

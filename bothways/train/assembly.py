@@ -1,0 +1,161 @@
+"""What a pretraining run is put together from: options → objective, plan, held-out plan, loop options."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from bothways.data.objectives import (
+    FullSentences,
+    FullSentencesAcross,
+    Masker,
+    Masking,
+    Segments,
+    SentenceOrder,
+    SentencePairs,
+    SpanOptions,
+)
+from bothways.data.phases import Phase, PhasedPlan, parse_phases
+from bothways.data.plan import PretrainingPlan
+from bothways.data.store import TokenStore
+from bothways.model.config import BertConfig
+from bothways.tasks.pretraining import BertObjective, MaskedLMObjective
+from bothways.train.options import Compile, Optimizer, Parallel, Precision, TrainOptions
+
+# Peak learning rates for runs of a few thousand tokens a step; recipes with BERT's large batches say their own.
+DEFAULT_LR = ((128, 2e-3), (256, 1e-3), (512, 5e-4), (768, 2e-4), (1024, 1e-4))  # up to this hidden_size
+
+# Parts by the name of the objective: how documents become examples, and what is learnt from them.
+OBJECTIVES: dict[str, tuple[type[SentencePairs] | type[FullSentences], MaskedLMObjective]] = {
+    "bert": (SentencePairs, BertObjective()),
+    "order": (SentenceOrder, BertObjective("sop")),
+    "mlm": (FullSentences, MaskedLMObjective()),
+    "roberta": (FullSentencesAcross, MaskedLMObjective()),
+}
+
+
+@dataclass(frozen=True)
+class PretrainOptions:
+    """What `bothways pretrain` can be told.
+
+    size: a new model of this size, its vocabulary the store's. model: continue from this one instead.
+    objective: `bert` is masked LM + next sentence on sentence pairs; `order` has sentence order instead; `mlm` masked
+    LM alone on full sentences of one document; `roberta` the same on full sentences across documents.
+    phases: LENGTH:SHARE of the steps, in order, instead of one sequence_length, as in `128:0.9 512:0.1`.
+    mask_rate_end: the masking rate moves linearly from mask_rate to this. short: share of examples built to a random
+    shorter length. validation_tokens: read in each evaluation, always masked at 15 %.
+    micro_batch_tokens: tokens in one forward pass, which is what takes memory. parallel: under torchrun, `fsdp` shards
+    parameters and optimizer. compile: by torch.compile. tensorboard: also write RUN/tensorboard. profile: write
+    RUN/trace.json, three steps of a trace for chrome://tracing.
+    """
+
+    size: str = "mini"
+    model: str | None = None
+    objective: Literal["bert", "order", "mlm", "roberta"] = "bert"
+    steps: int = 2000
+    tokens_per_step: int = 8192
+    sequence_length: int = 128
+    phases: tuple[str, ...] = ()
+    lr: float | None = None
+    warmup: float = 0.1
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    optimizer: Optimizer = "adamw"
+    dropout: float = 0.0
+    mask_rate: float = 0.15
+    mask_rate_end: float | None = None
+    whole_word_masking: bool = False
+    short: float = 0.1
+    max_position_embeddings: int = 512
+    micro_batch_tokens: int | None = None
+    log_every: int = 10
+    evaluate_every: int | None = None
+    validation_tokens: int = 200_000
+    checkpoint_every: int | None = None
+    seed: int = 0
+    device: str = "auto"
+    precision: Precision = "auto"
+    compile: Compile = "auto"
+    parallel: Parallel = "ddp"
+    tensorboard: bool = False
+    profile: bool = False
+
+
+def build_objective(options: PretrainOptions) -> MaskedLMObjective:
+    """What is learnt."""
+    return OBJECTIVES[options.objective][1]
+
+
+def phases_of(options: PretrainOptions) -> list[Phase]:
+    """The run's phases; without `phases`, one of `sequence_length`."""
+    if not options.phases:
+        return [Phase(options.sequence_length, 0, options.steps)]
+    return parse_phases(options.phases, options.steps)
+
+
+def make_plan(store: TokenStore, options: PretrainOptions) -> PretrainingPlan | PhasedPlan:
+    """The training batches that these options make of a store."""
+    phases = phases_of(options)
+    whole = Masking(options.mask_rate, whole_word=options.whole_word_masking)
+    if options.mask_rate_end is not None:
+        whole = replace(whole, end_rate=options.mask_rate_end, steps=options.steps)
+    plans = [
+        PretrainingPlan(
+            store,
+            _segments(options, phase.sequence_length),
+            Masker(whole.part(phase.first, phase.end), store.tokenizer()),
+            tokens_per_step=options.tokens_per_step,
+            seed=options.seed + number,
+        )
+        for number, phase in enumerate(phases)
+    ]
+    return plans[0] if len(plans) == 1 else PhasedPlan(phases, plans)
+
+
+def make_validation_plan(store: TokenStore, options: PretrainOptions) -> PretrainingPlan | None:
+    """The held-out batches, masked at 15 % whatever the training rate is, so that runs can be compared."""
+    if not store.split("validation").tokens:
+        return None
+    plan = PretrainingPlan(
+        store,
+        _segments(options, phases_of(options)[-1].sequence_length),
+        Masker(Masking(whole_word=options.whole_word_masking), store.tokenizer()),
+        tokens_per_step=options.tokens_per_step,
+        seed=0,
+        split="validation",
+    )
+    return plan if plan.has_examples() else None
+
+
+def _segments(options: PretrainOptions, sequence_length: int) -> Segments:
+    return OBJECTIVES[options.objective][0](SpanOptions(sequence_length, options.short))
+
+
+def default_lr(hidden_size: int) -> float:
+    """The peak learning rate for a model of this width, where the user names none."""
+    return next((lr for width, lr in DEFAULT_LR if hidden_size <= width), DEFAULT_LR[-1][1])
+
+
+def loop_options(options: PretrainOptions, config: BertConfig) -> TrainOptions:
+    """What the loop needs to know, defaults filled in by the model's size and the number of steps."""
+    tenth = max(1, options.steps // 10)
+    return TrainOptions(
+        steps=options.steps,
+        lr=options.lr if options.lr is not None else default_lr(config.hidden_size),
+        warmup=options.warmup,
+        weight_decay=options.weight_decay,
+        beta2=0.98 if config.hidden_size <= 512 else 0.999,
+        clip=options.clip,
+        seed=options.seed,
+        micro_batch_tokens=options.micro_batch_tokens,
+        log_every=options.log_every,
+        evaluate_every=tenth if options.evaluate_every is None else options.evaluate_every,
+        checkpoint_every=min(500, tenth) if options.checkpoint_every is None else options.checkpoint_every,
+        device=options.device,
+        precision=options.precision,
+        compile=options.compile,
+        parallel=options.parallel,
+        optimizer=options.optimizer,
+        tensorboard=options.tensorboard,
+        profile=options.profile,
+    )

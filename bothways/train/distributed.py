@@ -1,0 +1,134 @@
+"""Several processes on one run, started by `torchrun`: who they are, how they add up, how the model is shared out.
+
+Without `torchrun` there is one process, and nothing here costs anything. Every process makes its own share of the
+plan's k-th step; gradients, losses and counts are added over all, so the step is the same however many there are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.nn.parallel import DistributedDataParallel
+
+from bothways.errors import UserError
+from bothways.model.heads import Bert
+
+
+@dataclass(frozen=True)
+class World:
+    """rank: this process among all, from 0. size: how many there are. local_rank: among those on this machine."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+
+    @property
+    def main(self) -> bool:
+        """True for the one process that writes and speaks."""
+        return self.rank == 0
+
+    def add(self, values: Sequence[float], device: torch.device) -> list[float]:
+        """Each value summed over all processes, in float64."""
+        if self.size == 1:
+            return list(values)
+        tensor = torch.tensor(values, dtype=torch.float64, device=device)
+        dist.all_reduce(tensor)
+        return tensor.tolist()
+
+    def wait(self) -> None:
+        """Until every process is here."""
+        if self.size > 1:
+            dist.barrier()
+
+
+def launched() -> bool:
+    """Whether `torchrun` started this process."""
+    return "RANK" in os.environ and "WORLD_SIZE" in os.environ and "MASTER_ADDR" in os.environ
+
+
+@contextlib.contextmanager
+def world(device: torch.device) -> Iterator[World]:
+    """Join the other processes of this `torchrun`, by NCCL on GPUs and gloo on CPUs; alone without it.
+
+    A process that loses the others raises a UserError that says so.
+    """
+    if not launched():
+        yield World()
+        return
+    joined = not dist.is_initialized()
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    if joined:
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    here = World(dist.get_rank(), dist.get_world_size(), int(os.environ.get("LOCAL_RANK", "0")))
+    try:
+        yield here
+    except (dist.DistBackendError, dist.DistNetworkError, RuntimeError) as error:
+        if here.size > 1 and _lost_the_others(error):
+            raise UserError(
+                f"rank {here.rank} of {here.size} lost the other processes ({str(error).splitlines()[0][:120]}); the "
+                "last checkpoint is intact, and the same command goes on from it (torchrun --max-restarts does so by "
+                "itself)"
+            ) from error
+        raise
+    finally:
+        if joined and dist.is_initialized():
+            with contextlib.suppress(RuntimeError):
+                dist.destroy_process_group()
+
+
+def _lost_the_others(error: BaseException) -> bool:
+    said = str(error).lower()
+    signs = ("connection closed", "connection reset", "gloo", "nccl", "socket", "broken pipe", "timed out")
+    return isinstance(error, dist.DistBackendError | dist.DistNetworkError) or any(sign in said for sign in signs)
+
+
+class Replicated:
+    """Distributed data parallel (Li et al. 2020): the whole model on each process; gradients are averaged while the
+    backward pass of the step's last micro-batch still runs."""
+
+    def __init__(self, module: nn.Module, here: World, device: torch.device) -> None:
+        self.module: nn.Module = module
+        if here.size > 1:
+            ids = [device.index or 0] if device.type == "cuda" else None
+            self.module = DistributedDataParallel(module, device_ids=ids, gradient_as_bucket_view=True)
+
+    @contextlib.contextmanager
+    def pass_over(self, last: bool) -> Iterator[nn.Module]:
+        """The module to call for one micro-batch; `last`: gradients are exchanged in its backward pass."""
+        if last or not isinstance(self.module, DistributedDataParallel):
+            yield self.module
+            return
+        with self.module.no_sync():
+            yield self.module
+
+
+class Sharded:
+    """Fully sharded data parallel (`fully_shard`): parameters, gradients and optimizer state cut by rows, one part a
+    process; a layer is put together when it is needed."""
+
+    def __init__(self, module: nn.Module, model: Bert) -> None:
+        for layer in model.encoder.layers:
+            fully_shard(layer)
+        self.module: nn.Module = fully_shard(module)  # type: ignore[assignment]
+
+    @contextlib.contextmanager
+    def pass_over(self, last: bool) -> Iterator[nn.Module]:
+        """As `Replicated.pass_over`."""
+        assert isinstance(self.module, FSDPModule)
+        self.module.set_requires_gradient_sync(last)
+        yield self.module
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """A sharded tensor put together on every process; any other as it is. All processes must call it."""
+    gather: Any = getattr(tensor, "full_tensor", None)
+    return gather() if gather is not None else tensor

@@ -1,0 +1,45 @@
+"""What a training step costs, and what the machine could do: the two halves of "fraction of peak".
+
+Shapes: T tokens, N sequences, H hidden, I intermediate, L layers, V vocabulary, M masked rows.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+
+import torch
+
+from bothways.data.packing import PackedBatch
+from bothways.model.config import BertConfig
+
+
+def training_flops(config: BertConfig, batch: PackedBatch) -> float:
+    """Floating-point operations of a forward and backward pass over a pretraining batch, matrix products alone.
+
+    3 × [2·L·T·(4H² + 2H·I) + 4·L·H·Σ length² + 2·M·(H² + H·V)]: a product of `[m, k]` and `[k, n]` is 2·m·k·n, its
+    backward pass twice that (Kaplan et al. 2020, section 2.1, with attention and the head counted as they are run: the
+    head on masked rows only). Element-wise work, the optimizer and the pooler are not counted.
+    """
+    hidden, layers = config.hidden_size, config.num_hidden_layers
+    linear = 2 * layers * batch.num_tokens * (4 * hidden**2 + 2 * hidden * config.intermediate_size)
+    attention = 4 * layers * hidden * float((batch.lengths.double() ** 2).sum())
+    masked = batch.targets["mlm_rows"].shape[0] if "mlm_rows" in batch.targets else 0
+    head = 2 * masked * (hidden**2 + hidden * config.vocab_size)
+    return 3.0 * (linear + attention + head)
+
+
+@functools.cache
+def measured_peak(device: torch.device, dtype: torch.dtype) -> float:
+    """FLOP/s of the best of several square matrix products on this machine, in this precision; takes under a second."""
+    size = 8192 if device.type == "cuda" else 1024
+    a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+    out = torch.empty_like(a)
+    best, began = float("inf"), time.perf_counter()
+    while time.perf_counter() - began < 0.3:
+        start = time.perf_counter()
+        torch.mm(a, b, out=out)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        best = min(best, time.perf_counter() - start)
+    return 2 * size**3 / best

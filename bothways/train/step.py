@@ -1,0 +1,187 @@
+"""One optimizer step: the micro-batches of step k, forward and backward each, clip, update.
+
+Losses are divided by the counts of the whole step over all processes, so a step does not depend on how it was cut or
+shared out. Everything random follows from (seed, step, rank).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import defaultdict
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from bothways.data.objectives import mix
+from bothways.data.packing import PackedBatch
+from bothways.errors import UserError
+from bothways.model.heads import Bert
+from bothways.tasks.base import Objective
+from bothways.train.distributed import Replicated, Sharded, World, whole
+from bothways.train.flops import training_flops
+from bothways.train.optimizer import build_optimizer, learning_rate
+from bothways.train.options import TrainOptions, choose_device, choose_precision, compiles, micro_batch_tokens
+
+
+class StepData(Protocol):
+    """Where the loop's batches come from: a pure function of the step."""
+
+    description: dict[str, Any]  # what a resumed run must share, by name
+
+    def micro_batches(self, step: int, rank: int, world_size: int, token_budget: int) -> list[PackedBatch]: ...
+
+    def cursor_json(self, step: int) -> dict[str, int]: ...
+
+    def restore(self, cursor: dict[str, int]) -> None: ...
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """Of the whole step, over all processes: sums and counts by name, real tokens, floating-point operations, the
+    gradient norm before clipping, the learning rate, seconds, and whether any process has been asked to stop."""
+
+    sums: dict[str, float]
+    counts: dict[str, int]
+    tokens: int
+    flops: float
+    grad_norm: float
+    lr: float
+    seconds: float
+    stop: bool = False
+
+
+class Ahead:
+    """Makes the next step's batches while this one is computed, in one thread; the data stays a pure function."""
+
+    def __init__(self, data: StepData, options: TrainOptions, here: World, device: torch.device) -> None:
+        self._data, self._steps, self._world = data, options.steps, here
+        self._budget = micro_batch_tokens(options.micro_batch_tokens, device)
+        self._pinned = device.type == "cuda"
+        self._thread = ThreadPoolExecutor(1)
+        self._next: tuple[int, Future[list[PackedBatch]]] | None = None
+
+    def take(self, step: int) -> list[PackedBatch]:
+        """The micro-batches of a step; the following one's are begun."""
+        made = self._next[1] if self._next and self._next[0] == step else self._begin(step)
+        batches = made.result()
+        self._next = (step + 1, self._begin(step + 1)) if step + 1 < self._steps else None
+        return batches
+
+    def first(self) -> PackedBatch:
+        """The first micro-batch of the first step."""
+        return self._begin(0).result()[0]
+
+    def cursor_json(self, step: int) -> dict[str, int]:
+        return self._thread.submit(self._data.cursor_json, step).result()
+
+    def _begin(self, step: int) -> Future[list[PackedBatch]]:
+        return self._thread.submit(self._make, step)
+
+    def _make(self, step: int) -> list[PackedBatch]:
+        batches = self._data.micro_batches(step, self._world.rank, self._world.size, self._budget)
+        return [batch.pinned() for batch in batches] if self._pinned else batches
+
+
+class _Sums(nn.Module):
+    """A model and its objective as one module, which is compiled and shared out: packed batch → sums by name."""
+
+    def __init__(self, model: Bert, objective: Objective, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.model, self._objective, self._dtype = model, objective, dtype
+
+    def forward(self, batch: PackedBatch) -> dict[str, Tensor]:
+        with torch.autocast(batch.input_ids.device.type, self._dtype, enabled=self._dtype != torch.float32):
+            scores = self.model(batch)
+        return self._objective.sums(scores, batch.targets)
+
+
+class Stepper:
+    """A model with its optimizer on its device: takes single steps, and knows nothing of runs."""
+
+    def __init__(
+        self, model: Bert, objective: Objective, data: StepData, options: TrainOptions, here: World | None = None
+    ) -> None:
+        self.model, self.objective, self.options, self.world = model, objective, options, here or World()
+        self.device = choose_device(options.device)
+        self.dtype = choose_precision(options.precision, self.device)
+        model.to(self.device).train()
+        sums = _Sums(model, objective, self.dtype)
+        self._compiled = compiles(options, model.config, self.device)
+        if self._compiled:
+            sums.compile(dynamic=True)
+        sharded = options.parallel == "fsdp" and self.world.size > 1
+        self._parallel = Sharded(sums, model) if sharded else Replicated(sums, self.world, self.device)
+        self.optimizer = build_optimizer(model, options)
+        self.data = Ahead(data, options, self.world, self.device)
+
+    def warm_up(self) -> None:
+        """Compile on the first step's first batch, whatever step the run goes on at, so that a resumed run runs the
+        same code as one that was never stopped. Does nothing where nothing is compiled."""
+        if self._compiled:
+            self._forward_and_backward(self.data.first(), defaultdict(lambda: 1), last=True)
+            self.optimizer.zero_grad(set_to_none=True)
+
+    def step(self, step: int, stop: bool = False) -> StepResult:
+        """One optimizer step over the micro-batches of step `step`. stop: this process has been asked to end the run.
+
+        Raises UserError when the gradient is not finite, before the weights are changed, and when memory runs out.
+        """
+        began = time.perf_counter()
+        torch.manual_seed(int(mix(self.options.seed, step, self.world.rank)) >> 1)  # dropout
+        batches = self.data.take(step)
+        counts, tokens, flops, stopping = self._totals(batches, stop)
+        sums: dict[str, Tensor] = {}
+        try:
+            for number, batch in enumerate(batches, start=1):
+                for name, value in self._forward_and_backward(batch, counts, number == len(batches)).items():
+                    sums[name] = sums[name] + value if name in sums else value
+        except (torch.OutOfMemoryError, RuntimeError) as error:
+            raise self._explained(error, batches) from error
+        norm = float(whole(torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.options.clip)))
+        if not math.isfinite(norm):
+            raise UserError(
+                f"step {step + 1}: the gradient is not finite (norm {norm}); the last checkpoint is from before; see "
+                f"the batch with `bothways info RUN --batch {step + 1}`; try a lower --lr or --precision float32"
+            )
+        lr = learning_rate(step, self.options)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        values = self.world.add(torch.stack([value.double() for value in sums.values()]).tolist(), self.device)
+        by_name = dict(zip(sums, values, strict=True))
+        return StepResult(by_name, counts, tokens, flops, norm, lr, time.perf_counter() - began, stopping)
+
+    def _totals(self, batches: list[PackedBatch], stop: bool) -> tuple[dict[str, int], int, float, bool]:
+        """Counts by name, tokens, FLOPs, and whether to stop: over all batches of all processes."""
+        counts: dict[str, int] = defaultdict(int)
+        for batch in batches:
+            for name, count in self.objective.counts(batch.targets).items():
+                counts[name] += count
+        tokens = sum(batch.num_tokens for batch in batches)
+        flops = sum(training_flops(self.model.config, batch) for batch in batches)
+        *summed, tokens_sum, flops_sum, asked = self.world.add([*counts.values(), tokens, flops, stop], self.device)
+        return dict(zip(counts, map(int, summed), strict=True)), int(tokens_sum), flops_sum, asked > 0
+
+    def _forward_and_backward(self, batch: PackedBatch, counts: Mapping[str, int], last: bool) -> dict[str, Tensor]:
+        with self._parallel.pass_over(last) as sums_of:
+            sums: dict[str, Tensor] = sums_of(batch.to(self.device))
+            losses = [value / max(1, counts[name]) for name, value in sums.items() if name.endswith("loss")]
+            # processes average their gradients, and the step wants their sum
+            (torch.stack(losses).sum() * self.world.size).backward()
+        return {name: value.detach() for name, value in sums.items()}
+
+    def _explained(self, error: Exception, batches: list[PackedBatch]) -> Exception:
+        out_of_memory = isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+        if not out_of_memory:
+            return error
+        largest = max(batch.num_tokens for batch in batches)
+        return UserError(
+            f"out of memory with {largest:,} tokens in one forward pass; --micro-batch-tokens {max(1, largest // 2)} "
+            "halves that (the step stays the same, only its cut changes)"
+        )
