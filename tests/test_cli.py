@@ -74,7 +74,9 @@ def test_the_whole_way(place: Path, bothways: Run) -> None:
     code, out, _ = bothways("fill", place / "run", "the [MASK] runs.", "--json", "--top-k", "3")
     assert code == 0
     assert len(json.loads(out)["masks"][0]) == 3
-    code, out, _ = bothways("classify", place / "classifier", "the big red dog runs.", "the old blue house eats.", "--json")
+    code, out, _ = bothways(
+        "classify", place / "classifier", "the big red dog runs.", "the old blue house eats.", "--json"
+    )
     assert [json.loads(line)["label"] for line in out.splitlines()] == ["animal", "thing"]
     code, out, _ = bothways("evaluate", place / "classifier", place / "test.jsonl", "--json")
     assert json.loads(out) == json.loads((place / "classifier" / "evaluation.json").read_text())

@@ -204,7 +204,11 @@ def share_out(lengths: np.ndarray, rank: int, world_size: int, token_budget: int
             "raise --tokens-per-step"
         )
     order = np.argsort(-lengths, kind="stable")
-    cuts = list(fill_budget(lengths[order[::world_size]].tolist(), token_budget))
+    longest = lengths[order[::world_size]].tolist()
+    cuts = list(fill_budget(longest, token_budget))
+    # as many batches of about one size: a small last one would cost as many kernel calls as a full one
+    even = list(fill_budget(longest, min(token_budget, -(-sum(longest) // len(cuts)) + longest[0])))
+    cuts = even if len(even) == len(cuts) else cuts
     if len(order) % world_size and cuts[-1].stop - cuts[-1].start == 1:
         cuts[-2:] = [slice(cuts[-2].start, cuts[-1].stop)]
     return [order[rank::world_size][cut] for cut in cuts]

@@ -54,6 +54,11 @@ def launched() -> bool:
     return "RANK" in os.environ and "WORLD_SIZE" in os.environ and "MASTER_ADDR" in os.environ
 
 
+def speaks() -> bool:
+    """Whether this process is the one that prints and writes: the first of `torchrun`'s, or the only one."""
+    return os.environ.get("RANK", "0") == "0" if launched() else True
+
+
 @contextlib.contextmanager
 def world(device: torch.device) -> Iterator[World]:
     """Join the other processes of this `torchrun`, by NCCL on GPUs and gloo on CPUs; alone without it.
@@ -67,7 +72,7 @@ def world(device: torch.device) -> Iterator[World]:
     if device.type == "cuda":
         torch.cuda.set_device(device)
     if joined:
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        _join("nccl" if device.type == "cuda" else "gloo")
     here = World(dist.get_rank(), dist.get_world_size(), int(os.environ.get("LOCAL_RANK", "0")))
     try:
         yield here
@@ -83,6 +88,16 @@ def world(device: torch.device) -> Iterator[World]:
         if joined and dist.is_initialized():
             with contextlib.suppress(RuntimeError):
                 dist.destroy_process_group()
+
+
+def _join(backend: str) -> None:
+    """Find the others. After a restart `torchrun` offers the same store again, in which the addresses of the processes
+    that are gone still stand, so each attempt on a single machine looks under a name of its own. Machines count their
+    restarts apart; there `TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1` makes torchrun begin with a new store."""
+    store, rank, size = next(dist.rendezvous("env://"))
+    if os.environ.get("GROUP_WORLD_SIZE", "1") == "1":
+        store = dist.PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size)
 
 
 def _lost_the_others(error: BaseException) -> bool:
@@ -118,13 +133,16 @@ class Sharded:
     def __init__(self, module: nn.Module, model: Bert) -> None:
         for layer in model.encoder.layers:
             fully_shard(layer)
-        self.module: nn.Module = fully_shard(module)  # type: ignore[assignment]
+        fully_shard(model)
+        self.module = module
 
     @contextlib.contextmanager
     def pass_over(self, last: bool) -> Iterator[nn.Module]:
         """As `Replicated.pass_over`."""
-        assert isinstance(self.module, FSDPModule)
-        self.module.set_requires_gradient_sync(last)
+        for part in self.module.modules():
+            if isinstance(part, FSDPModule):
+                part.set_requires_gradient_sync(last)
+                break  # the outermost one tells the others
         yield self.module
 
 

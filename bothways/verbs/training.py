@@ -7,17 +7,20 @@ from dataclasses import dataclass
 
 from tyro.conf import Positional
 
+from bothways.files import read_json
 from bothways.recipes import parse
 from bothways.tasks import TASKS
 from bothways.train import finetune as finetuning
 from bothways.train import pretrain as pretraining
+from bothways.train.assembly import PretrainOptions
+from bothways.train.distributed import speaks
 from bothways.train.loop import TrainResult
-from bothways.train.report import Report, can_report, classification_report, pretraining_report
+from bothways.train.report import Report, add_provenance, can_report, classification_report, pretraining_report
 from bothways.train.run import RunDirectory
 
 
 @dataclass(frozen=True, kw_only=True)
-class PretrainArguments(pretraining.PretrainOptions):
+class PretrainArguments(PretrainOptions):
     store: Positional[str]
     out: str
 
@@ -33,8 +36,12 @@ def pretrain(arguments: Sequence[str]) -> int:
     result = pretraining.pretrain(options.store, options.out, options)
     if result.interrupted is not None:
         return _say_interrupted(result, options.out)
+    if not speaks():
+        return 0
     run = RunDirectory(options.out)
-    _write_report(run, pretraining_report(run.metrics(), f"Pretraining of {options.out}"))
+    report = pretraining_report(run.metrics(), f"Pretraining of {options.out}")
+    add_provenance(report, read_json(run.model_path / "bothways.json")["provenance"])
+    _write_report(run, report)
     print(f"{options.out}: model in {run.model_path}")
     print(f'next: bothways fill {options.out} "a sentence with a [MASK] in it"')
     return 0
@@ -83,6 +90,8 @@ def _write_report(run: RunDirectory, report: Report) -> None:
 
 def _say_interrupted(result: TrainResult, out: str) -> int:
     assert result.interrupted is not None
+    if not speaks():
+        return 128 + result.interrupted
     print(f"{out}: stopped by {result.interrupted.name} after step {result.steps:,}, all of it saved; ", end="")
     print("the same command again goes on from there")
     return 128 + result.interrupted

@@ -1,0 +1,112 @@
+"""One run on two real processes (torchrun, gloo): the same losses and weights as on one, resharded checkpoints, and
+what happens when a process dies."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file
+
+from bothways.data.plan import share_out
+from bothways.data.prepare import prepare
+from bothways.errors import UserError
+from bothways.train.run import RunDirectory
+from tests.data.test_prepare import write_corpus
+from tests.helpers import tiny_tokenizer
+
+OPTIONS = (
+    *("--size", "tiny", "--steps", "12", "--tokens-per-step", "1000", "--sequence-length", "32", "--device", "cpu"),
+    *("--checkpoint-every", "5", "--log-every", "1", "--evaluate-every", "6", "--precision", "float32"),
+    *("--max-position-embeddings", "64", "--micro-batch-tokens", "300"),
+)
+
+
+def start(script: list[str], store: Path, out: Path, processes: int, *more: str) -> subprocess.CompletedProcess[str]:
+    """Run `bothways pretrain` by torchrun, or plainly on one process. Restarts come before the script's options."""
+    restarts = [option for option in more if option.startswith("--max-restarts")]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    command = [*launcher, *restarts] if processes > 1 else [sys.executable]
+    rest = [option for option in more if option not in restarts]
+    return subprocess.run(
+        [*command, *script, "pretrain", str(store), "--out", str(out), *OPTIONS, *rest],
+        capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=300, check=False,
+    )  # fmt: skip
+
+
+def losses(run: Path) -> list[float]:
+    return [line["loss"] for line in RunDirectory(run).metrics() if "loss" in line]
+
+
+def furthest(a: Path, b: Path) -> float:
+    """The largest difference of a weight between the models of two runs."""
+    one, other = (load_file(run / "model" / "model.safetensors") for run in (a, b))
+    return max(float((one[name] - other[name]).abs().max()) for name in one)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a store and the same run made by one process, by two, and by two that share the parameters out."""
+    folder = tmp_path_factory.mktemp("distributed")
+    write_corpus(folder / "c.jsonl", documents=200)
+    prepare([str(folder / "c.jsonl")], tiny_tokenizer(), folder / "store")
+    for name, processes, more in (("one", 1, []), ("ddp", 2, []), ("fsdp", 2, ["--parallel", "fsdp"])):
+        made = start(["-m", "bothways.cli"], folder / "store", folder / name, processes, *more)
+        assert made.returncode == 0, made.stderr
+    return folder
+
+
+@pytest.mark.parametrize("name", ["ddp", "fsdp"])
+def test_two_processes_learn_what_one_learns(runs: Path, name: str) -> None:
+    assert np.allclose(losses(runs / name), losses(runs / "one"), rtol=0, atol=1e-5)
+    assert furthest(runs / name, runs / "one") < 1e-5
+    assert [line["tokens"] for line in RunDirectory(runs / name).metrics()] == [
+        line["tokens"] for line in RunDirectory(runs / "one").metrics()
+    ]
+
+
+@pytest.mark.parametrize(
+    ("before", "processes", "more"), [("fsdp", 1, []), ("fsdp", 2, []), ("one", 2, ["--parallel", "fsdp"])]
+)
+def test_a_checkpoint_goes_on_at_another_number_of_processes(
+    runs: Path, tmp_path: Path, before: str, processes: int, more: list[str]
+) -> None:
+    shards = list((runs / "fsdp" / "checkpoints" / "step-00000010").glob("*.safetensors"))
+    assert len(shards) == 2  # each process wrote its own
+    shutil.copytree(runs / before, tmp_path / "run", ignore=shutil.ignore_patterns("step-00000012", "model"))
+    made = start(["-m", "bothways.cli"], runs / "store", tmp_path / "run", processes, *more)
+    assert made.returncode == 0, made.stderr
+    assert "resuming at step 10" in made.stderr
+    assert furthest(tmp_path / "run", runs / "one") < 1e-5
+
+
+def test_a_killed_process_ends_the_run_and_torchrun_brings_it_back(runs: Path, tmp_path: Path) -> None:
+    dying = ["-m", "tests.train.dying"]
+    ended = start(dying, runs / "store", tmp_path / "run", 2)
+    assert ended.returncode != 0
+    assert "rank 0 of 2 lost the other processes" in ended.stderr
+    assert [path.name for path in RunDirectory(tmp_path / "run").checkpoints()] == ["step-00000005"]
+    shutil.rmtree(tmp_path / "run")
+    back = start(dying, runs / "store", tmp_path / "run", 2, "--max-restarts=1")
+    assert back.returncode == 0, back.stderr
+    assert "resuming at step 5" in back.stderr
+    assert furthest(tmp_path / "run", runs / "one") < 1e-5
+
+
+def test_ranks_share_out_a_step_in_as_many_batches_each() -> None:
+    rng = np.random.default_rng(0)
+    for count, world_size, budget in [(7, 2, 100), (9, 4, 60), (33, 8, 128), (5, 5, 10), (9, 8, 64), (65, 64, 50)]:
+        lengths = rng.integers(5, 50, count)
+        shares: list[Any] = [share_out(lengths, rank, world_size, budget) for rank in range(world_size)]
+        assert len({len(share) for share in shares}) == 1
+        assert sorted(np.concatenate([part for share in shares for part in share])) == list(range(count))
+        assert all(len(part) for share in shares for part in share)
+        assert all(lengths[part].sum() <= budget or len(part) <= 2 for share in shares for part in share)
+    with pytest.raises(UserError, match="3 examples cannot be shared out among 4 processes"):
+        share_out(np.array([5, 6, 7]), 0, 4, 100)
