@@ -103,7 +103,7 @@ def trainer_speed(store: TokenStore, options: PretrainOptions, steps: int, preci
 def sentence_pairs(store: TokenStore, options: PretrainOptions) -> list[dict[str, Any]]:
     """The plan's own examples of the first block, not yet masked."""
     plan = make_plan(store, options)
-    block = plan._block(0, 0)
+    block = plan.block(0, 0)
     ids, segments, lengths = materialise(block.tokens, block.examples[:20_000], store.tokenizer())
     cuts = np.cumsum(lengths)[:-1]
     labels = block.examples[:20_000, 4].tolist()

@@ -29,7 +29,7 @@ def parse(verb: str, options: type[Options], arguments: Sequence[str], descripti
     """
     import tyro
 
-    recipe, rest = _split_recipe(arguments)
+    recipe, rest = split_recipe(arguments)
     given = read_recipe(recipe, verb, options) if recipe else {}
     default: Any = None
     if given:
@@ -52,7 +52,8 @@ def _unboxed(said: str) -> str:
     return " ".join(kept).partition(" For full helptext")[0]
 
 
-def _split_recipe(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
+def split_recipe(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
+    """What stands after `--recipe`, and the other arguments."""
     rest = list(arguments)
     for index, argument in enumerate(rest):
         if argument == "--recipe":

@@ -84,7 +84,7 @@ class PretrainingPlan:
             "seed": seed,
         }
         self._cursors = {0: Cursor()}
-        self._block = lru_cache(maxsize=2)(self._make_block)
+        self.block = lru_cache(maxsize=2)(self._make_block)
 
     def batch(self, step: int, rank: int = 0, world_size: int = 1) -> PackedBatch:
         """This rank's share of the step, as one batch."""
@@ -110,7 +110,7 @@ class PretrainingPlan:
         """One pass over the split, at most `max_tokens`: the same examples and masks each time, for evaluation."""
         seen = 0
         for number in range(self.num_blocks):
-            block = self._block(0, number)
+            block = self.block(0, number)
             first = np.flatnonzero(block.ends <= max_tokens - seen)
             order = first[np.argsort(-block.lengths[first], kind="stable")]
             for part in fill_budget(block.lengths[order].tolist(), token_budget):
@@ -122,7 +122,7 @@ class PretrainingPlan:
     def has_examples(self) -> bool:
         """False for a split of a few words, which make no example."""
         try:
-            self._block(0, 0)
+            self.block(0, 0)
         except UserError:
             return False
         return True
@@ -150,7 +150,7 @@ class PretrainingPlan:
         room = self.tokens_per_step
         chosen: list[tuple[Block, np.ndarray]] = []
         while True:
-            block = self._block(epoch, number)
+            block = self.block(epoch, number)
             before = block.ends[example - 1] if example else 0
             end = int(np.searchsorted(block.ends, before + room, side="right"))
             if end > example:

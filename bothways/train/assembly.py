@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal
 
 from bothways.data.objectives import (
     FullSentences,
@@ -79,6 +79,11 @@ class PretrainOptions:
     parallel: Parallel = "ddp"
     tensorboard: bool = False
     profile: bool = False
+
+
+def options_json(options: PretrainOptions) -> dict[str, Any]:
+    """The options as JSON keeps them; a subclass's own fields (the command line's paths) are left out."""
+    return {field.name: getattr(options, field.name) for field in fields(PretrainOptions)}
 
 
 def build_objective(options: PretrainOptions) -> MaskedLMObjective:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from bothways.train.assembly import (
     loop_options,
     make_plan,
     make_validation_plan,
+    options_json,
     phases_of,
 )
 from bothways.train.distributed import World, whole, world
@@ -77,6 +78,7 @@ def _pretrain(store: TokenStore, out: Path, options: PretrainOptions, progress: 
             f"{store.directory}: one document only, so every pair is a true next sentence and the next-sentence head "
             "learns nothing; --objective mlm leaves it out"
         )
+    run.describe({"store": str(store.directory.resolve()), "options": options_json(options)})
     validation = make_validation_plan(store, options)
     if validation is None:
         progress.say(f"{store.directory}: no held-out documents to speak of, so nothing is evaluated")
@@ -101,7 +103,7 @@ def provenance(store: TokenStore, options: PretrainOptions, result: TrainResult,
         "machine": f"{platform.machine()}, {here.size} process{'es' if here.size > 1 else ''}",
         "store": store.fingerprint,
         "tokenizer": store.tokenizer_fingerprint,
-        "options": asdict(options),
+        "options": options_json(options),
         "seconds": round(result.seconds, 1),
     }
 

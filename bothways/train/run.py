@@ -1,5 +1,6 @@
 """A run's directory: metrics.jsonl, checkpoints to resume from, the model.
 
+RUN/run.json                   what it was started with: the store, the options
 RUN/metrics.jsonl              one object a log step
 RUN/checkpoints/step-00000100/ model.safetensors, optimizer.safetensors, state.json; of a sharded run, one
                                safetensors file a process instead of the first two
@@ -50,6 +51,11 @@ class RunDirectory:
                 )
         self.metrics_path = self.path / "metrics.jsonl"
         self.model_path = self.path / "model"
+
+    def describe(self, values: dict[str, Any]) -> None:
+        """Write run.json, what the run was started with, unless it is there."""
+        if self._writes and not (self.path / "run.json").exists():
+            write_json(self.path / "run.json", values)
 
     def log(self, values: dict[str, Any]) -> None:
         """Append one line to metrics.jsonl."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,32 +11,46 @@ from typing import Any
 
 from tyro.conf import Positional
 
+from bothways.data.plan import PretrainingPlan
 from bothways.data.store import TokenStore
+from bothways.data.survey import batch_in_words, estimate_epoch, length_histogram
 from bothways.errors import UserError
-from bothways.recipes import parse
+from bothways.files import read_json
+from bothways.recipes import parse, read_recipe, split_recipe
 from bothways.text.corpus import CorpusReport
 from bothways.text.wordpiece import WordPieceTokenizer
+from bothways.train.assembly import PretrainOptions, make_plan, phases_of
 from bothways.train.run import RunDirectory
 
 
 @dataclass(frozen=True)
 class InfoArguments:
+    """batch: show the batch of this step in words, of a run or, with a recipe, of a store. Steps count from 1."""
+
     path: Positional[str]
+    batch: int | None = None
     json: bool = False
 
 
 def info(arguments: Sequence[str]) -> None:
-    """`bothways info PATH`."""
+    """`bothways info PATH [--recipe R] [--batch K]`."""
+    recipe, rest = split_recipe(arguments)
     options = parse(
         "info",
         InfoArguments,
-        arguments,
-        "Say what a store, a model, a run or a vocabulary is. Example: bothways info store",
+        rest,
+        "Say what a store, a model, a run or a vocabulary is; of a store also what a --recipe would see of it; with "
+        "--batch K the batch of step K in words. Example: bothways info store --recipe bert-mini",
     )
     path = Path(options.path)
-    if (path / "manifest.json").exists() or (path / "progress.json").exists():
+    if options.batch is not None:
+        _print_batch(path, options.batch, recipe)
+    elif (path / "manifest.json").exists() or (path / "progress.json").exists():
         store = TokenStore(path)
-        print(json.dumps(store.manifest) if options.json else "\n".join(store_lines(store)))
+        if options.json:
+            print(json.dumps({**store.manifest, "lengths": length_histogram(store).rows}))
+        else:
+            print("\n".join([*store_lines(store), *length_histogram(store).lines(), *_epoch_lines(store, recipe)]))
     elif (path / "config.json").exists() or (path / "model" / "config.json").exists():
         _print_facts(_model_facts(options.path), options.json)
     elif (path / "metrics.jsonl").exists():
@@ -49,6 +64,48 @@ def info(arguments: Sequence[str]) -> None:
         raise UserError(
             f"{path}: not a store, a model, a run or a vocabulary" if path.exists() else f"{path}: no such path"
         )
+
+
+def _recipe_options(recipe: str | None) -> PretrainOptions:
+    return PretrainOptions(**read_recipe(recipe, "pretrain", PretrainOptions) if recipe else {})
+
+
+def _epoch_lines(store: TokenStore, recipe: str | None) -> list[str]:
+    """What a recipe, or pretrain's own defaults, would see of the store, phase by phase."""
+    options = _recipe_options(recipe)
+    name = f"recipe {recipe}" if recipe else "bothways pretrain without a recipe"
+    lines = []
+    for phase in phases_of(options):
+        plan = make_plan(store, dataclasses.replace(options, phases=(), sequence_length=phase.sequence_length))
+        assert isinstance(plan, PretrainingPlan)
+        epoch, steps = estimate_epoch(plan), phase.end - phase.first
+        seen = steps * options.tokens_per_step
+        lines.append(
+            f"{name}: {steps:,} steps of {options.tokens_per_step:,} tokens at length {phase.sequence_length}: "
+            f"{seen:,} tokens, {seen / epoch.tokens:,.2f} epochs of about {epoch.tokens:,} tokens in "
+            f"{epoch.examples:,} sequences"
+        )
+    return lines
+
+
+def _print_batch(path: Path, step: int, recipe: str | None) -> None:
+    """The batch of a step, counted from 1, of a run or of a store."""
+    if step < 1:
+        raise UserError(f"--batch {step}: expected a step, counted from 1")
+    if (path / "run.json").exists():
+        started = read_json(path / "run.json")
+        store = TokenStore(started["store"])
+        options = PretrainOptions(**{**started["options"], "phases": tuple(started["options"]["phases"])})
+    elif (path / "manifest.json").exists():
+        store, options = TokenStore(path), _recipe_options(recipe)
+    else:
+        raise UserError(f"{path}: --batch shows a batch of a pretraining run or of a store, and this is neither")
+    if step > options.steps:
+        raise UserError(f"--batch {step}: the run has {options.steps:,} steps")
+    batch = make_plan(store, options).micro_batches(step - 1, 0, 1, 1 << 62)[0]
+    print(f"step {step:,}: {batch.num_sequences} sequences, {batch.num_tokens:,} tokens")
+    for line in batch_in_words(batch, store.tokenizer()):
+        print(line)
 
 
 def _print_facts(facts: Mapping[str, Any], as_json: bool) -> None:

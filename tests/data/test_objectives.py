@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 
 from bothways.data.objectives import (
     FullSentences,
+    FullSentencesAcross,
     Masker,
     Masking,
+    SentenceOrder,
     SentencePairs,
     SpanOptions,
     example_lengths,
@@ -182,3 +184,50 @@ def test_impossible_options_are_refused() -> None:
         Masking(rate=0)
     with pytest.raises(ValueError, match="--sequence-length 4"):
         SpanOptions(4)
+
+
+@given(documents_of, st.integers(8, 64), st.integers(0, 1000))
+@settings(max_examples=60, deadline=None)
+def test_ordered_segments_meet_and_swapped_ones_are_marked(documents: list[list[int]], length: int, seed: int) -> None:
+    chunk = block(documents)
+    examples = SentenceOrder(SpanOptions(length)).examples(chunk, np.random.default_rng(seed))
+    assert (example_lengths(examples) <= length).all()
+    a_start, a_end, b_start, b_end, label = examples.T
+    assert ((a_start < b_start) == (label == 0)).all()
+    assert (np.minimum(a_end - a_start, b_end - b_start) > 0).all()
+    assert (document_of(chunk, a_start) == document_of(chunk, b_end - 1)).all()
+
+
+def test_half_of_the_ordered_pairs_are_swapped() -> None:
+    examples = SentenceOrder(SpanOptions(64)).examples(random_block(), np.random.default_rng(0))
+    share, count = (examples[:, 4] == 1).mean(), len(examples)
+    assert abs(share - 0.5) < 3 * (0.25 / count) ** 0.5
+
+
+@given(documents_of, st.integers(8, 64))
+@settings(max_examples=60, deadline=None)
+def test_full_sentences_go_on_into_the_next_document_past_a_separator(documents: list[list[int]], length: int) -> None:
+    chunk, sep = block(documents), 10_000
+    across = FullSentencesAcross(SpanOptions(length))
+    joined = across.arrange(chunk, sep)
+    ends = chunk.sentence_offsets[chunk.document_offsets[1:-1]]
+    assert joined.tokens.tolist() == np.insert(chunk.tokens, ends, sep).tolist()
+    examples = across.examples(joined, np.random.default_rng(0))
+    covered = np.concatenate([joined.tokens[a:b] for a, b in examples[:, :2]])
+    assert covered.tolist() == joined.tokens.tolist()  # every token once, in order
+    assert (example_lengths(examples) <= length).all()
+    crossing = [a for a, b in examples[:, :2] if sep in joined.tokens[a : b - 1]]
+    assert crossing or len(documents) == 1 or min(map(sum, documents)) > length // 2
+
+
+def test_the_masking_rate_moves_in_a_line() -> None:
+    masking = Masking(0.3, end_rate=0.15, steps=100)
+    assert [round(masking.rate_at(step), 4) for step in (0, 50, 100, 200)] == [0.3, 0.225, 0.15, 0.15]
+    later = masking.part(40, 80)  # a phase of the run sees the same rates at the same steps
+    assert all(abs(later.rate_at(step) - masking.rate_at(40 + step)) < 1e-12 for step in range(41))
+    tokenizer = tiny_tokenizer()
+    ids = np.full(40_000, tokenizer.id("dog"))
+    masker = Masker(masking, tokenizer)
+    for step in (0, 50, 100):
+        share = len(masker(ids, np.array([len(ids)]), np.array([7], dtype=np.uint64), step)[1]) / len(ids)
+        assert abs(share - masking.rate_at(step)) < 0.01

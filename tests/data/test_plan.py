@@ -9,6 +9,7 @@ import torch
 from bothways.data import store as storing
 from bothways.data.objectives import FullSentences, Masker, Masking, SentencePairs, SpanOptions
 from bothways.data.packing import PackedBatch
+from bothways.data.phases import Phase, PhasedPlan, parse_phases
 from bothways.data.plan import PretrainingPlan, RowPlan
 from bothways.data.prepare import prepare
 from bothways.data.store import TokenStore
@@ -141,3 +142,32 @@ def test_rows_are_visited_once_an_epoch(budget: int | None) -> None:
         assert steps == 7
     again = row_plan(tokens_per_step=budget).micro_batches(steps + 2, 0, 1, 1 << 30)[0]
     assert again.targets["row"].tolist() == rows.micro_batches(steps + 2, 0, 1, 1 << 30)[0].targets["row"].tolist()
+
+
+def phased(store: TokenStore) -> PhasedPlan:
+    masker = Masker(Masking(), store.tokenizer())
+    plans = [
+        PretrainingPlan(store, SentencePairs(SpanOptions(length)), masker, tokens_per_step=600, seed=seed)
+        for seed, length in enumerate((16, 64))
+    ]
+    return PhasedPlan(parse_phases(["16:0.75", "64:0.25"], 40), plans)
+
+
+def test_phases_follow_one_another_and_resume_anywhere(store: TokenStore) -> None:
+    whole = phased(store)
+    batches = [whole.micro_batches(step, 0, 1, 1 << 30)[0] for step in range(40)]
+    assert max(batch.max_seqlen for batch in batches[:30]) == 16
+    assert min(batch.max_seqlen for batch in batches[30:]) > 16
+    for step in (0, 17, 29, 30, 31, 39):
+        cursor = whole.cursor_json(step)
+        resumed = phased(store)
+        resumed.restore(cursor)
+        assert same(resumed.micro_batches(step, 0, 1, 1 << 30)[0], batches[step])
+    assert whole.cursor_json(40)["phase"] == 1  # where a finished run stands
+
+
+@pytest.mark.parametrize("phases", [["128"], ["128:x"], ["128:0.5"], ["128:0.5", "512:0.6"], ["128:1", "512:0"]])
+def test_phases_that_do_not_add_up_are_refused(phases: list[str]) -> None:
+    with pytest.raises(UserError, match="--phases"):
+        parse_phases(phases, 100)
+    assert parse_phases(["128:0.9", "512:0.1"], 100) == [Phase(128, 0, 90), Phase(512, 90, 100)]
