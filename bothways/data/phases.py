@@ -16,27 +16,31 @@ from bothways.errors import UserError
 
 @dataclass(frozen=True)
 class Phase:
-    """sequence_length: tokens an example has at most. first, end: the steps it covers, `first` to `end - 1`."""
+    """sequence_length: tokens an example has at most. first, end: the steps it covers, `first` to `end - 1`.
+    tokens_per_step: None where it is the run's."""
 
     sequence_length: int
     first: int
     end: int
+    tokens_per_step: int | None = None
 
 
 def parse_phases(phases: Sequence[str], steps: int) -> list[Phase]:
-    """Phases written as `LENGTH:SHARE`, shares of the steps in order; they must sum to 1.
+    """Phases written as `LENGTH:SHARE` or `LENGTH:SHARE:TOKENS_PER_STEP`, in order; the shares of the steps sum to 1.
 
     Raises UserError for anything else.
     """
     parsed, before, first = [], 0.0, 0
     for phase in phases:
-        length, _, share = phase.partition(":")
         try:
+            length, share, *tokens = phase.split(":")
             before += float(share)
             end = round(before * steps)
-            parsed.append(Phase(int(length), first, end))
-        except ValueError:
-            raise UserError(f"--phases {phase}: expected LENGTH:SHARE, as in 128:0.9 512:0.1") from None
+            parsed.append(Phase(int(length), first, end, *map(int, tokens)))
+        except (ValueError, TypeError):
+            raise UserError(
+                f"--phases {phase}: expected LENGTH:SHARE or LENGTH:SHARE:TOKENS_PER_STEP, as in 128:0.9 512:0.1"
+            ) from None
         first = end
     if abs(before - 1) > 1e-6 or any(phase.end <= phase.first for phase in parsed):
         raise UserError(

@@ -41,7 +41,8 @@ class PretrainOptions:
     size: a new model of this size, its vocabulary the store's. model: continue from this one instead.
     objective: `bert` is masked LM + next sentence on sentence pairs; `order` has sentence order instead; `mlm` masked
     LM alone on full sentences of one document; `roberta` the same on full sentences across documents.
-    phases: LENGTH:SHARE of the steps, in order, instead of one sequence_length, as in `128:0.9 512:0.1`.
+    phases: LENGTH:SHARE of the steps, in order, instead of one sequence_length, as in `128:0.9 512:0.1`; a third part,
+    as in `512:0.1:131072`, is the phase's own tokens_per_step.
     mask_rate_end: the masking rate moves linearly from mask_rate to this. short: share of examples built to a random
     shorter length. validation_tokens: read in each evaluation, always masked at 15 %.
     micro_batch_tokens: tokens in one forward pass, which is what takes memory. parallel: under torchrun, `fsdp` shards
@@ -109,7 +110,7 @@ def make_plan(store: TokenStore, options: PretrainOptions) -> PretrainingPlan | 
             store,
             _segments(options, phase.sequence_length),
             Masker(whole.part(phase.first, phase.end), store.tokenizer()),
-            tokens_per_step=options.tokens_per_step,
+            tokens_per_step=phase.tokens_per_step or options.tokens_per_step,
             seed=options.seed + number,
         )
         for number, phase in enumerate(phases)

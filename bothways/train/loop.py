@@ -85,7 +85,6 @@ def train(
     stepper = Stepper(model, objective, data, options, here)
     hyperparameters = ("steps", "lr", "warmup", "weight_decay", "beta2", "clip", "optimizer")
     description = {**data.description, **{name: getattr(options, name) for name in hyperparameters}}
-    stepper.warm_up()
     state = _resume(stepper, data, run, description, progress)
     log = _Log(run, progress, options, measured_peak(stepper.device, stepper.dtype) * here.size)
 

@@ -182,7 +182,6 @@ def measure_speed(store: TokenStore, options: PretrainOptions, steps: int = 8) -
     objective = build_objective(options)
     model = _starting_point(store, objective, options).model
     stepper = Stepper(model, objective, make_plan(store, options), loop_options(options, model.config))
-    stepper.warm_up()
     results = [stepper.step(step) for step in range(steps + 2)][2:]
     seconds = sum(result.seconds for result in results)
     return Speed(sum(result.tokens for result in results) / seconds, sum(result.flops for result in results) / seconds)

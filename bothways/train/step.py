@@ -72,10 +72,6 @@ class Ahead:
         self._next = (step + 1, self._begin(step + 1)) if step + 1 < self._steps else None
         return batches
 
-    def first(self) -> PackedBatch:
-        """The first micro-batch of the first step."""
-        return self._begin(0).result()[0]
-
     def cursor_json(self, step: int) -> dict[str, int]:
         return self._thread.submit(self._data.cursor_json, step).result()
 
@@ -111,20 +107,12 @@ class Stepper:
         self.dtype = choose_precision(options.precision, self.device)
         model.to(self.device).train()
         sums = _Sums(model, objective, self.dtype)
-        self._compiled = compiles(options, model.config, self.device)
-        if self._compiled:
+        if compiles(options, model.config, self.device):
             sums.compile(dynamic=True)
         sharded = options.parallel == "fsdp" and self.world.size > 1
         self._parallel = Sharded(sums, model) if sharded else Replicated(sums, self.world, self.device)
         self.optimizer = build_optimizer(model, options)
         self.data = Ahead(data, options, self.world, self.device)
-
-    def warm_up(self) -> None:
-        """Compile on the first step's first batch, whatever step the run goes on at, so that a resumed run runs the
-        same code as one that was never stopped. Does nothing where nothing is compiled."""
-        if self._compiled:
-            self._forward_and_backward(self.data.first(), defaultdict(lambda: 1), last=True)
-            self.optimizer.zero_grad(set_to_none=True)
 
     def step(self, step: int, stop: bool = False) -> StepResult:
         """One optimizer step over the micro-batches of step `step`. stop: this process has been asked to end the run.

@@ -76,12 +76,13 @@ def _epoch_lines(store: TokenStore, recipe: str | None) -> list[str]:
     name = f"recipe {recipe}" if recipe else "bothways pretrain without a recipe"
     lines = []
     for phase in phases_of(options):
+        tokens_per_step = phase.tokens_per_step or options.tokens_per_step
         plan = make_plan(store, dataclasses.replace(options, phases=(), sequence_length=phase.sequence_length))
         assert isinstance(plan, PretrainingPlan)
         epoch, steps = estimate_epoch(plan), phase.end - phase.first
-        seen = steps * options.tokens_per_step
+        seen = steps * tokens_per_step
         lines.append(
-            f"{name}: {steps:,} steps of {options.tokens_per_step:,} tokens at length {phase.sequence_length}: "
+            f"{name}: {steps:,} steps of {tokens_per_step:,} tokens at length {phase.sequence_length}: "
             f"{seen:,} tokens, {seen / epoch.tokens:,.2f} epochs of about {epoch.tokens:,} tokens in "
             f"{epoch.examples:,} sequences"
         )

@@ -166,8 +166,10 @@ def test_phases_follow_one_another_and_resume_anywhere(store: TokenStore) -> Non
     assert whole.cursor_json(40)["phase"] == 1  # where a finished run stands
 
 
-@pytest.mark.parametrize("phases", [["128"], ["128:x"], ["128:0.5"], ["128:0.5", "512:0.6"], ["128:1", "512:0"]])
+@pytest.mark.parametrize(
+    "phases", [["128"], ["128:x"], ["128:0.5"], ["128:0.5", "512:0.6"], ["128:1", "512:0"], ["128:1:x"], ["1:1:2:3"]]
+)
 def test_phases_that_do_not_add_up_are_refused(phases: list[str]) -> None:
     with pytest.raises(UserError, match="--phases"):
         parse_phases(phases, 100)
-    assert parse_phases(["128:0.9", "512:0.1"], 100) == [Phase(128, 0, 90), Phase(512, 90, 100)]
+    assert parse_phases(["128:0.9", "512:0.1:4096"], 100) == [Phase(128, 0, 90), Phase(512, 90, 100, 4096)]

@@ -1,9 +1,9 @@
-"""Kill real training processes at random moments and compare what they leave with an undisturbed run.
+"""Kill real preparation and training processes at random moments and compare what they leave with undisturbed ones.
 
     python -m tests.train.killing --kills 20
 
-Kills fall where they fall: in a step, while a checkpoint is written, before the first one. The same command is given
-again until it ends by itself.
+Kills fall where they fall: while a shard is written, in a step, while a checkpoint is written, before the first one.
+The same command is given again until it ends by itself. A quarter of the kills meets the preparation.
 """
 
 from __future__ import annotations
@@ -17,10 +17,27 @@ import tempfile
 import time
 from pathlib import Path
 
-from bothways.data.prepare import prepare
 from bothways.train.run import RunDirectory
 from tests.data.test_prepare import write_corpus
 from tests.helpers import tiny_tokenizer
+
+# `bothways` with small shards, so that a short preparation has many to be killed between.
+PREPARE = """
+import sys, bothways.data.prepare as prepare
+prepare.SHARD_TOKENS, prepare.BATCH_CHARACTERS = 20_000, 20_000
+from bothways.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def preparation(corpus: Path, vocabulary: Path, out: Path) -> list[str]:
+    """A preparation of a few seconds by two workers."""
+    options = ["prepare", str(corpus), "--tokenizer", str(vocabulary), "--out", str(out), "--workers", "2"]
+    return [sys.executable, "-c", PREPARE, *options]
+
+
+def store_bytes(store: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(store.rglob("*")) if path.is_file()}
 
 
 def command(store: Path, out: Path) -> list[str]:
@@ -48,16 +65,18 @@ def result(out: Path) -> tuple[bytes, bytes, list[dict[str, object]]]:
     return (out / "model" / "model.safetensors").read_bytes(), (last / "optimizer.safetensors").read_bytes(), metrics
 
 
-def run_with_kills(store: Path, out: Path, kills: int, seed: int) -> int:
-    """Returns how many kills met a running process."""
-    rng, met = random.Random(seed), 0
+def run_with_kills(command: list[str], sign: Path, kills: int, rng: random.Random, longest: float) -> int:
+    """Give the command again and again, killing it up to `longest` seconds after `sign`, a file of its, is there.
+
+    Returns how many kills met a running process.
+    """
+    met = 0
     while True:
-        process = subprocess.Popen(command(store, out), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         if met < kills:
-            # mostly after the first checkpoint can have been written, sometimes before
-            while process.poll() is None and not (out / "metrics.jsonl").exists():
+            while process.poll() is None and not sign.exists():
                 time.sleep(0.02)
-            time.sleep(rng.uniform(0, 1.2))
+            time.sleep(rng.uniform(0, longest))
             if process.poll() is None:
                 process.kill()
                 process.wait()
@@ -73,15 +92,38 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
+    rng = random.Random(arguments.seed)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_corpus(folder / "c.jsonl", documents=200)
-        store = prepare([str(folder / "c.jsonl")], tiny_tokenizer(), folder / "store").directory
-        subprocess.run(command(store, folder / "whole"), check=True, capture_output=True)
-        met = run_with_kills(store, folder / "killed", arguments.kills, arguments.seed)
-        same = result(folder / "whole") == result(folder / "killed")
-        print(json.dumps({"kills": met, "bit-identical": same}))
-        sys.exit(not same)
+        write_corpus(folder / "c.jsonl", documents=20_000)
+        tiny_tokenizer().save(make(folder / "vocabulary"))
+        whole, killed = folder / "store", folder / "killed-store"
+        subprocess.run(preparation(folder / "c.jsonl", folder / "vocabulary", whole), check=True, capture_output=True)
+        again = preparation(folder / "c.jsonl", folder / "vocabulary", killed)
+        prepared = run_with_kills(again, killed / "progress.json", arguments.kills // 4, rng, longest=2.5)
+        same_store = store_bytes(whole) == store_bytes(killed)
+
+        subprocess.run(command(whole, folder / "whole"), check=True, capture_output=True)
+        left = arguments.kills - prepared
+        run = command(killed, folder / "killed")
+        trained = run_with_kills(run, folder / "killed" / "metrics.jsonl", left, rng, longest=1.2)
+        same_run = result(folder / "whole") == result(folder / "killed")
+        print(
+            json.dumps(
+                {
+                    "kills of the preparation": prepared,
+                    "store identical": same_store,
+                    "kills of the training": trained,
+                    "run bit-identical": same_run,
+                }
+            )
+        )
+        sys.exit(not (same_store and same_run))
+
+
+def make(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
 
 
 if __name__ == "__main__":

@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +19,16 @@ from bothways.data.prepare import prepare
 from bothways.data.store import TokenStore
 from bothways.errors import UserError
 from bothways.model.checkpoint import load_checkpoint
+from bothways.tasks.pretraining import BertObjective
 from bothways.train import run as running
-from bothways.train.assembly import PretrainOptions
+from bothways.train.assembly import PretrainOptions, make_plan
+from bothways.train.flops import training_flops
 from bothways.train.optimizer import build_optimizer, learning_rate
 from bothways.train.options import TrainOptions, choose_device
 from bothways.train.pretrain import pretrain
 from bothways.train.progress import Progress
 from bothways.train.run import RunDirectory
+from bothways.train.step import Stepper
 from tests.data.test_prepare import write_corpus
 from tests.helpers import tiny_tokenizer
 
@@ -272,3 +277,70 @@ def test_garbled_state_and_metrics_are_passed_over(store: TokenStore, tmp_path: 
     resumed = StopAfter(-1)
     pretrain(store.directory, tmp_path / "run", options, progress=resumed)
     assert "resuming at step 8 of 12" in resumed.said
+
+
+def test_a_compiled_run_learns_what_a_plain_one_learns(store: TokenStore, tmp_path: Path) -> None:
+    if shutil.which("g++") is None:
+        pytest.skip("torch.compile needs a C++ compiler, and there is none")
+    losses = []
+    for choice in ("on", "off"):
+        pretrain(store.directory, tmp_path / choice, replace(OPTIONS, compile=choice, dropout=0.0, steps=6))
+        losses.append([line["loss"] for line in RunDirectory(tmp_path / choice).metrics() if "loss" in line])
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
+
+
+def test_muon_trains_the_matrices_and_resumes_exactly(store: TokenStore, tmp_path: Path) -> None:
+    options = replace(OPTIONS, optimizer="muon", steps=6)
+    pretrain(store.directory, tmp_path / "whole", options)
+    pretrain(store.directory, tmp_path / "stopped", options, progress=StopAfter(3))
+    pretrain(store.directory, tmp_path / "stopped", options)
+    assert state_of(tmp_path / "stopped") == state_of(tmp_path / "whole")
+    optimizer = build_optimizer(load_model(store), TrainOptions(steps=1, lr=1e-3, optimizer="muon"))
+    muon, *_ = optimizer.param_groups
+    assert len(muon["params"]) == 2 * 4  # two layers: qkv, output, intermediate, output
+    with pytest.raises(UserError, match="optimizer muon, now asked for adamw"):
+        pretrain(store.directory, tmp_path / "whole", replace(options, optimizer="adamw"))
+
+
+def test_out_of_memory_names_the_budget_that_halves_it(
+    store: TokenStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: Stepper, *rest: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(Stepper, "_forward_and_backward", full)
+    with pytest.raises(UserError, match=r"with \d+ tokens in one forward pass; --micro-batch-tokens \d+ halves that"):
+        pretrain(store.directory, tmp_path / "run", OPTIONS)
+
+
+def test_traces_and_tensorboard_are_written_when_asked_for(store: TokenStore, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    pretrain(store.directory, tmp_path / "run", replace(OPTIONS, profile=True, tensorboard=True))
+    trace = json.loads((tmp_path / "run" / "trace.json").read_text())
+    assert any("scaled_dot_product" in event.get("name", "") for event in trace["traceEvents"])
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    board = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
+    board.Reload()
+    assert [event.step for event in board.Scalars("mlm_loss")] == [5, 10, 12]
+    assert board.Scalars("eval_mlm_loss")[-1].step == 12
+
+
+def test_flops_are_those_that_torch_counts(store: TokenStore) -> None:
+    from torch.utils.flop_counter import FlopCounterMode
+
+    model = load_model(store)
+    batch = make_plan(store, replace(OPTIONS, dropout=0.0)).batch(0)
+    with FlopCounterMode(display=False) as counter:
+        sums = BertObjective().sums(model(batch), batch.targets)
+        (sums["mlm_loss"] + sums["nsp_loss"]).backward()
+    attention_and_pooler = training_flops(model.config, batch) - counter.get_total_flops()
+    assert abs(attention_and_pooler) < 0.03 * counter.get_total_flops()
+
+
+def test_held_out_fills_are_the_same_words_each_time(store: TokenStore, tmp_path: Path) -> None:
+    pretrain(store.directory, tmp_path / "run", OPTIONS)
+    lines = [line["eval_fills"] for line in RunDirectory(tmp_path / "run").metrics() if "eval_fills" in line]
+    assert len(lines) == 2
+    assert [fill["text"] for fill in lines[0]] == [fill["text"] for fill in lines[1]]
+    assert all(0 < fill["probability"] <= 1 and "[MASK]" in fill["text"] for fill in lines[0])

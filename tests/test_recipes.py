@@ -1,0 +1,40 @@
+"""Every recipe that comes with Bothways runs."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from bothways.data.prepare import prepare
+from bothways.data.store import TokenStore
+from bothways.recipes import read_recipe
+from bothways.train.assembly import PretrainOptions
+from bothways.train.pretrain import pretrain
+from bothways.train.run import RunDirectory
+from bothways.verbs.text import TokenizerArguments
+from tests.data.test_prepare import write_corpus
+from tests.helpers import tiny_tokenizer
+
+RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.toml"))
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> TokenStore:
+    folder = tmp_path_factory.mktemp("recipes")
+    write_corpus(folder / "c.jsonl", documents=100)
+    return prepare([str(folder / "c.jsonl")], tiny_tokenizer(), folder / "store")
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_a_recipe_trains_a_tiny_model(recipe: Path, store: TokenStore, tmp_path: Path) -> None:
+    own = PretrainOptions(**read_recipe(str(recipe), "pretrain", PretrainOptions))
+    steps = 4 if own.phases else 2
+    phases = ("128:0.5", "512:0.5:700") if own.phases else ()
+    small = dataclasses.replace(own, size="tiny", steps=steps, tokens_per_step=600, phases=phases, evaluate_every=1)
+    result = pretrain(store.directory, tmp_path / "run", small)
+    assert result.steps == steps
+    last = RunDirectory(tmp_path / "run").metrics()[-1]
+    assert 0 < last["eval_mlm_loss"] < 6
+    read_recipe(str(recipe), "tokenizer", TokenizerArguments)
