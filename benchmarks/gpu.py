@@ -30,7 +30,7 @@ from bothways.train.options import choose_device, choose_precision
 from bothways.train.pretrain import measure_speed
 
 # Dense bfloat16 FLOP/s by the maker's data sheet.
-NOMINAL = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L4": 121e12, "RTX 4090": 165e12}
+NOMINAL = {"NVIDIA H200": 989e12, "NVIDIA H100 80GB HBM3": 989e12, "NVIDIA L4": 121e12}
 
 
 def random_store(folder: Path, vocab_size: int, tokens: int) -> TokenStore:
@@ -79,7 +79,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--tokens-per-step", type=int, default=65_536)
     parser.add_argument("--micro-batch-tokens", type=int, default=None)
-    parser.add_argument("--compile", default="auto")
+    parser.add_argument("--compile", default="auto", choices=("auto", "on", "off"))
     parser.add_argument("--vocab-size", type=int, default=30522)
     chosen = parser.parse_args()
     device = choose_device("auto")
@@ -87,7 +87,7 @@ def main() -> None:
     print(f"attention against the reference: largest difference {check_attention(device, dtype):.2g}", flush=True)
     measured = measured_peak(device, dtype)
     name = torch.cuda.get_device_name() if device.type == "cuda" else "cpu"
-    nominal = next((peak for chip, peak in NOMINAL.items() if chip in name), measured)
+    nominal = NOMINAL.get(name, measured)
     store = random_store(Path(tempfile.mkdtemp()) / "store", chosen.vocab_size, 20_000_000)
     rows = []
     for size in chosen.sizes:

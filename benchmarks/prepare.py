@@ -5,7 +5,7 @@
 Each contestant reads the same articles (wikipedia-small, about 16 MB of text; with `--all` Bothways also prepares half
 and all of the 0.4 GB of `wikipedia`) with the same vocabulary, in a process of its own. Memory is the
 largest sum of the resident sets of the process and its children, sampled ten times a second; pages that processes share
-are counted in each.
+are counted in each. Needs `pip install datasets`.
 """
 
 from __future__ import annotations

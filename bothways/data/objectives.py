@@ -158,10 +158,14 @@ class _PairBuilder:
             pair = self.pair(document, first, split, last, target)
             if pair is not None:
                 rows.append(pair)
-                if pair[NEXT_SENTENCE_LABEL] == 1:
+                if self.is_random(pair):
                     last = split  # the unused rest is put back
             first, target = last, self.target()
         return rows
+
+    def is_random(self, pair: tuple[int, int, int, int, int]) -> bool:
+        """Whether B is from elsewhere, so that what followed A has not been used."""
+        return pair[NEXT_SENTENCE_LABEL] == 1
 
     def pair(
         self, document: int, first: int, split: int, last: int, target: int
@@ -210,6 +214,9 @@ SentencePairs.builder = _PairBuilder
 
 
 class _OrderBuilder(_PairBuilder):
+    def is_random(self, pair: tuple[int, int, int, int, int]) -> bool:
+        return False
+
     def pair(
         self, document: int, first: int, split: int, last: int, target: int
     ) -> tuple[int, int, int, int, int] | None:

@@ -37,9 +37,12 @@ def parse_phases(phases: Sequence[str], steps: int) -> list[Phase]:
             before += float(share)
             end = round(before * steps)
             parsed.append(Phase(int(length), first, end, *map(int, tokens)))
-        except (ValueError, TypeError):
+            if min(int(length), *map(int, tokens), 8) < 8 or not 0 < float(share) <= 1:
+                raise ValueError(phase)
+        except (ValueError, TypeError, OverflowError):
             raise UserError(
-                f"--phases {phase}: expected LENGTH:SHARE or LENGTH:SHARE:TOKENS_PER_STEP, as in 128:0.9 512:0.1"
+                f"--phases {phase}: expected LENGTH:SHARE or LENGTH:SHARE:TOKENS_PER_STEP, as in 128:0.9 512:0.1, "
+                "lengths and tokens from 8, shares of the steps above 0"
             ) from None
         first = end
     if abs(before - 1) > 1e-6 or any(phase.end <= phase.first for phase in parsed):

@@ -73,7 +73,7 @@ class PretrainingPlan:
         self.tokenizer = store.tokenizer()
         self.segments, self.masker = segments, masker
         self.tokens_per_step, self.seed = tokens_per_step, seed
-        self.documents = self._split.documents
+        self.documents, self.tokens = self._split.documents, self._split.tokens
         self.num_blocks = max(1, min(self._split.tokens // block_tokens, self._split.num_chunks))
         self.description: dict[str, Any] = {
             "store": store.fingerprint,
@@ -107,11 +107,12 @@ class PretrainingPlan:
         ]
 
     def first_epoch(self, token_budget: int, max_tokens: int) -> Iterator[PackedBatch]:
-        """One pass over the split, at most `max_tokens`: the same examples and masks each time, for evaluation."""
+        """One pass over the split, at most `max_tokens` but at least one example: the same examples and masks each
+        time, for evaluation."""
         seen = 0
         for number in range(self.num_blocks):
             block = self.block(0, number)
-            first = np.flatnonzero(block.ends <= max_tokens - seen)
+            first = np.flatnonzero(block.ends <= max(max_tokens - seen, int(block.ends[0]) if not seen else 0))
             order = first[np.argsort(-block.lengths[first], kind="stable")]
             for part in fill_budget(block.lengths[order].tolist(), token_budget):
                 yield self._pack([block], np.zeros(len(order[part]), dtype=np.int64), order[part], 0)

@@ -58,8 +58,8 @@ class Epoch:
 def estimate_epoch(plan: PretrainingPlan) -> Epoch:
     """What one pass over the split is to the model, with `[CLS]` and `[SEP]` and what an objective repeats."""
     block = plan.block(0, 0)
-    share = plan.num_blocks
-    return Epoch(int(block.lengths.sum()) * share, len(block.lengths) * share)
+    share = plan.tokens / len(block.tokens)
+    return Epoch(round(int(block.lengths.sum()) * share), round(len(block.lengths) * share))
 
 
 def batch_in_words(batch: PackedBatch, tokenizer: WordPieceTokenizer) -> Iterator[str]:

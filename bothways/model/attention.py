@@ -6,15 +6,15 @@ sees another sequence. Every kernel computes softmax(q kᵀ / √D) v (Vaswani e
 
 from __future__ import annotations
 
-import functools
 import inspect
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention.varlen import varlen_attn
 
 
 def attend(
@@ -34,8 +34,8 @@ def attend(
     causal: token t sees tokens up to t only. dropout: probability of dropping an attention weight.
     Returns `[T, A, D]`.
     """
-    if not dropout and q.is_cuda and q.dtype in (torch.bfloat16, torch.float16):
-        return _varlen_kernel()(q, k, v, cu_seqlens, max_seqlen, causal)
+    if not dropout and _has_varlen(q):
+        return _attend_varlen(q, k, v, cu_seqlens, max_seqlen, causal)
     if lengths is None:
         lengths = cu_seqlens.diff().cpu()
     if not dropout and not q.is_cuda:
@@ -150,16 +150,17 @@ def attend_eager(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor, causal: bool 
     return torch.cat(outputs), weights
 
 
-@functools.cache
-def _varlen_kernel() -> Callable[[Tensor, Tensor, Tensor, Tensor, int, bool], Tensor]:
-    """torch's own FlashAttention over `cu_seqlens`; causality is `is_causal` up to torch 2.10, then a window."""
-    from torch.nn.attention.varlen import varlen_attn
+# Causality is `is_causal` up to torch 2.10, then a window.
+_BY_WINDOW = "window_size" in inspect.signature(varlen_attn).parameters
 
-    by_window = "window_size" in inspect.signature(varlen_attn).parameters
 
-    def kernel(q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, max_seqlen: int, causal: bool) -> Tensor:
-        option = {"window_size": (-1, 0) if causal else (-1, -1)} if by_window else {"is_causal": causal}
-        attended: Any = varlen_attn(q, k, v, cu_seqlens, cu_seqlens, max_seqlen, max_seqlen, **option)
-        return attended
+def _has_varlen(q: Tensor) -> bool:
+    half = q.dtype in (torch.bfloat16, torch.float16)
+    return q.is_cuda and half and torch.cuda.get_device_capability(q.device) >= (8, 0)
 
-    return kernel
+
+def _attend_varlen(q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, max_seqlen: int, causal: bool) -> Tensor:
+    """torch's own FlashAttention over `cu_seqlens`, on CUDA in half precision."""
+    option: dict[str, Any] = {"window_size": (-1, 0) if causal else (-1, -1)} if _BY_WINDOW else {"is_causal": causal}
+    attended: Any = varlen_attn(q, k, v, cu_seqlens, cu_seqlens, max_seqlen, max_seqlen, **option)
+    return attended

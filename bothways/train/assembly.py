@@ -18,6 +18,7 @@ from bothways.data.objectives import (
 from bothways.data.phases import Phase, PhasedPlan, parse_phases
 from bothways.data.plan import PretrainingPlan
 from bothways.data.store import TokenStore
+from bothways.errors import UserError
 from bothways.model.config import BertConfig
 from bothways.tasks.pretraining import BertObjective, MaskedLMObjective
 from bothways.train.options import Compile, Optimizer, Parallel, Precision, TrainOptions
@@ -94,6 +95,10 @@ def build_objective(options: PretrainOptions) -> MaskedLMObjective:
 
 def phases_of(options: PretrainOptions) -> list[Phase]:
     """The run's phases; without `phases`, one of `sequence_length`."""
+    if options.phases and options.sequence_length != PretrainOptions.sequence_length:
+        raise UserError(
+            f"--sequence-length {options.sequence_length} and --phases {' '.join(options.phases)}: give one of them"
+        )
     if not options.phases:
         return [Phase(options.sequence_length, 0, options.steps)]
     return parse_phases(options.phases, options.steps)
@@ -126,7 +131,7 @@ def make_validation_plan(store: TokenStore, options: PretrainOptions) -> Pretrai
         store,
         _segments(options, phases_of(options)[-1].sequence_length),
         Masker(Masking(whole_word=options.whole_word_masking), store.tokenizer()),
-        tokens_per_step=options.tokens_per_step,
+        tokens_per_step=1 << 62,  # of no account: the split is read in one pass
         seed=0,
         split="validation",
     )
@@ -144,6 +149,8 @@ def default_lr(hidden_size: int) -> float:
 
 def loop_options(options: PretrainOptions, config: BertConfig) -> TrainOptions:
     """What the loop needs to know, defaults filled in by the model's size and the number of steps."""
+    if options.validation_tokens < 1:
+        raise UserError(f"--validation-tokens {options.validation_tokens}: expected at least 1")
     tenth = max(1, options.steps // 10)
     return TrainOptions(
         steps=options.steps,

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
@@ -24,11 +25,10 @@ from bothways.model.heads import Bert
 
 @dataclass(frozen=True)
 class World:
-    """rank: this process among all, from 0. size: how many there are. local_rank: among those on this machine."""
+    """rank: this process among all, from 0. size: how many there are."""
 
     rank: int = 0
     size: int = 1
-    local_rank: int = 0
 
     @property
     def main(self) -> bool:
@@ -42,6 +42,14 @@ class World:
         tensor = torch.tensor(values, dtype=torch.float64, device=device)
         dist.all_reduce(tensor)
         return tensor.tolist()
+
+    def gather(self, value: str) -> list[str]:
+        """Each process's value, in order of rank."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
 
     def wait(self) -> None:
         """Until every process is here."""
@@ -72,14 +80,17 @@ def world(device: torch.device) -> Iterator[World]:
     if device.type == "cuda":
         torch.cuda.set_device(device)
     if joined:
-        _join("nccl" if device.type == "cuda" else "gloo")
-    here = World(dist.get_rank(), dist.get_world_size(), int(os.environ.get("LOCAL_RANK", "0")))
+        try:
+            _join("nccl" if device.type == "cuda" else "gloo")
+        except (RuntimeError, ValueError) as error:
+            raise UserError(f"torchrun: the processes did not find one another: {_first_line(error)}") from error
+    here = World(dist.get_rank(), dist.get_world_size())
     try:
         yield here
-    except (dist.DistBackendError, dist.DistNetworkError, RuntimeError) as error:
+    except RuntimeError as error:
         if here.size > 1 and _lost_the_others(error):
             raise UserError(
-                f"rank {here.rank} of {here.size} lost the other processes ({str(error).splitlines()[0][:120]}); the "
+                f"rank {here.rank} of {here.size} lost the other processes ({_first_line(error)}); the "
                 "last checkpoint is intact, and the same command goes on from it (torchrun --max-restarts does so by "
                 "itself)"
             ) from error
@@ -102,8 +113,12 @@ def _join(backend: str) -> None:
 
 def _lost_the_others(error: BaseException) -> bool:
     said = str(error).lower()
-    signs = ("connection closed", "connection reset", "gloo", "nccl", "socket", "broken pipe", "timed out")
-    return isinstance(error, dist.DistBackendError | dist.DistNetworkError) or any(sign in said for sign in signs)
+    signs = ("connection closed", "connection reset", "connection refused", "broken pipe", "timed out", "timeout")
+    return isinstance(error, dist.DistNetworkError) or any(sign in said for sign in signs)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:160]
 
 
 class Replicated:
@@ -130,10 +145,11 @@ class Sharded:
     """Fully sharded data parallel (`fully_shard`): parameters, gradients and optimizer state cut by rows, one part a
     process; a layer is put together when it is needed."""
 
-    def __init__(self, module: nn.Module, model: Bert) -> None:
+    def __init__(self, module: nn.Module, model: Bert, here: World, device: torch.device) -> None:
+        mesh = init_device_mesh(device.type, (here.size,))
         for layer in model.encoder.layers:
-            fully_shard(layer)
-        fully_shard(model)
+            fully_shard(layer, mesh=mesh)
+        fully_shard(model, mesh=mesh)
         self.module = module
 
     @contextlib.contextmanager
@@ -144,6 +160,14 @@ class Sharded:
                 part.set_requires_gradient_sync(last)
                 break  # the outermost one tells the others
         yield self.module
+
+
+def reshard(model: nn.Module) -> None:
+    """Let go of what an evaluation put together: after a forward pass without a backward one the outermost parameters
+    of a sharded model stay whole, and are not those that the optimizer knows."""
+    for part in model.modules():
+        if isinstance(part, FSDPModule):
+            part.reshard()
 
 
 def whole(tensor: Tensor) -> Tensor:

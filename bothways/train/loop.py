@@ -15,7 +15,7 @@ import torch
 from bothways.data.packing import PackedBatch
 from bothways.model.heads import Bert
 from bothways.tasks.base import Objective
-from bothways.train.distributed import World
+from bothways.train.distributed import World, reshard
 from bothways.train.flops import measured_peak
 from bothways.train.options import TrainOptions
 from bothways.train.progress import Progress
@@ -86,14 +86,15 @@ def train(
     hyperparameters = ("steps", "lr", "warmup", "weight_decay", "beta2", "clip", "optimizer")
     description = {**data.description, **{name: getattr(options, name) for name in hyperparameters}}
     state = _resume(stepper, data, run, description, progress)
-    log = _Log(run, progress, options, measured_peak(stepper.device, stepper.dtype) * here.size)
+    board = tensorboard_writer(run.path, state.step) if options.tensorboard and here.main else None
+    log = _Log(run, progress, options, measured_peak(stepper.device, stepper.dtype) * here.size, board)
 
     def save() -> None:
         cursor = stepper.data.cursor_json(state.step)
         run.save_checkpoint(model, stepper.optimizer, {**asdict(state), "cursor": cursor, "data": description}, here)
 
     stopped = False
-    with _signals() as caught, progress, _profiling(run, options.profile and here.main) as tick:
+    with _signals() as caught, progress, _profiling(run, progress, options.profile and here.main) as tick:
         while state.step < options.steps and not stopped:
             result = stepper.step(state.step, stop=bool(caught))
             tick()
@@ -102,6 +103,7 @@ def train(
             last = state.step == options.steps
             if last or (options.evaluate_every and state.step % options.evaluate_every == 0):
                 log.evaluated(state, evaluate())
+                reshard(model)
                 model.train()
             stopped = not last and (result.stop if here.size > 1 else bool(caught))
             if last or stopped or state.step % options.checkpoint_every == 0:
@@ -112,7 +114,7 @@ def train(
 def _resume(
     stepper: Stepper, data: StepData, run: RunDirectory, description: dict[str, Any], progress: Progress
 ) -> _State:
-    saved = run.restore(stepper.model, stepper.optimizer, description)
+    saved = run.restore(stepper.model, stepper.optimizer, description, stepper.world)
     run.rewind_metrics(saved["step"] if saved else -1)
     if saved is None:
         return _State()
@@ -124,8 +126,9 @@ def _resume(
 
 
 @contextlib.contextmanager
-def _profiling(run: RunDirectory, wanted: bool) -> Iterator[Callable[[], None]]:
-    """Trace the third to fifth step from here into RUN/trace.json; what is yielded is called after each step."""
+def _profiling(run: RunDirectory, progress: Progress, wanted: bool) -> Iterator[Callable[[], None]]:
+    """Trace three steps from here, after two, into RUN/trace.json; what is yielded is called after each step. A run of
+    fewer steps leaves no trace, and says so."""
     if not wanted:
         yield lambda: None
         return
@@ -137,17 +140,18 @@ def _profiling(run: RunDirectory, wanted: bool) -> Iterator[Callable[[], None]]:
         acc_events=True,
     ) as profiler:
         yield profiler.step
+    if not (run.path / "trace.json").exists():
+        progress.say("--profile: no trace, as it takes five steps")
 
 
 class _Log:
     """What each step and evaluation leaves in metrics.jsonl, in TensorBoard and on the screen.
 
-    peak: FLOP/s that the machines could do.
+    peak: FLOP/s that the machines could do. board: TensorBoard's writer, or None.
     """
 
-    def __init__(self, run: RunDirectory, progress: Progress, options: TrainOptions, peak: float) -> None:
-        self.run, self.progress, self.options, self.peak = run, progress, options, peak
-        self.board = tensorboard_writer(run.path) if options.tensorboard else None
+    def __init__(self, run: RunDirectory, progress: Progress, options: TrainOptions, peak: float, board: Any) -> None:
+        self.run, self.progress, self.options, self.peak, self.board = run, progress, options, peak, board
 
     def _write(self, state: _State, values: dict[str, Any]) -> None:
         self.run.log({"step": state.step, "tokens": state.tokens, **values})

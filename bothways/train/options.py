@@ -23,7 +23,7 @@ Optimizer = Literal["adamw", "muon"]
 MICRO_BATCH_TOKENS = {"cpu": 2304, "cuda": 16384}
 
 
-CPU = torch.device("cpu")
+HALF = torch.bfloat16
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,8 @@ class TrainOptions:
             raise UserError(f"--warmup {self.warmup}: expected a share of the steps, 0 to below 1")
         if not 0 <= self.weight_decay < math.inf:
             raise UserError(f"--weight-decay {self.weight_decay}: expected 0 or more")
+        if self.optimizer == "muon" and self.parallel == "fsdp":
+            raise UserError("--optimizer muon: needs whole matrices, and --parallel fsdp cuts them; use ddp")
         if self.evaluate_every < 0:
             raise UserError(f"--evaluate-every {self.evaluate_every}: expected 0 (only at the end) or more")
 
@@ -76,10 +78,14 @@ def choose_device(name: str) -> torch.device:
 
     Raises UserError for a device this machine does not have.
     """
+    if name.startswith("cuda:") and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError(f"--device {name}: several processes cannot share one GPU; --device cuda gives each its own")
     if name == "auto":
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if torch.cuda.is_available() else CPU
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
+        if device.type == "cuda" and device.index is None:
+            device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"--device {name}: {str(error).splitlines()[0]}; accepted: auto, cpu, cuda, cuda:N") from error
@@ -94,7 +100,7 @@ def choose_precision(precision: Precision, device: torch.device) -> torch.dtype:
     if precision != "auto":
         return {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
     if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
     fast = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
     return torch.bfloat16 if fast else torch.float32
 
@@ -107,15 +113,22 @@ def micro_batch_tokens(chosen: int | None, device: torch.device) -> int:
 def compiles(options: TrainOptions, config: BertConfig, device: torch.device) -> bool:
     """Whether the step goes through `torch.compile`.
 
-    `auto` does so on GPUs. On a CPU what it gained was within the noise of the measurement, in float32 and bfloat16.
-    Raises UserError for `on` where it cannot be: without a C++ compiler, or together with fsdp.
+    `auto` does so on GPUs in bfloat16 without dropout, where a C compiler is at hand for the kernels. On a CPU what it
+    gained was within the noise of the measurement, in float32 and bfloat16.
+    Raises UserError for `on` where it cannot be: without a compiler, with dropout in attention, or with fsdp.
     """
-    compiler = device.type == "cuda" or shutil.which("g++") or shutil.which("clang++")
-    if options.compile == "on":
-        if options.parallel == "fsdp":
-            raise UserError("--compile on: not together with --parallel fsdp")
-        if not compiler:
-            raise UserError("--compile on: needs a C++ compiler (g++ or clang++) on the path, and there is none")
-        return True
-    plain = config.attention_probs_dropout_prob == 0 and options.parallel == "ddp"
-    return options.compile == "auto" and device.type == "cuda" and plain
+    on_gpu = device.type == "cuda"
+    compilers = ("gcc", "cc", "clang") if on_gpu else ("g++", "clang++")
+    missing = [
+        reason
+        for reason, applies in (
+            (f"needs a C compiler on the path ({' or '.join(compilers)})", not any(map(shutil.which, compilers))),
+            ("not together with --parallel fsdp", options.parallel == "fsdp"),
+            ("needs --dropout 0", config.attention_probs_dropout_prob > 0),
+            ("needs --precision bfloat16 on a GPU", on_gpu and choose_precision(options.precision, device) != HALF),
+        )
+        if applies
+    ]
+    if options.compile == "on" and missing:
+        raise UserError(f"--compile on: {missing[0]}")
+    return options.compile == "on" or (options.compile == "auto" and on_gpu and not missing)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 import bothways
+from bothways.data.packing import PackedBatch
 from bothways.data.plan import PretrainingPlan
 from bothways.data.store import TokenStore
 from bothways.errors import UserError
@@ -78,6 +79,7 @@ def _pretrain(store: TokenStore, out: Path, options: PretrainOptions, progress: 
             f"{store.directory}: one document only, so every pair is a true next sentence and the next-sentence head "
             "learns nothing; --objective mlm leaves it out"
         )
+    settings = loop_options(options, checkpoint.config)
     run.describe({"store": str(store.directory.resolve()), "options": options_json(options)})
     validation = make_validation_plan(store, options)
     if validation is None:
@@ -89,7 +91,7 @@ def _pretrain(store: TokenStore, out: Path, options: PretrainOptions, progress: 
         figures = evaluate_held_out(model, objective, validation, options)
         return {**figures, "fills": sample_fills(model, validation)}
 
-    result = train(model, objective, plan, loop_options(options, checkpoint.config), run, progress, evaluate, here)
+    result = train(model, objective, plan, settings, run, progress, evaluate, here)
     if result.interrupted is None:
         _finish(checkpoint, objective, run, here, provenance(store, options, result, here))
     return result
@@ -153,7 +155,7 @@ def sample_fills(model: Bert, validation: PretrainingPlan) -> list[dict[str, Any
     probabilities, guesses = scores.max(-1)
     return [
         {
-            "text": _around(batch.input_ids.tolist(), row, tokenizer),
+            "text": _around(batch, row, tokenizer),
             "truth": tokenizer.token(truth),
             "guess": tokenizer.token(guess),
             "probability": round(probability, 4),
@@ -164,8 +166,12 @@ def sample_fills(model: Bert, validation: PretrainingPlan) -> list[dict[str, Any
     ]
 
 
-def _around(ids: list[int], row: int, tokenizer: WordPieceTokenizer) -> str:
-    before, after = ids[max(0, row - CONTEXT) : row], ids[row + 1 : row + 1 + CONTEXT]
+def _around(batch: PackedBatch, row: int, tokenizer: WordPieceTokenizer) -> str:
+    """The tokens on either side of a row, of its own sequence."""
+    ids, after_row = batch.input_ids.tolist(), row + 1
+    number = int(torch.searchsorted(batch.cu_seqlens, row, right=True))
+    begin, end = int(batch.cu_seqlens[number - 1]), int(batch.cu_seqlens[number])
+    before, after = ids[max(begin, row - CONTEXT) : row], ids[after_row : min(end, after_row + CONTEXT)]
     return " ".join([tokenizer.decode(before), "[MASK]", tokenizer.decode(after)])
 
 

@@ -40,7 +40,6 @@ HELD_OUT = {
 }
 MACHINERY = {
     "tokens_per_second": "tokens/s",
-    "fraction_of_peak": "share of the matrix-product peak",
     "lr": "learning rate",
     "grad_norm": "gradient norm",
 }
@@ -105,13 +104,16 @@ def can_report() -> bool:
     return importlib.util.find_spec("matplotlib") is not None
 
 
-def tensorboard_writer(run: Path) -> Any:
-    """A writer into RUN/tensorboard. Raises UserError where TensorBoard, part of the `report` extra, is missing."""
+def tensorboard_writer(run: Path, step: int) -> Any:
+    """A writer into RUN/tensorboard of a run that goes on after `step`; what was written of later steps is dropped.
+
+    Raises UserError where TensorBoard, part of the `report` extra, is missing.
+    """
     if importlib.util.find_spec("tensorboard") is None:
         raise UserError("--tensorboard: needs the tensorboard package, pip install 'bothways[report]'")
     from torch.utils.tensorboard import SummaryWriter
 
-    return SummaryWriter(str(run / "tensorboard"))
+    return SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)
 
 
 def _cell(value: Any) -> str:

@@ -15,9 +15,9 @@ import contextlib
 import json
 import shutil
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -53,8 +53,8 @@ class RunDirectory:
         self.model_path = self.path / "model"
 
     def describe(self, values: dict[str, Any]) -> None:
-        """Write run.json, what the run was started with, unless it is there."""
-        if self._writes and not (self.path / "run.json").exists():
+        """Write run.json, what the run was started with, unless there is a checkpoint of it to go on from."""
+        if self._writes and not self.checkpoints():
             write_json(self.path / "run.json", values)
 
     def log(self, values: dict[str, Any]) -> None:
@@ -107,6 +107,7 @@ class RunDirectory:
             if sharded:
                 here.wait()
                 _save_shards(path, {**parameters, **tensors})
+                _require_shards(partial, here.size)
             else:
                 save_file(parameters, partial / "model.safetensors")
                 save_file(tensors, partial / "optimizer.safetensors")
@@ -117,24 +118,31 @@ class RunDirectory:
         return path
 
     def restore(
-        self, model: nn.Module, optimizer: torch.optim.Optimizer | Together, expected: Mapping[str, Any]
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer | Together,
+        expected: Mapping[str, Any],
+        here: World | None = None,
     ) -> dict[str, Any] | None:
-        """Load the newest checkpoint that can be read into model and optimizer; None when there is none.
+        """Load the newest checkpoint that every process can read into model and optimizer; None when there is none.
 
-        An unreadable one is passed over for the one before it, and listed under "skipped" in the state returned.
+        An unreadable one is passed over for the one before it, and listed under "skipped" in the state returned. All
+        processes must call it; the first one says which checkpoints there are.
         Raises UserError when the checkpoint is of a run that differs from `expected`, naming what and both values.
         """
-        skipped = []
-        for path in reversed(self.checkpoints()):
-            try:
-                state = _read_state(path / "state.json")
+        here = here or World()
+        names = here.gather(json.dumps([path.name for path in self.checkpoints()]))[0]
+        skipped: list[str] = []
+        for name in reversed(json.loads(names)):
+            path = self.path / "checkpoints" / name
+            state, failure = _attempt(_read_state, here, path / "state.json")
+            if state is not None:
                 self._require_same(state["data"], expected)
-                tensors = _read_tensors(path, model)
-            except (SafetensorError, OSError, UnreadableError, CheckpointException) as error:
-                skipped.append(f"{path}: {_reason(error)}")
-                continue
-            _load(model, optimizer, tensors)
-            return {**state, "skipped": skipped}
+                tensors, failure = _attempt(_read_tensors, here, path, model)
+                if tensors is not None:
+                    _load(model, optimizer, tensors)
+                    return {**state, "skipped": skipped}
+            skipped.append(f"{path}: {failure}")
         if skipped:
             raise UserError(f"no checkpoint can be read: {skipped[0]}; choose another --out to begin anew")
         if self.model_path.exists():
@@ -166,11 +174,37 @@ def _optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer | Toge
 def _save_shards(path: Path, tensors: dict[str, Tensor]) -> None:
     """Each process writes its own part, into the directory that `replace_directory(path)` made."""
     partial = path.resolve().with_name(f".{path.name}.partial")
-    dcp.save(tensors, storage_writer=dcp.HuggingFaceStorageWriter(str(partial), save_distributed=True))
+    try:
+        dcp.save(tensors, storage_writer=dcp.HuggingFaceStorageWriter(str(partial), save_distributed=True))
+    except CheckpointException as error:
+        raise UserError(f"{path}: cannot be written: {_reason(error)}; the checkpoint before is intact") from error
+
+
+def _require_shards(directory: Path, processes: int) -> None:
+    found = len(list(directory.glob("*.safetensors")))
+    if found != processes:
+        raise UserError(
+            f"{directory}: {found} of {processes} processes left their part of the checkpoint here; --out must be a "
+            "folder that all machines share"
+        )
 
 
 class UnreadableError(Exception):
     """A checkpoint that is torn or not one."""
+
+
+Read = TypeVar("Read")
+
+
+def _attempt(read: Callable[..., Read], here: World, *arguments: Any) -> tuple[Read | None, str]:
+    """What was read, or None and why, where any process could not."""
+    result, failure = None, ""
+    try:
+        result = read(*arguments)
+    except (SafetensorError, OSError, UnreadableError, CheckpointException) as error:
+        failure = _reason(error)
+    failures = [failure for failure in here.gather(failure) if failure]
+    return (None, failures[0]) if failures else (result, "")
 
 
 def _read_state(path: Path) -> dict[str, Any]:
@@ -189,6 +223,10 @@ def _read_tensors(path: Path, model: nn.Module) -> dict[str, Tensor]:
     reader = dcp.HuggingFaceStorageReader(str(path))
     stored = reader.read_metadata().state_dict_metadata
     parameters = _parameters(model)
+    kept = {key.rpartition("/")[0] for key in stored}
+    lacking = [name for name, parameter in model.named_parameters() if parameter.requires_grad and name not in kept]
+    if lacking:
+        raise UnreadableError(f"lacks the optimizer's state of {lacking[0]}")
     tensors: dict[str, Tensor] = {name: torch.empty_like(parameter) for name, parameter in parameters.items()}
     for key, metadata in stored.items():
         name = key.rpartition("/")[0]
@@ -217,4 +255,4 @@ def _reason(error: BaseException) -> str:
     """The first line of an error, or of the first one that a process met while reading together with others."""
     if isinstance(error, CheckpointException) and error.failures:
         error = next(iter(error.failures.values()))[0]
-    return str(error).splitlines()[0]
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -110,7 +110,9 @@ class Stepper:
         if compiles(options, model.config, self.device):
             sums.compile(dynamic=True)
         sharded = options.parallel == "fsdp" and self.world.size > 1
-        self._parallel = Sharded(sums, model) if sharded else Replicated(sums, self.world, self.device)
+        self._parallel = (
+            Sharded(sums, model, self.world, self.device) if sharded else Replicated(sums, self.world, self.device)
+        )
         self.optimizer = build_optimizer(model, options)
         self.data = Ahead(data, options, self.world, self.device)
 
@@ -119,22 +121,28 @@ class Stepper:
 
         Raises UserError when the gradient is not finite, before the weights are changed, and when memory runs out.
         """
+        batches = self.data.take(step)
+        try:
+            return self._step(step, batches, stop)
+        except RuntimeError as error:
+            if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+                raise UserError(_smaller_budget(batches)) from error
+            raise
+
+    def _step(self, step: int, batches: list[PackedBatch], stop: bool) -> StepResult:
         began = time.perf_counter()
         torch.manual_seed(int(mix(self.options.seed, step, self.world.rank)) >> 1)  # dropout
-        batches = self.data.take(step)
         counts, tokens, flops, stopping = self._totals(batches, stop)
         sums: dict[str, Tensor] = {}
-        try:
-            for number, batch in enumerate(batches, start=1):
-                for name, value in self._forward_and_backward(batch, counts, number == len(batches)).items():
-                    sums[name] = sums[name] + value if name in sums else value
-        except (torch.OutOfMemoryError, RuntimeError) as error:
-            raise self._explained(error, batches) from error
+        for number, batch in enumerate(batches, start=1):
+            for name, value in self._forward_and_backward(batch, counts, number == len(batches)).items():
+                sums[name] = sums[name] + value if name in sums else value
         norm = float(whole(torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.options.clip)))
         if not math.isfinite(norm):
             raise UserError(
-                f"step {step + 1}: the gradient is not finite (norm {norm}); the last checkpoint is from before; see "
-                f"the batch with `bothways info RUN --batch {step + 1}`; try a lower --lr or --precision float32"
+                f"step {step + 1}: the gradient is not finite (norm {norm}); the weights and the last checkpoint are "
+                f"from before it. `bothways info RUN --batch {step + 1}` shows a pretraining batch; go on with "
+                "--precision float32, or begin another --out with a lower --lr"
             )
         lr = learning_rate(step, self.options)
         for group in self.optimizer.param_groups:
@@ -164,12 +172,12 @@ class Stepper:
             (torch.stack(losses).sum() * self.world.size).backward()
         return {name: value.detach() for name, value in sums.items()}
 
-    def _explained(self, error: Exception, batches: list[PackedBatch]) -> Exception:
-        out_of_memory = isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-        if not out_of_memory:
-            return error
-        largest = max(batch.num_tokens for batch in batches)
-        return UserError(
-            f"out of memory with {largest:,} tokens in one forward pass; --micro-batch-tokens {max(1, largest // 2)} "
-            "halves that (the step stays the same, only its cut changes)"
-        )
+
+def _smaller_budget(batches: list[PackedBatch]) -> str:
+    largest = max(batch.num_tokens for batch in batches)
+    if all(batch.num_sequences == 1 for batch in batches):
+        return f"out of memory with one sequence of {largest:,} tokens; choose a lower --sequence-length or --size"
+    return (
+        f"out of memory with {largest:,} tokens in one forward pass; --micro-batch-tokens {max(1, largest // 2)} "
+        "halves that (the step stays the same, only its cut changes)"
+    )

@@ -77,9 +77,14 @@ def _epoch_lines(store: TokenStore, recipe: str | None) -> list[str]:
     lines = []
     for phase in phases_of(options):
         tokens_per_step = phase.tokens_per_step or options.tokens_per_step
-        plan = make_plan(store, dataclasses.replace(options, phases=(), sequence_length=phase.sequence_length))
-        assert isinstance(plan, PretrainingPlan)
-        epoch, steps = estimate_epoch(plan), phase.end - phase.first
+        length = phase.sequence_length
+        alone = dataclasses.replace(options, phases=(), sequence_length=length, tokens_per_step=tokens_per_step)
+        try:
+            plan = make_plan(store, alone)
+            assert isinstance(plan, PretrainingPlan)
+            epoch, steps = estimate_epoch(plan), phase.end - phase.first
+        except UserError as error:
+            return [f"{name}: {error}"]
         seen = steps * tokens_per_step
         lines.append(
             f"{name}: {steps:,} steps of {tokens_per_step:,} tokens at length {phase.sequence_length}: "
@@ -96,14 +101,19 @@ def _print_batch(path: Path, step: int, recipe: str | None) -> None:
     if (path / "run.json").exists():
         started = read_json(path / "run.json")
         store = TokenStore(started["store"])
-        options = PretrainOptions(**{**started["options"], "phases": tuple(started["options"]["phases"])})
+        options = PretrainOptions(**{**started["options"], "phases": tuple(started["options"].get("phases", ()))})
     elif (path / "manifest.json").exists():
         store, options = TokenStore(path), _recipe_options(recipe)
     else:
         raise UserError(f"{path}: --batch shows a batch of a pretraining run or of a store, and this is neither")
     if step > options.steps:
         raise UserError(f"--batch {step}: the run has {options.steps:,} steps")
-    batch = make_plan(store, options).micro_batches(step - 1, 0, 1, 1 << 62)[0]
+    plan = make_plan(store, options)
+    for state in sorted(path.glob("checkpoints/step-*/state.json")):  # so as not to walk there from the first step
+        cursor = read_json(state)
+        if cursor["step"] <= step - 1:
+            plan.restore(cursor["cursor"])
+    batch = plan.micro_batches(step - 1, 0, 1, 1 << 62)[0]
     print(f"step {step:,}: {batch.num_sequences} sequences, {batch.num_tokens:,} tokens")
     for line in batch_in_words(batch, store.tokenizer()):
         print(line)

@@ -196,6 +196,8 @@ def test_ordered_segments_meet_and_swapped_ones_are_marked(documents: list[list[
     assert ((a_start < b_start) == (label == 0)).all()
     assert (np.minimum(a_end - a_start, b_end - b_start) > 0).all()
     assert (document_of(chunk, a_start) == document_of(chunk, b_end - 1)).all()
+    begins, ends = np.minimum(a_start, b_start), np.maximum(a_end, b_end)
+    assert (begins[1:] >= ends[:-1]).all()  # nothing is read twice
 
 
 def test_half_of_the_ordered_pairs_are_swapped() -> None:
@@ -216,8 +218,14 @@ def test_full_sentences_go_on_into_the_next_document_past_a_separator(documents:
     covered = np.concatenate([joined.tokens[a:b] for a, b in examples[:, :2]])
     assert covered.tolist() == joined.tokens.tolist()  # every token once, in order
     assert (example_lengths(examples) <= length).all()
-    crossing = [a for a, b in examples[:, :2] if sep in joined.tokens[a : b - 1]]
-    assert crossing or len(documents) == 1 or min(map(sum, documents)) > length // 2
+
+
+def test_a_sequence_holds_the_end_of_one_document_and_the_beginning_of_the_next() -> None:
+    across = FullSentencesAcross(SpanOptions(14))
+    joined = across.arrange(block([[3, 3], [2, 9], [4]]), 99)
+    examples = across.examples(joined, np.random.default_rng(0))
+    read = [joined.tokens[a:b].tolist() for a, b in examples[:, :2]]
+    assert read == [[0, 1, 2, 3, 4, 5, 99, 6, 7], [*range(8, 17), 99], [17, 18, 19, 20]]
 
 
 def test_the_masking_rate_moves_in_a_line() -> None:

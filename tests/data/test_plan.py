@@ -167,7 +167,11 @@ def test_phases_follow_one_another_and_resume_anywhere(store: TokenStore) -> Non
 
 
 @pytest.mark.parametrize(
-    "phases", [["128"], ["128:x"], ["128:0.5"], ["128:0.5", "512:0.6"], ["128:1", "512:0"], ["128:1:x"], ["1:1:2:3"]]
+    "phases",
+    [
+        *(["128"], ["128:x"], ["128:0.5"], ["8:0.5", "9:0.6"], ["8:1", "9:0"], ["8:1:x"], ["8:1:2:3"]),
+        *(["128:inf"], ["128:nan"], ["512:0.5:0", "8:0.5"], ["4:1"], ["128:-1", "128:2"]),
+    ],
 )
 def test_phases_that_do_not_add_up_are_refused(phases: list[str]) -> None:
     with pytest.raises(UserError, match="--phases"):

@@ -66,15 +66,16 @@ def result(out: Path) -> tuple[bytes, bytes, list[dict[str, object]]]:
 
 
 def run_with_kills(command: list[str], sign: Path, kills: int, rng: random.Random, longest: float) -> int:
-    """Give the command again and again, killing it up to `longest` seconds after `sign`, a file of its, is there.
+    """Give the command again and again, killing it up to `longest` seconds after it has written `sign`.
 
     Returns how many kills met a running process.
     """
     met = 0
     while True:
+        before = written(sign)
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         if met < kills:
-            while process.poll() is None and not sign.exists():
+            while process.poll() is None and written(sign) == before:
                 time.sleep(0.02)
             time.sleep(rng.uniform(0, longest))
             if process.poll() is None:
@@ -119,6 +120,11 @@ def main() -> None:
             )
         )
         sys.exit(not (same_store and same_run))
+
+
+def written(path: Path) -> int:
+    """When the file was last written, 0 where there is none."""
+    return path.stat().st_mtime_ns if path.exists() else 0
 
 
 def make(folder: Path) -> Path:

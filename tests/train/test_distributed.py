@@ -23,7 +23,7 @@ from tests.helpers import tiny_tokenizer
 
 OPTIONS = (
     *("--size", "tiny", "--steps", "12", "--tokens-per-step", "1000", "--sequence-length", "32", "--device", "cpu"),
-    *("--checkpoint-every", "5", "--log-every", "1", "--evaluate-every", "6", "--precision", "float32"),
+    *("--checkpoint-every", "5", "--log-every", "1", "--evaluate-every", "5", "--precision", "float32"),
     *("--max-position-embeddings", "64", "--micro-batch-tokens", "300"),
 )
 
@@ -72,13 +72,17 @@ def test_two_processes_learn_what_one_learns(runs: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("before", "processes", "more"), [("fsdp", 1, []), ("fsdp", 2, []), ("one", 2, ["--parallel", "fsdp"])]
+    ("before", "processes", "more"),
+    [("fsdp", 1, []), ("fsdp", 2, ["--parallel", "fsdp"]), ("fsdp", 2, []), ("one", 2, ["--parallel", "fsdp"])],
 )
 def test_a_checkpoint_goes_on_at_another_number_of_processes(
     runs: Path, tmp_path: Path, before: str, processes: int, more: list[str]
 ) -> None:
     shards = list((runs / "fsdp" / "checkpoints" / "step-00000010").glob("*.safetensors"))
     assert len(shards) == 2  # each process wrote its own
+    kept = [set(load_file(shard)) for shard in shards]
+    plain = set(load_file(runs / "one" / "checkpoints" / "step-00000010" / "optimizer.safetensors"))
+    assert plain <= kept[0] | kept[1]  # the moments of every parameter, though an evaluation came just before
     shutil.copytree(runs / before, tmp_path / "run", ignore=shutil.ignore_patterns("step-00000012", "model"))
     made = start(["-m", "bothways.cli"], runs / "store", tmp_path / "run", processes, *more)
     assert made.returncode == 0, made.stderr
@@ -107,6 +111,7 @@ def test_ranks_share_out_a_step_in_as_many_batches_each() -> None:
         assert len({len(share) for share in shares}) == 1
         assert sorted(np.concatenate([part for share in shares for part in share])) == list(range(count))
         assert all(len(part) for share in shares for part in share)
-        assert all(lengths[part].sum() <= budget or len(part) <= 2 for share in shares for part in share)
+        # over the budget only: a sequence that is longer by itself, or a last one of a few that joined the others
+        assert all(lengths[part].sum() - lengths[part].min() <= budget for share in shares for part in share)
     with pytest.raises(UserError, match="3 examples cannot be shared out among 4 processes"):
         share_out(np.array([5, 6, 7]), 0, 4, 100)
