@@ -14,7 +14,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.attention.varlen import varlen_attn
 
 
 def attend(
@@ -150,8 +149,11 @@ def attend_eager(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor, causal: bool 
     return torch.cat(outputs), weights
 
 
-# Causality is `is_causal` up to torch 2.10, then a window.
-_BY_WINDOW = "window_size" in inspect.signature(varlen_attn).parameters
+if torch.cuda.is_available():  # importing it takes a second, which a CPU need not wait
+    from torch.nn.attention.varlen import varlen_attn
+
+    # Causality is `is_causal` up to torch 2.10, then a window.
+    _BY_WINDOW = "window_size" in inspect.signature(varlen_attn).parameters
 
 
 def _has_varlen(q: Tensor) -> bool:

@@ -167,12 +167,13 @@ def sample_fills(model: Bert, validation: PretrainingPlan) -> list[dict[str, Any
 
 
 def _around(batch: PackedBatch, row: int, tokenizer: WordPieceTokenizer) -> str:
-    """The tokens on either side of a row, of its own sequence."""
+    """The tokens on either side of a row, of its own sequence; `_` stands for other masks."""
     ids, after_row = batch.input_ids.tolist(), row + 1
     number = int(torch.searchsorted(batch.cu_seqlens, row, right=True))
     begin, end = int(batch.cu_seqlens[number - 1]), int(batch.cu_seqlens[number])
     before, after = ids[max(begin, row - CONTEXT) : row], ids[after_row : min(end, after_row + CONTEXT)]
-    return " ".join([tokenizer.decode(before), "[MASK]", tokenizer.decode(after)])
+    others = (tokenizer.decode(part).replace("[MASK]", "_") for part in (before, after))
+    return " [MASK] ".join(others).strip()
 
 
 @dataclass(frozen=True)

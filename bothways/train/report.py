@@ -184,7 +184,10 @@ def _add_fills(report: Report, lines: Sequence[Mapping[str, Any]]) -> None:
     if not lines:
         return
     shown = [lines[index] for index in sorted({round(part * (len(lines) - 1) / 5) for part in range(6)})]
-    report.heading("The same held-out masks over training", "first guess and its probability, by step")
+    report.heading(
+        "The same held-out masks over training",
+        "first guess for [MASK] and its probability, by step; _ is another mask that the model saw",
+    )
     rows = [
         [fill["text"], fill["truth"], *(_guess(line["eval_fills"], number) for line in shown)]
         for number, fill in enumerate(shown[-1]["eval_fills"])

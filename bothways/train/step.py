@@ -121,16 +121,16 @@ class Stepper:
 
         Raises UserError when the gradient is not finite, before the weights are changed, and when memory runs out.
         """
+        began = time.perf_counter()
         batches = self.data.take(step)
         try:
-            return self._step(step, batches, stop)
+            return self._step(step, batches, stop, began)
         except RuntimeError as error:
             if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
                 raise UserError(_smaller_budget(batches)) from error
             raise
 
-    def _step(self, step: int, batches: list[PackedBatch], stop: bool) -> StepResult:
-        began = time.perf_counter()
+    def _step(self, step: int, batches: list[PackedBatch], stop: bool, began: float) -> StepResult:
         torch.manual_seed(int(mix(self.options.seed, step, self.world.rank)) >> 1)  # dropout
         counts, tokens, flops, stopping = self._totals(batches, stop)
         sums: dict[str, Tensor] = {}

@@ -20,7 +20,6 @@ from bothways.errors import UserError
 from bothways.inference.predictor import Predictor, Text, load
 from bothways.recipes import parse
 from bothways.tasks.classify import ClassifyTask
-from bothways.train.finetune import evaluate_rows
 
 
 @dataclass(frozen=True)
@@ -152,6 +151,8 @@ class EvaluateArguments:
 
 def evaluate(arguments: Sequence[str]) -> None:
     """`bothways evaluate M F`."""
+    from bothways.train.finetune import evaluate_rows  # loads what training needs, which the other verbs do not
+
     options = parse(
         "evaluate",
         EvaluateArguments,
