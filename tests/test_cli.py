@@ -327,3 +327,25 @@ def test_sigterm_and_the_same_command_again(place: Path) -> None:
     assert "stopped by SIGTERM after step" in out
     assert "the same command again goes on" in out
     assert list((place / "stopped" / "checkpoints").glob("step-*/state.json"))
+
+
+def test_info_says_what_a_recipe_would_see_and_shows_batches(place: Path, bothways: Run) -> None:
+    code, out, _ = bothways("info", place / "store", "--recipe", place / "recipe.toml")
+    assert code == 0
+    assert "6 steps of 256 tokens at length 32: 1,536 tokens" in out
+    assert "sentences" in out
+    code, of_run, _ = bothways("info", place / "run", "--batch", "3")
+    assert code == 0
+    assert of_run.startswith("step 3: ")
+    assert "[MASK]→" in of_run
+    assert "next_sentence_label" in of_run
+    code, of_store, _ = bothways("info", place / "store", "--batch", "3", "--recipe", place / "recipe.toml")
+    assert of_store == of_run
+    for target, step, message in (
+        ("run", "7", "the run has 6 steps"),
+        ("run", "0", "expected a step, counted from 1"),
+        ("vocabulary", "1", "this is neither"),
+    ):
+        code, _, err = bothways("info", place / target, "--batch", step)
+        assert code == 2
+        assert message in err

@@ -64,7 +64,7 @@ def launched() -> bool:
 
 def speaks() -> bool:
     """Whether this process is the one that prints and writes: the first of `torchrun`'s, or the only one."""
-    return os.environ.get("RANK", "0") == "0" if launched() else True
+    return not launched() or os.environ["RANK"] == "0"
 
 
 @contextlib.contextmanager

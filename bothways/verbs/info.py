@@ -110,9 +110,9 @@ def _print_batch(path: Path, step: int, recipe: str | None) -> None:
         raise UserError(f"--batch {step}: the run has {options.steps:,} steps")
     plan = make_plan(store, options)
     for state in sorted(path.glob("checkpoints/step-*/state.json")):  # so as not to walk there from the first step
-        cursor = read_json(state)
-        if cursor["step"] <= step - 1:
-            plan.restore(cursor["cursor"])
+        saved = read_json(state)
+        if "cursor" in saved and saved["step"] <= step - 1:
+            plan.restore(saved["cursor"])
     batch = plan.micro_batches(step - 1, 0, 1, 1 << 62)[0]
     print(f"step {step:,}: {batch.num_sequences} sequences, {batch.num_tokens:,} tokens")
     for line in batch_in_words(batch, store.tokenizer()):

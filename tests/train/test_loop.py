@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.distributed.checkpoint.api import CheckpointException
 from transformers import get_linear_schedule_with_warmup
 
 from bothways.data.prepare import prepare
@@ -352,3 +353,32 @@ def test_held_out_fills_are_the_same_words_each_time(store: TokenStore, tmp_path
     assert len(lines) == 2
     assert [fill["text"] for fill in lines[0]] == [fill["text"] for fill in lines[1]]
     assert all(0 < fill["probability"] <= 1 and "[MASK]" in fill["text"] for fill in lines[0])
+
+
+def test_a_batch_that_is_not_a_number_spoils_nothing(
+    store: TokenStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = replace(OPTIONS, checkpoint_every=5, evaluate_every=0)
+    pretrain(store.directory, tmp_path / "whole", options)
+    whole, seen = BertObjective.sums, []
+
+    def eighth_is_nan(self: BertObjective, *batch: Any) -> dict[str, torch.Tensor]:
+        seen.append(batch)
+        return {name: value * (float("nan") if len(seen) == 8 else 1) for name, value in whole(self, *batch).items()}
+
+    with monkeypatch.context() as patch:
+        patch.setattr(BertObjective, "sums", eighth_is_nan)
+        with pytest.raises(UserError, match=r"step 8: the gradient is not finite .*--batch 8"):
+            pretrain(store.directory, tmp_path / "stopped", options)
+    assert [path.name for path in RunDirectory(tmp_path / "stopped").checkpoints()] == ["step-00000005"]
+    pretrain(store.directory, tmp_path / "stopped", options)
+    assert state_of(tmp_path / "stopped") == state_of(tmp_path / "whole")
+
+
+def test_a_sharded_write_that_fails_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise CheckpointException("save", {1: (OSError(errno.ENOSPC, "No space left on device"), None)})
+
+    monkeypatch.setattr(running.dcp, "save", full)
+    with pytest.raises(UserError, match="No space left on device; the checkpoint before is intact"):
+        running._save_shards(tmp_path / "step-00000005", {})
