@@ -1,63 +1,152 @@
-"""Fine-tuning against `transformers`: the same model, rows, hyperparameters and seeds; accuracy and seconds.
+"""Fine-tuning against `transformers`: the same model, rows, hyperparameters and seeds; quality and seconds.
 
-    python benchmarks/finetune.py [--tasks sms-spam sst2] [--seeds 0 1 2] [--epochs 1]
+    python benchmarks/finetune.py quality [--data sst2 squad1 …] [--seeds 0 1 2]     # trains to the end, twice
+    python benchmarks/finetune.py speed [--data …] [--steps 30]                       # a few steps each, A B A B
 
-The peer is `transformers.Trainer` with padding to the longest of the batch, once with rows in random order as Bothways
-has them, for the accuracy, and once grouped by length, its fastest setting. (`--peers` chooses.)
-Both train in float32 with dropout 0.1, batch 32, learning rate 5e-5, linear decay after a tenth of warm-up.
+The peer is `transformers.Trainer` with fused AdamW, rows in random order, padded to the longest of the batch;
+`--grouped` adds its fastest setting, rows grouped by length, which is another training (see docs/benchmarks.md). Both
+train in float32 with dropout 0.1 and linear decay after a tenth of warm-up, on sequences that are the same token for
+token; what the peer trained is measured by the same evaluation as what Bothways trained, out of the directory that the
+peer saved.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
-import functools
 import importlib.util
+import json
+import resource
 import statistics
 import tempfile
 import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+import transformers
 from common import shared_data, show
-from transformers import (
-    AutoTokenizer,
-    BertForSequenceClassification,
-    DataCollatorWithPadding,
-    Trainer,
-    TrainingArguments,
-)
+from transformers import AutoTokenizer, Trainer, TrainingArguments
 
-from bothways.train.finetune import FinetuneOptions, finetune
+import bothways as bw
+from bothways.data.tables import read_rows
+from bothways.model.checkpoint import load_checkpoint
+from bothways.tasks.base import Encoded, Task
+from bothways.train.evaluate import evaluate_rows
+from bothways.train.finetune import FinetuneOptions, finetune, make_task
+from bothways.train.progress import Progress
 
-Rows = list[dict[str, str]]
-LEARNING_RATE, BATCH, LIMIT = 5e-5, 32, 128
+Rows = list[dict[str, Any]]
 
 
-def sms_spam(folder: Path) -> tuple[Rows, Rows]:
-    """Distinct messages in a fixed order; every fifth is held out."""
-    with (folder / "sms-spam" / "SMSSpamCollection").open(encoding="utf-8", newline="") as file:
-        pairs = dict.fromkeys((fields[1], fields[0]) for fields in csv.reader(file, delimiter="\t"))
-    rows = [{"text": text, "label": label} for text, label in pairs if text.strip()]
-    order = np.random.default_rng(0).permutation(len(rows))
-    return [rows[i] for n, i in enumerate(order) if n % 5], [rows[i] for n, i in enumerate(order) if n % 5 == 0]
+@dataclass(frozen=True)
+class Data:
+    """A data set: rows to train and measure on, the task with its options, and the hyperparameters."""
+
+    task: str
+    read: Callable[[Path], tuple[Rows, Rows]]
+    metric: str
+    options: dict[str, Any] = field(default_factory=dict)
+    epochs: int = 1
+    limit: int = 128
+    batch: int = 32
+    lr: float = 5e-5
+
+
+def _tsv(path: Path, names: list[str] | None = None) -> Iterator[dict[str, str]]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        for line in csv.DictReader(file, names, delimiter="\t", quoting=csv.QUOTE_NONE):
+            yield line
+
+
+def _some(rows: Rows, number: int) -> Rows:
+    chosen = np.random.default_rng(0).choice(len(rows), min(number, len(rows)), replace=False)
+    return [rows[index] for index in chosen]
 
 
 def sst2(folder: Path) -> tuple[Rows, Rows]:
     """5,000 training sentences, and the 872 of the test file."""
+    train, test = (
+        [{"text": row["sentence"].strip(), "label": row["label"]} for row in _tsv(folder / "sst2" / name)]
+        for name in ("train.tsv", "test.tsv")
+    )
+    return _some(train, 5000), test
+
+
+def banking77(folder: Path) -> tuple[Rows, Rows]:
+    train, test = (
+        [
+            {"text": row.values["text"], "label": row.values["category"]}
+            for row in read_rows(folder / "banking77" / name)
+        ]
+        for name in ("train.csv", "test.csv")
+    )
+    return train, test
+
+
+def mrpc(folder: Path) -> tuple[Rows, Rows]:
+    train, test = (
+        [
+            {"text": row["#1 String"], "pair": row["#2 String"], "label": row["Quality"]}
+            for row in _tsv(folder / "mrpc" / name)
+        ]
+        for name in ("train.txt", "test.txt")
+    )
+    return train, test
+
+
+def stsb(folder: Path) -> tuple[Rows, Rows]:
+    """Fields after the seventh are sources that some rows name."""
 
     def read(name: str) -> Rows:
-        with (folder / "sst2" / name).open(encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
-            return [{"text": row["sentence"].strip(), "label": row["label"]} for row in reader]
+        lines = (folder / "stsbenchmark" / name).read_text(encoding="utf-8").rstrip("\n").split("\n")
+        cells = [line.split("\t") for line in lines]
+        return [{"text": one[5], "pair": one[6], "score": float(one[4])} for one in cells]
 
-    train = read("train.tsv")
-    chosen = np.random.default_rng(0).choice(len(train), 5000, replace=False)
-    return [train[i] for i in chosen], read("test.tsv")
+    return read("sts-train.csv"), read("sts-dev.csv")
 
 
-TASKS = {"sms-spam": sms_spam, "sst2": sst2}
+def codah(folder: Path) -> tuple[Rows, Rows]:
+    names = ["type", "text", "1", "2", "3", "4", "label"]
+    train, test = (
+        [
+            {"text": row["text"], "choices": [row[str(n)] for n in range(1, 5)], "label": row["label"]}
+            for row in _tsv(folder / "codah" / "fold_0" / name, names)
+        ]
+        for name in ("train.tsv", "test.tsv")
+    )
+    return train, test
+
+
+def _files(*parts: str) -> Callable[[Path], tuple[Rows, Rows]]:
+    def read(folder: Path) -> tuple[Rows, Rows]:
+        train, test = ([dict(row.values) for row in read_rows(folder / part)] for part in parts)
+        return train, test
+
+    return read
+
+
+def _squad(version: str) -> Callable[[Path], tuple[Rows, Rows]]:
+    return _files(f"squad/train-v{version}.json", f"squad/dev-v{version}.json")
+
+
+DATA = {
+    "sst2": Data("classify", sst2, "accuracy"),
+    "banking77": Data("classify", banking77, "accuracy", epochs=3, lr=2e-4),
+    "mrpc": Data("classify", mrpc, "accuracy", {"pair_column": "pair"}, epochs=3),
+    "stsb-regression": Data(
+        "classify", stsb, "spearman",
+        {"pair_column": "pair", "label_column": "score", "problem_type": "regression"}, epochs=2,
+    ),
+    "codah": Data("choose", codah, "accuracy", epochs=3, batch=16),
+    "wnut17": Data("tag", _files("wnut17/train.conll", "wnut17/test.conll"), "f1", epochs=3, lr=2e-4),
+    "ud-ewt": Data("tag", _files("ud-english-ewt/train.conllu", "ud-english-ewt/test.conllu"), "accuracy", lr=2e-4),
+    "squad1": Data("answer", _squad("1.1"), "f1", limit=384, lr=2e-4),
+    "squad2": Data("answer", _squad("2.0"), "f1", limit=384, lr=2e-4),
+}  # fmt: skip
 
 
 def minilm() -> Path:
@@ -68,77 +157,180 @@ def minilm() -> Path:
     return Path(package.origin).parent / "model"
 
 
-def with_bothways(train: Rows, test: Rows, seed: int, epochs: int) -> tuple[float, float]:
-    """Accuracy and training seconds."""
-    options = FinetuneOptions(
-        epochs=epochs, batch_size=BATCH, lr=LEARNING_RATE, sequence_length=LIMIT, seed=seed, precision="float32"
-    )
+@dataclass(frozen=True)
+class Result:
+    """seconds: of training alone. memory: the process's largest so far, MB."""
+
+    quality: float
+    seconds: float
+    memory: float
+
+
+def options_for(data: Data, seed: int, steps: int | None) -> FinetuneOptions:
+    return FinetuneOptions(
+        epochs=data.epochs, steps=steps, batch_size=data.batch, lr=data.lr, sequence_length=data.limit, seed=seed,
+        precision="float32",
+    )  # fmt: skip
+
+
+def with_bothways(data: Data, train: Rows, test: Rows, seed: int, steps: int | None) -> Result:
+    measured = None if steps else test
     with tempfile.TemporaryDirectory() as folder:
-        result = finetune("classify", minilm(), train, test, Path(folder) / "run", options)
-    assert result.metrics is not None
-    return result.metrics["accuracy"], result.training.seconds
+        quiet = Progress("", shown=False)
+        options = options_for(data, seed, steps)
+        result = finetune(
+            data.task, minilm(), train, None, Path(folder) / "run", options, progress=quiet, **data.options
+        )
+        quality = measure(Path(folder) / "run" / "model", data, train, test) if measured else float("nan")
+    return Result(quality, result.training.seconds, _memory())
 
 
-def with_transformers(train: Rows, test: Rows, seed: int, epochs: int, sampling: str = "random") -> tuple[float, float]:
-    """Accuracy and training seconds."""
+def measure(model: Path, data: Data, train: Rows, test: Rows) -> float:
+    """The quality of a saved model, whoever trained it."""
+    task, _ = _task(data, train)
+    checkpoint = load_checkpoint(model, task.head, labels=task.labels)
+    rows = read_rows(test)
+    encoded = task.encode(rows, checkpoint.tokenizer, data.limit)
+    return float(evaluate_rows(checkpoint.model, task, rows, encoded, tune=True).metrics[data.metric])
+
+
+def _task(data: Data, train: Rows) -> tuple[Task, list[Any]]:
+    rows = read_rows(train)
+    return make_task(data.task, data.options).suited(rows[0].values).learnt(rows), rows
+
+
+def features(data: Data, train: Rows) -> tuple[str, list[dict[str, Any]], int]:
+    """The class, the features and the number of labels for the peer."""
+    task, rows = _task(data, train)
+    tokenizer = bw.load(minilm()).tokenizer
+    encoded = task.target(task.encode(rows, tokenizer, data.limit), rows)
+    if data.task == "choose":
+        groups = [encoded[index : index + 4] for index in range(0, len(encoded), 4)]
+        return "BertForMultipleChoice", [_choices(group) for group in groups], 0
+    name = {"classify": "SequenceClassification", "tag": "TokenClassification", "answer": "QuestionAnswering"}[
+        data.task
+    ]
+    return f"BertFor{name}", [_feature(data.task, one) for one in encoded], len(task.labels)
+
+
+def _feature(task: str, one: Encoded) -> dict[str, Any]:
+    targets: dict[str, Any] = {"labels": one.targets.get("labels")}
+    if task == "tag":
+        targets["labels"] = np.full(len(one.input_ids), -100)
+        targets["labels"][one.targets["word_rows"]] = one.targets["labels"]
+    elif task == "answer":
+        targets = {"start_positions": one.targets["start"], "end_positions": one.targets["end"]}
+    return {"input_ids": one.input_ids, "token_type_ids": one.token_type_ids, **targets}
+
+
+def _choices(group: list[Encoded]) -> dict[str, Any]:
+    sequences = [{"input_ids": one.input_ids, "token_type_ids": one.token_type_ids} for one in group]
+    return {"sequences": sequences, "labels": group[0].targets["label"], "input_ids": sequences[0]["input_ids"]}
+
+
+def collate(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+    """Padded to the longest."""
+    choices = len(rows[0].get("sequences", ()))
+    sequences = [one for row in rows for one in row["sequences"]] if choices else rows
+    longest = max(len(one["input_ids"]) for one in sequences)
+
+    def padded(name: str, fill: int) -> torch.Tensor:
+        values = [np.pad(one[name], (0, longest - len(one[name])), constant_values=fill) for one in sequences]
+        tensor = torch.from_numpy(np.stack(values))
+        return tensor.unflatten(0, (-1, choices)) if choices else tensor
+
+    lengths = torch.tensor([len(one["input_ids"]) for one in sequences])
+    mask = (torch.arange(longest) < lengths[:, None]).long()
+    batch = {
+        "input_ids": padded("input_ids", 0),
+        "token_type_ids": padded("token_type_ids", 0),
+        "attention_mask": mask.unflatten(0, (-1, choices)) if choices else mask,
+    }
+    for name in ("labels", "start_positions", "end_positions"):
+        if name in rows[0]:
+            whole = rows[0][name].ndim == 0
+            batch[name] = torch.from_numpy(np.stack([row[name] for row in rows])) if whole else padded(name, -100)
+    return batch
+
+
+def with_transformers(
+    data: Data, train: Rows, test: Rows, seed: int, steps: int | None, sampling: str = "random"
+) -> Result:
     torch.manual_seed(seed)
-    tokenizer = AutoTokenizer.from_pretrained(minilm())
-    labels = sorted({row["label"] for row in train})
-    model = BertForSequenceClassification.from_pretrained(minilm(), num_labels=len(labels))
-
-    def encode(rows: Rows) -> list[dict[str, object]]:
-        encoded = tokenizer([row["text"] for row in rows], truncation=True, max_length=LIMIT)
-        return [
-            {**{name: values[i] for name, values in encoded.items()}, "labels": labels.index(row["label"])}
-            for i, row in enumerate(rows)
-        ]
-
+    kind, rows, labels = features(data, train)
+    number = {"num_labels": labels} if labels else {}
+    model = getattr(transformers, kind).from_pretrained(minilm(), **number)
     with tempfile.TemporaryDirectory() as folder:
         arguments = TrainingArguments(
-            folder, num_train_epochs=epochs, per_device_train_batch_size=BATCH, per_device_eval_batch_size=64,
-            learning_rate=LEARNING_RATE, warmup_steps=0.1, weight_decay=0.01, seed=seed, report_to=[],
-            save_strategy="no",
+            folder, num_train_epochs=data.epochs, max_steps=steps or -1, per_device_train_batch_size=data.batch,
+            learning_rate=data.lr, warmup_steps=0.1, weight_decay=0.01, seed=seed, report_to=[], save_strategy="no",
             train_sampling_strategy=sampling, use_cpu=True, disable_tqdm=True, optim="adamw_torch_fused",
+            logging_strategy="no", remove_unused_columns=False, length_column_name="length",
         )  # fmt: skip
-        trainer = Trainer(
-            model, arguments, DataCollatorWithPadding(tokenizer), encode(train), processing_class=tokenizer
-        )
+        trainer = Trainer(model, arguments, collate, rows)
         began = time.perf_counter()
         trainer.train()
         seconds = time.perf_counter() - began
-        output = trainer.predict(encode(test))
-    return float((output.predictions.argmax(-1) == output.label_ids).mean()), seconds
+        quality = float("nan")
+        if not steps:
+            model.save_pretrained(folder)
+            AutoTokenizer.from_pretrained(minilm()).save_pretrained(folder)
+            quality = measure(Path(folder), data, train, test)
+    return Result(quality, seconds, _memory())
 
 
-PEERS = {
-    "transformers": with_transformers,
-    "transformers, grouped by length": functools.partial(with_transformers, sampling="group_by_length"),
-    "Bothways": with_bothways,
-}
+def _memory() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def compare_quality(names: list[str], seeds: list[int], rows: int | None) -> None:
+    table = []
+    for name in names:
+        train, test = DATA[name].read(shared_data())
+        train = _some(train, rows) if rows else train
+        found: dict[str, list[Result]] = {"transformers": [], "Bothways": []}
+        for seed in seeds:  # in turn, so that a drift of the machine's speed meets both
+            for peer, run in (("transformers", with_transformers), ("Bothways", with_bothways)):
+                found[peer].append(run(DATA[name], train, test, seed, None))
+                print(json.dumps({"data": name, "seed": seed, "peer": peer, **vars(found[peer][-1])}), flush=True)
+        for peer, results in found.items():
+            quality = [one.quality for one in results]
+            spread = f" ± {statistics.pstdev(quality):.4f}" if len(quality) > 1 else ""
+            seconds = statistics.median(one.seconds for one in results)
+            ratio = statistics.median(one.seconds for one in found["transformers"]) / seconds
+            table.append([name, len(train), peer, f"{statistics.mean(quality):.4f}{spread}", seconds, ratio])
+    header = ["data", "rows", "", "quality", "training seconds", "speed ratio"]
+    show("finetune-quality", header, table, seeds=seeds)
+
+
+def compare_speed(names: list[str], steps: int, rounds: int) -> None:
+    table = []
+    for name in names:
+        train, test = DATA[name].read(shared_data())
+        train = _some(train, steps * DATA[name].batch)
+        found: dict[str, list[Result]] = {"transformers": [], "Bothways": []}
+        for seed in range(rounds):
+            for peer, run in (("transformers", with_transformers), ("Bothways", with_bothways)):
+                found[peer].append(run(DATA[name], train, test, seed, steps))
+        theirs, ours = (statistics.median(one.seconds for one in results) for results in found.values())
+        table.append([name, theirs, ours, theirs / ours])
+        print(table[-1], flush=True)
+    show("finetune-speed", ["data", "transformers, s", "Bothways, s", "ratio"], table, steps=steps, rounds=rounds)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
-    parser.add_argument("--peers", nargs="+", choices=PEERS, default=list(PEERS))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["quality", "speed"])
+    parser.add_argument("--data", nargs="+", choices=DATA, default=list(DATA))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--epochs", type=int, default=1)
+    parser.add_argument("--rows", type=int, help="of the training data, drawn at random; by default all")
+    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--rounds", type=int, default=2)
     arguments = parser.parse_args()
-    table = []
-    for name in arguments.tasks:
-        train, test = TASKS[name](shared_data())
-        runs: dict[str, list[tuple[float, float]]] = {peer: [] for peer in arguments.peers}
-        for seed in arguments.seeds:  # in turn, so that a drift of the machine's speed meets all
-            for peer in arguments.peers:
-                runs[peer].append(PEERS[peer](train, test, seed, arguments.epochs))
-            print(name, seed, {peer: results[-1] for peer, results in runs.items()}, flush=True)
-        accuracy = {peer: statistics.mean(a for a, _ in results) for peer, results in runs.items()}
-        spread = {peer: statistics.pstdev([a for a, _ in results]) for peer, results in runs.items()}
-        seconds = {peer: statistics.median(s for _, s in results) for peer, results in runs.items()}
-        for peer in runs:
-            ratio = seconds[arguments.peers[0]] / seconds[peer]
-            table.append([name, peer, f"{accuracy[peer]:.4f} ± {spread[peer]:.4f}", seconds[peer], ratio])
-    show("finetune", ["data", "", "accuracy", "training seconds", "speed ratio"], table, seeds=arguments.seeds)
+    if arguments.what == "quality":
+        compare_quality(arguments.data, arguments.seeds, arguments.rows)
+    else:
+        compare_speed(arguments.data, arguments.steps, arguments.rounds)
 
 
 if __name__ == "__main__":

@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING, Any
 from bothways.errors import UserError
 
 if TYPE_CHECKING:
-    from bothways.inference.predictor import Fill, Predictor, load
-    from bothways.tasks.classify import Classification
+    from bothways.inference.predictor import Fill, Match, Predictor, load
+    from bothways.tasks.answer import Answer
+    from bothways.tasks.choose import Choice
+    from bothways.tasks.classify import Classification, MultiClassification, Regression
+    from bothways.tasks.tag import Entity
     from bothways.train.finetune import finetune
     from bothways.train.pretrain import pretrain
 
@@ -22,12 +25,32 @@ _WHERE = {
     "load": "bothways.inference.predictor",
     "Predictor": "bothways.inference.predictor",
     "Fill": "bothways.inference.predictor",
+    "Match": "bothways.inference.predictor",
+    "Answer": "bothways.tasks.answer",
+    "Choice": "bothways.tasks.choose",
     "Classification": "bothways.tasks.classify",
+    "MultiClassification": "bothways.tasks.classify",
+    "Regression": "bothways.tasks.classify",
+    "Entity": "bothways.tasks.tag",
     "pretrain": "bothways.train.pretrain",
     "finetune": "bothways.train.finetune",
 }
 
-__all__ = ["Classification", "Fill", "Predictor", "UserError", "finetune", "load", "pretrain"]
+__all__ = [
+    "Answer",
+    "Choice",
+    "Classification",
+    "Entity",
+    "Fill",
+    "Match",
+    "MultiClassification",
+    "Predictor",
+    "Regression",
+    "UserError",
+    "finetune",
+    "load",
+    "pretrain",
+]
 
 
 def __getattr__(name: str) -> Any:

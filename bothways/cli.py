@@ -21,9 +21,15 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "prepare": ("bothways.verbs.text", "prepare", "turn text into a token store"),
     "pretrain": ("bothways.verbs.training", "pretrain", "train an encoder by masked LM and next sentence"),
     "finetune": ("bothways.verbs.training", "finetune", "train a model for a task on labelled rows"),
-    "evaluate": ("bothways.verbs.asking", "evaluate", "measure a fine-tuned model on labelled rows"),
+    "evaluate": ("bothways.verbs.measuring", "evaluate", "measure a model on labelled rows, or on held-out text"),
+    "predict": ("bothways.verbs.measuring", "predict", "predict every row of a table"),
+    "compare": ("bothways.verbs.comparing", "compare", "train what came before BERT beside it, on the same rows"),
     "fill": ("bothways.verbs.asking", "fill", "say what could stand at each [MASK]"),
     "classify": ("bothways.verbs.asking", "classify", "give texts their label"),
+    "tag": ("bothways.verbs.asking", "tag", "mark entities, or label every word"),
+    "answer": ("bothways.verbs.asking", "answer", "answer a question from a text"),
+    "embed": ("bothways.verbs.asking", "embed", "turn texts into vectors"),
+    "similar": ("bothways.verbs.asking", "similar", "find the lines of a file most like a text"),
     "info": ("bothways.verbs.info", "info", "say what a store, a model, a run or a vocabulary is"),
 }
 

@@ -34,7 +34,7 @@ from bothways.train.finetune import FinetuneOptions, FinetuneResult, finetune
 from bothways.train.loop import TrainResult
 from bothways.train.pretrain import measure_speed, pretrain
 from bothways.train.progress import Progress
-from bothways.train.report import Report, add_classification, add_pretraining
+from bothways.train.report import Report, add_pretraining
 from bothways.train.run import RunDirectory
 from bothways.verbs.text import ByteProgress, SourceArguments, train_tokenizer
 

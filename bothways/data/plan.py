@@ -22,7 +22,7 @@ from bothways.data.objectives import Masker, Segments, example_lengths, material
 from bothways.data.packing import PackedBatch, fill_budget, pack
 from bothways.data.store import Chunk, SplitName, TokenStore
 from bothways.errors import UserError
-from bothways.tasks.base import Encoded
+from bothways.tasks.base import Encoded, Together
 
 BLOCK_TOKENS = 1 << 23
 
@@ -238,9 +238,11 @@ def _fingerprint(value: Any) -> str:
 
 
 class RowPlan:
-    """Batches of encoded rows: each epoch visits every row once, in an order drawn for that epoch.
+    """Batches of encoded rows: each epoch visits every example once, in an order drawn for that epoch.
 
-    A step holds `batch_size` rows, or, with `tokens_per_step`, as many as fit that budget.
+    An example is one sequence (a text, a window of a long one), or all sequences of a row where these must stay
+    together (the choices of a question). A step holds `batch_size` examples, or, with `tokens_per_step`, as many as fit
+    it; one that must stay `together` is not cut into micro-batches.
     """
 
     def __init__(
@@ -248,6 +250,7 @@ class RowPlan:
         encoded: Sequence[Encoded],
         collate: Callable[[Sequence[Encoded]], dict[str, np.ndarray]],
         *,
+        together: Together = "sequence",
         batch_size: int,
         tokens_per_step: int | None,
         seed: int,
@@ -257,8 +260,11 @@ class RowPlan:
             raise UserError(f"--batch-size {batch_size}: expected at least 1")
         if tokens_per_step is not None and tokens_per_step < 1:
             raise UserError(f"--tokens-per-step {tokens_per_step}: expected at least 1")
-        self._encoded, self._collate = encoded, collate
+        self._encoded, self._collate, self._whole_steps = encoded, collate, together == "step"
         self._lengths = np.array([len(one.input_ids) for one in encoded], dtype=np.int64)
+        rows = np.arange(len(encoded)) if together == "sequence" else np.array([one.row for one in encoded])
+        self._examples = np.split(np.arange(len(encoded)), np.flatnonzero(np.diff(rows)) + 1)
+        self._tokens = np.array([self._lengths[example].sum() for example in self._examples])
         self.batch_size, self.tokens_per_step, self.seed = batch_size, tokens_per_step, seed
         self.description = {**description, "batch_size": batch_size, "tokens_per_step": tokens_per_step, "seed": seed}
         self._epoch_steps = lru_cache(maxsize=2)(self._steps_of)
@@ -268,14 +274,15 @@ class RowPlan:
         return sum(len(self._epoch_steps(epoch)) for epoch in range(epochs))
 
     def micro_batches(self, step: int, rank: int, world_size: int, token_budget: int) -> list[PackedBatch]:
-        """This rank's share of the step, longest rows first, cut so that each batch fits the token budget."""
+        """This rank's share of the step, longest examples first, cut so that each batch fits the token budget."""
         epoch = 0
         while step >= len(self._epoch_steps(epoch)):
             step -= len(self._epoch_steps(epoch))
             epoch += 1
-        rows = self._epoch_steps(epoch)[step]
-        rows = rows[np.argsort(-self._lengths[rows], kind="stable")][rank::world_size]
-        return [self._pack(rows[part]) for part in fill_budget(self._lengths[rows].tolist(), token_budget)]
+        examples = self._epoch_steps(epoch)[step]
+        examples = examples[np.argsort(-self._tokens[examples], kind="stable")][rank::world_size]
+        budget = 1 << 62 if self._whole_steps else token_budget
+        return [self._pack(examples[part]) for part in fill_budget(self._tokens[examples].tolist(), budget)]
 
     def cursor_json(self, step: int) -> dict[str, int]:
         return {"step": step}
@@ -284,15 +291,24 @@ class RowPlan:
         """Nothing to do: every step can be made at once."""
 
     def _steps_of(self, epoch: int) -> list[np.ndarray]:
-        order = _generator(self.seed, epoch, 0).permutation(len(self._encoded))
+        order = _generator(self.seed, epoch, 0).permutation(len(self._examples))
         if self.tokens_per_step is None:
             cuts = [slice(start, start + self.batch_size) for start in range(0, len(order), self.batch_size)]
         else:
-            cuts = list(fill_budget(self._lengths[order].tolist(), self.tokens_per_step))
+            cuts = list(fill_budget(self._tokens[order].tolist(), self.tokens_per_step))
         return [order[cut] for cut in cuts]
 
-    def _pack(self, rows: np.ndarray) -> PackedBatch:
-        chosen = [self._encoded[row] for row in rows]
-        ids = np.concatenate([one.input_ids for one in chosen])
-        segments = np.concatenate([one.token_type_ids for one in chosen])
-        return pack(ids, segments, self._lengths[rows], self._collate(chosen))
+    def _pack(self, examples: np.ndarray) -> PackedBatch:
+        sequences = np.concatenate([self._examples[example] for example in examples])
+        sequences = sequences[np.argsort(-self._lengths[sequences], kind="stable")]
+        return pack_encoded([self._encoded[index] for index in sequences], self._collate)
+
+
+def pack_encoded(
+    encoded: Sequence[Encoded], collate: Callable[[Sequence[Encoded]], dict[str, np.ndarray]]
+) -> PackedBatch:
+    """A batch of encoded sequences in the order given, with the targets that `collate` makes of them."""
+    lengths = np.array([len(one.input_ids) for one in encoded], dtype=np.int64)
+    ids = np.concatenate([one.input_ids for one in encoded])
+    segments = np.concatenate([one.token_type_ids for one in encoded])
+    return pack(ids, segments, lengths, collate(encoded))

@@ -1,4 +1,4 @@
-"""Labelled rows from csv, tsv, jsonl and parquet, or from any iterable of dictionaries.
+"""Labelled rows from csv, tsv, jsonl, parquet, CoNLL columns and SQuAD json, or from any iterable of dictionaries.
 
 A row remembers the file and line it came from, so that every complaint about it can say so.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +16,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from bothways.data.annotations import read_conll, read_squad
 from bothways.errors import UserError, closest
 from bothways.text.lines import is_unicode, next_row
 
 FIELD_CHARACTERS = 1 << 27
-SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
+SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet", ".conll", ".conllu", ".bio", ".json")
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,39 @@ class Row:
             "is missing" if value is None else "is empty" if isinstance(value, str) else f"is {value!r}, not a text"
         )
         raise UserError(f"{self.source}: column {column!r} {problem}")
+
+    def label(self, column: str) -> str:
+        """The label in a column, as text. Raises UserError for what is empty or no label."""
+        return as_label(self.values.get(column), f"{self.source}: column {column!r}")
+
+    def number(self, column: str) -> float:
+        """The number in a column. Raises UserError for what is none, or not finite."""
+        value = self.values.get(column)
+        try:
+            number = float(value)  # type: ignore[arg-type]
+        except (TypeError, ValueError):
+            number = math.nan
+        if not math.isfinite(number) or isinstance(value, bool):
+            raise UserError(f"{self.source}: column {column!r} is {value!r}, not a number")
+        return number
+
+    def list(self, column: str) -> list[Any]:
+        """The list in a column. Raises UserError for anything else."""
+        value = self.values.get(column)
+        if isinstance(value, str) or not isinstance(value, Iterable):
+            raise UserError(f"{self.source}: column {column!r} is {value!r}, not a list")
+        return [*value]
+
+
+def as_label(value: Any, place: str) -> str:
+    """A label as text; whole numbers without a decimal point. Raises UserError, naming the place, for what is none."""
+    if value is None or value != value or not str(value).strip():  # a number that is not itself is NaN
+        raise UserError(f"{place} has no label")
+    if not isinstance(value, str | int | float) or not is_unicode(str(value)):
+        raise UserError(f"{place} is {str(value)[:40]!a}, not a label")
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # a column of whole numbers with a gap in it comes as floats
+    return str(value).strip()
 
 
 def read_rows(table: str | Path | Iterable[Mapping[str, Any]], columns: Iterable[str] = ()) -> list[Row]:
@@ -86,13 +121,17 @@ def _read_file(path: Path) -> Iterator[Row]:
             yield from _read_parquet(path)
         elif suffix in (".jsonl", ".ndjson"):
             yield from _read_jsonl(path)
+        elif suffix in (".conll", ".conllu", ".bio"):
+            yield from (Row(values, source) for values, source in read_conll(path, text_lines(path)))
+        elif suffix == ".json":
+            yield from (Row(values, source) for values, source in read_squad(path, text_lines(path)))
         else:
             yield from _read_csv(path, "\t" if suffix == ".tsv" else ",")
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
-def _lines(path: Path) -> Iterator[str]:
+def text_lines(path: Path) -> Iterator[str]:
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             if b"\0" in line:
@@ -109,7 +148,7 @@ def _lines(path: Path) -> Iterator[str]:
 
 def _read_csv(path: Path, delimiter: str) -> Iterator[Row]:
     line = 0
-    reader = csv.reader(_lines(path), delimiter=delimiter, strict=True)
+    reader = csv.reader(text_lines(path), delimiter=delimiter, strict=True)
     try:
         header = next_row(reader, FIELD_CHARACTERS) or []
         twice = sorted({name for name in header if header.count(name) > 1})
@@ -133,7 +172,7 @@ def _read_csv(path: Path, delimiter: str) -> Iterator[Row]:
 
 
 def _read_jsonl(path: Path) -> Iterator[Row]:
-    for number, line in enumerate(_lines(path), 1):
+    for number, line in enumerate(text_lines(path), 1):
         if not line.strip():
             continue
         try:

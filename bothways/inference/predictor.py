@@ -1,33 +1,43 @@
 """A loaded model and what it can be asked: `bw.load(...)`.
 
-Shapes: T_i tokens of text i, H hidden, V vocabulary.
+Shapes: T_i tokens of text i, N texts, H hidden, V vocabulary.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from bothways.data.packing import PackedBatch, pack_sequences
+from bothways.data.tables import Row, read_rows
 from bothways.errors import TruncationWarning, UserError
 from bothways.inference import engine
 from bothways.model.checkpoint import Checkpoint, LoadReport, load_checkpoint
 from bothways.model.config import BertConfig
-from bothways.model.heads import MaskedLMHead, PretrainingHead, SequenceHead
-from bothways.tasks.base import Encoded, join_segments
-from bothways.tasks.classify import Classification, ClassifyTask
+from bothways.model.heads import Bert, EmbeddingHead, Head, MaskedLMHead, PretrainingHead
+from bothways.tasks import TASKS
+from bothways.tasks.answer import Answer
+from bothways.tasks.base import Encoded, Task, join_segments
+from bothways.tasks.choose import Choice
+from bothways.tasks.classify import ClassifyTask
+from bothways.tasks.tag import Entity
 from bothways.text.lines import is_unicode
 from bothways.text.wordpiece import WordPieceTokenizer
 from bothways.train.options import choose_device
 
 Text = str | tuple[str, str]
+OnProgress = Callable[[int], None]
+
+
+def silently(done: int) -> None:
+    """Progress that nobody watches."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +48,22 @@ class Fill:
     probability: float
 
 
+@dataclass(frozen=True)
+class Match:
+    """A text, its number among those asked (from 0), and the cosine of its vector with the query's."""
+
+    text: str
+    index: int
+    cosine: float
+
+
 class Predictor:
-    """One model, ready to answer. Texts may be pairs `(a, b)`; none is padded, and none changes another's result."""
+    """One model, ready to answer. Texts may be pairs `(a, b)`; none is padded, and none changes another's result.
+
+    What a model was fine-tuned for it can be asked (`classify`, `answer`, `tag`, `choose`); any can give vectors
+    (`embed`, `similar`). Texts longer than the model reads are read in windows (`answer`, `tag`) or lose their end, of
+    which a `TruncationWarning` tells.
+    """
 
     def __init__(self, checkpoint: Checkpoint, device: str = "auto") -> None:
         self.checkpoint = checkpoint
@@ -61,13 +85,105 @@ class Predictor:
 
     @property
     def labels(self) -> list[str]:
-        """The labels of a classifier, in the order of its scores; empty for other models."""
+        """The labels of a classifier or tagger, in the order of its scores; empty for other models."""
         return list(self.checkpoint.state.get("labels", []))
 
     @property
     def sequence_length(self) -> int:
         """The tokens a text may have: what the model was fine-tuned with, or the size of its position table."""
         return int(self.checkpoint.state.get("sequence_length", self.config.max_position_embeddings))
+
+    def task(self, name: str | None = None) -> Task:
+        """What the model was fine-tuned for. Raises UserError where that is not `name`, or nothing."""
+        trained = self.checkpoint.state.get("task")
+        if trained not in TASKS or (name is not None and trained != name):
+            was = f"was made for {trained}" if trained in TASKS else f"has {type(self.model.head).__name__} and no task"
+            wanted = name or "what is asked"
+            raise UserError(
+                f"{self.checkpoint.source}: {wanted} needs a model fine-tuned for it (`bothways finetune "
+                f"{name or 'TASK'}`); this one {was}"
+            )
+        self._require_trained(trained)
+        return TASKS[trained].from_state(self.checkpoint.state)
+
+    def predict(
+        self,
+        rows: str | Path | Iterable[Mapping[str, Any]] | Sequence[Row],
+        task: Task | None = None,
+        on_progress: OnProgress = silently,
+    ) -> list[Any]:
+        """One prediction for each row of a table, of the kind that the model's task makes (`Classification`, `Answer`,
+        …). Columns are those of the fine-tuning, labels are not needed. on_progress: called with the sequences done."""
+        task = task or self.task()
+        listed = rows if _are_rows(rows) else read_rows(cast(Any, rows), task.columns(labelled=False))
+        listed = cast("Sequence[Row]", listed)
+        encoded = task.encode(listed, self.tokenizer, self.sequence_length)
+        self._warn_of_truncation(encoded)
+        return engine.predict(self.model, task, encoded, listed, on_progress)
+
+    def classify(self, texts: Text | Sequence[Text], on_progress: OnProgress = silently) -> list[Any]:
+        """A `Classification`, `MultiClassification` or `Regression` for each text, by what the model was trained
+        for."""
+        task = cast(ClassifyTask, self.task("classify"))
+        listed = self._checked(texts)
+        pair = "pair" if any(isinstance(text, tuple) for text in listed) else None
+        if pair and not all(isinstance(text, tuple) for text in listed):
+            return [one for text in listed for one in self.classify([text])]
+        task = replace(task, options=replace(task.options, text_column="text", pair_column=pair))
+        values = [{"text": text} if isinstance(text, str) else {"text": text[0], "pair": text[1]} for text in listed]
+        return self.predict(_rows(values), task, on_progress)
+
+    def answer(self, question: str, context: str) -> Answer:
+        """Where in the context the question is answered, in characters, or that it is not."""
+        task: Any = self.task("answer")
+        options = replace(task.options, question_column="question", context_column="context")
+        (answer,) = self.predict(_rows([{"question": question, "context": context}]), replace(task, options=options))
+        return cast(Answer, answer)
+
+    def tag(self, texts: str | Sequence[str], on_progress: OnProgress = silently) -> list[Entity] | list[list[Entity]]:
+        """The entities of a text, or of each of several; of a model that labels every word, all words."""
+        task: Any = self.task("tag")
+        listed = [texts] if isinstance(texts, str) else texts
+        options = replace(task.options, words_column="words", text_column="text")
+        values = [{"text": text} for text in listed]
+        found = [one.entities for one in self.predict(_rows(values), replace(task, options=options), on_progress)]
+        return found[0] if isinstance(texts, str) else found
+
+    def choose(self, text: str, choices: Sequence[str]) -> Choice:
+        """Which of the choices goes with the text."""
+        task: Any = self.task("choose")
+        options = replace(task.options, text_column="text", choices_column="choices", choice_columns=())
+        rows = _rows([{"text": text, "choices": list(choices)}])
+        (choice,) = self.predict(rows, replace(task, options=options))
+        return cast(Choice, choice)
+
+    def embed(
+        self, texts: str | Sequence[str], normalize: bool = True, on_progress: OnProgress = silently
+    ) -> np.ndarray:
+        """A vector for each text, float32 `[N, H]`, of length one with `normalize`.
+
+        Pooling is what the model was trained with; of a model that was not trained for vectors, the mean over tokens.
+        """
+        pooling = self.checkpoint.state.get("options", {}).get("pooling", "mean")
+        model = Bert(self.model.encoder, EmbeddingHead(self.model.encoder, pooling, normalize)).eval()
+        encoded = join_segments(self.tokenizer, self._checked(texts), self.sequence_length)
+        self._warn_of_truncation(encoded)
+
+        def split(vectors: Tensor, sequences: Sequence[Encoded], batch: PackedBatch) -> list[np.ndarray]:
+            return list(vectors.float().cpu().numpy())
+
+        vectors = engine.run(model, split, encoded, self.device, on_progress=on_progress)
+        return np.array(vectors, dtype=np.float32).reshape(len(encoded), self.config.hidden_size)
+
+    def similar(
+        self, query: str, texts: Sequence[str], top_k: int = 5, on_progress: OnProgress = silently
+    ) -> list[Match]:
+        """The `top_k` texts that are most like the query, most alike first."""
+        if top_k < 1:
+            raise UserError(f"--top-k {top_k}: expected at least 1")
+        cosines = self.embed(texts, on_progress=on_progress) @ self.embed(query)[0]
+        best = np.argsort(-cosines, kind="stable")[:top_k]
+        return [Match(texts[index], int(index), float(cosines[index])) for index in best]
 
     def hidden_states(self, texts: Text | Sequence[Text]) -> list[Tensor]:
         """The last layer's hidden states, float32 `[T_i, H]` for each text, `[CLS]` and `[SEP]` included.
@@ -106,28 +222,6 @@ class Predictor:
         scores = self._scores(encoded, {"mlm_rows": torch.zeros(0, dtype=torch.long)}).nsp
         return float(scores.float().softmax(-1)[0, 0])
 
-    def classify(
-        self, texts: Text | Sequence[Text], on_progress: Callable[[int], None] = lambda rows: None
-    ) -> list[Classification]:
-        """A label and the probabilities of all labels for each text.
-
-        A text longer than the model was fine-tuned for loses its end; a `TruncationWarning` says how many did.
-        """
-        self._require((SequenceHead,), "classification", "classify")
-        task = ClassifyTask.from_state(self.checkpoint.state)
-        encoded = join_segments(self.tokenizer, self._checked(texts), self.sequence_length)
-        cut = sum(bool(one.truncated) for one in encoded)
-        if cut:
-            message = (
-                f"{cut:,} of {len(encoded):,} texts are longer than {self.sequence_length} tokens and were cut short"
-            )
-            warnings.warn(message, TruncationWarning, stacklevel=2)
-
-        def split(scores: Tensor, rows: Sequence[Encoded], batch: PackedBatch) -> Sequence[Classification]:
-            return task.decode(scores, rows)
-
-        return engine.run(self.model, split, encoded, self.device, on_progress=on_progress)
-
     @torch.inference_mode()
     def _scores(self, encoded: Encoded, targets: dict[str, Tensor]) -> Any:
         batch = pack_sequences([(encoded.input_ids, encoded.token_type_ids)])
@@ -157,14 +251,32 @@ class Predictor:
                 raise UserError(f"text {number}: a pair, but this model has one segment type only (type_vocab_size 1)")
         return listed
 
-    def _require(self, heads: tuple[type, ...], kind: str, verb: str) -> None:
+    def _warn_of_truncation(self, encoded: Sequence[Encoded]) -> None:
+        cut = len({one.row for one in encoded if one.truncated})
+        if cut:
+            rows = encoded[-1].row + 1
+            message = f"{cut:,} of {rows:,} texts are longer than {self.sequence_length} tokens and were cut short"
+            warnings.warn(message, TruncationWarning, stacklevel=4)
+
+    def _require(self, heads: tuple[type[Head], ...], kind: str, verb: str) -> None:
         if not isinstance(self.model.head, heads):
             raise UserError(
                 f"{self.checkpoint.source}: {verb} needs a {kind} head; this model has {type(self.model.head).__name__}"
             )
+        self._require_trained(verb)
+
+    def _require_trained(self, verb: str) -> None:
         report = self.report
         if report and report.newly_initialised:
             raise UserError(f"{self.checkpoint.source}: {verb} needs trained weights: {report.sentence()}")
+
+
+def _rows(values: Sequence[dict[str, Any]]) -> list[Row]:
+    return [Row(one, f"text {number}") for number, one in enumerate(values, 1)]
+
+
+def _are_rows(rows: Any) -> bool:
+    return isinstance(rows, list) and bool(rows) and isinstance(rows[0], Row)
 
 
 def _listed(texts: Text | Sequence[Text]) -> list[Text]:

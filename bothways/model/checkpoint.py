@@ -25,12 +25,14 @@ from bothways.model.encoder import Encoder
 from bothways.model.heads import (
     ARCHITECTURES,
     Bert,
-    MaskedLMHead,
+    EmbeddingHead,
+    Head,
     PoolerHead,
-    PretrainingHead,
     SequenceHead,
+    TokenHead,
     initialise,
 )
+from bothways.model.sentence_transformers import SentenceModules, read_modules, write_modules
 from bothways.model.weights import find_model, read_weights
 from bothways.text.wordpiece import WordPieceTokenizer
 
@@ -56,8 +58,19 @@ RENAMES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("head.mlm.decoder", ("cls.predictions.decoder",)),
     ("head.nsp", ("cls.seq_relationship",)),
     ("head.classifier", ("classifier",)),
+    ("head.qa_outputs", ("qa_outputs",)),
 )
-SEQUENCE_CLASSIFICATION = "BertForSequenceClassification"
+# What a file of this class was trained for, by the name of the task; other classes are for no task of ours.
+TRAINED_FOR = {
+    "BertForSequenceClassification": "classify",
+    "BertForTokenClassification": "tag",
+    "BertForQuestionAnswering": "answer",
+    "BertForMultipleChoice": "choose",
+}
+LABELLED: dict[str, type[SequenceHead] | type[TokenHead]] = {
+    "BertForSequenceClassification": SequenceHead,
+    "BertForTokenClassification": TokenHead,
+}
 TIED = "head.mlm.decoder.weight"  # the token table under a second name: written once, as the token table
 
 # Spellings of older files, put right before RENAMES is read: TensorFlow's layer norm, the MLM bias outside the decoder.
@@ -162,7 +175,7 @@ class Checkpoint:
         return self.model.config
 
 
-HeadBuilder = Callable[[Encoder], nn.Module]
+HeadBuilder = Callable[[Encoder], Head]
 
 
 def new_model(config: BertConfig, head: HeadBuilder, seed: int) -> Bert:
@@ -181,13 +194,17 @@ def save_checkpoint(checkpoint: Checkpoint, directory: Path) -> None:
         tensors = {
             name: tensor.detach().cpu().contiguous() for name, tensor in to_hugging_face(model.state_dict()).items()
         }
-        if isinstance(model.head, PoolerHead):
+        if isinstance(model.head, PoolerHead | EmbeddingHead):
             tensors = {name.removeprefix("bert."): tensor for name, tensor in tensors.items()}
         save_file(tensors, partial / "model.safetensors", metadata={"format": "pt"})
         checkpoint.tokenizer.save(partial, max_length=model.config.max_position_embeddings)
         write_json(
             partial / "bothways.json", {"format": 1, "tokenizer": checkpoint.tokenizer.fingerprint, **checkpoint.state}
         )
+        if isinstance(model.head, EmbeddingHead):
+            limit = checkpoint.state.get("sequence_length", model.config.max_position_embeddings)
+            modules = SentenceModules(model.head.pooling, model.head.normalize, limit)
+            write_modules(partial, modules, model.config.hidden_size)
 
 
 def _config_json(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -200,7 +217,8 @@ def _config_json(checkpoint: Checkpoint) -> dict[str, Any]:
     if labels:
         config["id2label"] = dict(enumerate(labels))
         config["label2id"] = {label: index for index, label in enumerate(labels)}
-        config["problem_type"] = "single_label_classification"
+    if checkpoint.state.get("problem_type"):
+        config["problem_type"] = checkpoint.state["problem_type"]
     return config
 
 
@@ -215,7 +233,7 @@ def load_checkpoint(
     """Open a Hugging Face directory, or download one from the hub by its id.
 
     head: builds the head to put on the encoder; without it, the head that the directory's `architectures` names.
-    labels: those of `head`; a classifier of other labels in the file is left unused.
+    labels: those of `head`; a classifier of other labels, or for another task, is left unused.
     dropout: replaces the config's probabilities. seed: what the file does not hold is initialised from it.
     Raises UserError: not a model directory, a config that does not fit the weights, another model's vocabulary.
     """
@@ -229,13 +247,10 @@ def load_checkpoint(
     _check_vocabulary(directory, config, tokenizer, state)
     weights = read_weights(directory)
     architecture = _architecture(raw_config, weights)
-    known_labels = state.get("labels") or _labels(directory, raw_config, weights, architecture)
-    if head is None and architecture == SEQUENCE_CLASSIFICATION:
-        _check_single_label(directory, raw_config, known_labels)
-    model = new_model(config, head or _head_for(architecture, known_labels), seed)
-    if head is None:
-        state["labels"] = known_labels if isinstance(model.head, SequenceHead) else []
-    anew = head is not None and list(labels) != known_labels
+    state = {**_foreign_state(directory, raw_config, weights, architecture), **state}
+    known_labels = state.get("labels", [])
+    model = new_model(config, head or _head_for(architecture, known_labels, read_modules(directory)), seed)
+    anew = head is not None and (list(labels) != known_labels or ARCHITECTURES.get(type(model.head)) != architecture)
     report = _load_weights(model, weights, directory, "head.classifier" if anew else None)
     if not report.expected:
         raise UserError(f"{directory}: {report.sentence()}")
@@ -260,18 +275,38 @@ def _architecture(raw_config: Mapping[str, Any], weights: Mapping[str, Tensor]) 
         return "BertForPreTraining"
     if any(name.startswith("cls.predictions.") for name in weights):
         return "BertForMaskedLM"
-    pooled = any(name.endswith("pooler.dense.weight") for name in weights)
-    return SEQUENCE_CLASSIFICATION if "classifier.weight" in weights and pooled else "BertModel"
+    if "qa_outputs.weight" in weights:
+        return "BertForQuestionAnswering"
+    if "classifier.weight" in weights:
+        pooled = any(name.endswith("pooler.dense.weight") for name in weights)
+        return "BertForSequenceClassification" if pooled else "BertForTokenClassification"
+    return "BertModel"
 
 
-def _labels(
+def _foreign_state(
     directory: Path, raw_config: Mapping[str, Any], weights: Mapping[str, Tensor], architecture: str
-) -> list[str]:
+) -> dict[str, Any]:
+    """What `bothways.json` would say of a model that was made elsewhere: its task, its labels."""
+    modules = read_modules(directory)
+    if modules is not None and architecture not in TRAINED_FOR:
+        limit = {} if modules.max_length is None else {"sequence_length": modules.max_length}
+        options = {"pooling": modules.pooling, "normalize": modules.normalize}
+        return {"task": "similar", "options": options, **limit}
+    if architecture not in TRAINED_FOR:
+        return {}
+    labels = _labels(directory, raw_config, weights) if architecture in LABELLED else []
+    problem = raw_config.get("problem_type")
+    if architecture == "BertForSequenceClassification" and not problem:
+        problem = "regression" if len(labels) == 1 else "single_label_classification"  # as transformers takes it
+    return {"task": TRAINED_FOR[architecture], "labels": labels, **({"problem_type": problem} if problem else {})}
+
+
+def _labels(directory: Path, raw_config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> list[str]:
     """The config's labels in order; transformers leaves them out when they are LABEL_0 and LABEL_1."""
     labels = raw_config.get("id2label")
     if not labels:
         rows = len(weights["classifier.bias"]) if "classifier.bias" in weights else 0
-        return [f"LABEL_{index}" for index in range(rows)] if architecture == SEQUENCE_CLASSIFICATION else []
+        return [f"LABEL_{index}" for index in range(rows)]
     try:
         ordered = [str(labels[key]) for key in sorted(labels, key=int)]
     except (TypeError, ValueError, KeyError) as error:
@@ -281,23 +316,12 @@ def _labels(
     return ordered
 
 
-def _check_single_label(directory: Path, raw_config: Mapping[str, Any], labels: list[str]) -> None:
-    kind = raw_config.get("problem_type") or "single_label_classification"
-    if kind != "single_label_classification" or len(labels) == 1:
-        raise UserError(
-            f"{directory / 'config.json'}: problem_type {raw_config.get('problem_type')!r} with {len(labels)} labels; "
-            "read are single_label_classification models of two labels and more"
-        )
-
-
-def _head_for(architecture: str, labels: list[str]) -> HeadBuilder:
-    if architecture == SEQUENCE_CLASSIFICATION:
-        return lambda encoder: SequenceHead(encoder, max(len(labels), 1))
-    by_name: dict[str, HeadBuilder] = {
-        "BertForPreTraining": PretrainingHead,
-        "BertForMaskedLM": MaskedLMHead,
-        "BertModel": PoolerHead,
-    }
+def _head_for(architecture: str, labels: Sequence[str], modules: SentenceModules | None) -> HeadBuilder:
+    if architecture in LABELLED:
+        return lambda encoder: LABELLED[architecture](encoder, max(len(labels), 1))
+    if modules is not None and architecture not in TRAINED_FOR:
+        return lambda encoder: EmbeddingHead(encoder, modules.pooling, modules.normalize)
+    by_name: dict[str, HeadBuilder] = {name: kind for kind, name in ARCHITECTURES.items() if kind is not EmbeddingHead}
     # another class still has an encoder; the report lists its head as unused
     return by_name.get(architecture, PoolerHead)
 

@@ -1,6 +1,6 @@
 """The encoder: post-LN transformer layers over a packed batch (Devlin et al. 2018, section 3; Vaswani et al. 2017).
 
-Shapes: T tokens, H hidden, A heads, D = H/A.
+Shapes: T tokens, R of them that a head reads, H hidden, A heads, D = H/A.
 """
 
 from __future__ import annotations
@@ -36,17 +36,20 @@ class SelfAttention(nn.Module):
         self.qkv = nn.Linear(config.hidden_size, 3 * config.hidden_size)
         self.output = nn.Linear(config.hidden_size, config.hidden_size)
 
-    def forward(self, hidden: Tensor, batch: PackedBatch) -> Tensor:
+    def forward(self, hidden: Tensor, batch: PackedBatch, rows: Tensor | None = None) -> Tensor:
         q, k, v = self.qkv(hidden).unflatten(1, (3, self.num_heads, self.head_size)).unbind(1)
         dropout = self.dropout if self.training else 0.0
         attended = attend(
             q, k, v, batch.cu_seqlens, batch.max_seqlen, self.causal, lengths=batch.lengths, dropout=dropout
         )
-        return self.output(attended.flatten(1))
+        return self.output(_rows(attended.flatten(1), rows))
 
 
 class Layer(nn.Module):
-    """Self-attention and feed-forward, each followed by dropout, residual and layer norm (post-LN)."""
+    """Self-attention and feed-forward, each followed by dropout, residual and layer norm (post-LN).
+
+    rows: int64 `[R]`, the tokens whose output is wanted, `[R, H]`; without it all of them, `[T, H]`.
+    """
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
@@ -58,14 +61,20 @@ class Layer(nn.Module):
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
         self.activation = activation(config.hidden_act)
 
-    def forward(self, hidden: Tensor, batch: PackedBatch) -> Tensor:
-        hidden = self.attention_norm(hidden + self.dropout(self.attention(hidden, batch)))
+    def forward(self, hidden: Tensor, batch: PackedBatch, rows: Tensor | None = None) -> Tensor:
+        attended = self.attention(hidden, batch, rows)
+        hidden = self.attention_norm(_rows(hidden, rows) + self.dropout(attended))
         feed_forward = self.output(self.activation(self.intermediate(hidden)))
         return self.output_norm(hidden + self.dropout(feed_forward))
 
 
 class Encoder(nn.Module):
-    """Embeddings and N layers: packed batch → hidden states `[T, H]` of the last layer."""
+    """Embeddings and N layers: packed batch → hidden states of the last layer, `[T, H]`, or `[R, H]` of the `rows`
+    asked.
+
+    The last layer computes no more than its attention for tokens that nobody asks for: of its products that is three
+    quarters, a sixteenth of BERT-base and an eighth of a 6-layer model where a head reads first tokens only.
+    """
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
@@ -73,8 +82,12 @@ class Encoder(nn.Module):
         self.embeddings = Embeddings(config)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
 
-    def forward(self, batch: PackedBatch) -> Tensor:
+    def forward(self, batch: PackedBatch, rows: Tensor | None = None) -> Tensor:
         hidden = self.embeddings(batch)
-        for layer in self.layers:
+        for layer in self.layers[:-1]:
             hidden = layer(hidden, batch)
-        return hidden
+        return self.layers[-1](hidden, batch, rows)
+
+
+def _rows(values: Tensor, rows: Tensor | None) -> Tensor:
+    return values if rows is None else values.index_select(0, rows)

@@ -1,14 +1,17 @@
-"""Heads: hidden states `[T, H]` and the batch → scores. A head reads only the rows it needs.
+"""Heads: hidden states and the batch → scores. A head says which tokens it reads, and the encoder finishes only those.
 
-Shapes: T tokens, N sequences, H hidden, V vocabulary, M masked rows. Every head is built with the
-encoder it reads, for its config and its token table; `ARCHITECTURES` names the Hugging Face class with the same parts.
+Shapes: T tokens, N sequences, R tokens that a head reads, H hidden, V vocabulary, M masked tokens. Every head is built
+with the encoder it reads, for its config and its token table; `ARCHITECTURES` names the Hugging Face class with the
+same parts.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bothways.data.packing import PackedBatch
@@ -16,16 +19,28 @@ from bothways.model.config import BertConfig
 from bothways.model.encoder import Encoder, activation
 
 
+class Head(nn.Module):
+    """What stands on an encoder: `head(hidden [R, H], batch)` with the hidden states of `head.rows(batch)`."""
+
+    def rows(self, batch: PackedBatch) -> Tensor | None:
+        """int64 `[R]`: the tokens whose hidden states the head reads; None for all T."""
+        return None
+
+
+def first_tokens(batch: PackedBatch) -> Tensor:
+    """int64 `[N]`: where each sequence's `[CLS]` is."""
+    return batch.cu_seqlens[:-1].long()
+
+
 class Pooler(nn.Module):
-    """tanh(W h + b) of each sequence's first token: `[T, H]` → `[N, H]`."""
+    """tanh(W h + b) of each sequence's first token: `[N, H]` → `[N, H]`."""
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
         self.dense = nn.Linear(config.hidden_size, config.hidden_size)
 
-    def forward(self, hidden: Tensor, batch: PackedBatch) -> Tensor:
-        first = batch.cu_seqlens[:-1].long()
-        return torch.tanh(self.dense(hidden[first]))
+    def forward(self, first: Tensor) -> Tensor:
+        return torch.tanh(self.dense(first))
 
 
 class MaskedLM(nn.Module):
@@ -51,18 +66,21 @@ class PretrainingScores:
     nsp: Tensor | None
 
 
-class MaskedLMHead(nn.Module):
+class MaskedLMHead(Head):
     """Masked-language-model scores of the rows the batch asks for: never the logits of a token nobody reads."""
 
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()
         self.mlm = MaskedLM(encoder.config, encoder.embeddings.token)
 
+    def rows(self, batch: PackedBatch) -> Tensor:
+        return batch.targets["mlm_rows"]
+
     def forward(self, hidden: Tensor, batch: PackedBatch) -> PretrainingScores:
-        return PretrainingScores(self.mlm(hidden[batch.targets["mlm_rows"]]), None)
+        return PretrainingScores(self.mlm(hidden), None)
 
 
-class PretrainingHead(nn.Module):
+class PretrainingHead(Head):
     """Masked LM and next sentence together, as BERT is pretrained."""
 
     def __init__(self, encoder: Encoder) -> None:
@@ -71,11 +89,22 @@ class PretrainingHead(nn.Module):
         self.pooler = Pooler(encoder.config)
         self.nsp = nn.Linear(encoder.config.hidden_size, 2)
 
+    def rows(self, batch: PackedBatch) -> Tensor:
+        return torch.cat([first_tokens(batch), batch.targets["mlm_rows"]])
+
     def forward(self, hidden: Tensor, batch: PackedBatch) -> PretrainingScores:
-        return PretrainingScores(self.mlm(hidden[batch.targets["mlm_rows"]]), self.nsp(self.pooler(hidden, batch)))
+        first, masked = hidden.tensor_split([batch.num_sequences])
+        return PretrainingScores(self.mlm(masked), self.nsp(self.pooler(first)))
 
 
-class PoolerHead(nn.Module):
+class FirstTokenHead(Head):
+    """Reads each sequence's first token alone."""
+
+    def rows(self, batch: PackedBatch) -> Tensor:
+        return first_tokens(batch)
+
+
+class PoolerHead(FirstTokenHead):
     """A bare encoder's head: the pooled first token `[N, H]`."""
 
     def __init__(self, encoder: Encoder) -> None:
@@ -83,28 +112,94 @@ class PoolerHead(nn.Module):
         self.pooler = Pooler(encoder.config)
 
     def forward(self, hidden: Tensor, batch: PackedBatch) -> Tensor:
-        return self.pooler(hidden, batch)
+        return self.pooler(hidden)
 
 
-class SequenceHead(nn.Module):
+class SequenceHead(FirstTokenHead):
     """Pooled first token, dropout, one linear layer: `[N, num_labels]` logits."""
 
     def __init__(self, encoder: Encoder, num_labels: int) -> None:
         super().__init__()
-        config = encoder.config
-        dropout = config.classifier_dropout
         self.pooler = Pooler(encoder.config)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob if dropout is None else dropout)
-        self.classifier = nn.Linear(config.hidden_size, num_labels)
+        self.dropout = _classifier_dropout(encoder.config)
+        self.classifier = nn.Linear(encoder.config.hidden_size, num_labels)
 
     def forward(self, hidden: Tensor, batch: PackedBatch) -> Tensor:
-        return self.classifier(self.dropout(self.pooler(hidden, batch)))
+        return self.classifier(self.dropout(self.pooler(hidden)))
+
+
+class ChoiceHead(SequenceHead):
+    """One number a sequence, `[N]`: how well the choice it ends with goes with what it begins with."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__(encoder, 1)
+
+    def forward(self, hidden: Tensor, batch: PackedBatch) -> Tensor:
+        return super().forward(hidden, batch).squeeze(-1)
+
+
+class TokenHead(Head):
+    """Dropout and one linear layer on the tokens in `targets["word_rows"]`: `[R, num_labels]` logits."""
+
+    def __init__(self, encoder: Encoder, num_labels: int) -> None:
+        super().__init__()
+        self.dropout = _classifier_dropout(encoder.config)
+        self.classifier = nn.Linear(encoder.config.hidden_size, num_labels)
+
+    def rows(self, batch: PackedBatch) -> Tensor:
+        return batch.targets["word_rows"]
+
+    def forward(self, hidden: Tensor, batch: PackedBatch) -> Tensor:
+        return self.classifier(self.dropout(hidden))
+
+
+class SpanHead(Head):
+    """Every token as the start and as the end of an answer: `[T, 2]` logits (Devlin et al. 2018, section 4.2)."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        self.qa_outputs = nn.Linear(encoder.config.hidden_size, 2)
+
+    def forward(self, hidden: Tensor, batch: PackedBatch) -> Tensor:
+        return self.qa_outputs(hidden)
+
+
+Pooling = Literal["mean", "cls"]
+
+
+class EmbeddingHead(Head):
+    """A vector a sequence, `[N, H]`: its first token, or the mean over its tokens, `[CLS]` and `[SEP]` included
+    (Reimers and Gurevych 2019, section 3); of length one with `normalize`. Has no weights."""
+
+    def __init__(self, encoder: Encoder, pooling: Pooling = "mean", normalize: bool = True) -> None:
+        super().__init__()
+        self.pooling, self.normalize = pooling, normalize
+
+    def rows(self, batch: PackedBatch) -> Tensor | None:
+        return first_tokens(batch) if self.pooling == "cls" else None
+
+    def forward(self, hidden: Tensor, batch: PackedBatch) -> Tensor:
+        vectors = hidden.float() if self.pooling == "cls" else sequence_means(hidden.float(), batch)
+        return F.normalize(vectors, dim=-1) if self.normalize else vectors
+
+
+def sequence_means(hidden: Tensor, batch: PackedBatch) -> Tensor:
+    """The mean of each sequence's hidden states: `[T, H]` → `[N, H]`."""
+    lengths = batch.lengths.to(hidden.device)
+    number = torch.repeat_interleave(torch.arange(len(lengths), device=hidden.device), lengths)
+    sums = hidden.new_zeros(len(lengths), hidden.shape[1]).index_add(0, number, hidden)
+    return sums / lengths[:, None]
+
+
+def _classifier_dropout(config: BertConfig) -> nn.Dropout:
+    dropout = config.classifier_dropout
+    return nn.Dropout(config.hidden_dropout_prob if dropout is None else dropout)
 
 
 class Bert(nn.Module):
     """An encoder and a head: packed batch → the head's scores."""
 
-    def __init__(self, encoder: Encoder, head: nn.Module) -> None:
+    def __init__(self, encoder: Encoder, head: Head) -> None:
         super().__init__()
         self.encoder = encoder
         self.head = head
@@ -114,7 +209,7 @@ class Bert(nn.Module):
         return self.encoder.config
 
     def forward(self, batch: PackedBatch):  # type: ignore[no-untyped-def]
-        return self.head(self.encoder(batch), batch)
+        return self.head(self.encoder(batch, self.head.rows(batch)), batch)
 
 
 def initialise(model: nn.Module, initializer_range: float, generator: torch.Generator) -> None:
@@ -130,9 +225,13 @@ def initialise(model: nn.Module, initializer_range: float, generator: torch.Gene
 
 
 # The Hugging Face class with the same parts. `Task.head` may build any other assembly with a name of its own here.
-ARCHITECTURES: dict[type[nn.Module], str] = {
+ARCHITECTURES: dict[type[Head], str] = {
     PretrainingHead: "BertForPreTraining",
     MaskedLMHead: "BertForMaskedLM",
     SequenceHead: "BertForSequenceClassification",
+    TokenHead: "BertForTokenClassification",
+    SpanHead: "BertForQuestionAnswering",
+    ChoiceHead: "BertForMultipleChoice",
     PoolerHead: "BertModel",
+    EmbeddingHead: "BertModel",
 }

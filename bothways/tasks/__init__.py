@@ -2,6 +2,25 @@
 
 from __future__ import annotations
 
+from bothways.errors import UserError, closest
+from bothways.tasks.answer import AnswerTask
+from bothways.tasks.base import Task
+from bothways.tasks.choose import ChooseTask
 from bothways.tasks.classify import ClassifyTask
+from bothways.tasks.similar import SimilarTask
+from bothways.tasks.tag import TagTask
 
-TASKS = {"classify": ClassifyTask}
+TASKS: dict[str, type[Task]] = {
+    "classify": ClassifyTask,
+    "answer": AnswerTask,
+    "tag": TagTask,
+    "choose": ChooseTask,
+    "similar": SimilarTask,
+}
+
+
+def find_task(name: str) -> type[Task]:
+    """The task of this name. Raises UserError for any other, with the names that are accepted."""
+    if name not in TASKS:
+        raise UserError(f"unknown task {name!r}{closest(name, TASKS)}; accepted: {', '.join(TASKS)}")
+    return TASKS[name]

@@ -9,24 +9,28 @@ Shapes: T tokens, N sequences, H hidden.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
 import numpy as np
-from torch import Tensor, nn
+from torch import Tensor
 
 from bothways.data.tables import Row
 from bothways.model.encoder import Encoder
-from bothways.text.wordpiece import WordPieceTokenizer
+from bothways.model.heads import Head
+from bothways.text.wordpiece import Pieces, WordPieceTokenizer
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """One row as the model reads it, `[CLS] a [SEP]` or `[CLS] a [SEP] b [SEP]`.
+    """One sequence as the model reads it, `[CLS] a [SEP]` or `[CLS] a [SEP] b [SEP]`. A row is one of them or several:
+    the windows of a long text, the choices of a question, the two sentences of a pair.
 
     input_ids, token_type_ids: int64 `[T]`. offsets: int64 `[T, 2]`, characters in the segment's text; special tokens
-    have an empty range. targets: named by the task; scalars or arrays of one row. truncated: tokens that were cut off.
+    have an empty range. row: the number of its row. targets: named by the task; scalars or arrays of one sequence.
+    truncated: tokens that were cut off.
     """
 
     input_ids: np.ndarray
@@ -34,18 +38,19 @@ class Encoded:
     offsets: np.ndarray
     targets: Mapping[str, np.ndarray] = field(default_factory=dict)
     truncated: int = 0
+    row: int = 0
 
 
 class Objective(Protocol):
     """What the train loop knows."""
 
-    def head(self, encoder: Encoder) -> nn.Module:
+    def head(self, encoder: Encoder) -> Head:
         """A new head for this encoder."""
         ...
 
-    def counts(self, targets: Mapping[str, Tensor]) -> dict[str, int]:
+    def counts(self, targets: Mapping[str, Tensor]) -> dict[str, float]:
         """How many targets each sum of `sums` runs over, known before the forward pass, so that a loss can be divided
-        by the count of the whole step."""
+        by the count of the whole step; with weighted targets, their weight."""
         ...
 
     def sums(self, scores: Any, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -53,42 +58,138 @@ class Objective(Protocol):
         ...
 
 
-class Task(Objective, Protocol):
-    """What evaluator, predictor and command line know besides."""
+Together = Literal["sequence", "row", "step"]
+
+
+class Task(ABC):
+    """An `Objective` on labelled rows: what evaluator, predictor and command line know besides.
+
+    A task is immutable. `make` builds it from its options alone, `learnt` makes of it one that knows the labels, and
+    `tuned` one that knows its thresholds; `state` and `from_state` keep all that in a checkpoint.
+    """
 
     name: ClassVar[str]
     example: ClassVar[Mapping[str, Any]]  # a row, for errors and documentation
+    Options: ClassVar[type]
+    labels: tuple[str, ...] = ()  # in the order of the head's outputs; none for tasks without
+    together: ClassVar[Together] = (
+        "sequence"  # what has to be in one batch for the loss: a sequence, a row, or the whole step
+    )
 
-    @property
-    def columns(self) -> Mapping[str, str]:
-        """What a row must have, and what for."""
-        ...
+    @classmethod
+    @abstractmethod
+    def make(cls, options: Any) -> Task:
+        """The task as its options ask for it."""
 
-    def encode(self, rows: Sequence[Row], tokenizer: WordPieceTokenizer, max_length: int) -> list[Encoded]:
-        """Rows as tokens and, where they carry labels, targets."""
-        ...
+    @classmethod
+    @abstractmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Task:
+        """The task that `state` described. Raises UserError for the state of another task's model."""
 
-    def collate(self, encoded: Sequence[Encoded]) -> dict[str, np.ndarray]:
-        """The targets of a batch made of these rows, in this order."""
-        ...
-
-    def decode(self, scores: Any, encoded: Sequence[Encoded]) -> list[Any]:
-        """One prediction a row."""
-        ...
-
-    def metrics(self, predictions: Sequence[Any], rows: Sequence[Row]) -> dict[str, Any]:
-        """Figures of merit; the first one decides which checkpoint is the best."""
-        ...
-
+    @abstractmethod
     def state(self) -> dict[str, Any]:
         """What `bothways.json` must keep to build this task again."""
-        ...
+
+    @abstractmethod
+    def columns(self, labelled: bool = True) -> Mapping[str, str]:
+        """What a row must have, and what for; with `labelled` what training and evaluation need as well."""
+
+    @abstractmethod
+    def check(self, row: Row) -> None:
+        """Raises UserError for a labelled row that cannot be used, naming it."""
+
+    def suited(self, columns: Collection[str]) -> Task:
+        """The task for a table with these columns, where that makes a difference."""
+        return self
+
+    def learnt(self, rows: Sequence[Row]) -> Task:
+        """The task with what the training rows say of it: labels, weights. Raises UserError where that is too
+        little."""
+        return self
+
+    @abstractmethod
+    def encode(self, rows: Sequence[Row], tokenizer: WordPieceTokenizer, max_length: int) -> list[Encoded]:
+        """Rows as tokens, in order; labels are not looked at."""
+
+    @abstractmethod
+    def target(self, encoded: Sequence[Encoded], rows: Sequence[Row]) -> list[Encoded]:
+        """What `encode` made of these rows, with their labels as targets."""
+
+    @abstractmethod
+    def collate(self, encoded: Sequence[Encoded]) -> dict[str, np.ndarray]:
+        """The targets of a batch made of these sequences, in this order; without labels what the head needs."""
+
+    @abstractmethod
+    def head(self, encoder: Encoder) -> Head:
+        """A new head for this encoder."""
+
+    @abstractmethod
+    def counts(self, targets: Mapping[str, Tensor]) -> dict[str, float]:
+        """As `Objective.counts`."""
+
+    @abstractmethod
+    def sums(self, scores: Any, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """As `Objective.sums`."""
+
+    def split(self, scores: Tensor, encoded: Sequence[Encoded]) -> list[np.ndarray]:
+        """A batch's scores as float32 arrays, one a sequence."""
+        return list(scores.float().cpu().numpy())
+
+    @abstractmethod
+    def decode(self, scores: Sequence[np.ndarray], encoded: Sequence[Encoded], row: Row) -> Any:
+        """The prediction for one row, of the scores of its sequences."""
+
+    def tuned(self, predictions: Sequence[Any], rows: Sequence[Row]) -> Task:
+        """The task with thresholds chosen on labelled rows; itself where it has none."""
+        return self
+
+    @abstractmethod
+    def metrics(self, predictions: Sequence[Any], rows: Sequence[Row]) -> dict[str, Any]:
+        """Figures of merit; the first one, of which more is better, decides which checkpoint is the best."""
+
+    @abstractmethod
+    def describe(self, prediction: Any, row: Row, labelled: bool) -> dict[str, Any]:
+        """A prediction as a line of a table: what was read, `predicted`, where it applies `probability`; with
+        `labelled` also `truth` and either `right`, True or False, or `error`, a distance."""
+
+
+Options = TypeVar("Options")
+
+
+def options_from_state(kind: type[Options], state: Mapping[str, Any]) -> Options:
+    """A task's options out of a checkpoint; those it does not name keep their defaults."""
+    given = state.get("options", {})
+    known = {one.name for one in fields(kind)}  # type: ignore[arg-type]
+    return kind(
+        **{key: tuple(value) if isinstance(value, list) else value for key, value in given.items() if key in known}
+    )
+
+
+def precise(scores: Tensor) -> Tensor:
+    """Scores in float32 at least."""
+    return scores if scores.dtype.itemsize > 4 else scores.float()
+
+
+def softmax(scores: np.ndarray) -> np.ndarray:
+    """Along the last axis, in float64."""
+    exponentials = np.exp(scores.astype(np.float64) - scores.max(-1, keepdims=True))
+    result: np.ndarray = exponentials / exponentials.sum(-1, keepdims=True)
+    return result
+
+
+def windows(length: int, room: int, overlap: int) -> list[slice]:
+    """Windows of at most `room` over `length` things, each beginning `room - overlap` after the one before.
+
+    At least one, as few as reach the end; every thing is in one of them. As `transformers` cuts with `stride=overlap`.
+    """
+    starts = range(0, max(1, length - overlap), room - overlap)
+    return [slice(start, min(start + room, length)) for start in starts]
 
 
 def join_segments(
     tokenizer: WordPieceTokenizer, texts: Sequence[str | tuple[str, str]], max_length: int
 ) -> list[Encoded]:
-    """Encode texts and pairs as BERT reads them, at most `max_length` tokens.
+    """Encode texts and pairs as BERT reads them, at most `max_length` tokens; each is a row.
 
     What does not fit is cut from the end of the longer segment, token by token, as `transformers` does with
     `truncation=True` (longest_first); how much is counted in `truncated`.
@@ -96,20 +197,24 @@ def join_segments(
     flat = [part for text in texts for part in ((text,) if isinstance(text, str) else text)]
     pieces = iter(tokenizer.encode_batch(flat))
     encoded = []
-    for text in texts:
+    for row, text in enumerate(texts):
         segments = [next(pieces)] if isinstance(text, str) else [next(pieces), next(pieces)]
         lengths = [len(segment.input_ids) for segment in segments]
         kept = _longest_first(lengths, max_length - 1 - len(segments))
-        nothing = np.zeros((1, 2), dtype=np.int64)
-        ids, types, offsets = [np.array([tokenizer.cls_id])], [np.zeros(1, dtype=np.int64)], [nothing]
-        for number, (segment, keep) in enumerate(zip(segments, kept, strict=True)):
-            ids += [segment.input_ids[:keep], np.array([tokenizer.sep_id])]
-            types.append(np.full(keep + 1, number, dtype=np.int64))
-            offsets += [segment.offsets[:keep], nothing]
-        encoded.append(
-            Encoded(np.concatenate(ids), np.concatenate(types), np.concatenate(offsets), {}, sum(lengths) - sum(kept))
-        )
+        parts = [segment.part(keep) for segment, keep in zip(segments, kept, strict=True)]
+        encoded.append(assemble(tokenizer, parts, row=row, truncated=sum(lengths) - sum(kept)))
     return encoded
+
+
+def assemble(tokenizer: WordPieceTokenizer, segments: Sequence[Pieces], *, row: int, truncated: int = 0) -> Encoded:
+    """`[CLS] a [SEP] …`: segments of pieces with the special tokens around them."""
+    nothing = np.zeros((1, 2), dtype=np.int64)
+    ids, types, offsets = [np.array([tokenizer.cls_id])], [np.zeros(1, dtype=np.int64)], [nothing]
+    for number, segment in enumerate(segments):
+        ids += [segment.input_ids, np.array([tokenizer.sep_id])]
+        types.append(np.full(len(segment.input_ids) + 1, number, dtype=np.int64))
+        offsets += [segment.offsets, nothing]
+    return Encoded(np.concatenate(ids), np.concatenate(types), np.concatenate(offsets), {}, truncated, row)
 
 
 def _longest_first(lengths: list[int], room: int) -> list[int]:

@@ -7,20 +7,21 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from bothways.model.encoder import Encoder
-from bothways.model.heads import MaskedLMHead, PretrainingHead, PretrainingScores
+from bothways.model.heads import Head, MaskedLMHead, PretrainingHead, PretrainingScores
+from bothways.tasks.base import precise
 
 
 @dataclass(frozen=True)
 class MaskedLMObjective:
     """Cross-entropy of the masked tokens; `mlm_accuracy` is the share of them whose first guess is right."""
 
-    def head(self, encoder: Encoder) -> nn.Module:
+    def head(self, encoder: Encoder) -> Head:
         return MaskedLMHead(encoder)
 
-    def counts(self, targets: Mapping[str, Tensor]) -> dict[str, int]:
+    def counts(self, targets: Mapping[str, Tensor]) -> dict[str, float]:
         masked = targets["mlm_labels"].shape[0]
         return {"mlm_loss": masked, "mlm_accuracy": masked}
 
@@ -42,10 +43,10 @@ class BertObjective(MaskedLMObjective):
 
     pairs: Literal["nsp", "sop"] = "nsp"
 
-    def head(self, encoder: Encoder) -> nn.Module:
+    def head(self, encoder: Encoder) -> Head:
         return PretrainingHead(encoder)
 
-    def counts(self, targets: Mapping[str, Tensor]) -> dict[str, int]:
+    def counts(self, targets: Mapping[str, Tensor]) -> dict[str, float]:
         pairs = targets["next_sentence_label"].shape[0]
         return {**super().counts(targets), f"{self.pairs}_loss": pairs, f"{self.pairs}_accuracy": pairs}
 
@@ -60,6 +61,5 @@ class BertObjective(MaskedLMObjective):
 
 
 def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """The sum over rows, in float32 at least."""
-    precise = logits if logits.dtype.itemsize > 4 else logits.float()
-    return F.cross_entropy(precise, labels, reduction="sum")
+    """The sum over rows."""
+    return F.cross_entropy(precise(logits), labels, reduction="sum")

@@ -46,6 +46,11 @@ class Pieces:
     offsets: np.ndarray
     word_ids: np.ndarray
 
+    def part(self, which: int | slice) -> Pieces:
+        """Some of the pieces: the first so many, or a slice of them."""
+        which = slice(which) if isinstance(which, int) else which
+        return Pieces(self.input_ids[which], self.offsets[which], self.word_ids[which])
+
 
 class WordPieceTokenizer:
     """A trained vocabulary with BERT's normalisation and word splitting."""
@@ -247,6 +252,11 @@ class WordPieceTokenizer:
         """The ids of many running texts and nothing else: literal special tokens in them are plain characters."""
         encodings = self._plain.encode_batch_fast(list(texts), add_special_tokens=False)
         return [encoding.ids for encoding in encodings]
+
+    @staticmethod
+    def words(text: str) -> list[tuple[int, int]]:
+        """Start and end character of each word as BERT sees them: parted by blanks, punctuation marks by themselves."""
+        return [place for _, place in pre_tokenizers.BertPreTokenizer().pre_tokenize_str(text)]
 
     def decode(self, ids: Sequence[int]) -> str:
         """Join pieces into text; special tokens are shown."""

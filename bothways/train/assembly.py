@@ -17,7 +17,7 @@ from bothways.data.objectives import (
 )
 from bothways.data.phases import Phase, PhasedPlan, parse_phases
 from bothways.data.plan import PretrainingPlan
-from bothways.data.store import TokenStore
+from bothways.data.store import SplitName, TokenStore
 from bothways.errors import UserError
 from bothways.model.config import BertConfig
 from bothways.tasks.pretraining import BertObjective, MaskedLMObjective
@@ -123,9 +123,11 @@ def make_plan(store: TokenStore, options: PretrainOptions) -> PretrainingPlan | 
     return plans[0] if len(plans) == 1 else PhasedPlan(phases, plans)
 
 
-def make_validation_plan(store: TokenStore, options: PretrainOptions) -> PretrainingPlan | None:
+def make_validation_plan(
+    store: TokenStore, options: PretrainOptions, split: SplitName = "validation"
+) -> PretrainingPlan | None:
     """The held-out batches, masked at 15 % whatever the training rate is, so that runs can be compared."""
-    if not store.split("validation").tokens:
+    if not store.split(split).tokens:
         return None
     plan = PretrainingPlan(
         store,
@@ -133,7 +135,7 @@ def make_validation_plan(store: TokenStore, options: PretrainOptions) -> Pretrai
         Masker(Masking(whole_word=options.whole_word_masking), store.tokenizer()),
         tokens_per_step=1 << 62,  # of no account: the split is read in one pass
         seed=0,
-        split="validation",
+        split=split,
     )
     return plan if plan.has_examples() else None
 

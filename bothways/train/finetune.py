@@ -1,4 +1,7 @@
-"""Fine-tuning, assembled: a model + a task + labelled rows → a run's directory with a model that does the task."""
+"""Fine-tuning, assembled: a model + a task + labelled rows → a run's directory with a model that does the task.
+
+RUN/best/ holds the best model so far while the run goes on; at its end it becomes RUN/model.
+"""
 
 from __future__ import annotations
 
@@ -6,43 +9,42 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor
+from typing import Any, Literal
 
 import bothways
-from bothways.data.packing import PackedBatch
 from bothways.data.plan import RowPlan
 from bothways.data.tables import Row, read_rows
 from bothways.errors import UserError, closest
 from bothways.files import write_json
-from bothways.inference import engine
 from bothways.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, weights_fingerprint
-from bothways.tasks import TASKS
-from bothways.tasks.base import Encoded
-from bothways.tasks.classify import ClassifyTask
+from bothways.tasks import find_task
+from bothways.tasks.base import Encoded, Task
+from bothways.train.evaluate import Evaluation, evaluate_rows, usable_rows, write_predictions
 from bothways.train.loop import TrainResult, train
 from bothways.train.options import Precision, TrainOptions, check_seed
 from bothways.train.progress import Progress
 from bothways.train.run import RunDirectory
 
 Table = str | Path | Iterable[Mapping[str, Any]]
+Preset = Literal["quick", "standard"]
 
 
 @dataclass(frozen=True)
 class FinetuneOptions:
-    """What `bothways finetune` can be told.
+    """What `bothways finetune` can be told, whatever the task; each task has options of its own besides.
 
-    epochs: by default three, and on small data as many as make `MINIMUM_STEPS`, up to twenty. steps: instead of epochs.
-    batch_size: rows in a step; tokens_per_step: a token budget instead. sequence_length: by default the position
-    table's. lr: by default 5e-5 for 768 hidden units (Devlin et al. 2018, A.3), more for smaller models.
+    preset: `standard` is three epochs, and on small data as many as make `MINIMUM_STEPS`, up to twenty; `quick` one
+    epoch, with at most 128 tokens of a text. epochs, or steps, and sequence_length say otherwise (by default the
+    position table's length).
+    batch_size: examples in a step; tokens_per_step: a token budget instead. lr: by default 5e-5 for 768 hidden units
+    (Devlin et al. 2018, A.3), more for smaller models. patience: epochs without a better evaluation after which the run
+    ends; 0 never ends it. freeze_layers: the embeddings and this many layers from below are not trained; -1: the whole
+    encoder. skip_bad: leave out rows that cannot be used, and count them, instead of stopping at the first.
     """
 
-    text_column: str = "text"
-    pair_column: str | None = None
-    label_column: str = "label"
+    preset: Preset = "standard"
     epochs: int | None = None
     steps: int | None = None
     batch_size: int = 32
@@ -53,6 +55,9 @@ class FinetuneOptions:
     weight_decay: float = 0.01
     clip: float = 1.0
     dropout: float = 0.1
+    patience: int = 0
+    freeze_layers: int = 0
+    skip_bad: bool = False
     micro_batch_tokens: int | None = None
     log_every: int = 10
     seed: int = 0
@@ -61,15 +66,22 @@ class FinetuneOptions:
 
 
 MINIMUM_STEPS = 200
+QUICK_LENGTH = 128
 
 
 @dataclass(frozen=True)
 class FinetuneResult:
-    """metrics: on the evaluation rows, as the task computes them; None without such rows. truncated: rows cut short."""
+    """evaluation: of the best checkpoint on the evaluation rows; None without such rows. metrics: its figures.
+    truncated: rows that lost tokens. skipped: rows left out as unusable."""
 
     training: TrainResult
-    metrics: dict[str, Any] | None
+    evaluation: Evaluation | None
     truncated: int
+    skipped: int
+
+    @property
+    def metrics(self) -> dict[str, Any] | None:
+        return self.evaluation.metrics if self.evaluation else None
 
 
 def finetune(
@@ -81,73 +93,144 @@ def finetune(
     options: FinetuneOptions | None = None,
     *,
     progress: Progress | None = None,
+    **task_options: Any,
 ) -> FinetuneResult:
-    """Fine-tune all parameters of `model` for a task; the same call again resumes a run that was stopped.
+    """Fine-tune `model` for a task (`tasks.TASKS`); the same call again resumes a run that was stopped.
 
-    Tables are files (csv, tsv, jsonl, parquet) or iterables of dictionaries. Writes `out/metrics.jsonl`,
-    `out/checkpoints/`, `out/model/` and, with evaluation rows, `out/evaluation.json`.
+    Tables are files (csv, tsv, jsonl, parquet, CoNLL, SQuAD json) or iterables of dictionaries. task_options: the
+    task's own (`pair_column="b"`, `overlap=64`, …). With evaluation rows, every epoch is measured on them and the best
+    one becomes the model. Writes `out/metrics.jsonl`, `out/checkpoints/`, `out/model/` and, with evaluation rows,
+    `out/evaluation.json` and `out/predictions.csv`.
     Raises UserError: bad rows, labels in evaluation that training never saw, a sequence above the position table.
     """
     options = options or FinetuneOptions()
-    check_seed(options.seed)
+    _check(options)
     progress = progress or Progress(f"finetune {task_name}")
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UserError("fine-tuning runs in one process; start it without torchrun, or with --nproc-per-node 1")
-    if task_name not in TASKS:
-        raise UserError(f"unknown task {task_name!r}{closest(task_name, TASKS)}; accepted: {', '.join(TASKS)}")
-    task, train_rows, eval_rows = _read(TASKS[task_name], train_table, eval_table, options)
-    checkpoint = load_checkpoint(model, task.head, labels=task.labels, dropout=options.dropout, seed=options.seed)
-    assert checkpoint.report is not None
-    progress.say(f"{model}: {checkpoint.report.sentence()}")
-    if options.pair_column and checkpoint.config.type_vocab_size < 2:
-        raise UserError(f"{model}: has one segment type only (type_vocab_size 1), so it cannot read pairs")
-    run = RunDirectory(out)
-    limit = _sequence_limit(options, checkpoint)
-    encoded = task.encode(train_rows, checkpoint.tokenizer, limit)
-    eval_encoded = task.encode(eval_rows, checkpoint.tokenizer, limit) if eval_rows else []
-    truncated = _say_truncated(progress, encoded, eval_encoded, limit)
+    task = make_task(task_name, task_options)
+    train_rows = read_rows(train_table)
+    task = task.suited(train_rows[0].values)
+    train_rows, skipped = usable_rows(task, train_rows, options.skip_bad, progress.say)
+    task = task.learnt(train_rows)
+    eval_rows: list[Row] = []
+    if eval_table is not None:
+        eval_rows, bad = usable_rows(task, read_rows(eval_table), options.skip_bad, progress.say)
+        skipped += bad
+    checkpoint = _load(model, task, options, progress)
+    run, limit = RunDirectory(out), _sequence_limit(options, checkpoint)
+    encoded = task.target(task.encode(train_rows, checkpoint.tokenizer, limit), train_rows)
+    tuning = _Tuning(checkpoint, task, eval_rows, limit, run, options)
+    truncated = _say_truncated(progress, [*encoded, *tuning.encoded], limit)
     plan = _plan(task, encoded, checkpoint, options)
-    loop_options = _loop_options(options, plan, checkpoint.config.hidden_size)
-
-    def evaluate() -> dict[str, float]:
-        if not eval_rows:
-            return {}
-        figures = evaluate_rows(checkpoint, task, eval_rows, eval_encoded)
-        return {name: value for name, value in figures.items() if isinstance(value, float)}
-
-    training = train(checkpoint.model, task, plan, loop_options, run, progress, evaluate)
-    if training.interrupted is not None:
-        return FinetuneResult(training, None, truncated)
-    checkpoint.state = {
-        **task.state(),
+    tuning.state = {
         "sequence_length": limit,
         "provenance": {"bothways": bothways.__version__, "model": str(model), "options": asdict(options)},
     }
-    save_checkpoint(checkpoint, run.model_path)
-    if not eval_rows:
-        return FinetuneResult(training, None, truncated)
-    metrics = evaluate_rows(checkpoint, task, eval_rows, eval_encoded)
-    write_json(run.path / "evaluation.json", metrics)
-    return FinetuneResult(training, metrics, truncated)
+    settings = _loop_options(options, plan, checkpoint.config.hidden_size)
+    training = train(checkpoint.model, task, plan, settings, run, progress, tuning.evaluate, done=tuning.done)
+    evaluation = tuning.finish() if training.interrupted is None else None
+    return FinetuneResult(training, evaluation, truncated, skipped)
 
 
-def _read(
-    kind: type[ClassifyTask], train_table: Table, eval_table: Table | None, options: FinetuneOptions
-) -> tuple[ClassifyTask, list[Row], list[Row]]:
-    names = ("text_column", "pair_column", "label_column")
-    columns = {name: getattr(options, name) for name in names}
-    needed = [name for name in columns.values() if name]
-    train_rows = read_rows(train_table, needed)
-    task = kind.from_rows(train_rows, **columns)
-    eval_rows = read_rows(eval_table, needed) if eval_table is not None else []
-    task.check_labels(eval_rows)
-    return task, train_rows, eval_rows
+def make_task(name: str, options: Mapping[str, Any]) -> Task:
+    """The task of this name with these options of its own. Raises UserError for names it does not have."""
+    kind = find_task(name)
+    known = [field.name for field in fields(kind.Options)]
+    for key in options:
+        if key not in known:
+            raise UserError(f"{name} has no option {key!r}{closest(key, known)}; accepted: {', '.join(known)}")
+    return kind.make(kind.Options(**options))
 
 
-def _plan(task: ClassifyTask, encoded: Sequence[Encoded], checkpoint: Checkpoint, options: FinetuneOptions) -> RowPlan:
+class _Tuning:
+    """What a run of fine-tuning does at the end of each epoch: measure, tune thresholds, keep the best, know when to
+    stop.
+
+    Which epoch was the best is read from the run's metrics, so that a resumed run goes on as an undisturbed one would.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        task: Task,
+        rows: list[Row],
+        limit: int,
+        run: RunDirectory,
+        options: FinetuneOptions,
+    ) -> None:
+        self.checkpoint, self.rows, self.run, self.patience = checkpoint, rows, run, options.patience
+        self.task = task.suited(rows[0].values) if rows else task
+        self.encoded = self.task.encode(rows, checkpoint.tokenizer, limit) if rows else []
+        self.state: dict[str, Any] = {}
+        self._best = run.path / "best"
+        self._evaluation: Evaluation | None = None
+
+    def evaluate(self) -> dict[str, Any]:
+        """Figures for the log; the model and its predictions are kept where they are the best so far."""
+        if not self.rows:
+            return {}
+        evaluation = evaluate_rows(self.checkpoint.model, self.task, self.rows, self.encoded, tune=True)
+        scores = self._scores()
+        if not scores or evaluation.score > max(scores):
+            self.checkpoint.state = {**evaluation.task.state(), **self.state}
+            save_checkpoint(self.checkpoint, self._best)
+            write_json(self._best / "evaluation.json", evaluation.metrics)
+            write_predictions(self._best / "predictions.csv", evaluation.table())
+            self._evaluation = evaluation
+        return {name: value for name, value in evaluation.metrics.items() if isinstance(value, float)}
+
+    def done(self) -> bool:
+        """Whether so many epochs passed without a better one that the run is to end."""
+        scores = self._scores()
+        return bool(self.patience and scores) and len(scores) - 1 - scores.index(max(scores)) >= self.patience
+
+    def _scores(self) -> list[float]:
+        """The deciding figure of every evaluation so far: the first that was logged of each."""
+        lines = [[value for name, value in line.items() if name.startswith("eval_")] for line in self.run.metrics()]
+        return [values[0] for values in lines if values]
+
+    def finish(self) -> Evaluation | None:
+        """Put the best model in its place, or the last one where nothing was measured."""
+        if not self.rows:
+            self.checkpoint.state = {**self.task.state(), **self.state}
+            save_checkpoint(self.checkpoint, self.run.model_path)
+            return None
+        if self._best.exists():
+            for name in ("evaluation.json", "predictions.csv"):
+                if (self._best / name).exists():
+                    (self._best / name).replace(self.run.path / name)
+            self._best.rename(self.run.model_path)
+        if self._evaluation is None:  # it was found by an earlier call
+            best = load_checkpoint(self.run.model_path)
+            task = self.task.from_state(best.state).suited(self.rows[0].values)
+            self._evaluation = evaluate_rows(best.model, task, self.rows, self.encoded)
+        return self._evaluation
+
+
+def _load(model: str | Path, task: Task, options: FinetuneOptions, progress: Progress) -> Checkpoint:
+    checkpoint = load_checkpoint(model, task.head, labels=task.labels, dropout=options.dropout, seed=options.seed)
+    assert checkpoint.report is not None
+    progress.say(f"{model}: {checkpoint.report.sentence()}")
+    layers = checkpoint.config.num_hidden_layers
+    if not -1 <= options.freeze_layers <= layers:
+        raise UserError(f"--freeze-layers {options.freeze_layers}: expected 0 to {layers}, or -1 for the whole encoder")
+    if options.freeze_layers:
+        frozen = layers if options.freeze_layers == -1 else options.freeze_layers
+        encoder = checkpoint.model.encoder
+        for part in (encoder.embeddings, *encoder.layers[:frozen]):
+            part.requires_grad_(False)
+        if not any(parameter.requires_grad for parameter in checkpoint.model.parameters()):
+            raise UserError(f"--freeze-layers {options.freeze_layers}: nothing is left to train for {task.name}")
+    return checkpoint
+
+
+def _plan(task: Task, encoded: Sequence[Encoded], checkpoint: Checkpoint, options: FinetuneOptions) -> RowPlan:
+    pairs = any(one.token_type_ids.any() for one in encoded)
+    if pairs and checkpoint.config.type_vocab_size < 2:
+        raise UserError(f"{checkpoint.source}: has one segment type only (type_vocab_size 1), so it cannot read pairs")
     return RowPlan(
         encoded,
         task.collate,
+        together=task.together,
         batch_size=options.batch_size,
         tokens_per_step=options.tokens_per_step,
         seed=options.seed,
@@ -155,32 +238,25 @@ def _plan(task: ClassifyTask, encoded: Sequence[Encoded], checkpoint: Checkpoint
             "model": weights_fingerprint(checkpoint.model),
             "dropout": options.dropout,
             "rows": _fingerprint(encoded),
-            "task": task.state(),
+            "task": json.loads(json.dumps(task.state())),  # as a checkpoint has it, tuples are lists
             "tokenizer": checkpoint.tokenizer.fingerprint,
+            "freeze_layers": options.freeze_layers,
         },
     )
 
 
-def predict_rows(checkpoint: Checkpoint, task: ClassifyTask, encoded: Sequence[Encoded]) -> list[Any]:
-    """One prediction for each encoded row, in order."""
-    model = checkpoint.model.eval()
-
-    def split(scores: Tensor, rows: Sequence[Encoded], batch: PackedBatch) -> list[Any]:
-        return task.decode(scores, rows)
-
-    return engine.run(model, split, encoded, next(model.parameters()).device)
-
-
-def evaluate_rows(
-    checkpoint: Checkpoint, task: ClassifyTask, rows: Sequence[Row], encoded: Sequence[Encoded]
-) -> dict[str, Any]:
-    """The task's metrics of the model's predictions on labelled rows."""
-    return task.metrics(predict_rows(checkpoint, task, encoded), rows)
+def _check(options: FinetuneOptions) -> None:
+    check_seed(options.seed)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError("fine-tuning runs in one process; start it without torchrun, or with --nproc-per-node 1")
+    if options.patience < 0:
+        raise UserError(f"--patience {options.patience}: expected 0 or more epochs")
 
 
 def _sequence_limit(options: FinetuneOptions, checkpoint: Checkpoint) -> int:
     table = checkpoint.config.max_position_embeddings
-    limit = table if options.sequence_length is None else options.sequence_length
+    default = min(QUICK_LENGTH, table) if options.preset == "quick" else table
+    limit = default if options.sequence_length is None else options.sequence_length
     if limit > table:
         raise UserError(f"--sequence-length {limit} is above the position table (max_position_embeddings {table})")
     if limit < 8:
@@ -188,8 +264,8 @@ def _sequence_limit(options: FinetuneOptions, checkpoint: Checkpoint) -> int:
     return limit
 
 
-def _say_truncated(progress: Progress, encoded: Sequence[Encoded], eval_encoded: Sequence[Encoded], limit: int) -> int:
-    cut = [one.truncated for one in [*encoded, *eval_encoded] if one.truncated]
+def _say_truncated(progress: Progress, encoded: Sequence[Encoded], limit: int) -> int:
+    cut = [one.truncated for one in encoded if one.truncated]
     if cut:
         progress.say(f"{len(cut):,} rows are longer than {limit} tokens and lose {sum(cut):,} tokens at their end")
     return len(cut)
@@ -199,7 +275,7 @@ def _loop_options(options: FinetuneOptions, plan: RowPlan, hidden_size: int) -> 
     steps_per_epoch = plan.steps(1)
     epochs = options.epochs
     if epochs is None:
-        epochs = min(20, max(3, -(-MINIMUM_STEPS // steps_per_epoch)))
+        epochs = 1 if options.preset == "quick" else min(20, max(3, -(-MINIMUM_STEPS // steps_per_epoch)))
     if epochs < 1:
         raise UserError(f"--epochs {epochs}: expected at least 1")
     steps = plan.steps(epochs) if options.steps is None else options.steps

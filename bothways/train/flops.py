@@ -1,6 +1,7 @@
 """What a training step costs, and what the machine could do: the two halves of "fraction of peak".
 
-Shapes: T tokens, N sequences, H hidden, I intermediate, L layers, V vocabulary, M masked rows.
+Shapes: T tokens, R of them that the head reads, N sequences, H hidden, I intermediate, L layers, V vocabulary, M masked
+rows.
 """
 
 from __future__ import annotations
@@ -11,22 +12,26 @@ import time
 import torch
 
 from bothways.data.packing import PackedBatch
-from bothways.model.config import BertConfig
+from bothways.model.heads import Bert
 
 
-def training_flops(config: BertConfig, batch: PackedBatch) -> float:
-    """Floating-point operations of a forward and backward pass over a pretraining batch, matrix products alone.
+def training_flops(model: Bert, batch: PackedBatch) -> float:
+    """Floating-point operations of a forward and backward pass over a batch, matrix products alone.
 
-    3 × [2·L·T·(4H² + 2H·I) + 4·L·H·Σ length² + 2·M·(H² + H·V)]: a product of `[m, k]` and `[k, n]` is 2·m·k·n, its
-    backward pass twice that (Kaplan et al. 2020, section 2.1, with attention and the head counted as they are run: the
-    head on masked rows only). Element-wise work, the optimizer and the pooler are not counted.
+    3 × [2·(L·T·3H² + ((L-1)·T + R)·(H² + 2H·I)) + 4·L·H·Σ length² + 2·M·(H² + H·V)]: a product of `[m, k]` and `[k, n]`
+    is 2·m·k·n, its backward pass twice that (Kaplan et al. 2020, section 2.1, with everything counted as it is run: the
+    last layer beyond its attention on the tokens that the head reads, the masked-LM head on masked tokens).
+    Element-wise work, the optimizer and the small heads are not counted.
     """
-    hidden, layers = config.hidden_size, config.num_hidden_layers
-    linear = 2 * layers * batch.num_tokens * (4 * hidden**2 + 2 * hidden * config.intermediate_size)
+    config, head = model.config, model.head
+    hidden, layers, tokens = config.hidden_size, config.num_hidden_layers, batch.num_tokens
+    read = head.rows(batch)
+    finished = (layers - 1) * tokens + (tokens if read is None else len(read))
+    linear = 2 * (layers * tokens * 3 * hidden**2 + finished * (hidden**2 + 2 * hidden * config.intermediate_size))
     attention = 4 * layers * hidden * float((batch.lengths.double() ** 2).sum())
     masked = batch.targets["mlm_rows"].shape[0] if "mlm_rows" in batch.targets else 0
-    head = 2 * masked * (hidden**2 + hidden * config.vocab_size)
-    return 3.0 * (linear + attention + head)
+    decoder = 2 * masked * (hidden**2 + hidden * config.vocab_size)
+    return 3.0 * (linear + attention + decoder)
 
 
 @functools.cache

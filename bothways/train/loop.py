@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -38,15 +38,15 @@ class _Window:
     """Sums and counts since the last log line; part of a checkpoint, so that a resumed run logs the same figures."""
 
     sums: dict[str, float] = field(default_factory=dict)
-    counts: dict[str, int] = field(default_factory=dict)
+    counts: dict[str, float] = field(default_factory=dict)
 
-    def add(self, sums: dict[str, float], counts: dict[str, int]) -> None:
+    def add(self, sums: dict[str, float], counts: Mapping[str, float]) -> None:
         for name in sums:
             self.sums[name] = self.sums.get(name, 0.0) + sums[name]
             self.counts[name] = self.counts.get(name, 0) + counts[name]
 
     def means(self) -> dict[str, float]:
-        return {name: self.sums[name] / max(1, self.counts[name]) for name in self.sums}
+        return {name: self.sums[name] / (self.counts[name] or 1) for name in self.sums}
 
 
 @dataclass
@@ -74,11 +74,14 @@ def train(
     progress: Progress,
     evaluate: Callable[[], dict[str, Any]] = dict,
     here: World | None = None,
+    *,
+    done: Callable[[], bool] = lambda: False,
 ) -> TrainResult:
     """Train `model` in place for `options.steps` steps, resuming from the run's last checkpoint if there is one.
 
     evaluate: called every `evaluate_every` steps and at the end, on every process; its values are logged with the
-    prefix `eval_`. SIGINT and SIGTERM end the run after the step at hand, with a checkpoint.
+    prefix `eval_`. done: asked after each evaluation whether enough has been learnt. SIGINT and SIGTERM end the run
+    after the step at hand, with a checkpoint.
     Raises UserError when the checkpoint belongs to other data, the loss is not finite, or memory runs out.
     """
     here = here or World()
@@ -93,9 +96,9 @@ def train(
         cursor = stepper.data.cursor_json(state.step)
         run.save_checkpoint(model, stepper.optimizer, {**asdict(state), "cursor": cursor, "data": description}, here)
 
-    stopped = False
+    stopped, enough = False, done()
     with _signals() as caught, progress, _profiling(run, progress, options.profile and here.main) as tick:
-        while state.step < options.steps and not stopped:
+        while state.step < options.steps and not stopped and not enough:
             result = stepper.step(state.step, stop=bool(caught))
             tick()
             state.add(result)
@@ -105,8 +108,9 @@ def train(
                 log.evaluated(state, evaluate())
                 reshard(model)
                 model.train()
+                enough = done()
             stopped = not last and (result.stop if here.size > 1 else bool(caught))
-            if last or stopped or state.step % options.checkpoint_every == 0:
+            if last or stopped or enough or state.step % options.checkpoint_every == 0:
                 save()
     return TrainResult(state.step, (caught or [signal.SIGTERM])[0] if stopped else None, state.seconds)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,11 +14,11 @@ import torch
 import bothways
 from bothways.data.packing import PackedBatch
 from bothways.data.plan import PretrainingPlan
-from bothways.data.store import TokenStore
+from bothways.data.store import SplitName, TokenStore
 from bothways.errors import UserError
 from bothways.model.checkpoint import Checkpoint, load_checkpoint, new_model, save_checkpoint, weights_fingerprint
 from bothways.model.config import BertConfig
-from bothways.model.heads import Bert
+from bothways.model.heads import Bert, PretrainingHead
 from bothways.tasks.base import Objective
 from bothways.tasks.pretraining import MaskedLMObjective
 from bothways.text.wordpiece import WordPieceTokenizer
@@ -135,6 +136,28 @@ def evaluate_held_out(
     figures = evaluate_objective(model, objective, batches, choose_precision(options.precision, device))
     single = validation.documents == 1
     return {name: value for name, value in figures.items() if not (single and name.startswith("nsp"))}
+
+
+def evaluate_store(checkpoint: Checkpoint, store: TokenStore, split: SplitName, device: str) -> dict[str, Any]:
+    """Masked-LM loss, perplexity and accuracy of a pretrained model on one part of a store, 15 % of whose tokens are
+    masked, and next-sentence loss and accuracy where it has that head. Reads up to `validation_tokens`.
+
+    Raises UserError for a store of another vocabulary, and for a part without text.
+    """
+    if store.tokenizer_fingerprint != checkpoint.tokenizer.fingerprint:
+        raise UserError(
+            f"{store.directory} was prepared with the vocabulary {store.tokenizer_fingerprint}, "
+            f"{checkpoint.source} has {checkpoint.tokenizer.fingerprint}"
+        )
+    trained = checkpoint.state.get("provenance", {}).get("options", {})
+    usual = "bert" if isinstance(checkpoint.model.head, PretrainingHead) else "mlm"
+    length = min(int(trained.get("sequence_length", 128)), checkpoint.config.max_position_embeddings)
+    options = PretrainOptions(objective=trained.get("objective", usual), sequence_length=length, device=device)
+    plan = make_validation_plan(store, options, split)
+    if plan is None:
+        raise UserError(f"{store.directory}: the {split} part has no text to speak of")
+    figures = evaluate_held_out(checkpoint.model, build_objective(options), plan, options)
+    return {"mlm_accuracy": figures["mlm_accuracy"], "perplexity": math.exp(min(figures["mlm_loss"], 700)), **figures}
 
 
 @torch.no_grad()

@@ -11,6 +11,7 @@ from typing import Any
 
 from bothways.errors import UserError
 from bothways.files import write_text
+from bothways.train.evaluate import Evaluation
 
 STYLE = """
 :root { color-scheme: light dark; --fg: #1d2129; --bg: #fff; --faint: #6b7280; --line: #e2e5ea; --accent: 37 99 235; }
@@ -38,6 +39,7 @@ HELD_OUT = {
     "eval_sop_loss": "held-out sentence-order loss (nats)",
     "eval_sop_accuracy": "held-out sentence-order accuracy",
 }
+MISTAKES = 20  # shown in a report
 MACHINERY = {
     "tokens_per_second": "tokens/s",
     "lr": "learning rate",
@@ -206,16 +208,62 @@ def add_provenance(report: Report, provenance: Mapping[str, Any]) -> None:
     report.table(["", ""], [[name, str(value)] for name, value in {**facts, **provenance["options"]}.items()])
 
 
-def classification_report(metrics: Sequence[Mapping[str, Any]], figures: Mapping[str, Any], title: str) -> Report:
-    """Accuracy, figures by label, the confusion matrix and the curves of a classifier's run."""
+def finetuning_report(metrics: Sequence[Mapping[str, Any]], evaluation: Evaluation, title: str) -> Report:
+    """The page of a fine-tuning run."""
     report = Report(title)
-    add_classification(report, metrics, figures)
+    add_finetuning(report, metrics, evaluation)
     return report
 
 
-def add_classification(report: Report, metrics: Sequence[Mapping[str, Any]], figures: Mapping[str, Any]) -> None:
-    report.table(["accuracy", "macro F1"], [[figures["accuracy"], figures["macro_f1"]]])
-    report.curves(metrics, {"loss": "loss (nats)", "accuracy": "accuracy"})
-    rows = [[label, *by_label.values()] for label, by_label in figures["labels"].items()]
-    report.table(["label", "precision", "recall", "F1", "rows"], rows)
-    report.confusion(list(figures["labels"]), figures["confusion"])
+def add_finetuning(report: Report, metrics: Sequence[Mapping[str, Any]], evaluation: Evaluation) -> None:
+    """Figures of merit, curves, figures by label, the confusion matrix, calibration and the worst mistakes."""
+    figures = evaluation.metrics
+    numbers = {name: value for name, value in figures.items() if isinstance(value, float)}
+    report.table([name.replace("_", " ") for name in numbers], [list(numbers.values())])
+    deciding = next(iter(numbers))
+    report.curves(metrics, {"loss": "loss (nats)", **{name: name.replace("_", " ") for name in ("accuracy", deciding)}})
+    if figures.get("labels"):
+        rows = [[label, *by_label.values()] for label, by_label in figures["labels"].items()]
+        report.table(["label", "precision", "recall", "F1", "rows"], rows)
+    if "confusion" in figures:
+        report.confusion(list(figures["labels"]), figures["confusion"])
+    table = evaluation.table()
+    _add_calibration(report, table)
+    _add_mistakes(report, table)
+
+
+def _add_calibration(report: Report, table: Sequence[Mapping[str, Any]]) -> None:
+    """How often predictions of each probability are right."""
+    judged = [
+        (float(line["probability"]), bool(line["right"])) for line in table if {"probability", "right"} <= set(line)
+    ]
+    if not judged:
+        return
+    error, rows = 0.0, []
+    for tenth in range(10):
+        inside = [one for one in judged if min(9, int(one[0] * 10)) == tenth]
+        if inside:
+            said, right = (sum(column) / len(inside) for column in zip(*inside, strict=True))
+            error += abs(said - right) * len(inside) / len(judged)
+            rows.append([f"{tenth * 10}–{tenth * 10 + 10} %", len(inside), said, right])
+    report.heading(
+        "Calibration", f"expected calibration error {error:.3f}: a probability of 0.8 should be right in 80 %"
+    )
+    report.table(["probability", "rows", "mean probability", "share that is right"], rows)
+
+
+def _add_mistakes(report: Report, table: Sequence[Mapping[str, Any]]) -> None:
+    """The most confident wrong predictions, or the farthest from the truth."""
+    wrong = [line for line in table if line.get("right") is False or "error" in line]
+    if not wrong:
+        return
+    by_error = "error" in wrong[0]
+    wrong.sort(key=lambda line: -float(line["error"] if by_error else line.get("probability", 0)))
+    report.heading("Farthest from the truth" if by_error else "The most confident mistakes")
+    columns = [name for name in wrong[0] if name not in ("right", "start", "end")]
+    shown = [[_shortened(line[name]) for name in columns] for line in wrong[:MISTAKES]]
+    report.table(columns, shown)
+
+
+def _shortened(value: Any) -> Any:
+    return value[:280] + "…" if isinstance(value, str) and len(value) > 280 else value

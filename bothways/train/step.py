@@ -46,7 +46,7 @@ class StepResult:
     gradient norm before clipping, the learning rate, seconds, and whether any process has been asked to stop."""
 
     sums: dict[str, float]
-    counts: dict[str, int]
+    counts: dict[str, float]
     tokens: int
     flops: float
     grad_norm: float
@@ -153,21 +153,21 @@ class Stepper:
         by_name = dict(zip(sums, values, strict=True))
         return StepResult(by_name, counts, tokens, flops, norm, lr, time.perf_counter() - began, stopping)
 
-    def _totals(self, batches: list[PackedBatch], stop: bool) -> tuple[dict[str, int], int, float, bool]:
+    def _totals(self, batches: list[PackedBatch], stop: bool) -> tuple[dict[str, float], int, float, bool]:
         """Counts by name, tokens, FLOPs, and whether to stop: over all batches of all processes."""
-        counts: dict[str, int] = defaultdict(int)
+        counts: dict[str, float] = defaultdict(float)
         for batch in batches:
             for name, count in self.objective.counts(batch.targets).items():
                 counts[name] += count
         tokens = sum(batch.num_tokens for batch in batches)
-        flops = sum(training_flops(self.model.config, batch) for batch in batches)
+        flops = sum(training_flops(self.model, batch) for batch in batches)
         *summed, tokens_sum, flops_sum, asked = self.world.add([*counts.values(), tokens, flops, stop], self.device)
-        return dict(zip(counts, map(int, summed), strict=True)), int(tokens_sum), flops_sum, asked > 0
+        return dict(zip(counts, summed, strict=True)), int(tokens_sum), flops_sum, asked > 0
 
-    def _forward_and_backward(self, batch: PackedBatch, counts: Mapping[str, int], last: bool) -> dict[str, Tensor]:
+    def _forward_and_backward(self, batch: PackedBatch, counts: Mapping[str, float], last: bool) -> dict[str, Tensor]:
         with self._parallel.pass_over(last) as sums_of:
             sums: dict[str, Tensor] = sums_of(batch.to(self.device))
-            losses = [value / max(1, counts[name]) for name, value in sums.items() if name.endswith("loss")]
+            losses = [value / (counts[name] or 1) for name, value in sums.items() if name.endswith("loss")]
             # processes average their gradients, and the step wants their sum
             (torch.stack(losses).sum() * self.world.size).backward()
         return {name: value.detach() for name, value in sums.items()}

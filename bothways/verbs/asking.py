@@ -1,97 +1,40 @@
-"""`bothways fill`, `classify` and `evaluate`: ask a model."""
+"""`bothways fill`, `classify`, `tag`, `answer`, `embed` and `similar`: ask a model."""
 
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import tyro
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 from tyro.conf import Positional
 
-from bothways.data.tables import SUFFIXES, read_rows
 from bothways.errors import UserError
+from bothways.files import saying_what_failed
 from bothways.inference.predictor import Predictor, Text, load
 from bothways.recipes import parse
-from bothways.tasks.classify import ClassifyTask
+from bothways.tasks.classify import Classification, Regression
+from bothways.verbs.counting import Counting
+from bothways.verbs.texts import TextArguments, file_lines
 
 
-@dataclass(frozen=True)
-class TextArguments:
-    """A model and texts for it.
-
-    texts: as arguments, or one a line of `--in FILE` or of standard input; in these a pair is two texts with a tab
-    between. A .csv, .tsv, .jsonl or .parquet after `--in` gives its columns: those the model was fine-tuned on, or
-    `--text-column` and `--pair-column`. json: JSON lines.
-    """
-
-    model: Positional[str]
-    texts: Positional[tuple[str, ...]] = ()
-    input: Annotated[str | None, tyro.conf.arg(name="in")] = None
-    text_column: str | None = None
-    pair_column: str | None = None
-    json: bool = False
-    device: str = "auto"
-
-    def read(self, model: Predictor) -> list[Text]:
-        """The texts, wherever they are. Raises UserError where there are none, or in two places."""
-        if self.texts and self.input:
-            raise UserError(f"texts are given both as arguments and by --in {self.input}; choose one")
-        if self.input and Path(self.input).suffix.lower() in SUFFIXES:
-            return self._from_table(self.input, model.checkpoint.state.get("columns", {}))
-        if self.texts:
-            lines = list(self.texts)
-        elif self.input:
-            lines = _file_lines(Path(self.input))
-        elif not sys.stdin.isatty():
-            lines = _decoded_lines(getattr(sys.stdin, "buffer", sys.stdin).read(), "standard input")
-        else:
-            raise UserError("no text: give texts as arguments, a file after --in, or lines on standard input")
-        kept = [line for line in lines if line.strip()]
-        if not kept:
-            raise UserError(f"{self.input or 'standard input'}: no text in it")
-        if len(kept) < len(lines):
-            print(f"{len(lines) - len(kept)} empty lines left out", file=sys.stderr)
-        return [_pair(line) for line in kept]
-
-    def _from_table(self, table: str, trained: Mapping[str, Any]) -> list[Text]:
-        first = self.text_column or trained.get("text_column") or "text"
-        second = self.pair_column or trained.get("pair_column")
-        rows = read_rows(table, [first, second] if second else [first])
-        return [(row.text(first), row.text(second)) if second else row.text(first) for row in rows]
+def _opened(options: TextArguments) -> tuple[Predictor, list[Text]]:
+    model = load(options.model, options.device)
+    return model, options.read(model.checkpoint.state.get("options", {}))
 
 
-def _pair(line: str) -> Text:
-    first, tab, second = line.partition("\t")
-    return (first, second) if tab and first.strip() and second.strip() else line
+def _single(texts: Sequence[Text]) -> list[str]:
+    pair = next((text for text in texts if not isinstance(text, str)), None)
+    if pair is not None:
+        raise UserError(f"expected texts, found the pair {pair[0][:40]!r} and {pair[1][:40]!r} (a tab parts them)")
+    return [text for text in texts if isinstance(text, str)]
 
 
-def _file_lines(path: Path) -> list[str]:
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from error
-    if not content:
-        raise UserError(f"{path}: the file is empty")
-    if b"\0" in content[:8192]:
-        raise UserError(f"{path}: a binary file, not text")
-    return _decoded_lines(content, str(path))
-
-
-def _decoded_lines(content: bytes | str, source: str) -> list[str]:
-    try:
-        text = content if isinstance(content, str) else content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = error.object.count(b"\n", 0, error.start) + 1
-        place = f"{source}:{line}: byte 0x{error.object[error.start]:02x}"
-        raise UserError(f"{place} is not UTF-8; save the text as UTF-8") from error
-    return text.removesuffix("\n").replace("\r\n", "\n").split("\n")
+def _shown(text: Text) -> str:
+    return text if isinstance(text, str) else " | ".join(text)
 
 
 @dataclass(frozen=True)
@@ -107,13 +50,13 @@ def fill(arguments: Sequence[str]) -> None:
         arguments,
         'Fill in masks. Example: bothways fill run "Returns [MASK] if the file exists."',
     )
-    model = load(options.model, options.device)
-    for text in options.read(model):
+    model, texts = _opened(options)
+    for text in texts:
         masks = model.fill(text, options.top_k)
         if options.json:
             print(json.dumps({"text": text, "masks": [[asdict(one) for one in mask] for mask in masks]}))
             continue
-        print(text if isinstance(text, str) else " | ".join(text))
+        print(_shown(text))
         for mask in masks:
             print("    " + "  ".join(f"{one.token} {one.probability:.1%}" for one in mask))
 
@@ -126,66 +69,136 @@ def classify(arguments: Sequence[str]) -> None:
         arguments,
         'Give texts their label. Example: bothways classify tickets "No light on my router"',
     )
-    model = load(options.model, options.device)
-    texts = options.read(model)
-    for text, result in zip(texts, model.classify(texts), strict=True):
+    model, texts = _opened(options)
+    results = model.classify(texts, Counting("classify", len(texts)))
+    for text, result in zip(texts, results, strict=True):
         if options.json:
             print(json.dumps({"text": text, **asdict(result)}))
+        elif isinstance(result, Classification):
+            print(f"{result.label}\t{result.scores[result.label]:.1%}\t{_shown(text)}")
+        elif isinstance(result, Regression):
+            print(f"{result.value:.3f}\t{_shown(text)}")
         else:
-            shown = text if isinstance(text, str) else " | ".join(text)
-            print(f"{result.label}\t{result.scores[result.label]:.1%}\t{shown}")
+            given = ", ".join(f"{label} {result.scores[label]:.1%}" for label in result.labels)
+            print(f"{given or 'no label'}\t{_shown(text)}")
+
+
+def tag(arguments: Sequence[str]) -> None:
+    """`bothways tag M [TEXT…]`."""
+    options = parse(
+        "tag",
+        TextArguments,
+        arguments,
+        'Mark entities. Example: bothways tag entities "The router stopped on 3 May"',
+    )
+    model, read = _opened(options)
+    texts = _single(read)
+    found: Any = model.tag(texts, Counting("tag", len(texts)))
+    for text, entities in zip(texts, found, strict=True):
+        if options.json:
+            print(json.dumps({"text": text, "entities": [asdict(one) for one in entities]}))
+            continue
+        print(text)
+        for one in entities:
+            print(f"    {one.label}\t{one.probability:.1%}\t{one.start}–{one.end}\t{one.text}")
 
 
 @dataclass(frozen=True)
-class EvaluateArguments:
-    """table: labelled rows; the columns are those of the fine-tuning unless named here."""
+class AnswerArguments:
+    """context: where the answer may stand, as a text; or `--in FILE`, a text file, all of which is read."""
 
     model: Positional[str]
-    table: Positional[str]
-    text_column: str | None = None
-    pair_column: str | None = None
-    label_column: str | None = None
+    question: Positional[str]
+    context: Positional[str | None] = None
+    input: Annotated[str | None, tyro.conf.arg(name="in")] = None
+    top_k: int = 3
     json: bool = False
     device: str = "auto"
 
 
-def evaluate(arguments: Sequence[str]) -> None:
-    """`bothways evaluate M F`."""
-    from bothways.train.finetune import evaluate_rows  # loads what training needs, which the other verbs do not
-
+def answer(arguments: Sequence[str]) -> None:
+    """`bothways answer M QUESTION [CONTEXT]`."""
     options = parse(
-        "evaluate",
-        EvaluateArguments,
+        "answer",
+        AnswerArguments,
         arguments,
-        "Measure a model on labelled rows. Example: bothways evaluate tickets test.csv",
+        'Answer a question from a text. Example: bothways answer help "What does a red light mean?" --in router.txt',
     )
+    if (options.context is None) == (options.input is None):
+        raise UserError("answer: give the text that may hold the answer, either as an argument or by --in FILE")
+    context = options.context if options.input is None else "\n".join(file_lines(Path(options.input)))
+    found = load(options.model, options.device).answer(options.question, context or "")
+    if options.json:
+        print(json.dumps({**asdict(found), "margin": found.margin if np.isfinite(found.margin) else None}))
+        return
+    if not found.text:
+        print(f"no answer in the text\t{found.no_answer_probability:.1%}")
+    for one in ([found] if found.text else [])[: options.top_k] + list(found.alternatives)[: options.top_k - 1]:
+        print(f"{one.text}\t{one.probability:.1%}\tcharacters {one.start}–{one.end}")
+
+
+@dataclass(frozen=True)
+class EmbedArguments(TextArguments):
+    """out: a .npy file of float32 `[N, H]`; without it, JSON lines. no_normalize: vectors as long as they come."""
+
+    out: str | None = None
+    no_normalize: bool = False
+
+
+def embed(arguments: Sequence[str]) -> None:
+    """`bothways embed M [TEXT…]`."""
+    options = parse(
+        "embed",
+        EmbedArguments,
+        arguments,
+        "Turn texts into vectors. Example: bothways embed model --in lines.txt --out vectors.npy",
+    )
+    if options.out is not None and not options.out.endswith(".npy"):
+        raise UserError(f"--out {options.out}: expected a file that ends in .npy")
+    model, read = _opened(options)
+    texts = _single(read)
+    vectors = model.embed(texts, not options.no_normalize, Counting("embed", len(texts)))
+    if options.out is None:
+        for text, vector in zip(texts, vectors, strict=True):
+            print(json.dumps({"text": text, "embedding": [round(value, 7) for value in vector.tolist()]}))
+        return
+    path = Path(options.out)
+    with saying_what_failed(path):
+        partial = path.with_name(f".{path.name}.partial")
+        with partial.open("wb") as file:
+            np.save(file, vectors)
+        partial.replace(path)
+    print(f"{path}: {len(vectors):,} vectors of {vectors.shape[1]}, float32")
+
+
+@dataclass(frozen=True)
+class SimilarArguments:
+    """input: a text file, of which each line is compared with the query."""
+
+    model: Positional[str]
+    query: Positional[str]
+    input: Annotated[str, tyro.conf.arg(name="in")]
+    top_k: int = 5
+    json: bool = False
+    device: str = "auto"
+
+
+def similar(arguments: Sequence[str]) -> None:
+    """`bothways similar M QUERY --in FILE`."""
+    options = parse(
+        "similar",
+        SimilarArguments,
+        arguments,
+        'Find the lines of a file most like a text. Example: bothways similar model "slow wifi" --in tickets.txt',
+    )
+    lines = [(number, line) for number, line in enumerate(file_lines(Path(options.input)), 1) if line.strip()]
+    if not lines:
+        raise UserError(f"{options.input}: no text in it")
     model = load(options.model, options.device)
-    named = {name: getattr(options, name) for name in ("text_column", "pair_column", "label_column")}
-    state = dict(model.checkpoint.state)
-    state["columns"] = {**state.get("columns", {}), **{name: value for name, value in named.items() if value}}
-    task = ClassifyTask.from_state(state)
-    rows = read_rows(options.table, list(task.columns))
-    encoded = task.encode(rows, model.tokenizer, model.sequence_length)
-    figures = evaluate_rows(model.checkpoint, task, rows, encoded)
-    truncated = sum(bool(one.truncated) for one in encoded)
-    if truncated:
-        print(f"{truncated:,} rows are longer than {model.sequence_length} tokens and were cut short", file=sys.stderr)
-    print(json.dumps(figures) if options.json else "\n".join(classification_lines(figures)))
-
-
-def classification_lines(figures: Mapping[str, Any]) -> list[str]:
-    """Accuracy, figures by label and the confusion matrix, for the terminal."""
-    console = Console(width=120)
-    labels = list(figures["labels"])
-    by_label = Table("label", "precision", "recall", "F1", "rows")
-    for label, values in figures["labels"].items():
-        *ratios, support = values.values()
-        by_label.add_row(escape(label), *(f"{value:.3f}" for value in ratios), f"{support:,}")
-    confusion = Table("truth ↓ predicted →", *map(escape, labels))
-    for label, counts in zip(labels, figures["confusion"], strict=True):
-        confusion.add_row(escape(label), *(f"{count:,}" for count in counts))
-    with console.capture() as capture:
-        console.print(by_label)
-        if len(labels) <= 12:
-            console.print(confusion)
-    return [f"accuracy {figures['accuracy']:.3f}   macro F1 {figures['macro_f1']:.3f}", *capture.get().splitlines()]
+    texts = [line for _, line in lines]
+    for match in model.similar(options.query, texts, options.top_k, Counting("embed", len(texts))):
+        number = lines[match.index][0]
+        if options.json:
+            print(json.dumps({"line": number, "cosine": match.cosine, "text": match.text}))
+        else:
+            print(f"{match.cosine:.3f}\t{options.input}:{number}\t{match.text}")

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 from tyro.conf import Positional
 
+from bothways.errors import UserError
 from bothways.files import read_json
 from bothways.recipes import parse
-from bothways.tasks import TASKS
+from bothways.tasks import TASKS, find_task
 from bothways.train import finetune as finetuning
 from bothways.train import pretrain as pretraining
 from bothways.train.assembly import PretrainOptions
 from bothways.train.distributed import speaks
 from bothways.train.loop import TrainResult
-from bothways.train.report import Report, add_provenance, can_report, classification_report, pretraining_report
+from bothways.train.report import Report, add_provenance, can_report, finetuning_report, pretraining_report
 from bothways.train.run import RunDirectory
 
 
@@ -56,27 +58,47 @@ class FinetuneArguments(finetuning.FinetuneOptions):
     out: str
 
 
+FINETUNE = (
+    f"Train a model for a task: {', '.join(TASKS)}. `bothways finetune TASK --help` has the task's own options. "
+    "Example: bothways finetune classify --model run --train train.csv --eval test.csv --out tickets"
+)
+
+
 def finetune(arguments: Sequence[str]) -> int:
     """`bothways finetune TASK --model M --train F --eval F --out RUN`."""
-    options = parse(
-        "finetune",
-        FinetuneArguments,
-        arguments,
-        f"Train a model for a task ({', '.join(TASKS)}). "
-        "Example: bothways finetune classify --model run --train train.csv --eval test.csv --out tickets",
+    if not arguments or arguments[0].startswith("-"):
+        kind: type[Any] = FinetuneArguments
+        if not set(arguments) & {"-h", "--help"}:
+            raise UserError(f"finetune: begin with the task, one of {', '.join(TASKS)} (bothways finetune classify …)")
+    else:
+        own = find_task(arguments[0]).Options
+        kind = dataclass(frozen=True, kw_only=True)(type("FinetuneArguments", (FinetuneArguments, own), {}))
+    options = parse("finetune", kind, arguments, FINETUNE)
+    task_options = {field.name: getattr(options, field.name) for field in fields(find_task(options.task).Options)}
+    result = finetuning.finetune(
+        options.task, options.model, options.train, options.eval, options.out, options, **task_options
     )
-    result = finetuning.finetune(options.task, options.model, options.train, options.eval, options.out, options)
     if result.training.interrupted is not None:
         return _say_interrupted(result.training, options.out)
     run = RunDirectory(options.out)
-    if result.metrics:
-        from bothways.verbs.asking import classification_lines
+    if result.evaluation:
+        from bothways.verbs.measuring import figure_lines
 
-        print("\n".join(classification_lines(result.metrics)))
-        _write_report(run, classification_report(run.metrics(), result.metrics, f"Fine-tuning of {options.out}"))
+        print("\n".join(figure_lines(result.evaluation.metrics)))
+        print(f"{run.path / 'predictions.csv'}: what was predicted of each row")
+        _write_report(run, finetuning_report(run.metrics(), result.evaluation, f"Fine-tuning of {options.out}"))
     print(f"{options.out}: model in {run.model_path}")
-    print(f'next: bothways {options.task} {options.out} "a text of yours"')
+    print(f"next: bothways {NEXT[options.task].format(out=options.out)}")
     return 0
+
+
+NEXT = {
+    "classify": 'classify {out} "a text of yours"',
+    "answer": 'answer {out} "a question" "a text that may hold the answer"',
+    "tag": 'tag {out} "a text of yours"',
+    "choose": "predict {out} table.jsonl",
+    "similar": 'similar {out} "a text of yours" --in lines.txt',
+}
 
 
 def _write_report(run: RunDirectory, report: Report) -> None:

@@ -11,15 +11,26 @@ from safetensors.torch import load_file, save_file
 from transformers import (
     AutoTokenizer,
     BertForMaskedLM,
+    BertForMultipleChoice,
     BertForPreTraining,
+    BertForQuestionAnswering,
     BertForSequenceClassification,
+    BertForTokenClassification,
     BertModel,
 )
 
 import bothways as bw
 from bothways.errors import UserError
 from bothways.model.checkpoint import Checkpoint, load_checkpoint, new_model, save_checkpoint
-from bothways.model.heads import MaskedLMHead, PoolerHead, PretrainingHead, SequenceHead
+from bothways.model.heads import (
+    ChoiceHead,
+    MaskedLMHead,
+    PoolerHead,
+    PretrainingHead,
+    SequenceHead,
+    SpanHead,
+    TokenHead,
+)
 from tests.helpers import hugging_face_config, padded, random_batch, tiny_config, tiny_tokenizer, unpadded
 
 HEADS = {
@@ -27,13 +38,17 @@ HEADS = {
     "BertForPreTraining": (PretrainingHead, BertForPreTraining),
     "BertForMaskedLM": (MaskedLMHead, BertForMaskedLM),
     "BertForSequenceClassification": (lambda encoder: SequenceHead(encoder, 3), BertForSequenceClassification),
+    "BertForTokenClassification": (lambda encoder: TokenHead(encoder, 3), BertForTokenClassification),
+    "BertForQuestionAnswering": (SpanHead, BertForQuestionAnswering),
+    "BertForMultipleChoice": (ChoiceHead, BertForMultipleChoice),
 }
+LABELLED = ("BertForSequenceClassification", "BertForTokenClassification")
 LABELS = ["billing", "hardware", "software"]
 
 
 def our_scores(model: torch.nn.Module, name: str) -> list[torch.Tensor]:
     batch = random_batch((20, 5, 33), 60)
-    batch.targets = {"mlm_rows": torch.arange(batch.num_tokens)}
+    batch.targets = dict.fromkeys(("mlm_rows", "word_rows"), torch.arange(batch.num_tokens))
     with torch.inference_mode():
         scores = model(batch)
     if name == "BertForPreTraining":
@@ -43,19 +58,26 @@ def our_scores(model: torch.nn.Module, name: str) -> list[torch.Tensor]:
 
 def their_scores(model: torch.nn.Module, name: str) -> list[torch.Tensor]:
     batch = random_batch((20, 5, 33), 60)
+    inputs = padded(batch)
+    if name == "BertForMultipleChoice":
+        inputs = {key: values[None] for key, values in inputs.items()}
     with torch.inference_mode():
-        output = model(**padded(batch))
+        output = model(**inputs)
+    if name == "BertForMultipleChoice":
+        return [output.logits[0]]
+    if name == "BertForQuestionAnswering":
+        return [unpadded(torch.stack([output.start_logits, output.end_logits], -1), batch)]
     if name == "BertModel":
         return [output.pooler_output]
     if name == "BertForPreTraining":
         return [unpadded(output.prediction_logits, batch), output.seq_relationship_logits]
-    return [unpadded(output.logits, batch)] if name == "BertForMaskedLM" else [output.logits]
+    return [unpadded(output.logits, batch)] if name in ("BertForMaskedLM", "BertForTokenClassification") else [output.logits]
 
 
 @pytest.mark.parametrize("name", HEADS)
 def test_transformers_opens_what_we_save(name: str, tmp_path: Path) -> None:
     head, theirs = HEADS[name]
-    state = {"labels": LABELS} if name == "BertForSequenceClassification" else {}
+    state = {"labels": LABELS} if name in LABELLED else {}
     checkpoint = Checkpoint(new_model(tiny_config(), head, seed=1).eval(), tiny_tokenizer(), state)
     save_checkpoint(checkpoint, tmp_path / "model")
     opened, loading = theirs.from_pretrained(tmp_path / "model", output_loading_info=True)
@@ -71,7 +93,8 @@ def test_transformers_opens_what_we_save(name: str, tmp_path: Path) -> None:
 def test_we_open_what_transformers_saves(name: str, tmp_path: Path) -> None:
     _, theirs = HEADS[name]
     torch.manual_seed(2)
-    model = theirs(hugging_face_config(tiny_config(), num_labels=3)).eval()
+    labels = 2 if name == "BertForQuestionAnswering" else 3
+    model = theirs(hugging_face_config(tiny_config(), num_labels=labels)).eval()
     model.save_pretrained(tmp_path)
     tiny_tokenizer().save(tmp_path)
     opened = load_checkpoint(tmp_path)
@@ -236,8 +259,10 @@ def test_two_default_labels_and_missing_architectures(tmp_path: Path) -> None:
     edit_config(tmp_path, architectures=None)
     assert isinstance(load_checkpoint(tmp_path).model.head, SequenceHead)
     edit_config(tmp_path, problem_type="multi_label_classification", architectures=["BertForSequenceClassification"])
-    with pytest.raises(UserError, match="multi_label_classification"):
-        load_checkpoint(tmp_path)
+    assert isinstance(bw.load(tmp_path).classify("the dog")[0], bw.MultiClassification)
+    edit_config(tmp_path, problem_type="ranking")
+    with pytest.raises(UserError, match="not a classifier"):
+        bw.load(tmp_path).classify("the dog")
     edit_config(tmp_path, problem_type=None, id2label={"0": "a", "1": "a"})
     with pytest.raises(UserError, match="a name twice"):
         load_checkpoint(tmp_path)

@@ -73,7 +73,7 @@ def test_metrics_equal_scikit_learns() -> None:
     rng = np.random.default_rng(0)
     labels = ("a", "b", "c", "never")
     truth, guess = rng.choice(labels[:3], 200), rng.choice(labels[:3], 200)
-    task = ClassifyTask(labels)
+    task = ClassifyTask(labels=labels)
     rows = read_rows([{"text": "x", "label": label} for label in truth])
     figures = task.metrics([Classification(label, {}) for label in guess], rows)
     expected = classification_report(truth, guess, labels=labels, output_dict=True, zero_division=0)
@@ -124,10 +124,9 @@ def test_pairs_and_token_budget(pretrained: Path, tmp_path: Path) -> None:
         {"a": row["text"], "b": other["text"], "same": str(row["label"] == other["label"])}
         for row, other in pairwise(ROWS)
     ]
-    options = FinetuneOptions(
-        text_column="a", pair_column="b", label_column="same", steps=5, tokens_per_step=200, sequence_length=16
-    )
-    result = finetune("classify", pretrained, rows, rows, tmp_path / "run", options)
+    options = FinetuneOptions(steps=5, tokens_per_step=200, sequence_length=16)
+    columns = {"text_column": "a", "pair_column": "b", "label_column": "same"}
+    result = finetune("classify", pretrained, rows, rows, tmp_path / "run", options, **columns)
     assert result.training.steps == 5
     assert result.truncated > 0
     model = bw.load(tmp_path / "run")
@@ -137,7 +136,7 @@ def test_pairs_and_token_budget(pretrained: Path, tmp_path: Path) -> None:
 
 
 def test_refusals(pretrained: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"row 1: labels never seen in training: gas; known: animal, thing"):
+    with pytest.raises(UserError, match=r"row 1: label 'gas' was never seen in training; known: animal, thing"):
         finetune("classify", pretrained, ROWS, [{"text": "x", "label": "gas"}], tmp_path / "r")
     with pytest.raises(UserError, match="every row has the label 'animal'"):
         finetune("classify", pretrained, ROWS[:3], None, tmp_path / "r")
@@ -162,10 +161,10 @@ def test_refusals(pretrained: Path, tmp_path: Path) -> None:
 
 def test_labels_are_names_or_numbers() -> None:
     rows = read_rows([{"text": "x", "label": label} for label in (1.0, 2, "3", True)])
-    assert ClassifyTask.from_rows(rows).labels == ("1", "2", "3", "True")
+    assert ClassifyTask().learnt(rows).labels == ("1", "2", "3", "True")
     for bad in (float("nan"), ["a"], {"a": 1}):
         with pytest.raises(UserError, match="row 1: column 'label'"):
-            ClassifyTask.from_rows(read_rows([{"text": "x", "label": bad}]))
+            ClassifyTask().check(read_rows([{"text": "x", "label": bad}])[0])
 
 
 def tickets(name: str) -> list[dict[str, str]]:

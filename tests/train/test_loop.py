@@ -344,7 +344,7 @@ def test_flops_are_those_that_torch_counts(store: TokenStore, monkeypatch: pytes
         (sums["mlm_loss"] + sums["nsp_loss"]).backward()
     hidden, pairs = model.config.hidden_size, batch.num_sequences
     pooler = 3 * 2 * pairs * (hidden**2 + 2 * hidden)
-    assert counter.get_total_flops() == training_flops(model.config, batch) + pooler
+    assert counter.get_total_flops() == training_flops(model, batch) + pooler
 
 
 def test_held_out_fills_are_the_same_words_each_time(store: TokenStore, tmp_path: Path) -> None:

@@ -1,0 +1,100 @@
+"""File formats of annotated text: CoNLL columns and SQuAD json, as dictionaries of columns with the place of each."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from bothways.errors import UserError
+
+# CoNLL-U's columns (universaldependencies.org/format.html); other CoNLL files are read by their columns' numbers.
+CONLLU = ("id", "words", "lemma", "upos", "xpos", "feats", "head", "deprel", "deps", "misc")
+
+Found = Iterator[tuple[dict[str, Any], str]]
+
+
+def read_conll(path: Path, lines: Iterable[str]) -> Found:
+    """One row a sentence: `words`, `labels`, and every column by its number, "2" …, or its CoNLL-U name.
+
+    Columns are parted by tabs, or by blanks where a line has no tab; sentences by empty lines. The word is the first
+    column and the label the last; in .conllu files they are FORM and UPOS, and multiword ranges (1-2) and empty nodes
+    (1.1) are no words. Comments and -DOCSTART- lines are no words either.
+    Raises UserError for a line with another number of columns than the first, naming both.
+    """
+    universal = path.suffix.lower() == ".conllu"
+    sentence: list[list[str]] = []
+    begun, width, tabs = 0, 0, False
+    for number, line in enumerate(lines, 1):
+        line = line.rstrip("\r\n")
+        if not line.strip():
+            if sentence:
+                yield _sentence(sentence, universal), f"{path}:{begun}"
+            sentence = []
+            continue
+        columns = line.split("\t") if "\t" in line else line.split()
+        comment = line.startswith("#") and "\t" not in line and (tabs or universal or len(columns) != width)
+        if comment or columns[0] == "-DOCSTART-":
+            continue
+        tabs = tabs or "\t" in line
+        width = width or len(columns)
+        if len(columns) != width or width < 2 or (universal and width != len(CONLLU)):
+            expected = len(CONLLU) if universal else max(2, width)
+            raise UserError(f"{path}:{number}: {len(columns)} columns, expected {expected}: a word, …, its label")
+        if universal and not columns[0].isdigit():
+            continue
+        begun = begun if sentence else number
+        sentence.append(columns)
+    if sentence:
+        yield _sentence(sentence, universal), f"{path}:{begun}"
+
+
+def _sentence(lines: list[list[str]], universal: bool) -> dict[str, Any]:
+    columns = [list(column) for column in zip(*lines, strict=True)]
+    if universal:
+        named = dict(zip(CONLLU, columns, strict=True))
+        return {**named, "labels": named["upos"]}
+    numbered = {str(number): column for number, column in enumerate(columns, 1)}
+    return {"words": columns[0], "labels": columns[-1], **numbered}
+
+
+def read_squad(path: Path, lines: Iterable[str]) -> Found:
+    """One row a question of a SQuAD file, v1.1 or v2.0: `id`, `title`, `question`, `context`, `answers` (dictionaries
+    of `text` and `answer_start`, none where the question has no answer).
+
+    Raises UserError for malformed JSON, another structure, and an id that stands twice, naming the places.
+    """
+    try:
+        content = json.loads("".join(lines))
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}:{error.lineno}: not valid JSON: {error.msg} at character {error.colno}") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: not readable JSON: {error}") from error
+    places: dict[str, str] = {}
+    for a, article in enumerate(_items(content, "data", str(path))):
+        in_article = f"{path}: data[{a}]"
+        for p, paragraph in enumerate(_items(article, "paragraphs", in_article)):
+            in_paragraph = f"{in_article}.paragraphs[{p}]"
+            for q, question in enumerate(_items(paragraph, "qas", in_paragraph)):
+                place = f"{in_paragraph}.qas[{q}]"
+                if not isinstance(question, dict):
+                    raise UserError(f"{place}: expected an object, found {type(question).__name__}")
+                name = str(question.get("id", place))
+                if name in places:
+                    raise UserError(f"{place}: the id {name!r} stands twice, first at {places[name]}")
+                places[name] = place
+                impossible = bool(question.get("is_impossible", False))
+                answers = [] if impossible else question.get("answers", [])
+                context = paragraph.get("context")
+                title = article.get("title", "")
+                asked = question.get("question")
+                row = {"id": name, "title": title, "question": asked, "context": context, "answers": answers}
+                yield row, f"{place} (id {name})"
+
+
+def _items(value: Any, key: str, place: str) -> list[Any]:
+    if not isinstance(value, dict) or not isinstance(value.get(key), list):
+        raise UserError(f"{place}: expected an object with a list {key!r}, as SQuAD files have")
+    items: list[Any] = value[key]
+    return items

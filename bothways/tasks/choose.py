@@ -1,0 +1,176 @@
+"""choose: which of several continuations goes with a text, as in SWAG (Devlin et al. 2018, section 4.4).
+
+Each choice is read behind the text as a sequence of its own and given one number; a softmax over a row's choices
+decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch.nn.functional as F
+from torch import Tensor
+
+from bothways.data.tables import Row
+from bothways.errors import UserError
+from bothways.model.encoder import Encoder
+from bothways.model.heads import ChoiceHead, Head
+from bothways.tasks.base import Encoded, Task, Together, join_segments, options_from_state, precise, softmax
+from bothways.tasks.metrics import ratio
+from bothways.text.lines import is_unicode
+from bothways.text.wordpiece import WordPieceTokenizer
+
+
+@dataclass(frozen=True)
+class Choice:
+    """index: of the likeliest choice, from 0; text: that choice. probabilities: of all, in order; they sum to one."""
+
+    index: int
+    text: str
+    probabilities: list[float]
+
+
+@dataclass(frozen=True)
+class ChooseOptions:
+    """Columns of the table.
+
+    choices_column: a list of texts; or choice_columns: a column for each. label_column: the number of the right one,
+    from 0, or its text.
+    """
+
+    text_column: str = "text"
+    choices_column: str = "choices"
+    choice_columns: tuple[str, ...] = ()
+    label_column: str = "label"
+
+
+@dataclass(frozen=True)
+class ChooseTask(Task):
+    """Cross-entropy over a row's choices, of which there are two or more, not everywhere as many."""
+
+    options: ChooseOptions = ChooseOptions()
+
+    name: ClassVar[str] = "choose"
+    Options: ClassVar[type] = ChooseOptions
+    together: ClassVar[Together] = "row"
+    example: ClassVar[Mapping[str, Any]] = {
+        "text": "The router has no light.",
+        "choices": ["It has no power.", "It is Tuesday."],
+        "label": 0,
+    }
+
+    @classmethod
+    def make(cls, options: Any) -> ChooseTask:
+        return cls(options)
+
+    def columns(self, labelled: bool = True) -> dict[str, str]:
+        options = self.options
+        choices = options.choice_columns or (options.choices_column,)
+        read = {options.text_column: "the text", **dict.fromkeys(choices, "what may follow it")}
+        return {**read, **({options.label_column: "the number of the right one, from 0"} if labelled else {})}
+
+    def choices(self, row: Row) -> list[str]:
+        """The row's choices. Raises UserError for fewer than two, and for what is no text."""
+        options = self.options
+        if options.choice_columns:
+            return [row.text(column) for column in options.choice_columns]
+        found = row.list(options.choices_column)
+        bad = [one for one in found if not isinstance(one, str) or not one.strip() or not is_unicode(one)]
+        if bad:
+            raise UserError(f"{row.source}: a choice is {bad[0]!r}, expected a text")
+        if len(found) < 2:
+            raise UserError(
+                f"{row.source}: {len(found)} choices in column {options.choices_column!r}, expected two or more"
+            )
+        return found
+
+    def truth(self, row: Row) -> int:
+        """The number of the right choice. Raises UserError where the label is none of them."""
+        label, choices = row.label(self.options.label_column), self.choices(row)
+        if label.isdecimal() and int(label) < len(choices):
+            return int(label)
+        if label in choices:
+            return choices.index(label)
+        raise UserError(
+            f"{row.source}: label {label!r} is neither one of the {len(choices)} choices nor its number, "
+            f"0 to {len(choices) - 1}"
+        )
+
+    def check(self, row: Row) -> None:
+        row.text(self.options.text_column)
+        self.truth(row)
+
+    def state(self) -> dict[str, Any]:
+        return {"task": self.name, "options": asdict(self.options)}
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Self:
+        if state.get("task") != cls.name:
+            raise UserError("this model does not choose; make one with `bothways finetune choose`")
+        return cls(options_from_state(ChooseOptions, state))
+
+    def encode(self, rows: Sequence[Row], tokenizer: WordPieceTokenizer, max_length: int) -> list[Encoded]:
+        pairs = [
+            (n, row.text(self.options.text_column), choice)
+            for n, row in enumerate(rows)
+            for choice in self.choices(row)
+        ]
+        encoded = join_segments(tokenizer, [(text, choice) for _, text, choice in pairs], max_length)
+        return [replace(one, row=number) for one, (number, _, _) in zip(encoded, pairs, strict=True)]
+
+    def target(self, encoded: Sequence[Encoded], rows: Sequence[Row]) -> list[Encoded]:
+        """Targets `place`, which of its row's choices a sequence is, and `label`, the right one's."""
+        right = [self.truth(row) for row in rows]
+        marked, place = [], 0
+        for n, one in enumerate(encoded):
+            place = place + 1 if n and encoded[n - 1].row == one.row else 0
+            marked.append(replace(one, targets={"place": np.array(place), "label": np.array(right[one.row])}))
+        return marked
+
+    def collate(self, encoded: Sequence[Encoded]) -> dict[str, np.ndarray]:
+        """labels `[rows]`; choice_rows and choice_places `[N]`: each sequence's row in the batch, and place in it."""
+        if "place" not in encoded[0].targets:
+            return {}
+        _, first, number = np.unique([one.row for one in encoded], return_index=True, return_inverse=True)
+        labels = np.array([encoded[index].targets["label"] for index in first])
+        places = np.array([one.targets["place"] for one in encoded])
+        return {"labels": labels, "choice_rows": number, "choice_places": places}
+
+    def head(self, encoder: Encoder) -> Head:
+        return ChoiceHead(encoder)
+
+    def counts(self, targets: Mapping[str, Tensor]) -> dict[str, float]:
+        return dict.fromkeys(("loss", "accuracy"), len(targets["labels"]))
+
+    def sums(self, scores: Tensor, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """scores: logits `[N]`."""
+        labels, places = targets["labels"], targets["choice_places"]
+        table = precise(scores).new_full((len(labels), int(places.max()) + 1), -1e30)
+        table = table.index_put((targets["choice_rows"], places), precise(scores))
+        return {
+            "loss": F.cross_entropy(table, labels, reduction="sum"),
+            "accuracy": (table.detach().argmax(-1) == labels).sum(),
+        }
+
+    def decode(self, scores: Sequence[np.ndarray], encoded: Sequence[Encoded], row: Row) -> Choice:
+        probabilities = softmax(np.array(scores)).tolist()
+        best = int(np.argmax(probabilities))
+        return Choice(best, self.choices(row)[best], probabilities)
+
+    def metrics(self, predictions: Sequence[Choice], rows: Sequence[Row]) -> dict[str, Any]:
+        right = sum(one.index == self.truth(row) for one, row in zip(predictions, rows, strict=True))
+        return {"accuracy": ratio(right, len(rows))}
+
+    def describe(self, prediction: Choice, row: Row, labelled: bool) -> dict[str, Any]:
+        described: dict[str, Any] = {
+            "text": row.text(self.options.text_column),
+            "predicted": prediction.text,
+            "probability": prediction.probabilities[prediction.index],
+        }
+        if labelled:
+            truth = self.truth(row)
+            described |= {"truth": self.choices(row)[truth], "right": truth == prediction.index}
+        return described

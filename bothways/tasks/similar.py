@@ -1,0 +1,206 @@
+"""similar: texts as vectors whose cosine says how alike they are (Reimers and Gurevych 2019).
+
+Trained by pairs with a score, whose cosine is brought near it, or by pairs that belong together, each of which is to be
+told from the other pairs of its step (in-batch negatives: Henderson et al. 2017, section 4.4).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bothways.data.tables import Row
+from bothways.errors import UserError
+from bothways.model.encoder import Encoder
+from bothways.model.heads import EmbeddingHead, Head, Pooling
+from bothways.tasks.base import Encoded, Task, Together, join_segments, options_from_state, precise
+from bothways.tasks.metrics import correlations
+from bothways.text.wordpiece import WordPieceTokenizer
+
+
+@dataclass(frozen=True)
+class Similarity:
+    """cosine: -1 to 1. vectors: the two texts', float32 `[2, H]`."""
+
+    cosine: float
+    vectors: np.ndarray = field(repr=False, compare=False)
+
+
+@dataclass(frozen=True)
+class SimilarOptions:
+    """Columns of the table, and how a text becomes a vector.
+
+    score_column: how alike the two are, in any range, more is more alike; rows without that column are pairs that
+    belong together. pooling: the mean over the tokens, or `[CLS]`. normalize: vectors of length one.
+    """
+
+    text_column: str = "text"
+    pair_column: str = "pair"
+    score_column: str = "score"
+    pooling: Pooling = "mean"
+    normalize: bool = True
+
+
+SCALE = 20.0  # of cosines before the softmax, as sentence-transformers' MultipleNegativesRankingLoss has it
+
+
+@dataclass(frozen=True)
+class SimilarTask(Task):
+    """Pairs with a score: mean squared error of the cosine from the score, which is brought to 0 to 1 by
+    score_range."""
+
+    options: SimilarOptions = SimilarOptions()
+    score_range: tuple[float, float] = (0.0, 1.0)
+
+    name: ClassVar[str] = "similar"
+    Options: ClassVar[type] = SimilarOptions
+    example: ClassVar[Mapping[str, Any]] = {"text": "My wifi is slow.", "pair": "The wireless crawls.", "score": 4.6}
+    together: ClassVar[Together] = "row"
+
+    def suited(self, columns: Collection[str]) -> SimilarTask:
+        """Scored pairs where there is a column of scores, else pairs that belong together."""
+        kind = SimilarTask if self.options.score_column in columns else ContrastTask
+        return kind(self.options, self.score_range)
+
+    @classmethod
+    def make(cls, options: Any) -> SimilarTask:
+        return cls(options)
+
+    def columns(self, labelled: bool = True) -> dict[str, str]:
+        read = {self.options.text_column: "a text", self.options.pair_column: "the text it is compared with"}
+        return {**read, **({self.options.score_column: "how alike they are"} if labelled else {})}
+
+    def check(self, row: Row) -> None:
+        self._texts(row)
+        row.number(self.options.score_column)
+
+    def _texts(self, row: Row) -> tuple[str, str]:
+        return row.text(self.options.text_column), row.text(self.options.pair_column)
+
+    def learnt(self, rows: Sequence[Row]) -> Self:
+        scores = [row.number(self.options.score_column) for row in rows]
+        if min(scores) == max(scores):
+            raise UserError(f"{rows[0].source}: every row has the score {scores[0]:g}")
+        return replace(self, score_range=(min(scores), max(scores)))
+
+    def state(self) -> dict[str, Any]:
+        return {"task": self.name, "options": asdict(self.options), "score_range": list(self.score_range)}
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> SimilarTask:
+        if state.get("task") != cls.name:
+            raise UserError("this model was not made to compare texts; make one with `bothways finetune similar`")
+        low, high = state.get("score_range", (0.0, 1.0))
+        return SimilarTask(options_from_state(SimilarOptions, state), (low, high))
+
+    def encode(self, rows: Sequence[Row], tokenizer: WordPieceTokenizer, max_length: int) -> list[Encoded]:
+        """Two sequences a row."""
+        texts = [text for row in rows for text in self._texts(row)]
+        return [replace(one, row=one.row // 2) for one in join_segments(tokenizer, texts, max_length)]
+
+    def target(self, encoded: Sequence[Encoded], rows: Sequence[Row]) -> list[Encoded]:
+        """Targets `side`, 0 for the text and 1 for the pair, and `score`, 0 to 1."""
+        low, high = self.score_range
+        scores = [(row.number(self.options.score_column) - low) / (high - low) for row in rows]
+        return [
+            replace(one, targets={"side": np.array(n % 2), "score": np.array(scores[one.row], dtype=np.float32)})
+            for n, one in enumerate(encoded)
+        ]
+
+    def collate(self, encoded: Sequence[Encoded]) -> dict[str, np.ndarray]:
+        """pairs `[rows, 2]`: the two sequences of each row; scores `[rows]`."""
+        if "side" not in encoded[0].targets:
+            return {}
+        sides = np.array([one.targets["side"] for one in encoded])
+        order = np.lexsort((sides, np.array([one.row for one in encoded])))
+        pairs = order.reshape(-1, 2)
+        scores = np.array([encoded[first].targets["score"] for first in pairs[:, 0]], dtype=np.float32)
+        return {"pairs": pairs, "scores": scores}
+
+    def head(self, encoder: Encoder) -> Head:
+        return EmbeddingHead(encoder, self.options.pooling, self.options.normalize)
+
+    def counts(self, targets: Mapping[str, Tensor]) -> dict[str, float]:
+        return {"loss": len(targets["pairs"])}
+
+    def sums(self, scores: Tensor, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """scores: vectors `[N, H]`."""
+        a, b = F.normalize(precise(scores), dim=-1)[targets["pairs"]].unbind(1)
+        return {"loss": ((a * b).sum(-1) - targets["scores"]).square().sum()}
+
+    def decode(self, scores: Sequence[np.ndarray], encoded: Sequence[Encoded], row: Row) -> Similarity:
+        return Similarity(cosine(*scores), np.array(scores))
+
+    def metrics(self, predictions: Sequence[Similarity], rows: Sequence[Row]) -> dict[str, Any]:
+        """spearman and pearson of the cosines with the scores."""
+        scores = [row.number(self.options.score_column) for row in rows]
+        return correlations(scores, [one.cosine for one in predictions])
+
+    def describe(self, prediction: Similarity, row: Row, labelled: bool) -> dict[str, Any]:
+        first, second = self._texts(row)
+        described: dict[str, Any] = {"text": first, "pair": second, "predicted": prediction.cosine}
+        if labelled:
+            low, high = self.score_range
+            score = row.number(self.options.score_column)
+            described |= {"truth": score, "error": abs((score - low) / (high - low or 1) - prediction.cosine)}
+        return described
+
+
+@dataclass(frozen=True)
+class ContrastTask(SimilarTask):
+    """Pairs that belong together: cross-entropy of each text's own pair among all pairs of the step."""
+
+    example: ClassVar[Mapping[str, Any]] = {"text": "My wifi is slow.", "pair": "The wireless crawls."}
+
+    together: ClassVar[Together] = "step"
+
+    def columns(self, labelled: bool = True) -> dict[str, str]:
+        return super().columns(labelled=False)
+
+    def check(self, row: Row) -> None:
+        self._texts(row)
+
+    def learnt(self, rows: Sequence[Row]) -> Self:
+        return self
+
+    def target(self, encoded: Sequence[Encoded], rows: Sequence[Row]) -> list[Encoded]:
+        return [
+            replace(one, targets={"side": np.array(n % 2), "score": np.array(1.0)}) for n, one in enumerate(encoded)
+        ]
+
+    def counts(self, targets: Mapping[str, Tensor]) -> dict[str, float]:
+        return dict.fromkeys(("loss", "accuracy"), len(targets["pairs"]))
+
+    def sums(self, scores: Tensor, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        a, b = F.normalize(precise(scores), dim=-1)[targets["pairs"]].unbind(1)
+        cosines = SCALE * a @ b.T
+        own = torch.arange(len(a), device=cosines.device)
+        return {
+            "loss": F.cross_entropy(cosines, own, reduction="sum"),
+            "accuracy": (cosines.detach().argmax(-1) == own).sum(),
+        }
+
+    def metrics(self, predictions: Sequence[Similarity], rows: Sequence[Row]) -> dict[str, Any]:
+        """accuracy: the share of texts whose own pair is the most alike of all pairs here; mrr: the mean of one over
+        its rank."""
+        a, b = F.normalize(torch.from_numpy(np.array([one.vectors for one in predictions])), dim=-1).unbind(1)
+        ranks = [int((b @ text > b[n] @ text).sum()) + 1 for n, text in enumerate(a)]
+        return {"accuracy": float(np.mean(np.array(ranks) == 1)), "mrr": float(np.mean(1 / np.array(ranks)))}
+
+    def describe(self, prediction: Similarity, row: Row, labelled: bool) -> dict[str, Any]:
+        return {
+            **super().describe(prediction, row, labelled=False),
+            **({"error": 1 - prediction.cosine} if labelled else {}),
+        }
+
+
+def cosine(a: np.ndarray, b: np.ndarray) -> float:
+    """Of two vectors, -1 to 1; 0 where one of them is nothing."""
+    lengths = float(np.linalg.norm(a) * np.linalg.norm(b))
+    return float(a @ b) / lengths if lengths else 0.0

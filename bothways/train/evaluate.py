@@ -1,0 +1,101 @@
+"""Measuring a model on labelled rows, and its predictions as a table."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bothways.data.tables import Row
+from bothways.errors import UserError
+from bothways.files import write_text
+from bothways.inference import engine
+from bothways.model.heads import Bert
+from bothways.tasks.base import Encoded, Task
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """metrics: the task's figures, the deciding one first. task: with the thresholds that were used."""
+
+    task: Task
+    rows: Sequence[Row]
+    predictions: Sequence[Any]
+    metrics: dict[str, Any]
+
+    @property
+    def score(self) -> float:
+        """The deciding figure."""
+        return float(next(iter(self.metrics.values())))
+
+    def table(self) -> list[dict[str, Any]]:
+        """What was read, predicted and true of each row, as `Task.describe` has it."""
+        pairs = zip(self.predictions, self.rows, strict=True)
+        return [self.task.describe(prediction, row, labelled=True) for prediction, row in pairs]
+
+
+def evaluate_rows(
+    model: Bert,
+    task: Task,
+    rows: Sequence[Row],
+    encoded: Sequence[Encoded],
+    *,
+    tune: bool = False,
+    on_progress: Callable[[int], None] = lambda sequences: None,
+) -> Evaluation:
+    """Predict labelled rows and measure. tune: choose the task's thresholds on these rows first."""
+    scores = engine.score(model, task, encoded, on_progress)
+    predictions = engine.decode(task, scores, encoded, rows)
+    tuned = task.tuned(predictions, rows) if tune else task
+    if tuned is not task:
+        predictions = engine.decode(tuned, scores, encoded, rows)
+    return Evaluation(tuned, rows, predictions, tuned.metrics(predictions, rows))
+
+
+def usable_rows(task: Task, rows: Sequence[Row], skip_bad: bool, say: Callable[[str], None]) -> tuple[list[Row], int]:
+    """The rows that the task can use, and how many it cannot.
+
+    Raises UserError at the first bad row, or, with skip_bad, only where no row is good; what was left out is said.
+    """
+    good, bad = [], []
+    for row in rows:
+        try:
+            _require_columns(task, row)
+            task.check(row)
+            good.append(row)
+        except UserError as error:
+            if not skip_bad:
+                raise UserError(f"{error} (--skip-bad leaves such rows out)") from error
+            bad.append(str(error))
+    if bad:
+        say(f"{len(bad):,} of {len(rows):,} rows left out: {'; '.join(bad[:3])}{'; …' if len(bad) > 3 else ''}")
+    if not good:
+        raise UserError(f"none of {len(rows):,} rows can be used: {bad[0]}")
+    return good, len(bad)
+
+
+def _require_columns(task: Task, row: Row) -> None:
+    for column, what in task.columns().items():
+        if column not in row.values:
+            present = ", ".join(map(str, row.values)) or "none"
+            raise UserError(f"{row.source}: no column {column!r} ({what}); columns present: {present}")
+
+
+def write_predictions(path: Path, table: Sequence[Mapping[str, Any]]) -> None:
+    """Write a table as CSV that spreadsheets open, UTF-8 with a byte order mark."""
+    columns: dict[str, None] = {}
+    for line in table:
+        columns.update(dict.fromkeys(line))
+    file = io.StringIO()
+    writer = csv.DictWriter(file, list(columns))
+    writer.writeheader()
+    writer.writerows(_cells(table))
+    write_text(path, "\ufeff" + file.getvalue())
+
+
+def _cells(table: Iterable[Mapping[str, Any]]) -> Iterable[dict[str, Any]]:
+    for line in table:
+        yield {name: f"{value:.6g}" if isinstance(value, float) else value for name, value in line.items()}

@@ -1,0 +1,30 @@
+"""How far a long job over many sequences is, on standard error."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from bothways.train.progress import duration
+
+
+class Counting:
+    """Called with how many are done: rate and ETA, in place on a terminal; silent for jobs of under two seconds."""
+
+    def __init__(self, title: str, total: int | None = None) -> None:
+        self.title, self.total = title, total
+        self._began = self._said = time.monotonic()
+        self._every = 0.5 if sys.stderr.isatty() else 10.0
+
+    def __call__(self, done: int) -> None:
+        now = time.monotonic()
+        elapsed = now - self._began
+        last = done == self.total and self._said > self._began
+        if elapsed < 2 or (now - self._said < self._every and not last):
+            return
+        self._said = now
+        rate = done / elapsed
+        left = f"/{self.total:,}  ETA {duration((self.total - done) / rate)}" if self.total else ""
+        line = f"{self.title}  {done:,}{left}  {rate:,.0f}/s"
+        in_place = sys.stderr.isatty()
+        print(f"\r\x1b[K{line}" if in_place else line, end="" if in_place and not last else "\n", file=sys.stderr)

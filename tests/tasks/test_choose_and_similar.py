@@ -1,0 +1,174 @@
+"""Multiple choice and sentence embeddings, against transformers and sentence-transformers."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import pearsonr, spearmanr
+from sentence_transformers import SentenceTransformer, losses
+from transformers import BertForMultipleChoice
+
+import bothways as bw
+from bothways.data.tables import Row, read_rows
+from bothways.errors import TruncationWarning, UserError
+from bothways.tasks.choose import ChooseTask
+from bothways.tasks.metrics import correlations
+from bothways.tasks.similar import ContrastTask, SimilarTask
+from bothways.train.finetune import FinetuneOptions, finetune
+from tests.helpers import hugging_face_config, tiny_config, tiny_tokenizer
+
+CHOICES = [
+    {"text": f"the {colour} {animal} runs.", "choices": ["a bird eats.", f"the {animal} sleeps.", "a house."], "label": 1}
+    for colour in ("red", "blue", "old", "new")
+    for animal in ("dog", "cat")
+]
+PAIRS = [
+    {"text": f"the {a} runs.", "pair": f"a {b} sleeps.", "score": 5.0 if a == b else 0.0}
+    for a in ("dog", "cat", "bird", "house")
+    for b in ("dog", "cat", "bird", "house")
+]
+
+
+def test_choices_learn_save_and_open_in_transformers(pretrained: Path, tmp_path: Path) -> None:
+    rows = [*CHOICES, {"text": "the dog runs.", "choices": ["the dog sleeps.", "a bird eats."], "label": "the dog sleeps."}]
+    options = FinetuneOptions(epochs=20, batch_size=4, lr=2e-3, dropout=0.0, precision="float32")
+    result = finetune("choose", pretrained, rows, rows, tmp_path / "run", options)
+    assert result.metrics == {"accuracy": 1.0}
+    model = bw.load(tmp_path / "run")
+    choice = model.choose(CHOICES[0]["text"], CHOICES[0]["choices"])
+    assert (choice.index, choice.text) == (1, "the dog sleeps.")
+    theirs = BertForMultipleChoice.from_pretrained(tmp_path / "run" / "model").eval()
+    logits = []
+    for one in CHOICES[0]["choices"]:
+        (encoded,) = ChooseTask().encode([Row({"text": CHOICES[0]["text"], "choices": [one, one]}, "r")], tiny_tokenizer(), 64)[:1]
+        inputs = {
+            "input_ids": torch.from_numpy(encoded.input_ids)[None, None],
+            "token_type_ids": torch.from_numpy(encoded.token_type_ids)[None, None],
+        }
+        with torch.inference_mode():
+            logits.append(theirs(**inputs).logits[0, 0])
+    assert torch.stack(logits).softmax(0).tolist() == pytest.approx(choice.probabilities, abs=1e-5)
+
+
+def test_choices_of_different_number_have_the_loss_of_each() -> None:
+    task, tokenizer = ChooseTask(), tiny_tokenizer()
+    rows = read_rows([CHOICES[0], {"text": "a", "choices": ["b", "c"], "label": 0}, CHOICES[3]])
+    encoded = task.target(task.encode(rows, tokenizer, 64), rows)
+    order = np.random.default_rng(0).permutation(len(encoded))
+    scores = torch.randn(len(encoded))
+    shuffled = [encoded[index] for index in order]
+    targets = {name: torch.from_numpy(value) for name, value in task.collate(shuffled).items()}
+    expected = 0.0
+    for number, row in enumerate(rows):
+        own = torch.tensor([float(scores[n]) for n, one in enumerate(encoded) if one.row == number])
+        expected -= float(own.log_softmax(0)[task.truth(row)])
+    assert float(task.sums(scores[torch.from_numpy(order)], targets)["loss"]) == pytest.approx(expected, rel=1e-5)
+    assert task.counts(targets)["loss"] == 3
+
+
+def test_refused_choices() -> None:
+    task = ChooseTask()
+    for values, message in (
+        ({"choices": ["a"], "label": 0}, "1 choices in column 'choices', expected two or more"),
+        ({"choices": ["a", ""], "label": 0}, "a choice is ''"),
+        ({"choices": ["a", "b"], "label": 2}, "label '2' is neither one of the 2 choices nor its number, 0 to 1"),
+        ({"choices": "ab", "label": 2}, "column 'choices' is 'ab', not a list"),
+    ):
+        with pytest.raises(UserError, match=message):
+            task.check(Row({"text": "x", **values}, "row 1"))
+
+
+def test_embeddings_are_those_of_sentence_transformers(minilm: Path) -> None:
+    model, theirs = bw.load(minilm), SentenceTransformer(str(minilm), device="cpu")
+    texts = ["No light on my router.", "a", "Ünïcode — 👍", "the invoice " * 50]
+    ours = model.embed(texts)
+    assert ours.dtype == np.float32
+    assert np.abs(ours - theirs.encode(texts)).max() < 1e-5
+    assert np.abs(model.embed(texts[::-1])[::-1] - ours).max() < 1e-5
+    plain = model.embed(texts, normalize=False)
+    assert np.allclose(plain / np.linalg.norm(plain, axis=1, keepdims=True), ours, atol=1e-6)
+    with pytest.warns(TruncationWarning, match="1 of 1 texts are longer than 256 tokens"):
+        model.embed("word " * 400)
+    matches = model.similar("wifi is slow", ["the bill is wrong", "the wireless crawls"], top_k=5)
+    assert [one.index for one in matches] == [1, 0]
+    assert matches[0].cosine == pytest.approx(float(model.embed("wifi is slow")[0] @ model.embed("the wireless crawls")[0]), abs=1e-5)
+
+
+@pytest.mark.parametrize(("pooling", "normalize"), [("mean", True), ("cls", False)])
+def test_what_we_save_opens_in_sentence_transformers(pooling: str, normalize: bool, pretrained: Path, tmp_path: Path) -> None:
+    options = FinetuneOptions(epochs=12, batch_size=8, lr=2e-3, dropout=0.0, sequence_length=64, precision="float32")
+    result = finetune(
+        "similar", pretrained, PAIRS, PAIRS, tmp_path / "run", options, pooling=pooling, normalize=normalize
+    )
+    assert result.metrics is not None
+    assert result.metrics["spearman"] > 0.6
+    model, theirs = bw.load(tmp_path / "run"), SentenceTransformer(str(tmp_path / "run" / "model"), device="cpu")
+    assert theirs.max_seq_length == 64
+    texts = ["the dog runs.", "a cat sleeps in a house."]
+    assert np.abs(model.embed(texts, normalize=normalize) - theirs.encode(texts)).max() < 1e-5
+    theirs.save(str(tmp_path / "saved"))
+    assert np.abs(bw.load(tmp_path / "saved").embed(texts) - model.embed(texts)).max() < 1e-5
+
+
+def test_losses_are_those_of_sentence_transformers() -> None:
+    torch.manual_seed(0)
+    a, b = torch.randn(6, 8), torch.randn(6, 8)
+    vectors = torch.stack([a, b], 1).flatten(0, 1)
+    pairs = torch.arange(12).reshape(6, 2)
+    scores = torch.rand(6)
+    ranking = losses.MultipleNegativesRankingLoss(model=None, scale=20.0)
+    expected = ranking.compute_loss_from_embeddings([a, b], None)
+    contrast = ContrastTask()
+    assert (contrast.sums(vectors, {"pairs": pairs})["loss"] / 6).item() == pytest.approx(expected.item(), rel=1e-5)
+    mse = torch.nn.functional.mse_loss(torch.cosine_similarity(a, b), scores)
+    scored = SimilarTask()
+    ours = scored.sums(vectors, {"pairs": pairs, "scores": scores})["loss"] / 6
+    assert ours.item() == pytest.approx(mse.item(), rel=1e-5)
+
+
+def test_contrast_learns_and_does_not_depend_on_the_cut(pretrained: Path, tmp_path: Path) -> None:
+    rows = [{"text": row["text"], "pair": row["pair"]} for row in PAIRS if row["score"]]
+    options = FinetuneOptions(epochs=10, batch_size=4, lr=2e-3, dropout=0.0, precision="float32")
+    result = finetune("similar", pretrained, rows, rows, tmp_path / "a", options)
+    assert result.metrics is not None
+    assert result.metrics["accuracy"] == 1.0
+    cut = FinetuneOptions(**{**vars(options), "micro_batch_tokens": 8})
+    again = finetune("similar", pretrained, rows, rows, tmp_path / "b", cut)
+    assert again.metrics == result.metrics
+    scored = finetune("similar", pretrained, rows, PAIRS, tmp_path / "c", FinetuneOptions(steps=1))
+    assert scored.metrics is not None
+    assert "spearman" in scored.metrics  # trained on pairs, measured on scores
+
+
+def test_correlations_are_scipys() -> None:
+    rng = np.random.default_rng(0)
+    a = rng.integers(0, 6, 200).astype(float)
+    b = a + rng.normal(size=200).round(1)
+    ours = correlations(a.tolist(), b.tolist())
+    assert ours["spearman"] == pytest.approx(spearmanr(a, b).statistic)
+    assert ours["pearson"] == pytest.approx(pearsonr(a, b).statistic)
+    assert correlations([1, 1], [0, 2])["spearman"] == 0
+
+
+def test_modules_that_are_not_read(minilm: Path, tmp_path: Path) -> None:
+    shutil.copytree(minilm, tmp_path / "m")
+    modules = json.loads((tmp_path / "m" / "modules.json").read_text())
+    (tmp_path / "m" / "modules.json").write_text(json.dumps([*modules, {"type": "sentence_transformers.models.Dense"}]))
+    with pytest.raises(UserError, match=r"the module 'sentence_transformers.models.Dense' is not read"):
+        bw.load(tmp_path / "m")
+    (tmp_path / "m" / "modules.json").write_text(json.dumps(modules))
+    (tmp_path / "m" / "1_Pooling" / "config.json").write_text('{"pooling_mode_max_tokens": true}')
+    with pytest.raises(UserError, match="pools by pooling_mode_max_tokens; read are mean and cls"):
+        bw.load(tmp_path / "m")
+
+
+def test_a_chooser_from_elsewhere_works_at_once(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    BertForMultipleChoice(hugging_face_config(tiny_config())).save_pretrained(tmp_path)
+    tiny_tokenizer().save(tmp_path)
+    assert sum(bw.load(tmp_path).choose("the dog", ["runs", "sleeps"]).probabilities) == pytest.approx(1)
