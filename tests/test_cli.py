@@ -8,29 +8,14 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from bothways.cli import VERBS, main
 from tests.data.test_prepare import write_corpus
+from tests.helpers import Run
 from tests.tasks.test_classify import ROWS
-
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def bothways(capsys: pytest.CaptureFixture[str]) -> Run:
-    def run(*arguments: object) -> tuple[int, str, str]:
-        try:
-            code = main([str(argument) for argument in arguments])
-        except SystemExit as exit:
-            code = int(exit.code or 0)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
 
 
 @pytest.fixture(scope="module")
@@ -181,15 +166,15 @@ MISTAKES = {
     ),
     "table column": (
         "finetune classify --model {0}/run --train {0}/columns.csv --out {0}/r",
-        "columns.csv:2: no column 'text'; columns present: subject, kind",
+        "columns.csv:2: no column 'text', the text; columns present: subject, kind",
     ),
     "unseen label": (
         "finetune classify --model {0}/run --train {0}/train.jsonl --eval {0}/unseen.jsonl --out {0}/r",
-        "unseen.jsonl:1: labels never seen in training: gas; known: animal, thing",
+        "unseen.jsonl:1: label 'gas' was never seen in training; known: animal, thing",
     ),
     "unseen label later": (
         "evaluate {0}/classifier {0}/unseen.jsonl",
-        "labels never seen in training: gas; known: animal, thing",
+        "label 'gas' was never seen in training; known: animal, thing",
     ),
     "not a model": (
         "fill {0}/texts a [MASK]",
@@ -201,7 +186,7 @@ MISTAKES = {
     ),
     "not a classifier": (
         "classify {0}/run x",
-        "classify needs a classification head",
+        "classify needs a model fine-tuned for it",
     ),
     "not a store": (
         "pretrain {0}/texts --out {0}/r",

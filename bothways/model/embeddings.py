@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from bothways.data.packing import PackedBatch
 from bothways.model.config import BertConfig
+from bothways.model.dropout import Dropout
 
 
 class Embeddings(nn.Module):
@@ -17,7 +18,7 @@ class Embeddings(nn.Module):
         self.token_type = nn.Embedding(config.type_vocab_size, config.hidden_size)
         self.position = nn.Embedding(config.max_position_embeddings, config.hidden_size)
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.dropout = Dropout(config.hidden_dropout_prob)
 
     def forward(self, batch: PackedBatch) -> Tensor:
         summed = self.token(batch.input_ids) + self.token_type(batch.token_type_ids) + self.position(batch.position_ids)

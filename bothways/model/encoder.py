@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from bothways.data.packing import PackedBatch
 from bothways.model.attention import attend
 from bothways.model.config import BertConfig
+from bothways.model.dropout import Dropout
 from bothways.model.embeddings import Embeddings
 
 
@@ -58,7 +59,7 @@ class Layer(nn.Module):
         self.intermediate = nn.Linear(config.hidden_size, config.intermediate_size)
         self.output = nn.Linear(config.intermediate_size, config.hidden_size)
         self.output_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.dropout = Dropout(config.hidden_dropout_prob)
         self.activation = activation(config.hidden_act)
 
     def forward(self, hidden: Tensor, batch: PackedBatch, rows: Tensor | None = None) -> Tensor:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from bothways.data.packing import PackedBatch
 from bothways.model.config import BertConfig
+from bothways.model.dropout import Dropout
 from bothways.model.encoder import Encoder, activation
 
 
@@ -191,9 +192,9 @@ def sequence_means(hidden: Tensor, batch: PackedBatch) -> Tensor:
     return sums / lengths[:, None]
 
 
-def _classifier_dropout(config: BertConfig) -> nn.Dropout:
+def _classifier_dropout(config: BertConfig) -> Dropout:
     dropout = config.classifier_dropout
-    return nn.Dropout(config.hidden_dropout_prob if dropout is None else dropout)
+    return Dropout(config.hidden_dropout_prob if dropout is None else dropout)
 
 
 class Bert(nn.Module):

@@ -105,6 +105,11 @@ class TagTask(Task):
                 f"columns present: {', '.join(map(str, row.values)) or 'none'}"
             )
         text = row.text(options.text_column)
+        if labelled and options.spans_column not in row.values:
+            raise UserError(
+                f"{row.source}: no column {options.spans_column!r} with the entities of {options.text_column!r}; "
+                f"columns present: {', '.join(map(str, row.values))}"
+            )
         places = WordPieceTokenizer.words(text)
         return Words(text, places, self._span_labels(row, text, places) if labelled else None)
 

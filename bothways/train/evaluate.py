@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bothways.data.tables import Row
-from bothways.errors import UserError
+from bothways.errors import UserError, closest
 from bothways.files import write_text
 from bothways.inference import engine
 from bothways.model.heads import Bert
@@ -60,6 +60,7 @@ def usable_rows(task: Task, rows: Sequence[Row], skip_bad: bool, say: Callable[[
 
     Raises UserError at the first bad row, or, with skip_bad, only where no row is good; what was left out is said.
     """
+    _require_columns(task, rows[0])  # a table without the column is a mistake in the command, not a bad row
     good, bad = [], []
     for row in rows:
         try:
@@ -80,8 +81,11 @@ def usable_rows(task: Task, rows: Sequence[Row], skip_bad: bool, say: Callable[[
 def _require_columns(task: Task, row: Row) -> None:
     for column, what in task.columns().items():
         if column not in row.values:
-            present = ", ".join(map(str, row.values)) or "none"
-            raise UserError(f"{row.source}: no column {column!r} ({what}); columns present: {present}")
+            present = [str(name) for name in row.values]
+            raise UserError(
+                f"{row.source}: no column {column!r}, {what}{closest(column, present)}; "
+                f"columns present: {', '.join(present) or 'none'}"
+            )
 
 
 def write_predictions(path: Path, table: Sequence[Mapping[str, Any]]) -> None:

@@ -75,6 +75,17 @@ class Report:
         marked = html.escape(text).replace("[MASK]", "<mark>[MASK]</mark>")
         self._sections.append(f"<p>{marked}</p><table>{rows}</table>")
 
+    def entities(self, text: str, found: Sequence[tuple[int, int, str]]) -> None:
+        """A text with its entities (start, end, label) marked."""
+        parts, at = [], 0
+        for start, end, label in found:
+            parts += [
+                html.escape(text[at:start]),
+                f"<mark>{html.escape(text[start:end])} <small>{html.escape(label)}</small></mark>",
+            ]
+            at = end
+        self._sections.append(f"<p>{''.join(parts)}{html.escape(text[at:])}</p>")
+
     def confusion(self, labels: Sequence[str], matrix: Sequence[Sequence[int]]) -> None:
         """A confusion matrix: rows are the truth, columns the prediction; shading is the share of the row."""
         head = "".join(f"<th>{html.escape(label)}</th>" for label in labels)

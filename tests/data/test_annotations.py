@@ -53,7 +53,9 @@ def test_squad_files(shared_data: Path, tmp_path: Path) -> None:
     assert all(row.values["context"] and isinstance(row.values["answers"], list) for row in rows)
     article = {"title": "t", "paragraphs": [{"context": "a b", "qas": [{"id": "1", "question": "?", "answers": []}]}]}
     path = write(tmp_path, "q.json", json.dumps({"data": [article, article]}))
-    with pytest.raises(UserError, match=r"data\[1\].paragraphs\[0\].qas\[0\]: the id '1' stands twice, first at .*data\[0\]"):
+    with pytest.raises(
+        UserError, match=r"data\[1\].paragraphs\[0\].qas\[0\]: the id '1' stands twice, first at .*data\[0\]"
+    ):
         read_rows(path)
     with pytest.raises(UserError, match=r"q.json:2: not valid JSON: .* at character"):
         read_rows(write(tmp_path, "q.json", '{"data":\n [}'))

@@ -67,7 +67,7 @@ def test_refusals(pretrained: Path, minilm: Path) -> None:
         model.fill("the [MASK] " * 600)
     with pytest.raises(UserError, match="fill needs a masked-LM head; this model has EmbeddingHead"):
         encoder.fill("a [MASK]")
-    with pytest.raises(UserError, match="classify needs a model fine-tuned for it .*; this one has PretrainingHead"):
+    with pytest.raises(UserError, match=r"classify needs a model fine-tuned for it .*; this one has PretrainingHead"):
         model.classify(["x"])
     with pytest.raises(UserError, match="hub gave no model"):
         bw.load("no-such-organisation/no-such-model")

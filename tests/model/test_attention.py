@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from bothways.model.attention import attend, attend_eager, attend_grouped, grouped
+from bothways.model.dropout import Dropout, kept
 
 LENGTHS = torch.tensor([9, 9, 4, 1, 7, 9])
 
@@ -65,3 +66,48 @@ def test_the_operator_and_torchs_own_autograd_agree() -> None:
     attend_grouped(*theirs, LENGTHS).sin().sum().backward()
     for one, other in zip(ours, theirs, strict=True):
         assert torch.equal(one.grad, other.grad)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_dropped_weights_are_those_of_the_mask(causal: bool) -> None:
+    """With dropout: values and gradients of the definition, given the mask that the same seed draws."""
+    fast, slow = inputs(torch.float64), inputs(torch.float64)
+    torch.manual_seed(3)
+    output = attend(*fast, cu_seqlens(), int(LENGTHS.max()), causal, dropout=0.4)
+    torch.manual_seed(3)
+    expected = []
+    for (length, run), *parts in zip(
+        [(9, 2), (4, 1), (1, 1), (7, 1), (9, 1)], *(part.split([18, 4, 1, 7, 9]) for part in slow), strict=True
+    ):
+        q, k, v = (part.unflatten(0, (run, length)).transpose(1, 2) for part in parts)
+        scores = q @ k.mT / 8**0.5
+        if causal:
+            scores = scores.masked_fill(torch.ones(length, length).triu(1).bool(), float("-inf"))
+        weights = scores.softmax(-1)
+        weights = weights * kept(weights, 0.4) / 0.6
+        expected.append((weights @ v).transpose(1, 2).flatten(0, 1))
+    reference = torch.cat(expected)
+    assert (output - reference).abs().max() < 1e-12
+    output.sin().sum().backward()
+    reference.sin().sum().backward()
+    for ours, theirs in zip(fast, slow, strict=True):
+        assert (ours.grad - theirs.grad).abs().max() < 1e-12
+
+
+def test_dropout_drops_its_share_and_keeps_the_mean() -> None:
+    torch.manual_seed(0)
+    x = torch.ones(1001, 777)
+    for probability in (0.1, 0.5, 0.9):
+        dropout = Dropout(probability)
+        y = dropout(x)
+        spread = (probability * (1 - probability) / x.numel()) ** 0.5
+        assert abs(float((y == 0).double().mean()) - probability) < 4 * spread + 1e-5
+        assert y.max().item() == pytest.approx(1 / (1 - probability))
+        torch.manual_seed(1)
+        first = dropout(x)
+        torch.manual_seed(1)
+        assert torch.equal(first, dropout(x))
+        assert not torch.equal(first, dropout(x))
+        assert torch.equal(dropout.eval()(x), x)
+    rows = torch.nn.functional.pad(Dropout(0.5)(x) == 0, (0, 1)).double()  # neighbours fall independently
+    assert abs(float((rows[:, :-2] * rows[:, 1:-1]).mean()) - 0.25) < 0.002

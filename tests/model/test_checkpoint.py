@@ -71,7 +71,8 @@ def their_scores(model: torch.nn.Module, name: str) -> list[torch.Tensor]:
         return [output.pooler_output]
     if name == "BertForPreTraining":
         return [unpadded(output.prediction_logits, batch), output.seq_relationship_logits]
-    return [unpadded(output.logits, batch)] if name in ("BertForMaskedLM", "BertForTokenClassification") else [output.logits]
+    per_token = name in ("BertForMaskedLM", "BertForTokenClassification")
+    return [unpadded(output.logits, batch)] if per_token else [output.logits]
 
 
 @pytest.mark.parametrize("name", HEADS)

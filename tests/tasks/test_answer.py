@@ -63,7 +63,7 @@ def found_again(task: AnswerTask, asked: Row, tokenizer: WordPieceTokenizer, max
 @settings(max_examples=300, deadline=None)
 @given(st.data())
 def test_the_gold_span_is_found_again_in_any_text(data: st.DataObject) -> None:
-    """Any Unicode, any window and overlap; answers of whole words are found exactly, in the window that has them whole."""
+    """Any Unicode, any window and overlap: an answer of whole words is found exactly, where a window has it whole."""
     text = data.draw(st.text(min_size=1, max_size=120).filter(lambda text: text.strip()))
     tokenizer = tiny_tokenizer()
     pieces = tokenizer.encode(text, special_tokens=False)
@@ -128,7 +128,9 @@ def test_windows_are_those_of_transformers(shared_data: Path, minilm: Path) -> N
 
 def compared(predicted: Sequence[str], golds: Sequence[Sequence[str]]) -> None:
     """Equality with the official script (v1.1, as torchmetrics carries it), in the sum and one by one."""
-    target = [{"answers": {"text": list(gold), "answer_start": [0] * len(gold)}, "id": str(n)} for n, gold in enumerate(golds)]
+    target = [
+        {"answers": {"text": list(gold), "answer_start": [0] * len(gold)}, "id": str(n)} for n, gold in enumerate(golds)
+    ]
     guesses = [{"prediction_text": text, "id": str(n)} for n, text in enumerate(predicted)]
     official = squad(guesses, target)
     assert 100 * np.mean([best_f1(*both) for both in zip(predicted, golds, strict=True)]) == pytest.approx(
@@ -146,14 +148,15 @@ def test_figures_equal_the_official_script_on_real_answers(shared_data: Path) ->
     for row, gold in zip(rows, golds, strict=True):
         words = row.values["context"].split()
         start = rng.randrange(len(words))
-        predicted.append(rng.choice([gold[0], gold[-1] + " and more", " ".join(words[start : start + rng.randint(1, 6)])]))
+        anything = " ".join(words[start : start + rng.randint(1, 6)])
+        predicted.append(rng.choice([gold[0], gold[-1] + " and more", anything]))
     compared(predicted, golds)
 
 
 def test_figures_equal_the_official_script_on_adversarial_answers() -> None:
     rng = random.Random(1)
-    parts = ["the", "The", "a", "an", "theory", "10", "10.5", "U.S.", "U.S", "é", "É", "—", "«x»", "don't", "dont", "ß", "İ"]
-    parts += ["東京", "\u00a0", "\u2003", "x-y", "xy", "!", "…", "an apple", "A.", "\n", "\t", "thé"]
+    parts = ["the", "The", "a", "an", "theory", "10", "10.5", "U.S.", "U.S", "é", "É", "—", "«x»", "don't", "dont"]
+    parts += ["ß", "İ", "東京", "\u00a0", "\u2003", "x-y", "xy", "!", "…", "an apple", "A.", "\n", "\t", "thé"]
 
     def text() -> str:
         return rng.choice([" ", "  ", ""]).join(rng.choices(parts, k=rng.randint(1, 5)))
@@ -193,12 +196,14 @@ def test_decoding_is_the_best_of_all_spans() -> None:
         assert (answer.text, answer.start, answer.end) == expected
         assert answer.margin == pytest.approx(spans[best] - none, abs=1e-5)
         shares = [answer, *answer.alternatives]
-        assert sum(one.probability for one in shares) + (answer.no_answer_probability if answer.text else 0) == pytest.approx(1)
+        nothing = answer.no_answer_probability if answer.text else 0
+        assert sum(one.probability for one in shares) + nothing == pytest.approx(1)
 
 
 def test_the_threshold_is_the_best_there_is() -> None:
     rng = np.random.default_rng(0)
-    rows = [row(context="x y z", answers=[{"text": "x", "answer_start": 0}] if rng.random() < 0.6 else []) for _ in range(200)]
+    gold = [{"text": "x", "answer_start": 0}]
+    rows = [row(context="x y z", answers=gold if rng.random() < 0.6 else []) for _ in range(200)]
     margins = rng.normal(size=200)
     texts = rng.choice(["x", "y", "x y"], 200)
     predictions = [Answer(text, 0, 1, 0.5, margin=float(m)) for text, m in zip(texts, margins, strict=True)]
@@ -241,7 +246,8 @@ def test_a_batch_of_windows_has_the_loss_of_each() -> None:
         return float(task.sums(of, targets)["loss"])
 
     parts = scores.split([len(one.input_ids) for one in encoded])
-    assert loss(encoded, scores) == pytest.approx(sum(loss([o], s) for o, s in zip(encoded, parts, strict=True)), rel=1e-5)
+    one_by_one = sum(loss([one], part) for one, part in zip(encoded, parts, strict=True))
+    assert loss(encoded, scores) == pytest.approx(one_by_one, rel=1e-5)
 
 
 def test_fine_tuning_learns_tunes_saves_and_answers(pretrained: Path, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from bothways.train.finetune import FinetuneOptions, finetune
 from tests.helpers import hugging_face_config, tiny_config, tiny_tokenizer
 
 CHOICES = [
-    {"text": f"the {colour} {animal} runs.", "choices": ["a bird eats.", f"the {animal} sleeps.", "a house."], "label": 1}
+    {"text": f"the {colour} {animal} runs.", "choices": ["a bird eats.", f"the {animal} sleeps.", "a"], "label": 1}
     for colour in ("red", "blue", "old", "new")
     for animal in ("dog", "cat")
 ]
@@ -35,7 +35,8 @@ PAIRS = [
 
 
 def test_choices_learn_save_and_open_in_transformers(pretrained: Path, tmp_path: Path) -> None:
-    rows = [*CHOICES, {"text": "the dog runs.", "choices": ["the dog sleeps.", "a bird eats."], "label": "the dog sleeps."}]
+    two = {"text": "the dog runs.", "choices": ["the dog sleeps.", "a bird eats."], "label": "the dog sleeps."}
+    rows = [*CHOICES, two]
     options = FinetuneOptions(epochs=20, batch_size=4, lr=2e-3, dropout=0.0, precision="float32")
     result = finetune("choose", pretrained, rows, rows, tmp_path / "run", options)
     assert result.metrics == {"accuracy": 1.0}
@@ -45,7 +46,8 @@ def test_choices_learn_save_and_open_in_transformers(pretrained: Path, tmp_path:
     theirs = BertForMultipleChoice.from_pretrained(tmp_path / "run" / "model").eval()
     logits = []
     for one in CHOICES[0]["choices"]:
-        (encoded,) = ChooseTask().encode([Row({"text": CHOICES[0]["text"], "choices": [one, one]}, "r")], tiny_tokenizer(), 64)[:1]
+        row = Row({"text": CHOICES[0]["text"], "choices": [one, one]}, "row 1")
+        encoded = ChooseTask().encode([row], tiny_tokenizer(), 64)[0]
         inputs = {
             "input_ids": torch.from_numpy(encoded.input_ids)[None, None],
             "token_type_ids": torch.from_numpy(encoded.token_type_ids)[None, None],
@@ -96,11 +98,14 @@ def test_embeddings_are_those_of_sentence_transformers(minilm: Path) -> None:
         model.embed("word " * 400)
     matches = model.similar("wifi is slow", ["the bill is wrong", "the wireless crawls"], top_k=5)
     assert [one.index for one in matches] == [1, 0]
-    assert matches[0].cosine == pytest.approx(float(model.embed("wifi is slow")[0] @ model.embed("the wireless crawls")[0]), abs=1e-5)
+    cosine = float(model.embed("wifi is slow")[0] @ model.embed("the wireless crawls")[0])
+    assert matches[0].cosine == pytest.approx(cosine, abs=1e-5)
 
 
 @pytest.mark.parametrize(("pooling", "normalize"), [("mean", True), ("cls", False)])
-def test_what_we_save_opens_in_sentence_transformers(pooling: str, normalize: bool, pretrained: Path, tmp_path: Path) -> None:
+def test_what_we_save_opens_in_sentence_transformers(
+    pooling: str, normalize: bool, pretrained: Path, tmp_path: Path
+) -> None:
     options = FinetuneOptions(epochs=12, batch_size=8, lr=2e-3, dropout=0.0, sequence_length=64, precision="float32")
     result = finetune(
         "similar", pretrained, PAIRS, PAIRS, tmp_path / "run", options, pooling=pooling, normalize=normalize

@@ -35,12 +35,6 @@ ROWS = [
 ROWS += [{"text": f"a {colour} house in the {colour} house.", "label": "thing"} for colour in ("red", "new", "blue")]
 
 
-@pytest.fixture
-def pretrained(tmp_path: Path) -> Path:
-    save_checkpoint(Checkpoint(new_model(tiny_config(), PretrainingHead, seed=1), tiny_tokenizer()), tmp_path / "base")
-    return tmp_path / "base"
-
-
 @pytest.mark.parametrize("limit", [512, 20, 11, 8])
 def test_texts_and_pairs_are_encoded_as_transformers_does(minilm: Path, limit: int) -> None:
     tokenizer, theirs = WordPieceTokenizer.load(minilm), AutoTokenizer.from_pretrained(minilm)

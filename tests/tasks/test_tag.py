@@ -25,7 +25,10 @@ from bothways.train.finetune import FinetuneOptions, finetune
 from tests.helpers import hugging_face_config, tiny_config, tiny_tokenizer
 
 ROWS = [
-    {"words": ["the", adjective, animal, verb, "in", "the", place], "labels": ["O", "B-beast", "I-beast", "O", "O", "O", "B-place"]}
+    {
+        "words": ["the", adjective, animal, verb, "in", "the", place],
+        "labels": ["O", "B-beast", "I-beast", "O", "O", "O", "B-place"],
+    }
     for adjective in ("red", "old", "big")
     for animal in ("dog", "cat", "bird")
     for verb in ("runs", "sleeps")
@@ -63,7 +66,8 @@ def test_windows_decide_where_there_is_most_context() -> None:
     task = TagTask(TagOptions(overlap=4), ("A", "O"))
     row = Row({"words": ["dog"] * 14}, "row 1")
     encoded = task.encode([row], tiny_tokenizer(), 10)  # windows of 8 words: 0–7, 4–11, 8–13
-    assert [one.targets["words"].tolist() for one in encoded] == [list(range(6)), list(range(6, 10)), list(range(10, 14))]
+    decided = [one.targets["words"].tolist() for one in encoded]
+    assert decided == [list(range(6)), list(range(6, 10)), list(range(10, 14))]
 
 
 def random_tags(rng: random.Random, kinds: Sequence[str], prefixes: str) -> list[str]:
@@ -93,7 +97,8 @@ def test_span_figures_are_seqevals_on_real_and_on_adversarial_tags(shared_data: 
     kinds = sorted({tag for tags in real for tag in tags})
     check_figures(real, [[tag if rng.random() < 0.9 else rng.choice(kinds) for tag in tags] for tags in real])
     truth = [random_tags(rng, ["x", "y"], "BI") for _ in range(1000)]
-    check_figures(truth, [[tag if rng.random() < 0.6 else rng.choice(["O", "B-x", "I-y"]) for tag in tags] for tags in truth])
+    wrong = ["O", "B-x", "I-y"]
+    check_figures(truth, [[tag if rng.random() < 0.6 else rng.choice(wrong) for tag in tags] for tags in truth])
 
 
 def test_schemes() -> None:
@@ -161,7 +166,9 @@ def test_parts_of_speech(pretrained: Path, tmp_path: Path) -> None:
 
 def test_a_tagger_from_elsewhere_works_at_once(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    config = hugging_face_config(tiny_config(), id2label={0: "O", 1: "B-x", 2: "I-x"}, label2id={"O": 0, "B-x": 1, "I-x": 2})
+    names = ["O", "B-x", "I-x"]
+    numbers = {name: index for index, name in enumerate(names)}
+    config = hugging_face_config(tiny_config(), id2label=dict(enumerate(names)), label2id=numbers)
     BertForTokenClassification(config).save_pretrained(tmp_path)
     tiny_tokenizer().save(tmp_path)
     model = bw.load(tmp_path)
@@ -176,7 +183,7 @@ def test_refusals(pretrained: Path, tmp_path: Path) -> None:
         ({"words": [], "labels": []}, "row 2: no words"),
         ({"words": ["a", ""], "labels": ["O", "O"]}, "row 2: column 'words' holds '', not a word"),
         ({"words": ["a"], "labels": [None]}, "row 2: column 'labels' has no label"),
-        ({"text": "a b", "spans": [{"start": 0, "end": 9, "label": "x"}]}, "a span from 0 to 9 in a text of 3 characters"),
+        ({"text": "a b", "spans": [{"start": 0, "end": 9, "label": "x"}]}, "from 0 to 9 in a text of 3 characters"),
         ({"text": "a b", "spans": [{"start": 1, "end": 2, "label": "x"}]}, "the span ' ' holds no word"),
         ({"text": "a b", "spans": [{"begin": 0}]}, "expected an object of start, end and label"),
         ({"text": " ", "spans": []}, "row 2: column 'text' is empty"),

@@ -1,0 +1,239 @@
+"""BERT as scikit-learn estimators: they work in `Pipeline`, `cross_val_score` and `GridSearchCV`.
+
+X is a list, array or Series of texts (or of pairs of texts); a tagger's X is a list of lists of words. `save` and
+`load` keep a fitted estimator as a Hugging Face directory, without pickle.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from bothways.errors import UserError
+from bothways.files import read_json, require_ours, write_json
+from bothways.inference.predictor import Predictor, load
+from bothways.model.checkpoint import save_checkpoint
+from bothways.tasks.metrics import span_figures
+from bothways.tasks.tag import TagTask, tags_of
+from bothways.train.finetune import FinetuneOptions, Preset, finetune
+from bothways.train.progress import Progress
+
+try:
+    from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, TransformerMixin
+    from sklearn.exceptions import NotFittedError
+except ImportError as error:
+    raise UserError("bothways.sklearn needs scikit-learn: pip install 'bothways[baselines]'") from error
+
+MODEL = "sentence-transformers/all-MiniLM-L6-v2"
+ESTIMATOR = "estimator.json"  # parameters, classes and scale, beside the model's own files
+FILES = {ESTIMATOR, "model"}
+
+
+class _Text(BaseEstimator):
+    """What the estimators share: parameters, texts in, a fitted `predictor_`, a directory to keep it in."""
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = False
+        tags.input_tags.one_d_array = True
+        tags.input_tags.string = True
+        return tags
+
+    def _fitted(self) -> Predictor:
+        if not hasattr(self, "predictor_"):
+            raise NotFittedError(f"this {type(self).__name__} is not fitted yet; call fit first")
+        return self.predictor_
+
+    def save(self, directory: str | Path) -> None:
+        """Keep the fitted estimator: `model/`, which transformers opens, and what is scikit-learn's in a JSON file.
+
+        Raises UserError for a directory that holds anything else.
+        """
+        checkpoint, path = self._fitted().checkpoint, Path(directory)
+        require_ours(path, FILES)
+        path.mkdir(parents=True, exist_ok=True)
+        save_checkpoint(checkpoint, path / "model")
+        state = {
+            name: _plain(value) for name, value in vars(self).items() if name.endswith("_") and name != "predictor_"
+        }
+        write_json(path / ESTIMATOR, {"class": type(self).__name__, "parameters": self.get_params(), "state": state})
+
+    @classmethod
+    def load(cls, directory: str | Path) -> Self:
+        """A fitted estimator that `save` kept. Raises UserError for a directory of another class."""
+        kept = read_json(Path(directory) / ESTIMATOR)
+        if kept.get("class") != cls.__name__:
+            raise UserError(f"{directory}: holds a {kept.get('class')}, not a {cls.__name__}")
+        estimator = cls(**kept["parameters"])
+        for name, value in kept["state"].items():
+            setattr(estimator, name, np.array(value) if isinstance(value, list) else value)
+        estimator.predictor_ = load(Path(directory) / "model", kept["parameters"].get("device", "auto"))
+        return estimator
+
+
+class _Finetuned(_Text):
+    """An estimator that `fit` fine-tunes. Parameters are those of `FinetuneOptions`; `verbose` shows the progress.
+
+    model: a run, a Hugging Face directory, or a hub id.
+    """
+
+    def __init__(
+        self,
+        model: str = MODEL,
+        *,
+        preset: Preset = "standard",
+        epochs: int | None = None,
+        batch_size: int = 32,
+        lr: float | None = None,
+        sequence_length: int | None = None,
+        dropout: float = 0.1,
+        freeze_layers: int = 0,
+        seed: int = 0,
+        device: str = "auto",
+        verbose: bool = False,
+    ) -> None:
+        self.model = model
+        self.preset = preset
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.lr = lr
+        self.sequence_length = sequence_length
+        self.dropout = dropout
+        self.freeze_layers = freeze_layers
+        self.seed = seed
+        self.device = device
+        self.verbose = verbose
+
+    def _fit(self, task: str, rows: list[dict[str, Any]], **task_options: Any) -> None:
+        given = {name: value for name, value in self.get_params().items() if name not in ("model", "verbose")}
+        progress = Progress(f"fit {type(self).__name__}", shown=self.verbose)
+        with tempfile.TemporaryDirectory() as folder:
+            run = Path(folder) / "run"
+            options = FinetuneOptions(**given)
+            result = finetune(task, self.model, rows, None, run, options, progress=progress, **task_options)
+            if result.training.interrupted is not None:
+                raise KeyboardInterrupt
+            self.predictor_ = load(run, self.device)
+
+
+class BertClassifier(ClassifierMixin, _Finetuned):
+    """One label a text. classes_: the labels, sorted, as they came."""
+
+    def fit(self, X: Iterable[Any], y: Sequence[Any]) -> Self:  # noqa: N803
+        """Raises UserError for texts that are none, labels that are not as many, and a single label."""
+        texts, labels = _texts(X), np.asarray(y)
+        _same_number(texts, labels)
+        self.classes_ = np.unique(labels)
+        rows = [{**_row(text), "label": str(label)} for text, label in zip(texts, labels.tolist(), strict=True)]
+        self._fit("classify", rows, pair_column=_pair_column(texts))
+        return self
+
+    def predict_proba(self, X: Iterable[Any]) -> np.ndarray:  # noqa: N803
+        """Probabilities `[N, classes]`, columns as in `classes_`."""
+        results = self._fitted().classify(_texts(X))
+        names = [str(one) for one in self.classes_.tolist()]
+        return np.array([[one.scores[name] for name in names] for one in results]).reshape(len(results), len(names))
+
+    def predict(self, X: Iterable[Any]) -> np.ndarray:  # noqa: N803
+        best: np.ndarray = self.predict_proba(X).argmax(-1)
+        return self.classes_[best]
+
+
+class BertRegressor(RegressorMixin, _Finetuned):
+    """A number a text. Targets are brought to mean 0 and deviation 1 for training."""
+
+    def fit(self, X: Iterable[Any], y: Sequence[float]) -> Self:  # noqa: N803
+        texts, numbers = _texts(X), np.asarray(y, dtype=np.float64)
+        _same_number(texts, numbers)
+        self.mean_, self.scale_ = float(numbers.mean()), float(numbers.std()) or 1.0
+        scaled = ((numbers - self.mean_) / self.scale_).tolist()
+        rows = [{**_row(text), "label": number} for text, number in zip(texts, scaled, strict=True)]
+        self._fit("classify", rows, problem_type="regression", pair_column=_pair_column(texts))
+        return self
+
+    def predict(self, X: Iterable[Any]) -> np.ndarray:  # noqa: N803
+        values = [one.value for one in self._fitted().classify(_texts(X))]
+        return np.array(values, dtype=np.float64) * self.scale_ + self.mean_
+
+
+class BertTagger(_Finetuned):
+    """A label a word. X: lists of words; y: lists of labels, as many."""
+
+    def fit(self, X: Sequence[Sequence[str]], y: Sequence[Sequence[str]]) -> Self:  # noqa: N803
+        _same_number(X, y)
+        rows = [{"words": list(words), "labels": list(labels)} for words, labels in zip(X, y, strict=True)]
+        self._fit("tag", rows)
+        return self
+
+    def predict(self, X: Sequence[Sequence[str]]) -> list[list[str]]:  # noqa: N803
+        """The label of every word."""
+        predictor = self._fitted()
+        return [one.labels for one in predictor.predict([{"words": list(words)} for words in X])]
+
+    def score(self, X: Sequence[Sequence[str]], y: Sequence[Sequence[str]]) -> float:  # noqa: N803
+        """F1 over entities, or, where every word has a label of its own, accuracy over words."""
+        task = self._fitted().task("tag")
+        guessed, truth = self.predict(X), [list(labels) for labels in y]
+        if not isinstance(task, TagTask) or task.scheme == "plain":
+            pairs = zip(
+                (label for one in truth for label in one), (label for one in guessed for label in one), strict=True
+            )
+            return float(np.mean([a == b for a, b in pairs]))
+        return float(span_figures(*([tags_of(one, task.scheme) for one in side] for side in (truth, guessed)))["f1"])
+
+
+class BertEmbedder(TransformerMixin, _Text):
+    """Texts to vectors `[N, H]`, with a model as it is; what follows in a `Pipeline` learns."""
+
+    def __init__(self, model: str = MODEL, *, normalize: bool = True, device: str = "auto") -> None:
+        self.model = model
+        self.normalize = normalize
+        self.device = device
+
+    def fit(self, X: Iterable[Any], y: Any = None) -> Self:  # noqa: N803
+        """Open the model; nothing is trained."""
+        _texts(X)
+        self.predictor_ = load(self.model, self.device)
+        return self
+
+    def transform(self, X: Iterable[Any]) -> np.ndarray:  # noqa: N803
+        return self._fitted().embed(_texts(X), self.normalize)
+
+    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
+        """`bert0` …, one a column."""
+        return np.array([f"bert{n}" for n in range(self._fitted().config.hidden_size)], dtype=object)
+
+
+def _texts(values: Any) -> list[Any]:
+    """Texts, or pairs of texts, out of whatever they came in. Raises UserError for anything else."""
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise UserError(f"X: expected a list of texts, found {type(values).__name__}")
+    listed = [tuple(one) if isinstance(one, list | np.ndarray) else one for one in values]
+    if not listed:
+        raise UserError("X: no texts")
+    for number, one in enumerate(listed):
+        parts = one if isinstance(one, tuple) and len(one) == 2 else (one,)
+        if not all(isinstance(part, str) for part in parts):
+            raise UserError(f"X[{number}]: expected a text or a pair of texts, found {str(one)[:60]}")
+    return [tuple(map(str, one)) if isinstance(one, tuple) else str(one) for one in listed]
+
+
+def _row(text: Any) -> dict[str, str]:
+    return {"text": text[0], "pair": text[1]} if isinstance(text, tuple) else {"text": text}
+
+
+def _pair_column(texts: Sequence[Any]) -> str | None:
+    return "pair" if isinstance(texts[0], tuple) else None
+
+
+def _same_number(texts: Sequence[Any], labels: Sequence[Any] | np.ndarray) -> None:
+    if len(texts) != len(labels):
+        raise UserError(f"{len(texts)} texts, but {len(labels)} labels")
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist() if isinstance(value, np.ndarray) else value

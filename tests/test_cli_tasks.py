@@ -1,0 +1,162 @@
+"""Every task on the command line: fine-tune, evaluate, predict, ask, compare."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.helpers import Run
+from tests.tasks import test_answer, test_choose_and_similar, test_classify, test_tag
+
+FAST = ["--lr", "0.002", "--batch-size", "8", "--dropout", "0", "--sequence-length", "48"]
+
+
+def write(path: Path, rows: list[dict[str, object]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.fixture
+def tuned(bothways: Run, pretrained: Path, tmp_path: Path) -> Callable[..., Path]:
+    def tune(task: str, rows: list[dict[str, object]], *more: object) -> Path:
+        table = write(tmp_path / f"{task}.jsonl", rows)
+        tables = ["--train", table, "--eval", table, "--out", tmp_path / task]
+        code, out, err = bothways("finetune", task, "--model", pretrained, *tables, *FAST, *more)
+        assert code == 0, err
+        assert f"{tmp_path / task}: model in" in out
+        assert (tmp_path / task / "report.html").exists()
+        return tmp_path / task
+
+    return tune
+
+
+def test_answers(tuned: Callable[..., Path], bothways: Run, tmp_path: Path) -> None:
+    run = tuned("answer", test_answer.ROWS, "--epochs", 24, "--overlap", 8, "--lr", 0.004)
+    row = test_answer.ROWS[5]
+    code, out, _ = bothways("answer", run, row["question"], row["context"], "--json")
+    assert code == 0
+    answer = json.loads(out)
+    assert answer["text"] == row["context"][answer["start"] : answer["end"]]
+    (tmp_path / "context.txt").write_text(row["context"])
+    assert answer["text"] in bothways("answer", run, row["question"], "--in", tmp_path / "context.txt")[1]
+    code, _, err = bothways("answer", run, row["question"])
+    assert (code, err.count("\n")) == (2, 1)
+    squad = {
+        "data": [
+            {"paragraphs": [{"context": one["context"], "qas": [{**one, "id": str(n)}]}]}
+            for n, one in enumerate(test_answer.ROWS)
+        ]
+    }
+    (tmp_path / "squad.json").write_text(json.dumps(squad))
+    code, out, _ = bothways("evaluate", run, tmp_path / "squad.json", "--json", "--predictions", tmp_path / "p.csv")
+    assert json.loads(out) == json.loads((run / "evaluation.json").read_text())
+    assert len((tmp_path / "p.csv").read_text(encoding="utf-8-sig").splitlines()) == 37
+
+
+def test_tags(tuned: Callable[..., Path], bothways: Run, tmp_path: Path) -> None:
+    run = tuned("tag", test_tag.ROWS, "--epochs", 8, "--overlap", 4)
+    code, out, _ = bothways("tag", run, "the old cat runs in the green", "--json")
+    assert code == 0
+    assert [one["text"] for one in json.loads(out)["entities"]] == ["old cat", "green"]
+    lines = "\n".join(
+        "\n".join(f"{word}\t{label}" for word, label in zip(row["words"], row["labels"], strict=True)) + "\n"
+        for row in test_tag.ROWS
+    )
+    (tmp_path / "rows.conll").write_text(lines)
+    code, out, _ = bothways("evaluate", run, tmp_path / "rows.conll")
+    assert out.startswith("f1 1.000")
+    code, out, err = bothways("evaluate", run, tmp_path / "rows.conll", "--question-column", "x")
+    assert (code, "--question-column: tag has no such column" in err) == (2, True)
+    code, out, _ = bothways("predict", run, tmp_path / "rows.conll", "--out", tmp_path / "p.jsonl")
+    assert json.loads((tmp_path / "p.jsonl").read_text().splitlines()[0])["predicted"].startswith("beast: red dog")
+
+
+def test_choices_and_predictions(tuned: Callable[..., Path], bothways: Run, tmp_path: Path) -> None:
+    run = tuned("choose", test_choose_and_similar.CHOICES, "--epochs", 20)
+    unlabelled = write(
+        tmp_path / "new.jsonl",
+        [{k: v for k, v in row.items() if k != "label"} for row in test_choose_and_similar.CHOICES],
+    )
+    code, out, _ = bothways("predict", run, unlabelled, "--out", tmp_path / "p.csv")
+    assert code == 0
+    assert "8 predictions" in out
+    with (tmp_path / "p.csv").open(encoding="utf-8-sig", newline="") as file:
+        table = list(csv.DictReader(file))
+    assert [line["predicted"] for line in table] == [row["choices"][1] for row in test_choose_and_similar.CHOICES]  # type: ignore[index]
+    code, _, err = bothways("predict", run, unlabelled, "--out", tmp_path / "p.xlsx")
+    assert (code, "expected a file that ends in .csv or .jsonl" in err) == (2, True)
+
+
+def test_vectors_and_neighbours(tuned: Callable[..., Path], bothways: Run, tmp_path: Path) -> None:
+    run = tuned("similar", test_choose_and_similar.PAIRS, "--epochs", 12)
+    (tmp_path / "lines.txt").write_text("a house sleeps.\n\nthe dog runs.\na bird eats.\n")
+    code, out, _ = bothways("similar", run, "a dog runs.", "--in", tmp_path / "lines.txt", "--top-k", 2, "--json")
+    assert code == 0
+    found = [json.loads(line) for line in out.splitlines()]
+    assert len(found) == 2
+    assert (found[0]["line"], found[0]["text"]) == (3, "the dog runs.")
+    assert bothways("embed", run, "--in", tmp_path / "lines.txt", "--out", tmp_path / "v.npy")[0] == 0
+    vectors = np.load(tmp_path / "v.npy")
+    assert vectors.shape == (3, 32)
+    assert vectors.dtype == np.float32
+    assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
+    code, out, _ = bothways("embed", run, "a house sleeps.")
+    assert np.allclose(json.loads(out)["embedding"], vectors[0], atol=1e-5)
+    assert bothways("embed", run, "x", "--out", tmp_path / "v.txt")[0] == 2
+
+
+def test_kinds_of_labels(tuned: Callable[..., Path], bothways: Run) -> None:
+    numbers = [{**row, "label": len(row["text"]) / 30} for row in test_classify.ROWS]
+    run = tuned("classify", numbers, "--epochs", 1, "--problem-type", "regression")
+    assert float(bothways("classify", run, "the dog")[1].split("\t")[0]) < 10
+
+
+def test_compare(bothways: Run, pretrained: Path, tmp_path: Path) -> None:
+    table = write(tmp_path / "rows.jsonl", test_classify.ROWS)
+    arguments = ["--model", pretrained, "--train", table, "--eval", table, "--out", tmp_path / "run", "--epochs", 20]
+    code, out, err = bothways("compare", "classify", *arguments, *FAST, "--json")
+    assert code == 0, err
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert [line["name"].split()[0] for line in lines] == ["majority", "perceptron", "word2vec", "BERT,"]
+    assert lines[0]["accuracy"] == pytest.approx(81 / 111)
+    assert all(line["accuracy"] > 0.9 for line in lines[1:])
+    assert all(line["size_bytes"] > 0 and line["latency_ms"] > 0 for line in lines)
+    out = bothways("compare", "classify", *arguments, *FAST)[1]
+    assert "word2vec average + logistic" in out
+
+
+def test_a_pretrained_model_is_measured_on_text(bothways: Run, pretrained: Path, tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("the dog runs in the house.\nthe cat sleeps on the red house.\n" * 40)
+    code, out, err = bothways("evaluate", pretrained, tmp_path / "text.txt", "--json")
+    assert code == 0, err
+    figures = json.loads(out)
+    assert figures["perplexity"] == pytest.approx(np.exp(figures["mlm_loss"]))
+    assert 0 <= figures["mlm_accuracy"] <= 1
+    code, out, _ = bothways("prepare", tmp_path / "text.txt", "--tokenizer", pretrained, "--out", tmp_path / "store")
+    assert code == 0
+    code, _, err = bothways("evaluate", pretrained, tmp_path / "store")
+    assert (code, "the validation part has no text to speak of" in err) == (2, True)
+
+
+def test_mistakes(bothways: Run, pretrained: Path, tmp_path: Path) -> None:
+    table = write(tmp_path / "rows.jsonl", test_classify.ROWS)
+    for arguments, message in (
+        (["finetune", "--model", "x"], "begin with the task, one of classify, answer, tag, choose, similar"),
+        (["finetune", "clasify", "--model", "x"], "unknown task 'clasify', did you mean 'classify'"),
+        (
+            ["finetune", "tag", "--model", pretrained, "--train", table, "--out", tmp_path / "r"],
+            "neither a column 'labels'",
+        ),
+        (["predict", pretrained, table], "this one has PretrainingHead and no task"),
+        (["similar", pretrained, "x", "--in", tmp_path / "absent.txt"], "absent.txt: No such file"),
+        (["compare", "tag"], "compare"),
+    ):
+        code, _, err = bothways(*arguments)
+        assert code == 2, (arguments, err)
+        assert err.count("\n") == 1
+        assert message in err
