@@ -3,11 +3,10 @@
     python benchmarks/finetune.py quality [--data sst2 squad1 …] [--seeds 0 1 2]     # trains to the end, twice
     python benchmarks/finetune.py speed [--data …] [--steps 30]                       # a few steps each, A B A B
 
-The peer is `transformers.Trainer` with fused AdamW, rows in random order, padded to the longest of the batch;
-`--grouped` adds its fastest setting, rows grouped by length, which is another training (see docs/benchmarks.md). Both
-train in float32 with dropout 0.1 and linear decay after a tenth of warm-up, on sequences that are the same token for
-token; what the peer trained is measured by the same evaluation as what Bothways trained, out of the directory that the
-peer saved.
+The peer is `transformers.Trainer` with fused AdamW, rows in random order, padded to the longest of the batch. (Grouped
+by length it is faster, and another training: see docs/benchmarks.md.) Both train in float32 with dropout 0.1 and linear
+decay after a tenth of warm-up, on sequences that are the same token for token; what the peer trained is measured by the
+same evaluation as what Bothways trained, out of the directory that the peer saved.
 """
 
 from __future__ import annotations
@@ -16,11 +15,13 @@ import argparse
 import csv
 import importlib.util
 import json
+import multiprocessing
 import resource
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -158,10 +159,12 @@ def minilm() -> Path:
 
 @dataclass(frozen=True)
 class Result:
-    """seconds: of training alone. memory: the process's largest so far, MB."""
+    """seconds: of the training loop. wall: from the pretrained model's directory to the fine-tuned one's, with
+    tokenising and saving. memory: the most that the process had resident, MB."""
 
     quality: float
     seconds: float
+    wall: float
     memory: float
 
 
@@ -172,16 +175,17 @@ def options_for(data: Data, seed: int, steps: int | None) -> FinetuneOptions:
     )  # fmt: skip
 
 
-def with_bothways(data: Data, train: Rows, test: Rows, seed: int, steps: int | None) -> Result:
-    measured = None if steps else test
+def with_bothways(name: str, train: Rows, test: Rows, seed: int, steps: int | None) -> Result:
+    data, began = DATA[name], time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         quiet = Progress("", shown=False)
         options = options_for(data, seed, steps)
         result = finetune(
             data.task, minilm(), train, None, Path(folder) / "run", options, progress=quiet, **data.options
         )
-        quality = measure(Path(folder) / "run" / "model", data, train, test) if measured else float("nan")
-    return Result(quality, result.training.seconds, _memory())
+        wall, memory = time.perf_counter() - began, _memory()
+        quality = measure(Path(folder) / "run" / "model", data, train, test) if not steps else float("nan")
+    return Result(quality, result.training.seconds, wall, memory)
 
 
 def measure(model: Path, data: Data, train: Rows, test: Rows) -> float:
@@ -252,9 +256,8 @@ def collate(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
     return batch
 
 
-def with_transformers(
-    data: Data, train: Rows, test: Rows, seed: int, steps: int | None, sampling: str = "random"
-) -> Result:
+def with_transformers(name: str, train: Rows, test: Rows, seed: int, steps: int | None) -> Result:
+    data, started = DATA[name], time.perf_counter()
     torch.manual_seed(seed)
     kind, rows, labels = features(data, train)
     number = {"num_labels": labels} if labels else {}
@@ -263,23 +266,31 @@ def with_transformers(
         arguments = TrainingArguments(
             folder, num_train_epochs=data.epochs, max_steps=steps or -1, per_device_train_batch_size=data.batch,
             learning_rate=data.lr, warmup_steps=0.1, weight_decay=0.01, seed=seed, report_to=[], save_strategy="no",
-            train_sampling_strategy=sampling, use_cpu=True, disable_tqdm=True, optim="adamw_torch_fused",
-            logging_strategy="no", remove_unused_columns=False, length_column_name="length",
+            use_cpu=True, disable_tqdm=True, optim="adamw_torch_fused", logging_strategy="no",
+            remove_unused_columns=False,
         )  # fmt: skip
         trainer = Trainer(model, arguments, collate, rows)
         began = time.perf_counter()
         trainer.train()
         seconds = time.perf_counter() - began
-        quality = float("nan")
-        if not steps:
-            model.save_pretrained(folder)
-            AutoTokenizer.from_pretrained(minilm()).save_pretrained(folder)
-            quality = measure(Path(folder), data, train, test)
-    return Result(quality, seconds, _memory())
+        model.save_pretrained(folder)
+        AutoTokenizer.from_pretrained(minilm()).save_pretrained(folder)
+        wall, memory = time.perf_counter() - started, _memory()
+        quality = measure(Path(folder), data, train, test) if not steps else float("nan")
+    return Result(quality, seconds, wall, memory)
 
 
 def _memory() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def alone(run: Callable[..., Result], *arguments: Any) -> Result:
+    """In a process of its own, so that its memory is its own."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(run, *arguments).result()
+
+
+PEERS = {"transformers": with_transformers, "Bothways": with_bothways}
 
 
 def compare_quality(names: list[str], seeds: list[int], rows: int | None) -> None:
@@ -289,16 +300,19 @@ def compare_quality(names: list[str], seeds: list[int], rows: int | None) -> Non
         train = _some(train, rows) if rows else train
         found: dict[str, list[Result]] = {"transformers": [], "Bothways": []}
         for seed in seeds:  # in turn, so that a drift of the machine's speed meets both
-            for peer, run in (("transformers", with_transformers), ("Bothways", with_bothways)):
-                found[peer].append(run(DATA[name], train, test, seed, None))
+            for peer, run in PEERS.items():
+                found[peer].append(alone(run, name, train, test, seed, None))
                 print(json.dumps({"data": name, "seed": seed, "peer": peer, **vars(found[peer][-1])}), flush=True)
         for peer, results in found.items():
             quality = [one.quality for one in results]
             spread = f" ± {statistics.pstdev(quality):.4f}" if len(quality) > 1 else ""
-            seconds = statistics.median(one.seconds for one in results)
+            seconds, wall = (statistics.median(getattr(one, key) for one in results) for key in ("seconds", "wall"))
             ratio = statistics.median(one.seconds for one in found["transformers"]) / seconds
-            table.append([name, len(train), peer, f"{statistics.mean(quality):.4f}{spread}", seconds, ratio])
-    header = ["data", "rows", "", "quality", "training seconds", "speed ratio"]
+            memory = max(one.memory for one in results)
+            table.append(
+                [name, len(train), peer, f"{statistics.mean(quality):.4f}{spread}", seconds, ratio, wall, memory]
+            )
+    header = ["data", "rows", "", "quality", "training s", "ratio", "wall-clock s", "memory, MB"]
     show("finetune-quality", header, table, seeds=seeds)
 
 
@@ -309,12 +323,14 @@ def compare_speed(names: list[str], steps: int, rounds: int) -> None:
         train = _some(train, steps * DATA[name].batch)
         found: dict[str, list[Result]] = {"transformers": [], "Bothways": []}
         for seed in range(rounds):
-            for peer, run in (("transformers", with_transformers), ("Bothways", with_bothways)):
-                found[peer].append(run(DATA[name], train, test, seed, steps))
+            for peer, run in PEERS.items():
+                found[peer].append(alone(run, name, train, test, seed, steps))
         theirs, ours = (statistics.median(one.seconds for one in results) for results in found.values())
-        table.append([name, theirs, ours, theirs / ours])
+        memory = [max(one.memory for one in results) for results in found.values()]
+        table.append([name, theirs, ours, theirs / ours, *memory])
         print(table[-1], flush=True)
-    show("finetune-speed", ["data", "transformers, s", "Bothways, s", "ratio"], table, steps=steps, rounds=rounds)
+    header = ["data", "transformers, s", "Bothways, s", "ratio", "transformers, MB", "Bothways, MB"]
+    show("finetune-speed", header, table, steps=steps, rounds=rounds)
 
 
 def main() -> None:

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from bothways.tasks.choose import Choice
     from bothways.tasks.classify import Classification, MultiClassification, Regression
     from bothways.tasks.tag import Entity
-    from bothways.train.finetune import finetune
+    from bothways.train.assembly import PretrainOptions
+    from bothways.train.finetune import FinetuneOptions, finetune
     from bothways.train.pretrain import pretrain
 
 __version__ = "0.1.0"
@@ -34,6 +35,8 @@ _WHERE = {
     "Entity": "bothways.tasks.tag",
     "pretrain": "bothways.train.pretrain",
     "finetune": "bothways.train.finetune",
+    "FinetuneOptions": "bothways.train.finetune",
+    "PretrainOptions": "bothways.train.assembly",
 }
 
 __all__ = [
@@ -42,9 +45,11 @@ __all__ = [
     "Classification",
     "Entity",
     "Fill",
+    "FinetuneOptions",
     "Match",
     "MultiClassification",
     "Predictor",
+    "PretrainOptions",
     "Regression",
     "UserError",
     "finetune",

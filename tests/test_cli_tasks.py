@@ -150,7 +150,7 @@ def test_mistakes(bothways: Run, pretrained: Path, tmp_path: Path) -> None:
         (["finetune", "clasify", "--model", "x"], "unknown task 'clasify', did you mean 'classify'"),
         (
             ["finetune", "tag", "--model", pretrained, "--train", table, "--out", tmp_path / "r"],
-            "neither a column 'labels'",
+            "no column 'spans' with the entities of 'text'",
         ),
         (["predict", pretrained, table], "this one has PretrainingHead and no task"),
         (["similar", pretrained, "x", "--in", tmp_path / "absent.txt"], "absent.txt: No such file"),
