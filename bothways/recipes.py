@@ -105,8 +105,8 @@ def read_recipe(name: str, verb: str, options: type) -> dict[str, Any]:
             raise UserError(
                 f"{path}: [{verb}] has no option {key!r}{closest(key, hints)}; accepted: {', '.join(hints)}"
             )
-        if not _fits(value, hints[key]):
-            raise UserError(f"{path}: [{verb}] {key} = {value!r}, expected {_named(hints[key])}")
+        if not fits(value, hints[key]):
+            raise UserError(f"{path}: [{verb}] {key} = {value!r}, expected {named(hints[key])}")
     return {key: _converted(value, hints[key]) for key, value in values.items()}
 
 
@@ -125,7 +125,8 @@ def _parts(hint: Any) -> tuple[Any, ...]:
     return typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
 
 
-def _fits(value: Any, hint: Any) -> bool:
+def fits(value: Any, hint: Any) -> bool:
+    """Whether a value out of TOML, or a keyword's, is of an option's type."""
     for part in _parts(hint):
         if typing.get_origin(part) is Literal:
             if value in typing.get_args(part):
@@ -144,7 +145,8 @@ def _fits(value: Any, hint: Any) -> bool:
     return False
 
 
-def _named(hint: Any) -> str:
+def named(hint: Any) -> str:
+    """An option's type in words."""
     if typing.get_origin(hint) is Literal:
         return " or ".join(repr(choice) for choice in typing.get_args(hint))
     return " or ".join(getattr(part, "__name__", str(part)) for part in _parts(hint) if part is not type(None))

@@ -25,20 +25,20 @@ def read_conll(path: Path, lines: Iterable[str]) -> Found:
     """
     universal = path.suffix.lower() == ".conllu"
     sentence: list[list[str]] = []
-    begun, width, tabs = 0, 0, False
+    begun, lines = 0, list(lines)
+    words = (line for line in lines if line.strip() and not line.startswith(("#", "-DOCSTART-")))
+    first = next(words, "")
+    tabs, width = "\t" in first, len(_columns(first))
     for number, line in enumerate(lines, 1):
         line = line.rstrip("\r\n")
-        if not line.strip():
+        if not line.strip() or line.startswith("-DOCSTART-"):
             if sentence:
                 yield _sentence(sentence, universal), f"{path}:{begun}"
             sentence = []
             continue
-        columns = line.split("\t") if "\t" in line else line.split()
-        comment = line.startswith("#") and "\t" not in line and (tabs or universal or len(columns) != width)
-        if comment or columns[0] == "-DOCSTART-":
-            continue
-        tabs = tabs or "\t" in line
-        width = width or len(columns)
+        columns = _columns(line)
+        if line.startswith("#") and "\t" not in line and (tabs or universal or len(columns) != width):
+            continue  # a comment
         if len(columns) != width or width < 2 or (universal and width != len(CONLLU)):
             expected = len(CONLLU) if universal else max(2, width)
             raise UserError(f"{path}:{number}: {len(columns)} columns, expected {expected}: a word, …, its label")
@@ -48,6 +48,11 @@ def read_conll(path: Path, lines: Iterable[str]) -> Found:
         sentence.append(columns)
     if sentence:
         yield _sentence(sentence, universal), f"{path}:{begun}"
+
+
+def _columns(line: str) -> list[str]:
+    line = line.rstrip("\r\n")
+    return line.split("\t") if "\t" in line else line.split()
 
 
 def _sentence(lines: list[list[str]], universal: bool) -> dict[str, Any]:
@@ -84,8 +89,11 @@ def read_squad(path: Path, lines: Iterable[str]) -> Found:
                 if name in places:
                     raise UserError(f"{place}: the id {name!r} stands twice, first at {places[name]}")
                 places[name] = place
-                impossible = bool(question.get("is_impossible", False))
-                answers = [] if impossible else question.get("answers", [])
+                impossible = question.get("is_impossible", False)
+                answers = question.get("answers")
+                if not isinstance(impossible, bool) or (impossible and answers):
+                    raise UserError(f"{place}: is_impossible is {impossible!r} beside answers {str(answers)[:60]}")
+                answers = [] if impossible else answers
                 context = paragraph.get("context")
                 title = article.get("title", "")
                 asked = question.get("question")

@@ -268,6 +268,7 @@ class RowPlan:
         self.batch_size, self.tokens_per_step, self.seed = batch_size, tokens_per_step, seed
         self.description = {**description, "batch_size": batch_size, "tokens_per_step": tokens_per_step, "seed": seed}
         self._epoch_steps = lru_cache(maxsize=2)(self._steps_of)
+        self._begins = [0]  # the first step of each epoch, as far as they are known
 
     def steps(self, epochs: int) -> int:
         """Optimizer steps in so many epochs."""
@@ -275,11 +276,10 @@ class RowPlan:
 
     def micro_batches(self, step: int, rank: int, world_size: int, token_budget: int) -> list[PackedBatch]:
         """This rank's share of the step, longest examples first, cut so that each batch fits the token budget."""
-        epoch = 0
-        while step >= len(self._epoch_steps(epoch)):
-            step -= len(self._epoch_steps(epoch))
-            epoch += 1
-        examples = self._epoch_steps(epoch)[step]
+        while step >= self._begins[-1]:
+            self._begins.append(self._begins[-1] + len(self._epoch_steps(len(self._begins) - 1)))
+        epoch = int(np.searchsorted(self._begins, step, side="right")) - 1
+        examples = self._epoch_steps(epoch)[step - self._begins[epoch]]
         examples = examples[np.argsort(-self._tokens[examples], kind="stable")][rank::world_size]
         budget = 1 << 62 if self._whole_steps else token_budget
         return [self._pack(examples[part]) for part in fill_budget(self._tokens[examples].tolist(), budget)]

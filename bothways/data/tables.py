@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -21,6 +22,7 @@ from bothways.errors import UserError, closest
 from bothways.text.lines import is_unicode, next_row
 
 FIELD_CHARACTERS = 1 << 27
+LARGEST = 3e38  # what float32 holds
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet", ".conll", ".conllu", ".bio", ".json")
 
 
@@ -52,23 +54,24 @@ class Row:
         value = self.values.get(column)
         try:
             number = float(value)  # type: ignore[arg-type]
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             number = math.nan
-        if not math.isfinite(number) or isinstance(value, bool):
+        if not abs(number) < LARGEST or isinstance(value, bool | np.bool_ | bytes):
             raise UserError(f"{self.source}: column {column!r} is {value!r}, not a number")
         return number
 
-    def list(self, column: str) -> list[Any]:
+    def items(self, column: str) -> list[Any]:
         """The list in a column. Raises UserError for anything else."""
         value = self.values.get(column)
-        if isinstance(value, str) or not isinstance(value, Iterable):
-            raise UserError(f"{self.source}: column {column!r} is {value!r}, not a list")
+        if not isinstance(value, list | tuple | np.ndarray):
+            raise UserError(f"{self.source}: column {column!r} is {str(value)[:60]!r}, not a list")
         return [*value]
 
 
 def as_label(value: Any, place: str) -> str:
     """A label as text; whole numbers without a decimal point. Raises UserError, naming the place, for what is none."""
-    if value is None or value != value or not str(value).strip():  # a number that is not itself is NaN
+    value = value.item() if isinstance(value, np.generic) else value
+    if value is None or (isinstance(value, str) and not value.strip()) or (isinstance(value, float) and value != value):
         raise UserError(f"{place} has no label")
     if not isinstance(value, str | int | float) or not is_unicode(str(value)):
         raise UserError(f"{place} is {str(value)[:40]!a}, not a label")
@@ -83,6 +86,8 @@ def read_rows(table: str | Path | Iterable[Mapping[str, Any]], columns: Iterable
     columns: names that must be there. Raises UserError: a missing, empty, binary or undecodable file, an unknown
     suffix, a malformed line, a column that is not there (the ones that are get listed).
     """
+    if not isinstance(table, Iterable | Path):
+        raise UserError(f"expected a file or rows, found {table!r}")
     if not isinstance(table, str | Path):
         rows = []
         for number, values in enumerate(table, 1):

@@ -118,6 +118,10 @@ class Predictor:
         listed = rows if _are_rows(rows) else read_rows(cast(Any, rows), task.columns(labelled=False))
         listed = cast("Sequence[Row]", listed)
         encoded = task.encode(listed, self.tokenizer, self.sequence_length)
+        if self.config.type_vocab_size < 2 and any(one.token_type_ids.any() for one in encoded):
+            raise UserError(
+                f"{self.checkpoint.source}: one segment type only (type_vocab_size 1), it cannot read pairs"
+            )
         self._warn_of_truncation(encoded)
         return engine.predict(self.model, task, encoded, listed, on_progress)
 
@@ -126,34 +130,41 @@ class Predictor:
         for."""
         task = cast(ClassifyTask, self.task("classify"))
         listed = self._checked(texts)
-        pair = "pair" if any(isinstance(text, tuple) for text in listed) else None
-        if pair and not all(isinstance(text, tuple) for text in listed):
-            return [one for text in listed for one in self.classify([text])]
-        task = replace(task, options=replace(task.options, text_column="text", pair_column=pair))
-        values = [{"text": text} if isinstance(text, str) else {"text": text[0], "pair": text[1]} for text in listed]
-        return self.predict(_rows(values), task, on_progress)
+        results: list[Any] = [None] * len(listed)
+        for pair in (None, "pair"):
+            chosen = [n for n, text in enumerate(listed) if isinstance(text, tuple) == bool(pair)]
+            rows = [Row(_columns(listed[n]), f"text {n + 1}") for n in chosen]
+            kind = replace(task, options=replace(task.options, text_column="text", pair_column=pair))
+            for n, result in zip(chosen, self.predict(rows, kind, on_progress) if rows else [], strict=True):
+                results[n] = result
+        return results
 
-    def answer(self, question: str, context: str) -> Answer:
-        """Where in the context the question is answered, in characters, or that it is not."""
+    def answer(self, question: str, context: str, no_answer: bool | None = None) -> Answer:
+        """Where in the context the question is answered, in characters, or that it is not.
+
+        no_answer: whether there may be none; by default where the model was trained on such questions, and for one that
+        was trained elsewhere, of which that is not known.
+        """
         task: Any = self.task("answer")
         options = replace(task.options, question_column="question", context_column="context")
-        (answer,) = self.predict(_rows([{"question": question, "context": context}]), replace(task, options=options))
+        task = replace(task, options=options, no_answer=task.no_answer if no_answer is None else no_answer)
+        (answer,) = self.predict(_rows([{"question": question, "context": context}]), task)
         return cast(Answer, answer)
 
     def tag(self, texts: str | Sequence[str], on_progress: OnProgress = silently) -> list[Entity] | list[list[Entity]]:
         """The entities of a text, or of each of several; of a model that labels every word, all words."""
         task: Any = self.task("tag")
-        listed = [texts] if isinstance(texts, str) else texts
+        rows = _rows([{"text": text} for text in _texts(texts)])
         options = replace(task.options, words_column="words", text_column="text")
-        values = [{"text": text} for text in listed]
-        found = [one.entities for one in self.predict(_rows(values), replace(task, options=options), on_progress)]
+        predictions = self.predict(rows, replace(task, options=options), on_progress) if rows else []
+        found = [one.entities for one in predictions]
         return found[0] if isinstance(texts, str) else found
 
     def choose(self, text: str, choices: Sequence[str]) -> Choice:
         """Which of the choices goes with the text."""
         task: Any = self.task("choose")
         options = replace(task.options, text_column="text", choices_column="choices", choice_columns=())
-        rows = _rows([{"text": text, "choices": list(choices)}])
+        rows = _rows([{"text": text, "choices": choices}])
         (choice,) = self.predict(rows, replace(task, options=options))
         return cast(Choice, choice)
 
@@ -166,7 +177,7 @@ class Predictor:
         """
         pooling = self.checkpoint.state.get("options", {}).get("pooling", "mean")
         model = Bert(self.model.encoder, EmbeddingHead(self.model.encoder, pooling, normalize)).eval()
-        encoded = join_segments(self.tokenizer, self._checked(texts), self.sequence_length)
+        encoded = join_segments(self.tokenizer, self._checked(_texts(texts)), self.sequence_length)
         self._warn_of_truncation(encoded)
 
         def split(vectors: Tensor, sequences: Sequence[Encoded], batch: PackedBatch) -> list[np.ndarray]:
@@ -181,9 +192,10 @@ class Predictor:
         """The `top_k` texts that are most like the query, most alike first."""
         if top_k < 1:
             raise UserError(f"--top-k {top_k}: expected at least 1")
-        cosines = self.embed(texts, on_progress=on_progress) @ self.embed(query)[0]
+        listed = _texts(texts)
+        cosines = self.embed(listed, on_progress=on_progress) @ self.embed(query)[0]
         best = np.argsort(-cosines, kind="stable")[:top_k]
-        return [Match(texts[index], int(index), float(cosines[index])) for index in best]
+        return [Match(listed[index], int(index), float(cosines[index])) for index in best]
 
     def hidden_states(self, texts: Text | Sequence[Text]) -> list[Tensor]:
         """The last layer's hidden states, float32 `[T_i, H]` for each text, `[CLS]` and `[SEP]` included.
@@ -279,17 +291,26 @@ def _are_rows(rows: Any) -> bool:
     return isinstance(rows, list) and bool(rows) and isinstance(rows[0], Row)
 
 
-def _listed(texts: Text | Sequence[Text]) -> list[Text]:
-    """One text, or several; a tuple of two strings is one pair."""
+def _columns(text: Text) -> dict[str, str]:
+    return {"text": text} if isinstance(text, str) else {"text": text[0], "pair": text[1]}
+
+
+def _texts(texts: Any) -> list[Any]:
+    """One text, or several, in whatever they come: here two strings are two texts."""
     if isinstance(texts, str):
         return [texts]
+    if not isinstance(texts, Iterable):
+        raise UserError(f"expected texts, found {texts!r}")
+    return list(texts)
+
+
+def _listed(texts: Text | Sequence[Text]) -> list[Text]:
+    """One text, or several; a tuple of two strings is one pair."""
     if isinstance(texts, tuple) and len(texts) == 2:
         first, second = texts
         if isinstance(first, str) and isinstance(second, str):
             return [(first, second)]
-    if not isinstance(texts, Iterable):
-        raise UserError(f"expected texts, found {texts!r}")
-    return list(texts)
+    return _texts(texts)
 
 
 def load(path_or_hub_id: str | Path, device: str = "auto") -> Predictor:

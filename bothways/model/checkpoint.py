@@ -247,9 +247,10 @@ def load_checkpoint(
     _check_vocabulary(directory, config, tokenizer, state)
     weights = read_weights(directory)
     architecture = _architecture(raw_config, weights)
-    state = {**_foreign_state(directory, raw_config, weights, architecture), **state}
+    modules = read_modules(directory) if head is None and architecture not in TRAINED_FOR else None
+    state = _with_config(state, _foreign_state(directory, raw_config, weights, architecture, modules))
     known_labels = state.get("labels", [])
-    model = new_model(config, head or _head_for(architecture, known_labels, read_modules(directory)), seed)
+    model = new_model(config, head or _head_for(architecture, known_labels, modules), seed)
     anew = head is not None and (list(labels) != known_labels or ARCHITECTURES.get(type(model.head)) != architecture)
     report = _load_weights(model, weights, directory, "head.classifier" if anew else None)
     if not report.expected:
@@ -283,13 +284,25 @@ def _architecture(raw_config: Mapping[str, Any], weights: Mapping[str, Tensor]) 
     return "BertModel"
 
 
+def _with_config(state: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
+    """`bothways.json` with what the config says besides. Where they differ on task, labels or kind of problem, the
+    model was trained on elsewhere since, and what we knew of its task is no longer true."""
+    if any(key in state and key in config and state[key] != config[key] for key in ("task", "labels", "problem_type")):
+        return {**{key: state[key] for key in ("tokenizer", "provenance") if key in state}, **config}
+    return {**config, **state}
+
+
 def _foreign_state(
-    directory: Path, raw_config: Mapping[str, Any], weights: Mapping[str, Tensor], architecture: str
+    directory: Path,
+    raw_config: Mapping[str, Any],
+    weights: Mapping[str, Tensor],
+    architecture: str,
+    modules: SentenceModules | None,
 ) -> dict[str, Any]:
     """What `bothways.json` would say of a model that was made elsewhere: its task, its labels."""
-    modules = read_modules(directory)
-    if modules is not None and architecture not in TRAINED_FOR:
-        limit = {} if modules.max_length is None else {"sequence_length": modules.max_length}
+    if modules is not None:
+        longest = int(raw_config.get("max_position_embeddings", 512))
+        limit = {} if modules.max_length is None else {"sequence_length": min(modules.max_length, longest)}
         options = {"pooling": modules.pooling, "normalize": modules.normalize}
         return {"task": "similar", "options": options, **limit}
     if architecture not in TRAINED_FOR:
@@ -319,7 +332,7 @@ def _labels(directory: Path, raw_config: Mapping[str, Any], weights: Mapping[str
 def _head_for(architecture: str, labels: Sequence[str], modules: SentenceModules | None) -> HeadBuilder:
     if architecture in LABELLED:
         return lambda encoder: LABELLED[architecture](encoder, max(len(labels), 1))
-    if modules is not None and architecture not in TRAINED_FOR:
+    if modules is not None:
         return lambda encoder: EmbeddingHead(encoder, modules.pooling, modules.normalize)
     by_name: dict[str, HeadBuilder] = {name: kind for kind, name in ARCHITECTURES.items() if kind is not EmbeddingHead}
     # another class still has an encoder; the report lists its head as unused

@@ -48,9 +48,16 @@ def read_modules(directory: Path) -> SentenceModules | None:
             )
     if pooling is None:
         raise UserError(f"{path}: has no Pooling module")
-    settings = directory / "sentence_bert_config.json"
-    limit = read_json(settings).get("max_seq_length") if settings.exists() else None
-    return SentenceModules(pooling, normalize, limit if isinstance(limit, int) else None)
+    return SentenceModules(pooling, normalize, _max_length(directory))
+
+
+def _max_length(directory: Path) -> int | None:
+    """Where sentence-transformers keeps it: its own file, or, since version 6, the tokenizer's."""
+    for name, key in (("sentence_bert_config.json", "max_seq_length"), ("tokenizer_config.json", "model_max_length")):
+        limit = read_json(directory / name).get(key) if (directory / name).exists() else None
+        if isinstance(limit, int) and limit >= 3:
+            return limit
+    return None
 
 
 def _listed(path: Path) -> list[dict[str, Any]]:

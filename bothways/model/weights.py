@@ -13,6 +13,9 @@ from torch import Tensor
 from bothways.errors import UserError
 from bothways.files import read_json
 
+MODEL_FILES = ("config.json", "tokenizer*", "vocab.txt", "special_tokens_map.json", "bothways.json")
+SENTENCE_FILES = ("modules.json", "sentence_bert_config.json", "*/config.json")  # of sentence-transformers
+
 
 def find_model(path_or_hub_id: str | Path) -> Path:
     """The directory of a model: itself, `model/` in a run's directory, or a download from the hub.
@@ -35,7 +38,7 @@ def find_model(path_or_hub_id: str | Path) -> Path:
         raise UserError(f"{path}: no such model directory")
     from huggingface_hub import snapshot_download
 
-    wanted = ["config.json", "tokenizer*", "vocab.txt", "special_tokens_map.json", "bothways.json"]
+    wanted = [*MODEL_FILES, *SENTENCE_FILES]
     try:
         snapshot = Path(snapshot_download(str(path_or_hub_id), allow_patterns=[*wanted, "model.safetensors*"]))
         if not any(snapshot.glob("model.safetensors*")):

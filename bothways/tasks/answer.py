@@ -52,7 +52,7 @@ class AnswerOptions:
     answers_column: in jsonl and SQuAD json a list of {text, answer_start}, where one is enough to train and all count
     in evaluation; an empty list is a question without an answer. Elsewhere a text, whose first occurrence counts unless
     start_column says where it begins (in characters, from 0); an empty text is no answer. overlap: tokens that two
-    windows of a long context share. max_answer_length: in tokens.
+    windows of a long context share, at most half of a window. max_answer_length: in tokens.
     """
 
     question_column: str = "question"
@@ -62,10 +62,17 @@ class AnswerOptions:
     overlap: int = 128
     max_answer_length: int = 30
 
+    def __post_init__(self) -> None:
+        if self.overlap < 0 or self.max_answer_length < 1:
+            raise UserError(
+                f"--overlap {self.overlap} and --max-answer-length {self.max_answer_length}: expected at least 0 and 1"
+            )
+
 
 N_BEST = 20
 QUESTION_TOKENS = 64  # as in google-research/bert's run_squad.py
 NOTHING_FITS = -1e30
+LOWEST_MARGIN = 1e6  # stands for a context without any span
 
 
 @dataclass(frozen=True)
@@ -110,12 +117,22 @@ class AnswerTask(Task):
             answers: list[Any] = [{"text": value, "answer_start": row.values.get(self.options.start_column)}] * bool(
                 value
             )
-        elif isinstance(value, Mapping):  # as `datasets` keeps SQuAD: lists side by side
-            starts = value.get("answer_start") or [None] * len(value.get("text", []))
-            answers = [{"text": t, "answer_start": s} for t, s in zip(value.get("text", []), starts, strict=False)]
+        elif isinstance(value, Mapping):
+            answers = self._side_by_side(row, value)
         else:
-            answers = [] if value is None else row.list(column)
+            answers = [] if value is None else row.items(column)
         return [_locate(row, context, one) for one in answers]
+
+    def _side_by_side(self, row: Row, answers: Mapping[str, Any]) -> list[Any]:
+        """Answers as `datasets` keeps SQuAD's: a list of texts beside a list of starts."""
+        both = [answers.get("text"), answers.get("answer_start")]
+        lists = [list(one) for one in both if isinstance(one, list | tuple | np.ndarray)]
+        if len(lists) != 2 or len(lists[0]) != len(lists[1]):
+            raise UserError(
+                f"{row.source}: column {self.options.answers_column!r} is {str(answers)[:60]}, expected lists of text "
+                "and answer_start, as long as each other"
+            )
+        return [{"text": text, "answer_start": start} for text, start in zip(*lists, strict=True)]
 
     def check(self, row: Row) -> None:
         row.text(self.options.question_column)
@@ -150,13 +167,8 @@ class AnswerTask(Task):
         for number, (question, text) in enumerate(zip(questions, texts, strict=True)):
             asked, context = question.part(longest), contexts[text]
             room = max_length - 3 - len(asked.input_ids)
-            if not 0 <= options.overlap < room:
-                raise UserError(
-                    f"--overlap {options.overlap}: windows of --sequence-length {max_length} have room for {room} "
-                    f"tokens of context beside a question of {len(asked.input_ids)}; expected 0 to {room - 1}"
-                )
             cut = len(question.input_ids) - len(asked.input_ids)
-            for window in windows(len(context.input_ids), room, options.overlap):
+            for window in windows(len(context.input_ids), room, min(options.overlap, room // 2)):
                 encoded.append(assemble(tokenizer, [asked, context.part(window)], row=number, truncated=cut))
                 cut = 0
         return encoded
@@ -169,16 +181,20 @@ class AnswerTask(Task):
         nowhere = 0
         for number, group in itertools.groupby(encoded, lambda one: one.row):
             sequences = list(group)
-            spans = [_span(one, truths[number][:1]) for one in sequences]
-            widest = max(spans, key=lambda span: span[2])
-            whole = [span if span[2] == widest[2] > 0 else (0, 0, 0) for span in spans]
-            nowhere += bool(truths[number]) and not widest[2]
-            for one, (start, end, _) in zip(sequences, whole, strict=True):
-                marked.append(replace(one, targets={"start": np.array(start), "end": np.array(end)}))
+            touched = [_touched(one, truths[number][:1]) for one in sequences]
+            places = [one.offsets[tokens] for one, tokens in zip(sequences, touched, strict=True) if len(tokens)]
+            lowest = min((place[0, 0] for place in places), default=0)
+            highest = max((place[-1, 1] for place in places), default=0)
+            complete = False
+            for one, tokens in zip(sequences, touched, strict=True):
+                whole = len(tokens) and one.offsets[tokens[0], 0] == lowest and one.offsets[tokens[-1], 1] == highest
+                ends = (tokens[0], tokens[-1]) if whole else (0, 0)
+                complete |= bool(whole)
+                marked.append(replace(one, targets={"start": np.array(ends[0]), "end": np.array(ends[1])}))
+            nowhere += bool(truths[number]) and not complete
         if nowhere:
-            warnings.warn(
-                f"{nowhere:,} answers have no token of their own and train as none", TruncationWarning, stacklevel=2
-            )
+            message = f"{nowhere:,} answers stand whole in no window and train as none (a larger --overlap may help)"
+            warnings.warn(message, TruncationWarning, stacklevel=2)
         return marked
 
     def collate(self, encoded: Sequence[Encoded]) -> dict[str, np.ndarray]:
@@ -240,16 +256,16 @@ class AnswerTask(Task):
         tokens = context_tokens(window)
         if not len(tokens):
             return []
-        starts = tokens[np.argsort(-scores[tokens, 0], kind="stable")[:N_BEST]]
-        ends = tokens[np.argsort(-scores[tokens, 1], kind="stable")[:N_BEST]]
-        length = ends[None, :] - starts[:, None] + 1
-        i, j = np.nonzero((length > 0) & (length <= self.options.max_answer_length))
-        if not len(i):  # the best starts stand behind the best ends: a single token is an answer as well
-            i, j, ends = np.arange(len(starts)), np.arange(len(starts)), starts
-        sums = scores[starts[i], 0] + scores[ends[j], 1]
-        best = np.argsort(-sums, kind="stable")[:N_BEST]
-        begin, end = window.offsets[starts[i[best]], 0], window.offsets[ends[j[best]], 1]
-        return list(zip(sums[best].tolist(), begin.tolist(), end.tolist(), strict=True))
+        longest = min(self.options.max_answer_length, len(tokens))
+        starts, ends = scores[tokens, 0], scores[tokens, 1]
+        sums = np.full((longest, len(tokens)), -np.inf, dtype=np.float32)  # by length less one, and start
+        for more in range(longest):
+            sums[more, : len(tokens) - more] = starts[: len(tokens) - more] + ends[more:]
+        count = min(N_BEST, len(tokens))
+        best = np.argpartition(-sums, count - 1, axis=None)[:count]
+        length, first = np.divmod(best, len(tokens))
+        begin, end = window.offsets[tokens[first], 0], window.offsets[tokens[first + length], 1]
+        return list(zip(sums.flat[best].tolist(), begin.tolist(), end.tolist(), strict=True))
 
     def tuned(self, predictions: Sequence[Answer], rows: Sequence[Row]) -> Self:
         """The threshold of the best F1 on these rows, as the SQuAD 2.0 script looks for it; 0 without questions of both
@@ -260,13 +276,13 @@ class AnswerTask(Task):
         spans = [one.text or (one.alternatives[0].text if one.alternatives else "") for one in predictions]
         given = np.array([best_f1(span, gold) for span, gold in zip(spans, golds, strict=True)])
         withheld = np.array([float(not gold) for gold in golds])
-        margins = np.array([one.margin for one in predictions])
+        margins = np.array([max(one.margin, -LOWEST_MARGIN) for one in predictions])
         order = np.argsort(-margins, kind="stable")
         totals = withheld.sum() + np.concatenate([[0.0], np.cumsum((given - withheld)[order])])
         ordered = margins[order]
         between = np.concatenate([[ordered[0] + 1], (ordered[1:] + ordered[:-1]) / 2, [ordered[-1] - 1]])
         apart = np.concatenate([[True], ordered[1:] < ordered[:-1], [True]])
-        totals = np.where(apart & np.isfinite(between), totals, -1.0)
+        totals = np.where(apart, totals, -1.0)
         best = np.flatnonzero(totals >= totals.max() - 1e-9)
         return replace(self, threshold=float(between[best[np.argmin(np.abs(between[best]))]]))
 
@@ -307,7 +323,7 @@ def _locate(row: Row, context: str, answer: Any) -> tuple[int, int]:
     if not isinstance(text, str) or not text.strip():
         raise UserError(f"{row.source}: an answer is {text!r}, expected a text")
     start = answer.get("answer_start") if isinstance(answer, Mapping) else None
-    begin = _whole_number(start)
+    begin = _character(row, start)
     if begin is None:
         text = text.strip()
         begin = context.find(text)
@@ -317,25 +333,27 @@ def _locate(row: Row, context: str, answer: Any) -> tuple[int, int]:
     return begin + len(text) - len(text.lstrip()), begin + len(text.rstrip())
 
 
-def _whole_number(value: Any) -> int | None:
-    """A number of characters, also as a table keeps it (text, or a float beside gaps); None for none."""
-    try:
-        return int(float(value))
-    except (TypeError, ValueError):
+def _character(row: Row, value: Any) -> int | None:
+    """The number of a character, also as a table keeps it (text, or a float beside gaps); None where there is none."""
+    if value is None or value == "" or value != value:
         return None
+    if isinstance(value, str | float | np.integer) and not isinstance(value, bool):
+        text = str(value).strip().removesuffix(".0")
+        value = int(text) if text.isdecimal() and len(text) < 19 else value
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise UserError(
+            f"{row.source}: answer_start is {str(value)[:40]!a}, expected the number of a character, from 0"
+        )
+    return value
 
 
-def _span(window: Encoded, truths: Sequence[tuple[int, int]]) -> tuple[int, int, int]:
-    """First and last token of an answer in a window, and how many characters of the context these tokens cover."""
+def _touched(window: Encoded, truths: Sequence[tuple[int, int]]) -> np.ndarray:
+    """The tokens of a window that an answer has a character of."""
+    tokens = context_tokens(window)
     if not truths:
-        return 0, 0, 0
-    (begin, end), tokens = truths[0], context_tokens(window)
-    offsets = window.offsets[tokens]
-    touched = np.flatnonzero((offsets[:, 1] > begin) & (offsets[:, 0] < end))
-    if not len(touched):
-        return 0, 0, 0
-    first, last = touched[0], touched[-1]
-    return int(tokens[first]), int(tokens[last]), int(offsets[last, 1] - offsets[first, 0])
+        return tokens[:0]
+    (begin, end), offsets = truths[0], window.offsets[tokens]
+    return tokens[(offsets[:, 1] > begin) & (offsets[:, 0] < end)]
 
 
 def context_tokens(window: Encoded) -> np.ndarray:

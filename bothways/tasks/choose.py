@@ -75,25 +75,23 @@ class ChooseTask(Task):
     def choices(self, row: Row) -> list[str]:
         """The row's choices. Raises UserError for fewer than two, and for what is no text."""
         options = self.options
-        if options.choice_columns:
-            return [row.text(column) for column in options.choice_columns]
-        found = row.list(options.choices_column)
+        found: list[Any] = [row.values.get(one) for one in options.choice_columns] or row.items(options.choices_column)
         bad = [one for one in found if not isinstance(one, str) or not one.strip() or not is_unicode(one)]
         if bad:
             raise UserError(f"{row.source}: a choice is {bad[0]!r}, expected a text")
         if len(found) < 2:
-            raise UserError(
-                f"{row.source}: {len(found)} choices in column {options.choices_column!r}, expected two or more"
-            )
+            where = ", ".join(options.choice_columns) or options.choices_column
+            raise UserError(f"{row.source}: {len(found)} choices in {where}, expected two or more")
         return found
 
     def truth(self, row: Row) -> int:
         """The number of the right choice. Raises UserError where the label is none of them."""
-        label, choices = row.label(self.options.label_column), self.choices(row)
-        if label.isdecimal() and int(label) < len(choices):
-            return int(label)
-        if label in choices:
-            return choices.index(label)
+        label, choices = row.label(self.options.label_column), [one.strip() for one in self.choices(row)]
+        meant = {n for n, one in enumerate(choices) if label in (str(n), one)}
+        if len(meant) == 1:
+            return meant.pop()
+        if meant:
+            raise UserError(f"{row.source}: label {label!r} may mean the choices {', '.join(map(str, sorted(meant)))}")
         raise UserError(
             f"{row.source}: label {label!r} is neither one of the {len(choices)} choices nor its number, "
             f"0 to {len(choices) - 1}"

@@ -293,6 +293,8 @@ class RegressionTask(ClassifyTask):
 
     @classmethod
     def _restored(cls, options: ClassifyOptions, labels: tuple[str, ...], state: Mapping[str, Any]) -> Self:
+        if len(labels) != 1:
+            raise UserError(f"a regression of {len(labels)} numbers ({', '.join(labels)}) is not read, one number is")
         return cls(options, labels)
 
     def _target(self, row: Row) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -91,7 +92,8 @@ def span_figures(truth: Sequence[Sequence[str]], predicted: Sequence[Sequence[st
     kinds = sorted({span[1] for span in true | guessed})
 
     def counted(found: set[tuple[int, str, int, int]]) -> np.ndarray:
-        return np.array([sum(span[1] == kind for span in found) for kind in kinds], dtype=np.int64)
+        counts = Counter(span[1] for span in found)
+        return np.array([counts[kind] for kind in kinds], dtype=np.int64)
 
     right = len(true & guessed)
     return {

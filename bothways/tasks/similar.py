@@ -47,6 +47,7 @@ class SimilarOptions:
     normalize: bool = True
 
 
+BLOCK = 1024  # texts that are compared with all others at once
 SCALE = 20.0  # of cosines before the softmax, as sentence-transformers' MultipleNegativesRankingLoss has it
 
 
@@ -190,8 +191,13 @@ class ContrastTask(SimilarTask):
         """accuracy: the share of texts whose own pair is the most alike of all pairs here; mrr: the mean of one over
         its rank."""
         a, b = F.normalize(torch.from_numpy(np.array([one.vectors for one in predictions])), dim=-1).unbind(1)
-        ranks = [int((b @ text > b[n] @ text).sum()) + 1 for n, text in enumerate(a)]
-        return {"accuracy": float(np.mean(np.array(ranks) == 1)), "mrr": float(np.mean(1 / np.array(ranks)))}
+        ranks = []
+        for number, part in enumerate(a.split(BLOCK)):
+            cosines = part @ b.T
+            own = cosines.diagonal(number * BLOCK)[:, None]  # of the same product, so that rounding ranks nothing
+            ranks.append((cosines > own).sum(1) + 1)
+        rank = torch.cat(ranks).double()
+        return {"accuracy": float((rank == 1).double().mean()), "mrr": float((1 / rank).mean())}
 
     def describe(self, prediction: Similarity, row: Row, labelled: bool) -> dict[str, Any]:
         return {

@@ -6,6 +6,7 @@ model reads is read in windows, and each word is decided in the window where it 
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar, Literal, Self
@@ -23,7 +24,7 @@ from bothways.tasks.metrics import classification_figures, span_figures, spans
 from bothways.text.lines import is_unicode
 from bothways.text.wordpiece import Pieces, WordPieceTokenizer
 
-Scheme = Literal["auto", "BIO", "BIOES", "IO", "plain"]
+Scheme = Literal["auto", "BIO", "BIOES", "BILOU", "IO", "plain"]
 OUTSIDE = "O"
 
 
@@ -54,9 +55,9 @@ class TagOptions:
     """Columns of the table, and how labels mark entities.
 
     words_column and labels_column: lists of the same length, as CoNLL files give them; or text_column and spans_column,
-    a text and a list of {start, end, label} in characters. scheme: BIO, BIOES, IO (an entity's label or O), or plain
-    (every word has a label, as a part of speech); `auto` sees it from the labels, and takes BIO for spans. overlap:
-    tokens that two windows of a long text share.
+    a text and a list of {start, end, label} in characters. scheme: BIO, BIOES, BILOU, IO (an entity's label or O), or
+    plain (every word has a label, as a part of speech); `auto` sees it from the labels, and takes BIO for spans.
+    overlap: tokens that two windows of a long text share, at most half of a window.
     """
 
     words_column: str = "words"
@@ -65,6 +66,10 @@ class TagOptions:
     spans_column: str = "spans"
     scheme: Scheme = "auto"
     overlap: int = 32
+
+    def __post_init__(self) -> None:
+        if self.overlap < 0:
+            raise UserError(f"--overlap {self.overlap}: expected 0 or more tokens")
 
 
 @dataclass(frozen=True)
@@ -115,7 +120,7 @@ class TagTask(Task):
 
     def _listed_words(self, row: Row, labelled: bool) -> Words:
         options = self.options
-        listed = row.list(options.words_column)
+        listed = row.items(options.words_column)
         bad = [word for word in listed if not isinstance(word, str) or not word or not is_unicode(word)]
         if bad or not listed:
             raise UserError(
@@ -127,7 +132,7 @@ class TagTask(Task):
         places = [(end - len(word) - 1, end - 1) for word, end in zip(listed, ends, strict=True)]
         if not labelled:
             return Words(" ".join(listed), places)
-        labels = row.list(options.labels_column)
+        labels = row.items(options.labels_column)
         if len(labels) != len(listed):
             raise UserError(
                 f"{row.source}: {len(listed)} words in {options.words_column!r}, "
@@ -137,16 +142,19 @@ class TagTask(Task):
         return Words(" ".join(listed), places, [as_label(label, place) for label in labels])
 
     def _span_labels(self, row: Row, text: str, places: Sequence[tuple[int, int]]) -> list[str]:
-        """Each word's label in the scheme; a word belongs to the first span that it shares a character with."""
+        """Each word's label in the scheme; a word belongs to the span that it shares a character with."""
         labels = [OUTSIDE] * len(places)
-        for span in row.list(self.options.spans_column):
+        begins, ends = [a for a, _ in places], [b for _, b in places]
+        taken: dict[int, str] = {}
+        for span in row.items(self.options.spans_column):
             start, end, label = _span(row, span, len(text))
-            inside = [n for n, (a, b) in enumerate(places) if a < end and b > start and labels[n] == OUTSIDE]
+            inside = range(bisect.bisect_right(ends, start), bisect.bisect_left(begins, end))
             if not inside:
-                raise UserError(
-                    f"{row.source}: the span {text[start:end]!r} holds no word that is not in a span already"
-                )
+                raise UserError(f"{row.source}: the span {text[start:end]!r} holds no word")
             for n in inside:
+                if n in taken:
+                    raise UserError(f"{row.source}: the spans {taken[n]!r} and {text[start:end]!r} share a word")
+                taken[n] = text[start:end]
                 labels[n] = _marked(label, n == inside[0], n == inside[-1], self._scheme_of_spans)
         return labels
 
@@ -192,9 +200,8 @@ class TagTask(Task):
 
     def encode(self, rows: Sequence[Row], tokenizer: WordPieceTokenizer, max_length: int) -> list[Encoded]:
         """Targets `word_rows`, the tokens that decide words, and `words`, the numbers of these words."""
-        room, overlap = max_length - 2, self.options.overlap
-        if not 0 <= overlap < room:
-            raise UserError(f"--overlap {overlap}: expected 0 to {room - 1} with --sequence-length {max_length}")
+        room = max_length - 2
+        overlap = min(self.options.overlap, room // 2)
         found = [self.words(row, labelled=False) for row in rows]
         pieces = tokenizer.encode_batch([one.text for one in found], special_tokens=False)
         return [
@@ -237,10 +244,10 @@ class TagTask(Task):
 
     def decode(self, scores: Sequence[np.ndarray], encoded: Sequence[Encoded], row: Row) -> Tagging:
         """A word without a piece of its own (a control character, say) is outside of every entity, or, where every word
-        has a label, has that of the word before it."""
+        has a label, has that of the word before it; its probability is 1."""
         found = self.words(row, labelled=False)
         best = np.full(len(found.places), -1)
-        sure = np.zeros(len(found.places))
+        sure = np.ones(len(found.places))
         for one, window in zip(scores, encoded, strict=True):
             if len(one):
                 probabilities = softmax(one)
@@ -290,11 +297,12 @@ class TagTask(Task):
         return "; ".join(f"{kind}: {words.text[words.places[a][0] : words.places[b][1]]}" for kind, a, b in found)
 
 
-PREFIXES = {"BIO": "B-, I-", "BIOES": "B-, I-, E-, S-"}
+PREFIXES = {"BIO": "B-, I-", "BIOES": "B-, I-, E-, S-", "BILOU": "B-, I-, L-, U-"}
+SAME = {"L": "E", "U": "S"}  # BILOU's last and unit by BIOES' names
 
 
 def scheme_of(labels: Sequence[str]) -> str:
-    """BIO or BIOES where every label is O or has such a prefix, IO where others stand beside O, else plain."""
+    """BIO, BIOES or BILOU where every label is O or has such a prefix, IO where others stand beside O, else plain."""
     for scheme in PREFIXES:
         if all(_follows(label, scheme) for label in labels):
             return scheme
@@ -307,14 +315,17 @@ def _follows(label: str, scheme: str) -> bool:
 
 def tags_of(labels: Sequence[str], scheme: str) -> Sequence[str]:
     """Labels that mark entities as B- I- E- S- O tags."""
-    return [label if label == OUTSIDE else f"I-{label}" for label in labels] if scheme == "IO" else labels
+    if scheme == "IO":
+        return [label if label == OUTSIDE else f"I-{label}" for label in labels]
+    return [SAME.get(label[0], label[0]) + label[1:] for label in labels] if scheme == "BILOU" else labels
 
 
 def _marked(label: str, first: bool, last: bool, scheme: str) -> str:
     if scheme in ("IO", "plain"):
         return label
-    if scheme == "BIOES" and last:
-        return f"S-{label}" if first else f"E-{label}"
+    if scheme in ("BIOES", "BILOU") and last:
+        alone, end = ("S", "E") if scheme == "BIOES" else ("U", "L")
+        return f"{alone}-{label}" if first else f"{end}-{label}"
     return f"B-{label}" if first else f"I-{label}"
 
 
@@ -341,16 +352,17 @@ def _decided(first: np.ndarray, length: int, room: int, overlap: int) -> list[tu
     """The windows over so many pieces, each with the words that it decides: those whose first piece is farther from the
     window's nearer edge than in any other window."""
     cut = windows(length, room, overlap)
-    depth = np.array(
-        [
-            np.where((first >= w.start) & (first < w.stop), np.minimum(first - w.start, w.stop - 1 - first), -1)
-            for w in cut
-        ]
-    )
-    owner = np.where(first >= 0, depth.argmax(0), -1)
-    decided = []
+    best, owner = np.full(len(first), -1), np.full(len(first), -1)
+    order = np.argsort(first, kind="stable")
+    places = first[order]
     for number, window in enumerate(cut):
-        words = np.flatnonzero(owner == number)
-        rows = first[words] - window.start + 1  # after [CLS]
-        decided.append((window, {"word_rows": rows, "words": words}))
-    return decided
+        held = order[slice(*np.searchsorted(places, [window.start, window.stop]))]
+        depth = np.minimum(first[held] - window.start, window.stop - 1 - first[held])
+        owner[held[depth > best[held]]] = number
+        best[held] = np.maximum(best[held], depth)
+    by_owner = np.argsort(owner, kind="stable")
+    words = np.split(by_owner, np.searchsorted(owner[by_owner], np.arange(len(cut))))[1:]  # those of none come first
+    return [
+        (window, {"word_rows": first[own] - window.start + 1, "words": own})  # after [CLS]
+        for window, own in zip(cut, words, strict=True)
+    ]

@@ -18,6 +18,7 @@ import numpy as np
 from tokenizers import (
     AddedToken,
     Encoding,
+    Regex,
     Tokenizer,
     decoders,
     models,
@@ -31,6 +32,11 @@ from bothways.errors import UserError
 from bothways.files import read_json, write_json, write_text
 
 VOCABULARY_FILES = ("tokenizer.json", "vocab.txt", "tokenizer_config.json")
+# The blocks that BERT's normaliser puts blanks around (google-research/bert, tokenization.py).
+_CHINESE = r"[\x{4E00}-\x{9FFF}\x{3400}-\x{4DBF}\x{F900}-\x{FAFF}\x{20000}-\x{2CEAF}\x{2F800}-\x{2FA1F}]"
+_WORDS = pre_tokenizers.Sequence(
+    [pre_tokenizers.BertPreTokenizer(), pre_tokenizers.Split(Regex(_CHINESE), behavior="isolated")]
+)
 PAD, UNK, CLS, SEP, MASK = SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
@@ -255,8 +261,9 @@ class WordPieceTokenizer:
 
     @staticmethod
     def words(text: str) -> list[tuple[int, int]]:
-        """Start and end character of each word as BERT sees them: parted by blanks, punctuation marks by themselves."""
-        return [place for _, place in pre_tokenizers.BertPreTokenizer().pre_tokenize_str(text)]
+        """Start and end character of each word as BERT sees them: parted by blanks, punctuation marks and Chinese
+        characters by themselves."""
+        return [place for _, place in _WORDS.pre_tokenize_str(text)]
 
     def decode(self, ids: Sequence[int]) -> str:
         """Join pieces into text; special tokens are shown."""

@@ -55,6 +55,11 @@ def evaluate_rows(
     return Evaluation(tuned, rows, predictions, tuned.metrics(predictions, rows))
 
 
+def columns_of(rows: Sequence[Row]) -> set[str]:
+    """Every column that some row has."""
+    return {name for row in rows for name in row.values}
+
+
 def usable_rows(task: Task, rows: Sequence[Row], skip_bad: bool, say: Callable[[str], None]) -> tuple[list[Row], int]:
     """The rows that the task can use, and how many it cannot.
 

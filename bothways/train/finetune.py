@@ -9,9 +9,9 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_type_hints
 
 import bothways
 from bothways.data.plan import RowPlan
@@ -19,9 +19,10 @@ from bothways.data.tables import Row, read_rows
 from bothways.errors import UserError, closest
 from bothways.files import write_json
 from bothways.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, weights_fingerprint
+from bothways.recipes import fits, named
 from bothways.tasks import find_task
 from bothways.tasks.base import Encoded, Task
-from bothways.train.evaluate import Evaluation, evaluate_rows, usable_rows, write_predictions
+from bothways.train.evaluate import Evaluation, columns_of, evaluate_rows, usable_rows, write_predictions
 from bothways.train.loop import TrainResult, train
 from bothways.train.options import Precision, TrainOptions, check_seed
 from bothways.train.progress import Progress
@@ -108,17 +109,19 @@ def finetune(
     progress = progress or Progress(f"finetune {task_name}")
     task = make_task(task_name, task_options)
     train_rows = read_rows(train_table)
-    task = task.suited(train_rows[0].values)
+    task = task.suited(columns_of(train_rows))
     train_rows, skipped = usable_rows(task, train_rows, options.skip_bad, progress.say)
     task = task.learnt(train_rows)
-    eval_rows: list[Row] = []
+    eval_rows, eval_task = [], task
     if eval_table is not None:
-        eval_rows, bad = usable_rows(task, read_rows(eval_table), options.skip_bad, progress.say)
+        eval_rows = read_rows(eval_table)
+        eval_task = task.suited(columns_of(eval_rows))
+        eval_rows, bad = usable_rows(eval_task, eval_rows, options.skip_bad, progress.say)
         skipped += bad
     checkpoint = _load(model, task, options, progress)
     run, limit = RunDirectory(out), _sequence_limit(options, checkpoint)
     encoded = task.target(task.encode(train_rows, checkpoint.tokenizer, limit), train_rows)
-    tuning = _Tuning(checkpoint, task, eval_rows, limit, run, options)
+    tuning = _Tuning(checkpoint, eval_task, eval_rows, limit, run, options)
     truncated = _say_truncated(progress, [*encoded, *tuning.encoded], limit)
     plan = _plan(task, encoded, checkpoint, options)
     tuning.state = {
@@ -134,11 +137,13 @@ def finetune(
 def make_task(name: str, options: Mapping[str, Any]) -> Task:
     """The task of this name with these options of its own. Raises UserError for names it does not have."""
     kind = find_task(name)
-    known = [field.name for field in fields(kind.Options)]
-    for key in options:
-        if key not in known:
-            raise UserError(f"{name} has no option {key!r}{closest(key, known)}; accepted: {', '.join(known)}")
-    return kind.make(kind.Options(**options))
+    hints = get_type_hints(kind.Options)
+    for key, value in options.items():
+        if key not in hints:
+            raise UserError(f"{name} has no option {key!r}{closest(key, hints)}; accepted: {', '.join(hints)}")
+        if not (value is None or fits(list(value) if isinstance(value, tuple) else value, hints[key])):
+            raise UserError(f"{name}: {key} is {value!r}, expected {named(hints[key])}")
+    return kind.make(kind.Options(**{key: tuple(v) if isinstance(v, list) else v for key, v in options.items()}))
 
 
 class _Tuning:
@@ -158,7 +163,7 @@ class _Tuning:
         options: FinetuneOptions,
     ) -> None:
         self.checkpoint, self.rows, self.run, self.patience = checkpoint, rows, run, options.patience
-        self.task = task.suited(rows[0].values) if rows else task
+        self.task = task
         self.encoded = self.task.encode(rows, checkpoint.tokenizer, limit) if rows else []
         self.state: dict[str, Any] = {}
         self._best = run.path / "best"
@@ -201,7 +206,7 @@ class _Tuning:
             self._best.rename(self.run.model_path)
         if self._evaluation is None:  # it was found by an earlier call
             best = load_checkpoint(self.run.model_path)
-            task = self.task.from_state(best.state).suited(self.rows[0].values)
+            task = self.task.from_state(best.state).suited(columns_of(self.rows))
             self._evaluation = evaluate_rows(best.model, task, self.rows, self.encoded)
         return self._evaluation
 

@@ -16,6 +16,7 @@ from bothways.errors import UserError
 from bothways.files import saying_what_failed
 from bothways.inference.predictor import Predictor, Text, load
 from bothways.recipes import parse
+from bothways.tasks.answer import Answer
 from bothways.tasks.classify import Classification, Regression
 from bothways.verbs.counting import Counting
 from bothways.verbs.texts import TextArguments, file_lines
@@ -124,17 +125,26 @@ def answer(arguments: Sequence[str]) -> None:
         arguments,
         'Answer a question from a text. Example: bothways answer help "What does a red light mean?" --in router.txt',
     )
+    if options.top_k < 1:
+        raise UserError(f"--top-k {options.top_k}: expected at least 1")
     if (options.context is None) == (options.input is None):
         raise UserError("answer: give the text that may hold the answer, either as an argument or by --in FILE")
     context = options.context if options.input is None else "\n".join(file_lines(Path(options.input)))
     found = load(options.model, options.device).answer(options.question, context or "")
     if options.json:
-        print(json.dumps({**asdict(found), "margin": found.margin if np.isfinite(found.margin) else None}))
+        print(json.dumps(_answer_json(found)))
         return
     if not found.text:
         print(f"no answer in the text\t{found.no_answer_probability:.1%}")
-    for one in ([found] if found.text else [])[: options.top_k] + list(found.alternatives)[: options.top_k - 1]:
+    for one in [*([found] if found.text else []), *found.alternatives][: options.top_k]:
         print(f"{one.text}\t{one.probability:.1%}\tcharacters {one.start}–{one.end}")
+
+
+def _answer_json(answer: Answer) -> dict[str, Any]:
+    """Without the margin, which is infinite where there is nothing to compare with, and then no JSON."""
+    names = ("text", "start", "end", "probability", "no_answer_probability")
+    others = [_answer_json(one) for one in answer.alternatives]
+    return {**{name: getattr(answer, name) for name in names}, **({"alternatives": others} if others else {})}
 
 
 @dataclass(frozen=True)

@@ -83,11 +83,11 @@ def evaluate(arguments: Sequence[str]) -> None:
 
 
 def _of_rows(model: Predictor, options: EvaluateArguments) -> dict[str, Any]:
-    from bothways.train.evaluate import evaluate_rows, usable_rows, write_predictions
+    from bothways.train.evaluate import columns_of, evaluate_rows, usable_rows, write_predictions
 
     task = options.applied(model.task())
     rows = read_rows(options.table)
-    task = task.suited(rows[0].values)
+    task = task.suited(columns_of(rows))
     rows, _ = usable_rows(task, rows, options.skip_bad, say)
     encoded = task.encode(rows, model.tokenizer, model.sequence_length)
     counting = Counting("evaluate", len(encoded))

@@ -21,6 +21,8 @@ def test_conll_columns(tmp_path: Path) -> None:
     assert [row.values["words"] for row in rows] == [["Rome", "is"], ["#", "of"]]
     assert rows[0].values["labels"] == ["B-LOC", "O"]
     assert [row.source.rpartition(":")[2] for row in rows] == ["3", "7"]
+    rows = read_rows(write(tmp_path, "a.conll", "# O\nof O\n-DOCSTART- X\nnew O\n"))
+    assert [row.values["words"] for row in rows] == [["#", "of"], ["new"]]
     rows = read_rows(write(tmp_path, "b.bio", "# a comment\nNew York\tNNP\tB-LOC\nx\tNN\tO"))
     assert rows[0].values == {
         "words": ["New York", "x"],
@@ -59,6 +61,10 @@ def test_squad_files(shared_data: Path, tmp_path: Path) -> None:
         read_rows(path)
     with pytest.raises(UserError, match=r"q.json:2: not valid JSON: .* at character"):
         read_rows(write(tmp_path, "q.json", '{"data":\n [}'))
+    for odd in ({"is_impossible": "false", "answers": []}, {"is_impossible": True, "answers": [{"text": "a"}]}):
+        asked = {"title": "t", "paragraphs": [{"context": "a", "qas": [{"id": "1", "question": "?", **odd}]}]}
+        with pytest.raises(UserError, match=r"qas\[0\]: is_impossible is .* beside answers"):
+            read_rows(write(tmp_path, "q.json", json.dumps({"data": [asked]})))
     with pytest.raises(UserError, match="expected an object with a list 'data'"):
         read_rows(write(tmp_path, "q.json", "[]"))
     with pytest.raises(UserError, match=r"paragraphs\[0\]: expected an object with a list 'qas'"):

@@ -272,6 +272,18 @@ def test_two_default_labels_and_missing_architectures(tmp_path: Path) -> None:
         load_checkpoint(tmp_path)
 
 
+def test_what_was_trained_on_elsewhere_since_is_what_the_config_says(tmp_path: Path) -> None:
+    state = {"task": "classify", "labels": ["a", "b"], "problem_type": "single_label_classification"}
+    head = lambda encoder: SequenceHead(encoder, 2)  # noqa: E731
+    save_checkpoint(Checkpoint(new_model(tiny_config(), head, seed=1), tiny_tokenizer(), state), tmp_path / "m")
+    assert bw.load(tmp_path / "m").labels == ["a", "b"]
+    edit_config(tmp_path / "m", id2label={"0": "c", "1": "d"})
+    assert bw.load(tmp_path / "m").labels == ["c", "d"]
+    edit_config(tmp_path / "m", problem_type="regression")
+    with pytest.raises(UserError, match=r"a regression of 2 numbers \(c, d\) is not read"):
+        bw.load(tmp_path / "m").classify("the dog")
+
+
 def test_an_untied_decoder_is_refused(tmp_path: Path) -> None:
     BertForMaskedLM(hugging_face_config(tiny_config(), tie_word_embeddings=False)).save_pretrained(tmp_path)
     tiny_tokenizer().save(tmp_path)

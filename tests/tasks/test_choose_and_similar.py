@@ -11,14 +11,15 @@ import pytest
 import torch
 from scipy.stats import pearsonr, spearmanr
 from sentence_transformers import SentenceTransformer, losses
-from transformers import BertForMultipleChoice
+from transformers import AutoTokenizer, BertForMultipleChoice
 
 import bothways as bw
 from bothways.data.tables import Row, read_rows
 from bothways.errors import TruncationWarning, UserError
+from bothways.model.weights import MODEL_FILES, SENTENCE_FILES
 from bothways.tasks.choose import ChooseTask
 from bothways.tasks.metrics import correlations
-from bothways.tasks.similar import ContrastTask, SimilarTask
+from bothways.tasks.similar import ContrastTask, Similarity, SimilarTask
 from bothways.train.finetune import FinetuneOptions, finetune
 from tests.helpers import hugging_face_config, tiny_config, tiny_tokenizer
 
@@ -76,10 +77,12 @@ def test_choices_of_different_number_have_the_loss_of_each() -> None:
 def test_refused_choices() -> None:
     task = ChooseTask()
     for values, message in (
-        ({"choices": ["a"], "label": 0}, "1 choices in column 'choices', expected two or more"),
+        ({"choices": ["a"], "label": 0}, "1 choices in choices, expected two or more"),
         ({"choices": ["a", ""], "label": 0}, "a choice is ''"),
         ({"choices": ["a", "b"], "label": 2}, "label '2' is neither one of the 2 choices nor its number, 0 to 1"),
         ({"choices": "ab", "label": 2}, "column 'choices' is 'ab', not a list"),
+        ({"choices": ["2", "0", "1"], "label": "0"}, "label '0' may mean the choices 0, 1"),
+        ({"choices": ["a", "a"], "label": "a"}, "label 'a' may mean the choices 0, 1"),
     ):
         with pytest.raises(UserError, match=message):
             task.check(Row({"text": "x", **values}, "row 1"))
@@ -114,10 +117,14 @@ def test_what_we_save_opens_in_sentence_transformers(
     assert result.metrics["spearman"] > 0.6
     model, theirs = bw.load(tmp_path / "run"), SentenceTransformer(str(tmp_path / "run" / "model"), device="cpu")
     assert theirs.max_seq_length == 64
-    texts = ["the dog runs.", "a cat sleeps in a house."]
+    texts = ["the dog runs.", "a cat sleeps in a house.", "the bird eats. " * 40]
+    with pytest.warns(TruncationWarning):
+        model.embed(texts)
     assert np.abs(model.embed(texts, normalize=normalize) - theirs.encode(texts)).max() < 1e-5
     theirs.save(str(tmp_path / "saved"))
-    assert np.abs(bw.load(tmp_path / "saved").embed(texts) - model.embed(texts)).max() < 1e-5
+    again = bw.load(tmp_path / "saved")
+    assert again.sequence_length == 64
+    assert np.abs(again.embed(texts) - model.embed(texts)).max() < 1e-5
 
 
 def test_losses_are_those_of_sentence_transformers() -> None:
@@ -150,6 +157,51 @@ def test_contrast_learns_and_does_not_depend_on_the_cut(pretrained: Path, tmp_pa
     assert "spearman" in scored.metrics  # trained on pairs, measured on scores
 
 
+def test_a_pair_that_is_the_same_text_is_its_own_nearest() -> None:
+    """Whatever rounding does: with 1,500 vectors of 384 no other may win by its last bit."""
+    vectors = np.random.default_rng(0).normal(size=(1500, 384)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    task = ContrastTask()
+    assert task.metrics([Similarity(1.0, np.stack([one, one])) for one in vectors], []) == {"accuracy": 1.0, "mrr": 1.0}
+
+
+def test_one_or_many_texts(minilm: Path) -> None:
+    model = bw.load(minilm)
+    assert model.embed(("a", "b")).shape == (2, 384)
+    assert model.embed([]).shape == (0, 384)
+    assert [one.text for one in model.similar("q", "the cat")] == ["the cat"]
+    assert len(model.similar("q", (text for text in ("a", "b")))) == 2  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="expected texts, found 5"):
+        model.embed(5)  # type: ignore[arg-type]
+
+
+def test_a_score_anywhere_makes_scored_pairs(pretrained: Path, tmp_path: Path) -> None:
+    rows = [{"text": "a", "pair": "b"}, *PAIRS]
+    with pytest.raises(UserError, match="row 1: no column 'score'"):
+        finetune("similar", pretrained, rows, None, tmp_path / "r")
+    plain = [{"text": row["text"], "pair": row["pair"]} for row in PAIRS]
+    with pytest.raises(UserError, match="row 2: column 'score' is 'x', not a number"):
+        finetune("similar", pretrained, plain, [PAIRS[0], {**PAIRS[1], "score": "x"}], tmp_path / "r")
+    with pytest.raises(UserError, match="similar: pooling is 'max', expected 'mean' or 'cls'"):
+        finetune("similar", pretrained, PAIRS, None, tmp_path / "r", pooling="max")
+
+
+def test_the_hub_gives_what_sentence_transformers_needs() -> None:
+    from huggingface_hub.utils import filter_repo_objects
+
+    wanted = [
+        "modules.json",
+        "1_Pooling/config.json",
+        "sentence_bert_config.json",
+        "tokenizer_config.json",
+        "config.json",
+    ]
+    assert (
+        list(filter_repo_objects([*wanted, "onnx/model.onnx"], allow_patterns=[*MODEL_FILES, *SENTENCE_FILES]))
+        == wanted
+    )
+
+
 def test_correlations_are_scipys() -> None:
     rng = np.random.default_rng(0)
     a = rng.integers(0, 6, 200).astype(float)
@@ -174,6 +226,12 @@ def test_modules_that_are_not_read(minilm: Path, tmp_path: Path) -> None:
 
 def test_a_chooser_from_elsewhere_works_at_once(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    BertForMultipleChoice(hugging_face_config(tiny_config())).save_pretrained(tmp_path)
+    theirs = BertForMultipleChoice(hugging_face_config(tiny_config(), initializer_range=0.5)).eval()
+    theirs.save_pretrained(tmp_path)
     tiny_tokenizer().save(tmp_path)
-    assert sum(bw.load(tmp_path).choose("the dog", ["runs", "sleeps"]).probabilities) == pytest.approx(1)
+    choices = ["runs", "sleeps in the house", "eats the old red bird"]
+    encoded = AutoTokenizer.from_pretrained(tmp_path)(["the dog"] * 3, choices, padding=True, return_tensors="pt")
+    with torch.inference_mode():
+        expected = theirs(**{name: values[None] for name, values in encoded.items()}).logits[0].softmax(-1).tolist()
+    assert max(expected) > 0.4
+    assert bw.load(tmp_path).choose("the dog", choices).probabilities == pytest.approx(expected, abs=1e-5)
