@@ -68,7 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 141
     except OSError as error:
         if error.filename is not None:
-            raise
+            print(f"bothways: {error.filename}: {error.strerror}", file=sys.stderr)
+            return 2
         print(f"bothways: the output cannot be written: {error.strerror}", file=sys.stderr)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 2

@@ -13,7 +13,7 @@ import itertools
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from bothways.data.prepare import prepare
 from bothways.data.store import TokenStore
 from bothways.data.tables import Row, read_rows
 from bothways.errors import UserError
-from bothways.files import replace_directory, require_writable, write_text
+from bothways.files import read_json, replace_directory, require_writable, write_json, write_text
 from bothways.inference.predictor import Predictor, load
 from bothways.model.config import BertConfig
 from bothways.recipes import parse
@@ -56,7 +56,7 @@ PAIRS = [
 ]
 
 
-QUESTION_EPOCHS = 6
+QUESTION_EPOCHS = 4
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,7 @@ def run(arguments: Sequence[str]) -> int:
             raise UserError(f"the demo needs {module}: pip install 'bothways[{extra}]'")
     out, console, began = Path(options.out), Console(soft_wrap=True, highlight=False), time.monotonic()
     require_writable(out)
+    keep_options(out / "demo.json", options)
     _title(console, 1, "A corpus: the English documentation in the Python packages on this machine")
     corpus = collect_documentation(out / "corpus.jsonl", options.characters, console)
     _title(console, 2, f"A WordPiece vocabulary of {options.vocab_size:,} pieces")
@@ -117,6 +118,20 @@ def run(arguments: Sequence[str]) -> int:
     for line in NEXT.format(out=out).strip().splitlines():
         console.print(f"  {line}")
     return 0
+
+
+def keep_options(path: Path, options: DemoArguments) -> None:
+    """Remember what a demo was asked for. Raises UserError where one that was asked for otherwise is in the folder."""
+    asked = {name: value for name, value in asdict(options).items() if name != "out"}
+    before = read_json(path) if path.exists() else asked
+    for name, value in asked.items():
+        if before.get(name) != value:
+            flag = name.replace("_", "-")
+            raise UserError(
+                f"{path.parent} holds a demo with --{flag} {before.get(name)}, now asked for {value}; "
+                "choose another --out"
+            )
+    write_json(path, asked)
 
 
 NEXT = """
@@ -194,7 +209,7 @@ def pretrain_model(store: TokenStore, out: Path, options: DemoArguments, console
         console.print(
             f"this machine trains about {speed:,.0f} tokens/s; {options.minutes:g} minutes are {steps:,} steps"
         )
-    settings = replace(settings, steps=json.loads(plan.read_text())["steps"])
+    settings = replace(settings, steps=read_json(plan)["steps"])
     return pretrain(store.directory, out, settings, progress=Progress("pretrain"))
 
 
@@ -226,7 +241,7 @@ def sort_tickets(out: Path, seed: int, console: Console) -> tuple[FinetuneResult
     eval_texts, eval_labels = _columns(test_rows)
     from bothways.baselines.classify import compare_baselines  # needs the extra that `run` asks for
 
-    before = compare_baselines(texts, labels, eval_texts, eval_labels)
+    before = compare_baselines(texts, labels, eval_texts, eval_labels, sorted(set(labels)))
     compared: list[list[Any]] = [[one.name, one.accuracy] for one in before]
     compared.append(["this BERT, fine-tuned", result.metrics["accuracy"]])
     console.print(f"accuracy on {len(test_rows)} held-out tickets:")

@@ -43,7 +43,11 @@ def write_text(path: Path, text: str) -> None:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
+        try:
+            temporary.replace(path)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
 
 
 def require_ours(directory: Path, names: Collection[str]) -> None:
@@ -83,6 +87,31 @@ def replace_directory(directory: Path) -> Iterator[Path]:
             shutil.rmtree(partial, ignore_errors=True)
             raise
         shutil.rmtree(old, ignore_errors=True)
+
+
+def put_in_place(complete: Path, directory: Path) -> None:
+    """Let a complete directory take the place of another beside it."""
+    old = directory.with_name(f".{directory.name}.old")
+    with saying_what_failed(directory):
+        shutil.rmtree(old, ignore_errors=True)
+        if directory.exists():
+            directory.rename(old)
+        complete.rename(directory)
+        sync(directory.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def require_file_writable(path: Path, suffixes: Collection[str], option: str) -> None:
+    """Prove that a file can be written, before the work whose result it is to hold.
+
+    Raises UserError for another suffix, a folder that is not there, and a folder of the file's name.
+    """
+    if path.suffix not in suffixes:
+        raise UserError(f"{option} {path}: expected a file that ends in {' or '.join(suffixes)}")
+    if path.is_dir():
+        raise UserError(f"{option} {path}: is a folder")
+    if not path.parent.is_dir():
+        raise UserError(f"{option} {path}: the folder {path.parent} is not there")
 
 
 def sync_tree(directory: Path) -> None:

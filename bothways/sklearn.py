@@ -60,7 +60,14 @@ class _Text(BaseEstimator):
         state = {
             name: _plain(value) for name, value in vars(self).items() if name.endswith("_") and name != "predictor_"
         }
-        write_json(path / ESTIMATOR, {"class": type(self).__name__, "parameters": self.get_params(), "state": state})
+        write_json(
+            path / ESTIMATOR,
+            {
+                "class": type(self).__name__,
+                "parameters": {n: _plain(v) for n, v in self.get_params().items()},
+                "state": state,
+            },
+        )
 
     @classmethod
     def load(cls, directory: str | Path) -> Self:
@@ -109,7 +116,7 @@ class _Finetuned(_Text):
         self.verbose = verbose
 
     def _fit(self, task: str, rows: list[dict[str, Any]], **task_options: Any) -> None:
-        given = {name: value for name, value in self.get_params().items() if name not in ("model", "verbose")}
+        given = {name: _plain(value) for name, value in self.get_params().items() if name not in ("model", "verbose")}
         progress = Progress(f"fit {type(self).__name__}", shown=self.verbose)
         with tempfile.TemporaryDirectory() as folder:
             run = Path(folder) / "run"
@@ -128,15 +135,21 @@ class BertClassifier(ClassifierMixin, _Finetuned):
         texts, labels = _texts(X), np.asarray(y)
         _same_number(texts, labels)
         self.classes_ = np.unique(labels)
-        rows = [{**_row(text), "label": str(label)} for text, label in zip(texts, labels.tolist(), strict=True)]
+        names = dict(zip(self.classes_.tolist(), self._names(), strict=True))
+        rows = [{**_row(text), "label": names[label]} for text, label in zip(texts, labels.tolist(), strict=True)]
         self._fit("classify", rows, pair_column=_pair_column(texts))
         return self
 
     def predict_proba(self, X: Iterable[Any]) -> np.ndarray:  # noqa: N803
         """Probabilities `[N, classes]`, columns as in `classes_`."""
         results = self._fitted().classify(_texts(X))
-        names = [str(one) for one in self.classes_.tolist()]
+        names = self._names()
         return np.array([[one.scores[name] for name in names] for one in results]).reshape(len(results), len(names))
+
+    def _names(self) -> list[str]:
+        """What the model calls the classes: as they are written, or by number where that would not tell them apart."""
+        written = [str(one).strip() for one in self.classes_.tolist()]
+        return written if len({*written, ""}) == len(written) + 1 else [str(n) for n in range(len(written))]
 
     def predict(self, X: Iterable[Any]) -> np.ndarray:  # noqa: N803
         best: np.ndarray = self.predict_proba(X).argmax(-1)
@@ -236,4 +249,4 @@ def _same_number(texts: Sequence[Any], labels: Sequence[Any] | np.ndarray) -> No
 
 
 def _plain(value: Any) -> Any:
-    return value.tolist() if isinstance(value, np.ndarray) else value
+    return value.tolist() if isinstance(value, np.ndarray | np.generic) else value

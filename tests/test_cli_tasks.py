@@ -99,7 +99,7 @@ def test_vectors_and_neighbours(tuned: Callable[..., Path], bothways: Run, tmp_p
     assert code == 0
     found = [json.loads(line) for line in out.splitlines()]
     assert len(found) == 2
-    assert (found[0]["line"], found[0]["text"]) == (3, "the dog runs.")
+    assert (found[0]["place"].rpartition(":")[2], found[0]["text"]) == ("3", "the dog runs.")
     assert bothways("embed", run, "--in", tmp_path / "lines.txt", "--out", tmp_path / "v.npy")[0] == 0
     vectors = np.load(tmp_path / "v.npy")
     assert vectors.shape == (3, 32)
@@ -108,6 +108,9 @@ def test_vectors_and_neighbours(tuned: Callable[..., Path], bothways: Run, tmp_p
     code, out, _ = bothways("embed", run, "a house sleeps.")
     assert np.allclose(json.loads(out)["embedding"], vectors[0], atol=1e-5)
     assert bothways("embed", run, "x", "--out", tmp_path / "v.txt")[0] == 2
+    table = write(tmp_path / "only.jsonl", [{"text": "a house\tsleeps."}])
+    assert json.loads(bothways("embed", run, "--in", table)[1])["text"] == "a house\tsleeps."
+    assert json.loads(bothways("similar", run, "a dog", "--in", table, "--json")[1])["place"] == f"{table}:1"
 
 
 def test_kinds_of_labels(tuned: Callable[..., Path], bothways: Run) -> None:
@@ -128,6 +131,32 @@ def test_compare(bothways: Run, pretrained: Path, tmp_path: Path) -> None:
     assert all(line["size_bytes"] > 0 and line["latency_ms"] > 0 for line in lines)
     out = bothways("compare", "classify", *arguments, *FAST)[1]
     assert "word2vec average + logistic" in out
+
+
+def test_compare_explains_what_cannot_be_learnt(bothways: Run, pretrained: Path, tmp_path: Path) -> None:
+    for rows, message in (
+        ([{"text": "a", "label": "x"}, {"text": "b", "label": "x"}], "every row has the label 'x'"),
+        ([{"text": "!!", "label": "x"}, {"text": "??", "label": "y"}], "perceptron on bag of words: cannot learn"),
+    ):
+        table = write(tmp_path / "rows.jsonl", rows)  # type: ignore[arg-type]
+        arguments = ["--model", pretrained, "--train", table, "--eval", table, "--out", tmp_path / "run"]
+        code, _, err = bothways("compare", "classify", *arguments)
+        assert (code, err.count("\n")) == (2, 1)
+        assert message in err
+
+
+def test_outputs_are_tried_before_the_work(bothways: Run, pretrained: Path, tmp_path: Path) -> None:
+    table = write(tmp_path / "rows.jsonl", [{"text": "the dog"}])
+    for arguments, message in (
+        (["predict", pretrained, table, "--out", tmp_path / "absent" / "p.csv"], "the folder"),
+        (["predict", pretrained, table, "--out", tmp_path / "p.xlsx"], "ends in .csv or .jsonl"),
+        (["predict", pretrained, table, "--out", table], "is the table itself"),
+        (["evaluate", pretrained, table, "--predictions", tmp_path / "p.xlsx"], "ends in .csv"),
+        (["embed", pretrained, "x", "--out", tmp_path], "ends in .npy"),
+    ):
+        code, _, err = bothways(*arguments)
+        assert (code, err.count("\n")) == (2, 1), err
+        assert message in err
 
 
 def test_a_pretrained_model_is_measured_on_text(bothways: Run, pretrained: Path, tmp_path: Path) -> None:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 
 import pytest
 
 from bothways.data.prepare import prepare
 from bothways.data.store import TokenStore
-from bothways.recipes import read_recipe
+from bothways.demo import DemoArguments
+from bothways.recipes import help_texts, read_recipe
+from bothways.tasks import TASKS
 from bothways.train.assembly import PretrainOptions, phases_of
 from bothways.train.pretrain import pretrain
 from bothways.train.run import RunDirectory
+from bothways.verbs import asking, comparing, info, measuring, text, texts, training
 from bothways.verbs.text import TokenizerArguments
 from tests.data.test_prepare import write_corpus
 from tests.helpers import tiny_tokenizer
@@ -40,3 +44,13 @@ def test_a_recipe_trains_a_tiny_model(recipe: Path, store: TokenStore, tmp_path:
     last = RunDirectory(tmp_path / "run").metrics()[-1]
     assert 0 < last["eval_mlm_loss"] < 1.5 * math.log(80)  # the vocabulary has 80 pieces
     read_recipe(str(recipe), "tokenizer", TokenizerArguments)
+
+
+def test_every_option_says_what_it_is() -> None:
+    found: list[type] = [DemoArguments]
+    for module in (asking, comparing, info, measuring, text, texts, training):
+        found += [value for name, value in vars(module).items() if name.endswith("Arguments") and is_dataclass(value)]
+    assert len(found) > 12
+    for kind in [*found, *(task.Options for task in TASKS.values())]:
+        lacking = {field.name for field in fields(kind)} - set(help_texts(kind))
+        assert not lacking, (kind.__name__, lacking)

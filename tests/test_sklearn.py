@@ -80,6 +80,13 @@ def test_scikit_learns_tools(model: str) -> None:
     assert len(pipeline[0].get_feature_names_out()) == 32
 
 
+def test_any_labels_and_numpy_parameters(model: str) -> None:
+    odd = np.array([" a" if one == 1 else "a" for one in LABELS])
+    fitted = classifier(model, epochs=np.int64(1), batch_size=np.int64(4), seed=np.int64(3)).fit(TEXTS, odd)
+    assert set(fitted.predict(TEXTS)) <= {" a", "a"}
+    GridSearchCV(classifier(model, epochs=1), {"batch_size": np.array([4, 8])}, cv=2).fit(TEXTS, LABELS)
+
+
 def test_regression_in_any_unit(model: str) -> None:
     numbers = np.where(LABELS == 1, 250_000.0, 90_000.0)
     fitted = BertRegressor(model, epochs=30, batch_size=4, lr=2e-3, dropout=0.0).fit(TEXTS, numbers)

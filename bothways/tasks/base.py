@@ -149,8 +149,9 @@ class Task(ABC):
 
     @abstractmethod
     def describe(self, prediction: Any, row: Row, labelled: bool) -> dict[str, Any]:
-        """A prediction as a line of a table: what was read, `predicted`, where it applies `probability`; with
-        `labelled` also `truth` and either `right`, True or False, or `error`, a distance."""
+        """A prediction as a line of a table: what was read, `predicted`, where it applies `probability` (of all that
+        was predicted) or `least_probability` (of its least certain part); with `labelled` also `truth` and either
+        `right`, True or False, or `error`, a distance."""
 
 
 Options = TypeVar("Options")

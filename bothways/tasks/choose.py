@@ -38,7 +38,7 @@ class ChooseOptions:
     """Columns of the table.
 
     choices_column: a list of texts; or choice_columns: a column for each. label_column: the number of the right one,
-    from 0, or its text.
+    from 0, or its text; what can be read as such a number is one.
     """
 
     text_column: str = "text"
@@ -87,11 +87,13 @@ class ChooseTask(Task):
     def truth(self, row: Row) -> int:
         """The number of the right choice. Raises UserError where the label is none of them."""
         label, choices = row.label(self.options.label_column), [one.strip() for one in self.choices(row)]
-        meant = {n for n, one in enumerate(choices) if label in (str(n), one)}
+        meant = [n for n in range(len(choices)) if label == str(n)] or [
+            n for n, one in enumerate(choices) if label == one
+        ]
         if len(meant) == 1:
-            return meant.pop()
+            return meant[0]
         if meant:
-            raise UserError(f"{row.source}: label {label!r} may mean the choices {', '.join(map(str, sorted(meant)))}")
+            raise UserError(f"{row.source}: label {label!r} may mean the choices {', '.join(map(str, meant))}")
         raise UserError(
             f"{row.source}: label {label!r} is neither one of the {len(choices)} choices nor its number, "
             f"0 to {len(choices) - 1}"

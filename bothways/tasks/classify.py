@@ -95,6 +95,12 @@ class ClassifyTask(Task):
 
     def truth(self, row: Row) -> Any:
         """The row's label. Raises UserError where it has none."""
+        value = row.values.get(self.options.label_column)
+        if isinstance(value, list | tuple):
+            raise UserError(
+                f"{row.source}: column {self.options.label_column!r} is a list; --problem-type "
+                "multi_label_classification learns several labels a row"
+            )
         return row.label(self.options.label_column)
 
     def check(self, row: Row) -> None:
@@ -266,7 +272,7 @@ class MultiLabelTask(ClassifyTask):
 
     def describe(self, prediction: Any, row: Row, labelled: bool) -> dict[str, Any]:
         sure = [p if one in prediction.labels else 1 - p for one, p in prediction.scores.items()]
-        described = {"predicted": ", ".join(prediction.labels), "probability": min(sure)}
+        described = {"predicted": ", ".join(prediction.labels) or "no label", "least_probability": min(sure)}
         if labelled:
             truth = self.truth(row)
             described |= {"truth": ", ".join(sorted(truth)), "right": set(truth) == set(prediction.labels)}

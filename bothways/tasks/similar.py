@@ -149,7 +149,8 @@ class SimilarTask(Task):
         if labelled:
             low, high = self.score_range
             score = row.number(self.options.score_column)
-            described |= {"truth": score, "error": abs((score - low) / (high - low or 1) - prediction.cosine)}
+            wanted = (score - low) / (high - low or 1)
+            described |= {"truth": score, "truth_0_to_1": wanted, "error": abs(wanted - prediction.cosine)}
         return described
 
 

@@ -283,7 +283,7 @@ class TagTask(Task):
         described: dict[str, Any] = {
             "text": words.text,
             "predicted": self._written(words, prediction.labels),
-            "probability": min(prediction.probabilities, default=1.0),
+            "least_probability": min(prediction.probabilities, default=1.0),
         }
         if labelled:
             truth = words.labels or []

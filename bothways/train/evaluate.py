@@ -65,7 +65,8 @@ def usable_rows(task: Task, rows: Sequence[Row], skip_bad: bool, say: Callable[[
 
     Raises UserError at the first bad row, or, with skip_bad, only where no row is good; what was left out is said.
     """
-    _require_columns(task, rows[0])  # a table without the column is a mistake in the command, not a bad row
+    everywhere = Row(dict.fromkeys(columns_of(rows)), rows[0].source)
+    _require_columns(task, everywhere)  # a table without the column is a mistake in the command, not a bad row
     good, bad = [], []
     for row in rows:
         try:

@@ -11,13 +11,13 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal, get_origin, get_type_hints
 
 import bothways
 from bothways.data.plan import RowPlan
 from bothways.data.tables import Row, read_rows
 from bothways.errors import UserError, closest
-from bothways.files import write_json
+from bothways.files import put_in_place, write_json
 from bothways.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, weights_fingerprint
 from bothways.recipes import fits, named
 from bothways.tasks import find_task
@@ -118,12 +118,16 @@ def finetune(
         eval_task = task.suited(columns_of(eval_rows))
         eval_rows, bad = usable_rows(eval_task, eval_rows, options.skip_bad, progress.say)
         skipped += bad
+        if type(eval_task) is not type(task):
+            eval_task = eval_task.learnt(eval_rows)
+    elif options.patience:
+        raise UserError(f"--patience {options.patience}: needs --eval, by which epochs are compared")
     checkpoint = _load(model, task, options, progress)
     run, limit = RunDirectory(out), _sequence_limit(options, checkpoint)
     encoded = task.target(task.encode(train_rows, checkpoint.tokenizer, limit), train_rows)
     tuning = _Tuning(checkpoint, eval_task, eval_rows, limit, run, options)
-    truncated = _say_truncated(progress, [*encoded, *tuning.encoded], limit)
-    plan = _plan(task, encoded, checkpoint, options)
+    truncated = _say_truncated(progress, (encoded, tuning.encoded), limit)
+    plan = _plan(task, encoded, checkpoint, options, _fingerprint_of_rows(eval_rows))
     tuning.state = {
         "sequence_length": limit,
         "provenance": {"bothways": bothways.__version__, "model": str(model), "options": asdict(options)},
@@ -137,13 +141,16 @@ def finetune(
 def make_task(name: str, options: Mapping[str, Any]) -> Task:
     """The task of this name with these options of its own. Raises UserError for names it does not have."""
     kind = find_task(name)
-    hints = get_type_hints(kind.Options)
+    hints, given = get_type_hints(kind.Options), {}
     for key, value in options.items():
         if key not in hints:
             raise UserError(f"{name} has no option {key!r}{closest(key, hints)}; accepted: {', '.join(hints)}")
-        if not (value is None or fits(list(value) if isinstance(value, tuple) else value, hints[key])):
+        several = isinstance(value, str) and get_origin(hints[key]) is tuple  # one of several may come alone
+        listed = [value] if several else list(value) if isinstance(value, tuple) else value
+        if not fits(listed, hints[key]):
             raise UserError(f"{name}: {key} is {value!r}, expected {named(hints[key])}")
-    return kind.make(kind.Options(**{key: tuple(v) if isinstance(v, list) else v for key, v in options.items()}))
+        given[key] = tuple(listed) if isinstance(listed, list) else value
+    return kind.make(kind.Options(**given))
 
 
 class _Tuning:
@@ -175,7 +182,7 @@ class _Tuning:
             return {}
         evaluation = evaluate_rows(self.checkpoint.model, self.task, self.rows, self.encoded, tune=True)
         scores = self._scores()
-        if not scores or evaluation.score > max(scores):
+        if not scores or evaluation.score >= max(scores):  # of equals the one that has seen more
             self.checkpoint.state = {**evaluation.task.state(), **self.state}
             save_checkpoint(self.checkpoint, self._best)
             write_json(self._best / "evaluation.json", evaluation.metrics)
@@ -186,7 +193,7 @@ class _Tuning:
     def done(self) -> bool:
         """Whether so many epochs passed without a better one that the run is to end."""
         scores = self._scores()
-        return bool(self.patience and scores) and len(scores) - 1 - scores.index(max(scores)) >= self.patience
+        return bool(self.patience and scores) and scores[::-1].index(max(scores)) >= self.patience
 
     def _scores(self) -> list[float]:
         """The deciding figure of every evaluation so far: the first that was logged of each."""
@@ -200,13 +207,14 @@ class _Tuning:
             save_checkpoint(self.checkpoint, self.run.model_path)
             return None
         if self._best.exists():
-            for name in ("evaluation.json", "predictions.csv"):
-                if (self._best / name).exists():
-                    (self._best / name).replace(self.run.path / name)
-            self._best.rename(self.run.model_path)
+            put_in_place(self._best, self.run.model_path)
+        for name in ("evaluation.json", "predictions.csv"):
+            if (self.run.model_path / name).exists():
+                (self.run.model_path / name).replace(self.run.path / name)
         if self._evaluation is None:  # it was found by an earlier call
             best = load_checkpoint(self.run.model_path)
             task = self.task.from_state(best.state).suited(columns_of(self.rows))
+            best.model.to(next(self.checkpoint.model.parameters()).device)
             self._evaluation = evaluate_rows(best.model, task, self.rows, self.encoded)
         return self._evaluation
 
@@ -228,7 +236,9 @@ def _load(model: str | Path, task: Task, options: FinetuneOptions, progress: Pro
     return checkpoint
 
 
-def _plan(task: Task, encoded: Sequence[Encoded], checkpoint: Checkpoint, options: FinetuneOptions) -> RowPlan:
+def _plan(
+    task: Task, encoded: Sequence[Encoded], checkpoint: Checkpoint, options: FinetuneOptions, evaluation: str
+) -> RowPlan:
     pairs = any(one.token_type_ids.any() for one in encoded)
     if pairs and checkpoint.config.type_vocab_size < 2:
         raise UserError(f"{checkpoint.source}: has one segment type only (type_vocab_size 1), so it cannot read pairs")
@@ -246,11 +256,15 @@ def _plan(task: Task, encoded: Sequence[Encoded], checkpoint: Checkpoint, option
             "task": json.loads(json.dumps(task.state())),  # as a checkpoint has it, tuples are lists
             "tokenizer": checkpoint.tokenizer.fingerprint,
             "freeze_layers": options.freeze_layers,
+            "evaluation rows": evaluation,
         },
     )
 
 
 def _check(options: FinetuneOptions) -> None:
+    for name, hint in get_type_hints(FinetuneOptions).items():
+        if not fits(getattr(options, name), hint):
+            raise UserError(f"{name} is {getattr(options, name)!r}, expected {named(hint)}")
     check_seed(options.seed)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError("fine-tuning runs in one process; start it without torchrun, or with --nproc-per-node 1")
@@ -269,11 +283,12 @@ def _sequence_limit(options: FinetuneOptions, checkpoint: Checkpoint) -> int:
     return limit
 
 
-def _say_truncated(progress: Progress, encoded: Sequence[Encoded], limit: int) -> int:
-    cut = [one.truncated for one in encoded if one.truncated]
-    if cut:
-        progress.say(f"{len(cut):,} rows are longer than {limit} tokens and lose {sum(cut):,} tokens at their end")
-    return len(cut)
+def _say_truncated(progress: Progress, tables: Sequence[Sequence[Encoded]], limit: int) -> int:
+    tokens = sum(one.truncated for table in tables for one in table)
+    rows = sum(len({one.row for one in table if one.truncated}) for table in tables)
+    if rows:
+        progress.say(f"{rows:,} rows are longer than {limit} tokens and lose {tokens:,} tokens at their end")
+    return rows
 
 
 def _loop_options(options: FinetuneOptions, plan: RowPlan, hidden_size: int) -> TrainOptions:
@@ -298,6 +313,12 @@ def _loop_options(options: FinetuneOptions, plan: RowPlan, hidden_size: int) -> 
         device=options.device,
         precision=options.precision,
     )
+
+
+def _fingerprint_of_rows(rows: Sequence[Row]) -> str:
+    """Which rows epochs are compared by: other rows would compare what cannot be compared."""
+    content = json.dumps([dict(row.values) for row in rows], default=str, sort_keys=True)
+    return hashlib.sha256(content.encode(errors="replace")).hexdigest()[:16] if rows else "none"
 
 
 def _fingerprint(encoded: Sequence[Encoded]) -> str:

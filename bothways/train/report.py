@@ -99,7 +99,9 @@ class Report:
 
     def curves(self, metrics: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> None:
         """Training values and held-out values (`eval_*`) over tokens, one picture for each name → axis label."""
-        present = {name: label for name, label in names.items() if any(name in line for line in metrics)}
+        present = {
+            name: label for name, label in names.items() if any({name, f"eval_{name}"} & set(line) for line in metrics)
+        }
         if present and can_report():
             self._sections.append(f'<div class="curves">{_curves_svg(metrics, present)}</div>')
 
@@ -232,7 +234,9 @@ def add_finetuning(report: Report, metrics: Sequence[Mapping[str, Any]], evaluat
     numbers = {name: value for name, value in figures.items() if isinstance(value, float)}
     report.table([name.replace("_", " ") for name in numbers], [list(numbers.values())])
     deciding = next(iter(numbers))
-    report.curves(metrics, {"loss": "loss (nats)", **{name: name.replace("_", " ") for name in ("accuracy", deciding)}})
+    report.curves(
+        metrics, {"loss": "training loss", deciding: f"{deciding.replace('_', ' ')} (decides which epoch is kept)"}
+    )
     if figures.get("labels"):
         rows = [[label, *by_label.values()] for label, by_label in figures["labels"].items()]
         report.table(["label", "precision", "recall", "F1", "rows"], rows)
@@ -269,7 +273,8 @@ def _add_mistakes(report: Report, table: Sequence[Mapping[str, Any]]) -> None:
     if not wrong:
         return
     by_error = "error" in wrong[0]
-    wrong.sort(key=lambda line: -float(line["error"] if by_error else line.get("probability", 0)))
+    sureness = "error" if by_error else "probability" if "probability" in wrong[0] else "least_probability"
+    wrong.sort(key=lambda line: -float(line.get(sureness, 0)))
     report.heading("Farthest from the truth" if by_error else "The most confident mistakes")
     columns = [name for name in wrong[0] if name not in ("right", "start", "end")]
     shown = [[_shortened(line[name]) for name in columns] for line in wrong[:MISTAKES]]

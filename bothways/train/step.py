@@ -141,8 +141,8 @@ class Stepper:
         if not math.isfinite(norm):
             raise UserError(
                 f"step {step + 1}: the gradient is not finite (norm {norm}); the weights and the last checkpoint are "
-                f"from before it. `bothways info RUN --batch {step + 1}` shows a pretraining batch; go on with "
-                "--precision float32, or begin another --out with a lower --lr"
+                f"from before it. go on with --precision float32, or begin another --out with a lower --lr (of "
+                f"pretraining, `bothways info RUN --batch {step + 1}` shows the batch)"
             )
         lr = learning_rate(step, self.options)
         for group in self.optimizer.param_groups:

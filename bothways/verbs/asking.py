@@ -12,8 +12,9 @@ import numpy as np
 import tyro
 from tyro.conf import Positional
 
+from bothways.data.tables import SUFFIXES, read_rows
 from bothways.errors import UserError
-from bothways.files import saying_what_failed
+from bothways.files import require_file_writable, saying_what_failed
 from bothways.inference.predictor import Predictor, Text, load
 from bothways.recipes import parse
 from bothways.tasks.answer import Answer
@@ -27,11 +28,11 @@ def _opened(options: TextArguments) -> tuple[Predictor, list[Text]]:
     return model, options.read(model.checkpoint.state.get("options", {}))
 
 
-def _single(texts: Sequence[Text]) -> list[str]:
-    pair = next((text for text in texts if not isinstance(text, str)), None)
-    if pair is not None:
-        raise UserError(f"expected texts, found the pair {pair[0][:40]!r} and {pair[1][:40]!r} (a tab parts them)")
-    return [text for text in texts if isinstance(text, str)]
+def _opened_single(options: TextArguments) -> tuple[Predictor, list[str]]:
+    """For verbs that know no pairs, where a tab is a blank."""
+    model = load(options.model, options.device)
+    columns = {"text_column": model.checkpoint.state.get("options", {}).get("text_column")}
+    return model, [text if isinstance(text, str) else "\t".join(text) for text in options.read(columns)]
 
 
 def _shown(text: Text) -> str:
@@ -92,8 +93,7 @@ def tag(arguments: Sequence[str]) -> None:
         arguments,
         'Mark entities. Example: bothways tag entities "The router stopped on 3 May"',
     )
-    model, read = _opened(options)
-    texts = _single(read)
+    model, texts = _opened_single(options)
     found: Any = model.tag(texts, Counting("tag", len(texts)))
     for text, entities in zip(texts, found, strict=True):
         if options.json:
@@ -163,10 +163,9 @@ def embed(arguments: Sequence[str]) -> None:
         arguments,
         "Turn texts into vectors. Example: bothways embed model --in lines.txt --out vectors.npy",
     )
-    if options.out is not None and not options.out.endswith(".npy"):
-        raise UserError(f"--out {options.out}: expected a file that ends in .npy")
-    model, read = _opened(options)
-    texts = _single(read)
+    if options.out is not None:
+        require_file_writable(Path(options.out), (".npy",), "--out")
+    model, texts = _opened_single(options)
     vectors = model.embed(texts, not options.no_normalize, Counting("embed", len(texts)))
     if options.out is None:
         for text, vector in zip(texts, vectors, strict=True):
@@ -183,7 +182,7 @@ def embed(arguments: Sequence[str]) -> None:
 
 @dataclass(frozen=True)
 class SimilarArguments:
-    """input: a text file, of which each line is compared with the query."""
+    """input: a text file, of which each line is compared with the query; or a table, of which the column `text` is."""
 
     model: Positional[str]
     query: Positional[str]
@@ -201,14 +200,18 @@ def similar(arguments: Sequence[str]) -> None:
         arguments,
         'Find the lines of a file most like a text. Example: bothways similar model "slow wifi" --in tickets.txt',
     )
-    lines = [(number, line) for number, line in enumerate(file_lines(Path(options.input)), 1) if line.strip()]
+    path = Path(options.input)
+    if path.suffix.lower() in SUFFIXES:
+        lines = [(row.source, row.text("text")) for row in read_rows(path, ["text"])]
+    else:
+        lines = [(f"{path}:{number}", line) for number, line in enumerate(file_lines(path), 1) if line.strip()]
     if not lines:
         raise UserError(f"{options.input}: no text in it")
     model = load(options.model, options.device)
     texts = [line for _, line in lines]
     for match in model.similar(options.query, texts, options.top_k, Counting("embed", len(texts))):
-        number = lines[match.index][0]
+        place = lines[match.index][0]
         if options.json:
-            print(json.dumps({"line": number, "cosine": match.cosine, "text": match.text}))
+            print(json.dumps({"place": place, "cosine": match.cosine, "text": match.text}))
         else:
-            print(f"{match.cosine:.3f}\t{options.input}:{number}\t{match.text}")
+            print(f"{match.cosine:.3f}\t{place}\t{match.text}")

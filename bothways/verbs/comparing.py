@@ -48,16 +48,17 @@ def compare(arguments: Sequence[str]) -> int:
     from bothways.baselines.classify import Contestant, compare_baselines
 
     task = ClassifyTask(ClassifyOptions(**{one.name: getattr(options, one.name) for one in fields(ClassifyOptions)}))
-    train, eval_rows = (
-        usable_rows(task, read_rows(f), options.skip_bad, say)[0] for f in (options.train, options.eval)
-    )
+    train, _ = usable_rows(task, read_rows(options.train), options.skip_bad, say)
+    task = task.learnt(train)
+    eval_rows, _ = usable_rows(task, read_rows(options.eval), options.skip_bad, say)
     held_out = _columns(task, eval_rows)
-    contestants: list[Contestant] = list(compare_baselines(*_columns(task, train), *held_out))
-    bert = _bert(options, task, eval_rows)
-    if bert is None:
+    contestants: list[Contestant] = list(compare_baselines(*_columns(task, train), *held_out, task.labels))
+    own = asdict(task.options)
+    result = finetune("classify", options.model, options.train, options.eval, options.out, options, **own)
+    if result.training.interrupted is not None:
         say(f"{options.out}: stopped, all of it saved; the same command again goes on from there")
-        return 130
-    contestants.append(bert)
+        return 128 + result.training.interrupted
+    contestants.append(_bert(options, task, eval_rows, result.training.seconds))
     if options.json:
         print("\n".join(json.dumps(asdict(one)) for one in contestants))
     else:
@@ -72,20 +73,16 @@ def _columns(task: ClassifyTask, rows: Sequence[Row]) -> tuple[list[str], list[s
     return texts, [task.truth(row) for row in rows]
 
 
-def _bert(options: CompareArguments, task: ClassifyTask, rows: Sequence[Row]) -> Any:
+def _bert(options: CompareArguments, task: ClassifyTask, rows: Sequence[Row], seconds: float) -> Any:
     from bothways.baselines.classify import contestant, one_text_latency
 
-    own = asdict(task.options)
-    result = finetune("classify", options.model, options.train, options.eval, options.out, options, **own)
-    if result.training.interrupted is not None:
-        return None
     model = load(options.out, options.device)
     texts: list[Any] = [task.texts(row) for row in rows]
     size = (Path(options.out) / "model" / "model.safetensors").stat().st_size
     predicted = [one.label for one in model.classify(texts)]
     latency = one_text_latency(lambda text: model.classify([text]), texts)
     truth = [task.truth(row) for row in rows]
-    return contestant("BERT, fine-tuned", predicted, truth, result.training.seconds, size, latency)
+    return contestant("BERT, fine-tuned", predicted, truth, task.labels, seconds, size, latency)
 
 
 def contestant_lines(contestants: Sequence[Any], rows: int) -> list[str]:

@@ -16,7 +16,7 @@ from tyro.conf import Positional
 
 from bothways.data.tables import SUFFIXES, read_rows
 from bothways.errors import UserError
-from bothways.files import write_text
+from bothways.files import require_file_writable, write_text
 from bothways.inference.predictor import Predictor, load
 from bothways.model.heads import MaskedLMHead, PretrainingHead
 from bothways.recipes import parse
@@ -76,6 +76,8 @@ def evaluate(arguments: Sequence[str]) -> None:
         arguments,
         "Measure a model on labelled rows. Example: bothways evaluate tickets test.csv",
     )
+    if options.predictions is not None:
+        require_file_writable(Path(options.predictions), (".csv",), "--predictions")
     model = load(options.model, options.device)
     pretrained = isinstance(model.model.head, PretrainingHead | MaskedLMHead)
     figures = _of_text(model, options.table) if pretrained else _of_rows(model, options)
@@ -136,8 +138,10 @@ def predict(arguments: Sequence[str]) -> None:
         "Predict every row of a table. Example: bothways predict tickets new.csv --out predictions.csv",
     )
     out = Path(options.out) if options.out else None
-    if out and out.suffix not in (".csv", ".jsonl"):
-        raise UserError(f"--out {out}: expected a file that ends in .csv or .jsonl")
+    if out is not None:
+        require_file_writable(out, (".csv", ".jsonl"), "--out")
+        if out.exists() and Path(options.table).exists() and out.samefile(options.table):
+            raise UserError(f"--out {out}: is the table itself")
     model = load(options.model, options.device)
     task = options.applied(model.task())
     if Path(options.table).suffix.lower() not in SUFFIXES:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -51,7 +52,6 @@ def pretrain(arguments: Sequence[str]) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneArguments(finetuning.FinetuneOptions):
-    task: Positional[str]
     model: str
     train: str
     eval: str | None = None
@@ -66,18 +66,16 @@ FINETUNE = (
 
 def finetune(arguments: Sequence[str]) -> int:
     """`bothways finetune TASK --model M --train F --eval F --out RUN`."""
-    if not arguments or arguments[0].startswith("-"):
-        kind: type[Any] = FinetuneArguments
-        if not set(arguments) & {"-h", "--help"}:
-            raise UserError(f"finetune: begin with the task, one of {', '.join(TASKS)} (bothways finetune classify …)")
-    else:
-        own = find_task(arguments[0]).Options
-        kind = dataclass(frozen=True, kw_only=True)(type("FinetuneArguments", (FinetuneArguments, own), {}))
-    options = parse("finetune", kind, arguments, FINETUNE)
-    task_options = {field.name: getattr(options, field.name) for field in fields(find_task(options.task).Options)}
-    result = finetuning.finetune(
-        options.task, options.model, options.train, options.eval, options.out, options, **task_options
-    )
+    task, *rest = arguments or [""]
+    if task in ("-h", "--help"):
+        parse("finetune", FinetuneArguments, arguments, FINETUNE, "TASK")
+    if not task or task.startswith("-"):
+        raise UserError(f"finetune: begin with the task, one of {', '.join(TASKS)} (bothways finetune classify …)")
+    own = find_task(task).Options
+    kind: type[Any] = dataclass(frozen=True, kw_only=True)(type("FinetuneArguments", (FinetuneArguments, own), {}))
+    options = parse("finetune", kind, rest, FINETUNE, task)
+    task_options = {field.name: getattr(options, field.name) for field in fields(own)}
+    result = finetuning.finetune(task, options.model, options.train, options.eval, options.out, options, **task_options)
     if result.training.interrupted is not None:
         return _say_interrupted(result.training, options.out)
     run = RunDirectory(options.out)
@@ -88,7 +86,7 @@ def finetune(arguments: Sequence[str]) -> int:
         print(f"{run.path / 'predictions.csv'}: what was predicted of each row")
         _write_report(run, finetuning_report(run.metrics(), result.evaluation, f"Fine-tuning of {options.out}"))
     print(f"{options.out}: model in {run.model_path}")
-    print(f"next: bothways {NEXT[options.task].format(out=options.out)}")
+    print(f"next: bothways {NEXT[task].format(out=shlex.quote(options.out))}")
     return 0
 
 
@@ -103,11 +101,8 @@ NEXT = {
 
 def _write_report(run: RunDirectory, report: Report) -> None:
     path = run.path / "report.html"
-    if can_report():
-        report.write(path)
-        print(f"{path}: figures and curves")
-    else:
-        print(f"no {path}: its curves need matplotlib, pip install 'bothways[report]'")
+    report.write(path)
+    print(f"{path}: figures" + (" and curves" if can_report() else "; curves need pip install 'bothways[report]'"))
 
 
 def _say_interrupted(result: TrainResult, out: str) -> int:

@@ -38,7 +38,7 @@ def test_the_best_checkpoint_is_kept_and_bad_luck_ends_the_run(pretrained: Path,
     result = finetune("classify", pretrained, NOISE, ROWS, tmp_path / "run", options)
     accuracies = evaluations(tmp_path / "run")
     assert len(accuracies) < 30
-    best = accuracies.index(max(accuracies))
+    best = len(accuracies) - 1 - accuracies[::-1].index(max(accuracies))
     assert len(accuracies) == best + 1 + 4
     assert result.metrics is not None
     assert result.metrics["accuracy"] == max(accuracies)
@@ -63,6 +63,27 @@ def test_a_stopped_run_keeps_the_same_best(pretrained: Path, tmp_path: Path) -> 
     assert whole.metrics == json.loads((tmp_path / "b" / "evaluation.json").read_text())
 
 
+def test_a_finished_run_that_goes_on_and_improves(pretrained: Path, tmp_path: Path) -> None:
+    """Ended early, then asked for more patience: the better model takes the place of the one that is there."""
+    options = FinetuneOptions(epochs=12, patience=1, **FAST)  # type: ignore[arg-type]
+    first = finetune("classify", pretrained, NOISE, ROWS, tmp_path / "run", options)
+    more = FinetuneOptions(epochs=12, patience=12, **FAST)  # type: ignore[arg-type]
+    second = finetune("classify", pretrained, NOISE, ROWS, tmp_path / "run", more)
+    assert second.training.steps > first.training.steps
+    assert second.metrics is not None
+    assert second.metrics["accuracy"] == max(evaluations(tmp_path / "run"))
+    assert json.loads((tmp_path / "run" / "evaluation.json").read_text())["accuracy"] == second.metrics["accuracy"]
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
+        "checkpoints",
+        "evaluation.json",
+        "metrics.jsonl",
+        "model",
+        "predictions.csv",
+    ]
+    with pytest.raises(UserError, match=r"holds a run with evaluation rows .*, now asked for none"):
+        finetune("classify", pretrained, NOISE, None, tmp_path / "run", FinetuneOptions(epochs=12, **FAST))  # type: ignore[arg-type]
+
+
 def test_frozen_layers_stay_as_they_were(pretrained: Path, tmp_path: Path) -> None:
     before = load_checkpoint(pretrained).model.state_dict()
     for freeze, kept in ((1, ("embeddings", "layers.0")), (-1, ("embeddings", "layers.0", "layers.1"))):
@@ -85,8 +106,16 @@ def test_presets(pretrained: Path, tmp_path: Path) -> None:
     assert bw.load(tmp_path / "q").sequence_length == 128
     overruled = FinetuneOptions(preset="quick", epochs=2, sequence_length=16)
     assert finetune("classify", pretrained, ROWS, None, tmp_path / "o", overruled).training.steps == 4
-    with pytest.raises(UserError, match="--patience -1"):
-        finetune("classify", pretrained, ROWS, None, tmp_path / "r", FinetuneOptions(patience=-1))
+    for wrong, message in (
+        ({"patience": -1}, "--patience -1"),
+        ({"patience": 2}, "--patience 2: needs --eval"),
+        ({"preset": "fast"}, "preset is 'fast', expected 'quick' or 'standard'"),
+        ({"precision": "fp16"}, "precision is 'fp16'"),
+        ({"lr": "1e-4"}, "lr is '1e-4', expected float"),
+        ({"batch_size": None}, "batch_size is None, expected int"),
+    ):
+        with pytest.raises(UserError, match=message):
+            finetune("classify", pretrained, ROWS, None, tmp_path / "r", FinetuneOptions(**wrong))  # type: ignore[arg-type]
 
 
 def test_bad_rows_are_named_or_left_out_and_counted(pretrained: Path, tmp_path: Path) -> None:
@@ -141,6 +170,14 @@ def test_class_weights_are_those_of_torch(pretrained: Path, tmp_path: Path) -> N
     targets = {"labels": labels}
     ours = weighted.sums(scores, targets)["loss"] / weighted.counts(targets)["loss"]
     assert ours.item() == pytest.approx(expected.item(), rel=1e-6)
+    alone = finetune(
+        "classify", pretrained, ROWS, None, tmp_path / "w", FinetuneOptions(steps=1), class_weights="balanced"
+    )
+    assert alone.training.steps == 1
+    with pytest.raises(UserError, match="problem_type is None"):
+        finetune("classify", pretrained, ROWS, None, tmp_path / "r", problem_type=None)
+    with pytest.raises(UserError, match="column 'label' is a list; --problem-type multi_label_classification"):
+        finetune("classify", pretrained, [{"text": "x", "label": ["a"]}], None, tmp_path / "r")
     with pytest.raises(UserError, match="--class-weights gas=2: expected `balanced` or LABEL=WEIGHT"):
         finetune("classify", pretrained, ROWS, None, tmp_path / "r", class_weights=("gas=2",))
 
