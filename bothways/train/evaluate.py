@@ -55,9 +55,9 @@ def evaluate_rows(
     return Evaluation(tuned, rows, predictions, tuned.metrics(predictions, rows))
 
 
-def columns_of(rows: Sequence[Row]) -> set[str]:
-    """Every column that some row has."""
-    return {name for row in rows for name in row.values}
+def columns_of(rows: Sequence[Row]) -> list[str]:
+    """Every column that some row has, in order."""
+    return list(dict.fromkeys(name for row in rows for name in row.values))
 
 
 def usable_rows(task: Task, rows: Sequence[Row], skip_bad: bool, say: Callable[[str], None]) -> tuple[list[Row], int]:
