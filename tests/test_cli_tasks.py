@@ -88,6 +88,9 @@ def test_choices_and_predictions(tuned: Callable[..., Path], bothways: Run, tmp_
     with (tmp_path / "p.csv").open(encoding="utf-8-sig", newline="") as file:
         table = list(csv.DictReader(file))
     assert [line["predicted"] for line in table] == [row["choices"][1] for row in test_choose_and_similar.CHOICES]  # type: ignore[index]
+    rows = [{**row, "id": n} for n, row in enumerate(test_choose_and_similar.CHOICES)]
+    numbered = write(tmp_path / "numbered.jsonl", rows)
+    assert json.loads(bothways("predict", run, numbered)[1].splitlines()[3])["id"] == 3
     code, _, err = bothways("predict", run, unlabelled, "--out", tmp_path / "p.xlsx")
     assert (code, "expected a file that ends in .csv or .jsonl" in err) == (2, True)
 

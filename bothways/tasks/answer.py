@@ -113,10 +113,10 @@ class AnswerTask(Task):
         value = row.values.get(column)
         if value is None and not row.values.get("is_impossible"):
             raise UserError(f"{row.source}: column {column!r} is missing")
+        answers: list[Any]
         if isinstance(value, str):
-            answers: list[Any] = [{"text": value, "answer_start": row.values.get(self.options.start_column)}] * bool(
-                value
-            )
+            alone = {"text": value, "answer_start": row.values.get(self.options.start_column)}
+            answers = [alone] if value else []
         elif isinstance(value, Mapping):
             answers = self._side_by_side(row, value)
         else:

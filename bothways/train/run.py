@@ -4,7 +4,9 @@ RUN/run.json                   what it was started with: the store, the options
 RUN/metrics.jsonl              one object a log step
 RUN/checkpoints/step-00000100/ model.safetensors, optimizer.safetensors, state.json; of a sharded run, one
                                safetensors file a process instead of the first two
-RUN/model/                     the Hugging Face directory
+RUN/model/                     the Hugging Face directory; while fine-tuning goes on, RUN/best/ is the best so far
+RUN/evaluation.json            of fine-tuning: the best epoch's figures; RUN/predictions.csv: of each evaluation row
+RUN/report.html                by the command line: curves, figures, where it comes from
 
 A checkpoint of any number of processes, sharded or not, is read by any other number.
 """

@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 from tyro.conf import Positional
 
-from bothways.data.tables import SUFFIXES, read_rows
+from bothways.data.tables import SUFFIXES, Row, read_rows
 from bothways.errors import UserError
 from bothways.files import require_file_writable, write_text
 from bothways.inference.predictor import Predictor, load
@@ -148,7 +148,10 @@ def predict(arguments: Sequence[str]) -> None:
         raise UserError(f"{options.table}: a table of rows ends in one of {', '.join(SUFFIXES)}")
     rows = read_rows(options.table, task.columns(labelled=False))
     predictions = model.predict(rows, task, Counting("predict"))
-    table = [task.describe(one, row, labelled=False) for one, row in zip(predictions, rows, strict=True)]
+    table = [
+        {**_carried(task, row), **task.describe(one, row, labelled=False)}
+        for one, row in zip(predictions, rows, strict=True)
+    ]
     lines = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in table)
     if out is None:
         print(lines, end="")
@@ -158,6 +161,14 @@ def predict(arguments: Sequence[str]) -> None:
         write_text(out, lines)
     if out is not None:
         print(f"{out}: {len(rows):,} predictions")
+
+
+def _carried(task: Task, row: Row) -> dict[str, Any]:
+    """The row's other columns, an id say, where they fit a cell."""
+    read = task.columns(labelled=True)
+    return {
+        name: value for name, value in row.values.items() if name not in read and isinstance(value, str | int | float)
+    }
 
 
 def say(line: str) -> None:

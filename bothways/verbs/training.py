@@ -84,7 +84,9 @@ def finetune(arguments: Sequence[str]) -> int:
 
         print("\n".join(figure_lines(result.evaluation.metrics)))
         print(f"{run.path / 'predictions.csv'}: what was predicted of each row")
-        _write_report(run, finetuning_report(run.metrics(), result.evaluation, f"Fine-tuning of {options.out}"))
+        report = finetuning_report(run.metrics(), result.evaluation, f"Fine-tuning of {options.out}")
+        add_provenance(report, read_json(run.model_path / "bothways.json")["provenance"])
+        _write_report(run, report)
     print(f"{options.out}: model in {run.model_path}")
     print(f"next: bothways {NEXT[task].format(out=shlex.quote(options.out))}")
     return 0
