@@ -202,18 +202,18 @@ def _task(data: Data, train: Rows) -> tuple[Task, list[Any]]:
     return make_task(data.task, data.options).suited(rows[0].values).learnt(rows), rows
 
 
-def features(data: Data, train: Rows) -> tuple[str, list[dict[str, Any]], int]:
-    """The class, the features and the number of labels for the peer."""
+def features(data: Data, train: Rows) -> tuple[str, list[dict[str, Any]], tuple[str, ...]]:
+    """The class, the features and the labels for the peer."""
     task, rows = _task(data, train)
     tokenizer = bw.load(minilm()).tokenizer
     encoded = task.target(task.encode(rows, tokenizer, data.limit), rows)
     if data.task == "choose":
         groups = [encoded[index : index + 4] for index in range(0, len(encoded), 4)]
-        return "BertForMultipleChoice", [_choices(group) for group in groups], 0
+        return "BertForMultipleChoice", [_choices(group) for group in groups], ()
     name = {"classify": "SequenceClassification", "tag": "TokenClassification", "answer": "QuestionAnswering"}[
         data.task
     ]
-    return f"BertFor{name}", [_feature(data.task, one) for one in encoded], len(task.labels)
+    return f"BertFor{name}", [_feature(data.task, one) for one in encoded], task.labels
 
 
 def _feature(task: str, one: Encoded) -> dict[str, Any]:
@@ -260,8 +260,13 @@ def with_transformers(name: str, train: Rows, test: Rows, seed: int, steps: int 
     data, started = DATA[name], time.perf_counter()
     torch.manual_seed(seed)
     kind, rows, labels = features(data, train)
-    number = {"num_labels": labels} if labels else {}
-    model = getattr(transformers, kind).from_pretrained(minilm(), **number)
+    # with their names, or our loader would take the trained head for another task's
+    names = {
+        "num_labels": len(labels),
+        "id2label": dict(enumerate(labels)),
+        "label2id": {x: n for n, x in enumerate(labels)},
+    }
+    model = getattr(transformers, kind).from_pretrained(minilm(), **(names if labels else {}))
     with tempfile.TemporaryDirectory() as folder:
         arguments = TrainingArguments(
             folder, num_train_epochs=data.epochs, max_steps=steps or -1, per_device_train_batch_size=data.batch,
