@@ -137,7 +137,8 @@ def _unboxed(said: str) -> str:
     """What tyro says in a box, as a line."""
     lines = [line.strip(" │╭╮╰╯─\n") for line in said.splitlines()]
     kept = [line for line in lines if line and not line.startswith(("For full helptext", "Parsing error"))]
-    return " ".join(kept).partition(" For full helptext")[0]
+    line = " ".join(kept).partition(" For full helptext")[0]
+    return re.sub(r"^Value error Error parsing \w+: ", "", line)  # what the options themselves object to
 
 
 def split_recipe(arguments: Sequence[str]) -> tuple[str | None, list[str]]:

@@ -17,7 +17,7 @@ from bothways.tasks import TASKS
 from bothways.train.assembly import PretrainOptions, phases_of
 from bothways.train.pretrain import pretrain
 from bothways.train.run import RunDirectory
-from bothways.verbs import asking, comparing, info, measuring, text, texts, training
+from bothways.verbs import asking, comparing, generating, info, measuring, text, texts, training
 from bothways.verbs.text import TokenizerArguments
 from tests.data.test_prepare import write_corpus
 from tests.helpers import tiny_tokenizer
@@ -48,7 +48,7 @@ def test_a_recipe_trains_a_tiny_model(recipe: Path, store: TokenStore, tmp_path:
 
 def test_every_option_says_what_it_is() -> None:
     found: list[type] = [DemoArguments]
-    for module in (asking, comparing, info, measuring, text, texts, training):
+    for module in (asking, comparing, generating, info, measuring, text, texts, training):
         found += [value for name, value in vars(module).items() if name.endswith("Arguments") and is_dataclass(value)]
     assert len(found) > 12
     for kind in [*found, *(task.Options for task in TASKS.values())]:

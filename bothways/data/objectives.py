@@ -1,4 +1,5 @@
-"""What BERT is trained to do: sentence pairs (next sentence) and masking (masked LM).
+"""What BERT is trained to do: sentence pairs (next sentence) and masking (masked LM); `data/examples.py` makes batches
+of it.
 
 Examples are *spans*: rows of integers that say where in a block of tokens each segment lies. A block of a million
 tokens is then a small table; tokens are gathered only for the batch at hand.
@@ -77,7 +78,7 @@ class SpanOptions:
 
 
 class Segments(Protocol):
-    """How the documents of a block become examples: one part of an objective."""
+    """How the documents of a block become examples of one segment or two: a part of masked-LM objectives."""
 
     @property
     def options(self) -> SpanOptions: ...
@@ -302,12 +303,12 @@ def materialise(
     token_type_ids = np.zeros(len(input_ids), dtype=np.int64)
     input_ids[begin] = tokenizer.cls_id
     for start, length, offset in ((examples[:, A_START], a, begin + 1), (examples[:, B_START], b, begin + a + 2)):
-        input_ids[_ranges(offset, length)] = tokens[_ranges(start, length)]
-    token_type_ids[_ranges(begin + a + 2, np.where(b > 0, b + 1, 0))] = 1
+        input_ids[ranges(offset, length)] = tokens[ranges(start, length)]
+    token_type_ids[ranges(begin + a + 2, np.where(b > 0, b + 1, 0))] = 1
     return input_ids, token_type_ids, lengths
 
 
-def _ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+def ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     """start, start + 1, … for each (start, length), end to end."""
     within = np.arange(int(lengths.sum())) - np.repeat(np.cumsum(lengths) - lengths, lengths)
     return np.repeat(starts, lengths) + within

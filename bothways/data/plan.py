@@ -18,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from bothways.data.objectives import Masker, Segments, example_lengths, materialise, mix
+from bothways.data.examples import Examples
+from bothways.data.objectives import mix
 from bothways.data.packing import PackedBatch, fill_budget, pack
 from bothways.data.store import Chunk, SplitName, TokenStore
 from bothways.errors import UserError
@@ -49,37 +50,36 @@ class Block:
 
 
 class PretrainingPlan:
-    """Batches of masked, packed examples from one split of a store."""
+    """Packed batches of an objective's examples from one split of a store."""
 
     def __init__(
         self,
         store: TokenStore,
-        segments: Segments,
-        masker: Masker,
+        examples: Examples,
         *,
         tokens_per_step: int,
         seed: int,
         split: SplitName = "train",
         block_tokens: int = BLOCK_TOKENS,
     ) -> None:
-        if tokens_per_step < segments.options.sequence_length:
+        sequence_length = examples.options.sequence_length
+        if tokens_per_step < sequence_length:
             raise UserError(
-                f"--tokens-per-step {tokens_per_step} is less than one sequence "
-                f"(--sequence-length {segments.options.sequence_length})"
+                f"--tokens-per-step {tokens_per_step} is less than one sequence (--sequence-length {sequence_length})"
             )
         self._split = store.split(split)
         if not self._split.tokens:
             raise UserError(f"{store.directory}: the {split} split is empty")
         self.tokenizer = store.tokenizer()
-        self.segments, self.masker = segments, masker
+        self.examples = examples
         self.tokens_per_step, self.seed = tokens_per_step, seed
         self.documents, self.tokens = self._split.documents, self._split.tokens
         self.num_blocks = max(1, min(self._split.tokens // block_tokens, self._split.num_chunks))
         self.description: dict[str, Any] = {
             "store": store.fingerprint,
             "tokenizer": store.tokenizer_fingerprint,
-            "sequence_length": segments.options.sequence_length,
-            "objective": _fingerprint([repr(segments), repr(masker.masking)]),
+            "sequence_length": sequence_length,
+            "objective": _fingerprint(examples.description),
             "tokens_per_step": tokens_per_step,
             "seed": seed,
         }
@@ -165,14 +165,14 @@ class PretrainingPlan:
     def _make_block(self, epoch: int, number: int) -> Block:
         order = _generator(self.seed, epoch, 0).permutation(self._split.num_chunks)
         joined = _join([self._split.chunk(index) for index in np.array_split(order, self.num_blocks)[number]])
-        chunk = self.segments.arrange(joined, self.tokenizer.sep_id)
+        chunk = self.examples.arrange(joined)
         rng = _generator(self.seed, epoch, 1 + number)
-        examples = self.segments.examples(chunk, rng)
+        examples = self.examples.examples(chunk, rng)
         if not len(examples):
             raise UserError("the corpus is too small: its sentences give no example to train on")
         shuffled = rng.permutation(len(examples))
         examples = examples[shuffled]
-        lengths = example_lengths(examples)
+        lengths = self.examples.lengths(examples)
         keys = mix(self.seed, epoch, number, shuffled)
         return Block(chunk.tokens, examples, lengths, keys, np.cumsum(lengths))
 
@@ -180,16 +180,10 @@ class PretrainingPlan:
         parts = []
         for index in np.unique(source):  # nearly always one: a step rarely crosses into the next block
             block, of_block = blocks[index], rows[source == index]
-            ids, segments, lengths = materialise(block.tokens, block.examples[of_block], self.tokenizer)
-            parts.append((ids, segments, lengths, block.keys[of_block], block.examples[of_block, 4]))
-        input_ids, token_type_ids, lengths, keys, follows = (
-            np.concatenate(column) for column in zip(*parts, strict=True)
-        )
-        masked, mlm_rows, mlm_labels = self.masker(input_ids, lengths, keys, step)
-        targets = {"mlm_rows": mlm_rows, "mlm_labels": mlm_labels}
-        if self.segments.next_sentence:
-            targets["next_sentence_label"] = follows
-        return pack(masked, token_type_ids, lengths, targets)
+            examples = block.examples[of_block]
+            parts.append((*self.examples.gather(block.tokens, examples), examples, block.keys[of_block]))
+        ids, segments, examples, keys = (np.concatenate(column) for column in zip(*parts, strict=True))
+        return self.examples.batch(ids, segments, examples, keys, step)
 
 
 def share_out(lengths: np.ndarray, rank: int, world_size: int, token_budget: int) -> list[np.ndarray]:

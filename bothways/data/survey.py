@@ -63,8 +63,11 @@ def estimate_epoch(plan: PretrainingPlan) -> Epoch:
 
 
 def batch_in_words(batch: PackedBatch, tokenizer: WordPieceTokenizer) -> Iterator[str]:
-    """One line a sequence: what the model reads, each token to predict as `{read→true}`, and what the pair is."""
-    truths = dict(zip(batch.targets["mlm_rows"].tolist(), batch.targets["mlm_labels"].tolist(), strict=True))
+    """One line a sequence: what the model reads, each masked token as `{read→true}`, and what the pair is; for next
+    tokens, each of which is the one read after it, the last one after an arrow."""
+    masks = [batch.targets[name].tolist() for name in ("mlm_rows", "mlm_labels") if name in batch.targets]
+    truths: dict[int, int] = dict(zip(*masks, strict=True)) if masks else {}
+    following = batch.targets.get("next_tokens")
     pairs = batch.targets.get("next_sentence_label")
     start = 0
     for number, length in enumerate(batch.lengths.tolist()):
@@ -74,5 +77,7 @@ def batch_in_words(batch: PackedBatch, tokenizer: WordPieceTokenizer) -> Iterato
             if start + row in truths:
                 tokens[row] = f"{{{tokens[row]}→{tokenizer.token(truths[start + row])}}}"
         label = "" if pairs is None else f"  (next_sentence_label {int(pairs[number])})"
+        if following is not None:
+            label = f" → {tokenizer.token(int(following[start + length - 1]))}"
         yield f"{number + 1}. [{length} tokens] {' '.join(tokens)}{label}"
         start += length

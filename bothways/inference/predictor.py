@@ -6,10 +6,10 @@ Shapes: T_i tokens of text i, N texts, H hidden, V vocabulary.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -18,15 +18,18 @@ from torch import Tensor
 from bothways.data.packing import PackedBatch, pack_sequences
 from bothways.data.tables import Row, read_rows
 from bothways.errors import TruncationWarning, UserError
-from bothways.inference import engine
+from bothways.inference import engine, language
+from bothways.inference.language import Suggestion, TextScore
+from bothways.inference.sampling import GenerationOptions, generation_options
 from bothways.model.checkpoint import Checkpoint, LoadReport, load_checkpoint
 from bothways.model.config import BertConfig
-from bothways.model.heads import Bert, EmbeddingHead, Head, MaskedLMHead, PretrainingHead
+from bothways.model.heads import Bert, CausalLMHead, EmbeddingHead, Head, MaskedLMHead, PretrainingHead
 from bothways.tasks import TASKS
 from bothways.tasks.answer import Answer
 from bothways.tasks.base import Encoded, Task, join_segments
 from bothways.tasks.choose import Choice
 from bothways.tasks.classify import ClassifyTask
+from bothways.tasks.instruct import check_turns
 from bothways.tasks.tag import Entity
 from bothways.text.lines import is_unicode
 from bothways.text.wordpiece import WordPieceTokenizer
@@ -233,6 +236,73 @@ class Predictor:
         (encoded,) = self._encode(self._checked([(a, b)]))
         scores = self._scores(encoded, {"mlm_rows": torch.zeros(0, dtype=torch.long)}).nsp
         return float(scores.float().softmax(-1)[0, 0])
+
+    def generate(
+        self, prompt: str | Sequence[str], *, truncate: Literal["left"] | None = None, **options: Any
+    ) -> str | list[Any]:
+        """How a causal model goes on: the continuation of a prompt, which `prompt + continuation` reads as one text.
+
+        Of several prompts a list, of several `samples` a list for each. options: those of `GenerationOptions`
+        (`max_tokens`, `greedy`, `temperature`, `top_k`, `top_p`, `min_p`, `repetition_penalty`, `samples`, `seed`).
+        truncate: "left" lets a prompt that is too long lose its beginning.
+        Raises UserError for an empty or too long prompt, and for a model that reads both ways.
+        """
+        language.require_causal(self, "generate")
+        self._require_trained("generate")
+        chosen = generation_options(options)
+        listed = [prompt] if isinstance(prompt, str) else _texts(prompt)
+        prompts = language.prompt_ids(self, listed, chosen, truncate)
+        texts = language.continuations(self, prompts, chosen)
+        each: list[Any] = [samples if chosen.samples > 1 else samples[0] for samples in texts]
+        return cast("str | list[Any]", each[0]) if isinstance(prompt, str) else each
+
+    def stream(self, prompt: str, *, truncate: Literal["left"] | None = None, **options: Any) -> Iterator[str]:
+        """As `generate` for one prompt and one sample, piece by piece as they are made."""
+        language.require_causal(self, "stream")
+        self._require_trained("stream")
+        chosen = replace(generation_options(options), samples=1)
+        prompts = language.prompt_ids(self, [prompt], chosen, truncate)
+        ids = (tokens[0].id for tokens in language.grow(self, prompts, chosen))
+        return language.pieces_of(self.tokenizer, ids)
+
+    def score(self, text: str, next: str | None = None, top_k: int = 5) -> TextScore:
+        """How likely a text is: by a causal model from left to right, by a masked one with each word masked in turn.
+
+        next: a word, of which P(next | text) is wanted. top_k: how many pieces that may come next to tell.
+        """
+        self._require((CausalLMHead, PretrainingHead, MaskedLMHead), "language-model", "score")
+        (checked,) = self._checked([text])
+        if not isinstance(checked, str):
+            raise UserError("score: expected one text, not a pair")
+        return language.score_text(self, checked, next, top_k)
+
+    def suggest(self, prompt: str, top_k: int = 3) -> list[Suggestion]:
+        """The words that a causal model finds likeliest behind a prompt, as a telephone's keyboard shows them."""
+        language.require_causal(self, "suggest")
+        self._require_trained("suggest")
+        if top_k < 1:
+            raise UserError(f"--top-k {top_k}: expected at least 1")
+        options = GenerationOptions(max_tokens=language.LONGEST_WORD)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", TruncationWarning)  # what comes next hangs on what was last
+            (ids,) = language.prompt_ids(self, [prompt], options, "left")
+        return language.suggest_words(self, ids, top_k)
+
+    def chat(self, messages: str | Sequence[Mapping[str, str]], **options: Any) -> str:
+        """The reply to a conversation: a list of {role, content} that ends with the user's, or what the user says.
+
+        options: as of `generate`. Of a conversation too long for the model the oldest turns are not read.
+        Raises UserError for roles out of order, and for a model that was not fine-tuned for `instruct`.
+        """
+        from bothways.inference.chat import Chat
+
+        listed = [{"role": "user", "content": messages}] if isinstance(messages, str) else list(messages)
+        turns = check_turns(listed, "chat")
+        if turns[-1][0] != "user":
+            raise UserError(f"chat: the last message has the role {turns[-1][0]!r}, expected 'user'")
+        chat = Chat(self)
+        chat.turns = turns[:-1]
+        return "".join(chat.reply(turns[-1][1], generation_options(options)))
 
     @torch.inference_mode()
     def _scores(self, encoded: Encoded, targets: dict[str, Tensor]) -> Any:

@@ -19,12 +19,13 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from bothways.errors import UserError
-from bothways.files import read_json, replace_directory, write_json
+from bothways.files import read_json, replace_directory, write_json, write_text
 from bothways.model.config import BertConfig
 from bothways.model.encoder import Encoder
 from bothways.model.heads import (
     ARCHITECTURES,
     Bert,
+    CausalLMHead,
     EmbeddingHead,
     Head,
     PoolerHead,
@@ -53,9 +54,9 @@ RENAMES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("encoder.layers.*.output", ("bert.encoder.layer.*.output.dense",)),
     ("encoder.layers.*.output_norm", ("bert.encoder.layer.*.output.LayerNorm",)),
     ("head.pooler.dense", ("bert.pooler.dense",)),
-    ("head.mlm.dense", ("cls.predictions.transform.dense",)),
-    ("head.mlm.norm", ("cls.predictions.transform.LayerNorm",)),
-    ("head.mlm.decoder", ("cls.predictions.decoder",)),
+    ("head.lm.dense", ("cls.predictions.transform.dense",)),
+    ("head.lm.norm", ("cls.predictions.transform.LayerNorm",)),
+    ("head.lm.decoder", ("cls.predictions.decoder",)),
     ("head.nsp", ("cls.seq_relationship",)),
     ("head.classifier", ("classifier",)),
     ("head.qa_outputs", ("qa_outputs",)),
@@ -71,7 +72,7 @@ LABELLED: dict[str, type[SequenceHead] | type[TokenHead]] = {
     "BertForSequenceClassification": SequenceHead,
     "BertForTokenClassification": TokenHead,
 }
-TIED = "head.mlm.decoder.weight"  # the token table under a second name: written once, as the token table
+TIED = "head.lm.decoder.weight"  # the token table under a second name: written once, as the token table
 
 # Spellings of older files, put right before RENAMES is read: TensorFlow's layer norm, the MLM bias outside the decoder.
 LEGACY: tuple[tuple[str, str], ...] = (
@@ -201,10 +202,23 @@ def save_checkpoint(checkpoint: Checkpoint, directory: Path) -> None:
         write_json(
             partial / "bothways.json", {"format": 1, "tokenizer": checkpoint.tokenizer.fingerprint, **checkpoint.state}
         )
+        if isinstance(model.head, CausalLMHead):
+            write_json(partial / "generation_config.json", _generation_config(checkpoint.tokenizer))
+        if "chat_template" in checkpoint.state:
+            write_text(partial / "chat_template.jinja", checkpoint.state["chat_template"])
         if isinstance(model.head, EmbeddingHead):
             limit = checkpoint.state.get("sequence_length", model.config.max_position_embeddings)
             modules = SentenceModules(model.head.pooling, model.head.normalize, limit)
             write_modules(partial, modules, model.config.hidden_size)
+
+
+def _generation_config(tokenizer: WordPieceTokenizer) -> dict[str, int]:
+    """Where texts begin and end: `[SOS]` and `[EOS]` of a BERT vocabulary are `[CLS]` and `[SEP]`."""
+    return {
+        "bos_token_id": tokenizer.cls_id,
+        "eos_token_id": tokenizer.sep_id,
+        "pad_token_id": tokenizer.pad_id,
+    }
 
 
 def _config_json(checkpoint: Checkpoint) -> dict[str, Any]:

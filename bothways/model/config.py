@@ -17,14 +17,20 @@ SIZES: dict[str, tuple[int, int, int, int]] = {
     "medium": (8, 512, 2048, 8),
     "base": (12, 768, 3072, 12),
     "large": (24, 1024, 4096, 16),
+    "vanilla": (6, 512, 2048, 8),  # Vaswani et al. 2017, table 3, base
 }
 
+POSITIONS = ("learned", "sinusoidal")
 ACTIVATIONS = ("gelu", "gelu_new", "gelu_pytorch_tanh", "relu")
 
 
 @dataclasses.dataclass(frozen=True)
 class BertConfig:
-    """Hyperparameters of a BERT encoder, named as in a Hugging Face `config.json`; the defaults are BERT-base's."""
+    """Hyperparameters of a BERT encoder, named as in a Hugging Face `config.json`; the defaults are BERT-base's.
+
+    is_decoder: each token sees itself and those before it only, so that the model can be trained from left to right.
+    positions: `learned`, or `sinusoidal`, a fixed table.
+    """
 
     vocab_size: int = 30522
     hidden_size: int = 768
@@ -41,6 +47,7 @@ class BertConfig:
     layer_norm_eps: float = 1e-12
     pad_token_id: int | None = 0
     is_decoder: bool = False
+    positions: str = "learned"
 
     def __post_init__(self) -> None:
         for name in ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"):
@@ -59,8 +66,9 @@ class BertConfig:
             raise UserError(
                 f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}"
             )
-        if self.hidden_act not in ACTIVATIONS:
-            raise UserError(f"hidden_act {self.hidden_act!r} is not supported; accepted: {', '.join(ACTIVATIONS)}")
+        for name, accepted in (("hidden_act", ACTIVATIONS), ("positions", POSITIONS)):
+            if getattr(self, name) not in accepted:
+                raise UserError(f"{name} {getattr(self, name)!r} is not supported; accepted: {', '.join(accepted)}")
 
     @property
     def head_size(self) -> int:
@@ -68,7 +76,7 @@ class BertConfig:
 
     @classmethod
     def from_size(cls, size: str, **overrides: Any) -> BertConfig:
-        """The config of a named size: tiny, mini, small, medium, base or large (a `bert-` prefix is accepted).
+        """The config of a named size: tiny, mini, small, medium, base, large or vanilla (a `bert-` prefix is accepted).
 
         Raises UserError for another name.
         """

@@ -1,4 +1,5 @@
 """The encoder: post-LN transformer layers over a packed batch (Devlin et al. 2018, section 3; Vaswani et al. 2017).
+With `is_decoder` in the config attention is causal, and the same layers are a language model's.
 
 Shapes: T tokens, R of them that a head reads, H hidden, A heads, D = H/A.
 """
@@ -37,8 +38,13 @@ class SelfAttention(nn.Module):
         self.qkv = nn.Linear(config.hidden_size, 3 * config.hidden_size)
         self.output = nn.Linear(config.hidden_size, config.hidden_size)
 
-    def forward(self, hidden: Tensor, batch: PackedBatch, rows: Tensor | None = None) -> Tensor:
+    def project(self, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, each `[T, A, D]`."""
         q, k, v = self.qkv(hidden).unflatten(1, (3, self.num_heads, self.head_size)).unbind(1)
+        return q, k, v
+
+    def forward(self, hidden: Tensor, batch: PackedBatch, rows: Tensor | None = None) -> Tensor:
+        q, k, v = self.project(hidden)
         dropout = self.dropout if self.training else 0.0
         attended = attend(
             q, k, v, batch.cu_seqlens, batch.max_seqlen, self.causal, lengths=batch.lengths, dropout=dropout
@@ -63,8 +69,11 @@ class Layer(nn.Module):
         self.activation = activation(config.hidden_act)
 
     def forward(self, hidden: Tensor, batch: PackedBatch, rows: Tensor | None = None) -> Tensor:
-        attended = self.attention(hidden, batch, rows)
-        hidden = self.attention_norm(_rows(hidden, rows) + self.dropout(attended))
+        return self.finish(_rows(hidden, rows), self.attention(hidden, batch, rows))
+
+    def finish(self, hidden: Tensor, attended: Tensor) -> Tensor:
+        """What follows attention: `[R, H]` as it came in, and what attention made of it, → `[R, H]`."""
+        hidden = self.attention_norm(hidden + self.dropout(attended))
         feed_forward = self.output(self.activation(self.intermediate(hidden)))
         return self.output_norm(hidden + self.dropout(feed_forward))
 

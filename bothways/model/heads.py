@@ -44,8 +44,8 @@ class Pooler(nn.Module):
         return torch.tanh(self.dense(first))
 
 
-class MaskedLM(nn.Module):
-    """Transform, layer norm, and a decoder tied to the token embeddings: rows `[M, H]` → logits `[M, V]`."""
+class TokenScores(nn.Module):
+    """Transform, layer norm, and a decoder tied to the token embeddings: rows `[R, H]` → logits `[R, V]`."""
 
     def __init__(self, config: BertConfig, token_embedding: nn.Embedding) -> None:
         super().__init__()
@@ -72,13 +72,13 @@ class MaskedLMHead(Head):
 
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()
-        self.mlm = MaskedLM(encoder.config, encoder.embeddings.token)
+        self.lm = TokenScores(encoder.config, encoder.embeddings.token)
 
     def rows(self, batch: PackedBatch) -> Tensor:
         return batch.targets["mlm_rows"]
 
     def forward(self, hidden: Tensor, batch: PackedBatch) -> PretrainingScores:
-        return PretrainingScores(self.mlm(hidden), None)
+        return PretrainingScores(self.lm(hidden), None)
 
 
 class PretrainingHead(Head):
@@ -86,7 +86,7 @@ class PretrainingHead(Head):
 
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()
-        self.mlm = MaskedLM(encoder.config, encoder.embeddings.token)
+        self.lm = TokenScores(encoder.config, encoder.embeddings.token)
         self.pooler = Pooler(encoder.config)
         self.nsp = nn.Linear(encoder.config.hidden_size, 2)
 
@@ -95,7 +95,22 @@ class PretrainingHead(Head):
 
     def forward(self, hidden: Tensor, batch: PackedBatch) -> PretrainingScores:
         first, masked = hidden.tensor_split([batch.num_sequences])
-        return PretrainingScores(self.mlm(masked), self.nsp(self.pooler(first)))
+        return PretrainingScores(self.lm(masked), self.nsp(self.pooler(first)))
+
+
+class CausalLMHead(Head):
+    """Logits of the token that follows: `[T, V]`, or `[R, V]` where the batch says in `targets["lm_rows"]` behind which
+    tokens they are wanted."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        self.lm = TokenScores(encoder.config, encoder.embeddings.token)
+
+    def rows(self, batch: PackedBatch) -> Tensor | None:
+        return batch.targets.get("lm_rows")
+
+    def forward(self, hidden: Tensor, batch: PackedBatch) -> Tensor:
+        return self.lm(hidden)
 
 
 class FirstTokenHead(Head):
@@ -214,9 +229,10 @@ class Bert(nn.Module):
 
 
 def initialise(model: nn.Module, initializer_range: float, generator: torch.Generator) -> None:
-    """BERT's initialisation: normal with mean 0 and deviation `initializer_range`; biases 0, layer norms 1 and 0."""
+    """BERT's initialisation: normal with mean 0 and deviation `initializer_range`; biases 0, layer norms 1 and 0. A
+    fixed table of positions stays as it is."""
     for module in model.modules():
-        if isinstance(module, nn.Linear | nn.Embedding):
+        if isinstance(module, nn.Linear | nn.Embedding) and module.weight.requires_grad:
             with torch.no_grad():
                 module.weight.normal_(0.0, initializer_range, generator=generator)
                 if isinstance(module, nn.Linear):
@@ -229,6 +245,7 @@ def initialise(model: nn.Module, initializer_range: float, generator: torch.Gene
 ARCHITECTURES: dict[type[Head], str] = {
     PretrainingHead: "BertForPreTraining",
     MaskedLMHead: "BertForMaskedLM",
+    CausalLMHead: "BertLMHeadModel",
     SequenceHead: "BertForSequenceClassification",
     TokenHead: "BertForTokenClassification",
     SpanHead: "BertForQuestionAnswering",

@@ -7,6 +7,7 @@ from bothways.tasks.answer import AnswerTask
 from bothways.tasks.base import Task
 from bothways.tasks.choose import ChooseTask
 from bothways.tasks.classify import ClassifyTask
+from bothways.tasks.instruct import InstructTask
 from bothways.tasks.similar import SimilarTask
 from bothways.tasks.tag import TagTask
 
@@ -16,6 +17,7 @@ TASKS: dict[str, type[Task]] = {
     "tag": TagTask,
     "choose": ChooseTask,
     "similar": SimilarTask,
+    "instruct": InstructTask,
 }
 
 

@@ -72,6 +72,7 @@ class Task(ABC):
     example: ClassVar[Mapping[str, Any]]  # a row, for errors and documentation
     Options: ClassVar[type]
     labels: tuple[str, ...] = ()  # in the order of the head's outputs; none for tasks without
+    cut_at: ClassVar[str] = "end"  # where a text that is too long loses tokens
     together: ClassVar[Together] = (
         "sequence"  # what has to be in one batch for the loss: a sequence, a row, or the whole step
     )

@@ -1,4 +1,5 @@
-"""Pretraining's objective: masked language model, with or without next sentence (Devlin et al. 2018, section 3.1)."""
+"""Pretraining's objectives: masked language model, with or without next sentence (Devlin et al. 2018, section 3.1), and
+the next token (Bengio et al. 2003; Radford et al. 2018, section 3.1)."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bothways.model.encoder import Encoder
-from bothways.model.heads import Head, MaskedLMHead, PretrainingHead, PretrainingScores
+from bothways.model.heads import CausalLMHead, Head, MaskedLMHead, PretrainingHead, PretrainingScores
 from bothways.tasks.base import precise
 
 
@@ -57,6 +58,25 @@ class BertObjective(MaskedLMObjective):
             **super().sums(scores, targets),
             f"{self.pairs}_loss": _cross_entropy(scores.nsp, labels),
             f"{self.pairs}_accuracy": (scores.nsp.detach().argmax(-1) == labels).sum(),
+        }
+
+
+@dataclass(frozen=True)
+class NextTokenObjective:
+    """Cross-entropy of the token that follows each; `lm_accuracy` is the share of them whose first guess is right."""
+
+    def head(self, encoder: Encoder) -> Head:
+        return CausalLMHead(encoder)
+
+    def counts(self, targets: Mapping[str, Tensor]) -> dict[str, float]:
+        tokens = targets["next_tokens"].shape[0]
+        return {"lm_loss": tokens, "lm_accuracy": tokens}
+
+    def sums(self, scores: Tensor, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        labels = targets["next_tokens"]
+        return {
+            "lm_loss": _cross_entropy(scores, labels),
+            "lm_accuracy": (scores.detach().argmax(-1) == labels).sum(),
         }
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
+from bothways.data.examples import Examples, MaskedExamples, NextTokens
 from bothways.data.objectives import (
     FullSentences,
     FullSentencesAcross,
     Masker,
     Masking,
-    Segments,
     SentenceOrder,
     SentencePairs,
     SpanOptions,
@@ -20,18 +20,27 @@ from bothways.data.plan import PretrainingPlan
 from bothways.data.store import SplitName, TokenStore
 from bothways.errors import UserError
 from bothways.model.config import BertConfig
-from bothways.tasks.pretraining import BertObjective, MaskedLMObjective
+from bothways.tasks.base import Objective
+from bothways.tasks.pretraining import BertObjective, MaskedLMObjective, NextTokenObjective
 from bothways.train.options import Compile, Optimizer, Parallel, Precision, TrainOptions
 
 # Peak learning rates for runs of a few thousand tokens a step; recipes with BERT's large batches say their own.
 DEFAULT_LR = ((128, 2e-3), (256, 1e-3), (512, 5e-4), (768, 2e-4), (1024, 1e-4))  # up to this hidden_size
 
-# Parts by the name of the objective: how documents become examples, and what is learnt from them.
-OBJECTIVES: dict[str, tuple[type[SentencePairs] | type[FullSentences], MaskedLMObjective]] = {
-    "bert": (SentencePairs, BertObjective()),
-    "order": (SentenceOrder, BertObjective("sop")),
-    "mlm": (FullSentences, MaskedLMObjective()),
-    "roberta": (FullSentencesAcross, MaskedLMObjective()),
+ObjectiveName = Literal["bert", "order", "mlm", "roberta", "causal"]
+# What is learnt, by the name of the objective, and of which segments of documents the masked ones learn it.
+OBJECTIVES: dict[str, Objective] = {
+    "bert": BertObjective(),
+    "order": BertObjective("sop"),
+    "mlm": MaskedLMObjective(),
+    "roberta": MaskedLMObjective(),
+    "causal": NextTokenObjective(),
+}
+SEGMENTS: dict[str, type[SentencePairs] | type[FullSentences]] = {
+    "bert": SentencePairs,
+    "order": SentenceOrder,
+    "mlm": FullSentences,
+    "roberta": FullSentencesAcross,
 }
 
 
@@ -41,7 +50,10 @@ class PretrainOptions:
 
     size: a new model of this size, its vocabulary the store's. model: continue from this one instead.
     objective: `bert` is masked LM + next sentence on sentence pairs; `order` has sentence order instead; `mlm` masked
-    LM alone on full sentences of one document; `roberta` the same on full sentences across documents.
+    LM alone on full sentences of one document; `roberta` the same on full sentences across documents; `causal` the next
+    token, from left to right, on documents one by one.
+    positions: of a new model, `learned` or the fixed `sinusoidal`. hidden_act: the activation of a new model's
+    feed-forward layers: gelu, gelu_new, gelu_pytorch_tanh or relu.
     phases: LENGTH:SHARE of the steps, in order, instead of one sequence_length, as in `128:0.9 512:0.1`; a third part,
     as in `512:0.1:131072`, is the phase's own tokens_per_step.
     mask_rate_end: the masking rate moves linearly from mask_rate to this. short: share of examples built to a random
@@ -53,7 +65,9 @@ class PretrainOptions:
 
     size: str = "mini"
     model: str | None = None
-    objective: Literal["bert", "order", "mlm", "roberta"] = "bert"
+    objective: ObjectiveName = "bert"
+    positions: Literal["learned", "sinusoidal"] = "learned"
+    hidden_act: Literal["gelu", "gelu_new", "gelu_pytorch_tanh", "relu"] = "gelu"
     steps: int = 2000
     tokens_per_step: int = 8192
     sequence_length: int = 128
@@ -88,9 +102,9 @@ def options_json(options: PretrainOptions) -> dict[str, Any]:
     return {field.name: getattr(options, field.name) for field in fields(PretrainOptions)}
 
 
-def build_objective(options: PretrainOptions) -> MaskedLMObjective:
+def build_objective(options: PretrainOptions) -> Objective:
     """What is learnt."""
-    return OBJECTIVES[options.objective][1]
+    return OBJECTIVES[options.objective]
 
 
 def phases_of(options: PretrainOptions) -> list[Phase]:
@@ -113,8 +127,7 @@ def make_plan(store: TokenStore, options: PretrainOptions) -> PretrainingPlan | 
     plans = [
         PretrainingPlan(
             store,
-            _segments(options, phase.sequence_length),
-            Masker(whole.part(phase.first, phase.end), store.tokenizer()),
+            _examples(store, options, phase.sequence_length, whole.part(phase.first, phase.end)),
             tokens_per_step=phase.tokens_per_step or options.tokens_per_step,
             seed=options.seed + number,
         )
@@ -131,8 +144,9 @@ def make_validation_plan(
         return None
     plan = PretrainingPlan(
         store,
-        _segments(options, phases_of(options)[-1].sequence_length),
-        Masker(Masking(whole_word=options.whole_word_masking), store.tokenizer()),
+        _examples(
+            store, options, phases_of(options)[-1].sequence_length, Masking(whole_word=options.whole_word_masking)
+        ),
         tokens_per_step=1 << 62,  # of no account: the split is read in one pass
         seed=0,
         split=split,
@@ -140,8 +154,11 @@ def make_validation_plan(
     return plan if plan.has_examples() else None
 
 
-def _segments(options: PretrainOptions, sequence_length: int) -> Segments:
-    return OBJECTIVES[options.objective][0](SpanOptions(sequence_length, options.short))
+def _examples(store: TokenStore, options: PretrainOptions, sequence_length: int, masking: Masking) -> Examples:
+    tokenizer, spans = store.tokenizer(), SpanOptions(sequence_length, options.short)
+    if options.objective == "causal":
+        return NextTokens(spans, tokenizer)
+    return MaskedExamples(SEGMENTS[options.objective](spans), Masker(masking, tokenizer), tokenizer)
 
 
 def default_lr(hidden_size: int) -> float:

@@ -118,7 +118,7 @@ def finetune(
     run, limit = RunDirectory(out), _sequence_limit(options, checkpoint)
     encoded = task.target(task.encode(train_rows, checkpoint.tokenizer, limit), train_rows)
     tuning = _Tuning(checkpoint, eval_task, eval_rows, limit, run, options)
-    truncated = _say_truncated(progress, (encoded, tuning.encoded), limit)
+    truncated = _say_truncated(progress, task, (encoded, tuning.encoded), limit)
     plan = _plan(task, encoded, checkpoint, options, _fingerprint_of_rows(eval_rows))
     tuning.state = {
         "sequence_length": limit,
@@ -290,11 +290,11 @@ def _sequence_limit(options: FinetuneOptions, checkpoint: Checkpoint) -> int:
     return limit
 
 
-def _say_truncated(progress: Progress, tables: Sequence[Sequence[Encoded]], limit: int) -> int:
+def _say_truncated(progress: Progress, task: Task, tables: Sequence[Sequence[Encoded]], limit: int) -> int:
     tokens = sum(one.truncated for table in tables for one in table)
     rows = sum(len({one.row for one in table if one.truncated}) for table in tables)
     if rows:
-        progress.say(f"{rows:,} rows are longer than {limit} tokens and lose {tokens:,} tokens at their end")
+        progress.say(f"{rows:,} rows are longer than {limit} tokens and lose {tokens:,} tokens at their {task.cut_at}")
     return rows
 
 

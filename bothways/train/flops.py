@@ -1,7 +1,7 @@
 """What a training step costs, and what the machine could do: the two halves of "fraction of peak".
 
-Shapes: T tokens, R of them that the head reads, N sequences, H hidden, I intermediate, L layers, V vocabulary, M masked
-rows.
+Shapes: T tokens, R of them that the head reads, N sequences, H hidden, I intermediate, L layers, V vocabulary, M rows
+with scores over the vocabulary.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import time
 import torch
 
 from bothways.data.packing import PackedBatch
-from bothways.model.heads import Bert
+from bothways.model.heads import Bert, CausalLMHead
 
 
 def training_flops(model: Bert, batch: PackedBatch) -> float:
@@ -20,7 +20,8 @@ def training_flops(model: Bert, batch: PackedBatch) -> float:
 
     3 × [2·(L·T·3H² + ((L-1)·T + R)·(H² + 2H·I)) + 4·L·H·Σ length² + 2·M·(H² + H·V)]: a product of `[m, k]` and `[k, n]`
     is 2·m·k·n, its backward pass twice that (Kaplan et al. 2020, section 2.1, with everything counted as it is run: the
-    last layer beyond its attention on the tokens that the head reads, the masked-LM head on masked tokens).
+    last layer beyond its attention on the tokens that the head reads, the masked-LM head on masked tokens; causal
+    attention as if it were full).
     Element-wise work, the optimizer and the small heads are not counted.
     """
     config, head = model.config, model.head
@@ -29,8 +30,10 @@ def training_flops(model: Bert, batch: PackedBatch) -> float:
     finished = (layers - 1) * tokens + (tokens if read is None else len(read))
     linear = 2 * (layers * tokens * 3 * hidden**2 + finished * (hidden**2 + 2 * hidden * config.intermediate_size))
     attention = 4 * layers * hidden * float((batch.lengths.double() ** 2).sum())
-    masked = batch.targets["mlm_rows"].shape[0] if "mlm_rows" in batch.targets else 0
-    decoder = 2 * masked * (hidden**2 + hidden * config.vocab_size)
+    scored = batch.targets["mlm_rows"].shape[0] if "mlm_rows" in batch.targets else 0
+    if isinstance(head, CausalLMHead):
+        scored = tokens if read is None else len(read)
+    decoder = 2 * scored * (hidden**2 + hidden * config.vocab_size)
     return 3.0 * (linear + attention + decoder)
 
 

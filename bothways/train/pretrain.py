@@ -1,4 +1,4 @@
-"""Pretraining: store + objective + model → a run's directory with a model that fills masks."""
+"""Pretraining: store + objective + model → a run's directory with a model that fills masks, or goes on with a text."""
 
 from __future__ import annotations
 
@@ -12,16 +12,13 @@ from typing import Any
 import torch
 
 import bothways
-from bothways.data.packing import PackedBatch
 from bothways.data.plan import PretrainingPlan
 from bothways.data.store import SplitName, TokenStore
 from bothways.errors import UserError
 from bothways.model.checkpoint import Checkpoint, load_checkpoint, new_model, save_checkpoint, weights_fingerprint
 from bothways.model.config import BertConfig
-from bothways.model.heads import Bert, PretrainingHead
+from bothways.model.heads import Bert, CausalLMHead, PretrainingHead
 from bothways.tasks.base import Objective
-from bothways.tasks.pretraining import MaskedLMObjective
-from bothways.text.wordpiece import WordPieceTokenizer
 from bothways.train.assembly import (
     PretrainOptions,
     build_objective,
@@ -36,9 +33,8 @@ from bothways.train.loop import TrainResult, evaluate_objective, train
 from bothways.train.options import check_seed, choose_device, choose_precision, micro_batch_tokens
 from bothways.train.progress import Progress
 from bothways.train.run import RunDirectory
+from bothways.train.samples import samples
 from bothways.train.step import Stepper
-
-SAMPLES, CONTEXT = 4, 7  # held-out masks shown at each evaluation, with so many tokens on either side
 
 
 def pretrain(
@@ -90,7 +86,7 @@ def _pretrain(store: TokenStore, out: Path, options: PretrainOptions, progress: 
         if validation is None:
             return {}
         figures = evaluate_held_out(model, objective, validation, options)
-        return {**figures, "fills": sample_fills(model, validation)}
+        return {**figures, **samples(model, validation)}
 
     result = train(model, objective, plan, settings, run, progress, evaluate, here)
     if result.interrupted is None:
@@ -139,8 +135,9 @@ def evaluate_held_out(
 
 
 def evaluate_store(checkpoint: Checkpoint, store: TokenStore, split: SplitName, device: str) -> dict[str, Any]:
-    """Masked-LM loss, perplexity and accuracy of a pretrained model on one part of a store, 15 % of whose tokens are
-    masked, and next-sentence loss and accuracy where it has that head. Reads up to `validation_tokens`.
+    """Loss, perplexity and accuracy of a pretrained model on one part of a store: of masked tokens, 15 % of all, with
+    next-sentence loss and accuracy where it has that head; of a causal model those of the next token. Reads up to
+    `validation_tokens`.
 
     Raises UserError for a store of another vocabulary, and for a part without text.
     """
@@ -150,53 +147,16 @@ def evaluate_store(checkpoint: Checkpoint, store: TokenStore, split: SplitName, 
             f"{checkpoint.source} has {checkpoint.tokenizer.fingerprint}"
         )
     trained = checkpoint.state.get("provenance", {}).get("options", {})
-    usual = "bert" if isinstance(checkpoint.model.head, PretrainingHead) else "mlm"
+    usual = {PretrainingHead: "bert", CausalLMHead: "causal"}.get(type(checkpoint.model.head), "mlm")
     length = min(int(trained.get("sequence_length", 128)), checkpoint.config.max_position_embeddings)
     options = PretrainOptions(objective=trained.get("objective", usual), sequence_length=length, device=device)
     plan = make_validation_plan(store, options, split)
     if plan is None:
         raise UserError(f"{store.directory}: the {split} part has no text to speak of")
     figures = evaluate_held_out(checkpoint.model, build_objective(options), plan, options)
-    return {"mlm_accuracy": figures["mlm_accuracy"], "perplexity": math.exp(min(figures["mlm_loss"], 700)), **figures}
-
-
-@torch.no_grad()
-def sample_fills(model: Bert, validation: PretrainingPlan) -> list[dict[str, Any]]:
-    """The model's first guess for a few held-out words, the same ones each time: text around, truth, guess,
-    probability."""
-    model.eval()
-    batch = next(validation.first_epoch(token_budget=512, max_tokens=4096), None)
-    if batch is None:
-        return []
-    tokenizer = validation.tokenizer
-    labels = batch.targets["mlm_labels"]
-    whole_words = torch.from_numpy(~tokenizer.continuations())[labels].nonzero().flatten()
-    chosen = whole_words[:: max(1, len(whole_words) // SAMPLES)][:SAMPLES]
-    rows = batch.targets["mlm_rows"][chosen]
-    batch.targets = {"mlm_rows": rows}
-    scores = model(batch.to(next(model.parameters()).device)).mlm.float().softmax(-1).cpu()
-    probabilities, guesses = scores.max(-1)
-    return [
-        {
-            "text": _around(batch, row, tokenizer),
-            "truth": tokenizer.token(truth),
-            "guess": tokenizer.token(guess),
-            "probability": round(probability, 4),
-        }
-        for row, truth, guess, probability in zip(
-            rows.tolist(), labels[chosen].tolist(), guesses.tolist(), probabilities.tolist(), strict=True
-        )
-    ]
-
-
-def _around(batch: PackedBatch, row: int, tokenizer: WordPieceTokenizer) -> str:
-    """The tokens on either side of a row, of its own sequence; `_` stands for other masks."""
-    ids, after_row = batch.input_ids.tolist(), row + 1
-    number = int(torch.searchsorted(batch.cu_seqlens, row, right=True))
-    begin, end = int(batch.cu_seqlens[number - 1]), int(batch.cu_seqlens[number])
-    before, after = ids[max(begin, row - CONTEXT) : row], ids[after_row : min(end, after_row + CONTEXT)]
-    others = (tokenizer.decode(part).replace("[MASK]", "_") for part in (before, after))
-    return " [MASK] ".join(others).strip()
+    kind = "lm" if options.objective == "causal" else "mlm"
+    perplexity = math.exp(min(figures[f"{kind}_loss"], 700))
+    return {f"{kind}_accuracy": figures[f"{kind}_accuracy"], "perplexity": perplexity, **figures}
 
 
 @dataclass(frozen=True)
@@ -217,7 +177,8 @@ def measure_speed(store: TokenStore, options: PretrainOptions, steps: int = 8) -
     return Speed(sum(result.tokens for result in results) / seconds, sum(result.flops for result in results) / seconds)
 
 
-def _starting_point(store: TokenStore, objective: MaskedLMObjective, options: PretrainOptions) -> Checkpoint:
+def _starting_point(store: TokenStore, objective: Objective, options: PretrainOptions) -> Checkpoint:
+    causal = options.objective == "causal"
     if options.model is None:
         config = BertConfig.from_size(
             options.size,
@@ -225,6 +186,9 @@ def _starting_point(store: TokenStore, objective: MaskedLMObjective, options: Pr
             hidden_dropout_prob=options.dropout,
             attention_probs_dropout_prob=options.dropout,
             max_position_embeddings=options.max_position_embeddings,
+            positions=options.positions,
+            hidden_act=options.hidden_act,
+            is_decoder=causal,
         )
         return Checkpoint(new_model(config, objective.head, options.seed), store.tokenizer())
     checkpoint = load_checkpoint(options.model, objective.head, dropout=options.dropout, seed=options.seed)
@@ -232,5 +196,10 @@ def _starting_point(store: TokenStore, objective: MaskedLMObjective, options: Pr
         raise UserError(
             f"{store.directory} was prepared with the vocabulary {store.tokenizer_fingerprint}, "
             f"{options.model} has {checkpoint.tokenizer.fingerprint}; prepare the text with --tokenizer {options.model}"
+        )
+    if checkpoint.config.is_decoder != causal:
+        reads = "from left to right" if checkpoint.config.is_decoder else "both ways"
+        raise UserError(
+            f"{options.model} reads {reads} (is_decoder), which --objective {options.objective} does not fit"
         )
     return checkpoint

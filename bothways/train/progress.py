@@ -15,6 +15,7 @@ from rich.text import Text
 FIGURES = {
     "loss": ("loss", ".3f"),
     "mlm_accuracy": ("mlm", ".1%"),
+    "lm_accuracy": ("lm", ".1%"),
     "nsp_accuracy": ("nsp", ".1%"),
     "sop_accuracy": ("sop", ".1%"),
     "accuracy": ("accuracy", ".1%"),

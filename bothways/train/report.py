@@ -32,6 +32,8 @@ mark { background: rgb(var(--accent) / .25); color: inherit }
 
 TEXT_COLOUR = "#010203"  # stands for the page's own text colour in pictures, light or dark
 HELD_OUT = {
+    "eval_lm_loss": "held-out next-token loss (nats)",
+    "eval_lm_accuracy": "held-out next-token accuracy",
     "eval_mlm_loss": "held-out masked-LM loss (nats)",
     "eval_mlm_accuracy": "held-out masked-LM accuracy",
     "eval_nsp_loss": "held-out next-sentence loss (nats)",
@@ -173,7 +175,7 @@ def pretraining_report(metrics: Sequence[Mapping[str, Any]], title: str) -> Repo
 
 def add_pretraining(report: Report, metrics: Sequence[Mapping[str, Any]]) -> None:
     last: Mapping[str, Any] = next((line for line in reversed(metrics) if "loss" in line), {})
-    held_out: Mapping[str, Any] = next((line for line in reversed(metrics) if "eval_mlm_loss" in line), {})
+    held_out: Mapping[str, Any] = next((line for line in reversed(metrics) if HELD_OUT.keys() & line.keys()), {})
     seconds = float(last.get("seconds", 0.0))
     rows: list[list[Any]] = [
         ["steps", last.get("step", 0)],
@@ -188,17 +190,20 @@ def add_pretraining(report: Report, metrics: Sequence[Mapping[str, Any]]) -> Non
         "mlm_accuracy": "masked-LM accuracy",
         "nsp_accuracy": "next-sentence accuracy",
         "sop_accuracy": "sentence-order accuracy",
+        "lm_loss": "next-token loss (nats)",
+        "lm_accuracy": "next-token accuracy",
     }
     report.curves(metrics, names)
     report.curves(metrics, {name: title for name, title in MACHINERY.items() if any(name in line for line in metrics)})
     _add_fills(report, [line for line in metrics if line.get("eval_fills")])
+    _add_continuations(report, [line for line in metrics if line.get("eval_continuations")])
 
 
 def _add_fills(report: Report, lines: Sequence[Mapping[str, Any]]) -> None:
     """What the model put for the same held-out masks at several times of the run."""
     if not lines:
         return
-    shown = [lines[index] for index in sorted({round(part * (len(lines) - 1) / 5) for part in range(6)})]
+    shown = _some(lines)
     report.heading(
         "The same held-out masks over training",
         "first guess for [MASK] and its probability, by step; _ is another mask that the model saw",
@@ -208,6 +213,27 @@ def _add_fills(report: Report, lines: Sequence[Mapping[str, Any]]) -> None:
         for number, fill in enumerate(shown[-1]["eval_fills"])
     ]
     report.table(["text", "truth", *(f"{line['step']:,}" for line in shown)], rows)
+
+
+def _add_continuations(report: Report, lines: Sequence[Mapping[str, Any]]) -> None:
+    """How the model went on from the same held-out words at several times of the run."""
+    if not lines:
+        return
+    report.heading(
+        "The same held-out words over training", "what follows them, drawn at temperature 0.8 from the 40 likeliest"
+    )
+    rows = [
+        [f"{line['step']:,}", sample["text"], sample["continuation"]]
+        for number in range(len(lines[-1]["eval_continuations"]))
+        for line in _some(lines)
+        for sample in line["eval_continuations"][number : number + 1]
+    ]
+    report.table(["step", "text", "continuation"], rows)
+
+
+def _some(lines: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The first, the last, and some between."""
+    return [lines[index] for index in sorted({round(part * (len(lines) - 1) / 5) for part in range(6)})]
 
 
 def _guess(fills: Sequence[Mapping[str, Any]], number: int) -> str:

@@ -28,7 +28,7 @@ def _opened(options: TextArguments) -> tuple[Predictor, list[Text]]:
     return model, options.read(model.checkpoint.state.get("options", {}))
 
 
-def _opened_single(options: TextArguments) -> tuple[Predictor, list[str]]:
+def opened_single(options: TextArguments) -> tuple[Predictor, list[str]]:
     """For verbs that know no pairs, where a tab is a blank."""
     model = load(options.model, options.device)
     columns = {"text_column": model.checkpoint.state.get("options", {}).get("text_column")}
@@ -93,7 +93,7 @@ def tag(arguments: Sequence[str]) -> None:
         arguments,
         'Mark entities. Example: bothways tag entities "The router stopped on 3 May"',
     )
-    model, texts = _opened_single(options)
+    model, texts = opened_single(options)
     found: Any = model.tag(texts, Counting("tag", len(texts)))
     for text, entities in zip(texts, found, strict=True):
         if options.json:
@@ -165,7 +165,7 @@ def embed(arguments: Sequence[str]) -> None:
     )
     if options.out is not None:
         require_file_writable(Path(options.out), (".npy",), "--out")
-    model, texts = _opened_single(options)
+    model, texts = opened_single(options)
     vectors = model.embed(texts, not options.no_normalize, Counting("embed", len(texts)))
     if options.out is None:
         for text, vector in zip(texts, vectors, strict=True):

@@ -18,7 +18,7 @@ from bothways.data.tables import SUFFIXES, Row, read_rows
 from bothways.errors import UserError
 from bothways.files import require_file_writable, write_text
 from bothways.inference.predictor import Predictor, load
-from bothways.model.heads import MaskedLMHead, PretrainingHead
+from bothways.model.heads import CausalLMHead, MaskedLMHead, PretrainingHead
 from bothways.recipes import parse
 from bothways.tasks.base import Task
 from bothways.verbs.counting import Counting
@@ -79,7 +79,10 @@ def evaluate(arguments: Sequence[str]) -> None:
     if options.predictions is not None:
         require_file_writable(Path(options.predictions), (".csv",), "--predictions")
     model = load(options.model, options.device)
-    pretrained = isinstance(model.model.head, PretrainingHead | MaskedLMHead)
+    pretrained = (
+        isinstance(model.model.head, PretrainingHead | MaskedLMHead | CausalLMHead)
+        and "task" not in model.checkpoint.state
+    )
     figures = _of_text(model, options.table) if pretrained else _of_rows(model, options)
     print(json.dumps(figures) if options.json else "\n".join(figure_lines(figures)))
 

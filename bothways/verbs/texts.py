@@ -50,7 +50,7 @@ class TextArguments:
             raise UserError("no text: give texts as arguments, a file after --in, or lines on standard input")
         kept = [line for line in lines if line.strip()]
         if not kept:
-            raise UserError(f"{self.input or 'standard input'}: no text in it")
+            raise UserError("the text is empty" if self.texts else f"{self.input or 'standard input'}: no text in it")
         if len(kept) < len(lines):
             print(f"{len(lines) - len(kept)} empty lines left out", file=sys.stderr)
         return [_pair(line) for line in kept]

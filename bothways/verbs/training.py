@@ -34,7 +34,8 @@ def pretrain(arguments: Sequence[str]) -> int:
         "pretrain",
         PretrainArguments,
         arguments,
-        "Train an encoder by masked LM and next sentence. Example: bothways pretrain store --size mini --out run",
+        "Train an encoder by masked LM and next sentence, or, with --objective causal, from left to right. "
+        "Example: bothways pretrain store --size mini --out run",
     )
     result = pretraining.pretrain(options.store, options.out, options)
     if result.interrupted is not None:
@@ -46,7 +47,8 @@ def pretrain(arguments: Sequence[str]) -> int:
     add_provenance(report, read_json(run.model_path / "bothways.json")["provenance"])
     _write_report(run, report)
     print(f"{options.out}: model in {run.model_path}")
-    print(f'next: bothways fill {options.out} "a sentence with a [MASK] in it"')
+    ask = 'generate {} "the beginning of a text"' if options.objective == "causal" else 'fill {} "a [MASK] in a text"'
+    print(f"next: bothways {ask.format(shlex.quote(options.out))}")
     return 0
 
 
@@ -97,6 +99,7 @@ NEXT = {
     "answer": 'answer {out} "a question" "a text that may hold the answer"',
     "tag": 'tag {out} "a text of yours"',
     "choose": "predict {out} table.jsonl",
+    "instruct": 'chat {out} "something to say"',
     "similar": 'similar {out} "a text of yours" --in lines.txt',
 }
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from bothways.data import store as storing
+from bothways.data.examples import MaskedExamples
 from bothways.data.objectives import FullSentences, Masker, Masking, SentencePairs, SpanOptions
 from bothways.data.packing import PackedBatch
 from bothways.data.phases import Phase, PhasedPlan, parse_phases
@@ -30,8 +31,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> TokenStore:
 
 def plan(store: TokenStore, **changes: object) -> PretrainingPlan:
     settings = {"tokens_per_step": 600, "seed": 3, "block_tokens": 5000, **changes}
-    masker = Masker(Masking(), store.tokenizer())
-    return PretrainingPlan(store, SentencePairs(SpanOptions(64)), masker, **settings)
+    masker, words = Masker(Masking(), store.tokenizer()), store.tokenizer()
+    return PretrainingPlan(store, MaskedExamples(SentencePairs(SpanOptions(64)), masker, words), **settings)
 
 
 def same(a: PackedBatch, b: PackedBatch) -> bool:
@@ -91,9 +92,13 @@ def test_ranks_and_cuts_share_out_the_same_examples(store: TokenStore) -> None:
 
 
 def test_epochs_visit_everything_and_draw_anew(store: TokenStore) -> None:
-    masker = Masker(Masking(), store.tokenizer())
+    masker, words = Masker(Masking(), store.tokenizer()), store.tokenizer()
     full = PretrainingPlan(
-        store, FullSentences(SpanOptions(64)), masker, tokens_per_step=600, seed=0, block_tokens=5000
+        store,
+        MaskedExamples(FullSentences(SpanOptions(64)), masker, words),
+        tokens_per_step=600,
+        seed=0,
+        block_tokens=5000,
     )
     step, seen, first_epoch = 0, 0, []
     while full.cursor(step + 1).epoch == 0:
@@ -145,9 +150,11 @@ def test_rows_are_visited_once_an_epoch(budget: int | None) -> None:
 
 
 def phased(store: TokenStore) -> PhasedPlan:
-    masker = Masker(Masking(), store.tokenizer())
+    masker, words = Masker(Masking(), store.tokenizer()), store.tokenizer()
     plans = [
-        PretrainingPlan(store, SentencePairs(SpanOptions(length)), masker, tokens_per_step=600, seed=seed)
+        PretrainingPlan(
+            store, MaskedExamples(SentencePairs(SpanOptions(length)), masker, words), tokens_per_step=600, seed=seed
+        )
         for seed, length in enumerate((16, 64))
     ]
     return PhasedPlan(parse_phases(["16:0.75", "64:0.25"], 40), plans)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bothways.data.examples import MaskedExamples
 from bothways.data.objectives import Masker, Masking, SentencePairs, example_lengths
 from bothways.data.plan import PretrainingPlan, _join
 from bothways.data.prepare import prepare
@@ -37,7 +38,9 @@ def test_the_store_holds_all_articles(store: TokenStore) -> None:
 
 def test_masks_of_100k_tokens(store: TokenStore) -> None:
     tokenizer = store.tokenizer()
-    plan = PretrainingPlan(store, SentencePairs(), Masker(Masking(), tokenizer), tokens_per_step=100_000, seed=1)
+    plan = PretrainingPlan(
+        store, MaskedExamples(SentencePairs(), Masker(Masking(), tokenizer), tokenizer), tokens_per_step=100_000, seed=1
+    )
     batch = plan.batch(0)
     rows, labels = batch.targets["mlm_rows"].numpy(), batch.targets["mlm_labels"].numpy()
     shown = batch.input_ids.numpy()[rows]

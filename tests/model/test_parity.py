@@ -26,7 +26,7 @@ def pretraining_pair(config: BertConfig, dtype: torch.dtype) -> tuple[Bert, Bert
     ours = new_model(config, PretrainingHead, seed=0).to(dtype).eval()
     found, unused = from_hugging_face(theirs.state_dict(), ours.state_dict())
     assert not unused
-    assert set(ours.state_dict()) - set(found) == {"head.mlm.decoder.weight"}
+    assert set(ours.state_dict()) - set(found) == {"head.lm.decoder.weight"}
     ours.load_state_dict(found, strict=False)
     return ours, theirs
 

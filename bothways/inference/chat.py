@@ -1,0 +1,74 @@
+"""A conversation with a model that `bothways finetune instruct` made, a turn at a time."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bothways.errors import TruncationWarning, UserError
+from bothways.inference.language import grow, pieces_of, require_causal
+from bothways.inference.sampling import GenerationOptions
+from bothways.tasks.instruct import Turn, check_turns, conversation_ids
+
+if TYPE_CHECKING:
+    from bothways.inference.predictor import Predictor
+
+
+class Chat:
+    """Remembers the turns. system: what the conversation begins with, before the user's first words."""
+
+    def __init__(self, model: Predictor, system: str | None = None) -> None:
+        require_causal(model, "chat")
+        if model.checkpoint.state.get("task") != "instruct":
+            raise UserError(
+                f"{model.checkpoint.source}: chat needs a model fine-tuned on conversations (`bothways finetune "
+                "instruct`); `bothways generate` goes on with a text"
+            )
+        self._model = model
+        self._begin: list[Turn] = check_turns([{"role": "system", "content": system}], "--system") if system else []
+        self.turns = list(self._begin)
+
+    def reset(self) -> None:
+        """Forget everything but the system message."""
+        self.turns = list(self._begin)
+
+    def reply(self, said: str, options: GenerationOptions) -> Iterator[str]:
+        """The model's reply, piece by piece; when it is complete both turns are remembered.
+
+        Where the conversation grows too long for the position table its oldest turns are left out of what is read, of
+        which a `TruncationWarning` tells. Raises UserError for words that alone are too long.
+        """
+        turn = check_turns([{"role": "user", "content": said}], "chat")
+        prompt = prompt_of(self._model, [*self.turns, *turn], options)
+        pieces: list[str] = []
+        for tokens in grow(self._model, [prompt], options):
+            for piece in pieces_of(self._model.tokenizer, [tokens[0].id]):
+                # the blank before a first word belongs to running text, not to a reply
+                pieces.append(piece if pieces else piece.lstrip())
+                yield pieces[-1]
+        self.turns += [*turn, ("assistant", "".join(pieces))]
+
+
+def prompt_of(model: Predictor, turns: Sequence[Turn], options: GenerationOptions) -> np.ndarray:
+    """The conversation up to where a reply begins, without its oldest turns where it is too long."""
+    table = model.config.max_position_embeddings
+    limit = table - min(options.max_tokens, table // 2)
+    begin = [turn for turn in turns[:1] if turn[0] == "system"]
+    rest = list(turns[len(begin) :])
+    ids, _ = conversation_ids(model.tokenizer, [*begin, *rest])
+    left_out = 0
+    while len(ids) > limit and len(rest) > 1:
+        rest, left_out = rest[2:], left_out + 2  # what the user said goes together with its reply
+        ids, _ = conversation_ids(model.tokenizer, [*begin, *rest])
+    if len(ids) > limit:
+        raise UserError(
+            f"what is said is {len(ids):,} tokens long; with --max-tokens {options.max_tokens} the position table of "
+            f"{table:,} rows leaves room for {limit:,}"
+        )
+    if left_out:
+        message = f"the conversation is too long for the model: its oldest {left_out} turns are no longer read"
+        warnings.warn(message, TruncationWarning, stacklevel=4)
+    return ids

@@ -1,0 +1,109 @@
+"""Which token comes next: greedy, or drawn from the softmax with temperature, top-k, top-p, min-p and a repetition
+penalty.
+
+Shapes: N sequences, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, get_type_hints
+
+import torch
+from torch import Tensor
+
+from bothways.errors import UserError, closest
+from bothways.recipes import fits, named
+
+
+@dataclass(frozen=True)
+class GenerationOptions:
+    """How a text goes on.
+
+    max_tokens: after so many it ends, if not before at `[EOS]`. greedy: always the likeliest token; otherwise one is
+    drawn, in the order: repetition_penalty (Keskar et al. 2019, section 4.1: logits of tokens that the text has already
+    are divided by it, negative ones multiplied), temperature (logits are divided by it), top_k (the k likeliest alone;
+    0: all), top_p (the fewest that hold this probability; Holtzman et al. 2020), min_p (those with at least this share
+    of the likeliest one's probability; Nguyen et al. 2024).
+    samples: texts for each prompt. seed: what is drawn depends on it, on the sample's number and on the place in the
+    text, not on other prompts.
+    """
+
+    max_tokens: int = 100
+    greedy: bool = False
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    samples: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.temperature < math.inf:
+            raise UserError(
+                f"--temperature {self.temperature}: expected a number above 0; for the likeliest token take --greedy"
+            )
+        if not 0 < self.top_p <= 1:
+            raise UserError(f"--top-p {self.top_p}: expected a probability, above 0 to 1")
+        if not 0 <= self.min_p < 1:
+            raise UserError(f"--min-p {self.min_p}: expected a share, 0 to below 1")
+        if not 0 < self.repetition_penalty < math.inf:
+            raise UserError(f"--repetition-penalty {self.repetition_penalty}: expected a number above 0")
+        for name, least in (("max_tokens", 1), ("samples", 1), ("top_k", 0), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise UserError(f"--{name.replace('_', '-')} {getattr(self, name)}: expected at least {least}")
+
+    @property
+    def uses_the_past(self) -> bool:
+        """Whether what the text has already makes a difference."""
+        return self.repetition_penalty != 1
+
+
+def generation_options(values: Mapping[str, Any]) -> GenerationOptions:
+    """Options by name. Raises UserError for names and types that there are not."""
+    hints = get_type_hints(GenerationOptions)
+    for name, value in values.items():
+        if name not in hints:
+            raise UserError(f"generation has no option {name!r}{closest(name, hints)}; accepted: {', '.join(hints)}")
+        if not fits(value, hints[name]):
+            raise UserError(f"{name} is {value!r}, expected {named(hints[name])}")
+    return GenerationOptions(**values)
+
+
+def probabilities(logits: Tensor, options: GenerationOptions, past: Sequence[Tensor] = ()) -> Tensor:
+    """The distribution that the next token is drawn from: `[N, V]` logits → `[N, V]` float32, rows sum to one.
+
+    past: the ids of each sequence so far, int64 `[length]`; wanted where `options.uses_the_past`.
+    """
+    logits = logits.float()
+    if options.uses_the_past:
+        logits = logits.clone()
+        for row, ids in zip(logits, past, strict=True):
+            ids = ids.unique()
+            there = row[ids]
+            row[ids] = torch.where(there > 0, there / options.repetition_penalty, there * options.repetition_penalty)
+    if options.temperature != 1:
+        logits = logits / options.temperature
+    if 0 < options.top_k < logits.shape[-1]:
+        least = logits.topk(options.top_k).values[:, -1:]
+        logits = logits.masked_fill(logits < least, float("-inf"))
+    if options.top_p < 1:
+        ordered, order = logits.sort(descending=True)
+        before = ordered.softmax(-1).cumsum(-1) - ordered.softmax(-1)
+        beyond = (before >= options.top_p).scatter(1, order, before >= options.top_p)
+        logits = logits.masked_fill(beyond, float("-inf"))
+    if options.min_p > 0:
+        shares = (logits - logits.amax(-1, keepdim=True)).exp()
+        logits = logits.masked_fill(shares < options.min_p, float("-inf"))
+    return logits.softmax(-1)
+
+
+def draw(distribution: Tensor, uniforms: Tensor) -> Tensor:
+    """One token of each row by inversion: `[N, V]` probabilities, float64 `[N]` in [0, 1) → int64 `[N]`."""
+    cumulated = distribution.double().cumsum(-1)
+    # scaled by the sum, which rounding leaves a little off one, so that a draw never falls behind the last token
+    chosen = torch.searchsorted(cumulated, (uniforms[:, None] * cumulated[:, -1:]), right=True)
+    return chosen[:, 0].clamp(max=distribution.shape[-1] - 1)

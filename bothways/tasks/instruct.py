@@ -1,0 +1,216 @@
+"""instruct: a causal model learns to reply, from conversations; the loss is on the replies alone.
+
+A conversation is `[CLS] what the user says [SEP] the reply [SEP] what the user says [SEP] …`, and what a system message
+says stands before the user's first words. `[SEP]` ends every turn, so that it is also where a reply ends. The same as a
+Jinja template, `chat_template`, lies beside the model for `transformers`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from torch import Tensor
+
+from bothways.data.tables import Row
+from bothways.errors import UserError
+from bothways.model.encoder import Encoder
+from bothways.model.heads import CausalLMHead, Head
+from bothways.tasks.base import Encoded, Task, options_from_state
+from bothways.tasks.pretraining import NextTokenObjective
+from bothways.text.lines import is_unicode
+from bothways.text.wordpiece import WordPieceTokenizer
+
+CHAT_TEMPLATE = (
+    "{{ '[CLS]' }}{% for message in messages %}{{ message['content'] }}"
+    "{{ ' ' if message['role'] == 'system' else '[SEP]' }}{% endfor %}"
+)
+PAIRS = (("prompt", "response"), ("question", "answer"), ("command", "result"))
+ROLES = ("user", "assistant")
+Turn = tuple[str, str]  # role, content
+
+
+def check_turns(messages: Any, place: str) -> list[Turn]:
+    """Messages as turns: a system message or none, then user and assistant in turn.
+
+    Raises UserError, naming the place and the message, for anything else.
+    """
+    if not isinstance(messages, list | tuple | np.ndarray) or not len(messages):
+        raise UserError(f"{place}: messages is {str(messages)[:60]!r}, expected a list of {{role, content}}")
+    turns: list[Turn] = []
+    for number, message in enumerate(messages, 1):
+        if not isinstance(message, Mapping) or not {"role", "content"} <= set(message):
+            raise UserError(f"{place}: message {number} is {str(message)[:60]!r}, expected {{role, content}}")
+        role, content = message["role"], message["content"]
+        if not isinstance(content, str) or not content.strip() or not is_unicode(content):
+            raise UserError(f"{place}: message {number} has the content {str(content)[:60]!a}, expected a text")
+        after_system = number - 1 - bool(turns and turns[0][0] == "system")
+        expected = ROLES[after_system % 2]
+        if role != expected and not (number == 1 and role == "system"):
+            raise UserError(f"{place}: message {number} has the role {role!r}, expected {expected!r}")
+        turns.append((role, content))
+    return turns
+
+
+def conversation_ids(tokenizer: WordPieceTokenizer, turns: Sequence[Turn]) -> tuple[np.ndarray, np.ndarray]:
+    """A conversation as ids, with the `[CLS]` it begins with, and which of them a reply consists of, its `[SEP]`
+    included: int64 `[T]`, bool `[T]`."""
+    pieces = tokenizer.encode_batch([content for _, content in turns], special_tokens=False)
+    ids, replied = [np.array([tokenizer.cls_id])], [np.zeros(1, dtype=bool)]
+    for (role, _), one in zip(turns, pieces, strict=True):
+        end = [] if role == "system" else [tokenizer.sep_id]
+        ids += [one.input_ids, np.array(end, dtype=np.int64)]
+        replied.append(np.full(len(one.input_ids) + len(end), role == "assistant"))
+    return np.concatenate(ids), np.concatenate(replied)
+
+
+@dataclass(frozen=True)
+class ReplyScore:
+    """How a model takes the replies of a conversation. log_probability: natural logarithm, summed over `tokens`, of
+    which `right` were its first guess, each behind the true ones before it."""
+
+    log_probability: float
+    tokens: int
+    right: int
+
+
+@dataclass(frozen=True)
+class InstructOptions:
+    """Columns of the table.
+
+    messages_column: a list of {role, content}. prompt_column: what the user says, where a row is one exchange; by
+    default what a row has of prompt/response, question/answer and command/result. response_column: the reply to it.
+    """
+
+    messages_column: str = "messages"
+    prompt_column: str | None = None
+    response_column: str | None = None
+
+
+@dataclass(frozen=True)
+class InstructTask(NextTokenObjective, Task):
+    """Cross-entropy of the replies' tokens."""
+
+    options: InstructOptions = InstructOptions()
+
+    name: ClassVar[str] = "instruct"
+    Options: ClassVar[type] = InstructOptions
+    cut_at: ClassVar[str] = "beginning"
+    example: ClassVar[Mapping[str, Any]] = {
+        "question": "My router has no light. What can I do?",
+        "answer": "Check that it is plugged in and switched on.",
+    }
+
+    @classmethod
+    def make(cls, options: Any) -> InstructTask:
+        if (options.prompt_column is None) != (options.response_column is None):
+            raise UserError("--prompt-column and --response-column: give both or neither")
+        return cls(options)
+
+    def columns(self, labelled: bool = True) -> dict[str, str]:
+        options = self.options
+        if options.prompt_column is None or options.response_column is None:
+            return {}  # each row says by its own columns what it is
+        said = {options.prompt_column: "what is said to the model"}
+        return {**said, **({options.response_column: "its reply"} if labelled else {})}
+
+    def turns(self, row: Row) -> list[Turn]:
+        """The row as a conversation. Raises UserError for columns that make none."""
+        options = self.options
+        pairs: tuple[tuple[str, str], ...] = PAIRS
+        if options.prompt_column is not None and options.response_column is not None:
+            pairs = ((options.prompt_column, options.response_column),)
+        elif options.messages_column in row.values:
+            return check_turns(row.values[options.messages_column], row.source)
+        found = next((pair for pair in pairs if set(pair) <= set(row.values)), None)
+        if found is None:
+            wanted = ", ".join(f"{prompt}/{response}" for prompt, response in pairs)
+            present = ", ".join(map(str, row.values)) or "none"
+            raise UserError(f"{row.source}: neither {options.messages_column} nor {wanted}; columns present: {present}")
+        prompt, response = found
+        return [("user", row.text(prompt)), ("assistant", row.text(response))]
+
+    def check(self, row: Row) -> None:
+        turns = self.turns(row)
+        if turns[-1][0] != "assistant":
+            raise UserError(f"{row.source}: the last message has the role {turns[-1][0]!r}, expected 'assistant'")
+
+    def state(self) -> dict[str, Any]:
+        return {"task": self.name, "options": asdict(self.options), "chat_template": CHAT_TEMPLATE}
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Self:
+        if state.get("task") != cls.name:
+            raise UserError("this model does not reply; make one with `bothways finetune instruct`")
+        return cls(options_from_state(InstructOptions, state))
+
+    def encode(self, rows: Sequence[Row], tokenizer: WordPieceTokenizer, max_length: int) -> list[Encoded]:
+        """Targets `reply_rows`, behind which tokens something of a reply comes, and `next_tokens`, what comes there.
+        A conversation that is too long loses its beginning."""
+        encoded = []
+        for number, row in enumerate(rows):
+            ids, replied = conversation_ids(tokenizer, self.turns(row))
+            if not replied.any():
+                raise UserError(f"{row.source}: no reply in it to learn or to measure; `bothways chat` makes replies")
+            cut = max(0, len(ids) - 1 - max_length)
+            kept = np.r_[0, 1 + cut : len(ids)]
+            ids, replied = ids[kept], replied[kept]
+            targets = {"reply_rows": np.flatnonzero(replied) - 1, "next_tokens": ids[replied]}
+            read, nothing = ids[:-1], np.zeros(len(ids) - 1, dtype=np.int64)
+            encoded.append(Encoded(read, nothing, np.zeros((len(read), 2), dtype=np.int64), targets, cut, number))
+        return encoded
+
+    def target(self, encoded: Sequence[Encoded], rows: Sequence[Row]) -> list[Encoded]:
+        return list(encoded)
+
+    def collate(self, encoded: Sequence[Encoded]) -> dict[str, np.ndarray]:
+        """lm_rows `[R]`: rows of the batch behind which something of a reply comes; next_tokens `[R]`."""
+        begins = np.cumsum([0, *(len(one.input_ids) for one in encoded[:-1])])
+        rows = [begin + one.targets["reply_rows"] for begin, one in zip(begins, encoded, strict=True)]
+        return {
+            "lm_rows": np.concatenate(rows),
+            "next_tokens": np.concatenate([one.targets["next_tokens"] for one in encoded]),
+        }
+
+    def head(self, encoder: Encoder) -> Head:
+        if not encoder.config.is_decoder:
+            raise UserError(
+                "instruct: this model reads both ways (is_decoder false); a reply is made from left to right, by a "
+                "model of `bothways pretrain --objective causal`"
+            )
+        return CausalLMHead(encoder)
+
+    def split(self, scores: Tensor, encoded: Sequence[Encoded]) -> list[np.ndarray]:
+        """For each sequence float32 `[R, 2]`: log-probability of the true token, and whether it is the first guess."""
+        logs = scores.float().log_softmax(-1).cpu()
+        parts = logs.split([len(one.targets["next_tokens"]) for one in encoded])
+        columns = []
+        for part, one in zip(parts, encoded, strict=True):
+            values, truth = part.numpy(), one.targets["next_tokens"]
+            columns.append(np.stack([values[np.arange(len(truth)), truth], values.argmax(-1) == truth], -1))
+        return columns
+
+    def decode(self, scores: Sequence[np.ndarray], encoded: Sequence[Encoded], row: Row) -> ReplyScore:
+        (columns,) = scores
+        return ReplyScore(float(columns[:, 0].sum()), len(columns), int(columns[:, 1].sum()))
+
+    def metrics(self, predictions: Sequence[ReplyScore], rows: Sequence[Row]) -> dict[str, Any]:
+        """Of the replies' tokens, each behind the true ones before it: mean log_likelihood, perplexity, accuracy."""
+        tokens = max(1, sum(one.tokens for one in predictions))
+        mean = sum(one.log_probability for one in predictions) / tokens
+        right = sum(one.right for one in predictions)
+        return {"log_likelihood": mean, "perplexity": math.exp(min(-mean, 700)), "token_accuracy": right / tokens}
+
+    def describe(self, prediction: ReplyScore, row: Row, labelled: bool) -> dict[str, Any]:
+        turns = self.turns(row)
+        described: dict[str, Any] = {
+            "text": turns[-2][1],
+            "predicted": f"{prediction.right} of {prediction.tokens} tokens",
+        }
+        if labelled:
+            error = -prediction.log_probability / max(1, prediction.tokens)
+            described |= {"truth": turns[-1][1], "error": error}
+        return described

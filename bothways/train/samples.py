@@ -1,0 +1,87 @@
+"""What a model in training makes of held-out text, for people to look at: the same places at each evaluation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from bothways.data.packing import PackedBatch
+from bothways.data.plan import PretrainingPlan
+from bothways.inference.generation import generate
+from bothways.inference.sampling import GenerationOptions
+from bothways.model.heads import Bert, CausalLMHead
+from bothways.text.wordpiece import WordPieceTokenizer
+
+SAMPLES, CONTEXT = 4, 7  # so many places, with so many tokens around
+GOES_ON = GenerationOptions(max_tokens=24, temperature=0.8, top_k=40)
+
+
+def samples(model: Bert, validation: PretrainingPlan) -> dict[str, Any]:
+    """`fills` of masks, or of a causal model `continuations` of the beginnings of texts."""
+    if isinstance(model.head, CausalLMHead):
+        return {"continuations": sample_continuations(model, validation)}
+    return {"fills": sample_fills(model, validation)}
+
+
+@torch.no_grad()
+def sample_continuations(model: Bert, validation: PretrainingPlan) -> list[dict[str, str]]:
+    """How the model goes on from the first tokens of a few held-out examples: text, continuation."""
+    batch = next(validation.first_epoch(token_budget=512, max_tokens=4096), None)
+    if batch is None:
+        return []
+    tokenizer = validation.tokenizer
+    prompts: list[np.ndarray] = [ids[: 1 + CONTEXT].numpy() for ids in batch.input_ids.split(batch.lengths.tolist())]
+    prompts = prompts[:SAMPLES]
+    grown: list[list[int]] = [[] for _ in prompts]
+    for tokens in generate(model, prompts, GOES_ON, end_id=tokenizer.sep_id):
+        for token in tokens:
+            grown[token.prompt].append(token.id)
+    return [
+        {"text": _words(tokenizer, ids.tolist()), "continuation": _words(tokenizer, added)}
+        for ids, added in zip(prompts, grown, strict=True)
+    ]
+
+
+def _words(tokenizer: WordPieceTokenizer, ids: list[int]) -> str:
+    return tokenizer.decode([id for id in ids if id not in (tokenizer.cls_id, tokenizer.sep_id)])
+
+
+@torch.no_grad()
+def sample_fills(model: Bert, validation: PretrainingPlan) -> list[dict[str, Any]]:
+    """The model's first guess for a few held-out words, the same ones each time: text around, truth, guess,
+    probability."""
+    model.eval()
+    batch = next(validation.first_epoch(token_budget=512, max_tokens=4096), None)
+    if batch is None:
+        return []
+    tokenizer = validation.tokenizer
+    labels = batch.targets["mlm_labels"]
+    whole_words = torch.from_numpy(~tokenizer.continuations())[labels].nonzero().flatten()
+    chosen = whole_words[:: max(1, len(whole_words) // SAMPLES)][:SAMPLES]
+    rows = batch.targets["mlm_rows"][chosen]
+    batch.targets = {"mlm_rows": rows}
+    scores = model(batch.to(next(model.parameters()).device)).mlm.float().softmax(-1).cpu()
+    probabilities, guesses = scores.max(-1)
+    return [
+        {
+            "text": _around(batch, row, tokenizer),
+            "truth": tokenizer.token(truth),
+            "guess": tokenizer.token(guess),
+            "probability": round(probability, 4),
+        }
+        for row, truth, guess, probability in zip(
+            rows.tolist(), labels[chosen].tolist(), guesses.tolist(), probabilities.tolist(), strict=True
+        )
+    ]
+
+
+def _around(batch: PackedBatch, row: int, tokenizer: WordPieceTokenizer) -> str:
+    """The tokens on either side of a row, of its own sequence; `_` stands for other masks."""
+    ids, after_row = batch.input_ids.tolist(), row + 1
+    number = int(torch.searchsorted(batch.cu_seqlens, row, right=True))
+    begin, end = int(batch.cu_seqlens[number - 1]), int(batch.cu_seqlens[number])
+    before, after = ids[max(begin, row - CONTEXT) : row], ids[after_row : min(end, after_row + CONTEXT)]
+    others = (tokenizer.decode(part).replace("[MASK]", "_") for part in (before, after))
+    return " [MASK] ".join(others).strip()
