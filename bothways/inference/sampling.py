@@ -23,10 +23,10 @@ class GenerationOptions:
     """How a text goes on.
 
     max_tokens: after so many it ends, if not before at `[EOS]`. greedy: always the likeliest token; otherwise one is
-    drawn, in the order: repetition_penalty (Keskar et al. 2019, section 4.1: logits of tokens that the text has already
-    are divided by it, negative ones multiplied), temperature (logits are divided by it), top_k (the k likeliest alone;
-    0: all), top_p (the fewest that hold this probability; Holtzman et al. 2020), min_p (those with at least this share
-    of the likeliest one's probability; Nguyen et al. 2024).
+    drawn, after these, in this order. repetition_penalty: logits of tokens that the text has already are divided by it,
+    negative ones multiplied (Keskar et al. 2019, section 4.1). temperature: logits are divided by it. top_k: the k
+    likeliest tokens alone; 0: all. top_p: the fewest tokens that hold this probability (Holtzman et al. 2020).
+    min_p: tokens with at least this share of the likeliest one's probability (Nguyen et al. 2024).
     samples: texts for each prompt. seed: what is drawn depends on it, on the sample's number and on the place in the
     text, not on other prompts.
     """

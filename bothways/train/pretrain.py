@@ -134,10 +134,16 @@ def evaluate_held_out(
     return {name: value for name, value in figures.items() if not (single and name.startswith("nsp"))}
 
 
-def evaluate_store(checkpoint: Checkpoint, store: TokenStore, split: SplitName, device: str) -> dict[str, Any]:
+def evaluate_store(
+    checkpoint: Checkpoint,
+    store: TokenStore,
+    split: SplitName,
+    device: str,
+    limit: int = PretrainOptions.validation_tokens,
+) -> dict[str, Any]:
     """Loss, perplexity and accuracy of a pretrained model on one part of a store: of masked tokens, 15 % of all, with
     next-sentence loss and accuracy where it has that head; of a causal model those of the next token. Reads up to
-    `validation_tokens`.
+    `limit` tokens.
 
     Raises UserError for a store of another vocabulary, and for a part without text.
     """
@@ -149,7 +155,9 @@ def evaluate_store(checkpoint: Checkpoint, store: TokenStore, split: SplitName, 
     trained = checkpoint.state.get("provenance", {}).get("options", {})
     usual = {PretrainingHead: "bert", CausalLMHead: "causal"}.get(type(checkpoint.model.head), "mlm")
     length = min(int(trained.get("sequence_length", 128)), checkpoint.config.max_position_embeddings)
-    options = PretrainOptions(objective=trained.get("objective", usual), sequence_length=length, device=device)
+    options = PretrainOptions(
+        objective=trained.get("objective", usual), sequence_length=length, device=device, validation_tokens=limit
+    )
     plan = make_validation_plan(store, options, split)
     if plan is None:
         raise UserError(f"{store.directory}: the {split} part has no text to speak of")

@@ -1,4 +1,4 @@
-"""`bothways compare classify`: what came before BERT, trained beside it on the same rows."""
+"""`bothways compare classify`: what came before BERT, trained beside it on the same rows. `compare lm` is next door."""
 
 from __future__ import annotations
 
@@ -35,13 +35,18 @@ class CompareArguments(FinetuneOptions, ClassifyOptions):
 
 
 def compare(arguments: Sequence[str]) -> int:
-    """`bothways compare classify --model M --train F --eval F --out RUN`."""
+    """`bothways compare classify --model M --train F --eval F --out RUN`, `bothways compare lm STORE --out RUN`."""
+    if arguments and arguments[0] == "lm":
+        from bothways.verbs.comparing_language import compare_language
+
+        return compare_language(arguments[1:])
     options = parse(
         "compare",
         CompareArguments,
         arguments,
-        "Train a majority vote, a perceptron, word2vec and BERT on the same rows. Example: bothways compare classify "
-        "--model run --train train.csv --eval test.csv --out tickets",
+        "Classifiers (`bothways compare lm --help` is about language models): train a majority vote, a perceptron, "
+        "word2vec and BERT on the same rows. Example: bothways compare classify --model run --train train.csv "
+        "--eval test.csv --out tickets",
     )
     if options.problem_type != "single_label_classification":
         raise UserError(f"--problem-type {options.problem_type}: one label a row is compared")
