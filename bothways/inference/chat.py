@@ -44,8 +44,8 @@ class Chat:
         turn = check_turns([{"role": "user", "content": said}], "chat")
         prompt = prompt_of(self._model, [*self.turns, *turn], options)
         pieces: list[str] = []
-        for tokens in grow(self._model, [prompt], options):
-            for piece in pieces_of(self._model.tokenizer, [tokens[0].id]):
+        for step in grow(self._model, [prompt], options):
+            for piece in pieces_of(self._model.tokenizer, step.tokens):
                 # the blank before a first word belongs to running text, not to a reply
                 pieces.append(piece if pieces else piece.lstrip())
                 yield pieces[-1]

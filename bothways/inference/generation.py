@@ -19,7 +19,7 @@ from torch import Tensor
 
 from bothways.data.objectives import mix, uniforms
 from bothways.data.packing import PackedBatch, pack_sequences
-from bothways.inference.sampling import GenerationOptions, draw, probabilities
+from bothways.inference.sampling import GenerationOptions, draw, warped
 from bothways.model.attention import attend
 from bothways.model.encoder import Layer
 from bothways.model.heads import Bert, CausalLMHead
@@ -106,74 +106,62 @@ class Growing:
             if number == last and rows is not None:
                 hidden, context = hidden[rows], context[rows]
             hidden = layer.finish(hidden, layer.attention.output(context))
-        scores: Tensor = self._head(hidden, batch)
-        return scores
+        return self._head(hidden, batch).logits
 
 
 @dataclass(frozen=True)
-class Token:
-    """A token that was added: to which text (prompt and sample), its id, the probability it was drawn with, and the
-    likeliest ones with theirs, most likely first."""
+class Step:
+    """Tokens that were added at the same time: to which texts (prompt and sample), which, and the logits `[N, V]` of
+    which they were drawn."""
 
-    prompt: int
-    sample: int
-    id: int
-    probability: float
-    alternatives: list[tuple[int, float]]
+    texts: list[tuple[int, int]]
+    tokens: list[int]
+    logits: Tensor
+
+    def likeliest(self, number: int) -> list[list[tuple[int, float]]]:
+        """For each text the likeliest tokens and their probabilities, most likely first."""
+        values, ids = self.logits.softmax(-1).topk(min(number, self.logits.shape[1]))
+        return [list(zip(*both, strict=True)) for both in zip(ids.tolist(), values.tolist(), strict=True)]
+
+    def probabilities(self) -> list[float]:
+        """Of the tokens that were added."""
+        rows = self.logits.softmax(-1)
+        return [float(row[token]) for row, token in zip(rows, self.tokens, strict=True)]
 
 
 @torch.inference_mode()
 def generate(
-    model: Bert,
-    prompts: Sequence[np.ndarray],
-    options: GenerationOptions,
-    *,
-    end_id: int,
-    never: Sequence[int] = (),
-    alternatives: int = 0,
-) -> Iterator[list[Token]]:
-    """Grow every prompt (ids with `[SOS]`) by up to `max_tokens`, or to its `end_id`; each step yields what it added.
+    model: Bert, prompts: Sequence[np.ndarray], options: GenerationOptions, *, end_id: int, never: Sequence[int] = ()
+) -> Iterator[Step]:
+    """Grow every prompt (ids with `[SOS]`) by up to `max_tokens`, or to its `end_id`, which is yielded as well.
 
-    The token `end_id` is yielded as well. never: ids that are not drawn. alternatives: how many of the likeliest tokens
-    to tell. What is drawn for a prompt does not depend on the others. Texts end where the position table does.
+    never: ids that are not drawn. What is drawn for a prompt does not depend on the others. Texts end where the
+    position table does.
     """
     table = model.config.max_position_embeddings
     room = min(options.max_tokens, table - min(map(len, prompts)))
     growing = Growing(model.eval(), prompts, max(room, 0))
+    device = growing.logits.device
     texts = [(prompt, sample) for prompt in range(len(prompts)) for sample in range(options.samples)]
     if options.samples > 1:
-        growing.keep(torch.tensor([prompt for prompt, _ in texts], device=growing.logits.device))
-    pasts = [torch.from_numpy(prompts[prompt]).to(growing.logits.device) for prompt, _ in texts]
-    barred = torch.tensor(list(never), dtype=torch.long, device=growing.logits.device)
+        growing.keep(torch.tensor([prompt for prompt, _ in texts], device=device))
+    keys = mix(options.seed, np.array([sample for _, sample in texts]))
+    draws = torch.from_numpy(uniforms(keys[:, None], np.arange(room), 0)).to(device)
+    pasts = [torch.from_numpy(prompts[prompt]).to(device) for prompt, _ in texts]
+    barred = torch.tensor(list(never), dtype=torch.long, device=device)
     for step in range(room):
-        logits = growing.logits.index_fill(1, barred, float("-inf"))
-        distribution = probabilities(logits, options, pasts)
-        if options.greedy:
-            chosen = distribution.argmax(-1)
-        else:
-            keys = mix(options.seed, np.array([sample for _, sample in texts]))
-            chosen = draw(distribution, torch.from_numpy(uniforms(keys, np.array(step), 0)).to(logits.device))
-        yield _tokens(texts, chosen, distribution, alternatives)
+        logits = warped(growing.logits.index_fill_(1, barred, float("-inf")), options, pasts)
+        chosen = logits.argmax(-1) if options.greedy else draw(logits, draws[:, step])
+        tokens = chosen.tolist()
+        yield Step(texts, tokens, logits)
         lengths = [len(prompts[prompt]) + step + 1 for prompt, _ in texts]
-        alive = [n for n, id in enumerate(chosen.tolist()) if id != end_id and lengths[n] < table]
+        alive = [n for n, token in enumerate(tokens) if token != end_id and lengths[n] < table]
         if not alive or step + 1 == room:
             return
         if options.uses_the_past:
             pasts = [torch.cat([pasts[n], chosen[n : n + 1]]) for n in alive]
         if len(alive) < len(texts):
-            rows = torch.tensor(alive, device=logits.device)
+            rows = torch.tensor(alive, device=device)
             growing.keep(rows)
-            texts, chosen = [texts[n] for n in alive], chosen[rows]
+            texts, chosen, draws = [texts[n] for n in alive], chosen[rows], draws[rows]
         growing.add(chosen)
-
-
-def _tokens(texts: Sequence[tuple[int, int]], chosen: Tensor, distribution: Tensor, alternatives: int) -> list[Token]:
-    certain = distribution.gather(1, chosen[:, None])[:, 0].tolist()
-    likeliest: list[list[tuple[int, float]]] = [[] for _ in texts]
-    if alternatives:
-        values, ids = distribution.topk(min(alternatives, distribution.shape[1]))
-        likeliest = [list(zip(*both, strict=True)) for both in zip(ids.tolist(), values.tolist(), strict=True)]
-    return [
-        Token(prompt, sample, id, probability, others)
-        for (prompt, sample), id, probability, others in zip(texts, chosen.tolist(), certain, likeliest, strict=True)
-    ]

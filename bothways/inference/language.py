@@ -18,7 +18,7 @@ from torch import Tensor
 from bothways.data.packing import PackedBatch, pack_sequences
 from bothways.errors import TruncationWarning, UserError
 from bothways.inference import engine
-from bothways.inference.generation import Growing, Token, generate
+from bothways.inference.generation import Growing, Step, generate
 from bothways.inference.sampling import GenerationOptions
 from bothways.model.heads import CausalLMHead, MaskedLMHead, PretrainingHead
 from bothways.tasks.base import Encoded, assemble
@@ -102,22 +102,17 @@ def fitting(
     return [one[-kept:] if len(one) > table - 2 else one for one in ids]
 
 
-def grow(
-    model: Predictor, prompts: Sequence[np.ndarray], options: GenerationOptions, alternatives: int = 0
-) -> Iterator[list[Token]]:
+def grow(model: Predictor, prompts: Sequence[np.ndarray], options: GenerationOptions) -> Iterator[Step]:
     """Tokens behind prompts, a step at a time. Warns where the position table ended a text."""
     tokenizer, table = model.tokenizer, model.config.max_position_embeddings
     never = [tokenizer.pad_id, tokenizer.unk_id, tokenizer.cls_id, tokenizer.mask_id]
     lengths: dict[tuple[int, int], int] = {}
     ended: set[tuple[int, int]] = set()
-    for tokens in generate(
-        model.model, prompts, options, end_id=tokenizer.sep_id, never=never, alternatives=alternatives
-    ):
-        for token in tokens:
-            text = token.prompt, token.sample
+    for step in generate(model.prepacked, prompts, options, end_id=tokenizer.sep_id, never=never):
+        for text, token in zip(step.texts, step.tokens, strict=True):
             lengths[text] = lengths.get(text, 0) + 1
-            ended |= {text} if token.id == tokenizer.sep_id else set()
-        yield tokens
+            ended |= {text} if token == tokenizer.sep_id else set()
+        yield step
     cut = [text for text, length in lengths.items() if text not in ended and length < options.max_tokens]
     if cut:
         message = f"{len(cut):,} texts end where the position table does, at {table:,} tokens"
@@ -131,9 +126,9 @@ def continuations(model: Predictor, prompts: Sequence[np.ndarray], options: Gene
     for start in range(0, len(order), TOGETHER):
         chosen = order[start : start + TOGETHER]
         grown: dict[tuple[int, int], list[int]] = {(n, sample): [] for n in chosen for sample in range(options.samples)}
-        for tokens in grow(model, [prompts[n] for n in chosen], options):
-            for token in tokens:
-                grown[chosen[token.prompt], token.sample].append(token.id)
+        for step in grow(model, [prompts[n] for n in chosen], options):
+            for (prompt, sample), token in zip(step.texts, step.tokens, strict=True):
+                grown[chosen[prompt], sample].append(token)
         for (n, _), ids in grown.items():
             texts[n].append("".join(pieces_of(model.tokenizer, ids)))
     return texts
@@ -176,7 +171,7 @@ def score_text(model: Predictor, text: str, next_word: str | None, top_k: int) -
 def _score_causal(model: Predictor, text: Pieces, behind: Pieces) -> tuple[Tensor, Tensor, Tensor]:
     """Log-probabilities of the text's pieces and of those behind it, and the distribution `[V]` between the two."""
     ids = np.concatenate([[model.tokenizer.cls_id], text.input_ids, behind.input_ids])
-    logits = model.model(pack_sequences([(ids, np.zeros_like(ids))]).to(model.device)).double().cpu()
+    logits = model.model(pack_sequences([(ids, np.zeros_like(ids))]).to(model.device)).logits.double().cpu()
     logs = logits.log_softmax(-1)
     scored = logs[:-1].gather(1, torch.from_numpy(ids[1:])[:, None])[:, 0]
     cut = len(text.input_ids)
@@ -223,7 +218,7 @@ def _masked_logs(model: Predictor, sequences: Sequence[Encoded]) -> Tensor:
         return {"mlm_rows": np.cumsum(lengths) - lengths + np.array([one.targets["row"] for one in encoded])}
 
     def split(scores: object, encoded: Sequence[Encoded], batch: PackedBatch) -> list[Tensor]:
-        return list(scores.mlm.double().cpu().log_softmax(-1))  # type: ignore[attr-defined]
+        return list(scores.mlm.logits.double().cpu().log_softmax(-1))  # type: ignore[attr-defined]
 
     found = engine.run(model.model, split, sequences, model.device, collate=collate)
     return torch.stack(found) if found else torch.zeros(0, model.config.vocab_size, dtype=torch.float64)
@@ -237,7 +232,7 @@ def suggest_words(model: Predictor, prompt: np.ndarray, top_k: int) -> list[Sugg
     words = torch.tensor([_is_word(tokenizer.token(id)) for id in range(tokenizer.vocab_size)], device=model.device)
     words = torch.nn.functional.pad(words, (0, model.config.vocab_size - len(words)))
     continues = torch.nn.functional.pad(continues, (0, model.config.vocab_size - len(continues)))
-    growing = Growing(model.model.eval(), [prompt], LONGEST_WORD)
+    growing = Growing(model.prepacked, [prompt], LONGEST_WORD)
     distribution = growing.logits[0].float().softmax(-1) * (words & ~continues)
     reached, ids = distribution.topk(min(BEAM, len(distribution)))
     growing.keep(torch.zeros(len(ids), dtype=torch.long, device=model.device))

@@ -5,6 +5,7 @@ Shapes: T_i tokens of text i, N texts, H hidden, V vocabulary.
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,6 +21,7 @@ from bothways.data.tables import Row, read_rows
 from bothways.errors import TruncationWarning, UserError
 from bothways.inference import engine, language
 from bothways.inference.language import Suggestion, TextScore
+from bothways.inference.prepacked import prepacked
 from bothways.inference.sampling import GenerationOptions, generation_options
 from bothways.model.checkpoint import Checkpoint, LoadReport, load_checkpoint
 from bothways.model.config import BertConfig
@@ -80,6 +82,11 @@ class Predictor:
     @property
     def tokenizer(self) -> WordPieceTokenizer:
         return self.checkpoint.tokenizer
+
+    @functools.cached_property
+    def prepacked(self) -> Bert:
+        """The model as generation runs it: on a CPU with its large matrices laid out for few rows at a time."""
+        return prepacked(self.model)
 
     @property
     def report(self) -> LoadReport | None:
@@ -211,6 +218,7 @@ class Predictor:
 
         return engine.run(self.model.encoder, split, self._encode(self._checked(texts)), self.device)
 
+    @torch.inference_mode()
     def fill(self, text: Text, top_k: int = 5) -> list[list[Fill]]:
         """For each `[MASK]` in the text, in order, the `top_k` likeliest pieces.
 
@@ -223,13 +231,14 @@ class Predictor:
         rows = np.flatnonzero(encoded.input_ids == self.tokenizer.mask_id)
         if not len(rows):
             raise UserError(f"no [MASK] in {text!r}: write [MASK] where a word is to be filled in")
-        scores = self._scores(encoded, {"mlm_rows": torch.from_numpy(rows)}).mlm
+        scores = self._scores(encoded, {"mlm_rows": torch.from_numpy(rows)}).mlm.logits
         probabilities, ids = scores.float().softmax(-1).topk(min(top_k, scores.shape[-1]))
         return [
             [Fill(self.tokenizer.token(index), value) for index, value in zip(row_ids, row, strict=True)]
             for row_ids, row in zip(ids.tolist(), probabilities.tolist(), strict=True)
         ]
 
+    @torch.inference_mode()
     def next_sentence(self, a: str, b: str) -> float:
         """The probability that `b` follows `a` (`next_sentence_label` 0)."""
         self._require((PretrainingHead,), "next-sentence", "next_sentence")
@@ -262,7 +271,7 @@ class Predictor:
         self._require_trained("stream")
         chosen = replace(generation_options(options), samples=1)
         prompts = language.prompt_ids(self, [prompt], chosen, truncate)
-        ids = (tokens[0].id for tokens in language.grow(self, prompts, chosen))
+        ids = (step.tokens[0] for step in language.grow(self, prompts, chosen))
         return language.pieces_of(self.tokenizer, ids)
 
     def score(self, text: str, next: str | None = None, top_k: int = 5) -> TextScore:
@@ -304,7 +313,6 @@ class Predictor:
         chat.turns = turns[:-1]
         return "".join(chat.reply(turns[-1][1], generation_options(options)))
 
-    @torch.inference_mode()
     def _scores(self, encoded: Encoded, targets: dict[str, Tensor]) -> Any:
         batch = pack_sequences([(encoded.input_ids, encoded.token_type_ids)])
         batch.targets = targets

@@ -73,8 +73,8 @@ def generation_options(values: Mapping[str, Any]) -> GenerationOptions:
     return GenerationOptions(**values)
 
 
-def probabilities(logits: Tensor, options: GenerationOptions, past: Sequence[Tensor] = ()) -> Tensor:
-    """The distribution that the next token is drawn from: `[N, V]` logits → `[N, V]` float32, rows sum to one.
+def warped(logits: Tensor, options: GenerationOptions, past: Sequence[Tensor] = ()) -> Tensor:
+    """The logits whose softmax the next token is drawn from: `[N, V]` → float32 `[N, V]`, -inf where nothing is drawn.
 
     past: the ids of each sequence so far, int64 `[length]`; wanted where `options.uses_the_past`.
     """
@@ -92,18 +92,18 @@ def probabilities(logits: Tensor, options: GenerationOptions, past: Sequence[Ten
         logits = logits.masked_fill(logits < least, float("-inf"))
     if options.top_p < 1:
         ordered, order = logits.sort(descending=True)
-        before = ordered.softmax(-1).cumsum(-1) - ordered.softmax(-1)
-        beyond = (before >= options.top_p).scatter(1, order, before >= options.top_p)
-        logits = logits.masked_fill(beyond, float("-inf"))
+        shares = ordered.softmax(-1)
+        beyond = shares.cumsum(-1) - shares >= options.top_p
+        logits = logits.masked_fill(beyond.scatter(1, order, beyond), float("-inf"))
     if options.min_p > 0:
-        shares = (logits - logits.amax(-1, keepdim=True)).exp()
-        logits = logits.masked_fill(shares < options.min_p, float("-inf"))
-    return logits.softmax(-1)
+        relative = (logits - logits.amax(-1, keepdim=True)).exp()
+        logits = logits.masked_fill(relative < options.min_p, float("-inf"))
+    return logits
 
 
-def draw(distribution: Tensor, uniforms: Tensor) -> Tensor:
-    """One token of each row by inversion: `[N, V]` probabilities, float64 `[N]` in [0, 1) → int64 `[N]`."""
-    cumulated = distribution.double().cumsum(-1)
-    # scaled by the sum, which rounding leaves a little off one, so that a draw never falls behind the last token
-    chosen = torch.searchsorted(cumulated, (uniforms[:, None] * cumulated[:, -1:]), right=True)
-    return chosen[:, 0].clamp(max=distribution.shape[-1] - 1)
+def draw(logits: Tensor, uniforms: Tensor) -> Tensor:
+    """One token of each row's softmax, by inversion: `[N, V]` logits, float64 `[N]` in [0, 1) → int64 `[N]`."""
+    cumulated = (logits - logits.amax(-1, keepdim=True)).exp().cumsum(-1, dtype=torch.float64)
+    # scaled by the sum, so that a draw never falls behind the last token that can be drawn
+    chosen = torch.searchsorted(cumulated, uniforms[:, None] * cumulated[:, -1:], right=True)
+    return chosen[:, 0].clamp(max=logits.shape[-1] - 1)

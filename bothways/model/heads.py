@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from bothways.data.packing import PackedBatch
 from bothways.model.config import BertConfig
 from bothways.model.dropout import Dropout
-from bothways.model.encoder import Encoder, activation
+from bothways.model.encoder import Encoder
+from bothways.model.vocabulary import TokenScores, VocabularyScores
 
 
 class Head(nn.Module):
@@ -44,26 +45,11 @@ class Pooler(nn.Module):
         return torch.tanh(self.dense(first))
 
 
-class TokenScores(nn.Module):
-    """Transform, layer norm, and a decoder tied to the token embeddings: rows `[R, H]` → logits `[R, V]`."""
-
-    def __init__(self, config: BertConfig, token_embedding: nn.Embedding) -> None:
-        super().__init__()
-        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
-        self.activation = activation(config.hidden_act)
-        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.decoder = nn.Linear(config.hidden_size, config.vocab_size)
-        self.decoder.weight = token_embedding.weight
-
-    def forward(self, rows: Tensor) -> Tensor:
-        return self.decoder(self.norm(self.activation(self.dense(rows))))
-
-
 @dataclass
 class PretrainingScores:
-    """mlm: `[M, V]` logits of the rows in `targets["mlm_rows"]`. nsp: `[N, 2]` logits, 0 = B follows A, or None."""
+    """mlm: scores `[M, V]` of the rows in `targets["mlm_rows"]`. nsp: `[N, 2]` logits, 0 = B follows A, or None."""
 
-    mlm: Tensor
+    mlm: VocabularyScores
     nsp: Tensor | None
 
 
@@ -99,7 +85,7 @@ class PretrainingHead(Head):
 
 
 class CausalLMHead(Head):
-    """Logits of the token that follows: `[T, V]`, or `[R, V]` where the batch says in `targets["lm_rows"]` behind which
+    """Scores of the token that follows: `[T, V]`, or `[R, V]` where the batch says in `targets["lm_rows"]` behind which
     tokens they are wanted."""
 
     def __init__(self, encoder: Encoder) -> None:
@@ -109,7 +95,7 @@ class CausalLMHead(Head):
     def rows(self, batch: PackedBatch) -> Tensor | None:
         return batch.targets.get("lm_rows")
 
-    def forward(self, hidden: Tensor, batch: PackedBatch) -> Tensor:
+    def forward(self, hidden: Tensor, batch: PackedBatch) -> VocabularyScores:
         return self.lm(hidden)
 
 

@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Self
 
 import numpy as np
-from torch import Tensor
 
 from bothways.data.tables import Row
 from bothways.errors import UserError
@@ -183,9 +182,9 @@ class InstructTask(NextTokenObjective, Task):
             )
         return CausalLMHead(encoder)
 
-    def split(self, scores: Tensor, encoded: Sequence[Encoded]) -> list[np.ndarray]:
+    def split(self, scores: Any, encoded: Sequence[Encoded]) -> list[np.ndarray]:
         """For each sequence float32 `[R, 2]`: log-probability of the true token, and whether it is the first guess."""
-        logs = scores.float().log_softmax(-1).cpu()
+        logs = scores.logits.float().log_softmax(-1).cpu()
         parts = logs.split([len(one.targets["next_tokens"]) for one in encoded])
         columns = []
         for part, one in zip(parts, encoded, strict=True):

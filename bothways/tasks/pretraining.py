@@ -12,6 +12,7 @@ from torch import Tensor
 
 from bothways.model.encoder import Encoder
 from bothways.model.heads import CausalLMHead, Head, MaskedLMHead, PretrainingHead, PretrainingScores
+from bothways.model.vocabulary import VocabularyScores
 from bothways.tasks.base import precise
 
 
@@ -27,11 +28,8 @@ class MaskedLMObjective:
         return {"mlm_loss": masked, "mlm_accuracy": masked}
 
     def sums(self, scores: PretrainingScores, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        labels, logits = targets["mlm_labels"], scores.mlm
-        return {
-            "mlm_loss": _cross_entropy(logits, labels),
-            "mlm_accuracy": (logits.detach().argmax(-1) == labels).sum(),
-        }
+        loss, right = scores.mlm.cross_entropy(targets["mlm_labels"])
+        return {"mlm_loss": loss, "mlm_accuracy": right}
 
 
 @dataclass(frozen=True)
@@ -56,7 +54,7 @@ class BertObjective(MaskedLMObjective):
         labels = targets["next_sentence_label"]
         return {
             **super().sums(scores, targets),
-            f"{self.pairs}_loss": _cross_entropy(scores.nsp, labels),
+            f"{self.pairs}_loss": F.cross_entropy(precise(scores.nsp), labels, reduction="sum"),
             f"{self.pairs}_accuracy": (scores.nsp.detach().argmax(-1) == labels).sum(),
         }
 
@@ -72,14 +70,6 @@ class NextTokenObjective:
         tokens = targets["next_tokens"].shape[0]
         return {"lm_loss": tokens, "lm_accuracy": tokens}
 
-    def sums(self, scores: Tensor, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        labels = targets["next_tokens"]
-        return {
-            "lm_loss": _cross_entropy(scores, labels),
-            "lm_accuracy": (scores.detach().argmax(-1) == labels).sum(),
-        }
-
-
-def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """The sum over rows."""
-    return F.cross_entropy(precise(logits), labels, reduction="sum")
+    def sums(self, scores: VocabularyScores, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        loss, right = scores.cross_entropy(targets["next_tokens"])
+        return {"lm_loss": loss, "lm_accuracy": right}

@@ -35,9 +35,9 @@ def sample_continuations(model: Bert, validation: PretrainingPlan) -> list[dict[
     prompts: list[np.ndarray] = [ids[: 1 + CONTEXT].numpy() for ids in batch.input_ids.split(batch.lengths.tolist())]
     prompts = prompts[:SAMPLES]
     grown: list[list[int]] = [[] for _ in prompts]
-    for tokens in generate(model, prompts, GOES_ON, end_id=tokenizer.sep_id):
-        for token in tokens:
-            grown[token.prompt].append(token.id)
+    for step in generate(model, prompts, GOES_ON, end_id=tokenizer.sep_id):
+        for (prompt, _), token in zip(step.texts, step.tokens, strict=True):
+            grown[prompt].append(token)
     return [
         {"text": _words(tokenizer, ids.tolist()), "continuation": _words(tokenizer, added)}
         for ids, added in zip(prompts, grown, strict=True)
@@ -62,7 +62,7 @@ def sample_fills(model: Bert, validation: PretrainingPlan) -> list[dict[str, Any
     chosen = whole_words[:: max(1, len(whole_words) // SAMPLES)][:SAMPLES]
     rows = batch.targets["mlm_rows"][chosen]
     batch.targets = {"mlm_rows": rows}
-    scores = model(batch.to(next(model.parameters()).device)).mlm.float().softmax(-1).cpu()
+    scores = model(batch.to(next(model.parameters()).device)).mlm.logits.float().softmax(-1).cpu()
     probabilities, guesses = scores.max(-1)
     return [
         {

@@ -59,7 +59,7 @@ def generate(arguments: Sequence[str]) -> None:
         (prompt,) = prompts
         ids = language.prompt_ids(model, prompts, options, options.truncate)
         print(prompt, end="", flush=True)
-        _stream(language.pieces_of(model.tokenizer, (step[0].id for step in language.grow(model, ids, options))))
+        _stream(language.pieces_of(model.tokenizer, (step.tokens[0] for step in language.grow(model, ids, options))))
 
 
 def _stream(pieces: object) -> None:
@@ -75,13 +75,13 @@ def _show_steps(model: Predictor, prompt: str, options: GenerateArguments) -> No
     table = Table("step", "so far", "chosen", *(f"{place + 1}." for place in range(SHOWN)))
     ids = language.prompt_ids(model, [prompt], options, options.truncate)
     text, token = prompt, model.tokenizer.token
-    for number, (step,) in enumerate(language.grow(model, ids, options, SHOWN), 1):
-        likely = [f"{token(id)} {probability:.1%}" for id, probability in step.alternatives]
-        chosen = f"{token(step.id)} {step.probability:.1%}"
+    for number, step in enumerate(language.grow(model, ids, options), 1):
+        likely = [f"{token(id)} {probability:.1%}" for id, probability in step.likeliest(SHOWN)[0]]
+        chosen = f"{token(step.tokens[0])} {step.probabilities()[0]:.1%}"
         table.add_row(
             str(number), escape("…" + text[-30:] if len(text) > 30 else text), *map(escape, [chosen, *likely])
         )
-        text += "".join(language.pieces_of(model.tokenizer, [step.id]))
+        text += "".join(language.pieces_of(model.tokenizer, step.tokens))
     console = Console()
     console.print(table)
     console.print(text, markup=False, highlight=False)

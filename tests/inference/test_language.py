@@ -18,7 +18,7 @@ from bothways.data.prepare import prepare
 from bothways.errors import TruncationWarning, UserError
 from bothways.inference.generation import generate
 from bothways.inference.predictor import Predictor
-from bothways.inference.sampling import GenerationOptions, draw, probabilities
+from bothways.inference.sampling import GenerationOptions, draw, warped
 from bothways.model.checkpoint import Checkpoint, new_model, save_checkpoint
 from bothways.model.heads import CausalLMHead, PretrainingHead
 from bothways.text.wordpiece import WordPieceTokenizer
@@ -90,10 +90,10 @@ def without_cache(model: Predictor, prompt: np.ndarray, options: GenerationOptio
     for step in range(options.max_tokens):
         read = np.array(ids)
         with torch.inference_mode():
-            logits = model.model(pack_sequences([(read, np.zeros_like(read))]))[-1:]
-        distribution = probabilities(logits, options, [torch.tensor(ids)])
+            logits = model.model(pack_sequences([(read, np.zeros_like(read))])).logits[-1:]
+        logits = warped(logits, options, [torch.tensor(ids)])
         uniform = uniforms(mix(options.seed, np.array([sample])), np.array(step), 0)
-        chosen = distribution.argmax() if options.greedy else draw(distribution, torch.from_numpy(uniform))
+        chosen = logits.argmax() if options.greedy else draw(logits, torch.from_numpy(uniform))
         ids.append(int(chosen))
         if ids[-1] == tokenizer.sep_id:
             break
@@ -117,8 +117,8 @@ def test_the_cache_and_the_company_of_other_prompts_change_nothing(
     def grown(chosen: list[np.ndarray]) -> list[list[int]]:
         texts: dict[tuple[int, int], list[int]] = {}
         for step in generate(untrained.model, chosen, options, end_id=tokenizer.sep_id):
-            for token in step:
-                texts.setdefault((token.prompt, token.sample), []).append(token.id)
+            for text, token in zip(step.texts, step.tokens, strict=True):
+                texts.setdefault(text, []).append(token)
         return [texts[key] for key in sorted(texts)]
 
     together = grown(ids)
@@ -218,7 +218,7 @@ def test_a_suggestions_probability_is_that_of_its_pieces_and_of_its_end(untraine
         ids = [tokenizer.cls_id, *tokenizer.encode(f"the dog {suggestion.word}").input_ids.tolist()]
         read = np.array(ids)
         with torch.inference_mode():
-            distribution = untrained.model(pack_sequences([(read, np.zeros_like(read))])).softmax(-1)
+            distribution = untrained.model(pack_sequences([(read, np.zeros_like(read))])).logits.softmax(-1)
         pieces = math.prod(float(distribution[n - 1, ids[n]]) for n in range(3, len(ids)))
         ends = 1 - float(distribution[-1][continues].sum())
         assert suggestion.probability == pytest.approx(pieces * ends, rel=1e-3)

@@ -16,7 +16,7 @@ from transformers import (
 
 from bothways.data.objectives import uniforms
 from bothways.errors import UserError
-from bothways.inference.sampling import GenerationOptions, draw, generation_options, probabilities
+from bothways.inference.sampling import GenerationOptions, draw, generation_options, warped
 
 OPTIONS = {
     "temperature": GenerationOptions(temperature=0.7),
@@ -42,7 +42,7 @@ def test_the_distribution_is_that_of_transformers(name: str) -> None:
     ]
     for step, wanted in steps:
         expected = step(past, expected) if wanted else expected
-    found = probabilities(logits, options, list(past))
+    found = warped(logits, options, list(past)).softmax(-1)
     torch.testing.assert_close(found, expected.softmax(-1))
     assert torch.equal(found > 0, expected > -torch.inf)
 
@@ -51,11 +51,11 @@ def test_the_distribution_is_that_of_transformers(name: str) -> None:
 def test_frequencies_of_20_000_draws_match_the_softmax(name: str) -> None:
     number = 20_000
     logits = torch.randn(1, 50, generator=torch.Generator().manual_seed(0))
-    distribution = probabilities(logits, OPTIONS[name], [torch.arange(5)])
+    chances = warped(logits, OPTIONS[name], [torch.arange(5)])
     draws = uniforms(np.arange(number, dtype=np.uint64), np.zeros(number, dtype=np.int64), 0)
-    chosen = draw(distribution.expand(number, -1), torch.from_numpy(draws))
+    chosen = draw(chances.expand(number, -1), torch.from_numpy(draws))
     counts = np.bincount(chosen.numpy(), minlength=50)
-    expected = distribution[0].double().numpy() * number
+    expected = chances.double().softmax(-1)[0].numpy() * number
     assert not counts[expected == 0].any()
     often = expected >= 5  # what is rarer is one cell, as the test wants it
     observed = np.append(counts[often], counts[~often].sum())
@@ -65,9 +65,9 @@ def test_frequencies_of_20_000_draws_match_the_softmax(name: str) -> None:
 
 
 def test_draws_at_the_ends_of_the_interval_are_tokens_that_can_be_drawn() -> None:
-    distribution = torch.tensor([[0.0, 0.25, 0.0, 0.75, 0.0]])
+    logits = torch.tensor([[0.0, 0.25, 0.0, 0.75, 0.0]]).log()
     ends = torch.tensor([0.0, 0.2499999, 0.25, 1 - 2.0**-53], dtype=torch.float64)
-    assert draw(distribution.expand(4, -1), ends).tolist() == [1, 1, 3, 3]
+    assert draw(logits.expand(4, -1), ends).tolist() == [1, 1, 3, 3]
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ def test_what_a_token_sees_ends_with_itself(training: bool) -> None:
 
     def scores() -> torch.Tensor:
         torch.manual_seed(3)
-        return model(batch).detach().clone()
+        return model(batch).logits.detach().clone()
 
     before = scores()
     for changed in (0, 1, 11, 23):
@@ -42,11 +42,11 @@ def test_what_a_token_sees_ends_with_itself(training: bool) -> None:
 def test_packed_documents_do_not_see_one_another() -> None:
     model = new_model(tiny_config(is_decoder=True), CausalLMHead, seed=0).eval()
     batch = random_batch(LENGTHS, model.config.vocab_size)
-    scores = model(batch)
+    scores = model(batch).logits
     other = random_batch(LENGTHS, model.config.vocab_size, seed=1)
     first = slice(0, LENGTHS[0])
     other.input_ids[first], other.token_type_ids[first] = batch.input_ids[first], batch.token_type_ids[first]
-    assert torch.equal(scores[first], model(other)[first])
+    assert torch.equal(scores[first], model(other).logits[first])
 
 
 @pytest.mark.parametrize("dropout", [0.0, 1e-9])  # with dropout another kernel works
@@ -74,14 +74,14 @@ def test_transformers_opens_what_is_saved_with_the_same_logits_and_back(tmp_path
     assert theirs.generation_config.eos_token_id == tiny_tokenizer().sep_id
     batch = random_batch(LENGTHS, config.vocab_size)
     expected = unpadded(theirs(**padded(batch)).logits, batch)
-    torch.testing.assert_close(model(batch), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(model(batch).logits, expected, atol=1e-5, rtol=1e-5)
 
     theirs.save_pretrained(tmp_path / "theirs")
     tiny_tokenizer().save(tmp_path / "theirs")
     again = load_checkpoint(tmp_path / "theirs")
     assert isinstance(again.model.head, CausalLMHead)
     assert again.config.positions == positions
-    torch.testing.assert_close(again.model(batch), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(again.model(batch).logits, expected, atol=1e-5, rtol=1e-5)
 
 
 def test_the_sinusoidal_table_is_the_papers_and_is_never_trained() -> None:

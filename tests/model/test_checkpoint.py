@@ -51,9 +51,9 @@ def our_scores(model: torch.nn.Module, name: str) -> list[torch.Tensor]:
     batch.targets = dict.fromkeys(("mlm_rows", "word_rows"), torch.arange(batch.num_tokens))
     with torch.inference_mode():
         scores = model(batch)
-    if name == "BertForPreTraining":
-        return [scores.mlm, scores.nsp]
-    return [scores.mlm] if name == "BertForMaskedLM" else [scores]
+        if name == "BertForPreTraining":
+            return [scores.mlm.logits, scores.nsp]
+        return [scores.mlm.logits] if name == "BertForMaskedLM" else [scores]
 
 
 def their_scores(model: torch.nn.Module, name: str) -> list[torch.Tensor]:

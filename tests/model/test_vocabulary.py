@@ -1,0 +1,43 @@
+"""The fused cross-entropy is torch's, in value and in every gradient."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from bothways.model.vocabulary import CHUNK, VocabularyScores
+
+
+@pytest.mark.parametrize("rows", [1, CHUNK, CHUNK + 7])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-4), (torch.bfloat16, 0.1)])
+def test_cross_entropy_is_torchs(rows: int, dtype: torch.dtype, tolerance: float) -> None:
+    kept = torch.float64 if dtype == torch.float64 else torch.float32
+    torch.manual_seed(0)
+    decoder = nn.Linear(16, 50).to(kept)
+    hidden, labels = torch.randn(rows, 16, dtype=kept), torch.randint(50, (rows,))
+    found, expected = [], []
+    for results, fused in ((found, True), (expected, False)):
+        decoder.zero_grad()
+        read = hidden.clone().requires_grad_()
+        if fused:
+            loss, right = VocabularyScores(read, decoder, dtype).cross_entropy(labels)
+        else:
+            logits = decoder(read)
+            loss, right = F.cross_entropy(logits, labels, reduction="sum"), (logits.argmax(-1) == labels).sum()
+        (loss / 3).backward()
+        results += [loss.detach() / rows, read.grad, decoder.weight.grad / rows, decoder.bias.grad / rows, right]
+    for one, other in zip(found[:-1], expected[:-1], strict=True):
+        torch.testing.assert_close(one, other, atol=tolerance, rtol=tolerance)
+    assert abs(int(found[-1]) - int(expected[-1])) <= (0 if dtype != torch.bfloat16 else rows // 20 + 1)
+
+
+def test_without_gradients_none_are_made_and_the_logits_are_the_decoders() -> None:
+    decoder, hidden, labels = nn.Linear(8, 20), torch.randn(5, 8), torch.arange(5)
+    with torch.no_grad():
+        scores = VocabularyScores(hidden, decoder, torch.float32)
+        loss, _ = scores.cross_entropy(labels)
+        torch.testing.assert_close(scores.logits, decoder(hidden))
+        torch.testing.assert_close(loss, F.cross_entropy(decoder(hidden), labels, reduction="sum"))
+    assert not loss.requires_grad
