@@ -1,10 +1,12 @@
 """Left to right: the same causal model trained on Tiny Shakespeare by Bothways and by `transformers.Trainer`, on the
 same batches; then what came before it, on the same held-out tokens.
 
-    python benchmarks/causal.py [--size mini] [--steps 600] [--dropout 0.1]
+    python benchmarks/causal.py [--size mini] [--steps 600] [--documents blank-line]
 
-The first nine tenths of the text are trained on, the rest is held out; both in windows of 256 tokens, so that there is
-nothing to pad. Both start from the same weights, in float32, with AdamW (the peer's fused), linear warm-up and decay.
+The first nine tenths of the text are trained on, the rest is held out. With `--documents file` both parts are cut into
+windows of 256 tokens, so that there is nothing to pad; with `--documents blank-line` each speech is a document, and the
+peer pads them to the longest of the step. Both start from the same weights, in float32, with AdamW (the peer's fused),
+linear warm-up and decay.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from bothways.data.store import TokenStore
 from bothways.model.checkpoint import Checkpoint, load_checkpoint, new_model, save_checkpoint
 from bothways.model.config import BertConfig
 from bothways.model.heads import CausalLMHead
+from bothways.text.corpus import CorpusOptions
 from bothways.text.wordpiece import WordPieceTokenizer
 from bothways.train.assembly import PretrainOptions, make_plan
 from bothways.train.pretrain import evaluate_store, pretrain
@@ -37,7 +40,7 @@ from bothways.verbs.text import SourceArguments, train_tokenizer
 LENGTH, TOKENS_PER_STEP = 256, 4096
 
 
-def stores(folder: Path) -> tuple[TokenStore, TokenStore, WordPieceTokenizer]:
+def stores(folder: Path, parted: Any) -> tuple[TokenStore, TokenStore, WordPieceTokenizer]:
     """The first nine tenths, the rest, and a vocabulary of the first."""
     text = (shared_data() / "tinyshakespeare" / "input.txt").read_text()
     cut = text.rindex("\n\n", 0, len(text) * 9 // 10)
@@ -45,7 +48,8 @@ def stores(folder: Path) -> tuple[TokenStore, TokenStore, WordPieceTokenizer]:
     (folder / "held-out.txt").write_text(text[cut:])
     tokenizer, _ = train_tokenizer(SourceArguments((str(folder / "train.txt"),)), 4096, lowercase=True)
     made = [
-        prepare([str(folder / f"{name}.txt")], tokenizer, folder / name, validation=0) for name in ("train", "held-out")
+        prepare([str(folder / f"{name}.txt")], tokenizer, folder / name, CorpusOptions(documents=parted), validation=0)
+        for name in ("train", "held-out")
     ]
     return made[0], made[1], tokenizer
 
@@ -97,10 +101,11 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--dropout", type=float, default=0.1)
     parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--documents", choices=["file", "blank-line"], default="file")
     parser.add_argument("--no-baselines", action="store_true")
     arguments = parser.parse_args()
     folder = Path(tempfile.mkdtemp())
-    train, held_out, tokenizer = stores(folder)
+    train, held_out, tokenizer = stores(folder, arguments.documents)
     config = BertConfig.from_size(
         arguments.size, vocab_size=train.vocab_size, hidden_dropout_prob=arguments.dropout,
         attention_probs_dropout_prob=arguments.dropout, is_decoder=True,

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 from bothways.errors import UserError
 
 if TYPE_CHECKING:
+    from bothways.inference.language import Suggestion, TextScore
     from bothways.inference.predictor import Fill, Match, Predictor, load
+    from bothways.inference.sampling import GenerationOptions
     from bothways.tasks.answer import Answer
     from bothways.tasks.choose import Choice
     from bothways.tasks.classify import Classification, MultiClassification, Regression
@@ -27,6 +29,9 @@ _WHERE = {
     "Predictor": "bothways.inference.predictor",
     "Fill": "bothways.inference.predictor",
     "Match": "bothways.inference.predictor",
+    "TextScore": "bothways.inference.language",
+    "Suggestion": "bothways.inference.language",
+    "GenerationOptions": "bothways.inference.sampling",
     "Answer": "bothways.tasks.answer",
     "Choice": "bothways.tasks.choose",
     "Classification": "bothways.tasks.classify",
@@ -46,11 +51,14 @@ __all__ = [
     "Entity",
     "Fill",
     "FinetuneOptions",
+    "GenerationOptions",
     "Match",
     "MultiClassification",
     "Predictor",
     "PretrainOptions",
     "Regression",
+    "Suggestion",
+    "TextScore",
     "UserError",
     "finetune",
     "load",

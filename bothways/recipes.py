@@ -22,8 +22,16 @@ from bothways.errors import UserError, closest
 Options = TypeVar("Options")
 
 
-def parse(verb: str, options: type[Options], arguments: Sequence[str], description: str, subject: str = "") -> Options:
+def parse(
+    verb: str,
+    options: type[Options],
+    arguments: Sequence[str],
+    description: str,
+    subject: str = "",
+    table: str | None = None,
+) -> Options:
     """Read `--recipe` and the flags into the verb's dataclass. subject: what stands behind the verb, for the help.
+    table: of the recipe, where it is another verb's.
 
     Raises UserError for flags the verb does not know, and for a recipe that is missing, malformed, or has a table, key
     or value that no verb knows.
@@ -31,8 +39,8 @@ def parse(verb: str, options: type[Options], arguments: Sequence[str], descripti
     import tyro
 
     recipe, rest = split_recipe(arguments)
-    described = f"{description} --recipe FILE.toml takes options from its table [{verb}]; flags win."
-    given = read_recipe(recipe, verb, options) if recipe else {}
+    described = f"{description} --recipe FILE.toml takes options from its table [{table or verb}]; flags win."
+    given = read_recipe(recipe, table or verb, options) if recipe else {}
     default: Any = None
     if given:
         required = {field.name: tyro.MISSING for field in dataclasses.fields(options) if _required(field)}  # type: ignore[arg-type]
@@ -69,6 +77,7 @@ COMMON = {
     "lr": "peak learning rate",
     "mask_rate": "share of the tokens that are masked",
     "max_position_embeddings": "rows of the position table, the longest sequence the model can ever read",
+    "messages_column": "column of the list of messages",
     "micro_batch_tokens": "tokens in one forward pass, which is what takes memory; a step adds up several",
     "minutes": "of pretraining",
     "model": "a run, a Hugging Face directory, or a hub id",
@@ -79,11 +88,13 @@ COMMON = {
     "precision": "auto is bfloat16 where the hardware multiplies it",
     "query": "what the others are compared with",
     "question": "what is asked",
+    "prompt_column": "column of what is said to the model",
     "question_column": "column of the question",
+    "response_column": "column of the reply",
     "score_column": "column of the score",
     "seed": "everything random follows from it",
     "sequence_length": "tokens of a text, at most",
-    "size": "tiny, mini, small, medium, base or large",
+    "size": "tiny, mini, small, medium, base, large or vanilla",
     "spans_column": "column of the list of entities",
     "start_column": "column of the character at which the answer begins",
     "steps": "optimizer steps",

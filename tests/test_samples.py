@@ -9,6 +9,7 @@ import pytest
 
 from bothways.data.tables import Row, read_rows
 from bothways.tasks.answer import AnswerTask
+from bothways.tasks.instruct import InstructTask
 from bothways.tasks.similar import SimilarTask
 from bothways.tasks.tag import TagTask
 
@@ -66,3 +67,17 @@ def test_pairs(folder: Path) -> None:
     sentences = [row.values[side] for row in every for side in ("text", "pair")]
     sentences += [row.values[side] for row in read_rows(folder / "paraphrases.jsonl") for side in ("text", "pair")]
     assert len(set(sentences)) == len(sentences)
+
+
+def test_conversations_and_commands(folder: Path) -> None:
+    task = InstructTask()
+    for name, least in (("conversations", 70), ("commands", 200)):
+        parts = rows(folder, name + "-{}.jsonl")
+        every = [row for part in parts.values() for row in part]
+        assert len(every) >= least
+        for row in every:
+            task.check(row)
+        said = {part: {task.turns(row)[0][1] for row in of} for part, of in parts.items()}
+        assert not said["train"] & said["test"]
+    results = {part: {row.values["result"] for row in of} for part, of in rows(folder, "commands-{}.jsonl").items()}
+    assert results["test"] - results["train"], "some results of the test part have to be put together anew"

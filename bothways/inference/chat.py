@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 
 
 class Chat:
-    """Remembers the turns. system: what the conversation begins with, before the user's first words."""
+    """Remembers the turns. system: what the conversation begins with, before the user's first words. turns: what has
+    been said already."""
 
-    def __init__(self, model: Predictor, system: str | None = None) -> None:
+    def __init__(self, model: Predictor, system: str | None = None, turns: Sequence[Turn] = ()) -> None:
         require_causal(model, "chat")
         if model.checkpoint.state.get("task") != "instruct":
             raise UserError(
@@ -29,7 +30,7 @@ class Chat:
             )
         self._model = model
         self._begin: list[Turn] = check_turns([{"role": "system", "content": system}], "--system") if system else []
-        self.turns = list(self._begin)
+        self.turns = [*self._begin, *turns]
 
     def reset(self) -> None:
         """Forget everything but the system message."""
@@ -41,6 +42,8 @@ class Chat:
         Where the conversation grows too long for the position table its oldest turns are left out of what is read, of
         which a `TruncationWarning` tells. Raises UserError for words that alone are too long.
         """
+        if options.samples > 1:
+            raise UserError(f"--samples {options.samples}: a conversation goes on with one reply")
         turn = check_turns([{"role": "user", "content": said}], "chat")
         prompt = prompt_of(self._model, [*self.turns, *turn], options)
         pieces: list[str] = []

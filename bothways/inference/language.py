@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from bothways.inference.predictor import Predictor
 
 TOGETHER = 32  # prompts that grow at the same time
-BEAM, LONGEST_WORD = 12, 5  # beginnings of words that `suggest` follows, and pieces that a word may have
+BEAM, LONGEST_WORD = 12, 5  # beginnings of words that `suggest` follows at least, and pieces a word may have
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def fitting(
 def grow(model: Predictor, prompts: Sequence[np.ndarray], options: GenerationOptions) -> Iterator[Step]:
     """Tokens behind prompts, a step at a time. Warns where the position table ended a text."""
     tokenizer, table = model.tokenizer, model.config.max_position_embeddings
-    never = [tokenizer.pad_id, tokenizer.unk_id, tokenizer.cls_id, tokenizer.mask_id]
+    never = [id for id in tokenizer.special_ids if id != tokenizer.sep_id]
     lengths: dict[tuple[int, int], int] = {}
     ended: set[tuple[int, int]] = set()
     for step in generate(model.prepacked, prompts, options, end_id=tokenizer.sep_id, never=never):
@@ -145,12 +145,15 @@ def pieces_of(tokenizer: WordPieceTokenizer, ids: Iterable[int]) -> Iterator[str
 def score_text(model: Predictor, text: str, next_word: str | None, top_k: int) -> TextScore:
     """The score of a text by a causal model, token by token from the left; by a masked one its pseudo-log-likelihood
     (Salazar et al. 2020), each piece masked together with the later ones of its word (Kauf and Ivanova 2023)."""
+    if next_word is not None and (not isinstance(next_word, str) or not is_unicode(next_word)):
+        raise UserError(f"--next {next_word!a}: expected a word")
     pieces, behind = (model.tokenizer.encode(one, special_tokens=False) for one in (text, next_word or ""))
     if not len(pieces.input_ids):
         raise UserError("the text is empty; give some words to score")
     if next_word is not None and not len(behind.input_ids):
         raise UserError("--next is empty; give the word whose probability is wanted")
-    needed, table = len(pieces.input_ids) + len(behind.input_ids) + 2, model.config.max_position_embeddings
+    # a masked model is asked for at least one piece behind the text
+    needed, table = len(pieces.input_ids) + max(1, len(behind.input_ids)) + 2, model.config.max_position_embeddings
     if needed > table:
         raise UserError(f"the text is {needed:,} tokens long; the position table has {table:,} rows")
     by_model = _score_causal if isinstance(model.model.head, CausalLMHead) else _score_masked
@@ -234,7 +237,7 @@ def suggest_words(model: Predictor, prompt: np.ndarray, top_k: int) -> list[Sugg
     continues = torch.nn.functional.pad(continues, (0, model.config.vocab_size - len(continues)))
     growing = Growing(model.prepacked, [prompt], LONGEST_WORD)
     distribution = growing.logits[0].float().softmax(-1) * (words & ~continues)
-    reached, ids = distribution.topk(min(BEAM, len(distribution)))
+    reached, ids = distribution.topk(min(max(BEAM, top_k), int(words.sum())))
     growing.keep(torch.zeros(len(ids), dtype=torch.long, device=model.device))
     begun = [[id] for id in ids.tolist()]
     found: list[Suggestion] = []
@@ -263,3 +266,4 @@ def require_causal(model: Predictor, verb: str) -> None:
             f"{model.checkpoint.source}: {verb} needs a model trained from left to right (`bothways pretrain "
             f"--objective causal`); this one reads both ways{advice}"
         )
+    model.require_trained(verb)

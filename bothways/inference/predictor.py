@@ -113,7 +113,7 @@ class Predictor:
                 f"{self.checkpoint.source}: {wanted} needs a model fine-tuned for it (`bothways finetune "
                 f"{name or 'TASK'}`); this one {was}"
             )
-        self._require_trained(trained)
+        self.require_trained(trained)
         return TASKS[trained].from_state(self.checkpoint.state)
 
     def predict(
@@ -257,7 +257,6 @@ class Predictor:
         Raises UserError for an empty or too long prompt, and for a model that reads both ways.
         """
         language.require_causal(self, "generate")
-        self._require_trained("generate")
         chosen = generation_options(options)
         listed = [prompt] if isinstance(prompt, str) else _texts(prompt)
         prompts = language.prompt_ids(self, listed, chosen, truncate)
@@ -268,11 +267,9 @@ class Predictor:
     def stream(self, prompt: str, *, truncate: Literal["left"] | None = None, **options: Any) -> Iterator[str]:
         """As `generate` for one prompt and one sample, piece by piece as they are made."""
         language.require_causal(self, "stream")
-        self._require_trained("stream")
         chosen = replace(generation_options(options), samples=1)
         prompts = language.prompt_ids(self, [prompt], chosen, truncate)
-        ids = (step.tokens[0] for step in language.grow(self, prompts, chosen))
-        return language.pieces_of(self.tokenizer, ids)
+        return language.pieces_of(self.tokenizer, (step.tokens[0] for step in language.grow(self, prompts, chosen)))
 
     def score(self, text: str, next: str | None = None, top_k: int = 5) -> TextScore:
         """How likely a text is: by a causal model from left to right, by a masked one with each word masked in turn.
@@ -280,6 +277,10 @@ class Predictor:
         next: a word, of which P(next | text) is wanted. top_k: how many pieces that may come next to tell.
         """
         self._require((CausalLMHead, PretrainingHead, MaskedLMHead), "language-model", "score")
+        if isinstance(self.model.head, CausalLMHead):
+            language.require_causal(self, "score")
+        if top_k < 1:
+            raise UserError(f"--top-k {top_k}: expected at least 1")
         (checked,) = self._checked([text])
         if not isinstance(checked, str):
             raise UserError("score: expected one text, not a pair")
@@ -288,14 +289,14 @@ class Predictor:
     def suggest(self, prompt: str, top_k: int = 3) -> list[Suggestion]:
         """The words that a causal model finds likeliest behind a prompt, as a telephone's keyboard shows them."""
         language.require_causal(self, "suggest")
-        self._require_trained("suggest")
         if top_k < 1:
             raise UserError(f"--top-k {top_k}: expected at least 1")
         options = GenerationOptions(max_tokens=language.LONGEST_WORD)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", TruncationWarning)  # what comes next hangs on what was last
             (ids,) = language.prompt_ids(self, [prompt], options, "left")
-        return language.suggest_words(self, ids, top_k)
+        last = self.config.max_position_embeddings - 1 - language.LONGEST_WORD
+        return language.suggest_words(self, np.append(ids[0], ids[1:][-last:]), top_k)
 
     def chat(self, messages: str | Sequence[Mapping[str, str]], **options: Any) -> str:
         """The reply to a conversation: a list of {role, content} that ends with the user's, or what the user says.
@@ -305,12 +306,10 @@ class Predictor:
         """
         from bothways.inference.chat import Chat
 
-        listed = [{"role": "user", "content": messages}] if isinstance(messages, str) else list(messages)
-        turns = check_turns(listed, "chat")
+        turns = check_turns([{"role": "user", "content": messages}] if isinstance(messages, str) else messages, "chat")
         if turns[-1][0] != "user":
             raise UserError(f"chat: the last message has the role {turns[-1][0]!r}, expected 'user'")
-        chat = Chat(self)
-        chat.turns = turns[:-1]
+        chat = Chat(self, turns=turns[:-1])
         return "".join(chat.reply(turns[-1][1], generation_options(options)))
 
     def _scores(self, encoded: Encoded, targets: dict[str, Tensor]) -> Any:
@@ -353,9 +352,10 @@ class Predictor:
             raise UserError(
                 f"{self.checkpoint.source}: {verb} needs a {kind} head; this model has {type(self.model.head).__name__}"
             )
-        self._require_trained(verb)
+        self.require_trained(verb)
 
-    def _require_trained(self, verb: str) -> None:
+    def require_trained(self, verb: str) -> None:
+        """Raises UserError where a part of the model was not in its file."""
         report = self.report
         if report and report.newly_initialised:
             raise UserError(f"{self.checkpoint.source}: {verb} needs trained weights: {report.sentence()}")

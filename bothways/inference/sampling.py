@@ -22,8 +22,9 @@ from bothways.recipes import fits, named
 class GenerationOptions:
     """How a text goes on.
 
-    max_tokens: after so many it ends, if not before at `[EOS]`. greedy: always the likeliest token; otherwise one is
-    drawn, after these, in this order. repetition_penalty: logits of tokens that the text has already are divided by it,
+    max_tokens: after so many it ends, if not before at `[EOS]`. greedy: always the likeliest token, instead of one that
+    is drawn from what repetition_penalty, temperature, top_k, top_p and min_p, in this order, leave of the softmax.
+    repetition_penalty: logits of tokens that the text has already are divided by it,
     negative ones multiplied (Keskar et al. 2019, section 4.1). temperature: logits are divided by it. top_k: the k
     likeliest tokens alone; 0: all. top_p: the fewest tokens that hold this probability (Holtzman et al. 2020).
     min_p: tokens with at least this share of the likeliest one's probability (Nguyen et al. 2024).
@@ -42,9 +43,10 @@ class GenerationOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not 0 < self.temperature < math.inf:
+        if not 1e-4 <= self.temperature <= 1e4:
             raise UserError(
-                f"--temperature {self.temperature}: expected a number above 0; for the likeliest token take --greedy"
+                f"--temperature {self.temperature}: expected a number above 0 (0.0001 to 10000); for the likeliest one "
+                "take --greedy"
             )
         if not 0 < self.top_p <= 1:
             raise UserError(f"--top-p {self.top_p}: expected a probability, above 0 to 1")
@@ -52,6 +54,8 @@ class GenerationOptions:
             raise UserError(f"--min-p {self.min_p}: expected a share, 0 to below 1")
         if not 0 < self.repetition_penalty < math.inf:
             raise UserError(f"--repetition-penalty {self.repetition_penalty}: expected a number above 0")
+        if self.seed >= 1 << 63:
+            raise UserError(f"--seed {self.seed}: expected 0 to 2^63 - 1")
         for name, least in (("max_tokens", 1), ("samples", 1), ("top_k", 0), ("seed", 0)):
             if getattr(self, name) < least:
                 raise UserError(f"--{name.replace('_', '-')} {getattr(self, name)}: expected at least {least}")

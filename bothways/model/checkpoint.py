@@ -212,13 +212,12 @@ def save_checkpoint(checkpoint: Checkpoint, directory: Path) -> None:
             write_modules(partial, modules, model.config.hidden_size)
 
 
-def _generation_config(tokenizer: WordPieceTokenizer) -> dict[str, int]:
-    """Where texts begin and end: `[SOS]` and `[EOS]` of a BERT vocabulary are `[CLS]` and `[SEP]`."""
-    return {
-        "bos_token_id": tokenizer.cls_id,
-        "eos_token_id": tokenizer.sep_id,
-        "pad_token_id": tokenizer.pad_id,
-    }
+def _generation_config(tokenizer: WordPieceTokenizer) -> dict[str, Any]:
+    """Where texts begin and end: `[SOS]` and `[EOS]` of a BERT vocabulary are `[CLS]` and `[SEP]`. Others are not
+    written."""
+    suppressed = [id for id in tokenizer.special_ids if id != tokenizer.sep_id]
+    ids = {"bos_token_id": tokenizer.cls_id, "eos_token_id": tokenizer.sep_id, "pad_token_id": tokenizer.pad_id}
+    return {**ids, "suppress_tokens": suppressed}
 
 
 def _config_json(checkpoint: Checkpoint) -> dict[str, Any]:

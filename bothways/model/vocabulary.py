@@ -5,7 +5,7 @@ Shapes: R rows, H hidden, V vocabulary.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -46,16 +46,27 @@ class VocabularyScores:
             logits = self.logits.float()
             right = (logits.detach().argmax(-1) == labels).sum()
             return F.cross_entropy(logits, labels, reduction="sum"), right
-        total, right = _CrossEntropy.apply(self.rows, self.decoder.weight, self.decoder.bias, labels, self.dtype)
+        total, right = _CrossEntropy.apply(
+            self.rows, self.decoder.weight, self.decoder.bias, labels, self.dtype, torch.is_grad_enabled()
+        )
         return total, right
+
+    @torch.no_grad()
+    def at(self, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Of each row the log-probability of its id in `labels`, float32 `[R]`, and whether that is its first guess."""
+        logs, right = [], []
+        for rows, truth in zip(self.rows.split(CHUNK), labels.split(CHUNK), strict=True):
+            scores = replace(self, rows=rows).logits.float()
+            logs.append(scores.log_softmax(-1).gather(1, truth[:, None])[:, 0])
+            right.append(scores.argmax(-1) == truth)
+        return torch.cat(logs), torch.cat(right)
 
 
 class _CrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, rows: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, dtype: torch.dtype
+        ctx: Any, rows: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, dtype: torch.dtype, wanted: bool
     ) -> tuple[Tensor, Tensor]:
-        wanted = any(ctx.needs_input_grad)
         grads = [torch.zeros_like(one) if wanted else one.new_zeros(0) for one in (rows, weight, bias)]
         exact = torch.promote_types(dtype, torch.float32)
         total, right = rows.new_zeros((), dtype=exact), labels.new_zeros(())
@@ -78,7 +89,7 @@ class _CrossEntropy(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        return (*(one * grad.to(one.dtype) for one in ctx.saved_tensors), None, None)
+        return (*(one * grad.to(one.dtype) for one in ctx.saved_tensors), None, None, None)
 
 
 def _accumulate(

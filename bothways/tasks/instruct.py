@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Self
 
 import numpy as np
+import torch
 
 from bothways.data.tables import Row
 from bothways.errors import UserError
@@ -122,9 +123,9 @@ class InstructTask(NextTokenObjective, Task):
         pairs: tuple[tuple[str, str], ...] = PAIRS
         if options.prompt_column is not None and options.response_column is not None:
             pairs = ((options.prompt_column, options.response_column),)
-        elif options.messages_column in row.values:
+        elif row.values.get(options.messages_column) is not None:
             return check_turns(row.values[options.messages_column], row.source)
-        found = next((pair for pair in pairs if set(pair) <= set(row.values)), None)
+        found = next((pair for pair in pairs if all(row.values.get(one) is not None for one in pair)), None)
         if found is None:
             wanted = ", ".join(f"{prompt}/{response}" for prompt, response in pairs)
             present = ", ".join(map(str, row.values)) or "none"
@@ -184,13 +185,9 @@ class InstructTask(NextTokenObjective, Task):
 
     def split(self, scores: Any, encoded: Sequence[Encoded]) -> list[np.ndarray]:
         """For each sequence float32 `[R, 2]`: log-probability of the true token, and whether it is the first guess."""
-        logs = scores.logits.float().log_softmax(-1).cpu()
-        parts = logs.split([len(one.targets["next_tokens"]) for one in encoded])
-        columns = []
-        for part, one in zip(parts, encoded, strict=True):
-            values, truth = part.numpy(), one.targets["next_tokens"]
-            columns.append(np.stack([values[np.arange(len(truth)), truth], values.argmax(-1) == truth], -1))
-        return columns
+        truth = torch.from_numpy(np.concatenate([one.targets["next_tokens"] for one in encoded]))
+        columns = torch.stack([one.float() for one in scores.at(truth.to(scores.rows.device))], -1).cpu()
+        return [part.numpy() for part in columns.split([len(one.targets["next_tokens"]) for one in encoded])]
 
     def decode(self, scores: Sequence[np.ndarray], encoded: Sequence[Encoded], row: Row) -> ReplyScore:
         (columns,) = scores

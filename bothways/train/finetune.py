@@ -19,6 +19,7 @@ from bothways.data.tables import Row, read_rows
 from bothways.errors import UserError, closest
 from bothways.files import put_in_place, write_json
 from bothways.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, weights_fingerprint
+from bothways.model.heads import EmbeddingHead, FirstTokenHead
 from bothways.recipes import fits, named
 from bothways.tasks import find_task
 from bothways.tasks.base import Encoded, Task
@@ -230,6 +231,13 @@ def _load(model: str | Path, task: Task, options: FinetuneOptions, progress: Pro
     checkpoint = load_checkpoint(model, task.head, labels=task.labels, dropout=options.dropout, seed=options.seed)
     assert checkpoint.report is not None
     progress.say(f"{model}: {checkpoint.report.sentence()}")
+    head = checkpoint.model.head
+    first_only = isinstance(head, FirstTokenHead) or (isinstance(head, EmbeddingHead) and head.pooling == "cls")
+    if checkpoint.config.is_decoder and first_only:
+        raise UserError(
+            f"{model}: reads from left to right, so its first token, which {task.name} decides by, sees nothing of the "
+            "text; take a model that reads both ways"
+        )
     layers = checkpoint.config.num_hidden_layers
     if not -1 <= options.freeze_layers <= layers:
         raise UserError(f"--freeze-layers {options.freeze_layers}: expected 0 to {layers}, or -1 for the whole encoder")

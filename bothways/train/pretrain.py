@@ -86,6 +86,8 @@ def _pretrain(store: TokenStore, out: Path, options: PretrainOptions, progress: 
         if validation is None:
             return {}
         figures = evaluate_held_out(model, objective, validation, options)
+        if "lm_loss" in figures:
+            figures = {**figures, "perplexity": math.exp(min(figures["lm_loss"], 700))}
         return {**figures, **samples(model, validation)}
 
     result = train(model, objective, plan, settings, run, progress, evaluate, here)

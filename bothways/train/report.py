@@ -34,6 +34,7 @@ TEXT_COLOUR = "#010203"  # stands for the page's own text colour in pictures, li
 HELD_OUT = {
     "eval_lm_loss": "held-out next-token loss (nats)",
     "eval_lm_accuracy": "held-out next-token accuracy",
+    "eval_perplexity": "held-out perplexity",
     "eval_mlm_loss": "held-out masked-LM loss (nats)",
     "eval_mlm_accuracy": "held-out masked-LM accuracy",
     "eval_nsp_loss": "held-out next-sentence loss (nats)",

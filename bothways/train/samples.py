@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from bothways.data.packing import PackedBatch
+from bothways.data.objectives import uniforms
+from bothways.data.packing import PackedBatch, pack_sequences
 from bothways.data.plan import PretrainingPlan
-from bothways.inference.generation import generate
-from bothways.inference.sampling import GenerationOptions
+from bothways.inference.sampling import GenerationOptions, draw, warped
 from bothways.model.heads import Bert, CausalLMHead
 from bothways.text.wordpiece import WordPieceTokenizer
 
@@ -27,25 +27,36 @@ def samples(model: Bert, validation: PretrainingPlan) -> dict[str, Any]:
 
 @torch.no_grad()
 def sample_continuations(model: Bert, validation: PretrainingPlan) -> list[dict[str, str]]:
-    """How the model goes on from the first tokens of a few held-out examples: text, continuation."""
+    """How the model goes on from the first tokens of a few held-out examples: text, continuation. The whole texts go
+    through the model for each token, as a model that is sharded over processes has to be run."""
+    model.eval()
     batch = next(validation.first_epoch(token_budget=512, max_tokens=4096), None)
     if batch is None:
         return []
-    tokenizer = validation.tokenizer
-    prompts: list[np.ndarray] = [ids[: 1 + CONTEXT].numpy() for ids in batch.input_ids.split(batch.lengths.tolist())]
-    prompts = prompts[:SAMPLES]
-    grown: list[list[int]] = [[] for _ in prompts]
-    for step in generate(model, prompts, GOES_ON, end_id=tokenizer.sep_id):
-        for (prompt, _), token in zip(step.texts, step.tokens, strict=True):
-            grown[prompt].append(token)
+    tokenizer, device = validation.tokenizer, next(model.parameters()).device
+    texts = [ids[: 1 + CONTEXT].numpy() for ids in batch.input_ids.split(batch.lengths.tolist())][:SAMPLES]
+    begun = [len(ids) for ids in texts]
+    room = min(GOES_ON.max_tokens, model.config.max_position_embeddings - max(begun))
+    never = [id for id in tokenizer.special_ids if id != tokenizer.sep_id]
+    for step in range(room):
+        going_on = pack_sequences([(ids, np.zeros_like(ids)) for ids in texts])
+        going_on.targets = {"lm_rows": going_on.cu_seqlens[1:].long() - 1}
+        logits = model(going_on.to(device)).logits.float().cpu()
+        logits[:, never] = float("-inf")
+        draws = uniforms(np.arange(len(texts), dtype=np.uint64), np.array(step), 0)
+        chosen = draw(warped(logits, GOES_ON), torch.from_numpy(draws))
+        texts = [np.append(ids, id) for ids, id in zip(texts, chosen.tolist(), strict=True)]
     return [
-        {"text": _words(tokenizer, ids.tolist()), "continuation": _words(tokenizer, added)}
-        for ids, added in zip(prompts, grown, strict=True)
+        {"text": _words(tokenizer, ids[:begin]), "continuation": _words(tokenizer, ids[begin:])}
+        for ids, begin in zip(texts, begun, strict=True)
     ]
 
 
-def _words(tokenizer: WordPieceTokenizer, ids: list[int]) -> str:
-    return tokenizer.decode([id for id in ids if id not in (tokenizer.cls_id, tokenizer.sep_id)])
+def _words(tokenizer: WordPieceTokenizer, ids: np.ndarray) -> str:
+    """Up to the end of the text."""
+    ends = np.flatnonzero(ids == tokenizer.sep_id)
+    kept = ids[: ends[0]] if len(ends) else ids
+    return tokenizer.decode([id for id in kept.tolist() if id != tokenizer.cls_id])
 
 
 @torch.no_grad()

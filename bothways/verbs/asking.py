@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -31,8 +31,12 @@ def _opened(options: TextArguments) -> tuple[Predictor, list[Text]]:
 def opened_single(options: TextArguments) -> tuple[Predictor, list[str]]:
     """For verbs that know no pairs, where a tab is a blank."""
     model = load(options.model, options.device)
-    columns = {"text_column": model.checkpoint.state.get("options", {}).get("text_column")}
-    return model, [text if isinstance(text, str) else "\t".join(text) for text in options.read(columns)]
+    return model, singles(options, {"text_column": model.checkpoint.state.get("options", {}).get("text_column")})
+
+
+def singles(options: TextArguments, columns: Mapping[str, Any]) -> list[str]:
+    """The texts, none of them a pair; columns: as `TextArguments.read`."""
+    return [text if isinstance(text, str) else "\t".join(text) for text in options.read(columns)]
 
 
 def _shown(text: Text) -> str:

@@ -19,11 +19,13 @@ from bothways.data.store import TokenStore
 from bothways.errors import UserError
 from bothways.inference.predictor import Predictor, load
 from bothways.recipes import parse
+from bothways.text.lines import is_unicode
+from bothways.text.wordpiece import WordPieceTokenizer
 from bothways.train.assembly import ObjectiveName, PretrainOptions
 from bothways.train.pretrain import evaluate_store, pretrain
 from bothways.verbs.measuring import say
 
-PROMPT = 4  # tokens of a held-out document that the samples go on from
+PROMPT, SAMPLE = 4, 30  # tokens of a held-out document that the samples go on from, and of a sample
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +52,7 @@ def compare_language(arguments: Sequence[str]) -> int:
         "Train n-grams, a feed-forward network and a transformer on the same text. Example: bothways compare lm store "
         "--out run",
         "lm",
+        table="pretrain",
     )
     if options.objective != "causal" or options.order < 2:
         raise UserError(
@@ -65,9 +68,7 @@ def compare_language(arguments: Sequence[str]) -> int:
             f"{options.store}: no held-out documents to measure on; prepare more of them (--validation 0.1, or of one "
             ".txt --documents blank-line)"
         )
-    prompt = held_out[0][:PROMPT]
-    if options.prompt is not None:
-        prompt = [tokenizer.token(id) for id in tokenizer.encode(options.prompt, special_tokens=False).input_ids]
+    prompt = _prompt(options, tokenizer, held_out[0])
     lines: list[Written] = list(compare_baselines(train, held_out, tokenizer, prompt, options.order, say))
     result = pretrain(options.store, options.out, options)
     if result.interrupted is not None:
@@ -81,6 +82,19 @@ def compare_language(arguments: Sequence[str]) -> int:
         print("\n".join(written_lines(lines, sum(map(len, held_out)), words)))
         print(f"{options.out}: the transformer")
     return 0
+
+
+def _prompt(options: CompareLanguageArguments, tokenizer: WordPieceTokenizer, document: list[str]) -> list[str]:
+    """What the samples go on from, as pieces."""
+    if options.prompt is None:
+        return document[:-1][:PROMPT]  # without the [SEP] that ends it
+    if not is_unicode(options.prompt):
+        raise UserError("--prompt: not a text")
+    prompt = [tokenizer.token(id) for id in tokenizer.encode(options.prompt, special_tokens=False).input_ids]
+    room = options.max_position_embeddings - SAMPLE - 1
+    if not 0 < len(prompt) <= room:
+        raise UserError(f"--prompt: {len(prompt)} tokens, expected 1 to {room}")
+    return prompt
 
 
 class _Transformer:

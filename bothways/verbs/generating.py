@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Literal
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from bothways.data.tables import SUFFIXES, read_rows
 from bothways.errors import UserError
 from bothways.inference import language
 from bothways.inference.chat import Chat
 from bothways.inference.predictor import Predictor, load
 from bothways.inference.sampling import GenerationOptions
 from bothways.recipes import parse
-from bothways.verbs.asking import opened_single
+from bothways.tasks.instruct import PAIRS
+from bothways.verbs.asking import opened_single, singles
 from bothways.verbs.texts import TextArguments
 
 SHOWN = 5  # words told of each step
@@ -62,16 +65,16 @@ def generate(arguments: Sequence[str]) -> None:
         _stream(language.pieces_of(model.tokenizer, (step.tokens[0] for step in language.grow(model, ids, options))))
 
 
-def _stream(pieces: object) -> None:
-    for piece in pieces:  # type: ignore[attr-defined]
+def _stream(pieces: Iterable[str]) -> None:
+    for piece in pieces:
         print(piece, end="", flush=True)
     print()
 
 
 def _show_steps(model: Predictor, prompt: str, options: GenerateArguments) -> None:
     """A table: a row a step, what was chosen and what else was likely."""
-    if options.samples > 1:
-        raise UserError("--show-steps: shows one sample; leave out --samples")
+    if options.samples > 1 or options.json:
+        raise UserError("--show-steps: shows one sample as a table; leave out --samples and --json")
     table = Table("step", "so far", "chosen", *(f"{place + 1}." for place in range(SHOWN)))
     ids = language.prompt_ids(model, [prompt], options, options.truncate)
     text, token = prompt, model.tokenizer.token
@@ -168,12 +171,12 @@ def chat(arguments: Sequence[str]) -> None:
         arguments,
         'Talk with a model made by `finetune instruct`. Example: bothways chat helper "My router has no light"',
     )
-    chosen = replace(options, samples=1)
     if options.texts or options.input:
-        model, texts = opened_single(options)
+        model = load(options.model, options.device)
         talk = Chat(model, options.system)
+        texts = singles(options, {"text_column": _said_in(options.input, model)})
         for text in texts:
-            reply = "".join(talk.reply(text, chosen))
+            reply = "".join(talk.reply(text, options))
             talk.reset()
             print(json.dumps({"text": text, "reply": reply}, ensure_ascii=False) if options.json else reply)
         return
@@ -186,15 +189,31 @@ def chat(arguments: Sequence[str]) -> None:
             print("(forgotten)", file=sys.stderr)
         elif said:
             try:
-                _stream(talk.reply(said, chosen))
+                pieces = talk.reply(said, options)
+                if options.json:
+                    print(json.dumps({"text": said, "reply": "".join(pieces)}, ensure_ascii=False), flush=True)
+                else:
+                    _stream(pieces)
             except UserError as error:  # of one line; the conversation goes on
                 print(f"bothways: {error}", file=sys.stderr)
+
+
+def _said_in(table: str | None, model: Predictor) -> str | None:
+    """The column of a table that holds what is said: the fine-tuning's, or one that its rows would have."""
+    named: str | None = model.checkpoint.state.get("options", {}).get("prompt_column")
+    if named or table is None or Path(table).suffix.lower() not in SUFFIXES:
+        return named
+    present = read_rows(table)[0].values
+    return next((prompt for prompt, _ in PAIRS if prompt in present), None)
 
 
 def _next_line() -> str | None:
     """What the user says next; None at the end."""
     if sys.stdin.isatty():
         print("> ", end="", flush=True)
-    line = sys.stdin.readline()
+    try:
+        line = sys.stdin.readline()
+    except UnicodeDecodeError as error:
+        raise UserError(f"standard input: {error.reason}; write UTF-8") from error
     said = line.strip()
     return None if not line or said in ("/stop", "/exit", "/quit") else said

@@ -40,6 +40,9 @@ class ColumnArguments:
     spans_column: str | None = None
     choices_column: str | None = None
     score_column: str | None = None
+    messages_column: str | None = None
+    prompt_column: str | None = None
+    response_column: str | None = None
 
     def applied(self, task: Task) -> Task:
         """The task with these columns. Raises UserError for one that it does not have."""
@@ -55,7 +58,7 @@ class ColumnArguments:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateArguments(ColumnArguments):
-    """table: labelled rows; or, for a pretrained model, a store or text, on which masks are filled and pairs judged.
+    """table: labelled rows; or, for a pretrained model, a store or text, on which it does what it was pretrained for.
 
     predictions: write what was predicted of each row to this .csv. skip_bad: leave out rows that cannot be used.
     """

@@ -92,7 +92,14 @@ def test_the_comparison_measures_every_model_on_the_same_tokens(tmp_path: Path, 
     text = tmp_path / "text.txt"
     text.write_text("\n\n".join(" ".join(document[:-1]) for document in documents(200)))
     store = prepare([str(text)], TOKENIZER, tmp_path / "store", CorpusOptions(documents="blank-line"), validation=0.1)
-    arguments = ("--size", "tiny", "--steps", 20, "--tokens-per-step", 256, "--device", "cpu", "--lr", 0.003)
+    recipe = tmp_path / "r.toml"
+    recipe.write_text(
+        '[pretrain]\nsize = "tiny"\nobjective = "causal"\nsteps = 20\ntokens_per_step = 256\nlr = 0.003\n'
+    )
+    arguments = ("--recipe", recipe, "--device", "cpu")
+    for prompt in ("", "dog " * 600):
+        code, _, errors = bothways("compare", "lm", store.directory, "--out", tmp_path / "no", "--prompt", prompt)
+        assert (code, "--prompt" in errors) == (2, True)
     code, output, errors = bothways("compare", "lm", store.directory, "--out", tmp_path / "run", *arguments, "--json")
     assert code == 0, errors
     lines = [json.loads(line) for line in output.splitlines()]

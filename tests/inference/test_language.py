@@ -12,6 +12,7 @@ import torch
 from transformers import BertForMaskedLM, BertLMHeadModel
 
 import bothways as bw
+import bothways.inference.prepacked as prepacked_module
 from bothways.data.objectives import mix, uniforms
 from bothways.data.packing import pack_sequences
 from bothways.data.prepare import prepare
@@ -69,15 +70,12 @@ def test_greedy_generation_is_that_of_transformers_on_100_prompts(untrained: Pre
     save_checkpoint(untrained.checkpoint, tmp_path / "m")
     theirs = BertLMHeadModel.from_pretrained(tmp_path / "m").eval()
     tokenizer = untrained.tokenizer
-    never = [tokenizer.pad_id, tokenizer.unk_id, tokenizer.cls_id, tokenizer.mask_id]
     listed = prompts(100)
     ours = untrained.generate(listed, greedy=True, max_tokens=12)
     ended = 0
     for prompt, text in zip(listed, ours, strict=True):
         ids = [tokenizer.cls_id, *tokenizer.encode(prompt).input_ids.tolist()]
-        made = theirs.generate(torch.tensor([ids]), max_new_tokens=12, do_sample=False, suppress_tokens=never)[
-            0, len(ids) :
-        ].tolist()
+        made = theirs.generate(torch.tensor([ids]), max_new_tokens=12, do_sample=False)[0, len(ids) :].tolist()
         ended += tokenizer.sep_id in made
         said = [id for id in made if id not in (tokenizer.sep_id, tokenizer.pad_id)]
         assert tokenizer.decode(tokenizer.encode(prompt).input_ids.tolist() + said) == prompt + text
@@ -145,17 +143,44 @@ def test_a_prompt_that_leaves_no_room_is_an_error_or_loses_its_beginning(untrain
         untrained.generate(" ")
 
 
-def test_a_text_that_fills_the_position_table_ends_there_and_says_so(untrained: Predictor) -> None:
-    tokenizer = untrained.tokenizer
-    barred = [tokenizer.sep_id]
-    prompt = np.append(tokenizer.cls_id, tokenizer.encode("dog " * 505).input_ids)
-    steps = list(generate(untrained.model, [prompt], GenerationOptions(), end_id=tokenizer.sep_id, never=barred))
-    assert len(steps) == 512 - len(prompt)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        text = untrained.generate("dog " * 505, max_tokens=50)
-    stopped_itself = len(tokenizer.encode(text).input_ids) < 512 - len(prompt)
-    assert stopped_itself or any("position table" in str(one.message) for one in caught)
+def test_a_text_that_fills_the_position_table_ends_there_and_says_so() -> None:
+    model = new_model(tiny_config(is_decoder=True), CausalLMHead, seed=4)
+    with torch.no_grad():
+        model.head.lm.decoder.bias[tiny_tokenizer().sep_id] -= 100  # it never ends by itself
+    endless = Predictor(Checkpoint(model.eval(), tiny_tokenizer()))
+    prompt = "dog " * 505
+    with pytest.warns(TruncationWarning, match="1 texts end where the position table does, at 512 tokens"):
+        text = endless.generate(prompt, max_tokens=50)
+    assert len(endless.tokenizer.encode(prompt + text).input_ids) <= 511
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        endless.generate(prompt, max_tokens=6)
+    for words in range(505, 512):  # the keyboard's words need room as well
+        assert len(endless.suggest("dog " * words)) == 3
+
+
+@pytest.mark.parametrize("words", [509, 510])
+def test_scores_up_to_the_last_row_of_the_position_table(words: int, untrained: Predictor, pretrained: Path) -> None:
+    text = "dog " * words
+    for model in (untrained, bw.load(pretrained)):
+        if words == 509:
+            assert len(model.score(text).tokens) == words
+        else:
+            with pytest.raises(UserError, match="513 tokens long; the position table has 512 rows"):
+                model.score(text)
+
+
+def test_large_matrices_are_laid_out_anew_and_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prepacked_module, "SMALLEST", 1)
+    model = new_model(tiny_config(is_decoder=True, initializer_range=0.3), CausalLMHead, seed=4).eval()
+    laid_out = prepacked_module.prepacked(model)
+    packed = [one for one in laid_out.modules() if isinstance(one, prepacked_module.PrepackedLinear)]
+    assert len(packed) == 2 * 4 + 2, "four matrices a layer, the transform, the vocabulary"
+    assert not any(isinstance(one, prepacked_module.PrepackedLinear) for one in model.modules())
+    for length in (1, 5):
+        batch = pack_sequences([(np.arange(length) + 5, np.zeros(length, dtype=np.int64))])
+        with torch.inference_mode():
+            torch.testing.assert_close(laid_out(batch).logits, model(batch).logits, atol=1e-5, rtol=1e-5)
 
 
 def test_a_model_that_reads_both_ways_does_not_generate(pretrained: Path) -> None:

@@ -73,7 +73,7 @@ def test_draws_at_the_ends_of_the_interval_are_tokens_that_can_be_drawn() -> Non
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"temperature": 0.0}, r"--temperature 0.0: expected a number above 0; .*--greedy"),
+        ({"temperature": 0.0}, r"--temperature 0.0: expected a number above 0 .*--greedy"),
         ({"temperature": -1.0}, "--temperature -1.0"),
         ({"temperature": float("nan")}, "--temperature nan"),
         ({"top_p": 0.0}, "--top-p 0.0"),

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from bothways.model import vocabulary
 from bothways.model.vocabulary import CHUNK, VocabularyScores
 
 
@@ -33,11 +34,22 @@ def test_cross_entropy_is_torchs(rows: int, dtype: torch.dtype, tolerance: float
     assert abs(int(found[-1]) - int(expected[-1])) <= (0 if dtype != torch.bfloat16 else rows // 20 + 1)
 
 
-def test_without_gradients_none_are_made_and_the_logits_are_the_decoders() -> None:
+def test_without_gradients_none_are_made_and_the_logits_are_the_decoders(monkeypatch: pytest.MonkeyPatch) -> None:
     decoder, hidden, labels = nn.Linear(8, 20), torch.randn(5, 8), torch.arange(5)
+    monkeypatch.setattr(vocabulary, "_accumulate", lambda *_: pytest.fail("a gradient that nobody asked for"))
     with torch.no_grad():
         scores = VocabularyScores(hidden, decoder, torch.float32)
         loss, _ = scores.cross_entropy(labels)
         torch.testing.assert_close(scores.logits, decoder(hidden))
         torch.testing.assert_close(loss, F.cross_entropy(decoder(hidden), labels, reduction="sum"))
     assert not loss.requires_grad
+
+
+def test_log_probabilities_of_given_ids_are_the_softmaxs() -> None:
+    torch.manual_seed(0)
+    decoder, hidden = nn.Linear(8, 20), torch.randn(CHUNK + 3, 8)
+    labels = torch.randint(20, (CHUNK + 3,))
+    logs, right = VocabularyScores(hidden, decoder, torch.float32).at(labels)
+    expected = decoder(hidden).log_softmax(-1).detach()
+    torch.testing.assert_close(logs, expected.gather(1, labels[:, None])[:, 0])
+    assert torch.equal(right, expected.argmax(-1) == labels)

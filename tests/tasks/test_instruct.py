@@ -158,6 +158,26 @@ def test_malformed_conversations_are_named_by_line(
     assert f"{table}:2" in errors
 
 
+def test_rows_of_several_kinds_in_one_table_are_told_apart_by_what_they_lack() -> None:
+    every = {"messages": None, "question": None, "answer": None, "prompt": None, "response": None}
+    rows = [Row({**every, **row}, "a") for row in REPLIES]
+    assert [InstructTask().turns(row)[-1][1] for row in rows] == [
+        "runs in the house.", "sleeps on the house.", "not a dog.", "not in the house.",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("task", ["classify", "choose"])
+def test_tasks_of_the_first_token_refuse_a_model_whose_first_token_sees_nothing(
+    task: str, causal: Path, tmp_path: Path
+) -> None:
+    rows = {
+        "classify": [{"text": "the dog", "label": "a"}, {"text": "the cat", "label": "b"}],
+        "choose": [{"text": "the dog", "choices": ["eats", "cat"], "label": 0}],
+    }
+    with pytest.raises(UserError, match=f"reads from left to right.*{task}"):
+        bw.finetune(task, causal, rows[task], None, tmp_path / "run")
+
+
 def test_other_columns_can_be_named_and_a_masked_model_is_refused(pretrained: Path) -> None:
     options = InstructOptions(prompt_column="q", response_column="a")
     task = InstructTask.make(options)
@@ -187,3 +207,10 @@ def test_the_command_line_chats_evaluates_and_reports(
     assert code == 0, errors
     replies = [json.loads(line)["reply"] for line in output.splitlines()]
     assert replies == ["runs in the house.", "sleeps on the house."]
+    (tmp_path / "asked.csv").write_text("id,question\n1,the red dog?\n")
+    code, output, errors = bothways("chat", helper, "--in", tmp_path / "asked.csv", "--greedy")
+    assert code == 0, errors
+    assert output == "runs in the house.\n"
+    code, _, errors = bothways("chat", helper, "the red dog?", "--samples", 2)
+    assert code == 2
+    assert "--samples 2" in errors
