@@ -17,11 +17,23 @@ from bothways.tasks import TASKS
 from bothways.train.assembly import PretrainOptions, phases_of
 from bothways.train.pretrain import pretrain
 from bothways.train.run import RunDirectory
-from bothways.verbs import asking, comparing, comparing_language, generating, info, measuring, text, texts, training
+from bothways.verbs import (
+    asking,
+    comparing,
+    comparing_language,
+    explaining,
+    generating,
+    info,
+    measuring,
+    text,
+    texts,
+    training,
+)
 from bothways.verbs.text import TokenizerArguments
 from tests.data.test_prepare import write_corpus
 from tests.helpers import tiny_tokenizer
 
+MODULES = (asking, comparing, comparing_language, explaining, generating, info, measuring, text, texts, training)
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.toml"))
 
 
@@ -49,7 +61,7 @@ def test_a_recipe_trains_a_tiny_model(recipe: Path, store: TokenStore, tmp_path:
 
 def test_every_option_says_what_it_is() -> None:
     found: list[type] = [DemoArguments]
-    for module in (asking, comparing, comparing_language, generating, info, measuring, text, texts, training):
+    for module in MODULES:
         found += [value for name, value in vars(module).items() if name.endswith("Arguments") and is_dataclass(value)]
     assert len(found) > 12
     for kind in [*found, *(task.Options for task in TASKS.values())]:

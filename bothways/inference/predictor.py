@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from bothways.inference import engine, language
 from bothways.inference.language import Suggestion, TextScore
 from bothways.inference.prepacked import prepacked
 from bothways.inference.sampling import GenerationOptions, generation_options
+from bothways.inference.texts import Text, are_rows, columns_of_text, listed_texts, rows_of, several
 from bothways.model.checkpoint import Checkpoint, LoadReport, load_checkpoint
 from bothways.model.config import BertConfig
 from bothways.model.heads import Bert, CausalLMHead, EmbeddingHead, Head, MaskedLMHead, PretrainingHead
@@ -37,7 +38,9 @@ from bothways.text.lines import is_unicode
 from bothways.text.wordpiece import WordPieceTokenizer
 from bothways.train.options import choose_device
 
-Text = str | tuple[str, str]
+if TYPE_CHECKING:
+    from bothways.explain.page import Explanation
+
 OnProgress = Callable[[int], None]
 
 
@@ -125,7 +128,7 @@ class Predictor:
         """One prediction for each row of a table, of the kind that the model's task makes (`Classification`, `Answer`,
         …). Columns are those of the fine-tuning, labels are not needed. on_progress: called with the sequences done."""
         task = task or self.task()
-        listed = rows if _are_rows(rows) else read_rows(cast(Any, rows), task.columns(labelled=False))
+        listed = rows if are_rows(rows) else read_rows(cast(Any, rows), task.columns(labelled=False))
         listed = cast("Sequence[Row]", listed)
         encoded = task.encode(listed, self.tokenizer, self.sequence_length)
         if self.config.type_vocab_size < 2 and any(one.token_type_ids.any() for one in encoded):
@@ -143,7 +146,7 @@ class Predictor:
         results: list[Any] = [None] * len(listed)
         for pair in (None, "pair"):
             chosen = [n for n, text in enumerate(listed) if isinstance(text, tuple) == bool(pair)]
-            rows = [Row(_columns(listed[n]), f"text {n + 1}") for n in chosen]
+            rows = [Row(columns_of_text(listed[n]), f"text {n + 1}") for n in chosen]
             kind = replace(task, options=replace(task.options, text_column="text", pair_column=pair))
             for n, result in zip(chosen, self.predict(rows, kind, on_progress) if rows else [], strict=True):
                 results[n] = result
@@ -158,13 +161,13 @@ class Predictor:
         task: Any = self.task("answer")
         options = replace(task.options, question_column="question", context_column="context")
         task = replace(task, options=options, no_answer=task.no_answer if no_answer is None else no_answer)
-        (answer,) = self.predict(_rows([{"question": question, "context": context}]), task)
+        (answer,) = self.predict(rows_of([{"question": question, "context": context}]), task)
         return cast(Answer, answer)
 
     def tag(self, texts: str | Sequence[str], on_progress: OnProgress = silently) -> list[Entity] | list[list[Entity]]:
         """The entities of a text, or of each of several; of a model that labels every word, all words."""
         task: Any = self.task("tag")
-        rows = _rows([{"text": text} for text in _texts(texts)])
+        rows = rows_of([{"text": text} for text in listed_texts(texts)])
         options = replace(task.options, words_column="words", text_column="text")
         predictions = self.predict(rows, replace(task, options=options), on_progress) if rows else []
         found = [one.entities for one in predictions]
@@ -174,7 +177,7 @@ class Predictor:
         """Which of the choices goes with the text."""
         task: Any = self.task("choose")
         options = replace(task.options, text_column="text", choices_column="choices", choice_columns=())
-        rows = _rows([{"text": text, "choices": choices}])
+        rows = rows_of([{"text": text, "choices": choices}])
         (choice,) = self.predict(rows, replace(task, options=options))
         return cast(Choice, choice)
 
@@ -187,7 +190,7 @@ class Predictor:
         """
         pooling = self.checkpoint.state.get("options", {}).get("pooling", "mean")
         model = Bert(self.model.encoder, EmbeddingHead(self.model.encoder, pooling, normalize)).eval()
-        encoded = join_segments(self.tokenizer, self._checked(_texts(texts)), self.sequence_length)
+        encoded = join_segments(self.tokenizer, self._checked(listed_texts(texts)), self.sequence_length)
         self._warn_of_truncation(encoded)
 
         def split(vectors: Tensor, sequences: Sequence[Encoded], batch: PackedBatch) -> list[np.ndarray]:
@@ -202,7 +205,7 @@ class Predictor:
         """The `top_k` texts that are most like the query, most alike first."""
         if top_k < 1:
             raise UserError(f"--top-k {top_k}: expected at least 1")
-        listed = _texts(texts)
+        listed = listed_texts(texts)
         cosines = self.embed(listed, on_progress=on_progress) @ self.embed(query)[0]
         best = np.argsort(-cosines, kind="stable")[:top_k]
         return [Match(listed[index], int(index), float(cosines[index])) for index in best]
@@ -258,7 +261,7 @@ class Predictor:
         """
         language.require_causal(self, "generate")
         chosen = generation_options(options)
-        listed = [prompt] if isinstance(prompt, str) else _texts(prompt)
+        listed = [prompt] if isinstance(prompt, str) else listed_texts(prompt)
         prompts = language.prompt_ids(self, listed, chosen, truncate)
         texts = language.continuations(self, prompts, chosen)
         each: list[Any] = [samples if chosen.samples > 1 else samples[0] for samples in texts]
@@ -312,6 +315,16 @@ class Predictor:
         chat = Chat(self, turns=turns[:-1])
         return "".join(chat.reply(turns[-1][1], generation_options(options)))
 
+    def explain(self, text: Text, **options: Any) -> Explanation:
+        """Attention, embeddings, positions and predictions of one text or pair, to be looked at: shows itself in a
+        notebook, `write("page.html")` makes a page. options: `others`, `word`, `anchors`, `projection`, as
+        `explain.build.page_data` has them."""
+        from bothways.explain.build import page_data
+        from bothways.explain.page import Explanation
+
+        (checked,) = self._checked([text])
+        return Explanation(page_data(self, checked, **options))
+
     def _scores(self, encoded: Encoded, targets: dict[str, Tensor]) -> Any:
         batch = pack_sequences([(encoded.input_ids, encoded.token_type_ids)])
         batch.targets = targets
@@ -330,7 +343,7 @@ class Predictor:
 
     def _checked(self, texts: Text | Sequence[Text]) -> list[Text]:
         """The texts as a list. Raises UserError for what is no text, and for pairs where there is one segment type."""
-        listed = _listed(texts)
+        listed = several(texts)
         for number, text in enumerate(listed, 1):
             parts = text if isinstance(text, tuple) and len(text) == 2 else (text,)
             for part in parts:
@@ -359,36 +372,6 @@ class Predictor:
         report = self.report
         if report and report.newly_initialised:
             raise UserError(f"{self.checkpoint.source}: {verb} needs trained weights: {report.sentence()}")
-
-
-def _rows(values: Sequence[dict[str, Any]]) -> list[Row]:
-    return [Row(one, f"text {number}") for number, one in enumerate(values, 1)]
-
-
-def _are_rows(rows: Any) -> bool:
-    return isinstance(rows, list) and bool(rows) and isinstance(rows[0], Row)
-
-
-def _columns(text: Text) -> dict[str, str]:
-    return {"text": text} if isinstance(text, str) else {"text": text[0], "pair": text[1]}
-
-
-def _texts(texts: Any) -> list[Any]:
-    """One text, or several, in whatever they come: here two strings are two texts."""
-    if isinstance(texts, str):
-        return [texts]
-    if not isinstance(texts, Iterable):
-        raise UserError(f"expected texts, found {texts!r}")
-    return list(texts)
-
-
-def _listed(texts: Text | Sequence[Text]) -> list[Text]:
-    """One text, or several; a tuple of two strings is one pair."""
-    if isinstance(texts, tuple) and len(texts) == 2:
-        first, second = texts
-        if isinstance(first, str) and isinstance(second, str):
-            return [(first, second)]
-    return _texts(texts)
 
 
 def load(path_or_hub_id: str | Path, device: str = "auto") -> Predictor:

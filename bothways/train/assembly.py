@@ -59,7 +59,8 @@ class PretrainOptions:
     mask_rate_end: the masking rate moves linearly from mask_rate to this. short: share of examples built to a random
     shorter length. validation_tokens: read in each evaluation, always masked at 15 %.
     micro_batch_tokens: tokens in one forward pass, which is what takes memory. parallel: under torchrun, `fsdp` shards
-    parameters and optimizer. compile: by torch.compile. tensorboard: also write RUN/tensorboard. profile: write
+    parameters and optimizer. keep_checkpoints: the newest so many stay, to resume from and for `bothways explain`.
+    compile: by torch.compile. tensorboard: also write RUN/tensorboard. profile: write
     RUN/trace.json, three steps of a trace for chrome://tracing.
     """
 
@@ -88,6 +89,7 @@ class PretrainOptions:
     evaluate_every: int | None = None
     validation_tokens: int = 200_000
     checkpoint_every: int | None = None
+    keep_checkpoints: int = 2
     seed: int = 0
     device: str = "auto"
     precision: Precision = "auto"
@@ -183,6 +185,7 @@ def loop_options(options: PretrainOptions, config: BertConfig) -> TrainOptions:
         log_every=options.log_every,
         evaluate_every=tenth if options.evaluate_every is None else options.evaluate_every,
         checkpoint_every=min(500, tenth) if options.checkpoint_every is None else options.checkpoint_every,
+        keep_checkpoints=options.keep_checkpoints,
         device=options.device,
         precision=options.precision,
         compile=options.compile,

@@ -94,7 +94,8 @@ def train(
 
     def save() -> None:
         cursor = stepper.data.cursor_json(state.step)
-        run.save_checkpoint(model, stepper.optimizer, {**asdict(state), "cursor": cursor, "data": description}, here)
+        kept = {**asdict(state), "cursor": cursor, "data": description}
+        run.save_checkpoint(model, stepper.optimizer, kept, here, options.keep_checkpoints)
 
     stopped, enough = False, done()
     with _signals() as caught, progress, _profiling(run, progress, options.profile and here.main) as tick:

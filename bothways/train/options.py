@@ -42,6 +42,7 @@ class TrainOptions:
     log_every: int = 10
     evaluate_every: int = 0  # steps; 0: only at the end
     checkpoint_every: int = 500  # steps
+    keep_checkpoints: int = 2  # the newest so many
     device: str = "auto"
     precision: Precision = "auto"
     compile: Compile = "auto"
@@ -51,7 +52,7 @@ class TrainOptions:
     profile: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("steps", "micro_batch_tokens", "log_every", "checkpoint_every"):
+        for name in ("steps", "micro_batch_tokens", "log_every", "checkpoint_every", "keep_checkpoints"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise UserError(f"--{name.replace('_', '-')} {getattr(self, name)}: expected at least 1")
         for name in ("lr", "clip"):

@@ -93,8 +93,9 @@ class RunDirectory:
         optimizer: torch.optim.Optimizer | Together,
         state: dict[str, Any],
         here: World | None = None,
+        keep: int = KEEP_CHECKPOINTS,
     ) -> Path:
-        """Write what resuming needs, then delete all but the newest few. All processes must call it."""
+        """Write what resuming needs, then delete all but the newest `keep`. All processes must call it."""
         here = here or World()
         path = self.path / "checkpoints" / f"step-{state['step']:08d}"
         parameters, tensors = _parameters(model), _optimizer_tensors(model, optimizer)
@@ -114,7 +115,7 @@ class RunDirectory:
                 save_file(parameters, partial / "model.safetensors")
                 save_file(tensors, partial / "optimizer.safetensors")
             write_json(partial / "state.json", state)
-        for old in self.checkpoints()[:-KEEP_CHECKPOINTS]:
+        for old in self.checkpoints()[:-keep]:
             shutil.rmtree(old, ignore_errors=True)
         here.wait()
         return path

@@ -15,7 +15,8 @@ from tyro.conf import Positional
 from bothways.data.tables import SUFFIXES, read_rows
 from bothways.errors import UserError
 from bothways.files import require_file_writable, saying_what_failed
-from bothways.inference.predictor import Predictor, Text, load
+from bothways.inference.predictor import Predictor, load
+from bothways.inference.texts import Text
 from bothways.recipes import parse
 from bothways.tasks.answer import Answer
 from bothways.tasks.classify import Classification, Regression

@@ -13,7 +13,7 @@ from tyro.conf import Positional
 
 from bothways.data.tables import SUFFIXES, read_rows
 from bothways.errors import UserError
-from bothways.inference.predictor import Text
+from bothways.inference.texts import Text
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,164 @@
+"""The page in a real browser, Debian's Chromium: it opens without errors or requests, and its controls do what they
+say."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import bothways as bw
+from bothways.explain.arrays import unpacked
+from bothways.inference.predictor import Predictor
+from bothways.model.checkpoint import Checkpoint, new_model
+from bothways.model.heads import PretrainingHead
+from tests.helpers import tiny_config, tiny_tokenizer
+
+TEXT = ("<script>document.title = 'taken'</script> The bear ate the honey", "It was <b>hungry</b>")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if path is None:
+        pytest.skip("no Chromium on this machine")
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is a test dependency")
+    with api.sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+@pytest.fixture(scope="module")
+def explained(minilm: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    others = ("Please buy an apple and an orange", "Apple unveiled the new phone")
+    explanation = bw.load(minilm).explain(TEXT, others=others, word="apple", anchors=("fruit", "company"))
+    return explanation.write(tmp_path_factory.mktemp("page") / "page.html"), explanation.data
+
+
+class Watched:
+    """A page and everything that it complained of or asked the network for."""
+
+    def __init__(self, browser: Any, path: Path, **options: Any) -> None:
+        self.context = browser.new_context(**options)
+        self.page = self.context.new_page()
+        self.said: list[str] = []
+        self.page.on("console", lambda message: self.said.append(message.text))
+        self.page.on("pageerror", lambda error: self.said.append(str(error)))
+        self.page.on(
+            "request", lambda request: None if request.url.startswith("file:") else self.said.append(request.url)
+        )
+        self.page.goto(path.as_uri())
+        self.page.wait_for_function("window.bothways && window.bothways.ready")
+        self.page.evaluate("() => window.bothways.ready")
+
+
+@pytest.fixture
+def open_page(browser: Any, explained: tuple[Path, dict[str, Any]]) -> Iterator[Any]:
+    opened: list[Watched] = []
+
+    def make(**options: Any) -> Watched:
+        opened.append(Watched(browser, explained[0], **options))
+        return opened[-1]
+
+    yield make
+    for one in opened:
+        one.context.close()
+        assert one.said == []
+
+
+def cells(page: Any, matrix: str = "#matrix") -> np.ndarray:
+    """The numbers of the large matrix as the page shows them."""
+    found = page.eval_on_selector_all(
+        f"{matrix} rect[data-row]", "all => all.map(one => [one.dataset.row, one.dataset.column, one.dataset.value])"
+    )
+    size = 1 + max(int(row) for row, _, _ in found)
+    values = np.zeros((size, size))
+    for row, column, value in found:
+        values[int(row), int(column)] = float(value or 0)  # a masked cell has none
+    return values
+
+
+def choose(page: Any, **values: str) -> None:
+    for name, value in values.items():
+        page.select_option(f"#attention-{name}", value)
+    layer, head = page.input_value("#attention-layer"), page.input_value("#attention-head")
+    page.wait_for_selector(f'#matrix[data-layer="{layer}"][data-head="{head}"] rect[data-row]', state="attached")
+
+
+def test_a_text_stays_text_and_every_view_is_there(open_page: Any, explained: tuple[Path, dict[str, Any]]) -> None:
+    page = open_page().page
+    assert page.title() != "taken"
+    assert page.locator("#tokens").inner_text().count("script") >= 2
+    assert page.locator("main b").count() == 0
+    for section in ("tokens", "attention", "steps", "embeddings", "positions"):
+        assert page.locator(f"section#{section}").count() == 1, section
+
+
+def test_layers_heads_and_runs_show_the_models_numbers(open_page: Any, explained: tuple[Path, dict[str, Any]]) -> None:
+    page, runs = open_page().page, explained[1]["runs"]
+    choose(page, run="0", layer="3", head="5")
+    np.testing.assert_allclose(cells(page), unpacked(runs[0]["weights"][3])[5], atol=1e-3)
+    choose(page, run="1")
+    page.wait_for_selector('#matrix[data-run="1"] rect.masked', state="attached")
+    shown = unpacked(runs[1]["weights"][3])[5]
+    np.testing.assert_allclose(np.tril(cells(page)), np.tril(shown), atol=1e-3)
+    masked = page.locator("#matrix rect.masked").count()
+    assert masked == len(shown) * (len(shown) - 1) / 2, "the upper triangle is empty"
+    page.select_option("#attention-run", "0")
+    page.check("#attention-beside")
+    page.wait_for_selector("#matrix-beside rect.masked", state="attached")
+
+
+def test_looking_at_a_token_by_mouse_and_by_keyboard(open_page: Any, explained: tuple[Path, dict[str, Any]]) -> None:
+    page = open_page().page
+    choose(page, run="0", layer="0", head="0")
+    token = page.locator('.token[data-side="from"][data-token="3"]').first
+    token.hover()
+    page.wait_for_function("document.querySelector('#looks').textContent.includes('sums to 1.000')")
+    before = page.locator("#looks").inner_text()
+    token.focus()
+    page.keyboard.press("ArrowDown")
+    page.wait_for_function("before => document.querySelector('#looks').innerText !== before", arg=before)
+    assert "sums to 1.000" in page.locator("#looks").inner_text()
+
+
+def test_pieces_merge_to_words(open_page: Any, explained: tuple[Path, dict[str, Any]]) -> None:
+    page, data = open_page().page, explained[1]
+    choose(page, run="0", layer="2", head="1")
+    page.check("#attention-words")
+    groups: list[list[int]] = []
+    for position, token in enumerate(data["tokens"]):
+        if groups and token["word"] >= 0 and data["tokens"][groups[-1][-1]]["word"] == token["word"]:
+            groups[-1].append(position)
+        else:
+            groups.append([position])
+    weights = unpacked(data["runs"][0]["weights"][2])[1]
+    expected = np.array([[weights[np.ix_(a, b)].sum(1).mean() for b in groups] for a in groups])
+    page.wait_for_function(f"document.querySelectorAll('#matrix rect[data-row]').length === {expected.size}")
+    np.testing.assert_allclose(cells(page), expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [380, 1280])
+def test_narrow_and_wide_light_and_dark(open_page: Any, scheme: str, width: int) -> None:
+    page = open_page(viewport={"width": width, "height": 900}, color_scheme=scheme).page
+    assert page.evaluate("document.documentElement.scrollWidth") <= width, "nothing hangs over the side"
+    colours = page.evaluate("[getComputedStyle(document.body).color, getComputedStyle(document.body).backgroundColor]")
+    light = [sum(int(part) for part in colour[colour.index("(") + 1 : -1].split(",")[:3]) for colour in colours]
+    assert (light[0] < light[1]) == (scheme == "light")
+
+
+def test_fills_of_a_masked_model_are_on_the_page(browser: Any, tmp_path: Path) -> None:
+    model = new_model(tiny_config(initializer_range=0.2), PretrainingHead, seed=1).eval()
+    explanation = Predictor(Checkpoint(model, tiny_tokenizer())).explain("the old [MASK] eats")
+    watched = Watched(browser, explanation.write(tmp_path / "page.html"))
+    text = watched.page.locator("section#predictions").inner_text()
+    for token, _ in explanation.data["predictions"]["fills"][0]["alternatives"][:3]:
+        assert token in text
+    watched.context.close()
+    assert watched.said == []
