@@ -14,6 +14,8 @@ from torch import Tensor
 
 from bothways.data.packing import PackedBatch
 from bothways.explain.record import record
+from bothways.inference.generation import generate
+from bothways.inference.sampling import GenerationOptions
 from bothways.model.heads import (
     CausalLMHead,
     Head,
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 SHOWN = 8  # alternatives
 LENS = 4000  # states of tokens that are read through the vocabulary
 STEPS = 32  # of the integral
+DRAWN = GenerationOptions(max_tokens=12, samples=3)
 
 
 @dataclass(frozen=True)
@@ -120,7 +123,7 @@ def _told(model: Predictor, made: Any, batch: PackedBatch, tokens: Sequence[Mapp
     if logits is not None:
         alternatives = [_likeliest(row, model.tokenizer.token) for row in logits.float().softmax(-1)]
         if isinstance(head, CausalLMHead):
-            return {"next": alternatives[0]}
+            return {"next": alternatives[0], "samples": _samples(model, batch)}
         places = batch.targets["mlm_rows"].tolist()
         return {"fills": [{"position": at, "alternatives": one} for at, one in zip(places, alternatives, strict=True)]}
     if isinstance(head, TokenHead):
@@ -136,6 +139,17 @@ def _told(model: Predictor, made: Any, batch: PackedBatch, tokens: Sequence[Mapp
         row = made[0].float().sigmoid() if several else made[0].float().softmax(-1)
         return {"classes": _likeliest(row, labels.__getitem__)}
     return {}
+
+
+def _samples(model: Predictor, batch: PackedBatch) -> list[str]:
+    """How a causal model goes on from the text, drawn a few times."""
+    prompt, tokenizer = batch.input_ids[:-1].cpu().numpy(), model.tokenizer
+    never = [id for id in tokenizer.special_ids if id != tokenizer.sep_id]
+    grown: list[list[int]] = [[] for _ in range(DRAWN.samples)]
+    for step in generate(model.model, [prompt], DRAWN, end_id=tokenizer.sep_id, never=never):
+        for (_, sample), token in zip(step.texts, step.tokens, strict=True):
+            grown[sample].append(token)
+    return ["… " + tokenizer.decode([id for id in ids if id != tokenizer.sep_id]) for ids in grown]
 
 
 def _likeliest(probabilities: Tensor, name: Callable[[int], str]) -> list[tuple[str, float]]:

@@ -177,6 +177,8 @@ def test_fills_and_next_words_are_the_predictors_own() -> None:
     lens = view["lens"][-1][4]
     assert lens[0][1] == pytest.approx(expected[0].probability, abs=1e-5)
     view = HEADS["next"].explain("the old dog").data["predictions"]
+    drawn = HEADS["next"].generate("the old dog", samples=3, max_tokens=12)
+    assert [text.removeprefix("… ") for text in view["samples"]] == [text.lstrip() for text in drawn]
     following = HEADS["next"].score("the old dog", top_k=8).alternatives
     assert [p for _, p in view["next"]] == pytest.approx([one.probability for one in following], abs=1e-5)
 
