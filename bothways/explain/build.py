@@ -15,8 +15,8 @@ from torch import Tensor
 from bothways.data.packing import PackedBatch, pack_sequences
 from bothways.errors import UserError
 from bothways.explain.arrays import TOLERANCE, packed, packed_shares
-from bothways.explain.embeddings import Projection, embedding_view, position_view
-from bothways.explain.predictions import decision_of, prediction_view
+from bothways.explain.embeddings import COMPARED, POINTS, Projection, embedding_view, position_view
+from bothways.explain.predictions import LENS, decision_of, prediction_view
 from bothways.explain.record import Record, gradient_weighted, record, rollout
 from bothways.text.wordpiece import Pieces, WordPieceTokenizer
 
@@ -59,16 +59,16 @@ def page_data(
         )
     batch = batch.to(model.device)
     size = config.num_hidden_layers * config.num_attention_heads * batch.num_tokens**2
-    notes = (
-        [] if size <= FINE else ["a long text: weights are rounded to 0.001, scores before the softmax are left out"]
-    )
-    if batch.num_tokens > model.sequence_length:
-        notes.append(f"vectors of sentences are made of their first {model.sequence_length} tokens")
+    notes = _notes(model, batch.num_tokens, size)
     runs = [_run(model, batch, config.is_decoder, size)]
     if size <= TWICE:
         runs.append(_run(model, batch, not config.is_decoder, size))
-    else:
-        notes.append("too long to be shown under the other mask as well")
+    sentences = [first, *([second] if second else []), *others]
+    embeddings = embedding_view(model, sentences, word, anchors, projection)
+    if len(embeddings["tokens"]) > COMPARED:
+        notes.append(f"cosines of tokens are shown of up to {COMPARED} of them, points of up to {POINTS}")
+    if any(len(one.input_ids) + 2 > model.sequence_length for one in tokenizer.encode_batch(sentences)):
+        notes.append(f"vectors of sentences are made of their first {model.sequence_length} tokens")
     return {
         "format": 1,
         "title": first if second is None else f"{first} | {second}",
@@ -78,11 +78,25 @@ def page_data(
         "tokens": tokens,
         "words": words,
         "runs": runs,
-        "embeddings": embedding_view(model, [first, *([second] if second else []), *others], word, anchors, projection),
+        "embeddings": embeddings,
         "positions": position_view(model.model.encoder),
-        "predictions": prediction_view(model, batch, tokens),
+        "predictions": prediction_view(model, batch, tokens, words),
         "checkpoints": None,
     }
+
+
+def _notes(model: Predictor, tokens: int, size: int) -> list[str]:
+    """What a page of so many tokens and weights leaves out."""
+    config = model.config
+    vectors = 3 * config.num_hidden_layers * tokens * config.hidden_size
+    left_out = (
+        (vectors > VECTORS, "too long a text for the view step by step"),
+        (size > FINE, "scores before the softmax are left out, weights are rounded to 0.001"),
+        (size > TWICE, "the other mask and gradient-weighted attention are left out"),
+        (size > SUMMED, "rollout is left out, and weights below 0.001 are 0, so that rows may sum to less than 1"),
+        ((config.num_hidden_layers + 1) * tokens > LENS, "too long a text for the logit lens"),
+    )
+    return [note for applies, note in left_out if applies]
 
 
 def read(

@@ -36,6 +36,7 @@ def embedding_view(
     """The tokens of the sentences in every state, on a plane (one for all states), the cosines among them and among the
     sentences, and the neighbours of each piece in the vocabulary."""
     told, states = _tokens(model, sentences)
+    paths, shown = _paths(model, told, states, word, anchors)
     told, states = told[:POINTS], states[:, :POINTS]
     flat = states.flatten(0, 1)
     plane = (_plane(flat) if projection == "pca" else _umap(flat)).unflatten(0, states.shape[:2])
@@ -47,10 +48,10 @@ def embedding_view(
         "sentences": list(sentences),
         "tokens": told,
         "points": [packed(one.numpy()) for one in plane],
-        "word": word,
+        "word": shown,
         "anchors": list(anchors),
-        "paths": _paths(model, told, states, word, anchors),
-        "cosines": packed((near @ near.mT).numpy()) if len(told) <= COMPARED else None,
+        "paths": paths,
+        "cosines": packed((near @ near.mT).numpy()) if 0 < len(told) <= COMPARED else None,
         "sentence_points": _plane(vectors).tolist(),
         "sentence_cosines": (vectors @ vectors.T).tolist(),
         "neighbours": _neighbours(model, told),
@@ -97,17 +98,25 @@ def _tokens(model: Predictor, sentences: Sequence[str]) -> tuple[list[dict[str, 
 
 def _paths(
     model: Predictor, told: Sequence[dict[str, Any]], states: Tensor, word: str | None, anchors: Sequence[str]
-) -> list[dict[str, Any]]:
-    """For each sentence that has the word, its cosine with each anchor in every state, `[S, anchors]`; an anchor's
-    state is that of the word alone. Raises UserError for a word that is in none of the sentences."""
+) -> tuple[list[dict[str, Any]], str | None]:
+    """For each sentence that has the word, its cosine with each anchor in every state, `[S, anchors]`, and the word as
+    the vocabulary spells it; an anchor's state is that of the word alone. Raises UserError for a word that is in none
+    of the sentences, or is several, and for words that the vocabulary does not know."""
     if word is None:
-        return []
-    wanted = "".join(model.tokenizer.token(id).removeprefix("##") for id in model.tokenizer.encode(word).input_ids)
+        return [], None
+    tokenizer = model.tokenizer
+    for name, asked in [("--word", word), *(("--anchors", anchor) for anchor in anchors)]:
+        if tokenizer.unk_id in tokenizer.encode(asked, special_tokens=False).input_ids:
+            raise UserError(f"{name} {asked}: the vocabulary does not know it")
+    pieces = tokenizer.encode(word, special_tokens=False)
+    wanted = "".join(tokenizer.token(id).removeprefix("##") for id in pieces.input_ids)
+    if len(set(pieces.word_ids.tolist())) != 1:
+        raise UserError(f"--word {word}: expected one word, as the vocabulary parts them")
     found = [n for n, one in enumerate(told) if one["word"] == wanted]
     if not found:
         raise UserError(f"--word {word}: in none of the sentences")
     if not anchors:
-        return []
+        return [], wanted
     of_anchors = []
     for anchor in anchors:
         one, seen = _tokens(model, [anchor])
@@ -120,7 +129,7 @@ def _paths(
         rows = [n for n in found if told[n]["sentence"] == sentence]
         own = F.normalize(states[:, rows].mean(1), dim=-1)
         paths.append({"sentence": sentence, "cosines": packed((targets @ own[:, :, None])[..., 0].numpy())})
-    return paths
+    return paths, wanted
 
 
 def _neighbours(model: Predictor, told: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -128,11 +137,13 @@ def _neighbours(model: Predictor, told: Sequence[dict[str, Any]]) -> list[dict[s
     tokenizer = model.tokenizer
     pieces = list(dict.fromkeys(one["token"] for one in told))[:COMPARED]
     table = F.normalize(model.model.encoder.embeddings.token.weight.detach().float().cpu(), dim=-1)
-    cosines = table[[tokenizer.id(piece) or 0 for piece in pieces]] @ table[: tokenizer.vocab_size].T
+    own = torch.tensor([tokenizer.id(piece) or 0 for piece in pieces], dtype=torch.long)
+    cosines = table[own] @ table[: tokenizer.vocab_size].T
     cosines[:, list(tokenizer.special_ids)] = -1
-    values, ids = cosines.topk(NEAR + 1)
+    cosines.scatter_(1, own[:, None], -1)
+    values, ids = cosines.topk(NEAR)
     near = [
-        [(tokenizer.token(id), value) for id, value in zip(row.tolist(), of.tolist(), strict=True)][1:]
+        [(tokenizer.token(id), value) for id, value in zip(row.tolist(), of.tolist(), strict=True)]
         for row, of in zip(ids, values, strict=True)
     ]
     return [{"token": piece, "near": found} for piece, found in zip(pieces, near, strict=True)]

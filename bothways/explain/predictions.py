@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 SHOWN = 8  # alternatives
 LENS = 4000  # states of tokens that are read through the vocabulary
 STEPS = 32  # of the integral
+LONGEST = 30  # tokens of an answer
 DRAWN = GenerationOptions(max_tokens=12, samples=3)
 
 
@@ -60,7 +61,7 @@ def decision_of(model: Predictor, batch: PackedBatch) -> Decision | None:
             named = labels[best] if best < len(labels) else "the score"
             return Decision(named, lambda hidden: scores(hidden).reshape(-1)[best])
         if isinstance(head, SpanHead):
-            start, end = (int(column.argmax()) for column in made.unbind(-1))
+            start, end = best_span(made, batch)
             return Decision("the answer", lambda hidden: scores(hidden)[start, 0] + scores(hidden)[end, 1])
         if isinstance(head, TokenHead):
             best_labels = made.argmax(-1)
@@ -98,7 +99,9 @@ def _asked(model: Predictor, batch: PackedBatch) -> tuple[PackedBatch, Tensor | 
     return batch, rows
 
 
-def prediction_view(model: Predictor, batch: PackedBatch, tokens: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+def prediction_view(
+    model: Predictor, batch: PackedBatch, tokens: Sequence[Mapping[str, Any]], words: Sequence[str]
+) -> dict[str, Any] | None:
     """The view of predictions, with what this model's head has to say; None where that is nothing."""
     head, view = model.model.head, dict[str, Any]()
     asked, rows = _asked(model, batch)
@@ -108,7 +111,7 @@ def prediction_view(model: Predictor, batch: PackedBatch, tokens: Sequence[Mappi
             view["lens"] = _lens(model, states)
         if rows is None or len(rows):
             made = head(states[-1] if rows is None else states[-1][rows], asked)
-            view |= _told(model, made, asked, tokens)
+            view |= _told(model, made, asked, tokens, words)
     decision = decision_of(model, batch)
     if decision is not None:
         scores = integrated_gradients(model, batch, decision)
@@ -116,7 +119,9 @@ def prediction_view(model: Predictor, batch: PackedBatch, tokens: Sequence[Mappi
     return view or None
 
 
-def _told(model: Predictor, made: Any, batch: PackedBatch, tokens: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _told(
+    model: Predictor, made: Any, batch: PackedBatch, tokens: Sequence[Mapping[str, Any]], words: Sequence[str]
+) -> dict[str, Any]:
     """A head's scores as what they mean."""
     head, labels = model.model.head, model.labels
     logits = _logits(made)
@@ -128,17 +133,19 @@ def _told(model: Predictor, made: Any, batch: PackedBatch, tokens: Sequence[Mapp
         return {"fills": [{"position": at, "alternatives": one} for at, one in zip(places, alternatives, strict=True)]}
     if isinstance(head, TokenHead):
         rows = zip(batch.targets["word_rows"].tolist(), made.float().softmax(-1), strict=True)
-        return {
-            "tags": [{"word": tokens[at]["token"], "labels": _likeliest(row, labels.__getitem__)} for at, row in rows]
-        }
+        named = ((words[tokens[at]["word"]], _likeliest(row, labels.__getitem__)) for at, row in rows)
+        return {"tags": [{"word": word, "labels": likely} for word, likely in named]}
     if isinstance(head, SpanHead):
         start, end = made.float().softmax(0).unbind(-1)
-        return {"span": {"start": start.tolist(), "end": end.tolist()}}
+        first, last = best_span(made, batch)
+        answer = model.tokenizer.decode(batch.input_ids[first : last + 1].tolist())
+        probability = float(start[first] * end[last])
+        return {"span": {"start": start.tolist(), "end": end.tolist(), "answer": answer, "probability": probability}}
     if isinstance(head, SequenceHead) and len(labels) > 1:
         several = model.checkpoint.state.get("problem_type") == "multi_label_classification"
         row = made[0].float().sigmoid() if several else made[0].float().softmax(-1)
         return {"classes": _likeliest(row, labels.__getitem__)}
-    return {}
+    return {"score": float(made.reshape(-1)[0])} if isinstance(head, SequenceHead) else {}
 
 
 def _samples(model: Predictor, batch: PackedBatch) -> list[str]:
@@ -150,6 +157,19 @@ def _samples(model: Predictor, batch: PackedBatch) -> list[str]:
         for (_, sample), token in zip(step.texts, step.tokens, strict=True):
             grown[sample].append(token)
     return ["… " + tokenizer.decode([id for id in ids if id != tokenizer.sep_id]) for ids in grown]
+
+
+def best_span(scores: Tensor, batch: PackedBatch) -> tuple[int, int]:
+    """The tokens that the likeliest span `[T, 2]` begins and ends with, in the context (segment 1, where there is one)
+    and of at most `LONGEST` tokens."""
+    inside = batch.token_type_ids == batch.token_type_ids.max()
+    inside = inside & (torch.arange(len(inside), device=inside.device) > 0)
+    inside[-1] = False  # the [SEP] that ends it
+    start, end = (column.float().masked_fill(~inside, float("-inf")) for column in scores.unbind(-1))
+    both = (start[:, None] + end[None]).triu().tril(LONGEST - 1)
+    possible = torch.ones_like(both, dtype=torch.bool).triu().tril(LONGEST - 1)
+    best = int(both.masked_fill(~possible, float("-inf")).argmax())
+    return best // len(start), best % len(start)
 
 
 def _likeliest(probabilities: Tensor, name: Callable[[int], str]) -> list[tuple[str, float]]:

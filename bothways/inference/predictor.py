@@ -323,6 +323,10 @@ class Predictor:
         from bothways.explain.page import Explanation
 
         (checked,) = self._checked([text])
+        for name in ("others", "anchors"):
+            options[name] = self._checked(listed_texts(options.get(name, ())))
+        if options.get("word") is not None:
+            self._checked([options["word"]])
         return Explanation(page_data(self, checked, **options))
 
     def _scores(self, encoded: Encoded, targets: dict[str, Tensor]) -> Any:

@@ -48,16 +48,20 @@ def explain(arguments: Sequence[str]) -> None:
     )
     out = Path(options.out)
     require_file_writable(out, (".html", ".png", ".svg"), "--out")
+    if options.layer is not None and out.suffix == ".html":
+        raise UserError(f"--layer {options.layer}: is for pictures; a page has all layers")
     if options.anchors and options.word is None:
         raise UserError("--anchors: needs --word, the word that is compared with them")
     model = load(options.model, options.device)
     text = options.text if options.pair is None else (options.text, options.pair)
     beside = {"others": options.others, "word": options.word, "anchors": options.anchors}
     explanation = model.explain(text, **beside, projection=options.projection)
-    if options.pair is None and (Path(options.model) / "checkpoints").is_dir():
+    run = Path(options.model)
+    if options.pair is None and (run / "run.json").exists() and out.suffix == ".html":
         from bothways.explain.training import checkpoint_view
 
-        checkpoints = checkpoint_view(model, Path(options.model), options.text)
-        explanation = replace(explanation, data={**explanation.data, "checkpoints": checkpoints})
+        checkpoints, notes = checkpoint_view(model, run, options.text)
+        notes = [*explanation.data["notes"], *notes]
+        explanation = replace(explanation, data={**explanation.data, "checkpoints": checkpoints, "notes": notes})
     explanation.write(out, options.layer)
     print(f"{out}: {out.stat().st_size / 1e6:,.1f} MB" + (", opens in any browser" if out.suffix == ".html" else ""))

@@ -183,6 +183,28 @@ def test_fills_and_next_words_are_the_predictors_own() -> None:
     assert [p for _, p in view["next"]] == pytest.approx([one.probability for one in following], abs=1e-5)
 
 
+def test_an_answer_lies_in_the_context_and_is_the_predictors(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = predictor(SpanHead)
+    model.checkpoint.state |= {"task": "answer"}
+    for seed, context in enumerate(
+        ("the old dog eats in the red house", "a cat sleeps", "not the bird and the small cat")
+    ):
+        span = model.explain(("the dog?", context)).data["predictions"]["span"]
+        own = model.answer("the dog?", context, no_answer=False)
+        assert span["answer"] == own.text, seed
+        assert 0 < span["probability"] <= 1
+
+
+def test_what_a_page_leaves_out_is_said(real: Predictor) -> None:
+    assert real.explain(A).data["notes"] == []
+    notes = " ".join(real.explain("the dog runs " * 80).data["notes"])
+    assert "scores before the softmax" in notes
+    assert "cosines of tokens" in notes
+    several = real.explain("the dog runs " * 70, others=("an apple",), word="Apple", anchors=("fruit",)).data
+    assert several["embeddings"]["word"] == "apple"
+    assert [path["sentence"] for path in several["embeddings"]["paths"]] == [1]
+
+
 def test_gradient_weighted_attention_is_weights_times_their_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
     """The gradient by finite differences: one weight of the first layer is changed by hand."""
     model = HEADS["classes"]
@@ -262,6 +284,10 @@ def test_the_largest_page_is_under_thirty_megabytes(real: Predictor) -> None:
         ("dog " * 600, {}, "602 tokens long; the position table has 512 rows"),
         (A, {"word": "zebra"}, "--word zebra: in none of the sentences"),
         (A, {"others": ("dog " * 600,)}, "longer than the position table"),
+        ("see \U0001f995 here", {"word": "\U0001f600"}, "the vocabulary does not know it"),
+        (A, {"word": "bear", "anchors": ("\U0001f9ff",)}, "the vocabulary does not know it"),
+        ("I don't", {"word": "don't"}, "expected one word"),
+        (A, {"others": (None,)}, "expected a string"),
     ],
 )
 def test_what_cannot_be_shown_is_an_error(real: Predictor, text: str, options: dict[str, Any], message: str) -> None:

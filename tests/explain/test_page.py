@@ -15,7 +15,7 @@ import bothways as bw
 from bothways.explain.arrays import unpacked
 from bothways.inference.predictor import Predictor
 from bothways.model.checkpoint import Checkpoint, new_model
-from bothways.model.heads import PretrainingHead
+from bothways.model.heads import CausalLMHead, PretrainingHead, SequenceHead, SpanHead, TokenHead
 from tests.helpers import tiny_config, tiny_tokenizer
 
 TEXT = ("<script>document.title = 'taken'</script> The bear ate the honey", "It was <b>hungry</b>")
@@ -153,12 +153,43 @@ def test_narrow_and_wide_light_and_dark(open_page: Any, scheme: str, width: int)
     assert (light[0] < light[1]) == (scheme == "light")
 
 
-def test_fills_of_a_masked_model_are_on_the_page(browser: Any, tmp_path: Path) -> None:
-    model = new_model(tiny_config(initializer_range=0.2), PretrainingHead, seed=1).eval()
-    explanation = Predictor(Checkpoint(model, tiny_tokenizer())).explain("the old [MASK] eats")
+PREDICTED = {
+    "fills": (PretrainingHead, {}, "the old [MASK] eats"),
+    "next": (CausalLMHead, {"is_decoder": True}, "the old dog"),
+    "classes": (lambda encoder: SequenceHead(encoder, 2), {}, "the old dog"),
+    "score": (lambda encoder: SequenceHead(encoder, 1), {}, "the old dog"),
+    "tags": (lambda encoder: TokenHead(encoder, 2), {}, "the zebra eats"),
+    "span": (SpanHead, {}, ("the dog?", "the old dog eats in the house")),
+}
+
+
+@pytest.mark.parametrize("name", PREDICTED)
+def test_every_heads_predictions_are_drawn(name: str, browser: Any, tmp_path: Path) -> None:
+    head, config, text = PREDICTED[name]
+    model = new_model(tiny_config(initializer_range=0.2, **config), head, seed=1).eval()
+    labels = {"classes": ["yes", "no"], "tags": ["B-DEVICE", "O"], "score": ["score"]}.get(name, [])
+    explanation = Predictor(Checkpoint(model, tiny_tokenizer(), {"labels": labels})).explain(text)
     watched = Watched(browser, explanation.write(tmp_path / "page.html"))
-    text = watched.page.locator("section#predictions").inner_text()
-    for token, _ in explanation.data["predictions"]["fills"][0]["alternatives"][:3]:
-        assert token in text
+    shown = watched.page.locator("section#predictions").inner_text()
+    assert "could not be drawn" not in watched.page.locator("main").inner_text()
+    view = explanation.data["predictions"]
+    expected = {
+        "fills": lambda: [token for token, _ in view["fills"][0]["alternatives"][:3]],
+        "next": lambda: [view["next"][0][0], view["samples"][0]],
+        "classes": lambda: ["yes", "no"],
+        "score": lambda: [f"{view['score']:.3f}"],
+        "tags": lambda: ["zebra", view["tags"][0]["labels"][0][0]],
+        "span": lambda: [view["span"]["answer"]],
+    }[name]()
+    assert all(one in shown for one in expected)
     watched.context.close()
     assert watched.said == []
+
+
+def test_a_text_of_masks_alone_has_every_section(browser: Any, tmp_path: Path) -> None:
+    model = new_model(tiny_config(), PretrainingHead, seed=1).eval()
+    watched = Watched(
+        browser, Predictor(Checkpoint(model, tiny_tokenizer())).explain("[MASK]").write(tmp_path / "page.html")
+    )
+    assert "could not be drawn" not in watched.page.locator("main").inner_text()
+    watched.context.close()

@@ -49,6 +49,11 @@ def test_a_runs_checkpoints_are_compared_on_the_same_text(tmp_path: Path, bothwa
     assert [one["name"] for one in data["checkpoints"]] == ["step 2", "step 4", "step 6"]
     last, own = data["checkpoints"][-1], data["runs"][0]
     np.testing.assert_allclose(unpacked(last["weights"][1]), unpacked(own["weights"][1]), atol=1e-3)
+    (tmp_path / "run" / "checkpoints" / "step-00000004" / "model.safetensors").write_bytes(b"cut short")
+    code, _, errors = bothways("explain", tmp_path / "run", "the old [MASK] eats", "--out", page)
+    assert code == 0, errors
+    assert [one["name"] for one in data_of(page)["checkpoints"]] == ["step 2", "step 6"]
+    assert "step-00000004 is left out" in " ".join(data_of(page)["notes"])
     first = unpacked(data["checkpoints"][0]["weights"][1])
     assert np.abs(first - unpacked(own["weights"][1])).max() > 1e-3
     assert last["fills"][0]["alternatives"][0][1] == pytest.approx(
@@ -63,6 +68,7 @@ def test_a_runs_checkpoints_are_compared_on_the_same_text(tmp_path: Path, bothwa
         (("a cat", "--anchors", "fruit"), "--anchors: needs --word"),
         (("a cat", "--word", "dog"), "--word dog: in none of the sentences"),
         (("",), "the text is empty"),
+        (("a cat", "--layer", 2), "--layer 2: is for pictures"),
         (("a cat", "--out", "a.png", "--layer", 7), "--layer 7: the model has layers 1 to 6"),
     ],
 )

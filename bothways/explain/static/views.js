@@ -261,11 +261,12 @@ function tagTable(tags) {
 }
 
 function drawPredictions() {
-  const { fills, next, samples, classes, attribution, tags, span, lens } = data.predictions;
+  const { fills, next, samples, score, classes, attribution, tags, span, lens } = data.predictions;
   const body = section('predictions', 'Predictions', 'What the model makes of the text: longer bars are more probable.');
   const cards = (fills ?? []).map(({ position, alternatives }) => titled(placeName(position), bars(alternatives)));
   if (next) cards.push(titled('The next word', bars(next)));
   if (samples) cards.push(titled('Drawn from it, token by token', el('ul', {}, samples.map((text) => el('li', {}, text)))));
+  if (score !== undefined) cards.push(titled('The score', el('p', {}, score.toFixed(3))));
   if (classes) cards.push(titled('The class', bars(classes)));
   const wide = [attribution && attributionOf(attribution), tags && tagTable(tags), span && spanChart(span), lens && lensTable(lens)];
   body.append(el('div', { class: 'row' }, cards), ...wide.filter(Boolean));
