@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from bothways.errors import UserError
 
 if TYPE_CHECKING:
-    from bothways.inference.language import Suggestion, TextScore
-    from bothways.inference.predictor import Fill, Match, Predictor, load
+    from bothways.inference.language import Fill, Suggestion, TextScore
+    from bothways.inference.predictor import Match, Predictor, load
     from bothways.inference.sampling import GenerationOptions
     from bothways.tasks.answer import Answer
     from bothways.tasks.choose import Choice
@@ -27,7 +27,7 @@ __version__ = "0.1.0"
 _WHERE = {
     "load": "bothways.inference.predictor",
     "Predictor": "bothways.inference.predictor",
-    "Fill": "bothways.inference.predictor",
+    "Fill": "bothways.inference.language",
     "Match": "bothways.inference.predictor",
     "TextScore": "bothways.inference.language",
     "Suggestion": "bothways.inference.language",

@@ -33,8 +33,8 @@ BEAM, LONGEST_WORD = 12, 5  # beginnings of words that `suggest` follows at leas
 
 
 @dataclass(frozen=True)
-class ScoredToken:
-    """A piece and the probability it has where it stands."""
+class Fill:
+    """A piece and the probability that it stands at its place: at a `[MASK]`, in a text, or behind one."""
 
     token: str
     probability: float
@@ -51,10 +51,10 @@ class TextScore:
 
     log_probability: float
     perplexity: float
-    tokens: list[ScoredToken]
-    next: list[ScoredToken]
+    tokens: list[Fill]
+    next: list[Fill]
     next_probability: float | None
-    alternatives: list[ScoredToken]
+    alternatives: list[Fill]
 
 
 @dataclass(frozen=True)
@@ -163,10 +163,10 @@ def score_text(model: Predictor, text: str, next_word: str | None, top_k: int) -
     return TextScore(
         float(of_text.sum()),
         math.exp(min(-float(of_text.mean()), 700)),
-        [ScoredToken(token(i), math.exp(p)) for i, p in zip(pieces.input_ids.tolist(), of_text.tolist(), strict=True)],
-        [ScoredToken(token(i), math.exp(p)) for i, p in zip(behind.input_ids.tolist(), of_next.tolist(), strict=True)],
+        [Fill(token(i), math.exp(p)) for i, p in zip(pieces.input_ids.tolist(), of_text.tolist(), strict=True)],
+        [Fill(token(i), math.exp(p)) for i, p in zip(behind.input_ids.tolist(), of_next.tolist(), strict=True)],
         None if next_word is None else math.exp(float(of_next.sum())),
-        [ScoredToken(token(i), p) for i, p in zip(ids.tolist(), values.tolist(), strict=True)],
+        [Fill(token(i), p) for i, p in zip(ids.tolist(), values.tolist(), strict=True)],
     )
 
 

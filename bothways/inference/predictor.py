@@ -20,7 +20,7 @@ from bothways.data.packing import PackedBatch, pack_sequences
 from bothways.data.tables import Row, read_rows
 from bothways.errors import TruncationWarning, UserError
 from bothways.inference import engine, language
-from bothways.inference.language import Suggestion, TextScore
+from bothways.inference.language import Fill, Suggestion, TextScore
 from bothways.inference.prepacked import prepacked
 from bothways.inference.sampling import GenerationOptions, generation_options
 from bothways.inference.texts import Text, are_rows, columns_of_text, listed_texts, rows_of, several
@@ -46,14 +46,6 @@ OnProgress = Callable[[int], None]
 
 def silently(done: int) -> None:
     """Progress that nobody watches."""
-
-
-@dataclass(frozen=True)
-class Fill:
-    """A piece that could stand at a `[MASK]`, and its probability."""
-
-    token: str
-    probability: float
 
 
 @dataclass(frozen=True)

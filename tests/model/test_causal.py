@@ -39,6 +39,20 @@ def test_what_a_token_sees_ends_with_itself(training: bool) -> None:
         assert not torch.equal(before[changed:], after[changed:])
 
 
+def test_the_real_model_read_from_left_to_right_sees_nothing_ahead_and_no_other_document(minilm: Path) -> None:
+    encoder = load_checkpoint(minilm).model.encoder.eval()
+    for layer in encoder.layers:
+        layer.attention.causal = True
+    batch = random_batch([20, 12, 12], encoder.config.vocab_size)
+    with torch.inference_mode():
+        before = encoder(batch)
+        batch.input_ids[25] += 1  # token 5 of the second document
+        after = encoder(batch)
+    assert torch.equal(before[:25], after[:25])
+    assert torch.equal(before[32:], after[32:])
+    assert not torch.equal(before[25:32], after[25:32])
+
+
 def test_packed_documents_do_not_see_one_another() -> None:
     model = new_model(tiny_config(is_decoder=True), CausalLMHead, seed=0).eval()
     batch = random_batch(LENGTHS, model.config.vocab_size)

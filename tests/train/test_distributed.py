@@ -71,6 +71,16 @@ def test_two_processes_learn_what_one_learns(runs: Path, name: str) -> None:
     ]
 
 
+def test_a_language_model_is_sharded_as_well_with_its_samples(runs: Path, tmp_path: Path) -> None:
+    for name, processes, more in (("one", 1, []), ("fsdp", 2, ["--parallel", "fsdp"])):
+        causal = ("--objective", "causal", *more)
+        made = start(["-m", "bothways.cli"], runs / "store", tmp_path / name, processes, *causal)
+        assert made.returncode == 0, made.stderr
+    assert np.allclose(losses(tmp_path / "one"), losses(tmp_path / "fsdp"), rtol=0, atol=1e-5)
+    lines = [line for line in RunDirectory(tmp_path / "fsdp").metrics() if "eval_continuations" in line]
+    assert lines[-1]["eval_continuations"]
+
+
 @pytest.mark.parametrize(
     ("before", "processes", "more"),
     [("fsdp", 1, []), ("fsdp", 2, ["--parallel", "fsdp"]), ("fsdp", 2, []), ("one", 2, ["--parallel", "fsdp"])],
