@@ -108,7 +108,7 @@ def grow(model: Predictor, prompts: Sequence[np.ndarray], options: GenerationOpt
     never = [id for id in tokenizer.special_ids if id != tokenizer.sep_id]
     lengths: dict[tuple[int, int], int] = {}
     ended: set[tuple[int, int]] = set()
-    for step in generate(model.prepacked, prompts, options, end_id=tokenizer.sep_id, never=never):
+    for step in generate(model.exact, prompts, options, end_id=tokenizer.sep_id, never=never):
         for text, token in zip(step.texts, step.tokens, strict=True):
             lengths[text] = lengths.get(text, 0) + 1
             ended |= {text} if token == tokenizer.sep_id else set()
@@ -235,7 +235,7 @@ def suggest_words(model: Predictor, prompt: np.ndarray, top_k: int) -> list[Sugg
     words = torch.tensor([_is_word(tokenizer.token(id)) for id in range(tokenizer.vocab_size)], device=model.device)
     words = torch.nn.functional.pad(words, (0, model.config.vocab_size - len(words)))
     continues = torch.nn.functional.pad(continues, (0, model.config.vocab_size - len(continues)))
-    growing = Growing(model.prepacked, [prompt], LONGEST_WORD)
+    growing = Growing(model.exact, [prompt], LONGEST_WORD)
     distribution = growing.logits[0].float().softmax(-1) * (words & ~continues)
     reached, ids = distribution.topk(min(max(BEAM, top_k), int(words.sum())))
     growing.keep(torch.zeros(len(ids), dtype=torch.long, device=model.device))

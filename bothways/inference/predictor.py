@@ -13,15 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from bothways.data.packing import PackedBatch, pack_sequences
+from bothways.data.packing import PackedBatch
 from bothways.data.tables import Row, read_rows
 from bothways.errors import TruncationWarning, UserError
-from bothways.inference import engine, language
+from bothways.inference import engine, language, masked
 from bothways.inference.language import Fill, Suggestion, TextScore
-from bothways.inference.prepacked import prepacked
+from bothways.inference.prepared import Precision, prepare, resolve
 from bothways.inference.sampling import GenerationOptions, generation_options
 from bothways.inference.texts import Text, are_rows, columns_of_text, listed_texts, rows_of, several
 from bothways.model.checkpoint import Checkpoint, LoadReport, load_checkpoint
@@ -65,9 +64,10 @@ class Predictor:
     which a `TruncationWarning` tells.
     """
 
-    def __init__(self, checkpoint: Checkpoint, device: str = "auto") -> None:
+    def __init__(self, checkpoint: Checkpoint, device: str = "auto", precision: Precision = "auto") -> None:
         self.checkpoint = checkpoint
         self.device = choose_device(device)
+        self.precision = resolve(precision, self.device)
         self.model = checkpoint.model.to(self.device).eval()
 
     @property
@@ -79,9 +79,14 @@ class Predictor:
         return self.checkpoint.tokenizer
 
     @functools.cached_property
-    def prepacked(self) -> Bert:
-        """The model as generation runs it: on a CPU with its large matrices laid out for few rows at a time."""
-        return prepacked(self.model)
+    def prepared(self) -> Bert:
+        """The model as predictions and vectors are made with it: in this predictor's precision."""
+        return prepare(self.model, self.precision)
+
+    @functools.cached_property
+    def exact(self) -> Bert:
+        """The model as generation runs it: in float32."""
+        return self.prepared if self.precision == "float32" else prepare(self.model)
 
     @property
     def report(self) -> LoadReport | None:
@@ -121,14 +126,21 @@ class Predictor:
         …). Columns are those of the fine-tuning, labels are not needed. on_progress: called with the sequences done."""
         task = task or self.task()
         listed = rows if are_rows(rows) else read_rows(cast(Any, rows), task.columns(labelled=False))
-        listed = cast("Sequence[Row]", listed)
-        encoded = task.encode(listed, self.tokenizer, self.sequence_length)
+        return self._in_windows(
+            cast("Sequence[Row]", listed),
+            lambda part: self.encode(task, part),
+            lambda part, encoded, progress: engine.predict(self.prepared, task, encoded, part, progress),
+            on_progress,
+        )
+
+    def encode(self, task: Task, rows: Sequence[Row]) -> list[Encoded]:
+        """Rows as this model reads them. Raises UserError for pairs where it has one segment type."""
+        encoded = task.encode(rows, self.tokenizer, self.sequence_length)
         if self.config.type_vocab_size < 2 and any(one.token_type_ids.any() for one in encoded):
             raise UserError(
                 f"{self.checkpoint.source}: one segment type only (type_vocab_size 1), it cannot read pairs"
             )
-        self._warn_of_truncation(encoded)
-        return engine.predict(self.model, task, encoded, listed, on_progress)
+        return encoded
 
     def classify(self, texts: Text | Sequence[Text], on_progress: OnProgress = silently) -> list[Any]:
         """A `Classification`, `MultiClassification` or `Regression` for each text, by what the model was trained
@@ -180,16 +192,26 @@ class Predictor:
 
         Pooling is what the model was trained with; of a model that was not trained for vectors, the mean over tokens.
         """
+        vectors = self._in_windows(
+            self._checked(listed_texts(texts)),
+            lambda part: join_segments(self.tokenizer, part, self.sequence_length),
+            lambda part, encoded, progress: self.vectors(encoded, normalize, progress),
+            on_progress,
+        )
+        return np.array(vectors, dtype=np.float32).reshape(len(vectors), self.config.hidden_size)
+
+    def vectors(
+        self, encoded: Sequence[Encoded], normalize: bool = True, on_progress: OnProgress = silently
+    ) -> list[np.ndarray]:
+        """As `embed`, of texts that are encoded: one vector a sequence, float32 `[H]`."""
         pooling = self.checkpoint.state.get("options", {}).get("pooling", "mean")
-        model = Bert(self.model.encoder, EmbeddingHead(self.model.encoder, pooling, normalize)).eval()
-        encoded = join_segments(self.tokenizer, self._checked(listed_texts(texts)), self.sequence_length)
-        self._warn_of_truncation(encoded)
+        encoder = self.prepared.encoder
 
         def split(vectors: Tensor, sequences: Sequence[Encoded], batch: PackedBatch) -> list[np.ndarray]:
             return list(vectors.float().cpu().numpy())
 
-        vectors = engine.run(model, split, encoded, self.device, on_progress=on_progress)
-        return np.array(vectors, dtype=np.float32).reshape(len(encoded), self.config.hidden_size)
+        model = Bert(encoder, EmbeddingHead(encoder, pooling, normalize)).eval()
+        return engine.run(model, split, encoded, self.device, on_progress=on_progress)
 
     def similar(
         self, query: str, texts: Sequence[str], top_k: int = 5, on_progress: OnProgress = silently
@@ -213,7 +235,6 @@ class Predictor:
 
         return engine.run(self.model.encoder, split, self._encode(self._checked(texts)), self.device)
 
-    @torch.inference_mode()
     def fill(self, text: Text, top_k: int = 5) -> list[list[Fill]]:
         """For each `[MASK]` in the text, in order, the `top_k` likeliest pieces.
 
@@ -223,23 +244,13 @@ class Predictor:
         if top_k < 1:
             raise UserError(f"--top-k {top_k}: expected at least 1")
         (encoded,) = self._encode(self._checked([text]))
-        rows = np.flatnonzero(encoded.input_ids == self.tokenizer.mask_id)
-        if not len(rows):
-            raise UserError(f"no [MASK] in {text!r}: write [MASK] where a word is to be filled in")
-        scores = self._scores(encoded, {"mlm_rows": torch.from_numpy(rows)}).mlm.logits
-        probabilities, ids = scores.float().softmax(-1).topk(min(top_k, scores.shape[-1]))
-        return [
-            [Fill(self.tokenizer.token(index), value) for index, value in zip(row_ids, row, strict=True)]
-            for row_ids, row in zip(ids.tolist(), probabilities.tolist(), strict=True)
-        ]
+        return masked.fill_masks(self, encoded, text, top_k)
 
-    @torch.inference_mode()
     def next_sentence(self, a: str, b: str) -> float:
         """The probability that `b` follows `a` (`next_sentence_label` 0)."""
         self._require((PretrainingHead,), "next-sentence", "next_sentence")
         (encoded,) = self._encode(self._checked([(a, b)]))
-        scores = self._scores(encoded, {"mlm_rows": torch.zeros(0, dtype=torch.long)}).nsp
-        return float(scores.float().softmax(-1)[0, 0])
+        return masked.follows(self, encoded)
 
     def generate(
         self, prompt: str | Sequence[str], *, truncate: Literal["left"] | None = None, **options: Any
@@ -321,11 +332,6 @@ class Predictor:
             self._checked([options["word"]])
         return Explanation(page_data(self, checked, **options))
 
-    def _scores(self, encoded: Encoded, targets: dict[str, Tensor]) -> Any:
-        batch = pack_sequences([(encoded.input_ids, encoded.token_type_ids)])
-        batch.targets = targets
-        return self.model(batch.to(self.device))
-
     def _encode(self, texts: Sequence[Text]) -> list[Encoded]:
         encoded = join_segments(self.tokenizer, texts, max_length=1 << 30)
         limit = self.config.max_position_embeddings
@@ -349,12 +355,26 @@ class Predictor:
                 raise UserError(f"text {number}: a pair, but this model has one segment type only (type_vocab_size 1)")
         return listed
 
-    def _warn_of_truncation(self, encoded: Sequence[Encoded]) -> None:
-        cut = len({one.row for one in encoded if one.truncated})
+    def _in_windows(
+        self,
+        items: Sequence[Any],
+        encode: Callable[[Sequence[Any]], list[Encoded]],
+        answer: Callable[[Sequence[Any], list[Encoded], OnProgress], list[Any]],
+        on_progress: OnProgress,
+    ) -> list[Any]:
+        """What `answer` makes of the items, a window at a time; warns of those that were cut short."""
+        results: list[Any] = []
+        done = cut = 0
+        for part, encoded in engine.windows(items, encode):
+            before = done
+            results += answer(part, encoded, lambda sequences: on_progress(before + sequences))  # noqa: B023
+            done += len(encoded)
+            cut += truncated_rows(encoded)
         if cut:
-            rows = encoded[-1].row + 1
-            message = f"{cut:,} of {rows:,} texts are longer than {self.sequence_length} tokens and were cut short"
+            number = f"{cut:,} of {len(items):,} texts"
+            message = f"{number} are longer than {self.sequence_length} tokens and were cut short"
             warnings.warn(message, TruncationWarning, stacklevel=4)
+        return results
 
     def _require(self, heads: tuple[type[Head], ...], kind: str, verb: str) -> None:
         if not isinstance(self.model.head, heads):
@@ -370,9 +390,16 @@ class Predictor:
             raise UserError(f"{self.checkpoint.source}: {verb} needs trained weights: {report.sentence()}")
 
 
-def load(path_or_hub_id: str | Path, device: str = "auto") -> Predictor:
+def truncated_rows(encoded: Sequence[Encoded]) -> int:
+    """How many rows lost tokens."""
+    return len({one.row for one in encoded if one.truncated})
+
+
+def load(path_or_hub_id: str | Path, device: str = "auto", precision: Precision = "auto") -> Predictor:
     """Open a model from a directory, a run's directory, or the hub.
 
+    precision: of predictions and vectors; `auto` is bfloat16 where the hardware multiplies it, else float32. What
+    explains, scores and generates is in float32.
     Raises UserError where it is none of them, or its parts do not fit together.
     """
-    return Predictor(load_checkpoint(path_or_hub_id), device)
+    return Predictor(load_checkpoint(path_or_hub_id), device, precision)

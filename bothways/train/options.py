@@ -103,7 +103,14 @@ def choose_precision(precision: Precision, device: torch.device) -> torch.dtype:
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
     fast = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
-    return torch.bfloat16 if fast else torch.float32
+    return torch.bfloat16 if fast and allowed_by_onednn("BF16") else torch.float32
+
+
+def allowed_by_onednn(instructions: str) -> bool:
+    """Whether oneDNN may use VNNI or BF16 instructions, as far as `ONEDNN_MAX_CPU_ISA` (its own variable) goes."""
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "ALL").upper()
+    later = ("AMX", "FP16", "AVX10", "BF16") + ("VNNI",) * (instructions == "VNNI")
+    return limit in ("ALL", "DEFAULT") or any(name in limit for name in later)
 
 
 def micro_batch_tokens(chosen: int | None, device: torch.device) -> int:

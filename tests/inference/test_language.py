@@ -12,7 +12,7 @@ import torch
 from transformers import BertForMaskedLM, BertLMHeadModel
 
 import bothways as bw
-import bothways.inference.prepacked as prepacked_module
+import bothways.inference.prepared as prepared
 from bothways.data.objectives import mix, uniforms
 from bothways.data.packing import pack_sequences
 from bothways.data.prepare import prepare
@@ -171,12 +171,12 @@ def test_scores_up_to_the_last_row_of_the_position_table(words: int, untrained: 
 
 
 def test_large_matrices_are_laid_out_anew_and_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prepacked_module, "SMALLEST", 1)
+    monkeypatch.setattr(prepared, "SMALLEST", 1)
     model = new_model(tiny_config(is_decoder=True, initializer_range=0.3), CausalLMHead, seed=4).eval()
-    laid_out = prepacked_module.prepacked(model)
-    packed = [one for one in laid_out.modules() if isinstance(one, prepacked_module.PrepackedLinear)]
+    laid_out = prepared.prepare(model)
+    packed = [one for one in laid_out.modules() if isinstance(one, prepared.FewRowsLinear)]
     assert len(packed) == 2 * 4 + 2, "four matrices a layer, the transform, the vocabulary"
-    assert not any(isinstance(one, prepacked_module.PrepackedLinear) for one in model.modules())
+    assert not any(isinstance(one, prepared.FewRowsLinear) for one in model.modules())
     for length in (1, 5):
         batch = pack_sequences([(np.arange(length) + 5, np.zeros(length, dtype=np.int64))])
         with torch.inference_mode():
