@@ -1,0 +1,44 @@
+"""`bothways embed|classify|tag|answer M --in TABLE --out FILE`: a table of any size."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from bothways.data.stream import RowStream
+from bothways.errors import UserError
+from bothways.files import require_file_writable
+from bothways.inference.bulk import FORMATS, Job, open_parts, run_bulk
+from bothways.inference.predictor import Predictor, load
+from bothways.train.progress import duration
+from bothways.verbs.counting import Counting
+
+MakeJob = Callable[[Predictor, RowStream], Job]
+
+
+def into_file(verb: str, options: Any, make_job: MakeJob, line_column: Callable[[Mapping[str, Any]], str]) -> None:
+    """Run a job over the table `--in` into `--out`, and say what became of its rows.
+
+    options: with model, input, out, device and precision. line_column: what the lines of a .txt are called, by the
+    options of the fine-tuning.
+    """
+    out = Path(options.out)
+    require_file_writable(out, FORMATS, "--out")
+    if options.input is None:
+        raise UserError(f"--out {out}: needs a table after --in")
+    model = load(options.model, options.device, options.precision)
+    source = RowStream(Path(options.input), line_column(model.checkpoint.state.get("options", {})))
+    job = make_job(model, source)
+    parts = open_parts(job, source, out)
+    print(f"{verb} in {model.precision} on {model.device}", file=sys.stderr)
+    began = time.monotonic()
+    report = run_bulk(job, source, parts, Counting(verb, source.count(), parts.report.resumed))
+    resumed = f", {report.resumed:,} of them by an earlier run" if report.resumed else ""
+    print(f"{out}: {report.rows - report.bad:,} rows{resumed}, in {duration(time.monotonic() - began)}")
+    if report.truncated:
+        print(f"{report.truncated:,} rows are longer than {model.sequence_length} tokens and were cut short")
+    if report.bad:
+        print(f"{parts.bad_rows}: {report.bad:,} rows that could not be used, with the reason")

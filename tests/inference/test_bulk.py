@@ -1,0 +1,206 @@
+"""Tables into files: what a row gets is what it gets alone, and a run that was killed goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import bothways as bw
+from bothways.data.stream import RowStream
+from bothways.inference import bulk
+from bothways.inference.jobs import embed_job
+from bothways.model.checkpoint import Checkpoint, new_model, save_checkpoint
+from bothways.model.heads import SequenceHead, SpanHead, TokenHead
+from bothways.tasks.answer import AnswerTask
+from bothways.tasks.classify import ClassifyOptions, ClassifyTask, MultiLabelTask, RegressionTask
+from bothways.tasks.tag import TagTask
+from tests.helpers import Run, tiny_config, tiny_tokenizer
+
+WORDS = ["the", "dog", "sat", "on", "mat", "router"]
+ROWS = [{"id": n, "text": " ".join(WORDS[(n * k) % 6] for k in range(1, 2 + n % 9)), "more": [n]} for n in range(700)]
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    rows: list[dict[str, Any]] = [dict(row) for row in ROWS]
+    rows[3]["text"], rows[400]["text"] = None, "  "
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "t.parquet", row_group_size=150)
+    return tmp_path / "t.parquet"
+
+
+@pytest.fixture(autouse=True)
+def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bulk, "FEWEST", 64)
+    monkeypatch.setattr(bulk, "PART_SECONDS", 1e-6)
+
+
+def test_rows_in_order_with_their_columns_and_the_bad_ones_aside(
+    table: Path, pretrained: Path, tmp_path: Path, bothways: Run
+) -> None:
+    model = bw.load(pretrained)
+    good = [row for row in ROWS if row["id"] not in (3, 400)]
+    expected = model.embed([row["text"] for row in good])
+    for name in ("out.parquet", "out.jsonl"):
+        code, out, _ = bothways("embed", pretrained, "--in", table, "--out", tmp_path / name)
+        assert code == 0
+        assert "698 rows" in out
+        if name.endswith("jsonl"):
+            found = [json.loads(line) for line in (tmp_path / name).read_text().splitlines()]
+        else:
+            found = pq.read_table(tmp_path / name).to_pylist()
+        assert [row["id"] for row in found] == [row["id"] for row in good]
+        assert [row["more"] for row in found] == [row["more"] for row in good]
+        np.testing.assert_allclose(np.array([row["embedding"] for row in found]), expected, atol=1e-5)
+        bad = [json.loads(line) for line in (tmp_path / f"{name}.bad.jsonl").read_text().splitlines()]
+        assert [one["row"].rpartition(": ")[2] for one in bad] == ["row 4", "row 401"]
+        assert bad[0]["reason"] == "column 'text' is missing"
+        assert not (tmp_path / f"{name}.parts").exists()
+    assert pq.read_schema(tmp_path / "out.parquet").field("embedding").type == pa.list_(pa.float32(), 32)
+
+
+def test_a_killed_run_goes_on_and_repeats_nothing(table: Path, pretrained: Path, tmp_path: Path, bothways: Run) -> None:
+    out = tmp_path / "out.parquet"
+    script = (
+        "import os, signal, sys\n"
+        "from bothways.cli import main\n"
+        "from bothways.inference import bulk, parts\n"
+        "bulk.FEWEST, bulk.PART_SECONDS = 64, 1e-6\n"
+        "write, left = parts.Parts.write, [4]\n"
+        "def kill(self, *arguments):\n"
+        "    left[0] -= 1\n"
+        "    if not left[0]:\n"
+        "        (self.folder / '000000000192-000000000256.parquet').write_bytes(b'half')\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    write(self, *arguments)\n"
+        "parts.Parts.write = kill\n"
+        "main(sys.argv[1:])\n"
+    )
+    command = ["embed", str(pretrained), "--in", str(table), "--out", str(out)]
+    killed = subprocess.run([sys.executable, "-c", script, *command], env=os.environ, capture_output=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert not out.exists()
+    before = sorted(path.name for path in (tmp_path / "out.parquet.parts").glob("*.json"))
+    assert len(before) == 4, "three parts and the manifest"
+
+    code, said, _ = bothways("embed", pretrained, "--in", table, "--out", tmp_path / "out.parquet", "--no-normalize")
+    assert code == 2
+    code, said, _ = bothways(*command)
+    assert code == 0
+    assert "698 rows, 192 of them by an earlier run" in said
+    found = pq.read_table(out)
+    assert found["id"].to_pylist() == [row["id"] for row in ROWS if row["id"] not in (3, 400)]
+    bothways("embed", pretrained, "--in", table, "--out", tmp_path / "whole.parquet")
+    whole = pq.read_table(tmp_path / "whole.parquet")
+    np.testing.assert_allclose(
+        np.array(found["embedding"].to_pylist()), np.array(whole["embedding"].to_pylist()), atol=1e-5
+    )
+    assert (tmp_path / "out.parquet.bad.jsonl").read_text() == (tmp_path / "whole.parquet.bad.jsonl").read_text()
+
+
+def test_a_run_killed_while_its_parts_become_one_file_only_does_that_again(
+    table: Path, pretrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, source, out = bw.load(pretrained), RowStream(table), tmp_path / "out.parquet"
+    job = embed_job(model, source.columns, "text", True)
+    parts = bulk.open_parts(job, source, out)
+    monkeypatch.setattr(type(parts), "merge", lambda self: None)
+    bulk.run_bulk(job, source, parts)
+    monkeypatch.undo()
+    monkeypatch.setattr(model, "vectors", None)
+    parts = bulk.open_parts(job, source, out)
+    assert bulk.run_bulk(job, source, parts).resumed == 700
+    assert len(pq.read_table(out)) == 698
+
+
+def saved(head: Any, task: Any, folder: Path) -> Path:
+    model = new_model(tiny_config(), head, seed=3)
+    save_checkpoint(Checkpoint(model, tiny_tokenizer(), task.state()), folder)
+    return folder
+
+
+def test_every_task_writes_what_it_predicts(tmp_path: Path, bothways: Run) -> None:
+    texts = [row["text"] for row in ROWS[:90]]
+    pq.write_table(pa.table({"text": texts, "question": ["who sat"] * 90, "context": texts}), tmp_path / "t.parquet")
+    labels = ("a", "b", "c")
+    for name, kind in (("single_label_classification", ClassifyTask), ("multi_label_classification", MultiLabelTask)):
+        task: Any = kind(options=ClassifyOptions(problem_type=name), labels=labels)  # type: ignore[arg-type]
+        model = bw.load(saved(lambda encoder: SequenceHead(encoder, 3), task, tmp_path / name))
+        found = run(bothways, "classify", tmp_path / name, tmp_path)
+        single = name.startswith("single")
+        expected = [one.label if single else one.labels for one in model.classify(texts)]
+        assert [row["predicted"] for row in found] == expected
+    regression = RegressionTask(options=ClassifyOptions(problem_type="regression"), labels=("LABEL_0",))
+    model = bw.load(saved(lambda encoder: SequenceHead(encoder, 1), regression, tmp_path / "number"))
+    values = [row["predicted"] for row in run(bothways, "classify", tmp_path / "number", tmp_path)]
+    np.testing.assert_allclose(values, [one.value for one in model.classify(texts)], atol=1e-5)
+
+    tags = TagTask(labels=("O", "B-x", "I-x"))
+    model = bw.load(saved(lambda encoder: TokenHead(encoder, 3), tags, tmp_path / "tag"))
+    entities = [row["entities"] for row in run(bothways, "tag", tmp_path / "tag", tmp_path)]
+    for given, wanted in zip(entities, model.tag(texts), strict=True):
+        assert [(one["label"], one["start"], one["end"]) for one in given] == [
+            (one.label, one.start, one.end)
+            for one in wanted  # type: ignore[union-attr]
+        ]
+
+    model = bw.load(saved(SpanHead, AnswerTask(), tmp_path / "answer"))
+    answers = run(bothways, "answer", tmp_path / "answer", tmp_path)
+    for given, text in zip(answers[:20], texts[:20], strict=True):
+        wanted = model.answer("who sat", text)
+        assert (given["predicted"], given["start"], given["end"]) == (wanted.text, wanted.start, wanted.end)
+
+
+def run(bothways: Run, verb: str, model: Path, folder: Path) -> list[dict[str, Any]]:
+    out = folder / f"{model.name}.parquet"
+    code, _, err = bothways(verb, model, "--in", folder / "t.parquet", "--out", out)
+    assert code == 0, err
+    rows: list[dict[str, Any]] = pq.read_table(out).to_pylist()
+    return rows
+
+
+def test_rows_of_jsonl_that_do_not_fit_the_first_ones_are_set_aside(
+    pretrained: Path, tmp_path: Path, bothways: Run
+) -> None:
+    rows = [{"id": n, "text": "the dog"} for n in range(1100)]
+    rows += [{"id": "x", "text": "the"}, {"id": 7, "text": "the", "new": 1}, {"id": 8, "text": "mat"}]  # type: ignore[dict-item]
+    (tmp_path / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    code, said, _ = bothways("embed", pretrained, "--in", tmp_path / "t.jsonl", "--out", tmp_path / "o.parquet")
+    assert code == 0
+    assert "1,101 rows" in said
+    reasons = [json.loads(line)["reason"] for line in (tmp_path / "o.parquet.bad.jsonl").read_text().splitlines()]
+    assert sorted(one.split(":")[0] for one in reasons) == [
+        "column 'new' is not in the first rows",
+        "not of the first rows' types",
+    ]
+
+
+def test_what_is_refused_before_anything_is_done(table: Path, pretrained: Path, tmp_path: Path, bothways: Run) -> None:
+    pq.write_table(pa.table({"text": ["a"], "embedding": [1]}), tmp_path / "has.parquet")
+    (tmp_path / "there.parquet").write_bytes(b"kept")
+    for arguments, complaint in (
+        (["--in", table, "--out", tmp_path / "there.parquet"], "is there already; remove it, or name another"),
+        (["--in", tmp_path / "has.parquet", "--out", tmp_path / "o.parquet"], "has a column 'embedding', which is"),
+        (
+            ["--in", table, "--out", tmp_path / "o.parquet", "--text-column", "txt"],
+            "no column 'txt', did you mean 'text'",
+        ),
+        (["--in", table, "--out", tmp_path / "o.xlsx"], "ends in .npy or .parquet or .jsonl"),
+        (["--out", tmp_path / "o.parquet"], "needs a table after --in"),
+        (["a text", "--in", table, "--out", tmp_path / "o.parquet"], "not for texts as arguments"),
+        (["--in", table, "--out", tmp_path / "o.parquet", "--precision", "int4"], "int4"),
+    ):
+        code, _, err = bothways("embed", pretrained, *arguments)
+        assert code == 2, arguments
+        assert complaint in err
+    assert (tmp_path / "there.parquet").read_bytes() == b"kept"
+    assert not list(tmp_path.glob("*.parts"))
