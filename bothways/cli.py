@@ -38,6 +38,11 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "chat": ("bothways.verbs.generating", "chat", "talk with a model that learnt from conversations"),
     "embed": ("bothways.verbs.asking", "embed", "turn texts into vectors"),
     "similar": ("bothways.verbs.asking", "similar", "find the lines of a file most like a text"),
+    "export": (
+        "bothways.verbs.export",
+        "export",
+        "write a model for ONNX or sentence-transformers",
+    ),
     "explain": ("bothways.verbs.explaining", "explain", "look inside a model: attention, embeddings, predictions"),
     "info": ("bothways.verbs.info", "info", "say what a store, a model, a run or a vocabulary is"),
 }

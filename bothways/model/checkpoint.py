@@ -191,25 +191,31 @@ def save_checkpoint(checkpoint: Checkpoint, directory: Path) -> None:
     """Write the directory atomically; one that is already there is replaced only when the new one is complete."""
     with replace_directory(directory) as partial:
         model = checkpoint.model
-        write_json(partial / "config.json", _config_json(checkpoint))
         tensors = {
             name: tensor.detach().cpu().contiguous() for name, tensor in to_hugging_face(model.state_dict()).items()
         }
         if isinstance(model.head, PoolerHead | EmbeddingHead):
             tensors = {name.removeprefix("bert."): tensor for name, tensor in tensors.items()}
         save_file(tensors, partial / "model.safetensors", metadata={"format": "pt"})
-        checkpoint.tokenizer.save(partial, max_length=model.config.max_position_embeddings)
-        write_json(
-            partial / "bothways.json", {"format": 1, "tokenizer": checkpoint.tokenizer.fingerprint, **checkpoint.state}
-        )
-        if isinstance(model.head, CausalLMHead):
-            write_json(partial / "generation_config.json", _generation_config(checkpoint.tokenizer))
-        if "chat_template" in checkpoint.state:
-            write_text(partial / "chat_template.jinja", checkpoint.state["chat_template"])
-        if isinstance(model.head, EmbeddingHead):
-            limit = checkpoint.state.get("sequence_length", model.config.max_position_embeddings)
-            modules = SentenceModules(model.head.pooling, model.head.normalize, limit)
-            write_modules(partial, modules, model.config.hidden_size)
+        write_all_but_weights(checkpoint, partial)
+
+
+def write_all_but_weights(checkpoint: Checkpoint, directory: Path) -> None:
+    """Write config, tokenizer and what else belongs to a model into an empty directory."""
+    model = checkpoint.model
+    write_json(directory / "config.json", _config_json(checkpoint))
+    checkpoint.tokenizer.save(directory, max_length=model.config.max_position_embeddings)
+    write_json(
+        directory / "bothways.json", {"format": 1, "tokenizer": checkpoint.tokenizer.fingerprint, **checkpoint.state}
+    )
+    if isinstance(model.head, CausalLMHead):
+        write_json(directory / "generation_config.json", _generation_config(checkpoint.tokenizer))
+    if "chat_template" in checkpoint.state:
+        write_text(directory / "chat_template.jinja", checkpoint.state["chat_template"])
+    if isinstance(model.head, EmbeddingHead):
+        limit = checkpoint.state.get("sequence_length", model.config.max_position_embeddings)
+        modules = SentenceModules(model.head.pooling, model.head.normalize, limit)
+        write_modules(directory, modules, model.config.hidden_size)
 
 
 def _generation_config(tokenizer: WordPieceTokenizer) -> dict[str, Any]:

@@ -1,0 +1,133 @@
+"""Export: every head as ONNX, read by ONNX Runtime and OpenVINO, gives what the model gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import openvino
+import pytest
+from sentence_transformers import SentenceTransformer
+from tokenizers import Tokenizer
+
+import bothways as bw
+from bothways.errors import UserError
+from bothways.inference import onnx
+from bothways.model.checkpoint import Checkpoint, load_checkpoint, new_model, save_checkpoint
+from bothways.model.heads import (
+    CausalLMHead,
+    ChoiceHead,
+    EmbeddingHead,
+    Head,
+    MaskedLMHead,
+    PoolerHead,
+    PretrainingHead,
+    SequenceHead,
+    SpanHead,
+    TokenHead,
+)
+from bothways.tasks.classify import ClassifyTask
+from tests.helpers import Run, tiny_config, tiny_tokenizer
+
+HEADS: dict[str, Callable[[Any], Head]] = {
+    "sequence": lambda encoder: SequenceHead(encoder, 3),
+    "token": lambda encoder: TokenHead(encoder, 4),
+    "span": SpanHead,
+    "choice": ChoiceHead,
+    "masked": MaskedLMHead,
+    "pretraining": PretrainingHead,
+    "causal": CausalLMHead,
+    "pooler": PoolerHead,
+    "mean": EmbeddingHead,
+    "cls": lambda encoder: EmbeddingHead(encoder, "cls", normalize=False),
+}
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_every_head_in_onnx_runtime_and_openvino(name: str, tmp_path: Path) -> None:
+    model = new_model(tiny_config(is_decoder=name == "causal", initializer_range=0.3), HEADS[name], seed=2).eval()
+    done = onnx.export_onnx(Checkpoint(model, tiny_tokenizer()), tmp_path / "out")
+    assert done.difference < 1e-4
+    # lengths that were not there at export, with padding on the right
+    generator = np.random.default_rng(1)
+    lengths = [19, 2, 11, 5]
+    ids = generator.integers(0, model.config.vocab_size, (4, 19))
+    mask = (np.arange(19) < np.array(lengths)[:, None]).astype(np.int64)
+    types = mask * (np.arange(19) >= 3)
+    inputs = [one.reshape(2, 2, 19) if name == "choice" else one for one in (ids * mask, mask, types)]
+    session = onnxruntime.InferenceSession(done.file)
+    assert [one.name for one in session.get_inputs()] == ["input_ids", "attention_mask", "token_type_ids"]
+    by_runtime = session.run(None, dict(zip(onnx.INPUTS, inputs, strict=True)))
+    compiled = openvino.Core().compile_model(str(done.file), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    by_openvino = list(compiled(inputs).values())
+    assert len(by_runtime) == len(by_openvino) == len(session.get_outputs())
+    for found in (by_runtime, by_openvino):
+        outputs = [one.reshape(4, 1) for one in found] if name == "choice" else found
+        for row, length in enumerate(lengths):
+            expected = onnx.packed_outputs(model, ids[row, :length], types[row, :length])
+            for output, wanted in zip(outputs, expected, strict=True):
+                np.testing.assert_allclose(output[row][: len(wanted)], wanted, atol=2e-4, rtol=1e-4)
+
+
+def test_the_real_model_with_its_own_tokenizer_and_in_int8(minilm: Path, tmp_path: Path, bothways: Run) -> None:
+    code, said, err = bothways("export", "onnx", minilm, "--out", tmp_path / "out", "--int8")
+    assert code == 0, err
+    assert "opset 20, last_hidden_state, sentence_embedding; batch and length are free" in said
+    texts = ["My router has no light.", "The bill is wrong", "a " * 40]
+    expected = bw.load(minilm, precision="float32").embed(texts)
+    tokenizer = Tokenizer.from_file(str(tmp_path / "out" / "tokenizer.json"))
+    tokenizer.enable_padding(pad_id=0)
+    encodings = tokenizer.encode_batch(texts)
+    inputs = {
+        "input_ids": np.array([one.ids for one in encodings]),
+        "attention_mask": np.array([one.attention_mask for one in encodings]),
+        "token_type_ids": np.array([one.type_ids for one in encodings]),
+    }
+    for file, least in (("model.onnx", 0.999999), ("model_quantized.onnx", 0.97)):
+        _, vectors = onnxruntime.InferenceSession(tmp_path / "out" / file).run(None, inputs)
+        assert (vectors * expected).sum(1).min() > least
+    sizes = [(tmp_path / "out" / name).stat().st_size for name in ("model.onnx", "model_quantized.onnx")]
+    assert sizes[1] < 0.3 * sizes[0]
+
+
+def test_sentence_transformers_directories(minilm: Path, pretrained: Path, tmp_path: Path, bothways: Run) -> None:
+    texts = ["the dog sat", "router"]
+    for source, arguments, pooling in ((minilm, [], "mean"), (pretrained, ["--pooling", "cls"], "cls")):
+        out = tmp_path / pooling
+        code, said, err = bothways("export", "sentence-transformers", source, "--out", out, *arguments)
+        assert code == 0, err
+        assert f"pooling {pooling}" in said
+        theirs = SentenceTransformer(str(out), device="cpu").encode(texts)
+        np.testing.assert_allclose(theirs, bw.load(out, precision="float32").embed(texts), atol=1e-5)
+
+
+def test_what_is_not_exported(
+    minilm: Path, pretrained: Path, tmp_path: Path, bothways: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "letter.txt").write_text("kept")
+    half = load_checkpoint(pretrained, lambda encoder: SequenceHead(encoder, 2), labels=["a", "b"])
+    task = ClassifyTask(labels=("a", "b"))
+    save_checkpoint(Checkpoint(half.model, half.tokenizer, task.state()), tmp_path / "tickets")
+    for arguments, complaint in (
+        (["onnx", pretrained, "--out", tmp_path / "mine"], "is there already and is no model of Bothways"),
+        (["onnx", pretrained, "--out", tmp_path / "o", "--pooling", "cls"], "--pooling: is for export sentence"),
+        (["sentence-transformers", pretrained, "--out", tmp_path / "o", "--int8"], "--int8: is for export onnx"),
+        (["sentence-transformers", minilm, "--out", tmp_path / "o", "--pooling", "cls"], "was trained with mean"),
+        (["tflite", pretrained, "--out", tmp_path / "o"], "tflite"),
+    ):
+        code, _, err = bothways("export", *arguments)
+        assert code == 2
+        assert complaint in err
+    assert (tmp_path / "mine" / "letter.txt").read_text() == "kept"
+    monkeypatch.setattr(onnx, "_compare", lambda model, path: (0.5, 0.1))
+    with (
+        pytest.raises(UserError, match=r"ONNX Runtime's outputs differ by 0\.5 from the model's"),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore")
+        onnx.export_onnx(load_checkpoint(tmp_path / "tickets"), tmp_path / "wrong")
+    assert not (tmp_path / "wrong").exists()
