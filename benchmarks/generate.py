@@ -21,7 +21,7 @@ from common import show
 from transformers import BertLMHeadModel
 
 from bothways.inference.generation import generate
-from bothways.inference.prepared import prepare
+from bothways.inference.prepared import prepare_to_generate
 from bothways.inference.sampling import GenerationOptions
 from bothways.model.checkpoint import Checkpoint, new_model, save_checkpoint
 from bothways.model.config import BertConfig
@@ -56,7 +56,7 @@ def compared(size: str, vocabulary: int, tokens: int, rounds: int) -> list[list[
     words = [*SPECIAL_TOKENS, *(f"w{n}" for n in range(vocabulary - len(SPECIAL_TOKENS)))]
     with tempfile.TemporaryDirectory() as folder:
         save_checkpoint(Checkpoint(model, WordPieceTokenizer.from_pieces(words)), Path(folder) / "m")
-        model = prepare(model)
+        model = prepare_to_generate(model)
         peer = BertLMHeadModel.from_pretrained(Path(folder) / "m").eval()
     rng, table = np.random.default_rng(0), []
     for batch in (1, 16):

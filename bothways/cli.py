@@ -43,6 +43,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
         "export",
         "write a model for ONNX or sentence-transformers",
     ),
+    "bench": ("bothways.verbs.bench", "bench", "measure how fast a model is on this machine"),
     "explain": ("bothways.verbs.explaining", "explain", "look inside a model: attention, embeddings, predictions"),
     "info": ("bothways.verbs.info", "info", "say what a store, a model, a run or a vocabulary is"),
 }

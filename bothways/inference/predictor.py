@@ -20,7 +20,7 @@ from bothways.data.tables import Row, read_rows
 from bothways.errors import TruncationWarning, UserError
 from bothways.inference import engine, language, masked
 from bothways.inference.language import Fill, Suggestion, TextScore
-from bothways.inference.prepared import Precision, prepare, resolve
+from bothways.inference.prepared import Precision, prepare, prepare_to_generate, resolve
 from bothways.inference.sampling import GenerationOptions, generation_options
 from bothways.inference.texts import Text, are_rows, columns_of_text, listed_texts, rows_of, several
 from bothways.model.checkpoint import Checkpoint, LoadReport, load_checkpoint
@@ -86,7 +86,7 @@ class Predictor:
     @functools.cached_property
     def exact(self) -> Bert:
         """The model as generation runs it: in float32."""
-        return self.prepared if self.precision == "float32" else prepare(self.model)
+        return prepare_to_generate(self.model)
 
     @property
     def report(self) -> LoadReport | None:

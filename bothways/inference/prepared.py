@@ -9,6 +9,7 @@ Shapes: R rows.
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Callable
 from typing import Literal, cast
 
@@ -17,7 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bothways.errors import UserError
-from bothways.model.encoder import Layer
+from bothways.inference.compiled import CompiledEncoder, library, suits
+from bothways.model.encoder import Encoder, Layer
 from bothways.model.heads import Bert
 from bothways.train.options import allowed_by_onednn, choose_precision
 
@@ -109,10 +111,31 @@ def resolve(precision: Precision, device: torch.device) -> Precision:
 
 
 def prepare(model: Bert, precision: Precision = "float32") -> Bert:
-    """A copy of the model for inference, which shares with it what stays as it is.
+    """The model for predictions, in this precision: with it shares what stays as it is.
 
-    float32: results differ from the model's by rounding. int8: of the encoder's matrices; heads stay in float32.
+    float32: through the compiled layers where there are, else as `prepare_to_generate`; results differ from the model's
+    by rounding. int8: of the encoder's matrices; heads stay in float32.
     """
+    if precision == "float32" and suits(model.encoder):
+        return Bert(cast("Encoder", CompiledEncoder(model.encoder)), model.head).eval()
+    return _exchanged(model, precision)
+
+
+def prepare_to_generate(model: Bert) -> Bert:
+    """The model in float32 with the layers that generation goes through one by one."""
+    return _exchanged(model, "float32")
+
+
+def describe(model: Bert, precision: Precision) -> str:
+    """What a prepared model runs on, for people: `float32, compiled layers`."""
+    if isinstance(model.encoder, CompiledEncoder):
+        return f"{precision}, compiled layers"
+    if precision == "float32" and next(model.parameters()).device.type == "cpu" and library() is None:
+        return "float32, torch's layers (none compiled: install Bothways again where there is a C++ compiler)"
+    return f"{precision}, torch's layers"
+
+
+def _exchanged(model: Bert, precision: Precision) -> Bert:
     on_cpu = next(model.parameters()).device.type == "cpu"
     half = precision == "bfloat16"
     # what is in the memo is not copied
@@ -123,6 +146,8 @@ def prepare(model: Bert, precision: Precision = "float32") -> Bert:
     if not on_cpu or not torch.backends.mkldnn.is_available():
         return made
     if precision == "int8":
+        if resolve("auto", torch.device("cpu")) == "bfloat16":
+            _require_faster_than_half(made)
         _exchange(made.encoder, Int8Linear)
     elif precision == "bfloat16":
         if torch.ops.mkldnn._is_mkldnn_bf16_supported():
@@ -130,6 +155,29 @@ def prepare(model: Bert, precision: Precision = "float32") -> Bert:
     elif next(model.parameters()).dtype == torch.float32:
         _exchange(made, FewRowsLinear, SMALLEST)
     return made
+
+
+def _require_faster_than_half(model: Bert) -> None:
+    """Raises UserError where a product in int8 takes longer than in bfloat16, which is nearer to the truth as well."""
+    linear = cast("Layer", model.encoder.layers[0]).intermediate
+    x = torch.randn(512, linear.in_features)
+    whole, half = Int8Linear(linear), PrepackedLinear(copy.deepcopy(linear).bfloat16())
+    in_int8, in_half = _seconds(lambda: whole(x)), _seconds(lambda: half(x.bfloat16()))
+    if in_int8 > in_half:
+        raise UserError(
+            f"--precision int8: slower than bfloat16 on this machine ({in_int8 * 1e3:.2f} ms a product, "
+            f"{in_half * 1e3:.2f} ms); use bfloat16"
+        )
+
+
+@torch.inference_mode()
+def _seconds(call: Callable[[], Tensor]) -> float:
+    taken = []
+    for _ in range(9):
+        began = time.perf_counter()
+        call()
+        taken.append(time.perf_counter() - began)
+    return min(taken)
 
 
 def _exchange(model: nn.Module, kind: Callable[[nn.Linear, bool], nn.Module], smallest: int = 0) -> None:

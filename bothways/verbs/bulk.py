@@ -13,6 +13,7 @@ from bothways.errors import UserError
 from bothways.files import require_file_writable
 from bothways.inference.bulk import FORMATS, Job, open_parts, run_bulk
 from bothways.inference.predictor import Predictor, load
+from bothways.inference.prepared import describe
 from bothways.train.progress import duration
 from bothways.verbs.counting import Counting
 
@@ -33,7 +34,7 @@ def into_file(verb: str, options: Any, make_job: MakeJob, line_column: Callable[
     source = RowStream(Path(options.input), line_column(model.checkpoint.state.get("options", {})))
     job = make_job(model, source)
     parts = open_parts(job, source, out)
-    print(f"{verb} in {model.precision} on {model.device}", file=sys.stderr)
+    print(f"{verb} on {model.device}: {describe(model.prepared, model.precision)}", file=sys.stderr)
     began = time.monotonic()
     report = run_bulk(job, source, parts, Counting(verb, source.count(), parts.report.resumed))
     resumed = f", {report.resumed:,} of them by an earlier run" if report.resumed else ""

@@ -173,7 +173,7 @@ def test_scores_up_to_the_last_row_of_the_position_table(words: int, untrained: 
 def test_large_matrices_are_laid_out_anew_and_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prepared, "SMALLEST", 1)
     model = new_model(tiny_config(is_decoder=True, initializer_range=0.3), CausalLMHead, seed=4).eval()
-    laid_out = prepared.prepare(model)
+    laid_out = prepared.prepare_to_generate(model)
     packed = [one for one in laid_out.modules() if isinstance(one, prepared.FewRowsLinear)]
     assert len(packed) == 2 * 4 + 2, "four matrices a layer, the transform, the vocabulary"
     assert not any(isinstance(one, prepared.FewRowsLinear) for one in model.modules())

@@ -1,0 +1,74 @@
+"""Throughput of inference against the engines people use: 600 ragged texts, real tokens a second, in turns.
+
+    python benchmarks/encode.py [--sizes minilm base] [--rounds 3] [--texts 600]
+
+Beside every speed stands the least cosine of a text's vector with `transformers` in float32.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from pathlib import Path
+
+import numpy as np
+from common import shared_data, show
+from engines import engines, model_directory, temporary, texts
+
+import bothways as bw
+from bothways.inference.prepared import resolve
+from bothways.tasks.base import join_segments
+
+
+def compare(size: str, number: int, rounds: int) -> None:
+    with temporary() as name:
+        folder = Path(name)
+        directory = model_directory(size, folder)
+        model = bw.load(directory, "cpu")
+        lines = texts(shared_data(), number)
+        began = time.perf_counter()
+        encoded = join_segments(model.tokenizer, lines, 256)
+        tokenising = time.perf_counter() - began
+        tokens = sum(len(one.input_ids) for one in encoded)
+        contestants = dict(engines(directory, folder, resolve("auto", model.device) == "bfloat16"))
+        rates: dict[str, list[float]] = {name: [] for name in contestants}
+        vectors = {}
+        for engine in contestants.values():  # warm
+            engine(encoded[:64])
+        for _ in range(rounds):
+            for name, engine in contestants.items():
+                began = time.perf_counter()
+                vectors[name] = engine(encoded)
+                rates[name].append(tokens / (time.perf_counter() - began))
+        exact = vectors["transformers float32, as they arrive"]
+        best = {
+            kind: max(statistics.median(r) for n, r in rates.items() if kind in n and not n.startswith("Bothways"))
+            for kind in ("float32", "bfloat16", "int8")
+            if any(kind in n for n in rates)
+        }
+        rows = []
+        for name, found in rates.items():
+            median = statistics.median(found)
+            kind = next(kind for kind in best if kind in name)
+            cosine = float((vectors[name] * exact).sum(1).min())
+            rows.append([name, median, median / best[kind], f"{min(found):,.0f}–{max(found):,.0f}", f"{cosine:.5f}"])
+        show(
+            f"encode-{size}",
+            ["engine", "tokens/s", "of the best peer's in this precision", "slowest–fastest turn", "least cosine"],
+            rows,
+            texts=number, tokens=tokens, longest=int(max(len(one.input_ids) for one in encoded)), rounds=rounds,
+            tokenising_tokens_per_second=tokens / tokenising,
+        )  # fmt: skip
+        print(f"\n{tokens:,} tokens, {tokens / number:.0f} a text; tokenising {tokens / tokenising:,.0f} tokens/s")
+        assert np.isfinite(exact).all()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", nargs="+", default=["minilm", "base"], choices=["minilm", "base", "large"])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--texts", type=int, default=600)
+    arguments = parser.parse_args()
+    for size in arguments.sizes:
+        compare(size, arguments.texts, arguments.rounds)

@@ -1,0 +1,141 @@
+"""The compiled layers against the model's own, at every width of vectors that they are built for."""
+
+from __future__ import annotations
+
+import ctypes
+import shutil
+import subprocess
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from bothways.data.packing import PackedBatch, pack_sequences
+from bothways.inference import compiled
+from bothways.inference.compiled import SOURCE, CompiledEncoder
+from bothways.inference.prepared import describe, prepare
+from bothways.model.checkpoint import load_checkpoint, new_model
+from bothways.model.heads import PoolerHead
+from tests.helpers import tiny_config
+
+
+@pytest.fixture(scope="module", params=["installed", "wide", "narrow"])
+def library(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+    """As it was installed; with the widths of AVX-512, on whatever this CPU has; with those of the plainest CPU."""
+    compiler = shutil.which("g++")
+    if compiler is None:
+        pytest.skip("there is no C++ compiler on this machine")
+    if request.param == "installed":
+        found = compiled.library()
+        assert found is not None, "the install had a compiler and built nothing"
+        return found
+    code = SOURCE.read_text()
+    wide = request.param == "wide"
+    path = tmp_path_factory.mktemp("built") / "encoder.cpp"
+    path.write_text(code.replace("#if defined(__AVX512F__)", f"#if {int(wide)}").replace("defined(__AVX2__)", "0"))
+    source = f"-DBOTHWAYS_SOURCE={zlib.crc32(SOURCE.read_bytes())}"
+    flags = [
+        source,
+        "-O2",
+        "-std=c++17",
+        "-shared",
+        "-fPIC",
+        "-pthread",
+        "-Wno-psabi",
+        "-o",
+        str(path.with_suffix(".so")),
+    ]
+    subprocess.run([compiler, *flags, str(path)], check=True, capture_output=True)
+    found = compiled.opened(path.with_suffix(".so"))
+    assert found is not None
+    assert found.bothways_panel() == (32 if wide else 8)
+    return found
+
+
+def batch_of(lengths: list[int], vocabulary: int, segments: int = 2) -> PackedBatch:
+    generator = np.random.default_rng(sum(lengths))
+    return pack_sequences(
+        [(generator.integers(0, vocabulary, n), (np.arange(n) > n // 2).astype(int) * (segments > 1)) for n in lengths]
+    )
+
+
+SHAPES = {
+    "plain": {},
+    "odd sizes": {"hidden_size": 60, "num_attention_heads": 5, "intermediate_size": 101},
+    "one wide head": {"hidden_size": 72, "num_attention_heads": 1, "intermediate_size": 200, "num_hidden_layers": 1},
+    "from left to right": {"is_decoder": True},
+    "sines": {"positions": "sinusoidal", "type_vocab_size": 1},
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_as_the_model_itself(shape: str, threads: int, library: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiled, "library", lambda: library)
+    config = tiny_config(initializer_range=0.2, **SHAPES[shape])  # type: ignore[arg-type]
+    encoder = new_model(config, PoolerHead, seed=5).eval().encoder
+    fast = CompiledEncoder(encoder)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        for lengths in ([1], [7], [130, 64, 33, 33, 12, 5, 1, 1]):
+            batch = batch_of(lengths, config.vocab_size, config.type_vocab_size)
+            with torch.inference_mode():
+                torch.testing.assert_close(fast(batch), encoder(batch), atol=1e-5, rtol=1e-5)
+                for rows in ([0], [batch.num_tokens - 1, 0, 0], []):
+                    wanted = torch.tensor(rows, dtype=torch.long)
+                    torch.testing.assert_close(fast(batch, wanted), encoder(batch, wanted), atol=1e-5, rtol=1e-5)
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_the_real_model_and_bit_for_bit_alone_as_in_company(
+    minilm: Path, library: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compiled, "library", lambda: library)
+    model = load_checkpoint(minilm).model
+    fast = prepare(model)
+    assert describe(fast, "float32") == "float32, compiled layers"
+    lengths = [180, 64, 64, 31, 6, 6, 2]
+    together = batch_of(lengths, 30522)
+    with torch.inference_mode():
+        torch.testing.assert_close(fast(together), model(together), atol=1e-5, rtol=1e-5)
+        states = fast.encoder(together).split(lengths)
+        for number, sequence in enumerate(together.input_ids.split(lengths)):
+            types = together.token_type_ids.split(lengths)[number]
+            alone = fast.encoder(pack_sequences([(sequence.numpy(), types.numpy())]))
+            assert torch.equal(alone, states[number])
+
+
+def test_what_is_in_no_table_is_an_error() -> None:
+    config = tiny_config()
+    fast = prepare(new_model(config, PoolerHead, seed=1))
+    for ids, types in (([1, config.vocab_size], [0, 0]), ([1, -1], [0, 0]), ([1, 1], [0, 2])):
+        with pytest.raises(IndexError):
+            fast(pack_sequences([(np.array(ids), np.array(types))]))
+
+
+def test_without_the_library_torchs_layers_do_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = new_model(tiny_config(), PoolerHead, seed=1)
+    batch = batch_of([9, 4], model.config.vocab_size)
+    with torch.inference_mode():
+        expected = prepare(model)(batch)
+    monkeypatch.setattr(compiled, "library", lambda: None)
+    monkeypatch.setattr("bothways.inference.prepared.library", lambda: None)
+    plain = prepare(model)
+    reason = "none compiled: install Bothways again where there is a C++ compiler"
+    assert describe(plain, "float32") == f"float32, torch's layers ({reason})"
+    with torch.inference_mode():
+        torch.testing.assert_close(plain(batch), expected, atol=1e-5, rtol=1e-5)
+    assert compiled.opened(SOURCE) is None
+
+
+def test_a_library_of_another_source_is_not_called(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    kind = torch.backends.cpu.get_cpu_capability().lower()
+    path = Path(compiled.__file__).with_name(f"encoder_{kind}.so")
+    assert compiled.opened(path) is not None
+    (tmp_path / "encoder.cpp").write_text(SOURCE.read_text() + "// another\n")
+    monkeypatch.setattr(compiled, "SOURCE", tmp_path / "encoder.cpp")
+    assert compiled.opened(path) is None
