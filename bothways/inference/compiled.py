@@ -9,12 +9,14 @@ import ctypes
 import functools
 import zlib
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from bothways.data.packing import PackedBatch
 from bothways.model.encoder import Encoder, Layer
+from bothways.model.heads import Bert, Head
 
 SOURCE = Path(__file__).with_name("encoder.cpp")
 
@@ -105,7 +107,7 @@ class CompiledEncoder(nn.Module):
         self._kept.append(tensor.detach().contiguous())
         return self._kept[-1].data_ptr()
 
-    def forward(self, batch: PackedBatch, rows: Tensor | None = None) -> Tensor:
+    def forward(self, batch: PackedBatch, rows: Tensor | None = None, threads: int = 1) -> Tensor:
         compiled, config = library(), self.config
         assert compiled is not None
         self._check(batch)
@@ -118,7 +120,7 @@ class CompiledEncoder(nn.Module):
         call = _Call(
             self._tables, batch.input_ids.data_ptr(), batch.token_type_ids.data_ptr(), batch.position_ids.data_ptr(),
             self._layers, len(self._layers), width, config.num_attention_heads, inside, config.is_decoder,
-            config.layer_norm_eps, batch.lengths.data_ptr(), len(batch.lengths), tokens, torch.get_num_threads(),
+            config.layer_norm_eps, batch.lengths.data_ptr(), len(batch.lengths), tokens, threads,
             hidden.data_ptr(), *((None, -1) if wanted is None else (wanted.data_ptr(), len(out))), qkv.data_ptr(),
             attended.data_ptr(), inner.data_ptr(), out.data_ptr(),
         )  # fmt: skip
@@ -133,6 +135,29 @@ class CompiledEncoder(nn.Module):
             low, high = torch.aminmax(values)
             if low < 0 or high >= size:
                 raise IndexError(f"an id of {int(low)} to {int(high)} in a table of {size} rows")
+
+
+class CompiledBert(Bert):
+    """A model whose layers are compiled.
+
+    torch's own threads are left asleep meanwhile: after an operation of theirs they spin for milliseconds, on the cores
+    that the layers need (one text of 16 tokens then takes 10 ms instead of 4).
+    """
+
+    def __init__(self, encoder: Encoder, head: Head) -> None:
+        super().__init__(encoder, head)
+        self.encoder = cast("Encoder", encoder if isinstance(encoder, CompiledEncoder) else CompiledEncoder(encoder))
+
+    def forward(self, batch: PackedBatch) -> Any:
+        threads = torch.get_num_threads()
+        if threads > 1:
+            torch.set_num_threads(1)
+        try:
+            hidden = self.encoder(batch, self.head.rows(batch), threads)
+            return self.head(hidden, batch)
+        finally:
+            if threads > 1:
+                torch.set_num_threads(threads)
 
 
 def _panels(weight: Tensor) -> Tensor:

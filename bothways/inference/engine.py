@@ -80,7 +80,7 @@ def _at_the_same_time(work: Callable[[Item], Made], items: Sequence[Item], devic
         yield from map(work, items)
         return
     left = iter(items)
-    with ThreadPoolExecutor(streams, "bothways", torch.set_num_threads, (max(1, cores // streams),)) as pool:
+    with ThreadPoolExecutor(streams, "bothways", _use_threads, (max(1, cores // streams),)) as pool:
         running: set[Future[Made]] = {pool.submit(work, item) for item in itertools.islice(left, 2 * streams)}
         torch.set_num_threads(cores)  # what a thread sets is what threads made later begin with
         try:
@@ -91,6 +91,11 @@ def _at_the_same_time(work: Callable[[Item], Made], items: Sequence[Item], devic
                     yield future.result()
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def _use_threads(number: int) -> None:
+    torch.get_num_threads()  # at its first question a thread takes over what was last set anywhere
+    torch.set_num_threads(number)
 
 
 def ahead(make: Callable[[Item], Made], items: Iterator[Item]) -> Iterator[Made]:

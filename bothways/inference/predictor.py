@@ -210,7 +210,7 @@ class Predictor:
         def split(vectors: Tensor, sequences: Sequence[Encoded], batch: PackedBatch) -> list[np.ndarray]:
             return list(vectors.float().cpu().numpy())
 
-        model = Bert(encoder, EmbeddingHead(encoder, pooling, normalize)).eval()
+        model = type(self.prepared)(encoder, EmbeddingHead(encoder, pooling, normalize)).eval()
         return engine.run(model, split, encoded, self.device, on_progress=on_progress)
 
     def similar(

@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bothways.errors import UserError
-from bothways.inference.compiled import CompiledEncoder, library, suits
-from bothways.model.encoder import Encoder, Layer
+from bothways.inference.compiled import CompiledBert, library, suits
+from bothways.model.encoder import Layer
 from bothways.model.heads import Bert
 from bothways.train.options import allowed_by_onednn, choose_precision
 
@@ -117,7 +117,7 @@ def prepare(model: Bert, precision: Precision = "float32") -> Bert:
     by rounding. int8: of the encoder's matrices; heads stay in float32.
     """
     if precision == "float32" and suits(model.encoder):
-        return Bert(cast("Encoder", CompiledEncoder(model.encoder)), model.head).eval()
+        return CompiledBert(model.encoder, model.head).eval()
     return _exchanged(model, precision)
 
 
@@ -128,7 +128,7 @@ def prepare_to_generate(model: Bert) -> Bert:
 
 def describe(model: Bert, precision: Precision) -> str:
     """What a prepared model runs on, for people: `float32, compiled layers`."""
-    if isinstance(model.encoder, CompiledEncoder):
+    if isinstance(model, CompiledBert):
         return f"{precision}, compiled layers"
     if precision == "float32" and next(model.parameters()).device.type == "cpu" and library() is None:
         return "float32, torch's layers (none compiled: install Bothways again where there is a C++ compiler)"
