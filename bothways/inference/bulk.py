@@ -23,7 +23,7 @@ from bothways.inference.predictor import OnProgress, truncated_rows
 from bothways.tasks.base import Encoded
 
 PART_SECONDS = 20.0
-FEWEST, MOST = 256, 1 << 16  # rows of a part
+FEWEST, MOST = 256, 1 << 15  # rows of a part
 CHARACTERS = 1 << 25  # of a part's texts, about
 FORMATS = (".parquet", ".jsonl")
 

@@ -33,7 +33,20 @@ static inline vec load(const float* from) { vec v; memcpy(&v, from, sizeof v); r
 static inline void store(float* to, vec v) { memcpy(to, &v, sizeof v); }
 static inline vec splat(float x) { return vec{} + x; }
 static inline vec larger(vec a, vec b) { return a > b ? a : b; }
-static inline float sum(vec v) { float s = 0; for (int i = 0; i < LANES; i++) s += v[i]; return s; }
+static inline float sum(vec v) {
+    float lane[LANES];
+    store(lane, v);
+    for (int half = LANES / 2; half; half /= 2)
+        for (int i = 0; i < half; i++) lane[i] += lane[i + half];
+    return lane[0];
+}
+static inline float largest(vec v) {
+    float lane[LANES];
+    store(lane, v);
+    for (int half = LANES / 2; half; half /= 2)
+        for (int i = 0; i < half; i++) lane[i] = std::max(lane[i], lane[i + half]);
+    return lane[0];
+}
 
 // e^x by 2^n times a polynomial of degree 6 on the rest; the rounding constant is 1.5 * 2^23.
 static inline vec exponential(vec x) {
@@ -72,6 +85,7 @@ static void tile(const float* a, int64_t stride, const float* panel, int64_t dep
 #pragma GCC unroll 16
     for (int m = 0; m < M; m++) left[m] = right[m] = vec{};
     for (int64_t k = 0; k < depth; k++, panel += PANEL) {
+        __builtin_prefetch(panel + PANEL * depth, 0, 2);  // the next panel, which comes from memory
         vec b = load(panel), c = load(panel + LANES);
 #pragma GCC unroll 16
         for (int m = 0; m < M; m++) {
@@ -150,19 +164,19 @@ static void layer_norm(float* row, int64_t width, const float* weight, const flo
 
 // Softmax of the first `length` scores; those behind, up to `padded`, become 0.
 static void softmax(float* row, int64_t length, int64_t padded, float scale) {
+    int64_t end = (length + LANES - 1) / LANES * LANES;
     for (int64_t i = length; i < padded; i++) row[i] = -INFINITY;
-    vec most = splat(-INFINITY), sums = vec{};
-    for (int64_t i = 0; i < padded; i += LANES) most = larger(most, load(row + i));
-    float top = most[0];
-    for (int i = 1; i < LANES; i++) top = std::max(top, most[i]);
-    for (int64_t i = 0; i < padded; i += LANES) {
+    vec most = load(row), sums = vec{};
+    for (int64_t i = LANES; i < end; i += LANES) most = larger(most, load(row + i));
+    float top = largest(most);
+    for (int64_t i = 0; i < end; i += LANES) {
         vec e = exponential((load(row + i) - top) * scale);
         store(row + i, e);
+        sums += e;  // what is behind `length` adds e^-87
     }
     for (int64_t i = length; i < padded; i++) row[i] = 0;
-    for (int64_t i = 0; i < padded; i += LANES) sums += load(row + i);
     float share = 1.0f / sum(sums);
-    for (int64_t i = 0; i < padded; i += LANES) store(row + i, load(row + i) * share);
+    for (int64_t i = 0; i < end; i += LANES) store(row + i, load(row + i) * share);
 }
 
 struct Scratch { std::vector<float> keys, values, scores; };

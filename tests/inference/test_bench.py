@@ -1,0 +1,56 @@
+"""`bothways bench`: a table of what the machine does, at the precisions that make sense on it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from bothways.errors import UserError
+from bothways.inference import prepared
+from bothways.model.checkpoint import new_model
+from bothways.model.heads import PoolerHead
+from bothways.verbs import bench
+from tests.helpers import Run, tiny_config
+
+
+def test_figures_and_table(pretrained: Path, bothways: Run) -> None:
+    code, out, err = bothways("bench", pretrained, "--seconds", 0.1, "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    speeds = {one["precision"]: one for one in found["precisions"]}
+    assert list(speeds) == bench.offered(torch.device("cpu"))
+    assert speeds["float32"]["cosine"] == pytest.approx(1, abs=1e-5)
+    assert speeds["int8"]["cosine"] > 0.9
+    assert all(one["tokens_per_second"] > 0 for one in speeds.values())
+    for one in speeds.values():
+        assert set(one["latency"]) == {"16", "128"}
+        assert all(0 < median <= slow for median, slow in one["latency"].values())
+    code, out, _ = bothways("bench", pretrained, "--seconds", 0.1)
+    assert code == 0
+    assert "float32, compiled layers" in out
+    assert "Tokenising alone" in out
+
+
+def test_texts_are_of_all_lengths() -> None:
+    lengths = [len(text) for text in bench.mixed_texts()]
+    assert len(lengths) == 600
+    assert min(lengths) < 60
+    assert max(lengths) > 400
+
+
+def test_int8_is_refused_where_bfloat16_is_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = new_model(tiny_config(), PoolerHead, seed=1)
+    monkeypatch.setattr(prepared, "resolve", lambda precision, device: "bfloat16")
+    taken = iter([0.002, 0.001])
+
+    def seconds(call: Callable[[], object]) -> float:
+        return next(taken)
+
+    monkeypatch.setattr(prepared, "_seconds", seconds)
+    monkeypatch.setattr(prepared, "PrepackedLinear", lambda linear: linear)
+    with pytest.raises(UserError, match=r"int8: slower than bfloat16 on this machine \(2.00 ms a product, 1.00 ms\)"):
+        prepared.prepare(model, "int8")
