@@ -1,6 +1,7 @@
 """Throughput of inference against the engines people use: 600 ragged texts, real tokens a second, in turns.
 
     python benchmarks/encode.py [--sizes minilm base] [--rounds 3] [--texts 600]
+    python benchmarks/encode.py --quality          # of MiniLM in each precision on a real task
 
 Beside every speed stands the least cosine of a text's vector with `transformers` in float32.
 """
@@ -15,10 +16,12 @@ from pathlib import Path
 import numpy as np
 from common import shared_data, show
 from engines import engines, model_directory, temporary, texts
+from finetune import minilm, stsb
 
 import bothways as bw
-from bothways.inference.prepared import resolve
+from bothways.inference.prepared import PRECISIONS, resolve
 from bothways.tasks.base import join_segments
+from bothways.tasks.metrics import correlations
 
 
 def compare(size: str, number: int, rounds: int) -> None:
@@ -64,11 +67,28 @@ def compare(size: str, number: int, rounds: int) -> None:
         assert np.isfinite(exact).all()
 
 
+def quality() -> None:
+    """Spearman of the cosines with the scores of STS-B's development part, as they come out in each precision."""
+    _, pairs = stsb(shared_data())
+    first, second = ([row[side] for row in pairs] for side in ("text", "pair"))
+    scores = [row["score"] for row in pairs]
+    rows = []
+    for precision in PRECISIONS:
+        model = bw.load(minilm(), "cpu", precision)
+        cosines = (model.embed(first) * model.embed(second)).sum(1)
+        rows.append([precision, correlations(scores, cosines.tolist())["spearman"]])
+    show("encode-quality", ["precision", "Spearman"], rows, pairs=len(pairs))
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", nargs="+", default=["minilm", "base"], choices=["minilm", "base", "large"])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--texts", type=int, default=600)
+    parser.add_argument("--quality", action="store_true")
     arguments = parser.parse_args()
+    if arguments.quality:
+        quality()
+        raise SystemExit
     for size in arguments.sizes:
         compare(size, arguments.texts, arguments.rounds)

@@ -1,9 +1,9 @@
-"""Inference on a GPU: real tokens a second of base and large, texts of one length and of all lengths, beside transformers.
+"""Inference on a GPU beside transformers: real tokens a second of base and large, texts of one length and of all.
 
     python benchmarks/encode_gpu.py [--sizes base large] [--tokens 400000] [--budget 32768]
 
-All in bfloat16 with random weights and random ids; `transformers` pads batches sorted by length, with the attention that
-it has (sdpa, and flash_attention_2 where that is installed). The fraction is of the best matrix product measured.
+All in bfloat16 with random weights and random ids; `transformers` pads batches sorted by length, with the attention it
+has (sdpa, and flash_attention_2 where that is installed). The fraction is of the best matrix product measured.
 """
 
 from __future__ import annotations
