@@ -42,9 +42,10 @@ def build(folder: Path, say: Any = print) -> list[Path]:
         library = folder / f"encoder_{kind}.so"
         partial = library.with_suffix(".partial")
         command = [*compiler.split(), *flags, f"-march={march}", "-o", str(partial), str(source)]
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode:
-            say(f"bothways: {compiler} cannot build for {kind}: {done.stderr.strip().splitlines()[-1:]}")
+        try:
+            subprocess.run(command, capture_output=True, text=True, check=True)
+        except (OSError, subprocess.CalledProcessError) as error:
+            say(f"bothways: {compiler} cannot build for {kind}: {error}; inference runs on torch's own kernels")
             continue
         partial.replace(library)  # a process that has the old one open keeps it
         built.append(library)

@@ -19,9 +19,11 @@ from bothways.train.pretrain import pretrain
 from bothways.train.run import RunDirectory
 from bothways.verbs import (
     asking,
+    bench,
     comparing,
     comparing_language,
     explaining,
+    export,
     generating,
     info,
     measuring,
@@ -33,7 +35,10 @@ from bothways.verbs.text import TokenizerArguments
 from tests.data.test_prepare import write_corpus
 from tests.helpers import tiny_tokenizer
 
-MODULES = (asking, comparing, comparing_language, explaining, generating, info, measuring, text, texts, training)
+MODULES = (
+    asking, bench, comparing, comparing_language, explaining, export, generating, info, measuring, text, texts,
+    training,
+)  # fmt: skip
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.toml"))
 
 

@@ -10,7 +10,7 @@ import csv
 import itertools
 import json
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,10 @@ from bothways.data.tables import Row
 from bothways.errors import UserError
 from bothways.text.lines import COMPRESSIONS, decompressed, is_unicode, next_row
 
-FIELD_CHARACTERS = 1 << 24
+FIELD_CHARACTERS = 1 << 20  # where a quote is not closed, no more than this is one bad row
 SUFFIXES = (".parquet", ".jsonl", ".ndjson", ".csv", ".tsv", ".txt")
-READ_ROWS = 1024  # of a parquet file at a time
+READ_ROWS = 1024  # at a time; of .jsonl the first ones, which tell the columns
+JSON_TEXT = {"json": "text"}  # metadata of a column of values that a table has no type for, as JSON
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,14 @@ class BadRow:
 
     source: str
     reason: str
+
+
+@dataclass(frozen=True)
+class ArrowRow(Row):
+    """A row of a parquet file, with where it stands in its batch, so that it can be carried on as it is."""
+
+    batch: pa.RecordBatch
+    index: int
 
 
 class RowStream:
@@ -48,58 +57,62 @@ class RowStream:
         self.suffix = (path.with_suffix("") if path.suffix in COMPRESSIONS else path).suffix.lower()
         if self.suffix not in SUFFIXES:
             raise UserError(f"{path}: expected a table that ends in one of {', '.join(SUFFIXES)}")
-        first = next(self.rows(), None)
-        if first is None:
+        rows = self.rows()
+        first = list(itertools.islice(rows, READ_ROWS))
+        if not first:
             raise UserError(f"{path}: no rows")
-        self.columns = list(first.values) if isinstance(first, Row) else []
+        good = next((row for row in itertools.chain(first, rows) if isinstance(row, Row)), None)
+        if good is None:
+            raise UserError(f"{path}: no row of it can be read: {first[0].reason}")  # type: ignore[union-attr]
+        self._first = [row.values for row in (*first, good) if isinstance(row, Row)]
+        self.columns = list(dict.fromkeys(name for values in self._first for name in values))
 
     def count(self) -> int:
         """How many rows there are; of a .csv with line breaks in its fields, how many at most."""
         if self.suffix == ".parquet":
             return int(self._parquet().metadata.num_rows)
-        with self.path.open("rb") as raw, decompressed(raw, self.path) as file:
-            blocks = iter(lambda: file.read(1 << 20), b"")
-            lines, last = 0, b""
-            for block in blocks:
+        lines, last = 0, b""
+        with self._complaining(), self.path.open("rb") as raw, decompressed(raw, self.path) as file:
+            while block := file.read(1 << 20):
                 lines, last = lines + block.count(b"\n"), block
         return lines + (not last.endswith(b"\n")) - (self.suffix in (".csv", ".tsv"))
 
     def schema(self) -> pa.Schema:
-        """The columns' types; of .jsonl those of the first rows. Raises UserError where these differ among
-        themselves."""
+        """The columns' types; of .jsonl those of the first rows, where lists, objects and columns of several types are
+        text, as JSON."""
         if self.suffix == ".parquet":
             return self._parquet().schema_arrow.remove_metadata()
         if self.suffix not in (".jsonl", ".ndjson"):
             return pa.schema([(name, pa.string()) for name in self.columns])
-        first = [row.values for row in itertools.islice(self.rows(), READ_ROWS) if isinstance(row, Row)]
-        names = dict.fromkeys(name for values in first for name in values)
-        fields = []
-        for name in names:
-            try:
-                kind = pa.array([values.get(name) for values in first]).type
-            except (pa.ArrowException, OverflowError) as error:
-                raise UserError(
-                    f"{self.path}: column {name!r} is of several types, which a .parquet cannot hold: "
-                    f"{str(error).splitlines()[0]}; write a .jsonl"
-                ) from error
-            fields.append(pa.field(name, pa.string() if pa.types.is_null(kind) else kind))
-        return pa.schema(fields)
+        return pa.schema([_field(name, {type(one.get(name)) for one in self._first}) for name in self.columns])
 
     def rows(self, skip: int = 0) -> Iterator[Row | BadRow]:
         """Every row after the first `skip`."""
-        try:
+        with self._complaining():
             if self.suffix == ".parquet":
                 yield from self._of_parquet(skip)
             else:
                 yield from itertools.islice(self._of_text(), skip, None)
-        except (OSError, pa.ArrowException) as error:
-            raise UserError(f"{self.path}: cannot be read: {str(error).splitlines()[0]}") from error
+
+    @contextmanager
+    def _complaining(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, EOFError, pa.ArrowException, OverflowError) as error:
+            raise UserError(
+                f"{self.path}: cannot be read: {(str(error) or 'it ends too early').splitlines()[0]}"
+            ) from error
 
     def _parquet(self) -> pq.ParquetFile:
         try:
-            return pq.ParquetFile(self.path)
+            file = pq.ParquetFile(self.path)
         except pa.ArrowException as error:
             raise UserError(f"{self.path}: not a readable parquet file: {str(error).splitlines()[0]}") from error
+        names = file.schema_arrow.names
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise UserError(f"{self.path}: the column {twice[0]!r} is there twice")
+        return file
 
     def _of_parquet(self, skip: int) -> Iterator[Row | BadRow]:
         with self._parquet() as file:
@@ -113,8 +126,8 @@ class RowStream:
                 number = first
                 for batch in file.iter_batches(READ_ROWS, row_groups=[group]):
                     start = max(0, skip - number)
-                    for offset, values in enumerate(batch.slice(start).to_pylist(), number + start + 1):
-                        yield Row(values, f"{self.path}: row {offset}")
+                    for index, values in enumerate(batch.slice(start).to_pylist(), start):
+                        yield ArrowRow(values, f"{self.path}: row {number + index + 1}", batch, index)
                     number += len(batch)
 
     def _of_text(self) -> Iterator[Row | BadRow]:
@@ -176,4 +189,16 @@ def _of_json(line: str, source: str) -> Row | BadRow:
         return BadRow(source, f"not valid JSON: {error.msg} at character {error.pos + 1}")
     except (ValueError, RecursionError) as error:
         return BadRow(source, f"not readable JSON: {error}")
-    return Row(values, source) if isinstance(values, dict) else BadRow(source, "expected a JSON object")
+    if not isinstance(values, dict):
+        return BadRow(source, "expected a JSON object")
+    if "\\u" in line and not is_unicode(json.dumps(values, ensure_ascii=False)):
+        return BadRow(source, "holds half a surrogate pair, which is no text")
+    return Row(values, source)
+
+
+def _field(name: str, kinds: set[type]) -> pa.Field:
+    kinds -= {type(None)}
+    for known, kind in (({bool}, pa.bool_()), ({int}, pa.int64()), ({int, float}, pa.float64()), ({str}, pa.string())):
+        if kinds and kinds <= known:
+            return pa.field(name, kind)
+    return pa.field(name, pa.string(), metadata=JSON_TEXT if kinds else None)

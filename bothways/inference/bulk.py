@@ -7,7 +7,7 @@ is given does not depend on the others, so parts may be of any size.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,9 +59,9 @@ def open_parts(job: Job, source: RowStream, out: Path) -> Parts:
     Raises UserError where `out` is complete, or a column of the table has the name of a result's, or the parts are of
     another run.
     """
-    twice = set(source.columns) & set(job.schema.names)
+    twice = _results_in(source.columns, job)
     if twice:
-        raise UserError(f"{source.path}: has a column {min(twice)!r}, which is the name of a result; rename it")
+        raise UserError(f"{source.path}: has a column {twice[0]!r}, which is the name of a result; rename it")
     table = JsonLines() if out.suffix == ".jsonl" else Parquet(source.schema(), job.schema)
     parts = Parts(out, table)
     about = source.path.stat()
@@ -89,6 +89,10 @@ def run_bulk(job: Job, source: RowStream, parts: Parts, on_rows: Callable[[int],
         on_rows(done)
     parts.merge()
     return parts.report
+
+
+def _results_in(columns: Collection[str], job: Job) -> list[str]:
+    return [name for name in job.schema.names if name in columns]
 
 
 class _Sizes:
@@ -121,9 +125,11 @@ def _read(job: Job, parts: Parts, rows: Iterator[Row | BadRow], size: int) -> _W
         taken += 1
         if isinstance(row, BadRow):
             bad.append(row)
+        elif twice := _results_in(row.values, job):
+            bad.append(BadRow(row.source, f"has a column {twice[0]!r}, which is the name of a result"))
         else:
             good.append(row)
-            characters += sum(len(value) for value in row.values.values() if isinstance(value, str))
+            characters += sum(len(value) for value in row.values.values() if isinstance(value, str | list))
         if taken == size or characters > CHARACTERS:
             break
     try:

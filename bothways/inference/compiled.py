@@ -52,8 +52,10 @@ class _Call(ctypes.Structure):
 @functools.cache
 def library() -> ctypes.CDLL | None:
     """The library for this CPU; None where it was not built, or for another one."""
-    kind = torch.backends.cpu.get_cpu_capability().lower()
-    return opened(Path(__file__).with_name(f"encoder_{kind}.so"))
+    capability = torch.backends.cpu.get_cpu_capability()
+    kinds = {"DEFAULT": (), "AVX2": ("avx2",), "AVX512": ("avx512", "avx2")}.get(capability, ())
+    found = (opened(Path(__file__).with_name(f"encoder_{kind}.so")) for kind in kinds)
+    return next((one for one in found if one is not None), None)
 
 
 def opened(path: Path) -> ctypes.CDLL | None:

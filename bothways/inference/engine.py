@@ -82,7 +82,6 @@ def _at_the_same_time(work: Callable[[Item], Made], items: Sequence[Item], devic
     left = iter(items)
     with ThreadPoolExecutor(streams, "bothways", _use_threads, (max(1, cores // streams),)) as pool:
         running: set[Future[Made]] = {pool.submit(work, item) for item in itertools.islice(left, 2 * streams)}
-        torch.set_num_threads(cores)  # what a thread sets is what threads made later begin with
         try:
             while running:
                 ready, running = wait(running, return_when=FIRST_COMPLETED)
@@ -91,6 +90,7 @@ def _at_the_same_time(work: Callable[[Item], Made], items: Sequence[Item], devic
                     yield future.result()
         finally:
             pool.shutdown(cancel_futures=True)
+            torch.set_num_threads(cores)  # what a thread sets is what threads made later begin with
 
 
 def _use_threads(number: int) -> None:

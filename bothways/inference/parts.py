@@ -6,22 +6,24 @@ A part is complete or absent: its file of results, `FIRST-END.parquet` or `.json
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bothways.data.stream import BadRow
+from bothways.data.stream import ArrowRow, BadRow
 from bothways.data.tables import Row
 from bothways.errors import UserError
 from bothways.files import read_json, saying_what_failed, sync, write_json
 
 MERGED_ROWS = 1 << 15  # of a row group in the end, about
+BATCH = 1024  # rows that are Python objects at a time
 
 
 class Format(Protocol):
@@ -45,8 +47,10 @@ class JsonLines:
 
     def write(self, path: Path, columns: Any, results: pa.Table) -> None:
         with path.open("w", encoding="utf-8") as file:
-            for values, found in zip(columns, results.to_pylist(), strict=True):
-                file.write(json.dumps({**values, **found}, ensure_ascii=False, default=str) + "\n")
+            rows = iter(columns)
+            for batch in results.to_batches(max_chunksize=BATCH):
+                for found in batch.to_pylist():
+                    file.write(json.dumps({**next(rows), **found}, ensure_ascii=False, default=str) + "\n")
 
     def merge(self, parts: Sequence[Path], whole: Path) -> None:
         with whole.open("wb") as file:
@@ -63,27 +67,38 @@ class Parquet:
     results: pa.Schema
 
     def carried(self, rows: Sequence[Row]) -> tuple[list[Row], Any, list[BadRow]]:
-        known = set(self.own.names)
-        bad = [
-            BadRow(row.source, f"column {min(row.values.keys() - known)!r} is not in the first rows")
-            for row in rows
-            if not row.values.keys() <= known
+        if rows and isinstance(rows[0], ArrowRow):
+            return list(rows), self._as_they_are(cast("Sequence[ArrowRow]", rows)), []
+        good: list[Row] = []
+        bad: list[BadRow] = []
+        for row in rows:
+            problem = self._unfit(row.values)
+            bad.append(BadRow(row.source, problem)) if problem else good.append(row)
+        as_json = [field.name for field in self.own if field.metadata]
+        values = [
+            {
+                **row.values,
+                **{name: json.dumps(row.values[name]) for name in as_json if row.values.get(name) is not None},
+            }
+            for row in good
         ]
-        fitting = [row for row in rows if row.values.keys() <= known]
-        try:
-            return fitting, self._table(fitting), bad
-        except (pa.ArrowException, OverflowError):
-            good = []
-            for row in fitting:
-                try:
-                    self._table([row])
-                    good.append(row)
-                except (pa.ArrowException, OverflowError) as error:
-                    bad.append(BadRow(row.source, f"not of the first rows' types: {str(error).splitlines()[0]}"))
-            return good, self._table(good), bad
+        return good, pa.Table.from_pylist(values, self.own), bad
 
-    def _table(self, rows: Sequence[Row]) -> pa.Table:
-        return pa.Table.from_pylist([dict(row.values) for row in rows], self.own)
+    def _as_they_are(self, rows: Sequence[ArrowRow]) -> pa.Table:
+        runs = [list(run) for _, run in itertools.groupby(rows, lambda row: id(row.batch))]
+        batches = [run[0].batch.take(pa.array([row.index for row in run])) for run in runs]
+        return pa.Table.from_batches(batches).cast(self.own)
+
+    def _unfit(self, values: Mapping[str, Any]) -> str:
+        """Why a row does not fit the types of the first rows, or nothing."""
+        for name, value in values.items():
+            number = self.own.get_field_index(name)
+            if number < 0:
+                return f"column {name!r} is not in the first rows"
+            field = self.own.field(number)
+            if value is not None and not field.metadata and not _fits(value, field.type):
+                return f"column {name!r} is {str(value)[:40]!a}, in the first rows it is {field.type}"
+        return ""
 
     def write(self, path: Path, columns: Any, results: pa.Table) -> None:
         for name in results.column_names:
@@ -101,6 +116,17 @@ class Parquet:
                     waiting = []
             if waiting:
                 writer.write_table(pa.concat_tables(waiting))
+
+
+def _fits(value: Any, kind: pa.DataType) -> bool:
+    if isinstance(value, bool):
+        return bool(pa.types.is_boolean(kind))
+    if isinstance(value, int) and abs(value) < 1 << 63:
+        return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
+    return bool(
+        (isinstance(value, float) and pa.types.is_floating(kind))
+        or (isinstance(value, str) and pa.types.is_string(kind))
+    )
 
 
 @dataclass
@@ -127,6 +153,10 @@ class Parts:
         return self.out.with_name(f"{self.out.name}.parts")
 
     @property
+    def _done_with(self) -> Path:
+        return self.out.with_name(f".{self.out.name}.done")
+
+    @property
     def bad_rows(self) -> Path:
         """Where the rows that could not be used are told, with the reason."""
         return self.out.with_name(f"{self.out.name}.bad.jsonl")
@@ -134,9 +164,13 @@ class Parts:
     def open(self, description: dict[str, Any]) -> None:
         """Find what is there already. Raises UserError for a result that is complete, and for another run's parts."""
         manifest = self.folder / "manifest.json"
-        if self.out.exists() and not manifest.exists():
-            raise UserError(f"--out {self.out}: is there already; remove it, or name another")
+        shutil.rmtree(self._done_with, ignore_errors=True)
         if not manifest.exists():
+            for path in (self.out, self.bad_rows):
+                if path.exists():
+                    raise UserError(f"--out {self.out}: {path} is there already; remove it, or name another")
+            if any(self.folder.glob("*")):
+                raise UserError(f"--out {self.out}: {self.folder} is not empty and not of a run; remove it")
             with saying_what_failed(self.folder):
                 self.folder.mkdir(exist_ok=True)
             write_json(manifest, description)
@@ -184,7 +218,9 @@ class Parts:
                     file.writelines(json.dumps(one, ensure_ascii=False) + "\n" for one in self._bad())
                 side.replace(self.bad_rows)
             whole.replace(self.out)
-            shutil.rmtree(self.folder)
+            # at once, so that no half of it can be taken for the parts of a run
+            self.folder.rename(self._done_with)
+            shutil.rmtree(self._done_with)
 
     def _bad(self) -> Iterator[dict[str, Any]]:
         for path in self._done:

@@ -187,6 +187,8 @@ def answer(arguments: Sequence[str]) -> None:
             lambda model, source: task_job(model, "answer", source.columns, options.columns()),
             lambda trained: "line",
         )
+    if options.columns():
+        raise UserError("--question-column and --context-column: are for a table after --in and a file after --out")
     if options.question is None:
         raise UserError("answer: give a question, or a table of questions after --in and a file for them after --out")
     if options.top_k < 1:
@@ -252,6 +254,9 @@ def embed(arguments: Sequence[str]) -> None:
 def _embed_table(options: EmbedArguments) -> None:
     if options.texts:
         raise UserError(f"--out {options.out}: is for the rows of a table after --in, not for texts as arguments")
+
+    if options.pair_column:
+        raise UserError("--pair-column: embed gives a vector to one text a row; name it by --text-column")
 
     def column(trained: Mapping[str, Any]) -> str:
         return options.text_column or trained.get("text_column") or "text"

@@ -16,6 +16,7 @@ from rich.table import Table
 from tyro.conf import Positional
 
 from bothways.data.tables import read_rows
+from bothways.errors import UserError
 from bothways.inference.predictor import Predictor, load
 from bothways.inference.prepared import PRECISIONS, Precision, describe, resolve
 from bothways.recipes import parse
@@ -53,6 +54,8 @@ def bench(arguments: Sequence[str]) -> None:
     options = parse(
         "bench", BenchArguments, arguments, "Measure a model on this machine. Example: bothways bench tickets"
     )
+    if not 0 < options.seconds < 1e6:
+        raise UserError(f"--seconds {options.seconds}: expected a number above 0")
     model = load(options.model, options.device, "float32")
     texts = mixed_texts()
     began = time.perf_counter()
@@ -64,7 +67,10 @@ def bench(arguments: Sequence[str]) -> None:
     for precision in offered(model.device):
         say(f"bench: {precision}")
         asked = Predictor(model.checkpoint, options.device, precision)
-        speeds.append(_measured(asked, encoded, vectors, options.seconds))
+        try:
+            speeds.append(_measured(asked, encoded, vectors, options.seconds))
+        except UserError as error:  # int8 where it does not pay
+            say(f"bench: {error}")
     facts = {
         "device": _device(model.device), "texts": len(texts), "tokens": tokens,
         "tokenising_tokens_per_second": tokens / seconds,

@@ -30,6 +30,8 @@ def into_file(verb: str, options: Any, make_job: MakeJob, line_column: Callable[
     require_file_writable(out, FORMATS, "--out")
     if options.input is None:
         raise UserError(f"--out {out}: needs a table after --in")
+    if options.json:
+        raise UserError(f"--json: prints, and --out {out} writes a file; name a .jsonl after --out for JSON")
     model = load(options.model, options.device, options.precision)
     source = RowStream(Path(options.input), line_column(model.checkpoint.state.get("options", {})))
     job = make_job(model, source)

@@ -49,13 +49,19 @@ def export(arguments: Sequence[str]) -> None:
     if options.pooling and options.format != "sentence-transformers":
         raise UserError("--pooling: is for export sentence-transformers")
     out = Path(options.out)
-    if out.exists() and any(out.iterdir()) and not (out / "bothways.json").exists():
-        raise UserError(f"--out {out}: is there already and is no model of Bothways; name another")
+    if out.is_file() or (out.exists() and any(out.iterdir()) and not (options.format == "onnx" and _is_export(out))):
+        raise UserError(f"--out {out}: is there already, and is not an earlier export; name another")
     model = load(options.model, "cpu")
     model.require_trained("export")
     checkpoint = model.checkpoint
     require_writable(out)
     _onnx(checkpoint, out, options.int8) if options.format == "onnx" else _sentences(checkpoint, out, options.pooling)
+
+
+def _is_export(directory: Path) -> bool:
+    """Whether a directory holds a model as ONNX and in no other form, so that nothing is lost with it."""
+    names = {path.name for path in directory.iterdir()}
+    return {"model.onnx", "bothways.json"} <= names and not names & {"model.safetensors", "pytorch_model.bin"}
 
 
 def _onnx(checkpoint: Checkpoint, out: Path, int8: bool) -> None:

@@ -49,7 +49,9 @@ def test_every_format_gives_the_same_rows_from_any_place(skip: int, tmp_path: Pa
 
 
 def test_what_cannot_be_read_is_told_and_what_follows_is_read(tmp_path: Path) -> None:
-    (tmp_path / "a.jsonl").write_bytes(b'{"t": "1"}\n{"t": \n[1]\n{"t": "\xff"}\n{"t": "a\x00b"}\n\n{"t": "2"}\n')
+    (tmp_path / "a.jsonl").write_bytes(
+        b'[]\n{"t": "1"}\n{"t": \n{"t": "\\ud800"}\n{"t": "\xff"}\n{"t": "a\x00b"}\n\n{"t": "2"}\n'
+    )
     (tmp_path / "a.csv").write_bytes(b't,u\n1,2\n1,2,3\n"x" y,2\n\xff,2\n3,4\n')
     (tmp_path / "a.txt").write_bytes(b"one\r\n\xff\ntwo")
 
@@ -62,11 +64,12 @@ def test_what_cannot_be_read_is_told_and_what_follows_is_read(tmp_path: Path) ->
         ]
 
     assert told("a.jsonl") == [
+        (":1", "expected a JSON object"),
         "1",
-        (":2", "not valid JSON: Expecting value at character 8"),
-        (":3", "expected a JSON object"),
-        (":4", "is not UTF-8"),
-        (":5", "holds a NUL byte; this is no text"),
+        (":3", "not valid JSON: Expecting value at character 8"),
+        (":4", "holds half a surrogate pair, which is no text"),
+        (":5", "is not UTF-8"),
+        (":6", "holds a NUL byte; this is no text"),
         "2",
     ]
     assert told("a.csv") == [
@@ -83,9 +86,19 @@ def test_types_are_the_files_or_those_of_the_first_rows(tmp_path: Path) -> None:
     for path in written(tmp_path):
         expected = pa.string() if path.suffix in (".csv", ".tsv") else pa.int64()
         assert RowStream(path).schema() == pa.schema([("id", expected), ("text", pa.string())]), path.name
-    (tmp_path / "mixed.jsonl").write_text('{"a": 1, "b": null}\n{"a": "x"}\n')
-    with pytest.raises(UserError, match=r"mixed.jsonl: column 'a' is of several types, .*; write a .jsonl"):
-        RowStream(tmp_path / "mixed.jsonl").schema()
+    lines = '{"a": 1, "b": null, "c": 1, "d": true, "e": {}}\n{"a": "x", "c": 2.5, "f": [1]}\n'
+    (tmp_path / "mixed.jsonl").write_text(lines)
+    schema = RowStream(tmp_path / "mixed.jsonl").schema()
+    text, number, truth = pa.string(), pa.float64(), pa.bool_()
+    assert {one.name: one.type for one in schema} == {
+        "a": text,
+        "b": text,
+        "c": number,
+        "d": truth,
+        "e": text,
+        "f": text,
+    }
+    assert [one.name for one in schema if one.metadata] == ["a", "e", "f"], "as JSON"
 
 
 def test_what_is_no_table(tmp_path: Path) -> None:
@@ -96,6 +109,7 @@ def test_what_is_no_table(tmp_path: Path) -> None:
         ("header.csv", b"a,b\n", "no rows"),
         ("twice.csv", b"a,a\n1,2\n", "a column stands twice"),
         ("broken.parquet", b"PAR1xxxxPAR1", "not a readable parquet file"),
+        ("all-bad.jsonl", b"x\n[]\n", "no row of it can be read: not valid JSON"),
         ("cut.jsonl.gz", gzip.compress(b'{"a": 1}\n' * 4000)[:-20], "cannot be read"),
     ):
         path = tmp_path / name

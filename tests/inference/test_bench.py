@@ -35,6 +35,13 @@ def test_figures_and_table(pretrained: Path, bothways: Run) -> None:
     assert "Tokenising alone" in out
 
 
+def test_seconds_that_are_none(pretrained: Path, bothways: Run) -> None:
+    for seconds in (0, -3, "inf"):
+        code, _, err = bothways("bench", pretrained, "--seconds", seconds)
+        assert code == 2
+        assert "expected a number above 0" in err
+
+
 def test_texts_are_of_all_lengths() -> None:
     lengths = [len(text) for text in bench.mixed_texts()]
     assert len(lengths) == 600

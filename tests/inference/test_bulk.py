@@ -122,6 +122,36 @@ def test_a_run_killed_while_its_parts_become_one_file_only_does_that_again(
     assert len(pq.read_table(out)) == 698
 
 
+def test_columns_of_a_parquet_are_carried_as_they_are(pretrained: Path, tmp_path: Path, bothways: Run) -> None:
+    columns = {
+        "time": pa.array([1, None, 3], pa.time64("ns")),
+        "kind": pa.array(["a", "b", "a"]).dictionary_encode(),
+        "nested": pa.array([{"a": [1]}, {"a": None}, None]),
+    }
+    pq.write_table(pa.table({"text": ["the", None, "mat"], **columns}), tmp_path / "t.parquet")
+    code, _, err = bothways("embed", pretrained, "--in", tmp_path / "t.parquet", "--out", tmp_path / "o.parquet")
+    assert code == 0, err
+    found = pq.read_table(tmp_path / "o.parquet")
+    expected = pq.read_table(tmp_path / "t.parquet").take([0, 2])
+    assert found.select(expected.column_names).equals(expected)
+
+
+def test_what_a_kill_at_the_very_end_leaves(table: Path, pretrained: Path, tmp_path: Path, bothways: Run) -> None:
+    command = ["embed", pretrained, "--in", table, "--out", tmp_path / "o.parquet"]
+    (tmp_path / "o.parquet.parts").mkdir()
+    (tmp_path / "o.parquet.parts" / "000000000000-000000000064.json").write_text("{}")
+    code, _, err = bothways(*command)
+    assert code == 2
+    assert "is not empty and not of a run; remove it" in err
+    (tmp_path / "o.parquet.parts").rename(tmp_path / ".o.parquet.done")
+    assert bothways(*command)[0] == 0
+    assert not (tmp_path / ".o.parquet.done").exists()
+    (tmp_path / "o.parquet").unlink()
+    code, _, err = bothways(*command)
+    assert code == 2, "the side file of before would be lost"
+    assert "o.parquet.bad.jsonl is there already" in err
+
+
 def saved(head: Any, task: Any, folder: Path) -> Path:
     model = new_model(tiny_config(), head, seed=3)
     save_checkpoint(Checkpoint(model, tiny_tokenizer(), task.state()), folder)
@@ -171,17 +201,21 @@ def run(bothways: Run, verb: str, model: Path, folder: Path) -> list[dict[str, A
 def test_rows_of_jsonl_that_do_not_fit_the_first_ones_are_set_aside(
     pretrained: Path, tmp_path: Path, bothways: Run
 ) -> None:
-    rows = [{"id": n, "text": "the dog"} for n in range(1100)]
-    rows += [{"id": "x", "text": "the"}, {"id": 7, "text": "the", "new": 1}, {"id": 8, "text": "mat"}]  # type: ignore[dict-item]
+    rows: list[dict[str, Any]] = [{"id": n, "text": "the dog", "nested": {"a": [n]}} for n in range(1100)]
+    rows += [{"id": "x", "text": "the"}, {"id": 7, "text": "the", "new": 1}, {"id": 2.5, "text": "the"}]
+    rows += [{"id": 8, "text": "the", "embedding": 1}, {"id": 9, "text": "mat", "nested": None}]
     (tmp_path / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     code, said, _ = bothways("embed", pretrained, "--in", tmp_path / "t.jsonl", "--out", tmp_path / "o.parquet")
     assert code == 0
     assert "1,101 rows" in said
     reasons = [json.loads(line)["reason"] for line in (tmp_path / "o.parquet.bad.jsonl").read_text().splitlines()]
-    assert sorted(one.split(":")[0] for one in reasons) == [
+    assert sorted(reasons) == [
+        "column 'id' is '2.5', in the first rows it is int64",
+        "column 'id' is 'x', in the first rows it is int64",
         "column 'new' is not in the first rows",
-        "not of the first rows' types",
+        "has a column 'embedding', which is the name of a result",
     ]
+    assert pq.read_table(tmp_path / "o.parquet")["nested"].to_pylist()[-2:] == ['{"a": [1099]}', None]
 
 
 def test_what_is_refused_before_anything_is_done(table: Path, pretrained: Path, tmp_path: Path, bothways: Run) -> None:
