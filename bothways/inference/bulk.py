@@ -19,7 +19,7 @@ from bothways.data.tables import Row
 from bothways.errors import UserError
 from bothways.inference import engine
 from bothways.inference.parts import JsonLines, Parquet, Parts, Report
-from bothways.inference.predictor import OnProgress, truncated_rows
+from bothways.inference.predictor import OnProgress
 from bothways.tasks.base import Encoded
 
 PART_SECONDS = 20.0
@@ -83,7 +83,7 @@ def run_bulk(job: Job, source: RowStream, parts: Parts, on_rows: Callable[[int],
             break
         began = time.monotonic()
         results = _answered(job, window, done, on_rows)
-        parts.write(window.size, window.columns, results, window.bad, truncated_rows(window.encoded))
+        parts.write(window.size, window.columns, results, window.bad, engine.truncated_rows(window.encoded))
         sizes.took(window.size, time.monotonic() - began)
         done += window.size
         on_rows(done)

@@ -120,6 +120,11 @@ def windows(
     return ahead(lambda part: (part, encode(part)), parts)
 
 
+def truncated_rows(encoded: Sequence[Encoded]) -> int:
+    """How many rows lost tokens."""
+    return len({one.row for one in encoded if one.truncated})
+
+
 Scores = list[list[np.ndarray]]
 
 

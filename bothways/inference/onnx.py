@@ -1,6 +1,6 @@
 """A model as ONNX: padded inputs, every head, dynamic batch and length, checked against the model it is of.
 
-Shapes: B texts, L tokens of the longest, C choices.
+Shapes: B texts, L tokens of the longest, C choices, H hidden.
 """
 
 from __future__ import annotations
@@ -75,8 +75,7 @@ def _through(layer: Layer, hidden: Tensor, bias: Tensor) -> Tensor:
     return layer.finish(hidden, attention.output((weights @ v).transpose(1, 2).flatten(2)))
 
 
-# Of each head: what its outputs are called, as `optimum` expects them, and how they follow from hidden states
-# `[B, L, H]` and the mask.
+# (head, hidden states `[B, L, H]`, mask `[B, L]`) → outputs.
 Outputs = Callable[[Any, Tensor, Tensor], tuple[Tensor, ...]]
 
 
@@ -95,6 +94,7 @@ def _embedding(head: Any, hidden: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
     return hidden, F.normalize(vectors, dim=-1) if head.normalize else vectors
 
 
+# Of each head: what its outputs are called, as `optimum` expects them, and how they are made.
 HEADS: dict[type[Head], tuple[tuple[str, ...], Outputs]] = {
     SequenceHead: (("logits",), lambda head, hidden, mask: (head.classifier(head.pooler(hidden[:, 0])),)),
     ChoiceHead: (("logits",), lambda head, hidden, mask: (head.classifier(head.pooler(hidden[:, 0])),)),

@@ -33,9 +33,13 @@ class Format(Protocol):
         """The rows that fit, their columns, and the rows that do not fit."""
         ...
 
-    def write(self, path: Path, columns: Any, results: pa.Table) -> None: ...
+    def write(self, path: Path, columns: Any, results: pa.Table) -> None:
+        """One part: what `carried` gave, and the results of the same rows."""
+        ...
 
-    def merge(self, parts: Sequence[Path], whole: Path) -> None: ...
+    def merge(self, parts: Sequence[Path], whole: Path) -> None:
+        """All parts, in order, as one file."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -74,15 +78,15 @@ class Parquet:
         for row in rows:
             problem = self._unfit(row.values)
             bad.append(BadRow(row.source, problem)) if problem else good.append(row)
-        as_json = [field.name for field in self.own if field.metadata]
-        values = [
-            {
-                **row.values,
-                **{name: json.dumps(row.values[name]) for name in as_json if row.values.get(name) is not None},
-            }
-            for row in good
-        ]
-        return good, pa.Table.from_pylist(values, self.own), bad
+        return good, pa.Table.from_pylist([self._typed(row.values) for row in good], self.own), bad
+
+    def _typed(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """A row with what has no type of its own as JSON."""
+        as_json = {field.name for field in self.own if field.metadata}
+        return {
+            name: json.dumps(value, ensure_ascii=False) if name in as_json and value is not None else value
+            for name, value in values.items()
+        }
 
     def _as_they_are(self, rows: Sequence[ArrowRow]) -> pa.Table:
         runs = [list(run) for _, run in itertools.groupby(rows, lambda row: id(row.batch))]

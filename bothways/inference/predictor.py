@@ -369,7 +369,7 @@ class Predictor:
             before = done
             results += answer(part, encoded, lambda sequences: on_progress(before + sequences))  # noqa: B023
             done += len(encoded)
-            cut += truncated_rows(encoded)
+            cut += engine.truncated_rows(encoded)
         if cut:
             number = f"{cut:,} of {len(items):,} texts"
             message = f"{number} are longer than {self.sequence_length} tokens and were cut short"
@@ -388,11 +388,6 @@ class Predictor:
         report = self.report
         if report and report.newly_initialised:
             raise UserError(f"{self.checkpoint.source}: {verb} needs trained weights: {report.sentence()}")
-
-
-def truncated_rows(encoded: Sequence[Encoded]) -> int:
-    """How many rows lost tokens."""
-    return len({one.row for one in encoded if one.truncated})
 
 
 def load(path_or_hub_id: str | Path, device: str = "auto", precision: Precision = "auto") -> Predictor:

@@ -17,8 +17,6 @@ from bothways.model.heads import Bert, EmbeddingHead, Pooling
 from bothways.recipes import parse
 from bothways.verbs.measuring import say
 
-FORMATS = ("onnx", "sentence-transformers")
-
 
 @dataclass(frozen=True)
 class ExportArguments:

@@ -201,7 +201,7 @@ def run(bothways: Run, verb: str, model: Path, folder: Path) -> list[dict[str, A
 def test_rows_of_jsonl_that_do_not_fit_the_first_ones_are_set_aside(
     pretrained: Path, tmp_path: Path, bothways: Run
 ) -> None:
-    rows: list[dict[str, Any]] = [{"id": n, "text": "the dog", "nested": {"a": [n]}} for n in range(1100)]
+    rows: list[dict[str, Any]] = [{"id": n, "text": "the dog", "nested": {"é": [n]}} for n in range(1100)]
     rows += [{"id": "x", "text": "the"}, {"id": 7, "text": "the", "new": 1}, {"id": 2.5, "text": "the"}]
     rows += [{"id": 8, "text": "the", "embedding": 1}, {"id": 9, "text": "mat", "nested": None}]
     (tmp_path / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -215,7 +215,7 @@ def test_rows_of_jsonl_that_do_not_fit_the_first_ones_are_set_aside(
         "column 'new' is not in the first rows",
         "has a column 'embedding', which is the name of a result",
     ]
-    assert pq.read_table(tmp_path / "o.parquet")["nested"].to_pylist()[-2:] == ['{"a": [1099]}', None]
+    assert pq.read_table(tmp_path / "o.parquet")["nested"].to_pylist()[-2:] == ['{"é": [1099]}', None]
 
 
 def test_what_is_refused_before_anything_is_done(table: Path, pretrained: Path, tmp_path: Path, bothways: Run) -> None:
