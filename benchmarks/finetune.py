@@ -38,6 +38,7 @@ from bothways.model.checkpoint import load_checkpoint
 from bothways.tasks.base import Encoded, Task
 from bothways.train.evaluate import evaluate_rows
 from bothways.train.finetune import FinetuneOptions, finetune, make_task
+from bothways.train.options import Precision
 from bothways.train.progress import Progress
 
 Rows = list[dict[str, Any]]
@@ -168,18 +169,14 @@ class Result:
     memory: float
 
 
-def options_for(data: Data, seed: int, steps: int | None) -> FinetuneOptions:
-    return FinetuneOptions(
-        epochs=data.epochs, steps=steps, batch_size=data.batch, lr=data.lr, sequence_length=data.limit, seed=seed,
-        precision="float32",
-    )  # fmt: skip
-
-
-def with_bothways(name: str, train: Rows, test: Rows, seed: int, steps: int | None) -> Result:
+def with_bothways(name: str, train: Rows, test: Rows, seed: int, steps: int | None, precision: Precision) -> Result:
     data, began = DATA[name], time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         quiet = Progress("", shown=False)
-        options = options_for(data, seed, steps)
+        options = FinetuneOptions(
+            epochs=data.epochs, steps=steps, batch_size=data.batch, lr=data.lr, sequence_length=data.limit, seed=seed,
+            precision=precision,
+        )  # fmt: skip
         result = finetune(
             data.task, minilm(), train, None, Path(folder) / "run", options, progress=quiet, **data.options
         )
@@ -256,7 +253,7 @@ def collate(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
     return batch
 
 
-def with_transformers(name: str, train: Rows, test: Rows, seed: int, steps: int | None) -> Result:
+def with_transformers(name: str, train: Rows, test: Rows, seed: int, steps: int | None, precision: Precision) -> Result:
     data, started = DATA[name], time.perf_counter()
     torch.manual_seed(seed)
     kind, rows, labels = features(data, train)
@@ -271,8 +268,8 @@ def with_transformers(name: str, train: Rows, test: Rows, seed: int, steps: int 
         arguments = TrainingArguments(
             folder, num_train_epochs=data.epochs, max_steps=steps or -1, per_device_train_batch_size=data.batch,
             learning_rate=data.lr, warmup_steps=0.1, weight_decay=0.01, seed=seed, report_to=[], save_strategy="no",
-            use_cpu=True, disable_tqdm=True, optim="adamw_torch_fused", logging_strategy="no",
-            remove_unused_columns=False,
+            use_cpu=True, bf16=precision == "bfloat16", disable_tqdm=True, optim="adamw_torch_fused",
+            logging_strategy="no", remove_unused_columns=False,
         )  # fmt: skip
         trainer = Trainer(model, arguments, collate, rows)
         began = time.perf_counter()
@@ -298,7 +295,7 @@ def alone(run: Callable[..., Result], *arguments: Any) -> Result:
 PEERS = {"transformers": with_transformers, "Bothways": with_bothways}
 
 
-def compare_quality(names: list[str], seeds: list[int], rows: int | None) -> None:
+def compare_quality(names: list[str], seeds: list[int], rows: int | None, precision: Precision) -> None:
     table = []
     for name in names:
         train, test = DATA[name].read(shared_data())
@@ -306,7 +303,7 @@ def compare_quality(names: list[str], seeds: list[int], rows: int | None) -> Non
         found: dict[str, list[Result]] = {"transformers": [], "Bothways": []}
         for seed in seeds:  # in turn, so that a drift of the machine's speed meets both
             for peer, run in PEERS.items():
-                found[peer].append(alone(run, name, train, test, seed, None))
+                found[peer].append(alone(run, name, train, test, seed, None, precision))
                 print(json.dumps({"data": name, "seed": seed, "peer": peer, **vars(found[peer][-1])}), flush=True)
         for peer, results in found.items():
             quality = [one.quality for one in results]
@@ -318,10 +315,10 @@ def compare_quality(names: list[str], seeds: list[int], rows: int | None) -> Non
                 [name, len(train), peer, f"{statistics.mean(quality):.4f}{spread}", seconds, ratio, wall, memory]
             )
     header = ["data", "rows", "", "quality", "training s", "ratio", "wall-clock s", "memory, MB"]
-    show("finetune-quality", header, table, seeds=seeds)
+    show("finetune-quality", header, table, seeds=seeds, precision=precision)
 
 
-def compare_speed(names: list[str], steps: int, rounds: int) -> None:
+def compare_speed(names: list[str], steps: int, rounds: int, precision: Precision) -> None:
     table = []
     for name in names:
         train, test = DATA[name].read(shared_data())
@@ -329,13 +326,13 @@ def compare_speed(names: list[str], steps: int, rounds: int) -> None:
         found: dict[str, list[Result]] = {"transformers": [], "Bothways": []}
         for seed in range(rounds):
             for peer, run in PEERS.items():
-                found[peer].append(alone(run, name, train, test, seed, steps))
+                found[peer].append(alone(run, name, train, test, seed, steps, precision))
         theirs, ours = (statistics.median(one.seconds for one in results) for results in found.values())
         memory = [max(one.memory for one in results) for results in found.values()]
         table.append([name, theirs, ours, theirs / ours, *memory])
         print(table[-1], flush=True)
     header = ["data", "transformers, s", "Bothways, s", "ratio", "transformers, MB", "Bothways, MB"]
-    show("finetune-speed", header, table, steps=steps, rounds=rounds)
+    show("finetune-speed", header, table, steps=steps, rounds=rounds, precision=precision)
 
 
 def main() -> None:
@@ -346,11 +343,12 @@ def main() -> None:
     parser.add_argument("--rows", type=int, help="of the training data, drawn at random; by default all")
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32", help="of both")
     arguments = parser.parse_args()
     if arguments.what == "quality":
-        compare_quality(arguments.data, arguments.seeds, arguments.rows)
+        compare_quality(arguments.data, arguments.seeds, arguments.rows, arguments.precision)
     else:
-        compare_speed(arguments.data, arguments.steps, arguments.rounds)
+        compare_speed(arguments.data, arguments.steps, arguments.rounds, arguments.precision)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The encoder's layers as one compiled call, `encoder.cpp`: built when Bothways is installed, if there is a compiler.
+"""The encoder's layers as one compiled call, `native/encoder.cpp`, where that was built.
 
 Without it everything works, and gives the same to 1e-5. Shapes: T tokens, R rows asked, H hidden.
 """
@@ -6,9 +6,6 @@ Without it everything works, and gives the same to 1e-5. Shapes: T tokens, R row
 from __future__ import annotations
 
 import ctypes
-import functools
-import zlib
-from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -17,8 +14,7 @@ from torch import Tensor, nn
 from bothways.data.packing import PackedBatch
 from bothways.model.encoder import Encoder, Layer
 from bothways.model.heads import Bert, Head
-
-SOURCE = Path(__file__).with_name("encoder.cpp")
+from bothways.native import library
 
 
 class _Layer(ctypes.Structure):
@@ -47,30 +43,6 @@ class _Call(ctypes.Structure):
         ("num_rows", ctypes.c_int64),
         *((name, ctypes.c_void_p) for name in ("qkv", "attended", "inner", "out")),
     ]
-
-
-@functools.cache
-def library() -> ctypes.CDLL | None:
-    """The library for this CPU; None where it was not built, or for another one."""
-    capability = torch.backends.cpu.get_cpu_capability()
-    kinds = {"DEFAULT": (), "AVX2": ("avx2",), "AVX512": ("avx512", "avx2")}.get(capability, ())
-    found = (opened(Path(__file__).with_name(f"encoder_{kind}.so")) for kind in kinds)
-    return next((one for one in found if one is not None), None)
-
-
-def opened(path: Path) -> ctypes.CDLL | None:
-    """The library at this path; None where there is none that this machine can load, or it is of another source."""
-    try:
-        loaded = ctypes.CDLL(str(path))
-        loaded.bothways_source.restype = ctypes.c_int64
-        if loaded.bothways_source() != zlib.crc32(SOURCE.read_bytes()):
-            return None
-    except (OSError, AttributeError):
-        return None
-    loaded.bothways_panel.restype = ctypes.c_int64
-    loaded.bothways_pack.argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p]
-    loaded.bothways_encode.argtypes = [ctypes.POINTER(_Call)]
-    return loaded
 
 
 def suits(encoder: Encoder) -> bool:

@@ -18,9 +18,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bothways.errors import UserError
-from bothways.inference.compiled import CompiledBert, library, suits
+from bothways.inference.compiled import CompiledBert, suits
 from bothways.model.encoder import Layer
 from bothways.model.heads import Bert
+from bothways.native import library
 from bothways.train.options import allowed_by_onednn, choose_precision
 
 Precision = Literal["auto", "float32", "bfloat16", "int8"]

@@ -15,6 +15,7 @@ import torch
 from bothways.data.packing import PackedBatch
 from bothways.model.heads import Bert
 from bothways.tasks.base import Objective
+from bothways.train import memory
 from bothways.train.distributed import World, reshard
 from bothways.train.flops import measured_peak
 from bothways.train.options import TrainOptions
@@ -98,7 +99,8 @@ def train(
         run.save_checkpoint(model, stepper.optimizer, kept, here, options.keep_checkpoints)
 
     stopped, enough = False, done()
-    with _signals() as caught, progress, _profiling(run, progress, options.profile and here.main) as tick:
+    profiling = _profiling(run, progress, options.profile and here.main)
+    with _signals() as caught, memory.kept(), progress, profiling as tick:
         while state.step < options.steps and not stopped and not enough:
             result = stepper.step(state.step, stop=bool(caught))
             tick()

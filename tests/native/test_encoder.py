@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import shutil
-import subprocess
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -14,44 +11,11 @@ import torch
 
 from bothways.data.packing import PackedBatch, pack_sequences
 from bothways.inference import compiled
-from bothways.inference.compiled import SOURCE, CompiledEncoder
+from bothways.inference.compiled import CompiledEncoder
 from bothways.inference.prepared import describe, prepare
 from bothways.model.checkpoint import load_checkpoint, new_model
 from bothways.model.heads import PoolerHead
 from tests.helpers import tiny_config
-
-
-@pytest.fixture(scope="module", params=["installed", "wide", "narrow"])
-def library(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
-    """As it was installed; with the widths of AVX-512, on whatever this CPU has; with those of the plainest CPU."""
-    compiler = shutil.which("g++")
-    if compiler is None:
-        pytest.skip("there is no C++ compiler on this machine")
-    if request.param == "installed":
-        found = compiled.library()
-        assert found is not None, "the install had a compiler and built nothing"
-        return found
-    code = SOURCE.read_text()
-    wide = request.param == "wide"
-    path = tmp_path_factory.mktemp("built") / "encoder.cpp"
-    path.write_text(code.replace("#if defined(__AVX512F__)", f"#if {int(wide)}").replace("defined(__AVX2__)", "0"))
-    source = f"-DBOTHWAYS_SOURCE={zlib.crc32(SOURCE.read_bytes())}"
-    flags = [
-        source,
-        "-O2",
-        "-std=c++17",
-        "-shared",
-        "-fPIC",
-        "-pthread",
-        "-Wno-psabi",
-        "-o",
-        str(path.with_suffix(".so")),
-    ]
-    subprocess.run([compiler, *flags, str(path)], check=True, capture_output=True)
-    found = compiled.opened(path.with_suffix(".so"))
-    assert found is not None
-    assert found.bothways_panel() == (32 if wide else 8)
-    return found
 
 
 def batch_of(lengths: list[int], vocabulary: int, segments: int = 2) -> PackedBatch:
@@ -124,13 +88,3 @@ def test_without_the_library_torchs_layers_do_it(monkeypatch: pytest.MonkeyPatch
     assert describe(plain, "float32") == f"float32, torch's layers ({reason})"
     with torch.inference_mode():
         torch.testing.assert_close(plain(batch), expected, atol=1e-5, rtol=1e-5)
-    assert compiled.opened(SOURCE) is None
-
-
-def test_a_library_of_another_source_is_not_called(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    kind = torch.backends.cpu.get_cpu_capability().lower()
-    path = Path(compiled.__file__).with_name(f"encoder_{kind}.so")
-    assert compiled.opened(path) is not None
-    (tmp_path / "encoder.cpp").write_text(SOURCE.read_text() + "// another\n")
-    monkeypatch.setattr(compiled, "SOURCE", tmp_path / "encoder.cpp")
-    assert compiled.opened(path) is None

@@ -1,148 +1,14 @@
 // The encoder's layers in float32 for a CPU: what `model/encoder.py` computes for a packed batch, in one call.
 //
-// Everything is one matrix product, `product`: a matrix is kept in panels of PANEL columns, and a tile of ROWS x PANEL
-// results stays in registers while it runs down the panel. Attention is two such products for each sequence and head,
-// with keys and values put into panels first. The sum of a row's products runs in the same order whatever rows are
-// beside it, so a text's result does not depend on its company, to the last bit.
-//
-// Written with the vector types of GCC and Clang, so that one source serves AVX2, AVX-512 and NEON.
+// Everything is matrix products. Attention is two for each sequence and head, with keys and values put into panels first.
 
-#include <algorithm>
 #include <atomic>
-#include <cmath>
-#include <cstdint>
-#include <cstring>
 #include <thread>
 #include <vector>
 
-#if defined(__AVX512F__)
-constexpr int LANES = 16, ROWS = 12;
-#elif defined(__AVX2__)
-constexpr int LANES = 8, ROWS = 6;
-#else
-constexpr int LANES = 4, ROWS = 8;
-#endif
-constexpr int PANEL = 2 * LANES;
-constexpr int64_t BLOCK_BYTES = 192 << 10;  // of rows that stay in the second-level cache while panels go by
-constexpr int64_t BLOCK_ROWS = 96;          // of a layer's second half, whose intermediate states stay there too
+#include "vectors.h"
 
-typedef float vec __attribute__((vector_size(LANES * 4)));
-typedef int32_t ivec __attribute__((vector_size(LANES * 4)));
-
-static inline vec load(const float* from) { vec v; memcpy(&v, from, sizeof v); return v; }
-static inline void store(float* to, vec v) { memcpy(to, &v, sizeof v); }
-static inline vec splat(float x) { return vec{} + x; }
-static inline vec larger(vec a, vec b) { return a > b ? a : b; }
-static inline float sum(vec v) {
-    float lane[LANES];
-    store(lane, v);
-    for (int half = LANES / 2; half; half /= 2)
-        for (int i = 0; i < half; i++) lane[i] += lane[i + half];
-    return lane[0];
-}
-static inline float largest(vec v) {
-    float lane[LANES];
-    store(lane, v);
-    for (int half = LANES / 2; half; half /= 2)
-        for (int i = 0; i < half; i++) lane[i] = std::max(lane[i], lane[i + half]);
-    return lane[0];
-}
-
-// e^x by 2^n times a polynomial of degree 6 on the rest; the rounding constant is 1.5 * 2^23.
-static inline vec exponential(vec x) {
-    x = larger(x, splat(-87.0f));
-    vec n = (x * 1.44269504f + 12582912.0f) - 12582912.0f;
-    vec r = x - n * 0.693359375f + n * 2.12194440e-4f;
-    vec p = splat(1.9875691500e-4f);
-    p = p * r + 1.3981999507e-3f;
-    p = p * r + 8.3334519073e-3f;
-    p = p * r + 4.1665795894e-2f;
-    p = p * r + 1.6666665459e-1f;
-    p = p * r + 5.0000001201e-1f;
-    p = p * r * r + r + 1.0f;
-    ivec power = (__builtin_convertvector(n, ivec) + 127) << 23;
-    return p * (vec)power;
-}
-
-// x/2 (1 + erf(x/sqrt 2)), with erf to 1.5e-7 (Abramowitz and Stegun 1964, 7.1.26).
-static inline vec gelu(vec x) {
-    vec z = larger(x, -x) * 0.70710678f;
-    vec t = 1.0f / (z * 0.3275911f + 1.0f);
-    vec p = ((((t * 1.061405429f - 1.453152027f) * t + 1.421413741f) * t - 0.284496736f) * t + 0.254829592f) * t;
-    vec erf = 1.0f - p * exponential(-z * z);
-    return x * 0.5f * (1.0f + (x < 0 ? -erf : erf));
-}
-
-enum After { NOTHING, GELU, ADD };
-
-struct Output { float* to; int64_t stride; const float* bias; const float* added; After after; };
-
-// M x PANEL results, of which the first `columns` are written.
-template <int M>
-static void tile(const float* a, int64_t stride, const float* panel, int64_t depth, int64_t column, int columns,
-                 const Output& out) {
-    vec left[M], right[M];  // loops over these are unrolled, or they would not be registers
-#pragma GCC unroll 16
-    for (int m = 0; m < M; m++) left[m] = right[m] = vec{};
-    for (int64_t k = 0; k < depth; k++, panel += PANEL) {
-        __builtin_prefetch(panel + PANEL * depth, 0, 2);  // the next panel, which comes from memory
-        vec b = load(panel), c = load(panel + LANES);
-#pragma GCC unroll 16
-        for (int m = 0; m < M; m++) {
-            float x = a[m * stride + k];
-            left[m] += x * b;
-            right[m] += x * c;
-        }
-    }
-    vec sums[M][2];
-#pragma GCC unroll 16
-    for (int m = 0; m < M; m++) sums[m][0] = left[m], sums[m][1] = right[m];
-    vec bias[2] = {vec{}, vec{}};
-    if (out.bias) memcpy(bias, out.bias + column, 4 * columns);
-    for (int m = 0; m < M; m++) {
-        vec pair[2] = {sums[m][0] + bias[0], sums[m][1] + bias[1]};
-        float* to = out.to + m * out.stride + column;
-        if (out.after == GELU) { pair[0] = gelu(pair[0]); pair[1] = gelu(pair[1]); }
-        if (out.after == ADD) {
-            vec more[2] = {vec{}, vec{}};
-            memcpy(more, out.added + m * out.stride + column, 4 * columns);
-            pair[0] += more[0];
-            pair[1] += more[1];
-        }
-        if (columns == PANEL) { store(to, pair[0]); store(to + LANES, pair[1]); }
-        else memcpy(to, pair, 4 * columns);
-    }
-}
-
-template <int M>
-static void tiles(int rows, const float* a, int64_t stride, const float* panel, int64_t depth, int64_t column,
-                  int columns, const Output& out) {
-    if (rows == M) tile<M>(a, stride, panel, depth, column, columns, out);
-    else if constexpr (M > 1) tiles<M - 1>(rows, a, stride, panel, depth, column, columns, out);
-}
-
-struct Matrix { const float* panels; const float* bias; int64_t columns, depth; };
-
-static int64_t panels_of(int64_t columns) { return (columns + PANEL - 1) / PANEL; }
-
-// rows x columns = a (rows x depth) times the matrix, of which the panels `first` to `last` are done.
-static void product(const float* a, int64_t stride, int64_t rows, const Matrix& w, Output out, int64_t first,
-                    int64_t last) {
-    int64_t block = std::max<int64_t>(ROWS, BLOCK_BYTES / (4 * w.depth) / ROWS * ROWS);
-    out.bias = w.bias;
-    for (int64_t top = 0; top < rows; top += block)
-        for (int64_t p = first; p < last; p++) {
-            int64_t column = p * PANEL, end = std::min(rows, top + block);
-            int columns = (int)std::min<int64_t>(PANEL, w.columns - column);
-            for (int64_t m = top; m < end; m += ROWS) {
-                Output here = out;
-                here.to += m * out.stride;
-                if (out.added) here.added += m * out.stride;
-                tiles<ROWS>((int)std::min<int64_t>(ROWS, end - m), a + m * stride, stride,
-                            w.panels + p * PANEL * w.depth, w.depth, column, columns, here);
-            }
-        }
-}
+constexpr int64_t BLOCK_ROWS = 96;  // of a layer's second half, whose intermediate states stay in the second-level cache
 
 static void layer_norm(float* row, int64_t width, const float* weight, const float* bias, float epsilon) {
     float total = 0, squares = 0;
@@ -162,23 +28,6 @@ static void layer_norm(float* row, int64_t width, const float* weight, const flo
     for (int64_t i = 0; i < width; i++) row[i] = (row[i] - mean) * scale * weight[i] + bias[i];
 }
 
-// Softmax of the first `length` scores; those behind, up to `padded`, become 0.
-static void softmax(float* row, int64_t length, int64_t padded, float scale) {
-    int64_t end = (length + LANES - 1) / LANES * LANES;
-    for (int64_t i = length; i < padded; i++) row[i] = -INFINITY;
-    vec most = load(row), sums = vec{};
-    for (int64_t i = LANES; i < end; i += LANES) most = larger(most, load(row + i));
-    float top = largest(most);
-    for (int64_t i = 0; i < end; i += LANES) {
-        vec e = exponential((load(row + i) - top) * scale);
-        store(row + i, e);
-        sums += e;  // what is behind `length` adds e^-87
-    }
-    for (int64_t i = length; i < padded; i++) row[i] = 0;
-    float share = 1.0f / sum(sums);
-    for (int64_t i = 0; i < end; i += LANES) store(row + i, load(row + i) * share);
-}
-
 struct Scratch { std::vector<float> keys, values, scores; };
 
 // One head of one sequence: qkv of its first token → attended, rows of `width` numbers.
@@ -186,17 +35,12 @@ static void attend(const float* qkv, float* attended, int64_t length, int64_t wi
                    bool causal, Scratch& scratch) {
     int64_t stride = 3 * width, padded = panels_of(length) * PANEL;
     const float *q = qkv + head * size, *k = q + width, *v = q + 2 * width;
-    scratch.keys.assign(padded * size, 0);
-    scratch.values.assign(panels_of(size) * PANEL * padded, 0);
+    scratch.keys.resize(padded * size);
+    scratch.values.resize(panels_of(size) * PANEL * length);
     scratch.scores.resize(ROWS * padded);
-    for (int64_t n = 0; n < length; n++) {
-        float* panel = scratch.keys.data() + n / PANEL * PANEL * size + n % PANEL;
-        for (int64_t d = 0; d < size; d++) panel[d * PANEL] = k[n * stride + d];
-        for (int64_t d = 0; d < size; d += PANEL)
-            memcpy(scratch.values.data() + d * padded + n * PANEL, v + n * stride + d,
-                   4 * std::min<int64_t>(PANEL, size - d));
-    }
-    Matrix keys{scratch.keys.data(), nullptr, padded, size}, values{scratch.values.data(), nullptr, size, padded};
+    pack_across(k, stride, length, size, scratch.keys.data());
+    pack_along(v, stride, length, size, scratch.values.data());
+    Matrix keys{scratch.keys.data(), nullptr, padded, size}, values{scratch.values.data(), nullptr, size, length};
     float* scores = scratch.scores.data();
     for (int64_t m = 0; m < length; m += ROWS) {
         int64_t rows = std::min<int64_t>(ROWS, length - m);
@@ -255,12 +99,7 @@ int64_t bothways_source() { return BOTHWAYS_SOURCE; }
 
 // A matrix [columns, depth] into panels; `panels` has room for whole ones.
 void bothways_pack(const float* weight, int64_t columns, int64_t depth, float* panels) {
-    for (int64_t p = 0; p < panels_of(columns); p++)
-        for (int64_t k = 0; k < depth; k++)
-            for (int64_t n = 0; n < PANEL; n++) {
-                int64_t column = p * PANEL + n;
-                *panels++ = column < columns ? weight[column * depth + k] : 0;
-            }
+    pack_across(weight, depth, columns, depth, panels);
 }
 
 static void part(int64_t whole, int id, int number, int64_t& first, int64_t& last) {

@@ -1,0 +1,48 @@
+"""The parts that are compiled, `encoder.cpp` and `attention.cpp`: one library for each kind of CPU, built when Bothways
+is installed, if there is a compiler. Without it torch's own kernels do the work.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import zlib
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+
+FOLDER = Path(__file__).parent
+
+
+@functools.cache
+def library() -> ctypes.CDLL | None:
+    """The library for this CPU; None where it was not built, or for another one."""
+    capability = torch.backends.cpu.get_cpu_capability()
+    kinds = {"DEFAULT": (), "AVX2": ("avx2",), "AVX512": ("avx512", "avx2")}.get(capability, ())
+    found = (opened(FOLDER / f"native_{kind}.so") for kind in kinds)
+    return next((one for one in found if one is not None), None)
+
+
+def opened(path: Path) -> ctypes.CDLL | None:
+    """A library for this CPU by its path; None where it is not there, or was built from other sources."""
+    try:
+        loaded = ctypes.CDLL(str(path))
+        loaded.bothways_source.restype = ctypes.c_int64
+        if loaded.bothways_source() != fingerprint(sources(FOLDER)):
+            return None
+    except (OSError, AttributeError):
+        return None
+    loaded.bothways_panel.restype = ctypes.c_int64
+    loaded.bothways_pack.argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p]
+    return loaded
+
+
+def sources(folder: Path) -> list[Path]:
+    """What a library is built from, in order."""
+    return sorted([*folder.glob("*.cpp"), *folder.glob("*.h")])
+
+
+def fingerprint(files: Iterable[Path]) -> int:
+    """A library keeps that of its sources, so that one of another version is never called."""
+    return zlib.crc32(b"".join(path.read_bytes() for path in files))
