@@ -15,8 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bothways.model.compiled_attention import attend_compiled, suits
+from bothways.model.compiled_attention import attend_compiled
 from bothways.model.dropout import kept
+from bothways.native import trains
 
 
 def attend(
@@ -40,11 +41,11 @@ def attend(
         return _attend_varlen(q, k, v, cu_seqlens, max_seqlen, causal)
     if lengths is None:
         lengths = cu_seqlens.diff().cpu()
-    compiling = torch.compiler.is_compiling()
-    if torch.is_grad_enabled() and not compiling and suits(q):
+    if torch.is_grad_enabled() and trains(q):
         return attend_compiled(q, k, v, lengths, causal, dropout)
     if not dropout and not q.is_cuda:
-        return (grouped if torch.is_grad_enabled() or compiling else _flash_runs)(q, k, v, lengths, causal)[0]
+        needs_grad = torch.is_grad_enabled() or torch.compiler.is_compiling()
+        return (grouped if needs_grad else _flash_runs)(q, k, v, lengths, causal)[0]
     return attend_grouped(q, k, v, lengths, causal, dropout)
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from bothways.model.dropout import draw_seed
 from bothways.native import library
 
 
@@ -25,17 +26,12 @@ class _Call(ctypes.Structure):
     ]
 
 
-def suits(q: Tensor) -> bool:
-    """Whether the library has attention for such tensors: float32 or bfloat16, on a CPU."""
-    return q.device.type == "cpu" and q.dtype in (torch.float32, torch.bfloat16) and library() is not None
-
-
 def attend_compiled(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor, causal: bool, dropout: float) -> Tensor:
     """q, k, v: `[T, A, D]`, float32 or bfloat16; lengths: integers `[N]`, summing to T. Returns `[T, A, D]`.
 
     Which weights are dropped follows from one draw of torch's CPU generator.
     """
-    seed = int(torch.empty((), dtype=torch.int64).random_()) if dropout else 0
+    seed = draw_seed() if dropout else 0
     attended: Tensor = _Attention.apply(q, k, v, lengths.long().contiguous(), causal, dropout, seed)
     return attended
 

@@ -1,17 +1,27 @@
 """Dropout (Srivastava et al. 2014) whose random bits are cheap on a CPU.
 
-torch draws one number of a slow generator for each element there; 16 of the 64 bits of one draw are enough, which makes
-a mask about five times as fast and drops with a probability that is right to 1/131072. Draws come from torch's own CPU
-generator, so that `torch.manual_seed` repeats them.
+torch draws one number of a slow generator for each element there, and keeps the mask. The compiled call (`native/`)
+draws once for a tensor and makes of that every element's decision as it goes by, forward and again backward. Without it
+16 of the 64 bits of one of torch's draws decide for an element, which is right to 1/131072. Draws come from torch's own
+CPU generator, so that `torch.manual_seed` repeats them.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bothways.native import library, trains
+
 LANES, VALUES = 4, 1 << 16  # sixteen bits each
+
+
+def draw_seed() -> int:
+    """63 bits of torch's CPU generator."""
+    return int(torch.empty((), dtype=torch.int64).random_())
 
 
 def kept(like: Tensor, probability: float) -> Tensor:
@@ -19,6 +29,26 @@ def kept(like: Tensor, probability: float) -> Tensor:
     draws = torch.empty(-(-like.numel() // LANES), dtype=torch.int64).random_(-(1 << 63), None)
     lowest = round(probability * VALUES) - VALUES // 2
     return (draws.view(torch.int16)[: like.numel()] >= lowest).view(like.shape)
+
+
+class _Dropped(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, probability: float, seed: int) -> Tensor:
+        ctx.options = (probability, seed)
+        return _dropped(x, probability, seed)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        return _dropped(grad, *ctx.options), None, None
+
+
+def _dropped(x: Tensor, probability: float, seed: int) -> Tensor:
+    x = x.contiguous()
+    out = torch.empty_like(x)
+    compiled = library()
+    assert compiled is not None
+    compiled.bothways_drop(x.data_ptr(), out.data_ptr(), x.numel(), x.dtype == torch.bfloat16, seed, probability)
+    return out
 
 
 class Dropout(nn.Module):
@@ -34,4 +64,7 @@ class Dropout(nn.Module):
             return x
         if x.is_cuda:
             return F.dropout(x, self.probability)
+        if trains(x):
+            dropped: Tensor = _Dropped.apply(x, self.probability, draw_seed())
+            return dropped
         return x * torch.where(kept(x, self.probability), 1 / (1 - self.probability), 0.0).to(x.dtype)

@@ -1,5 +1,7 @@
-"""The parts that are compiled, `encoder.cpp` and `attention.cpp`: one library for each kind of CPU, built when Bothways
-is installed, if there is a compiler. Without it torch's own kernels do the work.
+"""The parts that are compiled: the encoder for inference, attention and dropout for training on a CPU.
+
+One library for each kind of CPU, built when Bothways is installed, if there is a compiler. Without it torch's own
+kernels do the work.
 """
 
 from __future__ import annotations
@@ -34,8 +36,16 @@ def opened(path: Path) -> ctypes.CDLL | None:
     except (OSError, AttributeError):
         return None
     loaded.bothways_panel.restype = ctypes.c_int64
-    loaded.bothways_pack.argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p]
+    number, pointer = ctypes.c_int64, ctypes.c_void_p
+    loaded.bothways_pack.argtypes = [pointer, number, number, pointer]
+    loaded.bothways_drop.argtypes = [pointer, pointer, number, number, ctypes.c_uint64, ctypes.c_double]
     return loaded
+
+
+def trains(tensor: torch.Tensor) -> bool:
+    """Whether the library has what training needs for such tensors: float32 or bfloat16, on a CPU."""
+    fit = tensor.device.type == "cpu" and tensor.dtype in (torch.float32, torch.bfloat16)
+    return fit and not torch.compiler.is_compiling() and library() is not None
 
 
 def sources(folder: Path) -> list[Path]:

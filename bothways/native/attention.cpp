@@ -10,9 +10,7 @@
 
 #include <vector>
 
-#include "vectors.h"
-
-typedef uint32_t uvec __attribute__((vector_size(LANES * 4)));
+#include "draws.h"
 
 extern "C" {
 
@@ -29,59 +27,6 @@ struct Attention {
 
 namespace {
 
-struct Bfloat16 { uint16_t bits; };
-
-void read(const float* from, float* to, int64_t count) { memcpy(to, from, 4 * count); }
-void read(const Bfloat16* from, float* to, int64_t count) {
-    for (int64_t i = 0; i < count; i++) {
-        uint32_t bits = (uint32_t)from[i].bits << 16;
-        memcpy(to + i, &bits, 4);
-    }
-}
-void write(const float* from, float* to, int64_t count) { memcpy(to, from, 4 * count); }
-void write(const float* from, Bfloat16* to, int64_t count) {  // to the nearest, of two the even one
-    for (int64_t i = 0; i < count; i++) {
-        uint32_t bits;
-        memcpy(&bits, from + i, 4);
-        to[i].bits = from[i] != from[i] ? 0x7fc0 : (uint16_t)((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
-    }
-}
-
-// 64 bits that look drawn (Steele et al. 2014, SplitMix), and 32 (Wellons 2018, lowbias32).
-uint64_t mixed(uint64_t x) {
-    x += 0x9e3779b97f4a7c15;
-    x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9;
-    x = (x ^ (x >> 27)) * 0x94d049bb133111eb;
-    return x ^ (x >> 31);
-}
-inline uvec mixed(uvec x) {
-    x = (x ^ (x >> 16)) * 0x7feb352du;
-    x = (x ^ (x >> 15)) * 0x846ca68bu;
-    return x ^ (x >> 16);
-}
-
-// Which weights of a unit stay: the draws of a query are those of its keys' numbers.
-struct Mask {
-    uint64_t key;
-    uint32_t lowest;  // draws from here on stay
-    float share;      // 1 / the probability to stay
-
-    Mask(const Attention& call, int64_t unit)
-        : key(mixed(call.seed ^ mixed((uint64_t)unit))),
-          lowest((uint32_t)std::min(call.dropout * 4294967296.0, 4294967295.0)),
-          share((float)(1 / (1 - call.dropout))) {}
-
-    uint64_t of(int64_t query) const { return mixed(key + (uint64_t)query); }
-    ivec at(uint64_t query, int64_t first) const {
-        uvec number = uvec{} + (uint32_t)first;
-        for (int i = 0; i < LANES; i++) number[i] += i;
-        uvec draw = mixed(mixed(number + (uint32_t)query) ^ (uint32_t)(query >> 32));
-        return (ivec)(draw >= lowest);
-    }
-};
-
-inline vec kept(vec x, ivec mask) { return (vec)((ivec)x & mask); }
-
 constexpr int64_t QUERIES = 8 * ROWS;  // at a time in the backward pass, so that their weights stay in the cache
 
 template <typename T>
@@ -92,7 +37,7 @@ struct Unit {
 
     Unit(const Attention& call, int64_t start, int64_t length, int64_t head, int64_t number)
         : call(call), start(start), length(length), head(head), padded(panels_of(length) * PANEL),
-          wide(panels_of(call.size) * PANEL), mask(call, number) {}
+          wide(panels_of(call.size) * PANEL), mask(call.seed, (uint64_t)number, call.dropout) {}
 
     std::vector<float> rows(const void* tensor, int64_t stride) const {  // [L, D]
         std::vector<float> found(length * call.size);
@@ -149,7 +94,7 @@ struct Unit {
                 if (call.dropout == 0) continue;
                 uint64_t query = mask.of(first + r);
                 for (int64_t j = 0; j < padded; j += LANES)
-                    store(row + j, kept(load(row + j) * mask.share, mask.at(query, j)));
+                    store(row + j, mask.keep(load(row + j), query, j));
             }
             gather(weights.data(), count, values, out.data());
             put(out.data(), call.out, call.heads * call.size, first, count);
@@ -171,7 +116,7 @@ struct Unit {
     // what stays of LANES numbers, over the share; written back
     vec masked(float* at, uint64_t drawn, int64_t j) const {
         vec x = load(at);
-        if (call.dropout != 0) store(at, x = kept(x * mask.share, mask.at(drawn, j)));
+        if (call.dropout != 0) store(at, x = mask.keep(x, drawn, j));
         return x;
     }
 

@@ -139,6 +139,6 @@ def test_training_goes_through_it_and_gets_on_without(monkeypatch: pytest.Monkey
     places = torch.cat([torch.zeros(1, dtype=torch.int64), LENGTHS.cumsum(0)]).to(torch.int32)
     found = attend(*parts, places, int(LENGTHS.max()))
     assert calls
-    monkeypatch.setattr(compiled_attention, "library", lambda: None)
+    monkeypatch.setattr(attention, "trains", lambda tensor: False)
     torch.testing.assert_close(found, attend(*parts, places, int(LENGTHS.max())), atol=1e-5, rtol=1e-5)
     assert len(calls) == 1
