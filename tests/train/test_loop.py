@@ -320,7 +320,7 @@ def test_traces_and_tensorboard_are_written_when_asked_for(store: TokenStore, tm
     pytest.importorskip("tensorboard")
     pretrain(store.directory, tmp_path / "run", replace(OPTIONS, profile=True, tensorboard=True))
     trace = json.loads((tmp_path / "run" / "trace.json").read_text())
-    assert any("bmm" in event.get("name", "") for event in trace["traceEvents"])
+    assert any("addmm" in event.get("name", "") for event in trace["traceEvents"])
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     board = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
