@@ -13,6 +13,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from bothways.native import library, trains
 
@@ -38,6 +39,7 @@ class _Dropped(torch.autograd.Function):
         return _dropped(x, probability, seed)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         return _dropped(grad, *ctx.options), None, None
 

@@ -94,9 +94,10 @@ def test_dropped_weights_are_those_of_the_mask(causal: bool) -> None:
         assert (ours.grad - theirs.grad).abs().max() < 1e-12
 
 
-def test_dropout_drops_its_share_and_keeps_the_mean() -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])  # compiled, where that is; torch's operators
+def test_dropout_drops_its_share_and_keeps_the_mean(dtype: torch.dtype) -> None:
     torch.manual_seed(0)
-    x = torch.ones(1001, 777)
+    x = torch.ones(1001, 777, dtype=dtype)
     for probability in (0.1, 0.5, 0.9):
         dropout = Dropout(probability)
         y = dropout(x)
