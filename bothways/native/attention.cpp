@@ -14,7 +14,7 @@
 
 extern "C" {
 
-// As `attention.py` fills it. Tensors are [tokens, heads, D], those of `in` with `stride` numbers between two tokens.
+// As `compiled_attention.py` fills it. Tensors are [tokens, heads, D], those of `in` with `stride` numbers between two tokens.
 struct Attention {
     const void *q, *k, *v, *of_out;
     void *out, *of_q, *of_k, *of_v;

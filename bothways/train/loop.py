@@ -85,6 +85,7 @@ def train(
     after the step at hand, with a checkpoint.
     Raises UserError when the checkpoint belongs to other data, the loss is not finite, or memory runs out.
     """
+    memory.forget_shapes()
     here = here or World()
     stepper = Stepper(model, objective, data, options, here)
     hyperparameters = ("steps", "lr", "warmup", "weight_decay", "beta2", "clip", "optimizer")
