@@ -1,8 +1,8 @@
 """Memory in training on a CPU: what a step frees is kept for the next, and shapes that do not come again are forgotten.
 
 A step asks for the same large tensors as the one before. Left to itself, glibc gives such blocks back to the system as
-they are freed, and the system has to zero them page by page when they are asked for again: a tenth of the time of a step
-with 32 short texts.
+they are freed, and the system has to zero them page by page when they are asked for again: a tenth of the time of a
+step with 32 short texts.
 
 For each shape of a product in bfloat16 oneDNN makes code, and keeps that of the last 1,024. Packed batches hardly ever
 have a number of tokens twice, so it was 10 MB more with every step of MRPC, up to 2.5 GB.
@@ -25,8 +25,8 @@ SHAPES = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64", "LRU_CACHE_CAPACITY": "64"}
 
 
 def forget_shapes() -> None:
-    """Keep the code for few shapes, where the environment says nothing else. It is read at the first product in bfloat16
-    of a process, so after that this does nothing."""
+    """Keep the code for few shapes, where the environment says nothing else. oneDNN asks at the first product of a
+    process, so after that this does nothing."""
     for name, value in SHAPES.items():
         os.environ.setdefault(name, value)
 
