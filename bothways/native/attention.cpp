@@ -14,7 +14,8 @@
 
 extern "C" {
 
-// As `compiled_attention.py` fills it. Tensors are [tokens, heads, D], those of `in` with `stride` numbers between two tokens.
+// As `compiled_attention.py` fills it. Tensors are [tokens, heads, D]: q, k and v with `stride` numbers from one token
+// to the next, their gradients with `of_stride`, `out` and its gradient with heads * D.
 struct Attention {
     const void *q, *k, *v, *of_out;
     void *out, *of_q, *of_k, *of_v;

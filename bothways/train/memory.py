@@ -15,10 +15,11 @@ import ctypes
 import os
 from collections.abc import Iterator
 
-# Parameters of glibc's mallopt(3), with what they are here and the defaults.
-TRIM_THRESHOLD, TOP_PAD, MMAP_MAX = -1, -2, -4
-HERE = {MMAP_MAX: 0, TRIM_THRESHOLD: (1 << 31) - 1, TOP_PAD: 64 << 20}
-DEFAULTS = {MMAP_MAX: 65536, TRIM_THRESHOLD: 128 << 10, TOP_PAD: 128 << 10}
+# Parameters of glibc's mallopt(3). Setting one ends its own rule for thresholds, so afterwards they are left where that
+# rule comes to when a block of 32 MB is freed.
+TRIM_THRESHOLD, TOP_PAD, MMAP_THRESHOLD, MMAP_MAX = -1, -2, -3, -4
+WITHIN = {MMAP_MAX: 0, TRIM_THRESHOLD: (1 << 31) - 1, TOP_PAD: 64 << 20}
+AFTERWARDS = {MMAP_MAX: 65536, MMAP_THRESHOLD: 32 << 20, TRIM_THRESHOLD: 64 << 20, TOP_PAD: 128 << 10}
 
 # More than the shapes of one forward and backward pass, which every layer shares.
 SHAPES = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64", "LRU_CACHE_CAPACITY": "64"}
@@ -40,11 +41,11 @@ def kept() -> Iterator[None]:
     except (OSError, AttributeError):
         yield
         return
-    for name, value in HERE.items():
+    for name, value in WITHIN.items():
         mallopt(name, value)
     try:
         yield
     finally:
-        for name, value in DEFAULTS.items():
+        for name, value in AFTERWARDS.items():
             mallopt(name, value)
         trim(0)
