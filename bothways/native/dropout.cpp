@@ -1,5 +1,5 @@
-// Dropout for training on a CPU: each number is 0, or itself over the share that stays. The same call on the gradient is
-// the backward pass, as what falls follows from the seed alone.
+// Dropout for training on a CPU: each number is 0, or itself over the share that stays. The same call on the gradient
+// is the backward pass, as what falls follows from the seed alone.
 
 #include "draws.h"
 

@@ -1,6 +1,6 @@
 // The encoder's layers in float32 for a CPU: what `model/encoder.py` computes for a packed batch, in one call.
 //
-// Everything is matrix products. Attention is two for each sequence and head, with keys and values put into panels first.
+// Everything is matrix products. Attention is two for each sequence and head, with keys and values in panels.
 
 #include <atomic>
 #include <thread>
@@ -8,7 +8,7 @@
 
 #include "vectors.h"
 
-constexpr int64_t BLOCK_ROWS = 96;  // of a layer's second half, whose intermediate states stay in the second-level cache
+constexpr int64_t BLOCK_ROWS = 96;  // of a layer's second half: what lies between stays in the second-level cache
 
 static void layer_norm(float* row, int64_t width, const float* weight, const float* bias, float epsilon) {
     float total = 0, squares = 0;

@@ -1,8 +1,8 @@
 // What the compiled parts are made of: vectors, the exponential, the matrix product, the softmax.
 //
 // A matrix is kept in panels of PANEL columns, and a tile of ROWS x PANEL results stays in registers while it runs down
-// the panel. The sum of a row's products runs in the same order whatever rows are beside it, so a result does not depend
-// on its company, to the last bit.
+// the panel. The sum of a row's products runs in the same order whatever rows are beside it, so a result does not
+// depend on its company, to the last bit.
 //
 // Written with the vector types of GCC and Clang, so that one source serves AVX2, AVX-512 and NEON.
 
@@ -146,7 +146,8 @@ static void product(const float* a, int64_t stride, int64_t rows, const Matrix& 
 static void pack_across(const float* x, int64_t stride, int64_t columns, int64_t depth, float* panels) {
     for (int64_t first = 0; first < columns; first += PANEL, panels += PANEL * depth)
         for (int64_t n = 0; n < PANEL; n++)
-            for (int64_t k = 0; k < depth; k++) panels[k * PANEL + n] = first + n < columns ? x[(first + n) * stride + k] : 0;
+            for (int64_t k = 0; k < depth; k++)
+                panels[k * PANEL + n] = first + n < columns ? x[(first + n) * stride + k] : 0;
 }
 
 // A matrix [depth, columns] into panels.
