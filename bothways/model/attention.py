@@ -41,7 +41,7 @@ def attend(
         return _attend_varlen(q, k, v, cu_seqlens, max_seqlen, causal)
     if lengths is None:
         lengths = cu_seqlens.diff().cpu()
-    if torch.is_grad_enabled() and trains(q):
+    if (dropout or torch.is_grad_enabled()) and trains(q):
         return attend_compiled(q, k, v, lengths, causal, dropout)
     if not dropout and not q.is_cuda:
         needs_grad = torch.is_grad_enabled() or torch.compiler.is_compiling()

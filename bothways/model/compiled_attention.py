@@ -21,17 +21,26 @@ from bothways.native import library
 class _Call(ctypes.Structure):
     _fields_ = [
         *((name, ctypes.c_void_p) for name in ("q", "k", "v", "of_out", "out", "of_q", "of_k", "of_v", "lengths")),
-        *((name, ctypes.c_int64) for name in ("sequences", "heads", "size", "stride", "of_stride", "causal", "half")),
+        *(
+            (name, ctypes.c_int64)
+            for name in ("sequences", "heads", "size", "stride", "of_stride", "causal", "half", "threads")
+        ),
         ("seed", ctypes.c_uint64),
         ("dropout", ctypes.c_double),
     ]
 
 
 def attend_compiled(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor, causal: bool, dropout: float) -> Tensor:
-    """q, k, v: `[T, A, D]`, float32 or bfloat16; lengths: integers `[N]`, summing to T. Returns `[T, A, D]`.
+    """q, k, v: `[T, A, D]`, all float32 or all bfloat16; lengths: integers `[N]`, summing to T. Returns `[T, A, D]`.
 
-    Which weights are dropped follows from one draw of torch's CPU generator.
+    Which weights are dropped follows from one draw of torch's CPU generator. Differentiable once.
+    Raises ValueError when shapes, types or lengths do not match, torch.OutOfMemoryError when memory runs out.
     """
+    if not (q.shape == k.shape == v.shape and q.dtype == k.dtype == v.dtype):
+        described = ", ".join(f"{part.dtype} {list(part.shape)}" for part in (q, k, v))
+        raise ValueError(f"queries, keys and values are not alike: {described}")
+    if (lengths < 0).any() or int(lengths.sum()) != len(q):
+        raise ValueError(f"the lengths of the sequences come to {int(lengths.sum())}, and there are {len(q)} tokens")
     seed = draw_seed() if dropout else 0
     attended: Tensor = _Attention.apply(q, k, v, lengths.long().contiguous(), causal, dropout, seed)
     return attended
@@ -46,9 +55,7 @@ class _Attention(torch.autograd.Function):
         out = q.new_empty(q.shape)
         call = _call(q, k, v, lengths, causal, dropout, seed)
         call.out = out.data_ptr()
-        compiled = library()
-        assert compiled is not None
-        compiled.bothways_attend(ctypes.byref(call))
+        _run("bothways_attend", call)
         ctx.save_for_backward(q, k, v, lengths)
         ctx.options = (causal, dropout, seed)
         return out
@@ -62,9 +69,7 @@ class _Attention(torch.autograd.Function):
         call = _call(q, k, v, lengths, *ctx.options)
         call.of_out, call.of_stride = grad.data_ptr(), grads.stride(0)
         call.of_q, call.of_k, call.of_v = (part.data_ptr() for part in grads.unbind(1))
-        compiled = library()
-        assert compiled is not None
-        compiled.bothways_attend_backward(ctypes.byref(call))
+        _run("bothways_attend_backward", call)
         return (*grads.unbind(1), None, None, None, None)
 
 
@@ -78,9 +83,15 @@ def _alike(*tensors: Tensor) -> tuple[Tensor, ...]:
 
 def _call(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor, causal: bool, dropout: float, seed: int) -> _Call:
     """The arguments that both directions share."""
-    assert int(lengths.sum()) == len(q), "sequences that are not as long as the batch"
     return _Call(
         q=q.data_ptr(), k=k.data_ptr(), v=v.data_ptr(), lengths=lengths.data_ptr(), sequences=len(lengths),
         heads=q.shape[1], size=q.shape[2], stride=q.stride(0), causal=causal, half=q.dtype == torch.bfloat16,
-        seed=seed, dropout=dropout,
+        threads=torch.get_num_threads(), seed=seed, dropout=dropout,
     )  # fmt: skip
+
+
+def _run(name: str, call: _Call) -> None:
+    compiled = library()
+    assert compiled is not None
+    if not getattr(compiled, name)(ctypes.byref(call)):
+        raise torch.OutOfMemoryError("attention: memory ran out")

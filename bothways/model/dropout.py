@@ -13,7 +13,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from bothways.native import library, trains
 
@@ -33,24 +32,24 @@ def kept(like: Tensor, probability: float) -> Tensor:
 
 
 class _Dropped(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, probability: float, seed: int) -> Tensor:
-        ctx.options = (probability, seed)
-        return _dropped(x, probability, seed)
+    """Linear in x, so its derivative is itself."""
 
     @staticmethod
-    @once_differentiable
+    def forward(x: Tensor, probability: float, seed: int) -> Tensor:
+        x = x.contiguous()
+        out = torch.empty_like(x)
+        half, threads, compiled = x.dtype == torch.bfloat16, torch.get_num_threads(), library()
+        assert compiled is not None
+        compiled.bothways_drop(x.data_ptr(), out.data_ptr(), x.numel(), half, seed, probability, threads)
+        return out
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        _, *ctx.options = inputs
+
+    @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        return _dropped(grad, *ctx.options), None, None
-
-
-def _dropped(x: Tensor, probability: float, seed: int) -> Tensor:
-    x = x.contiguous()
-    out = torch.empty_like(x)
-    compiled = library()
-    assert compiled is not None
-    compiled.bothways_drop(x.data_ptr(), out.data_ptr(), x.numel(), x.dtype == torch.bfloat16, seed, probability)
-    return out
+        return _Dropped.apply(grad, *ctx.options), None, None
 
 
 class Dropout(nn.Module):

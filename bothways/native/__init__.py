@@ -38,7 +38,9 @@ def opened(path: Path) -> ctypes.CDLL | None:
     loaded.bothways_panel.restype = ctypes.c_int64
     number, pointer = ctypes.c_int64, ctypes.c_void_p
     loaded.bothways_pack.argtypes = [pointer, number, number, pointer]
-    loaded.bothways_drop.argtypes = [pointer, pointer, number, number, ctypes.c_uint64, ctypes.c_double]
+    loaded.bothways_drop.argtypes = [pointer, pointer, number, number, ctypes.c_uint64, ctypes.c_double, number]
+    for attend in (loaded.bothways_attend, loaded.bothways_attend_backward):
+        attend.argtypes, attend.restype = [pointer], number
     return loaded
 
 

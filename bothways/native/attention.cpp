@@ -8,6 +8,8 @@
 // is kept, and G the gradient of the output: the gradients are, of v, (P M)T G; of the scores before the softmax,
 // S = P (M (G vT) - sum over keys of P M (G vT)); of q and k, S k / sqrt D and ST q / sqrt D.
 
+#include <atomic>
+#include <new>
 #include <vector>
 
 #include "draws.h"
@@ -20,7 +22,7 @@ struct Attention {
     const void *q, *k, *v, *of_out;
     void *out, *of_q, *of_k, *of_v;
     const int64_t* lengths;
-    int64_t sequences, heads, size, stride, of_stride, causal, half;  // half: bfloat16, else float32
+    int64_t sequences, heads, size, stride, of_stride, causal, half, threads;  // half: bfloat16, else float32
     uint64_t seed;
     double dropout;
 };
@@ -60,25 +62,29 @@ struct Unit {
         pack_along(x, call.size, count, call.size, panels.data());
         return panels;
     }
-    // to (rows x padded) = x (rows x D) times panels of `across`
-    void score(const float* x, int64_t count, const std::vector<float>& panels, float* to) const {
+    // How many keys the queries before `last` see. Rows of weights end with the panel of that key.
+    int64_t seen(int64_t last) const { return call.causal ? last : length; }
+    int64_t end(int64_t keys) const { return panels_of(keys) * PANEL; }
+
+    // to (rows x keys) = x (rows x D) times panels of `across`
+    void score(const float* x, int64_t count, const std::vector<float>& panels, int64_t keys, float* to) const {
         Matrix matrix{panels.data(), nullptr, padded, call.size};
-        product(x, call.size, count, matrix, {to, padded, nullptr, nullptr, NOTHING}, 0, padded / PANEL);
+        product(x, call.size, count, matrix, {to, padded, nullptr, nullptr, NOTHING}, 0, panels_of(keys));
     }
-    // to (rows x D) = x (rows x padded) times panels of `along`, for all L
-    void gather(const float* x, int64_t count, const std::vector<float>& panels, float* to) const {
+    // to (rows x D) = x (rows x keys) times panels of `along`
+    void gather(const float* x, int64_t count, const std::vector<float>& panels, int64_t keys, float* to) const {
         Matrix matrix{panels.data(), nullptr, call.size, length};
-        product(x, padded, count, matrix, {to, call.size, nullptr, nullptr, NOTHING}, 0, panels_of(call.size));
+        product(x, padded, count, matrix, {to, call.size, nullptr, nullptr, NOTHING}, 0, panels_of(call.size), keys);
     }
-    // to (L x D) += xT (x: `count` rows x padded) times `count` rows of y
-    void scatter(const float* x, int64_t count, const float* y, std::vector<float>& to) const {
+    // to (keys x D) += xT (x: `count` rows x keys) times `count` rows of y
+    void scatter(const float* x, int64_t count, const float* y, int64_t keys, std::vector<float>& to) const {
         std::vector<float> panels = along(y, count);
         Matrix matrix{panels.data(), nullptr, call.size, count};
-        product<true>(x, padded, length, matrix, {to.data(), call.size, nullptr, to.data(), ADD}, 0,
+        product<true>(x, padded, keys, matrix, {to.data(), call.size, nullptr, to.data(), ADD}, 0,
                       panels_of(call.size));
     }
-    void weigh(float* scores, int64_t query) const {
-        softmax(scores, call.causal ? query + 1 : length, padded, scale());
+    void weigh(float* scores, int64_t query, int64_t keys) const {
+        softmax(scores, seen(query + 1), end(keys), scale());
     }
     float scale() const { return 1.0f / std::sqrt((float)call.size); }
 
@@ -87,28 +93,28 @@ struct Unit {
         std::vector<float> values = along(rows(call.v, call.stride).data(), length);
         std::vector<float> weights(ROWS * padded), out(ROWS * call.size);
         for (int64_t first = 0; first < length; first += ROWS) {
-            int64_t count = std::min<int64_t>(ROWS, length - first);
-            score(q.data() + first * call.size, count, keys, weights.data());
+            int64_t count = std::min<int64_t>(ROWS, length - first), reach = seen(first + count);
+            score(q.data() + first * call.size, count, keys, reach, weights.data());
             for (int64_t r = 0; r < count; r++) {
                 float* row = weights.data() + r * padded;
-                weigh(row, first + r);
+                weigh(row, first + r, reach);
                 if (call.dropout == 0) continue;
-                uint64_t query = mask.of(first + r);
-                for (int64_t j = 0; j < padded; j += LANES)
-                    store(row + j, mask.keep(load(row + j), query, j));
+                uint64_t drawn = mask.of(first + r);
+                for (int64_t j = 0; j < end(reach); j += LANES)
+                    store(row + j, mask.keep(load(row + j), drawn, j));
             }
-            gather(weights.data(), count, values, out.data());
+            gather(weights.data(), count, values, reach, out.data());
             put(out.data(), call.out, call.heads * call.size, first, count);
         }
     }
 
     // weights P → P M; of_dropped, the gradient of P M → that of the scores
-    void differentiate(float* weights, float* of_dropped, int64_t query) const {
+    void differentiate(float* weights, float* of_dropped, int64_t query, int64_t keys) const {
         uint64_t drawn = mask.of(query);
         vec total = vec{};
-        for (int64_t j = 0; j < padded; j += LANES) total += load(weights + j) * masked(of_dropped + j, drawn, j);
+        for (int64_t j = 0; j < end(keys); j += LANES) total += load(weights + j) * masked(of_dropped + j, drawn, j);
         float mean = sum(total);
-        for (int64_t j = 0; j < padded; j += LANES) {
+        for (int64_t j = 0; j < end(keys); j += LANES) {
             vec p = load(weights + j);
             store(weights + j, masked(weights + j, drawn, j));
             store(of_dropped + j, p * (load(of_dropped + j) - mean) * scale());
@@ -129,17 +135,17 @@ struct Unit {
         std::vector<float> weights(QUERIES * padded), of_scores(QUERIES * padded), of_q(QUERIES * size);
         std::vector<float> of_k(length * size), of_v(length * size);
         for (int64_t first = 0; first < length; first += QUERIES) {
-            int64_t count = std::min(QUERIES, length - first);
+            int64_t count = std::min(QUERIES, length - first), reach = seen(first + count);
             const float *asked = q.data() + first * size, *wanted = of_out.data() + first * size;
-            score(asked, count, keys, weights.data());
-            score(wanted, count, values, of_scores.data());
+            score(asked, count, keys, reach, weights.data());
+            score(wanted, count, values, reach, of_scores.data());
             for (int64_t r = 0; r < count; r++) {
-                weigh(weights.data() + r * padded, first + r);
-                differentiate(weights.data() + r * padded, of_scores.data() + r * padded, first + r);
+                weigh(weights.data() + r * padded, first + r, reach);
+                differentiate(weights.data() + r * padded, of_scores.data() + r * padded, first + r, reach);
             }
-            scatter(weights.data(), count, wanted, of_v);
-            scatter(of_scores.data(), count, asked, of_k);
-            gather(of_scores.data(), count, back, of_q.data());
+            scatter(weights.data(), count, wanted, reach, of_v);
+            scatter(of_scores.data(), count, asked, reach, of_k);
+            gather(of_scores.data(), count, back, reach, of_q.data());
             put(of_q.data(), call.of_q, call.of_stride, first, count);
         }
         put(of_k.data(), call.of_k, call.of_stride, 0, length);
@@ -147,29 +153,37 @@ struct Unit {
     }
 };
 
+// Whether there was memory enough.
 template <typename T>
-void every_unit(const Attention& call, void (Unit<T>::*work)() const) {
+bool every_unit(const Attention& call, void (Unit<T>::*work)() const) {
     std::vector<int64_t> starts(call.sequences + 1);
     for (int64_t n = 0; n < call.sequences; n++) starts[n + 1] = starts[n] + call.lengths[n];
+    std::atomic<bool> enough{true};
     // torch's own threads, as both are OpenMP's
-#pragma omp parallel for schedule(dynamic)
+#pragma omp parallel for schedule(dynamic) num_threads(call.threads)
     for (int64_t number = 0; number < call.sequences * call.heads; number++) {
         int64_t n = number / call.heads;
-        (Unit<T>(call, starts[n], call.lengths[n], number % call.heads, number).*work)();
+        try {  // an exception must not leave the threads
+            (Unit<T>(call, starts[n], call.lengths[n], number % call.heads, number).*work)();
+        } catch (const std::bad_alloc&) {
+            enough = false;
+        }
     }
+    return enough;
 }
 
 }  // namespace
 
 extern "C" {
 
-void bothways_attend(const Attention* call) {
-    if (call->half) every_unit<Bfloat16>(*call, &Unit<Bfloat16>::forward);
-    else every_unit<float>(*call, &Unit<float>::forward);
+// Both: 1, or 0 where memory ran out.
+int64_t bothways_attend(const Attention* call) {
+    return call->half ? every_unit<Bfloat16>(*call, &Unit<Bfloat16>::forward)
+                      : every_unit<float>(*call, &Unit<float>::forward);
 }
 
-void bothways_attend_backward(const Attention* call) {
-    if (call->half) every_unit<Bfloat16>(*call, &Unit<Bfloat16>::backward);
-    else every_unit<float>(*call, &Unit<float>::backward);
+int64_t bothways_attend_backward(const Attention* call) {
+    return call->half ? every_unit<Bfloat16>(*call, &Unit<Bfloat16>::backward)
+                      : every_unit<float>(*call, &Unit<float>::backward);
 }
 }

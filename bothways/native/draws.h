@@ -51,11 +51,11 @@ struct Mask {
           share((float)(1 / (1 - dropout))) {}
 
     uint64_t of(int64_t row) const { return mixed(key + (uint64_t)row); }
-    // What stays of LANES numbers from a column on, over the share.
-    vec keep(vec x, uint64_t row, int64_t column) const {
+    // What stays of LANES numbers from a column on, over the share; drawn: `of` their row.
+    vec keep(vec x, uint64_t drawn, int64_t column) const {
         uvec number = uvec{} + (uint32_t)column;
         for (int i = 0; i < LANES; i++) number[i] += i;
-        uvec draw = mixed(mixed(number + (uint32_t)row) ^ (uint32_t)(row >> 32));
+        uvec draw = mixed(mixed(number + (uint32_t)drawn) ^ (uint32_t)(drawn >> 32));
         return (vec)((ivec)(x * share) & (ivec)(draw >= lowest));
     }
 };

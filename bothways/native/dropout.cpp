@@ -17,8 +17,8 @@ inline void drop_some(const T* x, T* out, int64_t number, const Mask& mask, uint
 }
 
 template <typename T>
-void drop(const T* x, T* out, int64_t count, const Mask& mask) {
-#pragma omp parallel for
+void drop(const T* x, T* out, int64_t count, const Mask& mask, int64_t threads) {
+#pragma omp parallel for num_threads(threads)
     for (int64_t row = 0; row < (count + ROW - 1) / ROW; row++) {
         uint64_t drawn = mask.of(row);
         int64_t first = row * ROW, length = std::min(ROW, count - first), i = 0;
@@ -29,8 +29,9 @@ void drop(const T* x, T* out, int64_t count, const Mask& mask) {
 
 }  // namespace
 
-extern "C" void bothways_drop(const void* x, void* out, int64_t count, int64_t half, uint64_t seed, double dropout) {
+extern "C" void bothways_drop(const void* x, void* out, int64_t count, int64_t half, uint64_t seed, double dropout,
+                              int64_t threads) {
     Mask mask(seed, 0, dropout);
-    if (half) drop((const Bfloat16*)x, (Bfloat16*)out, count, mask);
-    else drop((const float*)x, (float*)out, count, mask);
+    if (half) drop((const Bfloat16*)x, (Bfloat16*)out, count, mask, threads);
+    else drop((const float*)x, (float*)out, count, mask, threads);
 }

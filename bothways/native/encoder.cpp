@@ -43,12 +43,12 @@ static void attend(const float* qkv, float* attended, int64_t length, int64_t wi
     Matrix keys{scratch.keys.data(), nullptr, padded, size}, values{scratch.values.data(), nullptr, size, length};
     float* scores = scratch.scores.data();
     for (int64_t m = 0; m < length; m += ROWS) {
-        int64_t rows = std::min<int64_t>(ROWS, length - m);
-        product(q + m * stride, stride, rows, keys, {scores, padded, nullptr, nullptr, NOTHING}, 0, padded / PANEL);
+        int64_t rows = std::min<int64_t>(ROWS, length - m), seen = causal ? m + rows : length, last = panels_of(seen);
+        product(q + m * stride, stride, rows, keys, {scores, padded, nullptr, nullptr, NOTHING}, 0, last);
         for (int64_t r = 0; r < rows; r++)
-            softmax(scores + r * padded, causal ? m + r + 1 : length, padded, 1.0f / std::sqrt((float)size));
+            softmax(scores + r * padded, causal ? m + r + 1 : length, last * PANEL, 1.0f / std::sqrt((float)size));
         product(scores, padded, rows, values, {attended + m * width + head * size, width, nullptr, nullptr, NOTHING},
-                0, panels_of(size));
+                0, panels_of(size), seen);
     }
 }
 

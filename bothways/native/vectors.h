@@ -29,7 +29,7 @@ typedef int32_t ivec __attribute__((vector_size(LANES * 4)));
 static inline vec load(const float* from) { vec v; memcpy(&v, from, sizeof v); return v; }
 static inline void store(float* to, vec v) { memcpy(to, &v, sizeof v); }
 static inline vec splat(float x) { return vec{} + x; }
-static inline vec larger(vec a, vec b) { return a > b ? a : b; }
+static inline vec larger(vec a, vec b) { return a > b ? a : b; }  // b where one is no number
 static inline float sum(vec v) {
     float lane[LANES];
     store(lane, v);
@@ -45,9 +45,9 @@ static inline float largest(vec v) {
     return lane[0];
 }
 
-// e^x by 2^n times a polynomial of degree 6 on the rest; the rounding constant is 1.5 * 2^23.
+// e^x by 2^n times a polynomial of degree 6 on the rest; the rounding constant is 1.5 * 2^23. What is no number stays so.
 static inline vec exponential(vec x) {
-    x = larger(x, splat(-87.0f));
+    x = larger(splat(-87.0f), x);
     vec n = (x * 1.44269504f + 12582912.0f) - 12582912.0f;
     vec r = x - n * 0.693359375f + n * 2.12194440e-4f;
     vec p = splat(1.9875691500e-4f);
@@ -122,10 +122,12 @@ struct Matrix { const float* panels; const float* bias; int64_t columns, depth; 
 
 static int64_t panels_of(int64_t columns) { return (columns + PANEL - 1) / PANEL; }
 
-// rows x columns = a (rows x depth) times the matrix, of which the panels `first` to `last` are done.
+// rows x columns = a (rows x depth) times the matrix, of which the panels `first` to `last` are done. With `depth` a's
+// rows end there, as if zeros came behind.
 template <bool ACROSS = false>
 static void product(const float* a, int64_t stride, int64_t rows, const Matrix& w, Output out, int64_t first,
-                    int64_t last) {
+                    int64_t last, int64_t depth = -1) {
+    if (depth < 0) depth = w.depth;
     int64_t block = std::max<int64_t>(ROWS, BLOCK_BYTES / (4 * w.depth) / ROWS * ROWS);
     out.bias = w.bias;
     for (int64_t top = 0; top < rows; top += block)
@@ -137,7 +139,7 @@ static void product(const float* a, int64_t stride, int64_t rows, const Matrix& 
                 here.to += m * out.stride;
                 if (out.added) here.added += m * out.stride;
                 tiles<ROWS, ACROSS>((int)std::min<int64_t>(ROWS, end - m), ACROSS ? a + m : a + m * stride, stride,
-                            w.panels + p * PANEL * w.depth, w.depth, column, columns, here);
+                            w.panels + p * PANEL * w.depth, depth, column, columns, here);
             }
         }
 }

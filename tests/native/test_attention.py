@@ -39,6 +39,46 @@ def test_values_and_gradients_are_those_of_the_definition(size: int, causal: boo
     torch.testing.assert_close(ours.grad, theirs.grad, atol=5e-6, rtol=1e-5)
 
 
+def test_inputs_and_gradients_may_lie_in_any_way() -> None:
+    (_, *parts), expected = inputs(32), []
+    lain = [parts[0], parts[1].detach().transpose(0, 2).contiguous().transpose(0, 2).requires_grad_(), parts[2]]
+    weight = torch.randn(32)
+    for tensors in (lain, [part.detach().clone().requires_grad_() for part in parts]):
+        found = attend_compiled(*tensors, LENGTHS, True, 0.0)
+        expected.append((found, *torch.autograd.grad(found, tensors, weight.expand(found.shape))))
+    for ours, theirs in zip(*expected, strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_sequences_without_a_token() -> None:
+    lengths = torch.tensor([0, 5, 0, 3])
+    _, *parts = inputs(8, lengths)
+    torch.testing.assert_close(
+        attend_compiled(*parts, lengths, False, 0.0), attend_compiled(*parts, torch.tensor([5, 3]), False, 0.0)
+    )
+    assert attend_compiled(*(part[:0] for part in parts), lengths[:0], False, 0.1).shape == (0, 2, 8)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_what_is_no_number_is_not_hidden(value: float) -> None:
+    _, q, k, v = (part.detach() for part in inputs(32))
+    q[20], k[20, 0] = 1.0, value  # of the second sequence, one head
+    found = attend_compiled(q, k, v, LENGTHS, False, 0.0)
+    expected = attend_eager(q, k, v, LENGTHS)[0]
+    torch.testing.assert_close(found, expected, atol=2e-6, rtol=1e-5, equal_nan=True)
+    assert found[5:135, 0].isnan().any()
+
+
+def test_inputs_that_are_not_alike_are_refused() -> None:
+    _, q, k, v = inputs(8)
+    with pytest.raises(ValueError, match=r"float32 \[376, 2, 8\], torch.float32 \[375, 2, 8\]"):
+        attend_compiled(q, k[1:], v, LENGTHS, False, 0.0)
+    with pytest.raises(ValueError, match=r"torch.bfloat16 \[376, 2, 8\]"):
+        attend_compiled(q, k, v.bfloat16(), LENGTHS, False, 0.0)
+    with pytest.raises(ValueError, match="come to 375, and there are 376 tokens"):
+        attend_compiled(q, k, v, LENGTHS - (LENGTHS == 5).long(), False, 0.0)
+
+
 def masks(lengths: Tensor, causal: bool, dropout: float, seed: int) -> list[Tensor]:
     """Of each sequence `[A, L, L]`: the weights with dropout over those without, as values that are the identity tell.
     They hang on seed, sequence, head, query and key alone."""
@@ -134,11 +174,15 @@ def test_the_same_bits_on_any_number_of_threads_and_beside_any_company() -> None
 
 def test_training_goes_through_it_and_gets_on_without(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
+    monkeypatch.setattr(attention, "trains", lambda tensor: True)
     monkeypatch.setattr(attention, "attend_compiled", lambda *args: calls.append(1) or attend_compiled(*args))
     _, *parts = inputs(32)
     places = torch.cat([torch.zeros(1, dtype=torch.int64), LENGTHS.cumsum(0)]).to(torch.int32)
     found = attend(*parts, places, int(LENGTHS.max()))
     assert calls
+    with torch.no_grad():
+        attend(*parts, places, int(LENGTHS.max()), dropout=0.1)
+    assert len(calls) == 2, "what is dropped does not hang on whether there will be a gradient"
     monkeypatch.setattr(attention, "trains", lambda tensor: False)
     torch.testing.assert_close(found, attend(*parts, places, int(LENGTHS.max())), atol=1e-5, rtol=1e-5)
-    assert len(calls) == 1
+    assert len(calls) == 2

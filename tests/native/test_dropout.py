@@ -29,6 +29,14 @@ def test_each_element_is_nothing_or_itself_over_the_share(shape: tuple[int, ...]
     torch.testing.assert_close(x.grad, torch.where(stays, weight / 0.75, 0.0).to(dtype))
 
 
+def test_its_gradient_has_one_too() -> None:
+    x = torch.rand(50).add_(0.5).requires_grad_()
+    y = Dropout(0.5)(x)
+    (slope,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
+    (curve,) = torch.autograd.grad(slope.sum(), x)
+    torch.testing.assert_close(curve, torch.where(y != 0, 8.0, 0.0))  # of (x / 0.5)² where it stays
+
+
 def test_the_share_of_each_row_and_column_and_no_two_draws_alike() -> None:
     torch.manual_seed(0)
     x = torch.ones(500, 400)
