@@ -16,10 +16,11 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 KINDS = {"avx2": "x86-64-v3", "avx512": "x86-64-v4"}
-FLAGS = ("-O3", "-std=c++17", "-shared", "-fPIC", "-pthread", "-fopenmp")
+FLAGS = ("-O3", "-std=c++17", "-shared", "-fPIC", "-pthread")
+ATTEMPTS = (["-fopenmp"], [])  # without OpenMP the parts for training work on one thread
 
 
-class CompiledEncoder(BuildHookInterface):
+class NativeBuild(BuildHookInterface):
     PLUGIN_NAME = "custom"
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
@@ -43,11 +44,25 @@ def build(folder: Path, say: Any = print) -> list[Path]:
         library = folder / f"native_{kind}.so"
         partial = library.with_suffix(".partial")
         command = [*compiler.split(), *flags, f"-march={march}", "-o", str(partial), *map(str, code)]
-        try:
-            subprocess.run(command, capture_output=True, text=True, check=True)
-        except (OSError, subprocess.CalledProcessError) as error:
-            say(f"bothways: {compiler} cannot build for {kind}: {error}; torch's own kernels do the work")
-            continue
-        partial.replace(library)  # a process that has the old one open keeps it
-        built.append(library)
+        for more in ATTEMPTS:
+            problem = _problem([*command, *more])
+            if not problem:
+                partial.replace(library)  # a process that has the old one open keeps it
+                built.append(library)
+                break
+            say(f"bothways: {' '.join([compiler, *more])} cannot build for {kind}: {problem}")
+    if not built:
+        say("bothways: torch's own kernels do the work")
     return built
+
+
+def _problem(command: list[str]) -> str:
+    """What the compiler had to say, in a line; nothing where it succeeded."""
+    try:
+        run = subprocess.run(command, capture_output=True, text=True)
+    except OSError as error:
+        return str(error)
+    if run.returncode == 0:
+        return ""
+    said = run.stderr.strip().splitlines() or [f"exit status {run.returncode}"]
+    return next((line for line in said if "error" in line), said[-1])

@@ -20,10 +20,18 @@ FOLDER = Path(__file__).parent
 @functools.cache
 def library() -> ctypes.CDLL | None:
     """The library for this CPU; None where it was not built, or for another one."""
-    capability = torch.backends.cpu.get_cpu_capability()
-    kinds = {"DEFAULT": (), "AVX2": ("avx2",), "AVX512": ("avx512", "avx2")}.get(capability, ())
-    found = (opened(FOLDER / f"native_{kind}.so") for kind in kinds)
+    found = (opened(FOLDER / f"native_{kind}.so") for kind in _kinds())
     return next((one for one in found if one is not None), None)
+
+
+def lacking() -> bool:
+    """Whether an install with a compiler would give this CPU a library that it has not."""
+    return library() is None and bool(_kinds())
+
+
+def _kinds() -> tuple[str, ...]:
+    """Those for this CPU, the best first; torch's capability has other names elsewhere."""
+    return {"AVX2": ("avx2",), "AVX512": ("avx512", "avx2")}.get(torch.backends.cpu.get_cpu_capability(), ())
 
 
 def opened(path: Path) -> ctypes.CDLL | None:

@@ -1,5 +1,6 @@
 """The training loop: steps, log lines, evaluations, checkpoints. It knows an objective, a source of batches and a run
-directory, and nothing of any task. A run resumed at any step repeats the uninterrupted one bit for bit on a CPU.
+directory, and nothing of any task. A run resumed at any step repeats the uninterrupted one bit for bit on a CPU, if
+Bothways is installed as it was.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import torch
 
 from bothways.data.packing import PackedBatch
 from bothways.model.heads import Bert
+from bothways.native import lacking
 from bothways.tasks.base import Objective
 from bothways.train import memory
 from bothways.train.distributed import World, reshard
@@ -91,6 +93,8 @@ def train(
     hyperparameters = ("steps", "lr", "warmup", "weight_decay", "beta2", "clip", "optimizer")
     description = {**data.description, **{name: getattr(options, name) for name in hyperparameters}}
     state = _resume(stepper, data, run, description, progress)
+    if stepper.device.type == "cpu" and lacking():
+        progress.say("attention without compiled code: it is faster after an install where there is a C++ compiler")
     board = tensorboard_writer(run.path, state.step) if options.tensorboard and here.main else None
     log = _Log(run, progress, options, measured_peak(stepper.device, stepper.dtype) * here.size, board)
 

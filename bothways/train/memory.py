@@ -13,13 +13,15 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import threading
 from collections.abc import Iterator
 
 # Parameters of glibc's mallopt(3). Setting one ends its own rule for thresholds, so afterwards they are left where that
 # rule comes to when a block of 32 MB is freed.
 TRIM_THRESHOLD, TOP_PAD, MMAP_THRESHOLD, MMAP_MAX = -1, -2, -3, -4
-WITHIN = {MMAP_MAX: 0, TRIM_THRESHOLD: (1 << 31) - 1, TOP_PAD: 64 << 20}
+WITHIN = {MMAP_MAX: 0, TRIM_THRESHOLD: -1, TOP_PAD: 64 << 20}  # -1: never
 AFTERWARDS = {MMAP_MAX: 65536, MMAP_THRESHOLD: 32 << 20, TRIM_THRESHOLD: 64 << 20, TOP_PAD: 128 << 10}
+VARIABLES = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_MMAP_MAX_")
 
 # More than the shapes of one forward and backward pass, which every layer shares.
 SHAPES = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64", "LRU_CACHE_CAPACITY": "64"}
@@ -29,23 +31,48 @@ def forget_shapes() -> None:
     """Keep the code for few shapes, where the environment says nothing else. oneDNN asks at the first product of a
     process, so after that this does nothing."""
     for name, value in SHAPES.items():
-        os.environ.setdefault(name, value)
+        if name.replace("ONEDNN_", "DNNL_") not in os.environ:  # its older name
+            os.environ.setdefault(name, value)
+
+
+_changing = threading.Lock()
+_trainings = 0
 
 
 @contextlib.contextmanager
 def kept() -> Iterator[None]:
-    """Within, what is freed is kept for what comes; afterwards it is given back. Nothing happens without glibc."""
-    try:
-        libc = ctypes.CDLL("libc.so.6")
-        mallopt, trim = libc.mallopt, libc.malloc_trim
-    except (OSError, AttributeError):
+    """Within, what is freed is kept for what comes; at the end of the last of several it is given back.
+
+    Nothing happens without glibc, or where the environment has settings for its allocator.
+    """
+    libc = _glibc()
+    if libc is None:
         yield
         return
-    for name, value in WITHIN.items():
-        mallopt(name, value)
+    _count(libc, 1)
     try:
         yield
     finally:
-        for name, value in AFTERWARDS.items():
-            mallopt(name, value)
-        trim(0)
+        _count(libc, -1)
+
+
+def _count(libc: ctypes.CDLL, change: int) -> None:
+    global _trainings
+    with _changing:
+        before, _trainings = _trainings, _trainings + change
+        if before and _trainings:
+            return
+        for name, value in (WITHIN if _trainings else AFTERWARDS).items():
+            libc.mallopt(name, value)
+        if not _trainings:
+            libc.malloc_trim(0)
+
+
+def _glibc() -> ctypes.CDLL | None:
+    if any(name in os.environ for name in VARIABLES) or "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", ""):
+        return None
+    try:
+        libc = ctypes.CDLL("libc.so.6")
+        return libc if libc.mallopt and libc.malloc_trim else None
+    except (OSError, AttributeError):
+        return None

@@ -16,6 +16,7 @@ import torch
 from torch.distributed.checkpoint.api import CheckpointException
 from transformers import get_linear_schedule_with_warmup
 
+from bothways import native
 from bothways.data.prepare import prepare
 from bothways.data.store import TokenStore
 from bothways.errors import UserError
@@ -218,6 +219,17 @@ def test_one_document_trains_on_true_pairs_and_says_so(tmp_path: Path) -> None:
     pretrain(one.directory, tmp_path / "run", PretrainOptions(**{**vars(OPTIONS), "steps": 2}), progress=progress)
     assert any("one document only" in line for line in progress.said)
     assert any("no held-out documents" in line for line in progress.said)
+
+
+def test_without_compiled_code_a_run_says_so_and_gets_on(
+    store: TokenStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(native, "library", lambda: None)
+    monkeypatch.setattr(native, "_kinds", lambda: ("avx2",))
+    progress = StopAfter(-1)
+    options = PretrainOptions(**{**vars(OPTIONS), "steps": 2, "dropout": 0.1})
+    assert pretrain(store.directory, tmp_path / "run", options, progress=progress).steps == 2
+    assert any("after an install where there is a C++ compiler" in line for line in progress.said)
 
 
 def test_refusals(store: TokenStore, tmp_path: Path) -> None:
