@@ -4,7 +4,7 @@
     python benchmarks/finetune.py speed [--data …] [--steps 30]                       # a few steps each, A B A B
 
 The peer is `transformers.Trainer` with fused AdamW, rows in random order, padded to the longest of the batch. (Grouped
-by length it is faster, and another training: see docs/benchmarks.md.) Both train in float32 with dropout 0.1 and linear
+by length it is faster, and another training: see docs/benchmarks.md.) Both train in the same precision with dropout 0.1 and linear
 decay after a tenth of warm-up, on sequences that are the same token for token; what the peer trained is measured by the
 same evaluation as what Bothways trained, out of the directory that the peer saved.
 """
@@ -146,7 +146,7 @@ DATA = {
     "wnut17": Data("tag", _files("wnut17/train.conll", "wnut17/test.conll"), "f1", epochs=3, lr=2e-4),
     "ud-ewt": Data("tag", _files("ud-english-ewt/train.conllu", "ud-english-ewt/test.conllu"), "accuracy", lr=2e-4),
     "squad1": Data("answer", _squad("1.1"), "f1", limit=384, lr=2e-4),
-    "squad2": Data("answer", _squad("2.0"), "f1", limit=384, lr=2e-4),
+    "squad2": Data("answer", _squad("2.0"), "f1", epochs=2, limit=384, lr=2e-4),
 }  # fmt: skip
 
 
