@@ -4,9 +4,9 @@
     python benchmarks/finetune.py speed [--data …] [--steps 30]                       # a few steps each, A B A B
 
 The peer is `transformers.Trainer` with fused AdamW, rows in random order, padded to the longest of the batch. (Grouped
-by length it is faster, and another training: see docs/benchmarks.md.) Both train in the same precision with dropout 0.1 and linear
-decay after a tenth of warm-up, on sequences that are the same token for token; what the peer trained is measured by the
-same evaluation as what Bothways trained, out of the directory that the peer saved.
+by length it is faster, and another training: see docs/benchmarks.md.) Both train in the same precision with dropout 0.1
+and linear decay after a tenth of warm-up, on sequences that are the same token for token; what the peer trained is
+measured by the same evaluation as what Bothways trained, out of the directory that the peer saved.
 """
 
 from __future__ import annotations
