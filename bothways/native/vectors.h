@@ -45,7 +45,8 @@ static inline float largest(vec v) {
     return lane[0];
 }
 
-// e^x by 2^n times a polynomial of degree 6 on the rest; the rounding constant is 1.5 * 2^23. What is no number stays so.
+// e^x by 2^n times a polynomial of degree 6 on the rest; the rounding constant is 1.5 * 2^23. What is no number stays
+// so.
 static inline vec exponential(vec x) {
     x = larger(splat(-87.0f), x);
     vec n = (x * 1.44269504f + 12582912.0f) - 12582912.0f;

@@ -68,6 +68,15 @@ def test_the_real_model_and_bit_for_bit_alone_as_in_company(
             assert torch.equal(alone, states[number])
 
 
+def test_what_is_no_number_is_not_hidden(library: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiled, "library", lambda: library)
+    encoder = new_model(tiny_config(), PoolerHead, seed=1).eval().encoder
+    width = encoder.config.hidden_size
+    with torch.inference_mode():
+        encoder.layers[0].attention.qkv.weight[width : 2 * width] = float("nan")  # of the keys: scores, not values
+        assert CompiledEncoder(encoder)(batch_of([9, 4], encoder.config.vocab_size), None, 1).isnan().all()
+
+
 def test_what_is_in_no_table_is_an_error() -> None:
     config = tiny_config()
     fast = prepare(new_model(config, PoolerHead, seed=1))
