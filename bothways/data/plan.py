@@ -280,7 +280,10 @@ class RowPlan:
         return sum(len(self._epoch_steps(epoch)) for epoch in range(epochs))
 
     def micro_batches(self, step: int, rank: int, world_size: int, token_budget: int) -> list[PackedBatch]:
-        """This rank's share of the step, longest examples first, cut so that each batch fits the token budget."""
+        """This rank's share of the step, longest examples first, cut so that each batch fits the token budget.
+
+        An example longer than the budget is a batch by itself, and a step that must stay `together` is one batch.
+        """
         while step >= self._begins[-1]:
             self._begins.append(self._begins[-1] + len(self._epoch_steps(len(self._begins) - 1)))
         epoch = int(np.searchsorted(self._begins, step, side="right")) - 1
