@@ -70,15 +70,20 @@ def test_any_order_of_asking_gives_the_same_batches(store: TokenStore) -> None:
     assert np.mean([batch.num_tokens for batch in batches]) > 500
 
 
-def test_a_restored_cursor_continues(store: TokenStore) -> None:
+def test_a_restored_cursor_continues(store: TokenStore, monkeypatch: pytest.MonkeyPatch) -> None:
     first = plan(store)
     cursor = first.cursor_json(77)
-    resumed = plan(store)
+    resumed, walking = plan(store), plan(store)
     resumed.restore(cursor)
-    made = []
-    resumed._block = lambda epoch, number, make=resumed._make_block: made.append((epoch, number)) or make(epoch, number)
-    assert same(resumed.batch(77), first.batch(77))
-    assert len(made) <= 2
+    made: dict[int, list[tuple[int, int]]] = {}
+    for one in (resumed, walking):
+        read = made[id(one)] = []
+        monkeypatch.setattr(one, "block", lambda *key, read=read, make=one.block: read.append(key) or make(*key))
+        assert same(one.batch(77), first.batch(77))
+    at_once, all_before = made.values()
+    assert at_once[0] == (cursor["epoch"], cursor["block"])
+    assert len(at_once) <= 2
+    assert len(all_before) > 77, "without the cursor every step before is walked through"
 
 
 def test_ranks_and_cuts_share_out_the_same_examples(store: TokenStore) -> None:
