@@ -1,4 +1,4 @@
-"""One file per task, and the registry: a new task is a new file and one line here."""
+"""One file per task, and the registry: a new task is a new file and one line world."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ def library(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     source = f"-DBOTHWAYS_SOURCE={native.fingerprint(native.sources(native.FOLDER))}"
     code = map(str, sorted(folder.glob("*.cpp")))
     subprocess.run([compiler, *flags, source, "-o", str(built), *code], check=True, capture_output=True)
-    found = native.opened(built)
+    found = native.open_library(built)
     assert found is not None
     assert found.bothways_panel() == (32 if wide else 8)
     return found

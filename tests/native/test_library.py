@@ -16,24 +16,24 @@ built = pytest.mark.skipif(native.library() is None, reason="nothing was built f
 
 @built
 def test_a_library_of_other_sources_is_not_called(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    path = next(path for path in native.FOLDER.glob("native_*.so") if native.opened(path))
+    path = next(path for path in native.FOLDER.glob("native_*.so") if native.open_library(path))
     for source in native.sources(native.FOLDER):
         shutil.copy(source, tmp_path)
     monkeypatch.setattr(native, "FOLDER", tmp_path)
-    assert native.opened(path) is not None
+    assert native.open_library(path) is not None
     with (tmp_path / "vectors.h").open("a") as file:
         file.write("// another\n")
-    assert native.opened(path) is None
+    assert native.open_library(path) is None
 
 
 def test_what_is_no_library_is_none() -> None:
-    assert native.opened(native.FOLDER / "vectors.h") is None
-    assert native.opened(native.FOLDER / "nothing.so") is None
+    assert native.open_library(native.FOLDER / "vectors.h") is None
+    assert native.open_library(native.FOLDER / "nothing.so") is None
 
 
 SHORT_OF_MEMORY = """
 import resource, torch
-from bothways.model.compiled_attention import attend_compiled
+from bothways.model.kernels.compiled import attend_compiled
 q = torch.ones(1_000_000, 1, 8)  # 32 MB, and so is what comes out; three copies of it are made on the way
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + (50 << 20), -1))

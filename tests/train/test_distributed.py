@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file
 
-from bothways.data.plan import share_out
+from bothways.data.plan import share_among_ranks
 from bothways.data.prepare import prepare
 from bothways.errors import UserError
 from bothways.train.run import RunDirectory
@@ -117,11 +117,11 @@ def test_ranks_share_out_a_step_in_as_many_batches_each() -> None:
     rng = np.random.default_rng(0)
     for count, world_size, budget in [(7, 2, 100), (9, 4, 60), (33, 8, 128), (5, 5, 10), (9, 8, 64), (65, 64, 50)]:
         lengths = rng.integers(5, 50, count)
-        shares: list[Any] = [share_out(lengths, rank, world_size, budget) for rank in range(world_size)]
+        shares: list[Any] = [share_among_ranks(lengths, rank, world_size, budget) for rank in range(world_size)]
         assert len({len(share) for share in shares}) == 1
         assert sorted(np.concatenate([part for share in shares for part in share])) == list(range(count))
         assert all(len(part) for share in shares for part in share)
         # over the budget only: a sequence that is longer by itself, or a last one of a few that joined the others
         assert all(lengths[part].sum() - lengths[part].min() <= budget for share in shares for part in share)
     with pytest.raises(UserError, match="3 examples cannot be shared out among 4 processes"):
-        share_out(np.array([5, 6, 7]), 0, 4, 100)
+        share_among_ranks(np.array([5, 6, 7]), 0, 4, 100)
