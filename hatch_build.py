@@ -5,19 +5,28 @@ One library for each kind of CPU, by torch's names of them; which is loaded is d
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import platform
 import shutil
 import subprocess
-import zlib
 from pathlib import Path
 from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-KINDS = {"avx2": "x86-64-v3", "avx512": "x86-64-v4"}
-FLAGS = ("-O3", "-std=c++17", "-shared", "-fPIC", "-pthread")
-ATTEMPTS = (["-fopenmp"], [])  # without OpenMP the parts for training work on one thread
+
+def _by_path(path: Path) -> Any:
+    """A module without its package, which imports torch."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+building = _by_path(Path(__file__).parent / "bothways" / "native" / "building.py")
 
 
 class NativeBuild(BuildHookInterface):
@@ -36,16 +45,15 @@ def build(folder: Path, say: Any = print) -> list[Path]:
     if platform.machine().lower() not in ("x86_64", "amd64") or os.name != "posix" or compiler is None:
         say("bothways: no C++ compiler for x86-64 here; torch's own kernels do the work")
         return []
-    code = sorted(folder.glob("*.cpp"))
-    read = b"".join(path.read_bytes() for path in sorted([*code, *folder.glob("*.h")]))  # as `native.fingerprint`
-    flags = [*FLAGS, f"-DBOTHWAYS_SOURCE={zlib.crc32(read)}"]
-    built = []
-    for kind, march in KINDS.items():
+    code = map(str, sorted(folder.glob("*.cpp")))
+    command, built = [*compiler.split(), *code], []
+    for kind in building.KINDS:
         library = folder / f"native_{kind}.so"
         partial = library.with_suffix(".partial")
-        command = [*compiler.split(), *flags, f"-march={march}", "-o", str(partial), *map(str, code)]
-        for more in ATTEMPTS:
-            problem = _problem([*command, *more])
+        for more in building.ATTEMPTS:
+            flags = building.flags_for(kind, more)
+            made_of = f"-DBOTHWAYS_SOURCE={building.fingerprint(folder, flags)}"
+            problem = _problem([*command, *flags, made_of, "-o", str(partial)])
             if not problem:
                 partial.replace(library)  # a process that has the old one open keeps it
                 built.append(library)

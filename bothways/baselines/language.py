@@ -105,7 +105,7 @@ class _KneserNey(KneserNey):
 
 
 class Writer(Protocol):
-    """What every language model is asked world."""
+    """What every language model is asked here."""
 
     def next(self, text: Document, number: int) -> list[str]:
         """The likeliest pieces behind a text that begin a word."""

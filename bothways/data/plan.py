@@ -92,7 +92,8 @@ class PretrainingPlan:
     def micro_batches(self, step: int, rank: int, world_size: int, token_budget: int) -> list[PackedBatch]:
         """This rank's share of the step, longest examples first, cut so that each batch fits the token budget.
 
-        Every rank gets the same number of batches, as processes that work on one model must.
+        Every rank gets the same number of batches, as processes that work on one model must; `share_among_ranks` says
+        when one of them has to exceed the budget.
         Raises UserError when the step has fewer examples than there are ranks.
         """
         chosen, _ = self._gather(self.cursor(step))
@@ -188,24 +189,34 @@ class PretrainingPlan:
 def share_among_ranks(lengths: np.ndarray, rank: int, world_size: int, token_budget: int) -> list[np.ndarray]:
     """One rank's examples in each of its micro-batches: `[k]` indices into lengths, longest first.
 
-    The first rank's examples are nowhere shorter than another's at the same place, so its cuts fit the budget for all
-    and every rank has as many. Only where the last cut holds a single example, which a later rank lacks, it joins the
-    one before.
+    Ranks take turns in order of length, so no example of a rank is longer than the first rank's at the same place: the
+    first rank's cuts fit the budget for all. A rank that has one example fewer lacks it in the last cut. Where that cut
+    would be empty, the ones before end sooner, so that each later one has an example: the cut that ends sooner gets
+    shorter, and those behind it hold one example each.
+
+    The budget can be exceeded in one case only, where each of the first rank's examples needs a batch by itself and
+    another rank has fewer: 60, 60 and 60 tokens, two ranks, a budget of 100. Then the examples of the last, incomplete
+    turn join the batches of the turn before, the longest the shortest.
     """
-    if len(lengths) < world_size:
+    turns, left = divmod(len(lengths), world_size)
+    if not turns:
         raise UserError(
             f"a step of {len(lengths)} examples cannot be shared out among {world_size} processes; "
             "raise --tokens-per-step"
         )
     order = np.argsort(-lengths, kind="stable")
-    longest = lengths[order[::world_size]].tolist()
+    own, longest = order[rank::world_size], lengths[order[::world_size]].tolist()
     cuts = list(cut_to_budget(longest, token_budget))
     # as many batches of about one size: a small last one would cost as many kernel calls as a full one
     even = list(cut_to_budget(longest, min(token_budget, -(-sum(longest) // len(cuts)) + longest[0])))
-    cuts = even if len(even) == len(cuts) else cuts
-    if len(order) % world_size and cuts[-1].stop - cuts[-1].start == 1:
-        cuts[-2:] = [slice(cuts[-2].start, cuts[-1].stop)]
-    return [order[rank::world_size][cut] for cut in cuts]
+    ends = [cut.stop for cut in (even if len(even) == len(cuts) else cuts)]
+    if left and len(ends) > turns:
+        del ends[-2]
+        full = turns * world_size
+        joins = full + world_size - 1 - rank
+        own = np.concatenate([order[rank:full:world_size], order[joins : joins + 1]])
+    ends = [min(end, len(own) - later) for end, later in zip(ends, reversed(range(len(ends))), strict=True)]
+    return np.split(own, ends[:-1])
 
 
 def _join(chunks: list[Chunk]) -> Chunk:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from bothways.batch import PackedBatch, pack_sequences
 from bothways.errors import UserError
+from bothways.explain.answers import ShownAnswer, shown_answer
 from bothways.explain.embeddings import COMPARED, POINTS, Projection, embedding_view, position_view
 from bothways.explain.predictions import LENS, decision_of, prediction_view
 from bothways.explain.record import Record, gradient_weighted, record, rollout
@@ -60,9 +61,12 @@ def page_data(
     batch = batch.to(model.device)
     size = config.num_hidden_layers * config.num_attention_heads * batch.num_tokens**2
     notes = _notes(model, batch.num_tokens, size)
-    runs = [_run(model, batch, config.is_decoder, size)]
+    answer = shown_answer(model, batch, text, pieces)
+    if answer is not None and answer.note:
+        notes.append(answer.note)
+    runs = [_run(model, batch, config.is_decoder, size, answer)]
     if size <= TWICE:
-        runs.append(_run(model, batch, not config.is_decoder, size))
+        runs.append(_run(model, batch, not config.is_decoder, size, answer))
     sentences = [first, *([second] if second else []), *others]
     embeddings = embedding_view(model, sentences, word, anchors, projection)
     if len(embeddings["tokens"]) > COMPARED:
@@ -80,7 +84,7 @@ def page_data(
         "runs": runs,
         "embeddings": embeddings,
         "positions": position_view(model.model.encoder),
-        "predictions": prediction_view(model, batch, tokens, words),
+        "predictions": prediction_view(model, batch, tokens, words, answer),
         "checkpoints": None,
     }
 
@@ -141,7 +145,7 @@ def _facts(model: LoadedModel) -> dict[str, Any]:
     }
 
 
-def _run(model: LoadedModel, batch: PackedBatch, causal: bool, size: int) -> dict[str, Any]:
+def _run(model: LoadedModel, batch: PackedBatch, causal: bool, size: int, answer: ShownAnswer | None) -> dict[str, Any]:
     """One way of reading the text: attention of every layer and head."""
     with torch.inference_mode():
         seen = record(model.model.encoder, batch, causal)
@@ -153,7 +157,7 @@ def _run(model: LoadedModel, batch: PackedBatch, causal: bool, size: int) -> dic
         "weights": compress_weights(seen.weights, size),
         "scores": [compress_array(_numbers(one)) for one in seen.scores] if size <= FINE else None,
         "rollout": compress_weights(rollout(seen.weights), size) if size <= SUMMED else None,
-        "gradient": _gradients(model, batch) if own and size <= TWICE else None,
+        "gradient": _gradients(model, batch, answer) if own and size <= TWICE else None,
         **{
             name: [compress_array(_numbers(one)) for one in getattr(seen, name)] if vectors else None
             for name in ("queries", "keys", "values")
@@ -168,9 +172,9 @@ def compress_weights(weights: Sequence[Tensor], size: int) -> list[dict[str, Any
     return [compress_array(_numbers(one)) if size <= FINE else compress_shares(_numbers(one)) for one in weights]
 
 
-def _gradients(model: LoadedModel, batch: PackedBatch) -> list[dict[str, Any]] | None:
+def _gradients(model: LoadedModel, batch: PackedBatch, answer: ShownAnswer | None) -> list[dict[str, Any]] | None:
     """Gradient-weighted attention for what the model decides; None where it decides nothing."""
-    decision = decision_of(model, batch)
+    decision = decision_of(model, batch, answer)
     if decision is None:
         return None
     with torch.enable_grad():

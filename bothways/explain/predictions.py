@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from bothways.batch import PackedBatch
+from bothways.explain.answers import ShownAnswer
 from bothways.explain.record import record
 from bothways.inference.generation import generate
 from bothways.inference.sampling import GenerationOptions
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 SHOWN = 8  # alternatives
 LENS = 4000  # states of tokens that are read through the vocabulary
 STEPS = 32  # of the integral
-LONGEST = 30  # tokens of an answer
 DRAWN = GenerationOptions(max_tokens=12, samples=3)
 
 
@@ -44,8 +44,9 @@ class Decision:
     score: Callable[[Tensor], Tensor]
 
 
-def decision_of(model: LoadedModel, batch: PackedBatch) -> Decision | None:
-    """The decision of this model on this text; None for a model that only gives vectors."""
+def decision_of(model: LoadedModel, batch: PackedBatch, answer: ShownAnswer | None = None) -> Decision | None:
+    """The decision of this model on this text; None for a model that only gives vectors. answer: what a model that
+    marks spans decided."""
     head, labels = model.model.head, model.labels
     batch, rows = _asked(model, batch)
     if rows is not None and not len(rows):
@@ -61,8 +62,11 @@ def decision_of(model: LoadedModel, batch: PackedBatch) -> Decision | None:
             named = labels[best] if best < len(labels) else "the score"
             return Decision(named, lambda hidden: scores(hidden).reshape(-1)[best])
         if isinstance(head, SpanHead):
-            start, end = best_span(made, batch)
-            return Decision("the answer", lambda hidden: scores(hidden)[start, 0] + scores(hidden)[end, 1])
+            if answer is None:
+                return None
+            start, end = answer.first, answer.last
+            named = "the answer" if answer.text else "no answer"
+            return Decision(named, lambda hidden: scores(hidden)[start, 0] + scores(hidden)[end, 1])
         if isinstance(head, TokenHead):
             best_labels = made.argmax(-1)
             inside = [n for n, label in enumerate(best_labels.tolist()) if labels and labels[label] != "O"]
@@ -100,9 +104,14 @@ def _asked(model: LoadedModel, batch: PackedBatch) -> tuple[PackedBatch, Tensor 
 
 
 def prediction_view(
-    model: LoadedModel, batch: PackedBatch, tokens: Sequence[Mapping[str, Any]], words: Sequence[str]
+    model: LoadedModel,
+    batch: PackedBatch,
+    tokens: Sequence[Mapping[str, Any]],
+    words: Sequence[str],
+    answer: ShownAnswer | None = None,
 ) -> dict[str, Any] | None:
-    """The view of predictions, with what this model's head has to say; None where that is nothing."""
+    """The view of predictions, with what this model's head has to say; None where that is nothing. answer: as in
+    `decision_of`."""
     head, view = model.model.head, dict[str, Any]()
     asked, rows = _asked(model, batch)
     with torch.no_grad():
@@ -112,7 +121,11 @@ def prediction_view(
         if rows is None or len(rows):
             made = head(states[-1] if rows is None else states[-1][rows], asked)
             view |= _told(model, made, asked, tokens, words)
-    decision = decision_of(model, batch)
+        if isinstance(head, SpanHead) and answer is not None:
+            start, end = head(states[-1], asked).float().softmax(0).unbind(-1)
+            said = {"answer": answer.text, "probability": answer.probability}
+            view["span"] = {"start": start.tolist(), "end": end.tolist(), **said}
+    decision = decision_of(model, batch, answer)
     if decision is not None:
         scores = integrated_gradients(model, batch, decision)
         view["attribution"] = {"of": decision.of, "method": "integrated gradients", "scores": scores.tolist()}
@@ -135,12 +148,6 @@ def _told(
         rows = zip(batch.targets["word_index"].tolist(), made.float().softmax(-1), strict=True)
         named = ((words[tokens[at]["word"]], _likeliest(row, labels.__getitem__)) for at, row in rows)
         return {"tags": [{"word": word, "labels": likely} for word, likely in named]}
-    if isinstance(head, SpanHead):
-        start, end = made.float().softmax(0).unbind(-1)
-        first, last = best_span(made, batch)
-        answer = model.tokenizer.decode(batch.input_ids[first : last + 1].tolist())
-        probability = float(start[first] * end[last])
-        return {"span": {"start": start.tolist(), "end": end.tolist(), "answer": answer, "probability": probability}}
     if isinstance(head, SequenceHead) and len(labels) > 1:
         several = model.checkpoint.metadata.get("problem_type") == "multi_label_classification"
         row = made[0].float().sigmoid() if several else made[0].float().softmax(-1)
@@ -157,19 +164,6 @@ def _samples(model: LoadedModel, batch: PackedBatch) -> list[str]:
         for (_, sample), token in zip(step.texts, step.tokens, strict=True):
             grown[sample].append(token)
     return ["… " + tokenizer.decode([id for id in ids if id != tokenizer.sep_id]) for ids in grown]
-
-
-def best_span(scores: Tensor, batch: PackedBatch) -> tuple[int, int]:
-    """The tokens that the likeliest span `[T, 2]` begins and ends with, in the context (segment 1, where there is one)
-    and of at most `LONGEST` tokens."""
-    inside = batch.token_type_ids == batch.token_type_ids.max()
-    inside = inside & (torch.arange(len(inside), device=inside.device) > 0)
-    inside[-1] = False  # the [SEP] that ends it
-    start, end = (column.float().masked_fill(~inside, float("-inf")) for column in scores.unbind(-1))
-    both = (start[:, None] + end[None]).triu().tril(LONGEST - 1)
-    possible = torch.ones_like(both, dtype=torch.bool).triu().tril(LONGEST - 1)
-    best = int(both.masked_fill(~possible, float("-inf")).argmax())
-    return best // len(start), best % len(start)
 
 
 def _likeliest(probabilities: Tensor, name: Callable[[int], str]) -> list[tuple[str, float]]:

@@ -45,7 +45,8 @@ TOLERANCE = 1e-3
 class PaddedEncoder(nn.Module):
     """The encoder on padded batches: ids, mask and segments `[B, L]` → hidden states `[B, L, H]`.
 
-    Same modules, same numbers: only where packed sequences are told apart by `cu_seqlens`, padding is masked.
+    Same modules, same numbers up to rounding: only where packed sequences are told apart by `cu_seqlens`, padding is
+    masked.
     """
 
     def __init__(self, encoder: Encoder) -> None:

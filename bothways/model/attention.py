@@ -33,6 +33,9 @@ def attend(
 ) -> Tensor:
     """Attention of every token to its own sequence, by the fastest kernel for the device.
 
+    Which kernel that is depends on the device, the dtype, dropout and, on a CPU, whether gradients are recorded. So the
+    same model gives other bits under `torch.no_grad` than with gradients, the same numbers up to rounding.
+
     q, k, v: `[T, A, D]`. cu_seqlens: int32 `[N+1]`. lengths: int64 `[N]` on the CPU, to spare a device question.
     causal: token t sees tokens up to t only. dropout: probability of dropping an attention weight.
     Returns `[T, A, D]`.

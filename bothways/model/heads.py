@@ -231,7 +231,7 @@ def initialise(model: nn.Module, initializer_range: float, generator: torch.Gene
             module.reset_parameters()
 
 
-# The Hugging Face class with the same parts. `Task.head` may build any other assembly with a name of its own world.
+# The Hugging Face class with the same parts. `Task.head` may build any other assembly with a name of its own here.
 ARCHITECTURES: dict[type[Head], str] = {
     PretrainingHead: "BertForPreTraining",
     MaskedLMHead: "BertForMaskedLM",

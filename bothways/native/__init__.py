@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import zlib
-from collections.abc import Iterable
 from pathlib import Path
 
 import torch
+
+from bothways.native.building import accepted
 
 FOLDER = Path(__file__).parent
 
@@ -20,7 +20,7 @@ FOLDER = Path(__file__).parent
 @functools.cache
 def library() -> ctypes.CDLL | None:
     """The library for this CPU; None where it was not built, or for another one."""
-    found = (open_library(FOLDER / f"native_{kind}.so") for kind in _variants_for_cpu())
+    found = (open_library(FOLDER / f"native_{kind}.so", kind) for kind in _variants_for_cpu())
     return next((one for one in found if one is not None), None)
 
 
@@ -34,12 +34,13 @@ def _variants_for_cpu() -> tuple[str, ...]:
     return {"AVX2": ("avx2",), "AVX512": ("avx512", "avx2")}.get(torch.backends.cpu.get_cpu_capability(), ())
 
 
-def open_library(path: Path) -> ctypes.CDLL | None:
-    """A library for this CPU by its path; None where it is not there, or was built from other sources."""
+def open_library(path: Path, kind: str) -> ctypes.CDLL | None:
+    """A library for this kind of CPU by its path; None where it is not there, or was built from other sources or with
+    other flags."""
     try:
         loaded = ctypes.CDLL(str(path))
         loaded.bothways_source.restype = ctypes.c_int64
-        if loaded.bothways_source() != fingerprint(sources(FOLDER)):
+        if loaded.bothways_source() not in accepted(FOLDER, kind):
             return None
     except (OSError, AttributeError):
         return None
@@ -56,13 +57,3 @@ def has_training_kernels(tensor: torch.Tensor) -> bool:
     """Whether the library has what training needs for such tensors: float32 or bfloat16, on a CPU."""
     fit = tensor.device.type == "cpu" and tensor.dtype in (torch.float32, torch.bfloat16)
     return fit and not torch.compiler.is_compiling() and library() is not None
-
-
-def sources(folder: Path) -> list[Path]:
-    """What a library is built from, in order."""
-    return sorted([*folder.glob("*.cpp"), *folder.glob("*.h")])
-
-
-def fingerprint(files: Iterable[Path]) -> int:
-    """A library keeps that of its sources, so that one of another version is never called."""
-    return zlib.crc32(b"".join(path.read_bytes() for path in files))

@@ -1,4 +1,4 @@
-"""One file per task, and the registry: a new task is a new file and one line world."""
+"""One file per task, and the registry: a new task is a new file and one line here."""
 
 from __future__ import annotations
 

@@ -264,7 +264,7 @@ class _Reader:
                     self.bad("not a JSON object", type(values).__name__)
 
     def _csv(self, lines: Lines) -> Iterator[Document]:
-        # Strict, or else a quote that is never closed would no_progress swallow the rows after it.
+        # Strict, or else a quote that is never closed would silently swallow the rows after it.
         reader = csv.reader(lines, delimiter="\t" if self.source.kind == ".tsv" else ",", strict=True)
         header: list[str] | None = None
         fields: list[str] | None = []

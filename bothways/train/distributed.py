@@ -52,7 +52,7 @@ class World:
         return values
 
     def wait(self) -> None:
-        """Until every process is world."""
+        """Until every process is here."""
         if self.size > 1:
             dist.barrier()
 

@@ -83,9 +83,10 @@ def train(
     """Train `model` in place for `options.steps` steps, resuming from the run's last checkpoint if there is one.
 
     evaluate: called every `evaluate_every` steps and at the end, on every process; its values are logged with the
-    prefix `eval_`. done: asked after each evaluation whether enough has been learnt. SIGINT and SIGTERM end the run
-    after the step at hand, with a checkpoint.
-    Raises UserError when the checkpoint belongs to other data, the loss is not finite, or memory runs out.
+    prefix `eval_`. done: asked at the start and after each evaluation whether enough has been learnt. SIGINT and
+    SIGTERM end the run after the step at hand, with a checkpoint.
+    Raises UserError when the checkpoint is of a run with other data or settings, when the norm of a step's gradient is
+    not finite, and when memory runs out. A loss is not looked at by itself.
     """
     memory.limit_onednn_cache()
     world = world or World()

@@ -1,7 +1,7 @@
 """One optimizer step: the micro-batches of step k, forward and backward each, clip, update.
 
-Losses are divided by the counts of the whole step over all processes, so a step does not depend on how it was cut or
-shared out. Everything random follows from (seed, step, rank).
+Losses are divided by the counts of the whole step over all processes, so a step without dropout is the same, up to
+rounding, however it was cut or shared out. Dropout is drawn in the order of the micro-batches, from (seed, step, rank).
 """
 
 from __future__ import annotations
@@ -120,7 +120,8 @@ class Stepper:
     def step(self, step: int, stop: bool = False) -> StepResult:
         """One optimizer step over the micro-batches of step `step`. stop: this process has been asked to end the run.
 
-        Raises UserError when the gradient is not finite, before the weights are changed, and when memory runs out.
+        Raises UserError when the norm of the gradient is not finite, before the weights are changed, and when memory
+        runs out.
         """
         began = time.perf_counter()
         batches = self.data.take(step)

@@ -11,7 +11,7 @@ from bothways.tasks.base import Task
 
 @dataclass(frozen=True, kw_only=True)
 class ColumnArguments:
-    """Columns are those of the fine-tuning unless named world."""
+    """Columns are those of the fine-tuning unless named here."""
 
     text_column: str | None = None
     pair_column: str | None = None

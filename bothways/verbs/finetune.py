@@ -55,15 +55,15 @@ def finetune(arguments: Sequence[str]) -> int:
         add_provenance(report, read_json(run.model_path / "bothways.json")["provenance"])
         write_report(run, report)
     print(f"{options.out}: model in {run.model_path}")
-    print(f"next: bothways {NEXT[task].format(out=shlex.quote(options.out))}")
+    print(f"next: bothways {NEXT.get(task, PREDICT).format(out=shlex.quote(options.out))}")
     return 0
 
 
+PREDICT = "predict {out} table.jsonl"  # what any task's model can do
 NEXT = {
     "classify": 'classify {out} "a text of yours"',
     "answer": 'answer {out} "a question" "a text that may hold the answer"',
     "tag": 'tag {out} "a text of yours"',
-    "choose": "predict {out} table.jsonl",
     "instruct": 'chat {out} "something to say"',
     "similar": 'similar {out} "a text of yours" --in lines.txt',
 }

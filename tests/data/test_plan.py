@@ -72,15 +72,20 @@ def test_any_order_of_asking_gives_the_same_batches(store: TokenStore) -> None:
     assert np.mean([batch.num_tokens for batch in batches]) > 500
 
 
-def test_a_restored_cursor_continues(store: TokenStore) -> None:
+def test_a_restored_cursor_continues(store: TokenStore, monkeypatch: pytest.MonkeyPatch) -> None:
     first = plan(store)
     cursor = first.cursor_json(77)
-    resumed = plan(store)
+    resumed, walking = plan(store), plan(store)
     resumed.restore(cursor)
-    made = []
-    resumed._block = lambda epoch, number, make=resumed._make_block: made.append((epoch, number)) or make(epoch, number)
-    assert same(resumed.batch(77), first.batch(77))
-    assert len(made) <= 2
+    made: dict[int, list[tuple[int, int]]] = {}
+    for one in (resumed, walking):
+        read = made[id(one)] = []
+        monkeypatch.setattr(one, "block", lambda *key, read=read, make=one.block: read.append(key) or make(*key))
+        assert same(one.batch(77), first.batch(77))
+    at_once, all_before = made.values()
+    assert at_once[0] == (cursor["epoch"], cursor["block"])
+    assert len(at_once) <= 2
+    assert len(all_before) > 77, "without the cursor every step before is walked through"
 
 
 def test_ranks_and_cuts_share_out_the_same_examples(store: TokenStore) -> None:
@@ -102,11 +107,11 @@ def test_epochs_visit_everything_and_draw_anew(store: TokenStore) -> None:
         seed=0,
         block_tokens=5000,
     )
-    step, seen, evaluation_batches = 0, 0, []
+    step, seen, first_epoch = 0, 0, []
     while full.cursor(step + 1).epoch == 0:
         batch = full.batch(step)
         seen += batch.num_tokens - 2 * batch.num_sequences
-        evaluation_batches.append(batch)
+        first_epoch.append(batch)
         step += 1
     assert store.split("train").tokens - 1200 < seen <= store.split("train").tokens
     one, two = plan(store, block_tokens=1 << 30), plan(store, block_tokens=1 << 30, seed=4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from dataclasses import replace
@@ -14,19 +15,20 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
-from transformers import AutoTokenizer, BertModel
+from transformers import AutoTokenizer, BertForQuestionAnswering, BertModel
 
 import bothways as bw
-from bothways.batch import pack_sequences
+from bothways.batch import PackedBatch, pack_sequences
 from bothways.checkpoint.hugging_face import Checkpoint, new_model
 from bothways.errors import UserError
+from bothways.explain.answers import ShownAnswer, shown_answer
 from bothways.explain.page_data import SUMMED, compress_weights, read
 from bothways.explain.predictions import decision_of, integrated_gradients
 from bothways.explain.record import gradient_weighted, record, rollout
 from bothways.model.heads import CausalLMHead, PretrainingHead, SequenceHead, SpanHead, TokenHead
 from bothways.pages.arrays import compress_array, compress_shares, decompress_array
 from bothways.predictor import Predictor
-from tests.helpers import tiny_config, tiny_tokenizer
+from tests.helpers import hugging_face_config, tiny_config, tiny_tokenizer
 
 A, B = "The bear ate the honey because it was hungry", "It was sweet."
 SENTENCES = ("Please buy an apple and an orange", "Apple unveiled the new phone")
@@ -153,8 +155,9 @@ def test_each_head_tells_what_it_predicts_and_its_attribution_adds_up(name: str)
     data = model.explain(TEXT).data
     view = data["predictions"]
     assert name in view
-    batch, _, _ = read(model.tokenizer, [model.tokenizer.encode(TEXT)])
-    decision = decision_of(model, batch)
+    pieces = [model.tokenizer.encode(TEXT)]
+    batch, _, _ = read(model.tokenizer, pieces)
+    decision = decision_of(model, batch, shown_answer(model, batch, TEXT, pieces))
     assert decision is not None
     scores = integrated_gradients(model, batch, decision)
     np.testing.assert_allclose(view["attribution"]["scores"], scores.numpy(), atol=1e-6)
@@ -183,16 +186,87 @@ def test_fills_and_next_words_are_the_predictors_own() -> None:
     assert [p for _, p in view["next"]] == pytest.approx([one.probability for one in following], abs=1e-5)
 
 
-def test_an_answer_lies_in_the_context_and_is_the_predictors(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = predictor(SpanHead)
-    model.checkpoint.metadata |= {"task": "answer"}
-    for seed, context in enumerate(
-        ("the old dog eats in the red house", "a cat sleeps", "not the bird and the small cat")
-    ):
-        span = model.explain(("the dog?", context)).data["predictions"]["span"]
-        own = model.answer("the dog?", context, no_answer=False)
-        assert span["answer"] == own.text, seed
-        assert 0 < span["probability"] <= 1
+CONTEXTS = (
+    "the old dog eats in the red house",
+    "a cat sleeps",
+    "not the bird and the small cat. the big blue bird sleeps on the old house and not in the red house",
+)
+READINGS = {
+    "plain": {},
+    "short answers": {"options": {"max_answer_length": 2}},
+    "may be none": {"no_answer": True},
+    "nearly always none": {"no_answer": True, "threshold": 9.0},
+    "nearly never none": {"no_answer": True, "threshold": -9.0, "options": {"max_answer_length": 1}},
+    "windows": {"sequence_length": 14, "options": {"overlap": 3}},
+    "windows and none": {"sequence_length": 14, "no_answer": True, "options": {"overlap": 3, "question_column": "q"}},
+}
+
+
+def answer_of(model: Predictor, *text: str) -> tuple[ShownAnswer, PackedBatch, list[str]]:
+    """The answer that a page shows, the page's batch, and the word that each of its tokens belongs to."""
+    pieces = [model.tokenizer.encode(part) for part in text]
+    batch, tokens, words = read(model.tokenizer, pieces)
+    answer = shown_answer(model, batch, text[0] if len(text) == 1 else (text[0], text[1]), pieces)
+    assert answer is not None
+    return answer, batch, [f"{one['word']} {words[one['word']]}" for one in tokens]
+
+
+@pytest.mark.parametrize("name", READINGS)
+def test_the_answer_on_a_page_is_the_predictors(name: str) -> None:
+    state = {"task": "answer", "no_answer": False, **READINGS[name]}
+    for seed, context in itertools.product(range(5), CONTEXTS):
+        model = new_model(tiny_config(initializer_range=0.3), SpanHead, seed=seed).eval()
+        model = Predictor(Checkpoint(model, tiny_tokenizer(), state))
+        shown, batch, words = answer_of(model, "the dog?", context)
+        own = model.answer("the dog?", context)
+        assert (shown.text, shown.probability) == (own.text, own.probability), (seed, context)
+        inside = dict.fromkeys(words[shown.first : shown.last + 1])
+        assert not own.text or " ".join(one.split()[1] for one in inside).replace(" .", ".") == own.text
+        assert ("windows of up to 14 tokens" in shown.note) == (batch.num_tokens > state.get("sequence_length", 512))
+    data = model.explain(("the dog?", context)).data
+    span, notes = data["predictions"]["span"], data["notes"]
+    assert (span["answer"], span["probability"]) == (own.text, own.probability)
+    assert data["predictions"]["attribution"]["of"] == ("the answer" if own.text else "no answer")
+    assert (shown.note in notes) == bool(shown.note)
+
+
+def test_what_is_attributed_is_the_answers_score() -> None:
+    for no_answer, threshold in ((False, 0.0), (True, 99.0)):
+        model = predictor(SpanHead)
+        model.checkpoint.metadata |= {"task": "answer", "no_answer": no_answer, "threshold": threshold}
+        answer, batch, _ = answer_of(model, "the dog?", CONTEXTS[0])
+        assert bool(answer.text) != no_answer
+        decision = decision_of(model, batch, answer)
+        assert decision is not None
+        with torch.no_grad():
+            hidden = record(model.model.encoder, batch).hidden[-1]
+            scores = model.model.head(hidden, batch)
+            assert float(decision.score(hidden)) == float(scores[answer.first, 0] + scores[answer.last, 1])
+        assert (answer.first == 0) == no_answer
+
+
+def test_a_span_model_from_elsewhere_may_find_no_answer(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    theirs = BertForQuestionAnswering(hugging_face_config(tiny_config(), initializer_range=0.5)).eval()
+    theirs.save_pretrained(tmp_path)
+    tiny_tokenizer().save(tmp_path)
+    foreign = bw.load(tmp_path)
+    taskless = Predictor(Checkpoint(foreign.model, foreign.tokenizer, {}))
+    for context in CONTEXTS:
+        own = foreign.answer("the dog?", context)
+        for model in (foreign, taskless):
+            shown, _, _ = answer_of(model, "the dog?", context)
+            assert (shown.text, shown.probability) == (own.text, own.probability)
+
+
+def test_a_span_of_one_text_lies_in_it() -> None:
+    for seed in range(5):
+        model = new_model(tiny_config(initializer_range=0.3), SpanHead, seed=seed).eval()
+        answer, batch, words = answer_of(Predictor(Checkpoint(model, tiny_tokenizer(), {"no_answer": False})), TEXT)
+        assert answer.text in TEXT
+        assert answer.text.split()[0] == words[answer.first].split()[1]
+        assert 0 < answer.first <= answer.last < batch.num_tokens - 1
+        assert answer.note == ""
 
 
 def test_what_a_page_leaves_out_is_said(real: Predictor) -> None:

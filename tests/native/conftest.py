@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from bothways import native
+from bothways.native import building
 
 
 @pytest.fixture(scope="module", params=["installed", "wide", "narrow"])
@@ -26,15 +27,15 @@ def library(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         return found
     wide = request.param == "wide"
     folder = tmp_path_factory.mktemp("built")
-    for source in native.sources(native.FOLDER):
+    for source in building.sources(native.FOLDER):
         code = source.read_text().replace("#if defined(__AVX512F__)", f"#if {int(wide)}")
         (folder / source.name).write_text(code.replace("defined(__AVX2__)", "0"))
     flags = ["-O2", "-std=c++17", "-shared", "-fPIC", "-pthread", "-fopenmp", "-Wno-psabi"]
     built = folder / "native.so"
-    source = f"-DBOTHWAYS_SOURCE={native.fingerprint(native.sources(native.FOLDER))}"
+    source = f"-DBOTHWAYS_SOURCE={building.accepted(native.FOLDER, 'avx2')[0]}"
     code = map(str, sorted(folder.glob("*.cpp")))
     subprocess.run([compiler, *flags, source, "-o", str(built), *code], check=True, capture_output=True)
-    found = native.open_library(built)
+    found = native.open_library(built, "avx2")
     assert found is not None
     assert found.bothways_panel() == (32 if wide else 8)
     return found

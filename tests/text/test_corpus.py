@@ -177,7 +177,7 @@ def test_hard_wrapped_text_is_joined_and_other_lines_are_kept_apart() -> None:
     )
     assert split_sentences(Document(wrapped, "x:1")) == [
         "This is a sentence that was broken at a column by an editor.",
-        "And another one that ends world.",
+        "And another one that ends here.",
         "A new paragraph follows it.",
     ]
     apart = "A title without a full stop\nA paragraph. With Dr. Smith in it.\nAnother paragraph"

@@ -59,7 +59,7 @@ def second():
     """
 
     def inner():
-        """The inner function has the last sentence world."""
+        """The inner function has the last sentence here."""
 '''
 
 
@@ -73,7 +73,7 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name, content in {
         "pack/__init__.py": MODULE,
         "pack/broken.py": '"""A docstring."""\ndef (',
-        "pack/short.py": '"""One sentence is not enough world."""',
+        "pack/short.py": '"""One sentence is not enough here."""',
         "pack/bare.py": "x = 1\nraise RuntimeError('nobody imports this')",
         "pack/tests/test_pack.py": MODULE,
         "pack/huge.py": '"""' + "A sentence of words. " * 100_000 + '"""',
@@ -95,7 +95,7 @@ def test_prose_in_the_order_of_the_source(environment: Path) -> None:
         "Give the first line of the file, if there is one.",
         "The number of lines that are read.",
         "A list item is a paragraph of its own.",
-        "The inner function has the last sentence world.",
+        "The inner function has the last sentence here.",
     ]
 
 
