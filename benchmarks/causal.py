@@ -24,23 +24,24 @@ from torch.utils.data import SequentialSampler
 from transformers import BertLMHeadModel, Trainer, TrainingArguments
 
 from bothways.baselines.language import compare_baselines, documents
-from bothways.data.packing import PackedBatch
+from bothways.batch import PackedBatch
+from bothways.checkpoint.hugging_face import Checkpoint, load_checkpoint, new_model, save_checkpoint
 from bothways.data.prepare import prepare
 from bothways.data.store import TokenStore
-from bothways.model.checkpoint import Checkpoint, load_checkpoint, new_model, save_checkpoint
-from bothways.model.config import BertConfig
+from bothways.model.config import EncoderConfig
 from bothways.model.heads import CausalLMHead
 from bothways.text.corpus import CorpusOptions
-from bothways.text.wordpiece import WordPieceTokenizer
-from bothways.train.assembly import PretrainOptions, make_plan
+from bothways.text.tokenizer import Tokenizer
 from bothways.train.pretrain import evaluate_store, pretrain
+from bothways.train.pretrain_options import PretrainOptions, make_plan
 from bothways.train.run import RunDirectory
-from bothways.verbs.text import SourceArguments, train_tokenizer
+from bothways.verbs.source_arguments import SourceArguments
+from bothways.verbs.tokenizer import train_tokenizer
 
 LENGTH, TOKENS_PER_STEP = 256, 4096
 
 
-def stores(folder: Path, parted: Any) -> tuple[TokenStore, TokenStore, WordPieceTokenizer]:
+def stores(folder: Path, parted: Any) -> tuple[TokenStore, TokenStore, Tokenizer]:
     """The first nine tenths, the rest, and a vocabulary of the first."""
     text = (shared_data() / "tinyshakespeare" / "input.txt").read_text()
     cut = text.rindex("\n\n", 0, len(text) * 9 // 10)
@@ -106,7 +107,7 @@ def main() -> None:
     arguments = parser.parse_args()
     folder = Path(tempfile.mkdtemp())
     train, held_out, tokenizer = stores(folder, arguments.documents)
-    config = BertConfig.from_size(
+    config = EncoderConfig.from_size(
         arguments.size, vocab_size=train.vocab_size, hidden_dropout_prob=arguments.dropout,
         attention_probs_dropout_prob=arguments.dropout, is_decoder=True,
     )  # fmt: skip
@@ -124,7 +125,7 @@ def main() -> None:
     rows, losses = [], {}
     for name, path in (("transformers", "theirs"), ("Bothways", "ours")):
         checkpoint = load_checkpoint(folder / path)
-        checkpoint.state = {"provenance": {"options": {"objective": "causal", "sequence_length": LENGTH}}}
+        checkpoint.metadata = {"provenance": {"options": {"objective": "causal", "sequence_length": LENGTH}}}
         losses[name] = evaluate_store(checkpoint, held_out, "train", "cpu", limit=1 << 62)["lm_loss"]
         rows.append([name, losses[name], math.exp(losses[name]), last["tokens"] / seconds[name], seconds[name]])
     speed = rows[1][3] / rows[0][3]

@@ -16,16 +16,17 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from common import show
-from transformers import BertConfig, BertModel
+from transformers import BertModel
 
+from bothways.checkpoint.hugging_face import new_model
+from bothways.data.encoded import Encoded
+from bothways.hardware import choose_device, measured_peak
 from bothways.inference import engine
-from bothways.inference.prepared import prepare, resolve
-from bothways.model.checkpoint import new_model
-from bothways.model.config import BertConfig as Config
+from bothways.inference.prepared import prepare_model, resolve_precision
+from bothways.model.config import EncoderConfig
+from bothways.model.config import EncoderConfig as Config
 from bothways.model.heads import EmbeddingHead
-from bothways.tasks.base import Encoded
-from bothways.train.flops import measured_peak, training_flops
-from bothways.train.options import choose_device
+from bothways.train.flops import training_flops
 
 LONGEST = 512
 
@@ -56,7 +57,7 @@ def seconds(call: Callable[[], object], device: torch.device) -> float:
 def with_transformers(
     size: dict[str, int], kind: str, encoded: list[Encoded], budget: int, device: torch.device, dtype: torch.dtype
 ) -> float:
-    config = BertConfig(**size, attn_implementation=kind)
+    config = EncoderConfig(**size, attn_implementation=kind)
     model = BertModel(config, add_pooling_layer=False).to(device, dtype).eval()
     order = sorted(encoded, key=lambda one: -len(one.input_ids))
 
@@ -86,7 +87,7 @@ def main() -> None:
     parser.add_argument("--budget", type=int, default=engine.TOKEN_BUDGET["cuda"])
     chosen = parser.parse_args()
     device = choose_device("auto")
-    precision = resolve("auto", device)
+    precision = resolve_precision("auto", device)
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
     peak = measured_peak(device, dtype)
     kinds = ["sdpa", *(["flash_attention_2"] if importlib.util.find_spec("flash_attn") else [])]
@@ -94,7 +95,7 @@ def main() -> None:
     for size in chosen.sizes:
         config = Config.from_size(size)
         model = new_model(config, lambda encoder: EmbeddingHead(encoder, "mean"), seed=0).to(device).eval()
-        ours = prepare(model, precision)
+        ours = prepare_model(model, precision)
         shape = {
             "hidden_size": config.hidden_size, "num_hidden_layers": config.num_hidden_layers,
             "num_attention_heads": config.num_attention_heads, "intermediate_size": config.intermediate_size,
@@ -107,7 +108,7 @@ def main() -> None:
 
             def run(encoded: list[Encoded] = encoded, ours: object = ours) -> None:
                 split = lambda vectors, some, batch: list(vectors.float().cpu().numpy())  # noqa: E731
-                engine.run(ours, split, encoded, device, token_budget=chosen.budget)  # type: ignore[arg-type]
+                engine.run_batches(ours, split, encoded, device, token_budget=chosen.budget)  # type: ignore[arg-type]
 
             taken = {"Bothways": seconds(run, device)}
             for kind in kinds:

@@ -18,11 +18,12 @@ import numpy as np
 import torch
 import transformers
 from finetune import minilm
-from transformers import AutoModel, BertConfig, BertModel
+from transformers import AutoModel, BertModel, EncoderConfig
 
 import bothways as bw
-from bothways.inference.predictor import Predictor
-from bothways.tasks.base import Encoded
+from bothways.data.encoded import Encoded
+from bothways.inference.vectors import sequence_vectors
+from bothways.predictor import Predictor
 
 BATCH = 32
 Vectors = np.ndarray
@@ -51,7 +52,7 @@ def model_directory(size: str, folder: Path) -> Path:
     shapes = {"base": (768, 12, 12, 3072), "large": (1024, 24, 16, 4096)}
     hidden, layers, heads, intermediate = shapes[size]
     torch.manual_seed(0)
-    config = BertConfig(
+    config = EncoderConfig(
         hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=heads, intermediate_size=intermediate
     )
     BertModel(config).eval().save_pretrained(folder / size)
@@ -187,7 +188,7 @@ def _in_streams(model: Any, encoded: Sequence[Encoded]) -> Vectors:
 
 def with_bothways(directory: Path, precision: Any) -> Engine:
     model: Predictor = bw.load(directory, "cpu", precision)
-    return lambda encoded: np.array(model.vectors(encoded))
+    return lambda encoded: np.array(sequence_vectors(model, encoded))
 
 
 def engines(directory: Path, folder: Path, half: bool) -> Iterator[tuple[str, Engine]]:

@@ -33,13 +33,14 @@ from common import shared_data, show
 from transformers import AutoTokenizer, Trainer, TrainingArguments
 
 import bothways as bw
+from bothways.checkpoint.hugging_face import load_checkpoint
+from bothways.data.encoded import Encoded
 from bothways.data.tables import read_rows
-from bothways.model.checkpoint import load_checkpoint
-from bothways.tasks.base import Encoded, Task
+from bothways.hardware import TrainingPrecision
+from bothways.progress import Progress
+from bothways.tasks.base import Task
 from bothways.train.evaluate import evaluate_rows
 from bothways.train.finetune import FinetuneOptions, finetune, make_task
-from bothways.train.options import Precision
-from bothways.train.progress import Progress
 
 Rows = list[dict[str, Any]]
 
@@ -169,7 +170,9 @@ class Result:
     memory: float
 
 
-def with_bothways(name: str, train: Rows, test: Rows, seed: int, steps: int | None, precision: Precision) -> Result:
+def with_bothways(
+    name: str, train: Rows, test: Rows, seed: int, steps: int | None, precision: TrainingPrecision
+) -> Result:
     data, began = DATA[name], time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         quiet = Progress("", shown=False)
@@ -196,14 +199,14 @@ def measure(model: Path, data: Data, train: Rows, test: Rows) -> float:
 
 def _task(data: Data, train: Rows) -> tuple[Task, list[Any]]:
     rows = read_rows(train)
-    return make_task(data.task, data.options).suited(rows[0].values).learnt(rows), rows
+    return make_task(data.task, data.options).for_columns(rows[0].values).fitted(rows), rows
 
 
 def features(data: Data, train: Rows) -> tuple[str, list[dict[str, Any]], tuple[str, ...]]:
     """The class, the features and the labels for the peer."""
     task, rows = _task(data, train)
     tokenizer = bw.load(minilm()).tokenizer
-    encoded = task.target(task.encode(rows, tokenizer, data.limit), rows)
+    encoded = task.add_targets(task.encode(rows, tokenizer, data.limit), rows)
     if data.task == "choose":
         groups = [encoded[index : index + 4] for index in range(0, len(encoded), 4)]
         return "BertForMultipleChoice", [_choices(group) for group in groups], ()
@@ -217,7 +220,7 @@ def _feature(task: str, one: Encoded) -> dict[str, Any]:
     targets: dict[str, Any] = {"labels": one.targets.get("labels")}
     if task == "tag":
         targets["labels"] = np.full(len(one.input_ids), -100)
-        targets["labels"][one.targets["word_rows"]] = one.targets["labels"]
+        targets["labels"][one.targets["word_index"]] = one.targets["labels"]
     elif task == "answer":
         targets = {"start_positions": one.targets["start"], "end_positions": one.targets["end"]}
     return {"input_ids": one.input_ids, "token_type_ids": one.token_type_ids, **targets}
@@ -253,7 +256,9 @@ def collate(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
     return batch
 
 
-def with_transformers(name: str, train: Rows, test: Rows, seed: int, steps: int | None, precision: Precision) -> Result:
+def with_transformers(
+    name: str, train: Rows, test: Rows, seed: int, steps: int | None, precision: TrainingPrecision
+) -> Result:
     data, started = DATA[name], time.perf_counter()
     torch.manual_seed(seed)
     kind, rows, labels = features(data, train)
@@ -295,7 +300,7 @@ def alone(run: Callable[..., Result], *arguments: Any) -> Result:
 PEERS = {"transformers": with_transformers, "Bothways": with_bothways}
 
 
-def compare_quality(names: list[str], seeds: list[int], rows: int | None, precision: Precision) -> None:
+def compare_quality(names: list[str], seeds: list[int], rows: int | None, precision: TrainingPrecision) -> None:
     table = []
     for name in names:
         train, test = DATA[name].read(shared_data())
@@ -318,7 +323,7 @@ def compare_quality(names: list[str], seeds: list[int], rows: int | None, precis
     show("finetune-quality", header, table, seeds=seeds, precision=precision)
 
 
-def compare_speed(names: list[str], steps: int, rounds: int, precision: Precision) -> None:
+def compare_speed(names: list[str], steps: int, rounds: int, precision: TrainingPrecision) -> None:
     table = []
     for name in names:
         train, test = DATA[name].read(shared_data())

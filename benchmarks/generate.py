@@ -20,16 +20,16 @@ import torch
 from common import show
 from transformers import BertLMHeadModel
 
+from bothways.checkpoint.hugging_face import Checkpoint, new_model, save_checkpoint
 from bothways.inference.generation import generate
-from bothways.inference.prepared import prepare_to_generate
+from bothways.inference.prepared import prepare_for_generation
 from bothways.inference.sampling import GenerationOptions
-from bothways.model.checkpoint import Checkpoint, new_model, save_checkpoint
-from bothways.model.config import BertConfig
-from bothways.model.heads import Bert, CausalLMHead
-from bothways.text.wordpiece import SPECIAL_TOKENS, WordPieceTokenizer
+from bothways.model.config import EncoderConfig
+from bothways.model.heads import CausalLMHead, Model
+from bothways.text.tokenizer import SPECIAL_TOKENS, Tokenizer
 
 
-def ours(model: Bert, prompts: list[np.ndarray], tokens: int, greedy: bool) -> list[list[int]]:
+def ours(model: Model, prompts: list[np.ndarray], tokens: int, greedy: bool) -> list[list[int]]:
     texts: list[list[int]] = [[] for _ in prompts]
     options = GenerationOptions(max_tokens=tokens, greedy=greedy)
     for step in generate(model, prompts, options, end_id=-1, never=range(len(SPECIAL_TOKENS))):
@@ -51,12 +51,12 @@ def theirs(model: BertLMHeadModel, prompts: list[np.ndarray], tokens: int, greed
 
 
 def compared(size: str, vocabulary: int, tokens: int, rounds: int) -> list[list[object]]:
-    config = BertConfig.from_size(size, vocab_size=vocabulary, is_decoder=True, initializer_range=0.1)
+    config = EncoderConfig.from_size(size, vocab_size=vocabulary, is_decoder=True, initializer_range=0.1)
     model = new_model(config, CausalLMHead, seed=0).eval()
     words = [*SPECIAL_TOKENS, *(f"w{n}" for n in range(vocabulary - len(SPECIAL_TOKENS)))]
     with tempfile.TemporaryDirectory() as folder:
-        save_checkpoint(Checkpoint(model, WordPieceTokenizer.from_pieces(words)), Path(folder) / "m")
-        model = prepare_to_generate(model)
+        save_checkpoint(Checkpoint(model, Tokenizer.from_pieces(words)), Path(folder) / "m")
+        model = prepare_for_generation(model)
         peer = BertLMHeadModel.from_pretrained(Path(folder) / "m").eval()
     rng, table = np.random.default_rng(0), []
     for batch in (1, 16):

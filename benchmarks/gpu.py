@@ -21,13 +21,12 @@ from common import show
 
 from bothways.data.store import Shard, ShardWriter, TokenStore, store_fingerprint
 from bothways.files import write_json
+from bothways.hardware import choose_device, choose_precision, measured_peak
 from bothways.model.attention import attend, attend_eager
 from bothways.text.corpus import CorpusReport
-from bothways.text.wordpiece import SPECIAL_TOKENS, WordPieceTokenizer
-from bothways.train.assembly import PretrainOptions
-from bothways.train.flops import measured_peak
-from bothways.train.options import choose_device, choose_precision
+from bothways.text.tokenizer import SPECIAL_TOKENS, Tokenizer
 from bothways.train.pretrain import measure_speed
+from bothways.train.pretrain_options import PretrainOptions
 
 # Dense bfloat16 FLOP/s by the maker's data sheet.
 NOMINAL = {"NVIDIA H200": 989e12, "NVIDIA H100 80GB HBM3": 989e12, "NVIDIA L4": 121e12}
@@ -36,7 +35,7 @@ NOMINAL = {"NVIDIA H200": 989e12, "NVIDIA H100 80GB HBM3": 989e12, "NVIDIA L4": 
 def random_store(folder: Path, vocab_size: int, tokens: int) -> TokenStore:
     """A store of random pieces: sentences of 3 to 60, documents of 2 to 40 sentences."""
     words = [f"w{number}" for number in range(vocab_size - len(SPECIAL_TOKENS))]
-    tokenizer = WordPieceTokenizer.from_pieces([*SPECIAL_TOKENS, *words])
+    tokenizer = Tokenizer.from_pieces([*SPECIAL_TOKENS, *words])
     (folder / "tokenizer").mkdir(parents=True)
     tokenizer.save(folder / "tokenizer")
     rng, writer = np.random.default_rng(0), ShardWriter(folder / "train-00000.arrow", np.dtype(np.uint16))

@@ -17,10 +17,10 @@ from common import show
 import bothways as bw
 from bothways.data.prepare import prepare
 from bothways.data.tables import read_rows
+from bothways.progress import Progress
 from bothways.tasks.instruct import InstructTask
 from bothways.text.corpus import CorpusOptions
-from bothways.text.wordpiece import WordPieceTokenizer
-from bothways.train.progress import Progress
+from bothways.text.tokenizer import Tokenizer
 
 
 def texts(samples: Path) -> list[str]:
@@ -40,7 +40,7 @@ def main() -> None:
     samples, folder = Path(str(resources.files("bothways"))) / "samples" / "helpdesk", Path(tempfile.mkdtemp())
     said = texts(samples)
     (folder / "texts.txt").write_text("\n\n".join(" ".join(one.split()) for one in said))
-    tokenizer = WordPieceTokenizer.train(lambda: said, 3000)
+    tokenizer = Tokenizer.train(lambda: said, 3000)
     options = CorpusOptions(documents="blank-line")
     store = prepare([str(folder / "texts.txt")], tokenizer, folder / "store", options, validation=0.05)
     began = time.perf_counter()

@@ -25,7 +25,8 @@ import psutil
 
 
 def texts(source: Path) -> list[str]:
-    from bothways.text.corpus import CorpusOptions, CorpusReport, read_documents, resolve_sources
+    from bothways.text.corpus import CorpusOptions, CorpusReport, read_documents
+    from bothways.text.sources import resolve_sources
 
     return [one.text for one in read_documents(resolve_sources([str(source)]), CorpusOptions(), CorpusReport())]
 
@@ -59,9 +60,9 @@ def in_memory(source: Path, vocabulary: Path, workers: int) -> float:
     """The way of google-research/bert: every document as lists of pieces, every instance as lists, all in memory."""
     from bothways.text.corpus import Document
     from bothways.text.sentences import split_sentences
-    from bothways.text.wordpiece import WordPieceTokenizer
+    from bothways.text.tokenizer import Tokenizer
 
-    tokenizer = WordPieceTokenizer.load(vocabulary)
+    tokenizer = Tokenizer.load(vocabulary)
     documents = texts(source)
     began = time.perf_counter()
     pieces = [
@@ -84,11 +85,11 @@ def in_memory(source: Path, vocabulary: Path, workers: int) -> float:
 def bothways(source: Path, vocabulary: Path, workers: int) -> float:
     """`bothways prepare`, from the compressed file to the finished store."""
     from bothways.data.prepare import prepare
-    from bothways.text.wordpiece import WordPieceTokenizer
+    from bothways.text.tokenizer import Tokenizer
 
     folder = Path(tempfile.mkdtemp())
     began = time.perf_counter()
-    prepare([str(source)], WordPieceTokenizer.load(vocabulary), folder / "store", workers=workers)
+    prepare([str(source)], Tokenizer.load(vocabulary), folder / "store", workers=workers)
     seconds = time.perf_counter() - began
     shutil.rmtree(folder)
     return seconds
@@ -96,7 +97,8 @@ def bothways(source: Path, vocabulary: Path, workers: int) -> float:
 
 def vocabulary_of(source: Path, vocabulary: Path, workers: int) -> float:
     """`bothways tokenizer` with 30,522 pieces."""
-    from bothways.verbs.text import SourceArguments, train_tokenizer
+    from bothways.verbs.source_arguments import SourceArguments
+    from bothways.verbs.tokenizer import train_tokenizer
 
     began = time.perf_counter()
     train_tokenizer(SourceArguments((str(source),)), 30522, lowercase=True)
@@ -143,7 +145,8 @@ def main() -> None:
     chosen = parser.parse_args()
     from common import shared_data, show  # imports torch, which the contestants must not carry
 
-    from bothways.verbs.text import SourceArguments, train_tokenizer
+    from bothways.verbs.source_arguments import SourceArguments
+    from bothways.verbs.tokenizer import train_tokenizer
 
     folder, small = Path(tempfile.mkdtemp()), shared_data() / "wikipedia-small.jsonl.zst"
     train_tokenizer(SourceArguments((str(small),)), 30522, lowercase=True)[0].save(folder)

@@ -20,9 +20,6 @@ import numpy as np
 import torch
 from common import shared_data, show
 from transformers import (
-    BertConfig as HuggingFaceConfig,
-)
-from transformers import (
     BertForMaskedLM,
     BertForPreTraining,
     BertTokenizerFast,
@@ -31,16 +28,19 @@ from transformers import (
     TrainerCallback,
     TrainingArguments,
 )
+from transformers import (
+    EncoderConfig as HuggingFaceConfig,
+)
 
-from bothways.data.objectives import materialise
 from bothways.data.prepare import prepare
+from bothways.data.sentence_pairs import build_inputs
 from bothways.data.store import TokenStore
-from bothways.model.config import BertConfig
-from bothways.train.assembly import PretrainOptions, make_plan
-from bothways.train.flops import measured_peak
-from bothways.train.options import choose_device, choose_precision
+from bothways.hardware import choose_device, choose_precision, measured_peak
+from bothways.model.config import EncoderConfig
 from bothways.train.pretrain import measure_speed
-from bothways.verbs.text import SourceArguments, train_tokenizer
+from bothways.train.pretrain_options import PretrainOptions, make_plan
+from bothways.verbs.source_arguments import SourceArguments
+from bothways.verbs.tokenizer import train_tokenizer
 
 WARM_UP = 2
 
@@ -75,7 +75,7 @@ def trainer_speed(store: TokenStore, options: PretrainOptions, steps: int, preci
     tokenizer = BertTokenizerFast.from_pretrained(store.directory / "tokenizer")
     rows = sentence_pairs(store, options) if options.objective == "bert" else grouped_texts(store, options)
     average = float(np.mean([len(row["input_ids"]) for row in rows[:2000]]))
-    ours = BertConfig.from_size(
+    ours = EncoderConfig.from_size(
         options.size, vocab_size=store.vocab_size, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0
     )
     settings = {name: value for name, value in ours.to_dict().items() if name != "architectures"}
@@ -106,7 +106,7 @@ def sentence_pairs(store: TokenStore, options: PretrainOptions) -> list[dict[str
     """The plan's own examples of the first block, not yet masked."""
     plan = make_plan(store, options)
     block = plan.block(0, 0)
-    ids, segments, lengths = materialise(block.tokens, block.examples[:20_000], store.tokenizer())
+    ids, segments, lengths = build_inputs(block.tokens, block.examples[:20_000], store.tokenizer())
     cuts = np.cumsum(lengths)[:-1]
     labels = block.examples[:20_000, 4].tolist()
     return [

@@ -18,17 +18,18 @@ from common import shared_data, show
 from transformers import BertConfig as HuggingFaceConfig
 from transformers import BertForPreTraining, get_linear_schedule_with_warmup
 
-from bothways.data.packing import PackedBatch
+from bothways.batch import PackedBatch
+from bothways.checkpoint.hugging_face import Checkpoint, load_checkpoint, new_model, save_checkpoint
 from bothways.data.prepare import prepare
-from bothways.model.checkpoint import Checkpoint, load_checkpoint, new_model, save_checkpoint
-from bothways.model.config import BertConfig
+from bothways.model.config import EncoderConfig
 from bothways.model.heads import PretrainingHead
 from bothways.tasks.pretraining import BertObjective
-from bothways.train.assembly import PretrainOptions, make_plan, make_validation_plan
 from bothways.train.loop import evaluate_objective
 from bothways.train.pretrain import pretrain
+from bothways.train.pretrain_options import PretrainOptions, make_plan, make_validation_plan
 from bothways.train.run import RunDirectory
-from bothways.verbs.text import SourceArguments, train_tokenizer
+from bothways.verbs.source_arguments import SourceArguments
+from bothways.verbs.tokenizer import train_tokenizer
 
 
 def padded(batch: PackedBatch) -> dict[str, torch.Tensor]:
@@ -36,7 +37,7 @@ def padded(batch: PackedBatch) -> dict[str, torch.Tensor]:
     shape = (batch.num_sequences, batch.max_seqlen)
     mask = torch.arange(batch.max_seqlen) < batch.lengths[:, None]
     labels = torch.full((batch.num_tokens,), -100)
-    labels[batch.targets["mlm_rows"]] = batch.targets["mlm_labels"]
+    labels[batch.targets["mlm_index"]] = batch.targets["mlm_labels"]
     columns = {"input_ids": batch.input_ids, "token_type_ids": batch.token_type_ids, "labels": labels}
     inputs = {"attention_mask": mask.long(), "next_sentence_label": batch.targets["next_sentence_label"]}
     for name, flat in columns.items():
@@ -78,7 +79,7 @@ def main() -> None:
     source = str(shared_data() / "wikipedia-small.jsonl.zst")
     tokenizer, _ = train_tokenizer(SourceArguments((source,)), 8192, lowercase=True)
     store = prepare([source], tokenizer, folder / "store")
-    config = BertConfig.from_size(
+    config = EncoderConfig.from_size(
         "mini", vocab_size=store.vocab_size, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0
     )
     save_checkpoint(Checkpoint(new_model(config, PretrainingHead, seed=0), tokenizer), folder / "start")
@@ -102,7 +103,7 @@ def main() -> None:
         validation = make_validation_plan(store, options)
         assert validation is not None
         figures = evaluate_objective(
-            load_checkpoint(path).model, BertObjective(), validation.first_epoch(8192, 200_000), torch.float32
+            load_checkpoint(path).model, BertObjective(), validation.evaluation_batches(8192, 200_000), torch.float32
         )
         rows.append([name, figures["mlm_loss"], figures["mlm_accuracy"], figures["nsp_loss"], speed])
     rows.append(

@@ -16,11 +16,12 @@ from pathlib import Path
 from common import shared_data, show
 
 from bothways.data.prepare import prepare
-from bothways.recipes import read_recipe
-from bothways.train.assembly import PretrainOptions
 from bothways.train.pretrain import pretrain
+from bothways.train.pretrain_options import PretrainOptions
 from bothways.train.run import RunDirectory
-from bothways.verbs.text import SourceArguments, train_tokenizer
+from bothways.verbs.recipes import read_recipe
+from bothways.verbs.source_arguments import SourceArguments
+from bothways.verbs.tokenizer import train_tokenizer
 
 RECIPES = ("bert-mini", "whole-word", "mlm-only", "roberta-style", "sentence-order", "falling-mask-rate", "two-phases")
 

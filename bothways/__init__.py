@@ -9,26 +9,27 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from bothways.errors import UserError
+from bothways.version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from bothways.inference.language import Fill, Suggestion, TextScore
-    from bothways.inference.predictor import Match, Predictor, load
+    from bothways.inference.language import Suggestion, TextScore
+    from bothways.inference.masked import Fill
     from bothways.inference.sampling import GenerationOptions
+    from bothways.inference.vectors import Match
+    from bothways.predictor import Predictor, load
     from bothways.tasks.answer import Answer
     from bothways.tasks.choose import Choice
     from bothways.tasks.classify import Classification, MultiClassification, Regression
     from bothways.tasks.tag import Entity
-    from bothways.train.assembly import PretrainOptions
     from bothways.train.finetune import FinetuneOptions, finetune
     from bothways.train.pretrain import pretrain
-
-__version__ = "0.1.0"
+    from bothways.train.pretrain_options import PretrainOptions
 
 _WHERE = {
-    "load": "bothways.inference.predictor",
-    "Predictor": "bothways.inference.predictor",
-    "Fill": "bothways.inference.language",
-    "Match": "bothways.inference.predictor",
+    "load": "bothways.predictor",
+    "Predictor": "bothways.predictor",
+    "Fill": "bothways.inference.masked",
+    "Match": "bothways.inference.vectors",
     "TextScore": "bothways.inference.language",
     "Suggestion": "bothways.inference.language",
     "GenerationOptions": "bothways.inference.sampling",
@@ -41,7 +42,7 @@ _WHERE = {
     "pretrain": "bothways.train.pretrain",
     "finetune": "bothways.train.finetune",
     "FinetuneOptions": "bothways.train.finetune",
-    "PretrainOptions": "bothways.train.assembly",
+    "PretrainOptions": "bothways.train.pretrain_options",
 }
 
 __all__ = [

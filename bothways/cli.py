@@ -13,40 +13,8 @@ import warnings
 from collections.abc import Sequence
 
 from bothways.errors import UserError, closest
-
-# verb: (module with a `run(arguments)`, function, what it does)
-VERBS: dict[str, tuple[str, str, str]] = {
-    "demo": ("bothways.demo", "run", "the whole way on text that is already on this machine, in minutes"),
-    "tokenizer": ("bothways.verbs.text", "tokenizer", "learn a WordPiece vocabulary from text"),
-    "prepare": ("bothways.verbs.text", "prepare", "turn text into a token store"),
-    "pretrain": (
-        "bothways.verbs.training",
-        "pretrain",
-        "train an encoder by masked LM and next sentence, or a model of the next token",
-    ),
-    "finetune": ("bothways.verbs.training", "finetune", "train a model for a task on labelled rows"),
-    "evaluate": ("bothways.verbs.measuring", "evaluate", "measure a model on labelled rows, or on held-out text"),
-    "predict": ("bothways.verbs.measuring", "predict", "predict every row of a table"),
-    "compare": ("bothways.verbs.comparing", "compare", "train what came before BERT beside it, on the same rows"),
-    "fill": ("bothways.verbs.asking", "fill", "say what could stand at each [MASK]"),
-    "classify": ("bothways.verbs.asking", "classify", "give texts their label"),
-    "tag": ("bothways.verbs.asking", "tag", "mark entities, or label every word"),
-    "answer": ("bothways.verbs.asking", "answer", "answer a question from a text"),
-    "generate": ("bothways.verbs.generating", "generate", "go on with a text, a token at a time"),
-    "score": ("bothways.verbs.generating", "score", "say how likely a text is, and which word comes next"),
-    "suggest": ("bothways.verbs.generating", "suggest", "suggest the next word"),
-    "chat": ("bothways.verbs.generating", "chat", "talk with a model that learnt from conversations"),
-    "embed": ("bothways.verbs.asking", "embed", "turn texts into vectors"),
-    "similar": ("bothways.verbs.asking", "similar", "find the lines of a file most like a text"),
-    "export": (
-        "bothways.verbs.export",
-        "export",
-        "write a model for ONNX or sentence-transformers",
-    ),
-    "bench": ("bothways.verbs.bench", "bench", "measure how fast a model is on this machine"),
-    "explain": ("bothways.verbs.explaining", "explain", "look inside a model: attention, embeddings, predictions"),
-    "info": ("bothways.verbs.info", "info", "say what a store, a model, a run or a vocabulary is"),
-}
+from bothways.verbs import VERBS
+from bothways.version import __version__
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -56,9 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(_help())
         return 0
     if arguments[0] == "--version":
-        import bothways
-
-        print(f"bothways {bothways.__version__}")
+        print(f"bothways {__version__}")
         return 0
     verb, *rest = arguments
     warnings.showwarning = _say_warning

@@ -25,21 +25,23 @@ from bothways.data.store import TokenStore
 from bothways.data.tables import Row, read_rows
 from bothways.errors import UserError
 from bothways.files import read_json, replace_directory, require_writable, write_json, write_text
-from bothways.inference.predictor import Predictor, load
-from bothways.model.config import BertConfig
-from bothways.recipes import parse
+from bothways.model.config import EncoderConfig
+from bothways.pages.report import Report, add_finetuning, add_pretraining
+from bothways.predictor import Predictor, load
+from bothways.progress import Progress
 from bothways.tasks.tag import Entity
-from bothways.text.corpus import CorpusOptions, CorpusReport, read_documents, resolve_sources
-from bothways.text.wordpiece import WordPieceTokenizer
-from bothways.train.assembly import PretrainOptions
+from bothways.text.corpus import CorpusOptions, CorpusReport, read_documents
+from bothways.text.sources import resolve_sources
+from bothways.text.tokenizer import Tokenizer
 from bothways.train.evaluate import Evaluation
 from bothways.train.finetune import FinetuneOptions, FinetuneResult, finetune
 from bothways.train.loop import TrainResult
 from bothways.train.pretrain import measure_speed, pretrain
-from bothways.train.progress import Progress
-from bothways.train.report import Report, add_finetuning, add_pretraining
+from bothways.train.pretrain_options import PretrainOptions
 from bothways.train.run import RunDirectory
-from bothways.verbs.text import ByteProgress, SourceArguments, train_tokenizer
+from bothways.verbs.parse import parse
+from bothways.verbs.source_arguments import ByteProgress, SourceArguments
+from bothways.verbs.tokenizer import train_tokenizer
 
 MASKED = [
     "Returns True if the two [MASK] are equal.",
@@ -74,7 +76,7 @@ class DemoArguments:
 def run(arguments: Sequence[str]) -> int:
     """`bothways demo`; the same command again goes on where it was stopped."""
     options = parse("demo", DemoArguments, arguments, "The whole way, in minutes. Example: bothways demo")
-    BertConfig.from_size(options.size)
+    EncoderConfig.from_size(options.size)
     for module, extra in (("sklearn", "baselines"), ("gensim", "baselines"), ("matplotlib", "report")):
         if importlib.util.find_spec(module) is None:
             raise UserError(f"the demo needs {module}: pip install 'bothways[{extra}]'")
@@ -182,13 +184,13 @@ def collect_documentation(path: Path, characters: int, console: Console) -> Path
     return path
 
 
-def learn_vocabulary(corpus: Path, out: Path, vocab_size: int, console: Console) -> WordPieceTokenizer:
+def learn_vocabulary(corpus: Path, out: Path, vocab_size: int, console: Console) -> Tokenizer:
     """Train the vocabulary, or open the one of an earlier run."""
     if not out.exists():
         tokenizer, _ = train_tokenizer(SourceArguments((str(corpus),)), vocab_size, lowercase=True)
         with replace_directory(out) as directory:
             tokenizer.save(directory)
-    tokenizer = WordPieceTokenizer.load(out)
+    tokenizer = Tokenizer.load(out)
     example = "The deserializer re-encodes unpicklable objects."
     pieces = [tokenizer.token(index) for index in tokenizer.encode(example).input_ids]
     console.print(f"“{example}” becomes {' '.join(pieces)}", markup=False)

@@ -37,7 +37,7 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text atomically; a reader sees the old file or the new one."""
-    with saying_what_failed(path):
+    with user_errors(path):
         temporary = path.with_name(f".{path.name}.partial")
         with temporary.open("w", encoding="utf-8") as file:
             file.write(text)
@@ -50,7 +50,7 @@ def write_text(path: Path, text: str) -> None:
             raise
 
 
-def require_ours(directory: Path, names: Collection[str]) -> None:
+def refuse_foreign_files(directory: Path, names: Collection[str]) -> None:
     """Raises UserError when `directory` is a file or holds anything but `names`: it is not ours to replace."""
     if directory.is_symlink() or (directory.exists() and not directory.is_dir()):
         raise UserError(f"{directory} is not a directory; choose another --out")
@@ -64,12 +64,12 @@ def replace_directory(directory: Path) -> Iterator[Path]:
     """A fresh directory to fill, which takes the place of `directory` when the block ends well.
 
     When the block fails it is removed, and what was at `directory` stays as it was. Whether `directory` may be
-    replaced is the caller's to know (`require_ours`).
+    replaced is the caller's to know (`refuse_foreign_files`).
     """
     directory = directory.resolve()
     partial = directory.with_name(f".{directory.name}.partial")
     old = directory.with_name(f".{directory.name}.old")
-    with saying_what_failed(directory):
+    with user_errors(directory):
         directory.parent.mkdir(parents=True, exist_ok=True)
         if old.exists() and not directory.exists():
             old.rename(directory)  # an earlier replacement stopped between its two renames
@@ -89,10 +89,10 @@ def replace_directory(directory: Path) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def put_in_place(complete: Path, directory: Path) -> None:
+def replace_with(complete: Path, directory: Path) -> None:
     """Let a complete directory take the place of another beside it."""
     old = directory.with_name(f".{directory.name}.old")
-    with saying_what_failed(directory):
+    with user_errors(directory):
         shutil.rmtree(old, ignore_errors=True)
         if directory.exists():
             directory.rename(old)
@@ -133,7 +133,7 @@ def require_writable(directory: Path) -> None:
     """Make `directory` and prove that a file can be written in it, before hours of work depend on it."""
     if not str(directory).strip() or str(directory) == ".":
         raise UserError("--out: expected a directory of its own")
-    with saying_what_failed(directory):
+    with user_errors(directory):
         directory.mkdir(parents=True, exist_ok=True)
         probe = directory / ".bothways-probe"
         probe.write_bytes(b"1")
@@ -141,7 +141,7 @@ def require_writable(directory: Path) -> None:
 
 
 @contextlib.contextmanager
-def saying_what_failed(path: Path) -> Iterator[None]:
+def user_errors(path: Path) -> Iterator[None]:
     """Turn the system's refusals to write `path` into one clear line."""
     try:
         yield

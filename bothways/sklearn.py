@@ -13,14 +13,14 @@ from typing import Any, Self
 
 import numpy as np
 
+from bothways.checkpoint.hugging_face import save_checkpoint
 from bothways.errors import UserError
-from bothways.files import read_json, require_ours, write_json
-from bothways.inference.predictor import Predictor, load
-from bothways.model.checkpoint import save_checkpoint
+from bothways.files import read_json, refuse_foreign_files, write_json
+from bothways.predictor import Predictor, load
+from bothways.progress import Progress
 from bothways.tasks.metrics import span_figures
 from bothways.tasks.tag import TagTask, tags_of
 from bothways.train.finetune import FinetuneOptions, Preset, finetune
-from bothways.train.progress import Progress
 
 try:
     from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, TransformerMixin
@@ -54,7 +54,7 @@ class _Text(BaseEstimator):
         Raises UserError for a directory that holds anything else.
         """
         checkpoint, path = self._fitted().checkpoint, Path(directory)
-        require_ours(path, FILES)
+        refuse_foreign_files(path, FILES)
         path.mkdir(parents=True, exist_ok=True)
         save_checkpoint(checkpoint, path / "model")
         state = {

@@ -10,8 +10,8 @@ os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")  # the same numbers on every
 
 import pytest
 
+from bothways.checkpoint.hugging_face import Checkpoint, new_model, save_checkpoint
 from bothways.cli import main
-from bothways.model.checkpoint import Checkpoint, new_model, save_checkpoint
 from bothways.model.heads import PretrainingHead
 from tests.helpers import Run, tiny_config, tiny_tokenizer
 

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from transformers import BertConfig as HuggingFaceConfig
 
-from bothways.data.packing import PackedBatch, pack_sequences
-from bothways.model.config import BertConfig
-from bothways.text.wordpiece import SPECIAL_TOKENS, WordPieceTokenizer
+from bothways.batch import PackedBatch, pack_sequences
+from bothways.model.config import EncoderConfig
+from bothways.text.tokenizer import SPECIAL_TOKENS, Tokenizer
 
 Run = Callable[..., tuple[int, str, str]]  # arguments of the command line → exit code, output, errors
 
@@ -40,18 +40,18 @@ WORDS = [
 ]
 
 
-def tiny_tokenizer() -> WordPieceTokenizer:
+def tiny_tokenizer() -> Tokenizer:
     """A vocabulary of the special tokens, some words, and the letters as words and continuations."""
     letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
-    return WordPieceTokenizer.from_pieces(
+    return Tokenizer.from_pieces(
         [*SPECIAL_TOKENS, *WORDS, *(c for c in letters if c not in WORDS), *(f"##{c}" for c in letters), ".", "?"]
     )
 
 
-def tiny_config(**overrides: object) -> BertConfig:
+def tiny_config(**overrides: object) -> EncoderConfig:
     """Two layers of 32 for the tiny vocabulary."""
     shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
-    return BertConfig(**{"vocab_size": tiny_tokenizer().vocab_size, **shape, **overrides})  # type: ignore[arg-type]
+    return EncoderConfig(**{"vocab_size": tiny_tokenizer().vocab_size, **shape, **overrides})  # type: ignore[arg-type]
 
 
 def random_batch(lengths: Sequence[int], vocab_size: int, seed: int = 0) -> PackedBatch:
@@ -65,7 +65,7 @@ def random_batch(lengths: Sequence[int], vocab_size: int, seed: int = 0) -> Pack
     )
 
 
-def hugging_face_config(config: BertConfig, **overrides: object) -> HuggingFaceConfig:
+def hugging_face_config(config: EncoderConfig, **overrides: object) -> HuggingFaceConfig:
     return HuggingFaceConfig(**{**config.to_dict(), **overrides})
 
 

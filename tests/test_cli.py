@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from bothways.cli import VERBS, main
+from bothways.cli import main
+from bothways.verbs import VERBS
 from tests.data.test_prepare import write_corpus
 from tests.helpers import Run
 from tests.tasks.test_classify import ROWS

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from bothways.checkpoint.hugging_face import Checkpoint, new_model, save_checkpoint
 from bothways.data.prepare import prepare
-from bothways.model.checkpoint import Checkpoint, new_model, save_checkpoint
 from bothways.model.heads import CausalLMHead
 from bothways.tasks.instruct import InstructTask
 from bothways.text.corpus import CorpusOptions
@@ -29,7 +29,7 @@ def helper(causal: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model that says of itself that it chats; what it says is of no account."""
     folder = tmp_path_factory.mktemp("helper")
     model = new_model(tiny_config(is_decoder=True, initializer_range=0.3), CausalLMHead, seed=2)
-    save_checkpoint(Checkpoint(model, tiny_tokenizer(), InstructTask().state()), folder / "m")
+    save_checkpoint(Checkpoint(model, tiny_tokenizer(), InstructTask().to_json()), folder / "m")
     return folder / "m"
 
 

@@ -3,42 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import math
+import pkgutil
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 
 import pytest
 
+from bothways import verbs
 from bothways.data.prepare import prepare
 from bothways.data.store import TokenStore
 from bothways.demo import DemoArguments
-from bothways.recipes import help_texts, read_recipe
 from bothways.tasks import TASKS
-from bothways.train.assembly import PretrainOptions, phases_of
 from bothways.train.pretrain import pretrain
+from bothways.train.pretrain_options import PretrainOptions, phases_of
 from bothways.train.run import RunDirectory
-from bothways.verbs import (
-    asking,
-    bench,
-    comparing,
-    comparing_language,
-    explaining,
-    export,
-    generating,
-    info,
-    measuring,
-    text,
-    texts,
-    training,
-)
-from bothways.verbs.text import TokenizerArguments
+from bothways.verbs.parse import help_texts
+from bothways.verbs.recipes import read_recipe
+from bothways.verbs.tokenizer import TokenizerArguments
 from tests.data.test_prepare import write_corpus
 from tests.helpers import tiny_tokenizer
 
-MODULES = (
-    asking, bench, comparing, comparing_language, explaining, export, generating, info, measuring, text, texts,
-    training,
-)  # fmt: skip
+MODULES = [importlib.import_module(f"bothways.verbs.{found.name}") for found in pkgutil.iter_modules(verbs.__path__)]
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.toml"))
 
 

@@ -46,7 +46,7 @@ def test_entities(folder: Path) -> None:
     assert sum(map(len, parts.values())) >= 200
     for part in PARTS:
         texts = {row.values["text"] for row in tickets[part]}
-        task = TagTask().learnt(parts[part])
+        task = TagTask().fitted(parts[part])
         assert {label[2:] for label in task.labels if label != "O"} == {"device", "amount", "date", "plan"}
         for row in parts[part]:
             assert row.values["text"] in texts
@@ -62,7 +62,7 @@ def test_pairs(folder: Path) -> None:
     every = [row for part in parts.values() for row in part]
     assert len(every) >= 150
     for part in parts.values():
-        scores = SimilarTask().learnt(part).score_range
+        scores = SimilarTask().fitted(part).score_range
         assert scores == (0.0, 5.0)
     sentences = [row.values[side] for row in every for side in ("text", "pair")]
     sentences += [row.values[side] for row in read_rows(folder / "paraphrases.jsonl") for side in ("text", "pair")]

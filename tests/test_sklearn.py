@@ -14,8 +14,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.utils.estimator_checks import check_estimator
 from transformers import BertForSequenceClassification
 
+from bothways.checkpoint.hugging_face import Checkpoint, new_model, save_checkpoint
 from bothways.errors import UserError
-from bothways.model.checkpoint import Checkpoint, new_model, save_checkpoint
 from bothways.model.heads import PretrainingHead
 from bothways.sklearn import BertClassifier, BertEmbedder, BertRegressor, BertTagger
 from tests.helpers import tiny_config, tiny_tokenizer

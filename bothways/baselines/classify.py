@@ -31,7 +31,7 @@ except ImportError as error:
 
 
 @dataclass(frozen=True)
-class Contestant:
+class ClassifierResult:
     """What one classifier did: shares of the held-out rows (0 to 1), seconds of training, bytes of the model as it is
     kept, milliseconds for one text alone (median)."""
 
@@ -86,7 +86,7 @@ def compare_baselines(
     eval_texts: Sequence[str],
     eval_labels: Sequence[str],
     known: Sequence[str],
-) -> Iterator[Contestant]:
+) -> Iterator[ClassifierResult]:
     """Train each baseline on the first two and measure it on the next two; known: all labels there are.
 
     Raises UserError where one of them cannot learn from such texts.
@@ -112,10 +112,10 @@ def contestant(
     seconds: float,
     size: int,
     latency: float,
-) -> Contestant:
+) -> ClassifierResult:
     """The line of a classifier that predicted this."""
     figures = classification_figures(truth, predicted, known)
-    return Contestant(name, figures["accuracy"], figures["macro_f1"], seconds, size, latency)
+    return ClassifierResult(name, figures["accuracy"], figures["macro_f1"], seconds, size, latency)
 
 
 def one_text_latency(predict: Callable[[str], Any], texts: Sequence[str], times: int = 30) -> float:

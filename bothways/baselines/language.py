@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from bothways.data.store import SplitName, TokenStore
 from bothways.errors import UserError
-from bothways.text.wordpiece import WordPieceTokenizer
+from bothways.text.tokenizer import Tokenizer
 
 try:
     from nltk.lm import StupidBackoff
@@ -39,7 +39,7 @@ Document = list[str]  # its pieces
 
 
 @dataclass(frozen=True)
-class Written:
+class LanguageModelResult:
     """What one language model did. perplexity: of the held-out documents, by token, None where its scores are no
     probabilities. train_seconds, size_bytes: of training, and of the model as it is kept. tokens_per_second: it writes.
     sample, suggestions: how it goes on from the prompt, and the words it finds likeliest there."""
@@ -53,7 +53,7 @@ class Written:
     suggestions: list[str]
 
 
-def documents(store: TokenStore, tokenizer: WordPieceTokenizer, split: SplitName) -> list[Document]:
+def documents(store: TokenStore, tokenizer: Tokenizer, split: SplitName) -> list[Document]:
     """The documents of a split as pieces, each with the `[SEP]` that ends it."""
     opened, found = store.split(split), []
     for index in range(opened.num_chunks):
@@ -119,7 +119,7 @@ class Writer(Protocol):
 class NGram:
     """Counts of up to `order` pieces."""
 
-    def __init__(self, model: LanguageModel, tokenizer: WordPieceTokenizer) -> None:
+    def __init__(self, model: LanguageModel, tokenizer: Tokenizer) -> None:
         self.model, self.order = model, model.order
         self._begin = tokenizer.token(tokenizer.cls_id)
         self._pieces = [tokenizer.token(id) for id in range(tokenizer.vocab_size)]
@@ -178,7 +178,7 @@ class _Network(nn.Module):
 class FeedForward:
     """A network over the last `width` pieces; of the training documents a twentieth says when it has learnt enough."""
 
-    def __init__(self, tokenizer: WordPieceTokenizer, width: int = 5, epochs: int = 10, batch: int = 512) -> None:
+    def __init__(self, tokenizer: Tokenizer, width: int = 5, epochs: int = 10, batch: int = 512) -> None:
         self.width, self.epochs, self.batch = width, epochs, batch
         self._tokenizer = tokenizer
         with torch.random.fork_rng():
@@ -244,7 +244,7 @@ def _begins_word(piece: str) -> bool:
     return piece[0].isalnum()
 
 
-def baselines(tokenizer: WordPieceTokenizer, order: int) -> Iterator[tuple[str, NGram | FeedForward]]:
+def baselines(tokenizer: Tokenizer, order: int) -> Iterator[tuple[str, NGram | FeedForward]]:
     """Models by name, simplest first, untrained."""
     yield "1-gram", NGram(InterpolatedLanguageModel(_AddOne, 1), tokenizer)
     yield f"{order}-gram, stupid backoff", NGram(StupidBackoff(order=order), tokenizer)
@@ -257,11 +257,11 @@ def baselines(tokenizer: WordPieceTokenizer, order: int) -> Iterator[tuple[str, 
 def compare_baselines(
     train: Sequence[Document],
     held_out: Sequence[Document],
-    tokenizer: WordPieceTokenizer,
+    tokenizer: Tokenizer,
     prompt: Document,
     order: int,
     say: Callable[[str], None],
-) -> Iterator[Written]:
+) -> Iterator[LanguageModelResult]:
     """Train each on the documents and measure it on the held-out ones. say: told what begins.
 
     Stupid backoff (Brants et al. 2007) gives scores that do not sum to one, hence no perplexity.
@@ -283,12 +283,12 @@ def written(
     perplexity: float | None,
     seconds: float,
     size: int,
-    tokenizer: WordPieceTokenizer,
+    tokenizer: Tokenizer,
     prompt: Document,
-) -> Written:
+) -> LanguageModelResult:
     """The line of a trained model: it writes a sample, and suggests words behind the prompt."""
     began = time.perf_counter()
     sample = model.sample(prompt, SAMPLE)
     speed = len(sample) / (time.perf_counter() - began)
     text = tokenizer.decode([tokenizer.id(piece) or 0 for piece in sample])
-    return Written(name, perplexity, seconds, size, speed, text, model.next(prompt, SUGGESTED))
+    return LanguageModelResult(name, perplexity, seconds, size, speed, text, model.next(prompt, SUGGESTED))

@@ -11,20 +11,20 @@ from typing import Protocol
 
 import numpy as np
 
-from bothways.data.objectives import (
+from bothways.batch import PackedBatch, pack
+from bothways.data.masking import Masker
+from bothways.data.sentence_pairs import (
     A_END,
     A_START,
     NEXT_SENTENCE_LABEL,
-    Masker,
     Segments,
     SpanOptions,
+    build_inputs,
     example_lengths,
-    materialise,
     ranges,
 )
-from bothways.data.packing import PackedBatch, pack
 from bothways.data.store import Chunk
-from bothways.text.wordpiece import WordPieceTokenizer
+from bothways.text.tokenizer import Tokenizer
 
 
 class Examples(Protocol):
@@ -67,7 +67,7 @@ class MaskedExamples:
 
     segments: Segments
     masker: Masker
-    tokenizer: WordPieceTokenizer
+    tokenizer: Tokenizer
 
     @property
     def options(self) -> SpanOptions:
@@ -87,16 +87,16 @@ class MaskedExamples:
         return example_lengths(examples)
 
     def gather(self, tokens: np.ndarray, examples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        ids, segments, _ = materialise(tokens, examples, self.tokenizer)
+        ids, segments, _ = build_inputs(tokens, examples, self.tokenizer)
         return ids, segments
 
     def batch(
         self, ids: np.ndarray, segments: np.ndarray, examples: np.ndarray, keys: np.ndarray, step: int
     ) -> PackedBatch:
-        """Targets `mlm_rows` and `mlm_labels` `[M]`, with pairs `next_sentence_label` `[N]` (0 = B follows A)."""
+        """Targets `mlm_index` and `mlm_labels` `[M]`, with pairs `next_sentence_label` `[N]` (0 = B follows A)."""
         lengths = example_lengths(examples)
-        masked, mlm_rows, mlm_labels = self.masker(ids, lengths, keys, step)
-        targets = {"mlm_rows": mlm_rows, "mlm_labels": mlm_labels}
+        masked, mlm_index, mlm_labels = self.masker(ids, lengths, keys, step)
+        targets = {"mlm_index": mlm_index, "mlm_labels": mlm_labels}
         if self.segments.next_sentence:
             targets["next_sentence_label"] = examples[:, NEXT_SENTENCE_LABEL]
         return pack(masked, segments, lengths, targets)
@@ -112,7 +112,7 @@ class NextTokens:
     """
 
     options: SpanOptions
-    tokenizer: WordPieceTokenizer
+    tokenizer: Tokenizer
 
     @property
     def description(self) -> list[str]:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bothways.data.packing import PackedBatch
+from bothways.batch import PackedBatch
 from bothways.data.plan import PretrainingPlan
 from bothways.errors import UserError
 

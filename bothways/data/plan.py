@@ -11,19 +11,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
+from bothways.batch import PackedBatch, cut_to_budget
+from bothways.counter_random import mix
 from bothways.data.examples import Examples
-from bothways.data.objectives import mix
-from bothways.data.packing import PackedBatch, fill_budget, pack
 from bothways.data.store import Chunk, SplitName, TokenStore
 from bothways.errors import UserError
-from bothways.tasks.base import Encoded, Together
 
 BLOCK_TOKENS = 1 << 23
 
@@ -93,8 +92,8 @@ class PretrainingPlan:
     def micro_batches(self, step: int, rank: int, world_size: int, token_budget: int) -> list[PackedBatch]:
         """This rank's share of the step, longest examples first, cut so that each batch fits the token budget.
 
-        Every rank gets the same number of batches, as processes that work on one model must; `share_out` says when one
-        of them has to exceed the budget.
+        Every rank gets the same number of batches, as processes that work on one model must; `share_among_ranks` says
+        when one of them has to exceed the budget.
         Raises UserError when the step has fewer examples than there are ranks.
         """
         chosen, _ = self._gather(self.cursor(step))
@@ -104,10 +103,10 @@ class PretrainingPlan:
         blocks = [block for block, _ in chosen]
         return [
             self._pack(blocks, source[part], rows[part], step)
-            for part in share_out(lengths, rank, world_size, token_budget)
+            for part in share_among_ranks(lengths, rank, world_size, token_budget)
         ]
 
-    def first_epoch(self, token_budget: int, max_tokens: int) -> Iterator[PackedBatch]:
+    def evaluation_batches(self, token_budget: int, max_tokens: int) -> Iterator[PackedBatch]:
         """One pass over the split, at most `max_tokens` but at least one example: the same examples and masks each
         time, for evaluation."""
         seen = 0
@@ -115,7 +114,7 @@ class PretrainingPlan:
             block = self.block(0, number)
             first = np.flatnonzero(block.ends <= max(max_tokens - seen, int(block.ends[0]) if not seen else 0))
             order = first[np.argsort(-block.lengths[first], kind="stable")]
-            for part in fill_budget(block.lengths[order].tolist(), token_budget):
+            for part in cut_to_budget(block.lengths[order].tolist(), token_budget):
                 yield self._pack([block], np.zeros(len(order[part]), dtype=np.int64), order[part], 0)
             seen += int(block.ends[-1])
             if seen >= max_tokens:
@@ -187,7 +186,7 @@ class PretrainingPlan:
         return self.examples.batch(ids, segments, examples, keys, step)
 
 
-def share_out(lengths: np.ndarray, rank: int, world_size: int, token_budget: int) -> list[np.ndarray]:
+def share_among_ranks(lengths: np.ndarray, rank: int, world_size: int, token_budget: int) -> list[np.ndarray]:
     """One rank's examples in each of its micro-batches: `[k]` indices into lengths, longest first.
 
     Ranks take turns in order of length, so no example of a rank is longer than the first rank's at the same place: the
@@ -207,9 +206,9 @@ def share_out(lengths: np.ndarray, rank: int, world_size: int, token_budget: int
         )
     order = np.argsort(-lengths, kind="stable")
     own, longest = order[rank::world_size], lengths[order[::world_size]].tolist()
-    cuts = list(fill_budget(longest, token_budget))
+    cuts = list(cut_to_budget(longest, token_budget))
     # as many batches of about one size: a small last one would cost as many kernel calls as a full one
-    even = list(fill_budget(longest, min(token_budget, -(-sum(longest) // len(cuts)) + longest[0])))
+    even = list(cut_to_budget(longest, min(token_budget, -(-sum(longest) // len(cuts)) + longest[0])))
     ends = [cut.stop for cut in (even if len(even) == len(cuts) else cuts)]
     if left and len(ends) > turns:
         del ends[-2]
@@ -240,83 +239,3 @@ def _generator(*key: int) -> np.random.Generator:
 
 def _fingerprint(value: Any) -> str:
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]
-
-
-class RowPlan:
-    """Batches of encoded rows: each epoch visits every example once, in an order drawn for that epoch.
-
-    An example is one sequence (a text, a window of a long one), or all sequences of a row where these must stay
-    together (the choices of a question). A step holds `batch_size` examples, or, with `tokens_per_step`, as many as fit
-    it; one that must stay `together` is not cut into micro-batches.
-    """
-
-    def __init__(
-        self,
-        encoded: Sequence[Encoded],
-        collate: Callable[[Sequence[Encoded]], dict[str, np.ndarray]],
-        *,
-        together: Together = "sequence",
-        batch_size: int,
-        tokens_per_step: int | None,
-        seed: int,
-        description: dict[str, Any],
-    ) -> None:
-        if batch_size < 1:
-            raise UserError(f"--batch-size {batch_size}: expected at least 1")
-        if tokens_per_step is not None and tokens_per_step < 1:
-            raise UserError(f"--tokens-per-step {tokens_per_step}: expected at least 1")
-        self._encoded, self._collate, self._whole_steps = encoded, collate, together == "step"
-        self._lengths = np.array([len(one.input_ids) for one in encoded], dtype=np.int64)
-        rows = np.arange(len(encoded)) if together == "sequence" else np.array([one.row for one in encoded])
-        self._examples = np.split(np.arange(len(encoded)), np.flatnonzero(np.diff(rows)) + 1)
-        self._tokens = np.array([self._lengths[example].sum() for example in self._examples])
-        self.batch_size, self.tokens_per_step, self.seed = batch_size, tokens_per_step, seed
-        self.description = {**description, "batch_size": batch_size, "tokens_per_step": tokens_per_step, "seed": seed}
-        self._epoch_steps = lru_cache(maxsize=2)(self._steps_of)
-        self._begins = [0]  # the first step of each epoch, as far as they are known
-
-    def steps(self, epochs: int) -> int:
-        """Optimizer steps in so many epochs."""
-        return sum(len(self._epoch_steps(epoch)) for epoch in range(epochs))
-
-    def micro_batches(self, step: int, rank: int, world_size: int, token_budget: int) -> list[PackedBatch]:
-        """This rank's share of the step, longest examples first, cut so that each batch fits the token budget.
-
-        An example longer than the budget is a batch by itself, and a step that must stay `together` is one batch.
-        """
-        while step >= self._begins[-1]:
-            self._begins.append(self._begins[-1] + len(self._epoch_steps(len(self._begins) - 1)))
-        epoch = int(np.searchsorted(self._begins, step, side="right")) - 1
-        examples = self._epoch_steps(epoch)[step - self._begins[epoch]]
-        examples = examples[np.argsort(-self._tokens[examples], kind="stable")][rank::world_size]
-        budget = 1 << 62 if self._whole_steps else token_budget
-        return [self._pack(examples[part]) for part in fill_budget(self._tokens[examples].tolist(), budget)]
-
-    def cursor_json(self, step: int) -> dict[str, int]:
-        return {"step": step}
-
-    def restore(self, cursor: dict[str, int]) -> None:
-        """Nothing to do: every step can be made at once."""
-
-    def _steps_of(self, epoch: int) -> list[np.ndarray]:
-        order = _generator(self.seed, epoch, 0).permutation(len(self._examples))
-        if self.tokens_per_step is None:
-            cuts = [slice(start, start + self.batch_size) for start in range(0, len(order), self.batch_size)]
-        else:
-            cuts = list(fill_budget(self._tokens[order].tolist(), self.tokens_per_step))
-        return [order[cut] for cut in cuts]
-
-    def _pack(self, examples: np.ndarray) -> PackedBatch:
-        sequences = np.concatenate([self._examples[example] for example in examples])
-        sequences = sequences[np.argsort(-self._lengths[sequences], kind="stable")]
-        return pack_encoded([self._encoded[index] for index in sequences], self._collate)
-
-
-def pack_encoded(
-    encoded: Sequence[Encoded], collate: Callable[[Sequence[Encoded]], dict[str, np.ndarray]]
-) -> PackedBatch:
-    """A batch of encoded sequences in the order given, with the targets that `collate` makes of them."""
-    lengths = np.array([len(one.input_ids) for one in encoded], dtype=np.int64)
-    ids = np.concatenate([one.input_ids for one in encoded])
-    segments = np.concatenate([one.token_type_ids for one in encoded])
-    return pack(ids, segments, lengths, collate(encoded))

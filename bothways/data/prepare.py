@@ -27,15 +27,16 @@ from bothways.errors import UserError
 from bothways.files import (
     hash_file,
     read_json,
+    refuse_foreign_files,
     replace_directory,
-    require_ours,
     require_writable,
-    saying_what_failed,
+    user_errors,
     write_json,
 )
-from bothways.text.corpus import CorpusOptions, CorpusReport, Document, Source, read_documents, resolve_sources
+from bothways.text.corpus import CorpusOptions, CorpusReport, Document, read_documents
 from bothways.text.sentences import split_sentences
-from bothways.text.wordpiece import VOCABULARY_FILES, WordPieceTokenizer
+from bothways.text.sources import Source, resolve_sources
+from bothways.text.tokenizer import VOCABULARY_FILES, Tokenizer
 
 BATCH_CHARACTERS = 1 << 20
 SHARD_TOKENS = 1 << 24
@@ -53,7 +54,7 @@ class PreparedDocument:
 
 def prepare(
     sources: Sequence[str],
-    tokenizer: WordPieceTokenizer,
+    tokenizer: Tokenizer,
     out: Path,
     options: CorpusOptions | None = None,
     *,
@@ -125,7 +126,7 @@ def _require_same(out: Path, there: dict[str, Any], asked: dict[str, Any]) -> No
 class StoreWriter:
     """Writes both splits shard by shard and remembers how far it came."""
 
-    def __init__(self, out: Path, recipe: dict[str, Any], tokenizer: WordPieceTokenizer) -> None:
+    def __init__(self, out: Path, recipe: dict[str, Any], tokenizer: Tokenizer) -> None:
         self.out, self.recipe, self.tokenizer = out, recipe, tokenizer
         self.splits: dict[str, list[Shard]] = {"train": [], "validation": []}
         self.documents = self.tokens = self.unknown = self.empty = 0
@@ -137,7 +138,7 @@ class StoreWriter:
             self.documents, self.unknown, self.empty = state["documents"], state["unknown"], state["empty"]
             self.tokens = sum(shard.tokens for shards in self.splits.values() for shard in shards)
         else:
-            require_ours(out / "tokenizer", VOCABULARY_FILES)
+            refuse_foreign_files(out / "tokenizer", VOCABULARY_FILES)
             self._save_progress()
         with replace_directory(out / "tokenizer") as directory:
             tokenizer.save(directory)
@@ -145,7 +146,7 @@ class StoreWriter:
 
     def _open(self) -> None:
         number, dtype = len(self.splits["train"]), id_dtype(self.tokenizer.vocab_size)
-        with saying_what_failed(self.out):
+        with user_errors(self.out):
             self._writers = {name: ShardWriter(self.out / f"{name}-{number:05d}.arrow", dtype) for name in self.splits}
         self._shard_tokens = 0
 
@@ -154,7 +155,7 @@ class StoreWriter:
         if not len(document.ids):
             self.empty += 1
             return
-        with saying_what_failed(self.out):
+        with user_errors(self.out):
             self._writers[split].add(document.ids, document.sentence_lengths)
         self.tokens += len(document.ids)
         self.unknown += document.unknown
@@ -164,7 +165,7 @@ class StoreWriter:
             self._open()
 
     def _close_shards(self) -> None:
-        with saying_what_failed(self.out):
+        with user_errors(self.out):
             for name, writer in self._writers.items():
                 self.splits[name].append(writer.close())
         self._save_progress()
@@ -207,7 +208,7 @@ def _described(source: Source) -> dict[str, Any]:
 
 
 def _prepare_all(
-    documents: Iterator[tuple[int, Document]], tokenizer: WordPieceTokenizer, workers: int
+    documents: Iterator[tuple[int, Document]], tokenizer: Tokenizer, workers: int
 ) -> Iterator[tuple[int, PreparedDocument]]:
     """Prepare every document, in order; small corpora are done before a worker process would have started."""
     batches = _batches(documents)
@@ -251,7 +252,7 @@ def _batches(documents: Iterable[tuple[int, Document]]) -> Iterator[list[tuple[i
         yield batch
 
 
-def _prepare_batch(tokenizer: WordPieceTokenizer, documents: list[Document]) -> list[PreparedDocument]:
+def _prepare_batch(tokenizer: Tokenizer, documents: list[Document]) -> list[PreparedDocument]:
     sentences = [split_sentences(document) for document in documents]
     ids = iter(tokenizer.encode_ids([sentence for group in sentences for sentence in group]))
     prepared = []
@@ -263,13 +264,13 @@ def _prepare_batch(tokenizer: WordPieceTokenizer, documents: list[Document]) -> 
     return prepared
 
 
-_worker_tokenizer: WordPieceTokenizer  # each worker process has one
+_worker_tokenizer: Tokenizer  # each worker process has one
 
 
 def _start_worker(tokenizer_json: str) -> None:
     global _worker_tokenizer
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes are the parallelism
-    _worker_tokenizer = WordPieceTokenizer.from_json(tokenizer_json)
+    _worker_tokenizer = Tokenizer.from_json(tokenizer_json)
 
 
 def _work(documents: list[Document]) -> list[PreparedDocument]:

@@ -22,7 +22,7 @@ import pyarrow as pa
 
 from bothways.errors import UserError
 from bothways.files import hash_file, read_json, sync
-from bothways.text.wordpiece import WordPieceTokenizer
+from bothways.text.tokenizer import Tokenizer
 
 CHUNK_TOKENS = 1 << 16
 SplitName = Literal["train", "validation"]
@@ -163,8 +163,8 @@ class TokenStore:
         shards = [Shard(**shard) for shard in self.manifest["splits"][name]]
         return Split(self.directory, [shard for shard in shards if shard.documents])
 
-    def tokenizer(self) -> WordPieceTokenizer:
-        tokenizer = WordPieceTokenizer.load(self.directory / "tokenizer")
+    def tokenizer(self) -> Tokenizer:
+        tokenizer = Tokenizer.load(self.directory / "tokenizer")
         if tokenizer.fingerprint != self.tokenizer_fingerprint:
             raise UserError(
                 f"{self.directory}: the vocabulary is another store's: prepared with {self.tokenizer_fingerprint}, "

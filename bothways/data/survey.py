@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bothways.data.packing import PackedBatch
+from bothways.batch import PackedBatch
 from bothways.data.plan import PretrainingPlan
 from bothways.data.store import TokenStore
-from bothways.text.wordpiece import WordPieceTokenizer
+from bothways.text.tokenizer import Tokenizer
 
 UPPER = (8, 16, 32, 64, 128, 256, 512, 1024, 4096)  # tokens; the last bucket is open
 
@@ -62,10 +62,10 @@ def estimate_epoch(plan: PretrainingPlan) -> Epoch:
     return Epoch(round(int(block.lengths.sum()) * share), round(len(block.lengths) * share))
 
 
-def batch_in_words(batch: PackedBatch, tokenizer: WordPieceTokenizer) -> Iterator[str]:
+def batch_in_words(batch: PackedBatch, tokenizer: Tokenizer) -> Iterator[str]:
     """One line a sequence: what the model reads, each masked token as `{read→true}`, and what the pair is; for next
     tokens, each of which is the one read after it, the last one after an arrow."""
-    masks = [batch.targets[name].tolist() for name in ("mlm_rows", "mlm_labels") if name in batch.targets]
+    masks = [batch.targets[name].tolist() for name in ("mlm_index", "mlm_labels") if name in batch.targets]
     truths: dict[int, int] = dict(zip(*masks, strict=True)) if masks else {}
     following = batch.targets.get("next_tokens")
     pairs = batch.targets.get("next_sentence_label")

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from bothways.data.packing import PackedBatch
+from bothways.batch import PackedBatch
+from bothways.data.encoded import Encoded
 from bothways.data.tables import Row
 from bothways.inference import engine
 from bothways.model.heads import SpanHead
 from bothways.tasks.answer import QUESTION_TOKENS, Answer, AnswerTask
-from bothways.tasks.base import Encoded
-from bothways.text.wordpiece import Pieces
+from bothways.text.tokenizer import Pieces
 
 if TYPE_CHECKING:
-    from bothways.inference.predictor import Predictor
+    from bothways.inference.loaded import LoadedModel
     from bothways.inference.texts import Text
 
 
@@ -34,21 +34,21 @@ class ShownAnswer:
     note: str = ""
 
 
-def shown_answer(model: Predictor, batch: PackedBatch, text: Text, pieces: Sequence[Pieces]) -> ShownAnswer | None:
+def shown_answer(model: LoadedModel, batch: PackedBatch, text: Text, pieces: Sequence[Pieces]) -> ShownAnswer | None:
     """What a model that marks spans answers to a pair of question and context, or marks in one text; None for other
     heads. A model that was fine-tuned elsewhere, or for a task of another name, is read with the task's defaults."""
     if not isinstance(model.model.head, SpanHead):
         return None
-    task = AnswerTask.from_state({**model.checkpoint.state, "task": AnswerTask.name})
+    task = AnswerTask.from_json({**model.checkpoint.metadata, "task": AnswerTask.name})
     task = replace(task, options=replace(task.options, question_column="question", context_column="context"))
     if isinstance(text, str):
         row, windows = Row({"context": text}, "the text"), [_as_context(batch, pieces[0])]
         with torch.inference_mode():
-            answer: Answer = task.decode(task.split(model.prepared(batch), windows), windows, row)
+            answer: Answer = task.decode(task.split(model.for_prediction(batch), windows), windows, row)
     else:
         row = Row(dict(zip(("question", "context"), text, strict=True)), "the text")
-        windows = model.encode(task, [row])
-        (answer,) = engine.predict(model.prepared, task, windows, [row])
+        windows = model.encode_rows(task, [row])
+        (answer,) = engine.predict(model.for_prediction, task, windows, [row])
     first, last = _tokens_of(answer, pieces)
     at_once = len(windows) == 1 and np.array_equal(windows[0].input_ids, batch.input_ids.cpu().numpy())
     note = (

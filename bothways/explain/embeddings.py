@@ -15,13 +15,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bothways.errors import TruncationWarning, UserError
-from bothways.explain.arrays import packed
 from bothways.explain.record import record
+from bothways.inference.vectors import embed_texts
 from bothways.model.embeddings import sinusoids
 from bothways.model.encoder import Encoder
+from bothways.pages.arrays import compress_array
 
 if TYPE_CHECKING:
-    from bothways.inference.predictor import Predictor
+    from bothways.inference.loaded import LoadedModel
 
 POINTS, COMPARED, NEAR = 200, 64, 6  # tokens on the plane, tokens in the table of cosines, neighbours of a token
 COLUMNS, SIMILAR = 64, 128  # of the tables of positions, and positions that are compared
@@ -31,7 +32,7 @@ Projection = Literal["pca", "umap"]
 
 
 def embedding_view(
-    model: Predictor, sentences: Sequence[str], word: str | None, anchors: Sequence[str], projection: Projection
+    model: LoadedModel, sentences: Sequence[str], word: str | None, anchors: Sequence[str], projection: Projection
 ) -> dict[str, Any]:
     """The tokens of the sentences in every state, on a plane (one for all states), the cosines among them and among the
     sentences, and the neighbours of each piece in the vocabulary."""
@@ -42,16 +43,16 @@ def embedding_view(
     plane = (_plane(flat) if projection == "pca" else _umap(flat)).unflatten(0, states.shape[:2])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", TruncationWarning)  # the page has a note of it
-        vectors = torch.from_numpy(model.embed(list(sentences)))
+        vectors = torch.from_numpy(embed_texts(model, list(sentences)))
     near = F.normalize(states, dim=-1)[:, :COMPARED]
     return {
         "sentences": list(sentences),
         "tokens": told,
-        "points": [packed(one.numpy()) for one in plane],
+        "points": [compress_array(one.numpy()) for one in plane],
         "word": shown,
         "anchors": list(anchors),
         "paths": paths,
-        "cosines": packed((near @ near.mT).numpy()) if 0 < len(told) <= COMPARED else None,
+        "cosines": compress_array((near @ near.mT).numpy()) if 0 < len(told) <= COMPARED else None,
         "sentence_points": _plane(vectors).tolist(),
         "sentence_cosines": (vectors @ vectors.T).tolist(),
         "neighbours": _neighbours(model, told),
@@ -78,9 +79,9 @@ def _umap(vectors: Tensor) -> Tensor:
     return torch.from_numpy(np.asarray(placed.fit_transform(vectors.numpy()), dtype=np.float32))
 
 
-def _tokens(model: Predictor, sentences: Sequence[str]) -> tuple[list[dict[str, Any]], Tensor]:
+def _tokens(model: LoadedModel, sentences: Sequence[str]) -> tuple[list[dict[str, Any]], Tensor]:
     """What is told of each token of each sentence, special ones left out, and their states `[S, P, H]`."""
-    from bothways.explain.build import read
+    from bothways.explain.page_data import read
 
     told: list[dict[str, Any]] = []
     states = []
@@ -97,7 +98,7 @@ def _tokens(model: Predictor, sentences: Sequence[str]) -> tuple[list[dict[str, 
 
 
 def _paths(
-    model: Predictor, told: Sequence[dict[str, Any]], states: Tensor, word: str | None, anchors: Sequence[str]
+    model: LoadedModel, told: Sequence[dict[str, Any]], states: Tensor, word: str | None, anchors: Sequence[str]
 ) -> tuple[list[dict[str, Any]], str | None]:
     """For each sentence that has the word, its cosine with each anchor in every state, `[S, anchors]`, and the word as
     the vocabulary spells it; an anchor's state is that of the word alone. Raises UserError for a word that is in none
@@ -128,11 +129,11 @@ def _paths(
     for sentence in sorted({told[n]["sentence"] for n in found}):
         rows = [n for n in found if told[n]["sentence"] == sentence]
         own = F.normalize(states[:, rows].mean(1), dim=-1)
-        paths.append({"sentence": sentence, "cosines": packed((targets @ own[:, :, None])[..., 0].numpy())})
+        paths.append({"sentence": sentence, "cosines": compress_array((targets @ own[:, :, None])[..., 0].numpy())})
     return paths, wanted
 
 
-def _neighbours(model: Predictor, told: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def _neighbours(model: LoadedModel, told: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """The nearest pieces of each piece by the cosine of their rows in the token table."""
     tokenizer = model.tokenizer
     pieces = list(dict.fromkeys(one["token"] for one in told))[:COMPARED]
@@ -157,8 +158,8 @@ def position_view(encoder: Encoder) -> dict[str, Any]:
     return {
         "kind": encoder.config.positions,
         "rows": len(table),
-        "table": packed(table[:, :COLUMNS].numpy()),
-        "similarity": packed((unit @ unit.T).numpy()),
+        "table": compress_array(table[:, :COLUMNS].numpy()),
+        "similarity": compress_array((unit @ unit.T).numpy()),
         "similarity_rows": rows.tolist(),
-        "sinusoidal": packed(sinusoids(len(table), table.shape[1])[:, :COLUMNS].numpy()),
+        "sinusoidal": compress_array(sinusoids(len(table), table.shape[1])[:, :COLUMNS].numpy()),
     }

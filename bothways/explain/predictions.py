@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor
 
-from bothways.data.packing import PackedBatch
+from bothways.batch import PackedBatch
 from bothways.explain.answers import ShownAnswer
 from bothways.explain.record import record
 from bothways.inference.generation import generate
@@ -28,7 +28,7 @@ from bothways.model.heads import (
 )
 
 if TYPE_CHECKING:
-    from bothways.inference.predictor import Predictor
+    from bothways.inference.loaded import LoadedModel
 
 SHOWN = 8  # alternatives
 LENS = 4000  # states of tokens that are read through the vocabulary
@@ -44,7 +44,7 @@ class Decision:
     score: Callable[[Tensor], Tensor]
 
 
-def decision_of(model: Predictor, batch: PackedBatch, answer: ShownAnswer | None = None) -> Decision | None:
+def decision_of(model: LoadedModel, batch: PackedBatch, answer: ShownAnswer | None = None) -> Decision | None:
     """The decision of this model on this text; None for a model that only gives vectors. answer: what a model that
     marks spans decided."""
     head, labels = model.model.head, model.labels
@@ -85,7 +85,7 @@ def _logits(scores: Any) -> Tensor | None:
     return cast("Tensor | None", getattr(scores, "logits", None))
 
 
-def _asked(model: Predictor, batch: PackedBatch) -> tuple[PackedBatch, Tensor | None]:
+def _asked(model: LoadedModel, batch: PackedBatch) -> tuple[PackedBatch, Tensor | None]:
     """The batch with the targets that its head reads by, and the rows: masks, a causal model's last token, the first
     pieces of words."""
     tokenizer, ids = model.tokenizer, batch.input_ids
@@ -94,17 +94,17 @@ def _asked(model: Predictor, batch: PackedBatch) -> tuple[PackedBatch, Tensor | 
     continues = torch.from_numpy(tokenizer.continuations()).to(ids.device)[ids]
     # the text's [SEP] is not read by a model that goes on from the words before it
     last = torch.tensor([batch.num_tokens - 2], device=ids.device)
-    targets = {"mlm_rows": masks, "lm_rows": last, "word_rows": (ordinary & ~continues).nonzero().flatten()}
+    targets = {"mlm_index": masks, "lm_index": last, "word_index": (ordinary & ~continues).nonzero().flatten()}
     batch = replace(batch, targets=targets)
     head: Head = model.model.head
-    rows = masks if isinstance(head, MaskedLMHead | PretrainingHead) else head.rows(batch)
+    rows = masks if isinstance(head, MaskedLMHead | PretrainingHead) else head.reads(batch)
     if isinstance(head, PretrainingHead):
-        rows = head.rows(batch) if len(masks) else masks
+        rows = head.reads(batch) if len(masks) else masks
     return batch, rows
 
 
 def prediction_view(
-    model: Predictor,
+    model: LoadedModel,
     batch: PackedBatch,
     tokens: Sequence[Mapping[str, Any]],
     words: Sequence[str],
@@ -133,7 +133,7 @@ def prediction_view(
 
 
 def _told(
-    model: Predictor, made: Any, batch: PackedBatch, tokens: Sequence[Mapping[str, Any]], words: Sequence[str]
+    model: LoadedModel, made: Any, batch: PackedBatch, tokens: Sequence[Mapping[str, Any]], words: Sequence[str]
 ) -> dict[str, Any]:
     """A head's scores as what they mean."""
     head, labels = model.model.head, model.labels
@@ -142,20 +142,20 @@ def _told(
         alternatives = [_likeliest(row, model.tokenizer.token) for row in logits.float().softmax(-1)]
         if isinstance(head, CausalLMHead):
             return {"next": alternatives[0], "samples": _samples(model, batch)}
-        places = batch.targets["mlm_rows"].tolist()
+        places = batch.targets["mlm_index"].tolist()
         return {"fills": [{"position": at, "alternatives": one} for at, one in zip(places, alternatives, strict=True)]}
     if isinstance(head, TokenHead):
-        rows = zip(batch.targets["word_rows"].tolist(), made.float().softmax(-1), strict=True)
+        rows = zip(batch.targets["word_index"].tolist(), made.float().softmax(-1), strict=True)
         named = ((words[tokens[at]["word"]], _likeliest(row, labels.__getitem__)) for at, row in rows)
         return {"tags": [{"word": word, "labels": likely} for word, likely in named]}
     if isinstance(head, SequenceHead) and len(labels) > 1:
-        several = model.checkpoint.state.get("problem_type") == "multi_label_classification"
+        several = model.checkpoint.metadata.get("problem_type") == "multi_label_classification"
         row = made[0].float().sigmoid() if several else made[0].float().softmax(-1)
         return {"classes": _likeliest(row, labels.__getitem__)}
     return {"score": float(made.reshape(-1)[0])} if isinstance(head, SequenceHead) else {}
 
 
-def _samples(model: Predictor, batch: PackedBatch) -> list[str]:
+def _samples(model: LoadedModel, batch: PackedBatch) -> list[str]:
     """How a causal model goes on from the text, drawn a few times."""
     prompt, tokenizer = batch.input_ids[:-1].cpu().numpy(), model.tokenizer
     never = [id for id in tokenizer.special_ids if id != tokenizer.sep_id]
@@ -171,7 +171,7 @@ def _likeliest(probabilities: Tensor, name: Callable[[int], str]) -> list[tuple[
     return [(name(id), value) for id, value in zip(ids.tolist(), values.tolist(), strict=True)]
 
 
-def _lens(model: Predictor, states: Sequence[Tensor]) -> list[list[list[tuple[str, float]]]] | None:
+def _lens(model: LoadedModel, states: Sequence[Tensor]) -> list[list[list[tuple[str, float]]]] | None:
     """What the head would say of every state of every token (nostalgebraist 2020, "the logit lens"): its three
     likeliest pieces with their probabilities. None for texts that are too long to be read so."""
     if len(states) * len(states[0]) > LENS:
@@ -185,7 +185,7 @@ def _lens(model: Predictor, states: Sequence[Tensor]) -> list[list[list[tuple[st
     return table
 
 
-def integrated_gradients(model: Predictor, batch: PackedBatch, decision: Decision) -> Tensor:
+def integrated_gradients(model: LoadedModel, batch: PackedBatch, decision: Decision) -> Tensor:
     """How much each token's embedding did for the decision, `[T]`, from a text of `[MASK]`s to this one (Sundararajan,
     Taly and Yan 2017, section 3). The numbers sum to the difference of the decision's score between the two, up to the
     error of `STEPS` steps of the midpoint rule."""

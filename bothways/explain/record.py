@@ -13,7 +13,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from bothways.data.packing import PackedBatch
+from bothways.batch import PackedBatch
 from bothways.model.encoder import Encoder, Layer
 
 

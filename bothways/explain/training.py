@@ -9,15 +9,15 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from bothways.explain.build import FINE, pack_weights, read
+from bothways.explain.page_data import FINE, compress_weights, read
 from bothways.explain.predictions import prediction_view
 from bothways.explain.record import record
 
 if TYPE_CHECKING:
-    from bothways.inference.predictor import Predictor
+    from bothways.inference.loaded import LoadedModel
 
 
-def checkpoint_view(model: Predictor, run: Path, text: str) -> tuple[list[dict[str, Any]] | None, list[str]]:
+def checkpoint_view(model: LoadedModel, run: Path, text: str) -> tuple[list[dict[str, Any]] | None, list[str]]:
     """Attention and predictions of every checkpoint that the run still has, oldest first, and notes on those that were
     left out; None where there are fewer than two. The model's weights are put back."""
     paths = sorted((run / "checkpoints").glob("step-[0-9]*"))
@@ -44,7 +44,7 @@ def checkpoint_view(model: Predictor, run: Path, text: str) -> tuple[list[dict[s
                 seen = record(model.model.encoder, batch.to(model.device))
             predictions = prediction_view(model, batch.to(model.device), tokens, words) or {}
             kept = {key: predictions[key] for key in ("fills",) if key in predictions}
-            found.append({"name": _name(path), "weights": pack_weights(seen.weights, size), **kept})
+            found.append({"name": _name(path), "weights": compress_weights(seen.weights, size), **kept})
     finally:
         model.model.load_state_dict(own, strict=False)
     return (found if len(found) > 1 else None), notes

@@ -14,13 +14,13 @@ from typing import Any
 
 import pyarrow as pa
 
+from bothways.data.encoded import Encoded
 from bothways.data.stream import BadRow, RowStream
 from bothways.data.tables import Row
 from bothways.errors import UserError
 from bothways.inference import engine
 from bothways.inference.parts import JsonLines, Parquet, Parts, Report
-from bothways.inference.predictor import OnProgress
-from bothways.tasks.base import Encoded
+from bothways.progress import OnProgress
 
 PART_SECONDS = 20.0
 FEWEST, MOST = 256, 1 << 15  # rows of a part

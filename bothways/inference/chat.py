@@ -14,16 +14,16 @@ from bothways.inference.sampling import GenerationOptions
 from bothways.tasks.instruct import Turn, check_turns, conversation_ids
 
 if TYPE_CHECKING:
-    from bothways.inference.predictor import Predictor
+    from bothways.inference.loaded import LoadedModel
 
 
 class Chat:
     """Remembers the turns. system: what the conversation begins with, before the user's first words. turns: what has
     been said already."""
 
-    def __init__(self, model: Predictor, system: str | None = None, turns: Sequence[Turn] = ()) -> None:
+    def __init__(self, model: LoadedModel, system: str | None = None, turns: Sequence[Turn] = ()) -> None:
         require_causal(model, "chat")
-        if model.checkpoint.state.get("task") != "instruct":
+        if model.checkpoint.metadata.get("task") != "instruct":
             raise UserError(
                 f"{model.checkpoint.source}: chat needs a model fine-tuned on conversations (`bothways finetune "
                 "instruct`); `bothways generate` goes on with a text"
@@ -55,7 +55,7 @@ class Chat:
         self.turns += [*turn, ("assistant", "".join(pieces))]
 
 
-def prompt_of(model: Predictor, turns: Sequence[Turn], options: GenerationOptions) -> np.ndarray:
+def prompt_of(model: LoadedModel, turns: Sequence[Turn], options: GenerationOptions) -> np.ndarray:
     """The conversation up to where a reply begins, without its oldest turns where it is too long."""
     table = model.config.max_position_embeddings
     limit = table - min(options.max_tokens, table // 2)

@@ -11,9 +11,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from bothways.data.packing import PackedBatch
+from bothways.batch import PackedBatch
 from bothways.model.encoder import Encoder, Layer
-from bothways.model.heads import Bert, Head
+from bothways.model.heads import Head, Model
 from bothways.native import library
 
 
@@ -45,7 +45,7 @@ class _Call(ctypes.Structure):
     ]
 
 
-def suits(encoder: Encoder) -> bool:
+def supports(encoder: Encoder) -> bool:
     """Whether the library has what this encoder is made of: float32 on a CPU, with the exact GELU."""
     weight = encoder.embeddings.token.weight
     on_cpu = weight.device.type == "cpu" and weight.dtype == torch.float32
@@ -111,7 +111,7 @@ class CompiledEncoder(nn.Module):
                 raise IndexError(f"an id of {int(low)} to {int(high)} in a table of {size} rows")
 
 
-class CompiledBert(Bert):
+class CompiledModel(Model):
     """A model whose layers are compiled.
 
     torch's own threads are left asleep meanwhile: after an operation of theirs they spin for milliseconds, on the cores
@@ -127,7 +127,7 @@ class CompiledBert(Bert):
         if threads > 1:
             torch.set_num_threads(1)
         try:
-            hidden = self.encoder(batch, self.head.rows(batch), threads)
+            hidden = self.encoder(batch, self.head.reads(batch), threads)
             return self.head(hidden, batch)
         finally:
             if threads > 1:

@@ -14,17 +14,17 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from bothways.data.packing import PackedBatch, fill_budget
-from bothways.data.plan import pack_encoded
+from bothways.batch import PackedBatch, cut_to_budget
+from bothways.data.encoded import Encoded, pack_encoded
 from bothways.data.tables import Row
-from bothways.model.heads import Bert
-from bothways.tasks.base import Encoded, Task
+from bothways.model.heads import Model
+from bothways.tasks.base import Task
 
 # On two AVX2 cores MiniLM in float32 is 5 % faster with 1,024 tokens than with 2,048 and 12 % than with 4,096, which
 # leave the caches; a GPU wants its products large.
 TOKEN_BUDGET = {"cpu": 1024, "cuda": 32768}
 STREAMS = 8  # batches at the same time, at most
-WINDOW = 8192  # texts that are tokenised and sorted together
+CHUNK_TEXTS = 8192  # texts that are tokenised and sorted together
 
 Collate = Callable[[Sequence[Encoded]], dict[str, np.ndarray]]
 Item = TypeVar("Item")
@@ -36,7 +36,7 @@ def no_targets(encoded: Sequence[Encoded]) -> dict[str, np.ndarray]:
     return {}
 
 
-def run(
+def run_batches(
     forward: Callable[[PackedBatch], Any],
     split: Callable[[Any, Sequence[Encoded], PackedBatch], Sequence[Any]],
     encoded: Sequence[Encoded],
@@ -54,7 +54,7 @@ def run(
     lengths = np.array([len(one.input_ids) for one in encoded], dtype=np.int64)
     order = np.argsort(-lengths, kind="stable")
     budget = token_budget or TOKEN_BUDGET.get(device.type, TOKEN_BUDGET["cpu"])
-    parts = [order[part] for part in fill_budget(lengths[order].tolist(), budget)]
+    parts = [order[part] for part in cut_to_budget(lengths[order].tolist(), budget)]
 
     @torch.inference_mode()
     def scored(chosen: np.ndarray) -> tuple[np.ndarray, Sequence[Any]]:
@@ -110,12 +110,12 @@ def ahead(make: Callable[[Item], Made], items: Iterator[Item]) -> Iterator[Made]
             yield coming.result()
 
 
-def windows(
+def encode_in_chunks(
     items: Sequence[Item], encode: Callable[[Sequence[Item]], list[Encoded]]
 ) -> Iterator[tuple[Sequence[Item], list[Encoded]]]:
-    """The items in parts of `WINDOW`, with what `encode` makes of each part, so that not all tokens are in memory."""
-    parts = (items[start : start + WINDOW] for start in range(0, len(items), WINDOW))
-    if len(items) <= WINDOW:
+    """The items in chunks of `CHUNK_TEXTS`, with what `encode` makes of each, so that not all tokens are in memory."""
+    parts = (items[start : start + CHUNK_TEXTS] for start in range(0, len(items), CHUNK_TEXTS))
+    if len(items) <= CHUNK_TEXTS:
         return ((part, encode(part)) for part in parts)
     return ahead(lambda part: (part, encode(part)), parts)
 
@@ -129,7 +129,7 @@ Scores = list[list[np.ndarray]]
 
 
 def score(
-    model: Bert, task: Task, encoded: Sequence[Encoded], on_progress: Callable[[int], None] = lambda sequences: None
+    model: Model, task: Task, encoded: Sequence[Encoded], on_progress: Callable[[int], None] = lambda sequences: None
 ) -> Scores:
     """For each row, in order, the scores of its sequences."""
 
@@ -137,7 +137,7 @@ def score(
         return task.split(scores, sequences)
 
     device = next(model.parameters()).device
-    scores = run(model.eval(), split, encoded, device, collate=task.collate, on_progress=on_progress)
+    scores = run_batches(model.eval(), split, encoded, device, collate=task.collate, on_progress=on_progress)
     return [
         [one for _, one in group]
         for _, group in itertools.groupby(zip(encoded, scores, strict=True), lambda pair: pair[0].row)
@@ -151,7 +151,7 @@ def decode(task: Task, scores: Scores, encoded: Sequence[Encoded], rows: Sequenc
 
 
 def predict(
-    model: Bert,
+    model: Model,
     task: Task,
     encoded: Sequence[Encoded],
     rows: Sequence[Row],

@@ -17,12 +17,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bothways.data.objectives import mix, uniforms
-from bothways.data.packing import PackedBatch, pack_sequences
-from bothways.inference.sampling import GenerationOptions, draw, warped
+from bothways.batch import PackedBatch, pack_sequences
+from bothways.counter_random import mix, uniforms
+from bothways.inference.sampling import GenerationOptions, draw, filtered_logits
 from bothways.model.attention import attend
 from bothways.model.encoder import Layer
-from bothways.model.heads import Bert, CausalLMHead
+from bothways.model.heads import CausalLMHead, Model
 
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 
@@ -34,7 +34,7 @@ class Growing:
     shorter prompt is masked. Positions are counted from each text's own beginning.
     """
 
-    def __init__(self, model: Bert, prompts: Sequence[np.ndarray], room: int) -> None:
+    def __init__(self, model: Model, prompts: Sequence[np.ndarray], room: int) -> None:
         """Read the prompts (ids with `[SOS]`); room: how many tokens can be added."""
         assert isinstance(model.head, CausalLMHead)
         self._encoder, self._head = model.encoder, model.head
@@ -131,7 +131,7 @@ class Step:
 
 @torch.inference_mode()
 def generate(
-    model: Bert, prompts: Sequence[np.ndarray], options: GenerationOptions, *, end_id: int, never: Sequence[int] = ()
+    model: Model, prompts: Sequence[np.ndarray], options: GenerationOptions, *, end_id: int, never: Sequence[int] = ()
 ) -> Iterator[Step]:
     """Grow every prompt (ids with `[SOS]`) by up to `max_tokens`, or to its `end_id`, which is yielded as well.
 
@@ -150,7 +150,7 @@ def generate(
     pasts = [torch.from_numpy(prompts[prompt]).to(device) for prompt, _ in texts]
     barred = torch.tensor(list(never), dtype=torch.long, device=device)
     for step in range(room):
-        logits = warped(growing.logits.index_fill_(1, barred, float("-inf")), options, pasts)
+        logits = filtered_logits(growing.logits.index_fill_(1, barred, float("-inf")), options, pasts)
         chosen = logits.argmax(-1) if options.greedy else draw(logits, draws[:, step])
         tokens = chosen.tolist()
         yield Step(texts, tokens, logits)

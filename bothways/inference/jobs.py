@@ -9,13 +9,16 @@ from typing import Any, cast
 import numpy as np
 import pyarrow as pa
 
+from bothways.checkpoint.hugging_face import weights_fingerprint
+from bothways.data.encoded import Encoded, join_segments
 from bothways.data.tables import Row
 from bothways.errors import UserError, closest
 from bothways.inference import engine
 from bothways.inference.bulk import Job
-from bothways.inference.predictor import OnProgress, Predictor
-from bothways.model.checkpoint import weights_fingerprint
-from bothways.tasks.base import Encoded, Task, join_segments
+from bothways.inference.loaded import LoadedModel
+from bothways.inference.vectors import sequence_vectors
+from bothways.progress import OnProgress
+from bothways.tasks.base import Task
 from bothways.tasks.tag import TagTask
 
 ENTITY = pa.struct([
@@ -46,7 +49,7 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
 }  # fmt: skip
 
 
-def embed_job(model: Predictor, columns: Collection[str], text_column: str, normalize: bool) -> Job:
+def embed_job(model: LoadedModel, columns: Collection[str], text_column: str, normalize: bool) -> Job:
     """Column `embedding`: float32 `[H]` a row. Raises UserError where the table has no such column."""
     _require(columns, [text_column])
     size = model.config.hidden_size
@@ -56,14 +59,14 @@ def embed_job(model: Predictor, columns: Collection[str], text_column: str, norm
         return join_segments(model.tokenizer, [row.text(text_column) for row in rows], model.sequence_length)
 
     def answer(rows: Sequence[Row], encoded: list[Encoded], on_progress: OnProgress) -> list[pa.Array]:
-        flat = np.concatenate(model.vectors(encoded, normalize, on_progress))
+        flat = np.concatenate(sequence_vectors(model, encoded, normalize, on_progress))
         return [pa.FixedSizeListArray.from_arrays(pa.array(flat), size)]
 
     described = {"verb": "embed", "text_column": text_column, "normalize": normalize}
     return Job({**described, **_described(model)}, encode, answer, schema)
 
 
-def task_job(model: Predictor, verb: str, columns: Collection[str], names: dict[str, str]) -> Job:
+def task_job(model: LoadedModel, verb: str, columns: Collection[str], names: dict[str, str]) -> Job:
     """The columns that `COLUMNS` has for what the model was fine-tuned for.
 
     columns: of the table. names: those that are not called as in fine-tuning, by the option's name. Raises UserError
@@ -73,23 +76,25 @@ def task_job(model: Predictor, verb: str, columns: Collection[str], names: dict[
     for name in names:
         if not hasattr(task.options, name):
             raise UserError(f"--{name.replace('_', '-')}: {verb} has no such column")
-    task = cast("Task", replace(task, options=replace(task.options, **names))).suited(columns)
+    task = cast("Task", replace(task, options=replace(task.options, **names))).for_columns(columns)
     _require(columns, task.columns(labelled=False))
     if isinstance(task, TagTask) and task.options.words_column not in columns:
         _require(columns, [task.options.text_column])
-    kind = model.checkpoint.state.get("problem_type") or "single_label_classification" if verb == "classify" else verb
+    kind = (
+        model.checkpoint.metadata.get("problem_type") or "single_label_classification" if verb == "classify" else verb
+    )
     added = COLUMNS[kind]
 
     def answer(rows: Sequence[Row], encoded: list[Encoded], on_progress: OnProgress) -> list[pa.Array]:
-        found = engine.predict(model.prepared, task, encoded, rows, on_progress)
+        found = engine.predict(model.for_prediction, task, encoded, rows, on_progress)
         return [pa.array([value(one) for one in found], kind) for _, kind, value in added]
 
     schema = pa.schema([(name, kind) for name, kind, _ in added])
-    described = {"verb": verb, "task": task.state(), **_described(model)}
-    return Job(described, lambda rows: model.encode(task, rows), answer, schema)
+    described = {"verb": verb, "task": task.to_json(), **_described(model)}
+    return Job(described, lambda rows: model.encode_rows(task, rows), answer, schema)
 
 
-def _described(model: Predictor) -> dict[str, Any]:
+def _described(model: LoadedModel) -> dict[str, Any]:
     return {
         "model": weights_fingerprint(model.model),
         "tokenizer": model.tokenizer.fingerprint,

@@ -15,25 +15,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bothways.data.packing import PackedBatch, pack_sequences
+from bothways.batch import PackedBatch, pack_sequences
+from bothways.data.encoded import Encoded, assemble
 from bothways.errors import TruncationWarning, UserError
 from bothways.inference import engine
 from bothways.inference.generation import Growing, Step, generate
 from bothways.inference.sampling import GenerationOptions
 from bothways.model.heads import CausalLMHead, MaskedLMHead, PretrainingHead
-from bothways.tasks.base import Encoded, assemble
 from bothways.text.lines import is_unicode
-from bothways.text.wordpiece import Pieces, WordPieceTokenizer
+from bothways.text.tokenizer import Pieces, Tokenizer
 
 if TYPE_CHECKING:
-    from bothways.inference.predictor import Predictor
+    from bothways.inference.loaded import LoadedModel
 
-TOGETHER = 32  # prompts that grow at the same time
+PROMPTS_AT_ONCE = 32  # prompts that grow at the same time
 BEAM, LONGEST_WORD = 12, 5  # beginnings of words that `suggest` follows at least, and pieces a word may have
 
 
 @dataclass(frozen=True)
-class Fill:
+class TokenProbability:
     """A piece and the probability that it stands at its place: at a `[MASK]`, in a text, or behind one."""
 
     token: str
@@ -51,10 +51,10 @@ class TextScore:
 
     log_probability: float
     perplexity: float
-    tokens: list[Fill]
-    next: list[Fill]
+    tokens: list[TokenProbability]
+    next: list[TokenProbability]
     next_probability: float | None
-    alternatives: list[Fill]
+    alternatives: list[TokenProbability]
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Suggestion:
 
 
 def prompt_ids(
-    model: Predictor, prompts: Sequence[str], options: GenerationOptions, truncate: str | None
+    model: LoadedModel, prompts: Sequence[str], options: GenerationOptions, truncate: str | None
 ) -> list[np.ndarray]:
     """Prompts as ids behind `[SOS]`. Raises UserError for an empty one, and for one that leaves no room to go on in,
     unless `truncate` is "left": then it loses its beginning, of which a `TruncationWarning` tells."""
@@ -84,7 +84,7 @@ def prompt_ids(
 
 
 def fitting(
-    model: Predictor, ids: Sequence[np.ndarray], options: GenerationOptions, truncate: str | None
+    model: LoadedModel, ids: Sequence[np.ndarray], options: GenerationOptions, truncate: str | None
 ) -> list[np.ndarray]:
     """The ids of texts that have `[SOS]` yet to come before them, short enough to go on from."""
     table = model.config.max_position_embeddings
@@ -102,13 +102,13 @@ def fitting(
     return [one[-kept:] if len(one) > table - 2 else one for one in ids]
 
 
-def grow(model: Predictor, prompts: Sequence[np.ndarray], options: GenerationOptions) -> Iterator[Step]:
+def grow(model: LoadedModel, prompts: Sequence[np.ndarray], options: GenerationOptions) -> Iterator[Step]:
     """Tokens behind prompts, a step at a time. Warns where the position table ended a text."""
     tokenizer, table = model.tokenizer, model.config.max_position_embeddings
     never = [id for id in tokenizer.special_ids if id != tokenizer.sep_id]
     lengths: dict[tuple[int, int], int] = {}
     ended: set[tuple[int, int]] = set()
-    for step in generate(model.exact, prompts, options, end_id=tokenizer.sep_id, never=never):
+    for step in generate(model.for_generation, prompts, options, end_id=tokenizer.sep_id, never=never):
         for text, token in zip(step.texts, step.tokens, strict=True):
             lengths[text] = lengths.get(text, 0) + 1
             ended |= {text} if token == tokenizer.sep_id else set()
@@ -119,12 +119,12 @@ def grow(model: Predictor, prompts: Sequence[np.ndarray], options: GenerationOpt
         warnings.warn(message, TruncationWarning, stacklevel=3)
 
 
-def continuations(model: Predictor, prompts: Sequence[np.ndarray], options: GenerationOptions) -> list[list[str]]:
+def continuations(model: LoadedModel, prompts: Sequence[np.ndarray], options: GenerationOptions) -> list[list[str]]:
     """For each prompt, in order, its samples: what comes behind it, with the blank that it begins with."""
     order = sorted(range(len(prompts)), key=lambda n: len(prompts[n]))
     texts: list[list[str]] = [[] for _ in prompts]
-    for start in range(0, len(order), TOGETHER):
-        chosen = order[start : start + TOGETHER]
+    for start in range(0, len(order), PROMPTS_AT_ONCE):
+        chosen = order[start : start + PROMPTS_AT_ONCE]
         grown: dict[tuple[int, int], list[int]] = {(n, sample): [] for n in chosen for sample in range(options.samples)}
         for step in grow(model, [prompts[n] for n in chosen], options):
             for (prompt, sample), token in zip(step.texts, step.tokens, strict=True):
@@ -134,7 +134,7 @@ def continuations(model: Predictor, prompts: Sequence[np.ndarray], options: Gene
     return texts
 
 
-def pieces_of(tokenizer: WordPieceTokenizer, ids: Iterable[int]) -> Iterator[str]:
+def pieces_of(tokenizer: Tokenizer, ids: Iterable[int]) -> Iterator[str]:
     """The text that each token adds, with its blank and without `[EOS]`; joined they are the continuation."""
     for id in ids:
         if id != tokenizer.sep_id:
@@ -142,7 +142,7 @@ def pieces_of(tokenizer: WordPieceTokenizer, ids: Iterable[int]) -> Iterator[str
             yield tokenizer.decode([tokenizer.sep_id, id]).removeprefix(tokenizer.token(tokenizer.sep_id))
 
 
-def score_text(model: Predictor, text: str, next_word: str | None, top_k: int) -> TextScore:
+def score_text(model: LoadedModel, text: str, next_word: str | None, top_k: int) -> TextScore:
     """The score of a text by a causal model, token by token from the left; by a masked one its pseudo-log-likelihood
     (Salazar et al. 2020), each piece masked together with the later ones of its word (Kauf and Ivanova 2023)."""
     if next_word is not None and (not isinstance(next_word, str) or not is_unicode(next_word)):
@@ -163,15 +163,21 @@ def score_text(model: Predictor, text: str, next_word: str | None, top_k: int) -
     return TextScore(
         float(of_text.sum()),
         math.exp(min(-float(of_text.mean()), 700)),
-        [Fill(token(i), math.exp(p)) for i, p in zip(pieces.input_ids.tolist(), of_text.tolist(), strict=True)],
-        [Fill(token(i), math.exp(p)) for i, p in zip(behind.input_ids.tolist(), of_next.tolist(), strict=True)],
+        [
+            TokenProbability(token(i), math.exp(p))
+            for i, p in zip(pieces.input_ids.tolist(), of_text.tolist(), strict=True)
+        ],
+        [
+            TokenProbability(token(i), math.exp(p))
+            for i, p in zip(behind.input_ids.tolist(), of_next.tolist(), strict=True)
+        ],
         None if next_word is None else math.exp(float(of_next.sum())),
-        [Fill(token(i), p) for i, p in zip(ids.tolist(), values.tolist(), strict=True)],
+        [TokenProbability(token(i), p) for i, p in zip(ids.tolist(), values.tolist(), strict=True)],
     )
 
 
 @torch.inference_mode()
-def _score_causal(model: Predictor, text: Pieces, behind: Pieces) -> tuple[Tensor, Tensor, Tensor]:
+def _score_causal(model: LoadedModel, text: Pieces, behind: Pieces) -> tuple[Tensor, Tensor, Tensor]:
     """Log-probabilities of the text's pieces and of those behind it, and the distribution `[V]` between the two."""
     ids = np.concatenate([[model.tokenizer.cls_id], text.input_ids, behind.input_ids])
     logits = model.model(pack_sequences([(ids, np.zeros_like(ids))]).to(model.device)).logits.double().cpu()
@@ -181,7 +187,7 @@ def _score_causal(model: Predictor, text: Pieces, behind: Pieces) -> tuple[Tenso
     return scored[:cut], scored[cut:], logs[cut].exp()
 
 
-def _score_masked(model: Predictor, text: Pieces, behind: Pieces) -> tuple[Tensor, Tensor, Tensor]:
+def _score_masked(model: LoadedModel, text: Pieces, behind: Pieces) -> tuple[Tensor, Tensor, Tensor]:
     """As `_score_causal`, from both sides; the words behind the text see each other's places as masks only."""
     tokenizer = model.tokenizer
     mask = np.full(1, tokenizer.mask_id)
@@ -204,7 +210,7 @@ def _rest_of_word(pieces: Pieces, number: int) -> slice:
     return slice(number, end)
 
 
-def _hidden(tokenizer: WordPieceTokenizer, ids: np.ndarray, masked: slice) -> Encoded:
+def _hidden(tokenizer: Tokenizer, ids: np.ndarray, masked: slice) -> Encoded:
     """A sequence with some of its pieces masked; target `row`: where the first of them stands."""
     shown = ids.copy()
     shown[masked] = tokenizer.mask_id
@@ -213,29 +219,29 @@ def _hidden(tokenizer: WordPieceTokenizer, ids: np.ndarray, masked: slice) -> En
     return replace(one, targets={"row": np.array(1 + masked.start)})
 
 
-def _masked_logs(model: Predictor, sequences: Sequence[Encoded]) -> Tensor:
+def _masked_logs(model: LoadedModel, sequences: Sequence[Encoded]) -> Tensor:
     """Log-probabilities `[sequences, V]` float64 at each sequence's `row`."""
 
     def collate(encoded: Sequence[Encoded]) -> dict[str, np.ndarray]:
         lengths = np.array([len(one.input_ids) for one in encoded])
-        return {"mlm_rows": np.cumsum(lengths) - lengths + np.array([one.targets["row"] for one in encoded])}
+        return {"mlm_index": np.cumsum(lengths) - lengths + np.array([one.targets["row"] for one in encoded])}
 
     def split(scores: object, encoded: Sequence[Encoded], batch: PackedBatch) -> list[Tensor]:
         return list(scores.mlm.logits.double().cpu().log_softmax(-1))  # type: ignore[attr-defined]
 
-    found = engine.run(model.model, split, sequences, model.device, collate=collate)
+    found = engine.run_batches(model.model, split, sequences, model.device, collate=collate)
     return torch.stack(found) if found else torch.zeros(0, model.config.vocab_size, dtype=torch.float64)
 
 
 @torch.inference_mode()
-def suggest_words(model: Predictor, prompt: np.ndarray, top_k: int) -> list[Suggestion]:
+def suggest_words(model: LoadedModel, prompt: np.ndarray, top_k: int) -> list[Suggestion]:
     """The likeliest words behind a prompt (ids with `[SOS]`): beginnings of words, followed piece by piece."""
     tokenizer = model.tokenizer
     continues = torch.from_numpy(tokenizer.continuations()).to(model.device)
     words = torch.tensor([_is_word(tokenizer.token(id)) for id in range(tokenizer.vocab_size)], device=model.device)
     words = torch.nn.functional.pad(words, (0, model.config.vocab_size - len(words)))
     continues = torch.nn.functional.pad(continues, (0, model.config.vocab_size - len(continues)))
-    growing = Growing(model.exact, [prompt], LONGEST_WORD)
+    growing = Growing(model.for_generation, [prompt], LONGEST_WORD)
     distribution = growing.logits[0].float().softmax(-1) * (words & ~continues)
     reached, ids = distribution.topk(min(max(BEAM, top_k), int(words.sum())))
     growing.keep(torch.zeros(len(ids), dtype=torch.long, device=model.device))
@@ -257,7 +263,7 @@ def _is_word(token: str) -> bool:
     return any(character.isalnum() for character in token) and not (token.startswith("[") and token.endswith("]"))
 
 
-def require_causal(model: Predictor, verb: str) -> None:
+def require_causal(model: LoadedModel, verb: str) -> None:
     """Raises UserError for a model that was not trained from left to right."""
     if not isinstance(model.model.head, CausalLMHead) or not model.config.is_decoder:
         masked = isinstance(model.model.head, MaskedLMHead | PretrainingHead)

@@ -17,18 +17,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bothways.data.packing import pack_sequences
+from bothways.batch import pack_sequences
+from bothways.checkpoint.hugging_face import Checkpoint, write_all_but_weights
 from bothways.errors import UserError
 from bothways.files import replace_directory
-from bothways.model.checkpoint import Checkpoint, write_all_but_weights
 from bothways.model.encoder import Encoder, Layer
 from bothways.model.heads import (
-    Bert,
     CausalLMHead,
     ChoiceHead,
     EmbeddingHead,
     Head,
     MaskedLMHead,
+    Model,
     PoolerHead,
     PretrainingHead,
     SequenceHead,
@@ -118,7 +118,7 @@ HEADS: dict[type[Head], tuple[tuple[str, ...], Outputs]] = {
 class PaddedModel(nn.Module):
     """Encoder and head on padded batches, `[B, L]`; of multiple choice `[B, C, L]` → logits `[B, C]`."""
 
-    def __init__(self, model: Bert) -> None:
+    def __init__(self, model: Model) -> None:
         super().__init__()
         self.encoder, self.head = PaddedEncoder(model.encoder), model.head
         self.names, self._outputs = HEADS[type(model.head)]
@@ -166,7 +166,7 @@ def export_onnx(checkpoint: Checkpoint, directory: Path, int8: bool = False) -> 
     return Exported(directory / "model.onnx", difference, quantised)
 
 
-def _write(model: Bert, path: Path) -> None:
+def _write(model: Model, path: Path) -> None:
     import onnx
 
     logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)  # misses torchvision
@@ -201,7 +201,7 @@ def _quantise(source: Path, path: Path) -> None:
     logging.getLogger().setLevel(level)
 
 
-def _compare(model: Bert, path: Path) -> tuple[float, float]:
+def _compare(model: Model, path: Path) -> tuple[float, float]:
     """The largest difference and the least cosine between the file's outputs and the model's."""
     import onnxruntime
 
@@ -233,11 +233,11 @@ def _cosine(a: np.ndarray, b: np.ndarray) -> float:
 
 
 @torch.inference_mode()
-def packed_outputs(model: Bert, input_ids: np.ndarray, token_type_ids: np.ndarray) -> list[np.ndarray]:
+def packed_outputs(model: Model, input_ids: np.ndarray, token_type_ids: np.ndarray) -> list[np.ndarray]:
     """What the model gives for one sequence, in the order of the exported outputs' names."""
     batch = pack_sequences([(input_ids, token_type_ids)])
     every = torch.arange(len(input_ids))
-    batch.targets = {"mlm_rows": every, "word_rows": every}
+    batch.targets = {"mlm_index": every, "word_index": every}
     scores: Any = model(batch)
     match model.head:
         case PretrainingHead():

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from bothways.data.stream import ArrowRow, BadRow
 from bothways.data.tables import Row
 from bothways.errors import UserError
-from bothways.files import read_json, saying_what_failed, sync, write_json
+from bothways.files import read_json, sync, user_errors, write_json
 
 MERGED_ROWS = 1 << 15  # of a row group in the end, about
 BATCH = 1024  # rows that are Python objects at a time
@@ -175,7 +175,7 @@ class Parts:
                     raise UserError(f"--out {self.out}: {path} is there already; remove it, or name another")
             if any(self.folder.glob("*")):
                 raise UserError(f"--out {self.out}: {self.folder} is not empty and not of a run; remove it")
-            with saying_what_failed(self.folder):
+            with user_errors(self.folder):
                 self.folder.mkdir(exist_ok=True)
             write_json(manifest, description)
         before, now = read_json(manifest), json.loads(json.dumps(description))
@@ -197,7 +197,7 @@ class Parts:
         """Add the part of the next `rows` rows."""
         begin = self.report.rows
         path = self.folder / f"{begin:012d}-{begin + rows:012d}{self.out.suffix}"
-        with saying_what_failed(path):
+        with user_errors(path):
             self.format.write(path, columns, results)
             sync(path)
         counted = {"bad": [{"row": one.source, "reason": one.reason} for one in bad], "truncated": truncated}
@@ -213,7 +213,7 @@ class Parts:
     def merge(self) -> None:
         """One file of all parts, and one of the bad rows where there are any; then the parts go."""
         whole, side = self.folder / f"whole{self.out.suffix}", self.folder / "bad.jsonl"
-        with saying_what_failed(self.out):
+        with user_errors(self.out):
             self.format.merge([path.with_suffix(self.out.suffix) for path in self._done], whole)
             sync(whole)
             self.bad_rows.unlink(missing_ok=True)

@@ -1,7 +1,7 @@
 """A model made ready for inference: its precision chosen from the hardware, its matrices laid out once.
 
-Layers are exchanged for others that compute the same: `prepare` puts them in a copy, and everything else, attention,
-norms and heads, stays as the model has it.
+Layers are exchanged for others that compute the same: `prepare_model` puts them in a copy, and everything else,
+attention, norms and heads, stays as the model has it.
 
 Shapes: R rows.
 """
@@ -18,14 +18,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bothways.errors import UserError
-from bothways.inference.compiled import CompiledBert, suits
+from bothways.hardware import allowed_by_onednn, choose_precision
+from bothways.inference.compiled import CompiledModel, supports
 from bothways.model.encoder import Layer
-from bothways.model.heads import Bert
+from bothways.model.heads import Model
 from bothways.native import library
-from bothways.train.options import allowed_by_onednn, choose_precision
 
-Precision = Literal["auto", "float32", "bfloat16", "int8"]
-PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16", "int8")
+InferencePrecision = Literal["auto", "float32", "bfloat16", "int8"]
+PRECISIONS: tuple[InferencePrecision, ...] = ("float32", "bfloat16", "int8")
 SMALLEST = 1 << 18  # numbers in a matrix that is worth laying out for few rows
 FEW_ROWS = 64
 
@@ -94,7 +94,7 @@ class Int8Linear(nn.Module):
         return torch.ops.aten.gelu_(result) if self._gelu else result
 
 
-def resolve(precision: Precision, device: torch.device) -> Precision:
+def resolve_precision(precision: InferencePrecision, device: torch.device) -> InferencePrecision:
     """What `auto` is here: bfloat16 where the hardware multiplies it, else float32; never int8, whose answers differ.
 
     Raises UserError for a name that is none, and for int8 on anything but a CPU.
@@ -111,32 +111,32 @@ def resolve(precision: Precision, device: torch.device) -> Precision:
     return precision
 
 
-def prepare(model: Bert, precision: Precision = "float32") -> Bert:
+def prepare_model(model: Model, precision: InferencePrecision = "float32") -> Model:
     """The model for predictions, in this precision: with it shares what stays as it is.
 
-    float32: through the compiled layers where there are, else as `prepare_to_generate`; results differ from the model's
-    by rounding. int8: of the encoder's matrices; heads stay in float32.
+    float32: through the compiled layers where there are, else as `prepare_for_generation`; results differ from
+    the model's by rounding. int8: of the encoder's matrices; heads stay in float32.
     """
-    if precision == "float32" and suits(model.encoder):
-        return CompiledBert(model.encoder, model.head).eval()
+    if precision == "float32" and supports(model.encoder):
+        return CompiledModel(model.encoder, model.head).eval()
     return _exchanged(model, precision)
 
 
-def prepare_to_generate(model: Bert) -> Bert:
+def prepare_for_generation(model: Model) -> Model:
     """The model in float32 with the layers that generation goes through one by one."""
     return _exchanged(model, "float32")
 
 
-def describe(model: Bert, precision: Precision) -> str:
+def describe_layers(model: Model, precision: InferencePrecision) -> str:
     """What a prepared model runs on, for people: `float32, compiled layers`."""
-    if isinstance(model, CompiledBert):
+    if isinstance(model, CompiledModel):
         return f"{precision}, compiled layers"
     if precision == "float32" and next(model.parameters()).device.type == "cpu" and library() is None:
         return "float32, torch's layers (none compiled: install Bothways again where there is a C++ compiler)"
     return f"{precision}, torch's layers"
 
 
-def _exchanged(model: Bert, precision: Precision) -> Bert:
+def _exchanged(model: Model, precision: InferencePrecision) -> Model:
     on_cpu = next(model.parameters()).device.type == "cpu"
     half = precision == "bfloat16"
     # what is in the memo is not copied
@@ -147,7 +147,7 @@ def _exchanged(model: Bert, precision: Precision) -> Bert:
     if not on_cpu or not torch.backends.mkldnn.is_available():
         return made
     if precision == "int8":
-        if resolve("auto", torch.device("cpu")) == "bfloat16":
+        if resolve_precision("auto", torch.device("cpu")) == "bfloat16":
             _require_faster_than_half(made)
         _exchange(made.encoder, Int8Linear)
     elif precision == "bfloat16":
@@ -158,7 +158,7 @@ def _exchanged(model: Bert, precision: Precision) -> Bert:
     return made
 
 
-def _require_faster_than_half(model: Bert) -> None:
+def _require_faster_than_half(model: Model) -> None:
     """Raises UserError where a product in int8 takes longer than in bfloat16, which is nearer to the truth as well."""
     linear = cast("Layer", model.encoder.layers[0]).intermediate
     x = torch.randn(512, linear.in_features)

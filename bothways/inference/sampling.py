@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from bothways.errors import UserError, closest
-from bothways.recipes import fits, named
+from bothways.options import matches_type, type_in_words
 
 
 @dataclass(frozen=True)
@@ -72,12 +72,12 @@ def generation_options(values: Mapping[str, Any]) -> GenerationOptions:
     for name, value in values.items():
         if name not in hints:
             raise UserError(f"generation has no option {name!r}{closest(name, hints)}; accepted: {', '.join(hints)}")
-        if not fits(value, hints[name]):
-            raise UserError(f"{name} is {value!r}, expected {named(hints[name])}")
+        if not matches_type(value, hints[name]):
+            raise UserError(f"{name} is {value!r}, expected {type_in_words(hints[name])}")
     return GenerationOptions(**values)
 
 
-def warped(logits: Tensor, options: GenerationOptions, past: Sequence[Tensor] = ()) -> Tensor:
+def filtered_logits(logits: Tensor, options: GenerationOptions, past: Sequence[Tensor] = ()) -> Tensor:
     """The logits whose softmax the next token is drawn from: `[N, V]` → float32 `[N, V]`, -inf where nothing is drawn.
 
     past: the ids of each sequence so far, int64 `[length]`; wanted where `options.uses_the_past`.

@@ -32,7 +32,7 @@ def listed_texts(texts: Any) -> list[Any]:
     return list(texts)
 
 
-def several(texts: Text | Sequence[Text]) -> list[Text]:
+def listed_texts_and_pairs(texts: Text | Sequence[Text]) -> list[Text]:
     """One text, or several; a tuple of two strings is one pair."""
     if isinstance(texts, tuple) and len(texts) == 2:
         first, second = texts

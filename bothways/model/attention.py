@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bothways.model.compiled_attention import attend_compiled
-from bothways.model.dropout import kept
-from bothways.native import trains
+from bothways.model.dropout import keep_mask
+from bothways.model.kernels.compiled import attend_compiled
+from bothways.native import has_training_kernels
 
 
 def attend(
@@ -44,7 +44,7 @@ def attend(
         return _attend_varlen(q, k, v, cu_seqlens, max_seqlen, causal)
     if lengths is None:
         lengths = cu_seqlens.diff().cpu()
-    if (dropout or torch.is_grad_enabled()) and trains(q):
+    if (dropout or torch.is_grad_enabled()) and has_training_kernels(q):
         return attend_compiled(q, k, v, lengths, causal, dropout)
     if not dropout and not q.is_cuda:
         needs_grad = torch.is_grad_enabled() or torch.compiler.is_compiling()
@@ -88,7 +88,7 @@ class _DroppedAttention(torch.autograd.Function):
         if causal:
             scores.masked_fill_(torch.ones(scores.shape[1:], dtype=torch.bool).triu(1), float("-inf"))
         weights = scores.softmax(-1)
-        keep = kept(weights, dropout)
+        keep = keep_mask(weights, dropout)
         dropped = torch.mul(weights, keep, out=scores)
         ctx.scale, ctx.share = scale, 1 / (1 - dropout)
         ctx.save_for_backward(q, k, v, weights, keep, dropped)

@@ -25,7 +25,7 @@ ACTIVATIONS = ("gelu", "gelu_new", "gelu_pytorch_tanh", "relu")
 
 
 @dataclasses.dataclass(frozen=True)
-class BertConfig:
+class EncoderConfig:
     """Hyperparameters of a BERT encoder, named as in a Hugging Face `config.json`; the defaults are BERT-base's.
 
     is_decoder: each token sees itself and those before it only, so that the model can be trained from left to right.
@@ -75,7 +75,7 @@ class BertConfig:
         return self.hidden_size // self.num_attention_heads
 
     @classmethod
-    def from_size(cls, size: str, **overrides: Any) -> BertConfig:
+    def from_size(cls, size: str, **overrides: Any) -> EncoderConfig:
         """The config of a named size: tiny, mini, small, medium, base, large or vanilla (a `bert-` prefix is accepted).
 
         Raises UserError for another name.
@@ -93,7 +93,7 @@ class BertConfig:
         )
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> BertConfig:
+    def from_dict(cls, values: Mapping[str, Any]) -> EncoderConfig:
         """Read a Hugging Face `config.json`; keys that are not ours are ignored, what we cannot run is an error.
 
         Raises UserError for another `model_type` and for relative position embeddings.

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bothways.native import library, trains
+from bothways.native import has_training_kernels, library
 
 LANES, VALUES = 4, 1 << 16  # sixteen bits each
 
@@ -24,7 +24,7 @@ def draw_seed() -> int:
     return int(torch.empty((), dtype=torch.int64).random_())
 
 
-def kept(like: Tensor, probability: float) -> Tensor:
+def keep_mask(like: Tensor, probability: float) -> Tensor:
     """Booleans of a CPU tensor's shape, False with this probability."""
     draws = torch.empty(-(-like.numel() // LANES), dtype=torch.int64).random_(-(1 << 63), None)
     lowest = round(probability * VALUES) - VALUES // 2
@@ -65,7 +65,7 @@ class Dropout(nn.Module):
             return x
         if x.is_cuda:
             return F.dropout(x, self.probability)
-        if trains(x):
+        if has_training_kernels(x):
             dropped: Tensor = _Dropped.apply(x, self.probability, draw_seed())
             return dropped
-        return x * torch.where(kept(x, self.probability), 1 / (1 - self.probability), 0.0).to(x.dtype)
+        return x * torch.where(keep_mask(x, self.probability), 1 / (1 - self.probability), 0.0).to(x.dtype)

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from bothways.data.packing import PackedBatch
-from bothways.model.config import BertConfig
+from bothways.batch import PackedBatch
+from bothways.model.config import EncoderConfig
 from bothways.model.dropout import Dropout
 
 
@@ -22,7 +22,7 @@ def sinusoids(rows: int, columns: int) -> Tensor:
 class LearnedPositions(nn.Embedding):
     """A trained row for each position."""
 
-    def __init__(self, config: BertConfig) -> None:
+    def __init__(self, config: EncoderConfig) -> None:
         super().__init__(config.max_position_embeddings, config.hidden_size)
 
 
@@ -34,12 +34,12 @@ class SinusoidalPositions(nn.Embedding):
     in `transformers` as a table of positions like any other.
     """
 
-    def __init__(self, config: BertConfig) -> None:
+    def __init__(self, config: EncoderConfig) -> None:
         super().__init__(config.max_position_embeddings, config.hidden_size)
         self.weight = nn.Parameter(sinusoids(*self.weight.shape) * config.initializer_range, requires_grad=False)
 
 
-POSITIONS: dict[str, Callable[[BertConfig], nn.Embedding]] = {
+POSITIONS: dict[str, Callable[[EncoderConfig], nn.Embedding]] = {
     "learned": LearnedPositions,
     "sinusoidal": SinusoidalPositions,
 }
@@ -48,7 +48,7 @@ POSITIONS: dict[str, Callable[[BertConfig], nn.Embedding]] = {
 class Embeddings(nn.Module):
     """Sum of three tables, layer norm, dropout: packed batch → `[T, H]`."""
 
-    def __init__(self, config: BertConfig) -> None:
+    def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.token = nn.Embedding(config.vocab_size, config.hidden_size)
         self.token_type = nn.Embedding(config.type_vocab_size, config.hidden_size)

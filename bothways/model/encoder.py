@@ -11,9 +11,9 @@ from collections.abc import Callable
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bothways.data.packing import PackedBatch
+from bothways.batch import PackedBatch
 from bothways.model.attention import attend
-from bothways.model.config import BertConfig
+from bothways.model.config import EncoderConfig
 from bothways.model.dropout import Dropout
 from bothways.model.embeddings import Embeddings
 
@@ -30,7 +30,7 @@ def activation(name: str) -> Callable[[Tensor], Tensor]:
 class SelfAttention(nn.Module):
     """Multi-head self-attention; query, key and value come from one matrix product."""
 
-    def __init__(self, config: BertConfig) -> None:
+    def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.num_heads, self.head_size = config.num_attention_heads, config.head_size
         self.causal = config.is_decoder
@@ -58,7 +58,7 @@ class Layer(nn.Module):
     rows: int64 `[R]`, the tokens whose output is wanted, `[R, H]`; without it all of them, `[T, H]`.
     """
 
-    def __init__(self, config: BertConfig) -> None:
+    def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.attention = SelfAttention(config)
         self.attention_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
@@ -86,7 +86,7 @@ class Encoder(nn.Module):
     quarters, a sixteenth of BERT-base and an eighth of a 6-layer model where a head reads first tokens only.
     """
 
-    def __init__(self, config: BertConfig) -> None:
+    def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.config = config
         self.embeddings = Embeddings(config)

@@ -14,17 +14,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bothways.data.packing import PackedBatch
-from bothways.model.config import BertConfig
+from bothways.batch import PackedBatch
+from bothways.model.config import EncoderConfig
 from bothways.model.dropout import Dropout
 from bothways.model.encoder import Encoder
-from bothways.model.vocabulary import TokenScores, VocabularyScores
+from bothways.model.lm_head import LazyLogits, LMHeadTransform
 
 
 class Head(nn.Module):
-    """What stands on an encoder: `head(hidden [R, H], batch)` with the hidden states of `head.rows(batch)`."""
+    """What stands on an encoder: `head(hidden [R, H], batch)` with the hidden states of `head.reads(batch)`."""
 
-    def rows(self, batch: PackedBatch) -> Tensor | None:
+    def reads(self, batch: PackedBatch) -> Tensor | None:
         """int64 `[R]`: the tokens whose hidden states the head reads; None for all T."""
         return None
 
@@ -37,7 +37,7 @@ def first_tokens(batch: PackedBatch) -> Tensor:
 class Pooler(nn.Module):
     """tanh(W h + b) of each sequence's first token: `[N, H]` → `[N, H]`."""
 
-    def __init__(self, config: BertConfig) -> None:
+    def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.dense = nn.Linear(config.hidden_size, config.hidden_size)
 
@@ -47,9 +47,9 @@ class Pooler(nn.Module):
 
 @dataclass
 class PretrainingScores:
-    """mlm: scores `[M, V]` of the rows in `targets["mlm_rows"]`. nsp: `[N, 2]` logits, 0 = B follows A, or None."""
+    """mlm: scores `[M, V]` of the rows in `targets["mlm_index"]`. nsp: `[N, 2]` logits, 0 = B follows A, or None."""
 
-    mlm: VocabularyScores
+    mlm: LazyLogits
     nsp: Tensor | None
 
 
@@ -58,10 +58,10 @@ class MaskedLMHead(Head):
 
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()
-        self.lm = TokenScores(encoder.config, encoder.embeddings.token)
+        self.lm = LMHeadTransform(encoder.config, encoder.embeddings.token)
 
-    def rows(self, batch: PackedBatch) -> Tensor:
-        return batch.targets["mlm_rows"]
+    def reads(self, batch: PackedBatch) -> Tensor:
+        return batch.targets["mlm_index"]
 
     def forward(self, hidden: Tensor, batch: PackedBatch) -> PretrainingScores:
         return PretrainingScores(self.lm(hidden), None)
@@ -72,12 +72,12 @@ class PretrainingHead(Head):
 
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()
-        self.lm = TokenScores(encoder.config, encoder.embeddings.token)
+        self.lm = LMHeadTransform(encoder.config, encoder.embeddings.token)
         self.pooler = Pooler(encoder.config)
         self.nsp = nn.Linear(encoder.config.hidden_size, 2)
 
-    def rows(self, batch: PackedBatch) -> Tensor:
-        return torch.cat([first_tokens(batch), batch.targets["mlm_rows"]])
+    def reads(self, batch: PackedBatch) -> Tensor:
+        return torch.cat([first_tokens(batch), batch.targets["mlm_index"]])
 
     def forward(self, hidden: Tensor, batch: PackedBatch) -> PretrainingScores:
         first, masked = hidden.tensor_split([batch.num_sequences])
@@ -85,24 +85,24 @@ class PretrainingHead(Head):
 
 
 class CausalLMHead(Head):
-    """Scores of the token that follows: `[T, V]`, or `[R, V]` where the batch says in `targets["lm_rows"]` behind which
-    tokens they are wanted."""
+    """Scores of the token that follows: `[T, V]`, or `[R, V]` where the batch says in `targets["lm_index"]` behind
+    which tokens they are wanted."""
 
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()
-        self.lm = TokenScores(encoder.config, encoder.embeddings.token)
+        self.lm = LMHeadTransform(encoder.config, encoder.embeddings.token)
 
-    def rows(self, batch: PackedBatch) -> Tensor | None:
-        return batch.targets.get("lm_rows")
+    def reads(self, batch: PackedBatch) -> Tensor | None:
+        return batch.targets.get("lm_index")
 
-    def forward(self, hidden: Tensor, batch: PackedBatch) -> VocabularyScores:
+    def forward(self, hidden: Tensor, batch: PackedBatch) -> LazyLogits:
         return self.lm(hidden)
 
 
 class FirstTokenHead(Head):
     """Reads each sequence's first token alone."""
 
-    def rows(self, batch: PackedBatch) -> Tensor:
+    def reads(self, batch: PackedBatch) -> Tensor:
         return first_tokens(batch)
 
 
@@ -141,15 +141,15 @@ class ChoiceHead(SequenceHead):
 
 
 class TokenHead(Head):
-    """Dropout and one linear layer on the tokens in `targets["word_rows"]`: `[R, num_labels]` logits."""
+    """Dropout and one linear layer on the tokens in `targets["word_index"]`: `[R, num_labels]` logits."""
 
     def __init__(self, encoder: Encoder, num_labels: int) -> None:
         super().__init__()
         self.dropout = _classifier_dropout(encoder.config)
         self.classifier = nn.Linear(encoder.config.hidden_size, num_labels)
 
-    def rows(self, batch: PackedBatch) -> Tensor:
-        return batch.targets["word_rows"]
+    def reads(self, batch: PackedBatch) -> Tensor:
+        return batch.targets["word_index"]
 
     def forward(self, hidden: Tensor, batch: PackedBatch) -> Tensor:
         return self.classifier(self.dropout(hidden))
@@ -177,7 +177,7 @@ class EmbeddingHead(Head):
         super().__init__()
         self.pooling, self.normalize = pooling, normalize
 
-    def rows(self, batch: PackedBatch) -> Tensor | None:
+    def reads(self, batch: PackedBatch) -> Tensor | None:
         return first_tokens(batch) if self.pooling == "cls" else None
 
     def forward(self, hidden: Tensor, batch: PackedBatch) -> Tensor:
@@ -193,12 +193,12 @@ def sequence_means(hidden: Tensor, batch: PackedBatch) -> Tensor:
     return sums / lengths[:, None]
 
 
-def _classifier_dropout(config: BertConfig) -> Dropout:
+def _classifier_dropout(config: EncoderConfig) -> Dropout:
     dropout = config.classifier_dropout
     return Dropout(config.hidden_dropout_prob if dropout is None else dropout)
 
 
-class Bert(nn.Module):
+class Model(nn.Module):
     """An encoder and a head: packed batch → the head's scores."""
 
     def __init__(self, encoder: Encoder, head: Head) -> None:
@@ -207,11 +207,15 @@ class Bert(nn.Module):
         self.head = head
 
     @property
-    def config(self) -> BertConfig:
+    def config(self) -> EncoderConfig:
         return self.encoder.config
 
     def forward(self, batch: PackedBatch):  # type: ignore[no-untyped-def]
-        return self.head(self.encoder(batch, self.head.rows(batch)), batch)
+        return self.head(self.encoder(batch, self.head.reads(batch)), batch)
+
+    def with_head(self, head: Head) -> Model:
+        """The same encoder under another head, ready to predict."""
+        return type(self)(self.encoder, head).eval()
 
 
 def initialise(model: nn.Module, initializer_range: float, generator: torch.Generator) -> None:

@@ -20,21 +20,21 @@ FOLDER = Path(__file__).parent
 @functools.cache
 def library() -> ctypes.CDLL | None:
     """The library for this CPU; None where it was not built, or for another one."""
-    found = (opened(FOLDER / f"native_{kind}.so", kind) for kind in _kinds())
+    found = (open_library(FOLDER / f"native_{kind}.so", kind) for kind in _variants_for_cpu())
     return next((one for one in found if one is not None), None)
 
 
-def lacking() -> bool:
+def is_missing() -> bool:
     """Whether an install with a compiler would give this CPU a library that it has not."""
-    return library() is None and bool(_kinds())
+    return library() is None and bool(_variants_for_cpu())
 
 
-def _kinds() -> tuple[str, ...]:
+def _variants_for_cpu() -> tuple[str, ...]:
     """Those for this CPU, the best first; torch's capability has other names elsewhere."""
     return {"AVX2": ("avx2",), "AVX512": ("avx512", "avx2")}.get(torch.backends.cpu.get_cpu_capability(), ())
 
 
-def opened(path: Path, kind: str) -> ctypes.CDLL | None:
+def open_library(path: Path, kind: str) -> ctypes.CDLL | None:
     """A library for this kind of CPU by its path; None where it is not there, or was built from other sources or with
     other flags."""
     try:
@@ -53,7 +53,7 @@ def opened(path: Path, kind: str) -> ctypes.CDLL | None:
     return loaded
 
 
-def trains(tensor: torch.Tensor) -> bool:
+def has_training_kernels(tensor: torch.Tensor) -> bool:
     """Whether the library has what training needs for such tensors: float32 or bfloat16, on a CPU."""
     fit = tensor.device.type == "cpu" and tensor.dtype in (torch.float32, torch.bfloat16)
     return fit and not torch.compiler.is_compiling() and library() is not None

@@ -19,12 +19,13 @@ import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
+from bothways.data.encoded import Encoded, assemble, token_windows
 from bothways.data.tables import Row
 from bothways.errors import TruncationWarning, UserError
 from bothways.model.encoder import Encoder
 from bothways.model.heads import Head, SpanHead
-from bothways.tasks.base import Encoded, Task, assemble, options_from_state, precise, softmax, windows
-from bothways.text.wordpiece import WordPieceTokenizer
+from bothways.tasks.base import Task, at_least_float32, options_from_json, softmax
+from bothways.text.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,8 @@ class Answer:
 
     probability: of this answer among the alternatives, and no_answer_probability that there is none (0 for a model that
     was never trained on such questions): a softmax over the best spans of all windows, and no answer. alternatives: the
-    next best spans. margin: score of the best span less that of no answer; with it `tuned` finds the threshold.
+    next best spans. margin: score of the best span less that of no answer; with it `with_tuned_thresholds` finds the
+    threshold.
     """
 
     text: str
@@ -138,25 +140,25 @@ class AnswerTask(Task):
         row.text(self.options.question_column)
         self.truths(row)
 
-    def learnt(self, rows: Sequence[Row]) -> Self:
+    def fitted(self, rows: Sequence[Row]) -> Self:
         without = sum(not self.truths(row) for row in rows)
         if without == len(rows):
             raise UserError(f"{rows[0].source}: no question has an answer")
         return replace(self, no_answer=without > 0)
 
-    def state(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         known = {"no_answer": self.no_answer, "threshold": self.threshold}
         return {"task": self.name, **known, "options": asdict(self.options)}
 
     @classmethod
-    def from_state(cls, state: Mapping[str, Any]) -> Self:
+    def from_json(cls, state: Mapping[str, Any]) -> Self:
         if state.get("task") != cls.name:
             raise UserError("this model does not answer questions; make one with `bothways finetune answer`")
         # a model from elsewhere may have been trained on either kind; its own scores decide
-        options = options_from_state(AnswerOptions, state)
+        options = options_from_json(AnswerOptions, state)
         return cls(options, bool(state.get("no_answer", True)), float(state.get("threshold", 0.0)))
 
-    def encode(self, rows: Sequence[Row], tokenizer: WordPieceTokenizer, max_length: int) -> list[Encoded]:
+    def encode(self, rows: Sequence[Row], tokenizer: Tokenizer, max_length: int) -> list[Encoded]:
         options = self.options
         questions = tokenizer.encode_batch([row.text(options.question_column).strip() for row in rows])
         texts = [row.text(options.context_column) for row in rows]
@@ -165,15 +167,15 @@ class AnswerTask(Task):
         longest = min(QUESTION_TOKENS, max_length // 2)
         encoded = []
         for number, (question, text) in enumerate(zip(questions, texts, strict=True)):
-            asked, context = question.part(longest), contexts[text]
+            asked, context = question.take(longest), contexts[text]
             room = max_length - 3 - len(asked.input_ids)
             cut = len(question.input_ids) - len(asked.input_ids)
-            for window in windows(len(context.input_ids), room, min(options.overlap, room // 2)):
-                encoded.append(assemble(tokenizer, [asked, context.part(window)], row=number, truncated=cut))
+            for window in token_windows(len(context.input_ids), room, min(options.overlap, room // 2)):
+                encoded.append(assemble(tokenizer, [asked, context.take(window)], row=number, truncated=cut))
                 cut = 0
         return encoded
 
-    def target(self, encoded: Sequence[Encoded], rows: Sequence[Row]) -> list[Encoded]:
+    def add_targets(self, encoded: Sequence[Encoded], rows: Sequence[Row]) -> list[Encoded]:
         """Targets `start` and `end`, the tokens of the window at which the first answer begins and ends; 0, `[CLS]`,
         where it does not stand whole in the window."""
         truths = [self.truths(row) for row in rows]
@@ -214,7 +216,7 @@ class AnswerTask(Task):
         """scores: logits `[T, 2]`. accuracy: of starts and ends."""
         spans, lengths = targets["spans"], targets["span_lengths"]
         longest = int(lengths.max())
-        within = F.pad(precise(scores), (0, 0, 0, longest))  # every window can be read to the longest's length
+        within = F.pad(at_least_float32(scores), (0, 0, 0, longest))  # every window can be read to the longest's length
         first = lengths.cumsum(0) - lengths
         places = scores.new_tensor(range(longest), dtype=lengths.dtype)
         padded = within[first[:, None] + places]
@@ -267,7 +269,7 @@ class AnswerTask(Task):
         begin, end = window.offsets[tokens[first], 0], window.offsets[tokens[first + length], 1]
         return list(zip(sums.flat[best].tolist(), begin.tolist(), end.tolist(), strict=True))
 
-    def tuned(self, predictions: Sequence[Answer], rows: Sequence[Row]) -> Self:
+    def with_tuned_thresholds(self, predictions: Sequence[Answer], rows: Sequence[Row]) -> Self:
         """The threshold of the best F1 on these rows, as the SQuAD 2.0 script looks for it; 0 without questions of both
         kinds."""
         golds = [self._golds(row) for row in rows]

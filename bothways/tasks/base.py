@@ -11,34 +11,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar, Literal, Protocol, TypeVar
+from dataclasses import fields
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
 from torch import Tensor
 
+from bothways.data.encoded import Encoded, KeepWhole
 from bothways.data.tables import Row
 from bothways.model.encoder import Encoder
 from bothways.model.heads import Head
-from bothways.text.wordpiece import Pieces, WordPieceTokenizer
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """One sequence as the model reads it, `[CLS] a [SEP]` or `[CLS] a [SEP] b [SEP]`. A row is one of them or several:
-    the windows of a long text, the choices of a question, the two sentences of a pair.
-
-    input_ids, token_type_ids: int64 `[T]`. offsets: int64 `[T, 2]`, characters in the segment's text; special tokens
-    have an empty range. row: the number of its row. targets: named by the task; scalars or arrays of one sequence.
-    truncated: tokens that were cut off.
-    """
-
-    input_ids: np.ndarray
-    token_type_ids: np.ndarray
-    offsets: np.ndarray
-    targets: Mapping[str, np.ndarray] = field(default_factory=dict)
-    truncated: int = 0
-    row: int = 0
+from bothways.text.tokenizer import Tokenizer
 
 
 class Objective(Protocol):
@@ -58,14 +41,11 @@ class Objective(Protocol):
         ...
 
 
-Together = Literal["sequence", "row", "step"]
-
-
 class Task(ABC):
     """An `Objective` on labelled rows: what evaluator, predictor and command line know besides.
 
-    A task is immutable. `make` builds it from its options alone, `learnt` makes of it one that knows the labels, and
-    `tuned` one that knows its thresholds; `state` and `from_state` keep all that in a checkpoint.
+    A task is immutable. `make` builds it from its options alone, `fitted` makes of it one that knows the labels, and
+    `with_tuned_thresholds` one that knows its thresholds; `to_json` and `from_json` keep all that in a checkpoint.
     """
 
     name: ClassVar[str]
@@ -73,7 +53,7 @@ class Task(ABC):
     Options: ClassVar[type]
     labels: tuple[str, ...] = ()  # in the order of the head's outputs; none for tasks without
     cut_at: ClassVar[str] = "end"  # where a text that is too long loses tokens
-    together: ClassVar[Together] = (
+    keep_whole: ClassVar[KeepWhole] = (
         "sequence"  # what has to be in one batch for the loss: a sequence, a row, or the whole step
     )
 
@@ -84,11 +64,11 @@ class Task(ABC):
 
     @classmethod
     @abstractmethod
-    def from_state(cls, state: Mapping[str, Any]) -> Task:
+    def from_json(cls, state: Mapping[str, Any]) -> Task:
         """The task that `state` described. Raises UserError for the state of another task's model."""
 
     @abstractmethod
-    def state(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """What `bothways.json` must keep to build this task again."""
 
     @abstractmethod
@@ -99,21 +79,21 @@ class Task(ABC):
     def check(self, row: Row) -> None:
         """Raises UserError for a labelled row that cannot be used, naming it."""
 
-    def suited(self, columns: Collection[str]) -> Task:
+    def for_columns(self, columns: Collection[str]) -> Task:
         """The task for a table with these columns, where that makes a difference."""
         return self
 
-    def learnt(self, rows: Sequence[Row]) -> Task:
+    def fitted(self, rows: Sequence[Row]) -> Task:
         """The task with what the training rows say of it: labels, weights. Raises UserError where that is too
         little."""
         return self
 
     @abstractmethod
-    def encode(self, rows: Sequence[Row], tokenizer: WordPieceTokenizer, max_length: int) -> list[Encoded]:
+    def encode(self, rows: Sequence[Row], tokenizer: Tokenizer, max_length: int) -> list[Encoded]:
         """Rows as tokens, in order; labels are not looked at."""
 
     @abstractmethod
-    def target(self, encoded: Sequence[Encoded], rows: Sequence[Row]) -> list[Encoded]:
+    def add_targets(self, encoded: Sequence[Encoded], rows: Sequence[Row]) -> list[Encoded]:
         """What `encode` made of these rows, with their labels as targets."""
 
     @abstractmethod
@@ -140,7 +120,7 @@ class Task(ABC):
     def decode(self, scores: Sequence[np.ndarray], encoded: Sequence[Encoded], row: Row) -> Any:
         """The prediction for one row, of the scores of its sequences."""
 
-    def tuned(self, predictions: Sequence[Any], rows: Sequence[Row]) -> Task:
+    def with_tuned_thresholds(self, predictions: Sequence[Any], rows: Sequence[Row]) -> Task:
         """The task with thresholds chosen on labelled rows; itself where it has none."""
         return self
 
@@ -158,7 +138,7 @@ class Task(ABC):
 Options = TypeVar("Options")
 
 
-def options_from_state(kind: type[Options], state: Mapping[str, Any]) -> Options:
+def options_from_json(kind: type[Options], state: Mapping[str, Any]) -> Options:
     """A task's options out of a checkpoint; those it does not name keep their defaults."""
     given = state.get("options", {})
     known = {one.name for one in fields(kind)}  # type: ignore[arg-type]
@@ -167,7 +147,7 @@ def options_from_state(kind: type[Options], state: Mapping[str, Any]) -> Options
     )
 
 
-def precise(scores: Tensor) -> Tensor:
+def at_least_float32(scores: Tensor) -> Tensor:
     """Scores in float32 at least."""
     return scores if scores.dtype.itemsize > 4 else scores.float()
 
@@ -177,52 +157,3 @@ def softmax(scores: np.ndarray) -> np.ndarray:
     exponentials = np.exp(scores.astype(np.float64) - scores.max(-1, keepdims=True))
     result: np.ndarray = exponentials / exponentials.sum(-1, keepdims=True)
     return result
-
-
-def windows(length: int, room: int, overlap: int) -> list[slice]:
-    """Windows of at most `room` over `length` things, each beginning `room - overlap` after the one before.
-
-    At least one, as few as reach the end; every thing is in one of them. As `transformers` cuts with `stride=overlap`.
-    """
-    starts = range(0, max(1, length - overlap), room - overlap)
-    return [slice(start, min(start + room, length)) for start in starts]
-
-
-def join_segments(
-    tokenizer: WordPieceTokenizer, texts: Sequence[str | tuple[str, str]], max_length: int
-) -> list[Encoded]:
-    """Encode texts and pairs as BERT reads them, at most `max_length` tokens; each is a row.
-
-    What does not fit is cut from the end of the longer segment, token by token, as `transformers` does with
-    `truncation=True` (longest_first); how much is counted in `truncated`.
-    """
-    flat = [part for text in texts for part in ((text,) if isinstance(text, str) else text)]
-    pieces = iter(tokenizer.encode_batch(flat))
-    encoded = []
-    for row, text in enumerate(texts):
-        segments = [next(pieces)] if isinstance(text, str) else [next(pieces), next(pieces)]
-        lengths = [len(segment.input_ids) for segment in segments]
-        kept = _longest_first(lengths, max_length - 1 - len(segments))
-        parts = [segment.part(keep) for segment, keep in zip(segments, kept, strict=True)]
-        encoded.append(assemble(tokenizer, parts, row=row, truncated=sum(lengths) - sum(kept)))
-    return encoded
-
-
-def assemble(tokenizer: WordPieceTokenizer, segments: Sequence[Pieces], *, row: int, truncated: int = 0) -> Encoded:
-    """`[CLS] a [SEP] …`: segments of pieces with the special tokens around them."""
-    nothing = np.zeros((1, 2), dtype=np.int64)
-    ids, types, offsets = [np.array([tokenizer.cls_id])], [np.zeros(1, dtype=np.int64)], [nothing]
-    for number, segment in enumerate(segments):
-        ids += [segment.input_ids, np.array([tokenizer.sep_id])]
-        types.append(np.full(len(segment.input_ids) + 1, number, dtype=np.int64))
-        offsets += [segment.offsets, nothing]
-    return Encoded(np.concatenate(ids), np.concatenate(types), np.concatenate(offsets), {}, truncated, row)
-
-
-def _longest_first(lengths: list[int], room: int) -> list[int]:
-    if len(lengths) == 1 or sum(lengths) <= room:
-        return [min(length, room) for length in lengths[:1]] + lengths[1:]
-    a, b = lengths
-    shorter = min(a, b, room // 2)
-    # the longer one takes what the shorter one leaves; at equal lengths the odd token goes to the first
-    return [room - shorter, shorter] if a >= b else [shorter, room - shorter]

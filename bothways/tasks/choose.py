@@ -14,14 +14,15 @@ import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
+from bothways.data.encoded import Encoded, KeepWhole, join_segments
 from bothways.data.tables import Row
 from bothways.errors import UserError
 from bothways.model.encoder import Encoder
 from bothways.model.heads import ChoiceHead, Head
-from bothways.tasks.base import Encoded, Task, Together, join_segments, options_from_state, precise, softmax
+from bothways.tasks.base import Task, at_least_float32, options_from_json, softmax
 from bothways.tasks.metrics import ratio
 from bothways.text.lines import is_unicode
-from bothways.text.wordpiece import WordPieceTokenizer
+from bothways.text.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class ChooseTask(Task):
 
     name: ClassVar[str] = "choose"
     Options: ClassVar[type] = ChooseOptions
-    together: ClassVar[Together] = "row"
+    keep_whole: ClassVar[KeepWhole] = "row"
     example: ClassVar[Mapping[str, Any]] = {
         "text": "The router has no light.",
         "choices": ["It has no power.", "It is Tuesday."],
@@ -103,16 +104,16 @@ class ChooseTask(Task):
         row.text(self.options.text_column)
         self.truth(row)
 
-    def state(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         return {"task": self.name, "options": asdict(self.options)}
 
     @classmethod
-    def from_state(cls, state: Mapping[str, Any]) -> Self:
+    def from_json(cls, state: Mapping[str, Any]) -> Self:
         if state.get("task") != cls.name:
             raise UserError("this model does not choose; make one with `bothways finetune choose`")
-        return cls(options_from_state(ChooseOptions, state))
+        return cls(options_from_json(ChooseOptions, state))
 
-    def encode(self, rows: Sequence[Row], tokenizer: WordPieceTokenizer, max_length: int) -> list[Encoded]:
+    def encode(self, rows: Sequence[Row], tokenizer: Tokenizer, max_length: int) -> list[Encoded]:
         pairs = [
             (n, row.text(self.options.text_column), choice)
             for n, row in enumerate(rows)
@@ -121,7 +122,7 @@ class ChooseTask(Task):
         encoded = join_segments(tokenizer, [(text, choice) for _, text, choice in pairs], max_length)
         return [replace(one, row=number) for one, (number, _, _) in zip(encoded, pairs, strict=True)]
 
-    def target(self, encoded: Sequence[Encoded], rows: Sequence[Row]) -> list[Encoded]:
+    def add_targets(self, encoded: Sequence[Encoded], rows: Sequence[Row]) -> list[Encoded]:
         """Targets `place`, which of its row's choices a sequence is, and `label`, the right one's."""
         right = [self.truth(row) for row in rows]
         marked, place = [], 0
@@ -148,8 +149,8 @@ class ChooseTask(Task):
     def sums(self, scores: Tensor, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """scores: logits `[N]`."""
         labels, places = targets["labels"], targets["choice_places"]
-        table = precise(scores).new_full((len(labels), int(places.max()) + 1), -1e30)
-        table = table.index_put((targets["choice_rows"], places), precise(scores))
+        table = at_least_float32(scores).new_full((len(labels), int(places.max()) + 1), -1e30)
+        table = table.index_put((targets["choice_rows"], places), at_least_float32(scores))
         return {
             "loss": F.cross_entropy(table, labels, reduction="sum"),
             "accuracy": (table.detach().argmax(-1) == labels).sum(),

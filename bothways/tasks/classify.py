@@ -13,13 +13,14 @@ import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
+from bothways.data.encoded import Encoded, join_segments
 from bothways.data.tables import Row, as_label
 from bothways.errors import UserError, closest
 from bothways.model.encoder import Encoder
 from bothways.model.heads import Head, SequenceHead
-from bothways.tasks.base import Encoded, Task, join_segments, options_from_state, precise, softmax
+from bothways.tasks.base import Task, at_least_float32, options_from_json, softmax
 from bothways.tasks.metrics import by_label, classification_figures, correlations, ratio
-from bothways.text.wordpiece import WordPieceTokenizer
+from bothways.text.tokenizer import Tokenizer
 
 ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
 
@@ -112,7 +113,7 @@ class ClassifyTask(Task):
                 f"known: {', '.join(self.labels)}"
             )
 
-    def learnt(self, rows: Sequence[Row]) -> Self:
+    def fitted(self, rows: Sequence[Row]) -> Self:
         counts = Counter(self.truth(row) for row in rows)
         labels = sorted(counts)
         if len(labels) < 2:
@@ -121,18 +122,18 @@ class ClassifyTask(Task):
             )
         return replace(self, labels=tuple(labels), weights=_weights(self.options.class_weights, counts, labels))
 
-    def state(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         named = {"task": self.name, "problem_type": self.options.problem_type, "labels": list(self.labels)}
         return {**named, "options": asdict(self.options)}
 
     @classmethod
-    def from_state(cls, state: Mapping[str, Any]) -> ClassifyTask:
+    def from_json(cls, state: Mapping[str, Any]) -> ClassifyTask:
         problem = state.get("problem_type") or "single_label_classification"
         labels = tuple(state.get("labels", ()))
         if state.get("task") != cls.name or problem not in KINDS or not labels:
             raise UserError("this model is not a classifier; make one with `bothways finetune classify`")
         options: Any = {**state.get("options", {}), "problem_type": problem}
-        return KINDS[problem]._restored(options_from_state(ClassifyOptions, {"options": options}), labels, state)
+        return KINDS[problem]._restored(options_from_json(ClassifyOptions, {"options": options}), labels, state)
 
     @classmethod
     def _restored(cls, options: ClassifyOptions, labels: tuple[str, ...], state: Mapping[str, Any]) -> Self:
@@ -140,10 +141,10 @@ class ClassifyTask(Task):
             raise UserError(f"a classifier of {len(labels)} label ({labels[0]}) decides nothing")
         return cls(options, labels)
 
-    def encode(self, rows: Sequence[Row], tokenizer: WordPieceTokenizer, max_length: int) -> list[Encoded]:
+    def encode(self, rows: Sequence[Row], tokenizer: Tokenizer, max_length: int) -> list[Encoded]:
         return join_segments(tokenizer, [self.texts(row) for row in rows], max_length)
 
-    def target(self, encoded: Sequence[Encoded], rows: Sequence[Row]) -> list[Encoded]:
+    def add_targets(self, encoded: Sequence[Encoded], rows: Sequence[Row]) -> list[Encoded]:
         return [replace(one, targets={"labels": self._target(rows[one.row])}) for one in encoded]
 
     def _target(self, row: Row) -> np.ndarray:
@@ -164,9 +165,9 @@ class ClassifyTask(Task):
 
     def sums(self, scores: Tensor, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
         labels = targets["labels"]
-        weight = scores.new_tensor(self.weights, dtype=precise(scores).dtype) if self.weights else None
+        weight = scores.new_tensor(self.weights, dtype=at_least_float32(scores).dtype) if self.weights else None
         return {
-            "loss": F.cross_entropy(precise(scores), labels, weight=weight, reduction="sum"),
+            "loss": F.cross_entropy(at_least_float32(scores), labels, weight=weight, reduction="sum"),
             "accuracy": (scores.detach().argmax(-1) == labels).sum(),
         }
 
@@ -217,7 +218,7 @@ class MultiLabelTask(ClassifyTask):
                     f"known: {', '.join(self.labels)}"
                 )
 
-    def learnt(self, rows: Sequence[Row]) -> Self:
+    def fitted(self, rows: Sequence[Row]) -> Self:
         if self.options.class_weights:
             raise UserError("--class-weights: for one label a row; with several, thresholds are tuned instead")
         labels = sorted({label for row in rows for label in self.truth(row)})
@@ -225,8 +226,8 @@ class MultiLabelTask(ClassifyTask):
             raise UserError(f"{rows[0].source}: no row has any label")
         return replace(self, labels=tuple(labels))
 
-    def state(self) -> dict[str, Any]:
-        return {**super().state(), "thresholds": list(self.thresholds)}
+    def to_json(self) -> dict[str, Any]:
+        return {**super().to_json(), "thresholds": list(self.thresholds)}
 
     @classmethod
     def _restored(cls, options: ClassifyOptions, labels: tuple[str, ...], state: Mapping[str, Any]) -> Self:
@@ -239,9 +240,9 @@ class MultiLabelTask(ClassifyTask):
         return dict.fromkeys(("loss", "accuracy"), targets["labels"].numel())
 
     def sums(self, scores: Tensor, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        labels = targets["labels"].to(precise(scores).dtype)
+        labels = targets["labels"].to(at_least_float32(scores).dtype)
         return {
-            "loss": F.binary_cross_entropy_with_logits(precise(scores), labels, reduction="sum"),
+            "loss": F.binary_cross_entropy_with_logits(at_least_float32(scores), labels, reduction="sum"),
             "accuracy": ((scores.detach() > 0) == (labels > 0.5)).sum(),
         }
 
@@ -251,7 +252,7 @@ class MultiLabelTask(ClassifyTask):
         given = [one for one, p, least in zip(self.labels, probabilities, thresholds, strict=True) if p >= least]
         return MultiClassification(given, dict(zip(self.labels, probabilities, strict=True)))
 
-    def tuned(self, predictions: Sequence[Any], rows: Sequence[Row]) -> Self:
+    def with_tuned_thresholds(self, predictions: Sequence[Any], rows: Sequence[Row]) -> Self:
         """For each label the threshold of the best F1 on these rows; 0.5 for a label that none of them has."""
         truth = np.array([self._target(row) for row in rows]) > 0.5
         scores = np.array([list(one.scores.values()) for one in predictions])
@@ -290,7 +291,7 @@ class RegressionTask(ClassifyTask):
         self.texts(row)
         self.truth(row)
 
-    def learnt(self, rows: Sequence[Row]) -> Self:
+    def fitted(self, rows: Sequence[Row]) -> Self:
         if self.options.class_weights:
             raise UserError("--class-weights: a regression has no classes")
         if len({self.truth(row) for row in rows}) < 2:
@@ -310,7 +311,7 @@ class RegressionTask(ClassifyTask):
         return {"loss": len(targets["labels"])}
 
     def sums(self, scores: Tensor, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        difference = precise(scores)[:, 0] - targets["labels"]
+        difference = at_least_float32(scores)[:, 0] - targets["labels"]
         return {"loss": difference.square().sum()}
 
     def decode(self, scores: Sequence[np.ndarray], encoded: Sequence[Encoded], row: Row) -> Any:

@@ -15,14 +15,15 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import torch
 
+from bothways.data.encoded import Encoded
 from bothways.data.tables import Row
 from bothways.errors import UserError
 from bothways.model.encoder import Encoder
 from bothways.model.heads import CausalLMHead, Head
-from bothways.tasks.base import Encoded, Task, options_from_state
+from bothways.tasks.base import Task, options_from_json
 from bothways.tasks.pretraining import NextTokenObjective
 from bothways.text.lines import is_unicode
-from bothways.text.wordpiece import WordPieceTokenizer
+from bothways.text.tokenizer import Tokenizer
 
 CHAT_TEMPLATE = (
     "{{ '[CLS]' }}{% for message in messages %}{{ message['content'] }}"
@@ -55,7 +56,7 @@ def check_turns(messages: Any, place: str) -> list[Turn]:
     return turns
 
 
-def conversation_ids(tokenizer: WordPieceTokenizer, turns: Sequence[Turn]) -> tuple[np.ndarray, np.ndarray]:
+def conversation_ids(tokenizer: Tokenizer, turns: Sequence[Turn]) -> tuple[np.ndarray, np.ndarray]:
     """A conversation as ids, with the `[CLS]` it begins with, and which of them a reply consists of, its `[SEP]`
     included: int64 `[T]`, bool `[T]`."""
     pieces = tokenizer.encode_batch([content for _, content in turns], special_tokens=False)
@@ -138,16 +139,16 @@ class InstructTask(NextTokenObjective, Task):
         if turns[-1][0] != "assistant":
             raise UserError(f"{row.source}: the last message has the role {turns[-1][0]!r}, expected 'assistant'")
 
-    def state(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         return {"task": self.name, "options": asdict(self.options), "chat_template": CHAT_TEMPLATE}
 
     @classmethod
-    def from_state(cls, state: Mapping[str, Any]) -> Self:
+    def from_json(cls, state: Mapping[str, Any]) -> Self:
         if state.get("task") != cls.name:
             raise UserError("this model does not reply; make one with `bothways finetune instruct`")
-        return cls(options_from_state(InstructOptions, state))
+        return cls(options_from_json(InstructOptions, state))
 
-    def encode(self, rows: Sequence[Row], tokenizer: WordPieceTokenizer, max_length: int) -> list[Encoded]:
+    def encode(self, rows: Sequence[Row], tokenizer: Tokenizer, max_length: int) -> list[Encoded]:
         """Targets `reply_rows`, behind which tokens something of a reply comes, and `next_tokens`, what comes there.
         A conversation that is too long loses its beginning."""
         encoded = []
@@ -163,15 +164,15 @@ class InstructTask(NextTokenObjective, Task):
             encoded.append(Encoded(read, nothing, np.zeros((len(read), 2), dtype=np.int64), targets, cut, number))
         return encoded
 
-    def target(self, encoded: Sequence[Encoded], rows: Sequence[Row]) -> list[Encoded]:
+    def add_targets(self, encoded: Sequence[Encoded], rows: Sequence[Row]) -> list[Encoded]:
         return list(encoded)
 
     def collate(self, encoded: Sequence[Encoded]) -> dict[str, np.ndarray]:
-        """lm_rows `[R]`: rows of the batch behind which something of a reply comes; next_tokens `[R]`."""
+        """lm_index `[R]`: rows of the batch behind which something of a reply comes; next_tokens `[R]`."""
         begins = np.cumsum([0, *(len(one.input_ids) for one in encoded[:-1])])
         rows = [begin + one.targets["reply_rows"] for begin, one in zip(begins, encoded, strict=True)]
         return {
-            "lm_rows": np.concatenate(rows),
+            "lm_index": np.concatenate(rows),
             "next_tokens": np.concatenate([one.targets["next_tokens"] for one in encoded]),
         }
 

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from bothways.model.encoder import Encoder
 from bothways.model.heads import CausalLMHead, Head, MaskedLMHead, PretrainingHead, PretrainingScores
-from bothways.model.vocabulary import VocabularyScores
-from bothways.tasks.base import precise
+from bothways.model.lm_head import LazyLogits
+from bothways.tasks.base import at_least_float32
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class BertObjective(MaskedLMObjective):
         labels = targets["next_sentence_label"]
         return {
             **super().sums(scores, targets),
-            f"{self.pairs}_loss": F.cross_entropy(precise(scores.nsp), labels, reduction="sum"),
+            f"{self.pairs}_loss": F.cross_entropy(at_least_float32(scores.nsp), labels, reduction="sum"),
             f"{self.pairs}_accuracy": (scores.nsp.detach().argmax(-1) == labels).sum(),
         }
 
@@ -70,6 +70,6 @@ class NextTokenObjective:
         tokens = targets["next_tokens"].shape[0]
         return {"lm_loss": tokens, "lm_accuracy": tokens}
 
-    def sums(self, scores: VocabularyScores, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def sums(self, scores: LazyLogits, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
         loss, right = scores.cross_entropy(targets["next_tokens"])
         return {"lm_loss": loss, "lm_accuracy": right}

@@ -15,13 +15,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bothways.data.encoded import Encoded, KeepWhole, join_segments
 from bothways.data.tables import Row
 from bothways.errors import UserError
 from bothways.model.encoder import Encoder
 from bothways.model.heads import EmbeddingHead, Head, Pooling
-from bothways.tasks.base import Encoded, Task, Together, join_segments, options_from_state, precise
+from bothways.tasks.base import Task, at_least_float32, options_from_json
 from bothways.tasks.metrics import correlations
-from bothways.text.wordpiece import WordPieceTokenizer
+from bothways.text.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -62,9 +63,9 @@ class SimilarTask(Task):
     name: ClassVar[str] = "similar"
     Options: ClassVar[type] = SimilarOptions
     example: ClassVar[Mapping[str, Any]] = {"text": "My wifi is slow.", "pair": "The wireless crawls.", "score": 4.6}
-    together: ClassVar[Together] = "row"
+    keep_whole: ClassVar[KeepWhole] = "row"
 
-    def suited(self, columns: Collection[str]) -> SimilarTask:
+    def for_columns(self, columns: Collection[str]) -> SimilarTask:
         """Scored pairs where there is a column of scores, else pairs that belong together."""
         kind = SimilarTask if self.options.score_column in columns else ContrastTask
         return kind(self.options, self.score_range)
@@ -84,28 +85,28 @@ class SimilarTask(Task):
     def _texts(self, row: Row) -> tuple[str, str]:
         return row.text(self.options.text_column), row.text(self.options.pair_column)
 
-    def learnt(self, rows: Sequence[Row]) -> Self:
+    def fitted(self, rows: Sequence[Row]) -> Self:
         scores = [row.number(self.options.score_column) for row in rows]
         if min(scores) == max(scores):
             raise UserError(f"{rows[0].source}: every row has the score {scores[0]:g}")
         return replace(self, score_range=(min(scores), max(scores)))
 
-    def state(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         return {"task": self.name, "options": asdict(self.options), "score_range": list(self.score_range)}
 
     @classmethod
-    def from_state(cls, state: Mapping[str, Any]) -> SimilarTask:
+    def from_json(cls, state: Mapping[str, Any]) -> SimilarTask:
         if state.get("task") != cls.name:
             raise UserError("this model was not made to compare texts; make one with `bothways finetune similar`")
         low, high = state.get("score_range", (0.0, 1.0))
-        return SimilarTask(options_from_state(SimilarOptions, state), (low, high))
+        return SimilarTask(options_from_json(SimilarOptions, state), (low, high))
 
-    def encode(self, rows: Sequence[Row], tokenizer: WordPieceTokenizer, max_length: int) -> list[Encoded]:
+    def encode(self, rows: Sequence[Row], tokenizer: Tokenizer, max_length: int) -> list[Encoded]:
         """Two sequences a row."""
         texts = [text for row in rows for text in self._texts(row)]
         return [replace(one, row=one.row // 2) for one in join_segments(tokenizer, texts, max_length)]
 
-    def target(self, encoded: Sequence[Encoded], rows: Sequence[Row]) -> list[Encoded]:
+    def add_targets(self, encoded: Sequence[Encoded], rows: Sequence[Row]) -> list[Encoded]:
         """Targets `side`, 0 for the text and 1 for the pair, and `score`, 0 to 1."""
         low, high = self.score_range
         scores = [(row.number(self.options.score_column) - low) / (high - low) for row in rows]
@@ -132,7 +133,7 @@ class SimilarTask(Task):
 
     def sums(self, scores: Tensor, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """scores: vectors `[N, H]`."""
-        a, b = F.normalize(precise(scores), dim=-1)[targets["pairs"]].unbind(1)
+        a, b = F.normalize(at_least_float32(scores), dim=-1)[targets["pairs"]].unbind(1)
         return {"loss": ((a * b).sum(-1) - targets["scores"]).square().sum()}
 
     def decode(self, scores: Sequence[np.ndarray], encoded: Sequence[Encoded], row: Row) -> Similarity:
@@ -160,7 +161,7 @@ class ContrastTask(SimilarTask):
 
     example: ClassVar[Mapping[str, Any]] = {"text": "My wifi is slow.", "pair": "The wireless crawls."}
 
-    together: ClassVar[Together] = "step"
+    keep_whole: ClassVar[KeepWhole] = "step"
 
     def columns(self, labelled: bool = True) -> dict[str, str]:
         return super().columns(labelled=False)
@@ -168,10 +169,10 @@ class ContrastTask(SimilarTask):
     def check(self, row: Row) -> None:
         self._texts(row)
 
-    def learnt(self, rows: Sequence[Row]) -> Self:
+    def fitted(self, rows: Sequence[Row]) -> Self:
         return self
 
-    def target(self, encoded: Sequence[Encoded], rows: Sequence[Row]) -> list[Encoded]:
+    def add_targets(self, encoded: Sequence[Encoded], rows: Sequence[Row]) -> list[Encoded]:
         return [
             replace(one, targets={"side": np.array(n % 2), "score": np.array(1.0)}) for n, one in enumerate(encoded)
         ]
@@ -180,7 +181,7 @@ class ContrastTask(SimilarTask):
         return dict.fromkeys(("loss", "accuracy"), len(targets["pairs"]))
 
     def sums(self, scores: Tensor, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        a, b = F.normalize(precise(scores), dim=-1)[targets["pairs"]].unbind(1)
+        a, b = F.normalize(at_least_float32(scores), dim=-1)[targets["pairs"]].unbind(1)
         cosines = SCALE * a @ b.T
         own = torch.arange(len(a), device=cosines.device)
         return {

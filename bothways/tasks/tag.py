@@ -15,14 +15,15 @@ import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
+from bothways.data.encoded import Encoded, assemble, token_windows
 from bothways.data.tables import Row, as_label
 from bothways.errors import UserError, closest
 from bothways.model.encoder import Encoder
 from bothways.model.heads import Head, TokenHead
-from bothways.tasks.base import Encoded, Task, assemble, options_from_state, precise, softmax, windows
+from bothways.tasks.base import Task, at_least_float32, options_from_json, softmax
 from bothways.tasks.metrics import classification_figures, span_figures, spans
 from bothways.text.lines import is_unicode
-from bothways.text.wordpiece import Pieces, WordPieceTokenizer
+from bothways.text.tokenizer import Pieces, Tokenizer
 
 Scheme = Literal["auto", "BIO", "BIOES", "BILOU", "IO", "plain"]
 OUTSIDE = "O"
@@ -115,7 +116,7 @@ class TagTask(Task):
                 f"{row.source}: no column {options.spans_column!r} with the entities of {options.text_column!r}; "
                 f"columns present: {', '.join(map(str, row.values))}"
             )
-        places = WordPieceTokenizer.words(text)
+        places = Tokenizer.words(text)
         return Words(text, places, self._span_labels(row, text, places) if labelled else None)
 
     def _listed_words(self, row: Row, labelled: bool) -> Words:
@@ -175,7 +176,7 @@ class TagTask(Task):
                     f"known: {', '.join(self.labels)}"
                 )
 
-    def learnt(self, rows: Sequence[Row]) -> Self:
+    def fitted(self, rows: Sequence[Row]) -> Self:
         seen = sorted({label for row in rows for label in self.words(row).labels or []})
         if len(seen) < 2:
             raise UserError(f"{rows[0].source}: every word has the label {seen[0]!r}; tagging needs at least two")
@@ -185,7 +186,7 @@ class TagTask(Task):
             raise UserError(f"--scheme {scheme}: the label {wrong[0]!r} is none of it; {PREFIXES[scheme]} or O are")
         return replace(self, labels=tuple(seen))
 
-    def state(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         return {
             "task": self.name,
             "labels": list(self.labels),
@@ -193,24 +194,24 @@ class TagTask(Task):
         }
 
     @classmethod
-    def from_state(cls, state: Mapping[str, Any]) -> Self:
+    def from_json(cls, state: Mapping[str, Any]) -> Self:
         if state.get("task") != cls.name or not state.get("labels"):
             raise UserError("this model does not tag words; make one with `bothways finetune tag`")
-        return cls(options_from_state(TagOptions, state), tuple(state["labels"]))
+        return cls(options_from_json(TagOptions, state), tuple(state["labels"]))
 
-    def encode(self, rows: Sequence[Row], tokenizer: WordPieceTokenizer, max_length: int) -> list[Encoded]:
-        """Targets `word_rows`, the tokens that decide words, and `words`, the numbers of these words."""
+    def encode(self, rows: Sequence[Row], tokenizer: Tokenizer, max_length: int) -> list[Encoded]:
+        """Targets `word_index`, the tokens that decide words, and `words`, the numbers of these words."""
         room = max_length - 2
         overlap = min(self.options.overlap, room // 2)
         found = [self.words(row, labelled=False) for row in rows]
         pieces = tokenizer.encode_batch([one.text for one in found], special_tokens=False)
         return [
-            replace(assemble(tokenizer, [cut.part(window)], row=row), targets=targets)
+            replace(assemble(tokenizer, [cut.take(window)], row=row), targets=targets)
             for row, (one, cut) in enumerate(zip(found, pieces, strict=True))
             for window, targets in _decided(_first_pieces(one.places, cut), len(cut.input_ids), room, overlap)
         ]
 
-    def target(self, encoded: Sequence[Encoded], rows: Sequence[Row]) -> list[Encoded]:
+    def add_targets(self, encoded: Sequence[Encoded], rows: Sequence[Row]) -> list[Encoded]:
         number = {label: index for index, label in enumerate(self.labels)}
         labels = [np.array([number[label] for label in self.words(row).labels or []]) for row in rows]
         return [
@@ -219,8 +220,8 @@ class TagTask(Task):
 
     def collate(self, encoded: Sequence[Encoded]) -> dict[str, np.ndarray]:
         begins = np.cumsum([0, *(len(one.input_ids) for one in encoded[:-1])])
-        rows = [one.targets["word_rows"] + begin for one, begin in zip(encoded, begins, strict=True)]
-        targets = {"word_rows": np.concatenate(rows)}
+        rows = [one.targets["word_index"] + begin for one, begin in zip(encoded, begins, strict=True)]
+        targets = {"word_index": np.concatenate(rows)}
         if "labels" in encoded[0].targets:
             targets["labels"] = np.concatenate([one.targets["labels"] for one in encoded])
         return targets
@@ -234,12 +235,12 @@ class TagTask(Task):
     def sums(self, scores: Tensor, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
         labels = targets["labels"]
         return {
-            "loss": F.cross_entropy(precise(scores), labels, reduction="sum"),
+            "loss": F.cross_entropy(at_least_float32(scores), labels, reduction="sum"),
             "accuracy": (scores.detach().argmax(-1) == labels).sum(),
         }
 
     def split(self, scores: Tensor, encoded: Sequence[Encoded]) -> list[np.ndarray]:
-        ends = np.cumsum([len(one.targets["word_rows"]) for one in encoded])
+        ends = np.cumsum([len(one.targets["word_index"]) for one in encoded])
         return np.split(scores.float().cpu().numpy(), ends[:-1])
 
     def decode(self, scores: Sequence[np.ndarray], encoded: Sequence[Encoded], row: Row) -> Tagging:
@@ -351,7 +352,7 @@ def _first_pieces(places: Sequence[tuple[int, int]], pieces: Pieces) -> np.ndarr
 def _decided(first: np.ndarray, length: int, room: int, overlap: int) -> list[tuple[slice, dict[str, np.ndarray]]]:
     """The windows over so many pieces, each with the words that it decides: those whose first piece is farther from the
     window's nearer edge than in any other window."""
-    cut = windows(length, room, overlap)
+    cut = token_windows(length, room, overlap)
     best, owner = np.full(len(first), -1), np.full(len(first), -1)
     order = np.argsort(first, kind="stable")
     places = first[order]
@@ -363,6 +364,6 @@ def _decided(first: np.ndarray, length: int, room: int, overlap: int) -> list[tu
     by_owner = np.argsort(owner, kind="stable")
     words = np.split(by_owner, np.searchsorted(owner[by_owner], np.arange(len(cut))))[1:]  # those of none come first
     return [
-        (window, {"word_rows": first[own] - window.start + 1, "words": own})  # after [CLS]
+        (window, {"word_index": first[own] - window.start + 1, "words": own})  # after [CLS]
         for window, own in zip(cut, words, strict=True)
     ]

@@ -20,7 +20,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from bothways.errors import UserError
-from bothways.model.heads import Bert
+from bothways.model.heads import Model
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class World:
 
     @property
     def main(self) -> bool:
-        """True for the one process that writes and speaks."""
+        """True for the one process that writes and is_main_process."""
         return self.rank == 0
 
     def add(self, values: Sequence[float], device: torch.device) -> list[float]:
@@ -57,23 +57,23 @@ class World:
             dist.barrier()
 
 
-def launched() -> bool:
+def under_torchrun() -> bool:
     """Whether `torchrun` started this process."""
     return "RANK" in os.environ and "WORLD_SIZE" in os.environ and "MASTER_ADDR" in os.environ
 
 
-def speaks() -> bool:
+def is_main_process() -> bool:
     """Whether this process is the one that prints and writes: the first of `torchrun`'s, or the only one."""
-    return not launched() or os.environ["RANK"] == "0"
+    return not under_torchrun() or os.environ["RANK"] == "0"
 
 
 @contextlib.contextmanager
-def world(device: torch.device) -> Iterator[World]:
+def join_world(device: torch.device) -> Iterator[World]:
     """Join the other processes of this `torchrun`, by NCCL on GPUs and gloo on CPUs; alone without it.
 
     A process that loses the others raises a UserError that says so.
     """
-    if not launched():
+    if not under_torchrun():
         yield World()
         return
     joined = not dist.is_initialized()
@@ -84,13 +84,13 @@ def world(device: torch.device) -> Iterator[World]:
             _join("nccl" if device.type == "cuda" else "gloo")
         except (RuntimeError, ValueError) as error:
             raise UserError(f"torchrun: the processes did not find one another: {_first_line(error)}") from error
-    here = World(dist.get_rank(), dist.get_world_size())
+    world = World(dist.get_rank(), dist.get_world_size())
     try:
-        yield here
+        yield world
     except RuntimeError as error:
-        if here.size > 1 and _lost_the_others(error):
+        if world.size > 1 and _lost_the_others(error):
             raise UserError(
-                f"rank {here.rank} of {here.size} lost the other processes ({_first_line(error)}); the "
+                f"rank {world.rank} of {world.size} lost the other processes ({_first_line(error)}); the "
                 "last checkpoint is intact, and the same command goes on from it (torchrun --max-restarts does so by "
                 "itself)"
             ) from error
@@ -125,14 +125,14 @@ class Replicated:
     """Distributed data parallel (Li et al. 2020): the whole model on each process; gradients are averaged while the
     backward pass of the step's last micro-batch still runs."""
 
-    def __init__(self, module: nn.Module, here: World, device: torch.device) -> None:
+    def __init__(self, module: nn.Module, world: World, device: torch.device) -> None:
         self.module: nn.Module = module
-        if here.size > 1:
+        if world.size > 1:
             ids = [device.index or 0] if device.type == "cuda" else None
             self.module = DistributedDataParallel(module, device_ids=ids, gradient_as_bucket_view=True)
 
     @contextlib.contextmanager
-    def pass_over(self, last: bool) -> Iterator[nn.Module]:
+    def micro_batch(self, last: bool) -> Iterator[nn.Module]:
         """The module to call for one micro-batch; `last`: gradients are exchanged in its backward pass."""
         if last or not isinstance(self.module, DistributedDataParallel):
             yield self.module
@@ -145,16 +145,16 @@ class Sharded:
     """Fully sharded data parallel (`fully_shard`): parameters, gradients and optimizer state cut by rows, one part a
     process; a layer is put together when it is needed."""
 
-    def __init__(self, module: nn.Module, model: Bert, here: World, device: torch.device) -> None:
-        mesh = init_device_mesh(device.type, (here.size,))
+    def __init__(self, module: nn.Module, model: Model, world: World, device: torch.device) -> None:
+        mesh = init_device_mesh(device.type, (world.size,))
         for layer in model.encoder.layers:
             fully_shard(layer, mesh=mesh)
         fully_shard(model, mesh=mesh)
         self.module = module
 
     @contextlib.contextmanager
-    def pass_over(self, last: bool) -> Iterator[nn.Module]:
-        """As `Replicated.pass_over`."""
+    def micro_batch(self, last: bool) -> Iterator[nn.Module]:
+        """As `Replicated.micro_batch`."""
         for part in self.module.modules():
             if isinstance(part, FSDPModule):
                 part.set_requires_gradient_sync(last)
@@ -170,7 +170,7 @@ def reshard(model: nn.Module) -> None:
             part.reshard()
 
 
-def whole(tensor: Tensor) -> Tensor:
+def full_tensor(tensor: Tensor) -> Tensor:
     """A sharded tensor put together on every process; any other as it is. All processes must call it."""
     gather: Any = getattr(tensor, "full_tensor", None)
     return gather() if gather is not None else tensor

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bothways.data.encoded import Encoded
 from bothways.data.tables import Row
 from bothways.errors import UserError, closest
 from bothways.files import write_text
 from bothways.inference import engine
-from bothways.model.heads import Bert
-from bothways.tasks.base import Encoded, Task
+from bothways.model.heads import Model
+from bothways.tasks.base import Task
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Evaluation:
 
 
 def evaluate_rows(
-    model: Bert,
+    model: Model,
     task: Task,
     rows: Sequence[Row],
     encoded: Sequence[Encoded],
@@ -49,7 +50,7 @@ def evaluate_rows(
     """Predict labelled rows and measure. tune: choose the task's thresholds on these rows first."""
     scores = engine.score(model, task, encoded, on_progress)
     predictions = engine.decode(task, scores, encoded, rows)
-    tuned = task.tuned(predictions, rows) if tune else task
+    tuned = task.with_tuned_thresholds(predictions, rows) if tune else task
     if tuned is not task:
         predictions = engine.decode(tuned, scores, encoded, rows)
     return Evaluation(tuned, rows, predictions, tuned.metrics(predictions, rows))

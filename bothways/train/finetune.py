@@ -13,21 +13,23 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_origin, get_type_hints
 
-import bothways
-from bothways.data.plan import RowPlan
+from bothways.checkpoint.hugging_face import Checkpoint, load_checkpoint, save_checkpoint, weights_fingerprint
+from bothways.data.encoded import Encoded
+from bothways.data.row_plan import RowPlan
 from bothways.data.tables import Row, read_rows
 from bothways.errors import UserError, closest
-from bothways.files import put_in_place, write_json
-from bothways.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, weights_fingerprint
+from bothways.files import replace_with, write_json
+from bothways.hardware import TrainingPrecision
 from bothways.model.heads import EmbeddingHead, FirstTokenHead
-from bothways.recipes import fits, named
+from bothways.options import matches_type, type_in_words
+from bothways.progress import Progress
 from bothways.tasks import find_task
-from bothways.tasks.base import Encoded, Task
+from bothways.tasks.base import Task
 from bothways.train.evaluate import Evaluation, columns_of, evaluate_rows, usable_rows, write_predictions
 from bothways.train.loop import TrainResult, train
-from bothways.train.options import Precision, TrainOptions, check_seed
-from bothways.train.progress import Progress
+from bothways.train.options import TrainOptions, check_seed
 from bothways.train.run import RunDirectory
+from bothways.version import __version__
 
 Table = str | Path | Iterable[Mapping[str, Any]]
 Preset = Literal["quick", "standard"]
@@ -64,7 +66,7 @@ class FinetuneOptions:
     log_every: int = 10
     seed: int = 0
     device: str = "auto"
-    precision: Precision = "auto"
+    precision: TrainingPrecision = "auto"
 
 
 MINIMUM_STEPS = 200
@@ -110,20 +112,20 @@ def finetune(
     progress = progress or Progress(f"finetune {task_name}")
     task = make_task(task_name, task_options)
     train_rows = read_rows(train_table)
-    task = task.suited(columns_of(train_rows))
+    task = task.for_columns(columns_of(train_rows))
     train_rows, skipped = usable_rows(task, train_rows, options.skip_bad, progress.say)
-    task = task.learnt(train_rows)
+    task = task.fitted(train_rows)
     eval_task, eval_rows, bad = _evaluation(task, eval_table, options, progress)
     skipped += bad
     checkpoint = _load(model, task, options, progress)
     run, limit = RunDirectory(out), _sequence_limit(options, checkpoint)
-    encoded = task.target(task.encode(train_rows, checkpoint.tokenizer, limit), train_rows)
-    tuning = _Tuning(checkpoint, eval_task, eval_rows, limit, run, options)
+    encoded = task.add_targets(task.encode(train_rows, checkpoint.tokenizer, limit), train_rows)
+    tuning = BestEpoch(checkpoint, eval_task, eval_rows, limit, run, options)
     truncated = _say_truncated(progress, task, (encoded, tuning.encoded), limit)
     plan = _plan(task, encoded, checkpoint, options, _fingerprint_of_rows(eval_rows))
     tuning.state = {
         "sequence_length": limit,
-        "provenance": {"bothways": bothways.__version__, "model": str(model), "options": asdict(options)},
+        "provenance": {"bothways": __version__, "model": str(model), "options": asdict(options)},
     }
     settings = _loop_options(options, plan, checkpoint.config.hidden_size)
     training = train(checkpoint.model, task, plan, settings, run, progress, tuning.evaluate, done=tuning.done)
@@ -140,10 +142,10 @@ def _evaluation(
             raise UserError(f"--patience {options.patience}: needs --eval, by which epochs are compared")
         return task, [], 0
     found = read_rows(table)
-    suited = task.suited(columns_of(found))
+    suited = task.for_columns(columns_of(found))
     rows, bad = usable_rows(suited, found, options.skip_bad, progress.say)
     # trained on pairs, measured on scores: their range is known from these rows alone
-    return suited if type(suited) is type(task) else suited.learnt(rows), rows, bad
+    return suited if type(suited) is type(task) else suited.fitted(rows), rows, bad
 
 
 def make_task(name: str, options: Mapping[str, Any]) -> Task:
@@ -155,13 +157,13 @@ def make_task(name: str, options: Mapping[str, Any]) -> Task:
             raise UserError(f"{name} has no option {key!r}{closest(key, hints)}; accepted: {', '.join(hints)}")
         several = isinstance(value, str) and get_origin(hints[key]) is tuple  # one of several may come alone
         listed = [value] if several else list(value) if isinstance(value, tuple) else value
-        if not fits(listed, hints[key]):
-            raise UserError(f"{name}: {key} is {value!r}, expected {named(hints[key])}")
+        if not matches_type(listed, hints[key]):
+            raise UserError(f"{name}: {key} is {value!r}, expected {type_in_words(hints[key])}")
         given[key] = tuple(listed) if isinstance(listed, list) else value
     return kind.make(kind.Options(**given))
 
 
-class _Tuning:
+class BestEpoch:
     """What a run of fine-tuning does at the end of each epoch: measure, tune thresholds, keep the best, know when to
     stop.
 
@@ -191,7 +193,7 @@ class _Tuning:
         evaluation = evaluate_rows(self.checkpoint.model, self.task, self.rows, self.encoded, tune=True)
         scores = self._scores()
         if not scores or evaluation.score >= max(scores):  # of equals the one that has seen more
-            self.checkpoint.state = {**evaluation.task.state(), **self.state}
+            self.checkpoint.metadata = {**evaluation.task.to_json(), **self.state}
             save_checkpoint(self.checkpoint, self._best)
             write_json(self._best / "evaluation.json", evaluation.metrics)
             write_predictions(self._best / "predictions.csv", evaluation.table())
@@ -211,17 +213,17 @@ class _Tuning:
     def finish(self) -> Evaluation | None:
         """Put the best model in its place, or the last one where nothing was measured."""
         if not self.rows:
-            self.checkpoint.state = {**self.task.state(), **self.state}
+            self.checkpoint.metadata = {**self.task.to_json(), **self.state}
             save_checkpoint(self.checkpoint, self.run.model_path)
             return None
         if self._best.exists():
-            put_in_place(self._best, self.run.model_path)
+            replace_with(self._best, self.run.model_path)
         for name in ("evaluation.json", "predictions.csv"):
             if (self.run.model_path / name).exists():
                 (self.run.model_path / name).replace(self.run.path / name)
         if self._evaluation is None:  # it was found by an earlier call
             best = load_checkpoint(self.run.model_path)
-            task = self.task.from_state(best.state).suited(columns_of(self.rows))
+            task = self.task.from_json(best.metadata).for_columns(columns_of(self.rows))
             best.model.to(next(self.checkpoint.model.parameters()).device)
             self._evaluation = evaluate_rows(best.model, task, self.rows, self.encoded)
         return self._evaluation
@@ -260,7 +262,7 @@ def _plan(
     return RowPlan(
         encoded,
         task.collate,
-        together=task.together,
+        keep_whole=task.keep_whole,
         batch_size=options.batch_size,
         tokens_per_step=options.tokens_per_step,
         seed=options.seed,
@@ -268,7 +270,7 @@ def _plan(
             "model": weights_fingerprint(checkpoint.model),
             "dropout": options.dropout,
             "rows": _fingerprint(encoded),
-            "task": json.loads(json.dumps(task.state())),  # as a checkpoint has it, tuples are lists
+            "task": json.loads(json.dumps(task.to_json())),  # as a checkpoint has it, tuples are lists
             "tokenizer": checkpoint.tokenizer.fingerprint,
             "freeze_layers": options.freeze_layers,
             "evaluation rows": evaluation,
@@ -278,8 +280,8 @@ def _plan(
 
 def _check(options: FinetuneOptions) -> None:
     for name, hint in get_type_hints(FinetuneOptions).items():
-        if not fits(getattr(options, name), hint):
-            raise UserError(f"{name} is {getattr(options, name)!r}, expected {named(hint)}")
+        if not matches_type(getattr(options, name), hint):
+            raise UserError(f"{name} is {getattr(options, name)!r}, expected {type_in_words(hint)}")
     check_seed(options.seed)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError("fine-tuning runs in one process; start it without torchrun, or with --nproc-per-node 1")

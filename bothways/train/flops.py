@@ -6,16 +6,11 @@ with scores over the vocabulary.
 
 from __future__ import annotations
 
-import functools
-import time
-
-import torch
-
-from bothways.data.packing import PackedBatch
-from bothways.model.heads import Bert, CausalLMHead
+from bothways.batch import PackedBatch
+from bothways.model.heads import CausalLMHead, Model
 
 
-def training_flops(model: Bert, batch: PackedBatch) -> float:
+def training_flops(model: Model, batch: PackedBatch) -> float:
     """Floating-point operations of a forward and backward pass over a batch, matrix products alone.
 
     3 × [2·(L·T·3H² + ((L-1)·T + R)·(H² + 2H·I)) + 4·L·H·Σ length² + 2·M·(H² + H·V)]: a product of `[m, k]` and `[k, n]`
@@ -26,32 +21,12 @@ def training_flops(model: Bert, batch: PackedBatch) -> float:
     """
     config, head = model.config, model.head
     hidden, layers, tokens = config.hidden_size, config.num_hidden_layers, batch.num_tokens
-    read = head.rows(batch)
+    read = head.reads(batch)
     finished = (layers - 1) * tokens + (tokens if read is None else len(read))
     linear = 2 * (layers * tokens * 3 * hidden**2 + finished * (hidden**2 + 2 * hidden * config.intermediate_size))
     attention = 4 * layers * hidden * float((batch.lengths.double() ** 2).sum())
-    scored = batch.targets["mlm_rows"].shape[0] if "mlm_rows" in batch.targets else 0
+    scored = batch.targets["mlm_index"].shape[0] if "mlm_index" in batch.targets else 0
     if isinstance(head, CausalLMHead):
         scored = tokens if read is None else len(read)
     decoder = 2 * scored * (hidden**2 + hidden * config.vocab_size)
     return 3.0 * (linear + attention + decoder)
-
-
-@functools.cache
-def measured_peak(device: torch.device, dtype: torch.dtype) -> float:
-    """FLOP/s of the best of several matrix products of a layer's shape on this machine, in this precision.
-
-    Takes half a second. A machine that others use as well gives less at one time than at another.
-    """
-    rows, inner, columns = (8192, 8192, 8192) if device.type == "cuda" else (2048, 768, 1024)
-    a = torch.randn(rows, inner, device=device, dtype=dtype)
-    b = torch.randn(inner, columns, device=device, dtype=dtype)
-    out = torch.empty(rows, columns, device=device, dtype=dtype)
-    best, began = float("inf"), time.perf_counter()
-    while time.perf_counter() - began < 0.5:
-        start = time.perf_counter()
-        torch.mm(a, b, out=out)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        best = min(best, time.perf_counter() - start)
-    return 2 * rows * inner * columns / best

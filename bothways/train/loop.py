@@ -13,18 +13,18 @@ from typing import Any
 
 import torch
 
-from bothways.data.packing import PackedBatch
-from bothways.model.heads import Bert
-from bothways.native import lacking
+from bothways.batch import PackedBatch
+from bothways.hardware import measured_peak
+from bothways.model.heads import Model
+from bothways.native import is_missing
+from bothways.progress import Progress
 from bothways.tasks.base import Objective
 from bothways.train import memory
 from bothways.train.distributed import World, reshard
-from bothways.train.flops import measured_peak
 from bothways.train.options import TrainOptions
-from bothways.train.progress import Progress
-from bothways.train.report import tensorboard_writer
 from bothways.train.run import RunDirectory
-from bothways.train.step import StepData, Stepper, StepResult
+from bothways.train.step import BatchSource, Stepper, StepResult
+from bothways.train.tensorboard import tensorboard_writer
 
 
 @dataclass(frozen=True)
@@ -69,14 +69,14 @@ class _State:
 
 
 def train(
-    model: Bert,
+    model: Model,
     objective: Objective,
-    data: StepData,
+    data: BatchSource,
     options: TrainOptions,
     run: RunDirectory,
     progress: Progress,
     evaluate: Callable[[], dict[str, Any]] = dict,
-    here: World | None = None,
+    world: World | None = None,
     *,
     done: Callable[[], bool] = lambda: False,
 ) -> TrainResult:
@@ -88,25 +88,25 @@ def train(
     Raises UserError when the checkpoint is of a run with other data or settings, when the norm of a step's gradient is
     not finite, and when memory runs out. A loss is not looked at by itself.
     """
-    memory.forget_shapes()
-    here = here or World()
-    stepper = Stepper(model, objective, data, options, here)
+    memory.limit_onednn_cache()
+    world = world or World()
+    stepper = Stepper(model, objective, data, options, world)
     hyperparameters = ("steps", "lr", "warmup", "weight_decay", "beta2", "clip", "optimizer")
     description = {**data.description, **{name: getattr(options, name) for name in hyperparameters}}
     state = _resume(stepper, data, run, description, progress)
-    if stepper.device.type == "cpu" and lacking():
+    if stepper.device.type == "cpu" and is_missing():
         progress.say("attention without compiled code: it is faster after an install where there is a C++ compiler")
-    board = tensorboard_writer(run.path, state.step) if options.tensorboard and here.main else None
-    log = _Log(run, progress, options, measured_peak(stepper.device, stepper.dtype) * here.size, board)
+    board = tensorboard_writer(run.path, state.step) if options.tensorboard and world.main else None
+    log = _Log(run, progress, options, measured_peak(stepper.device, stepper.dtype) * world.size, board)
 
     def save() -> None:
         cursor = stepper.data.cursor_json(state.step)
         kept = {**asdict(state), "cursor": cursor, "data": description}
-        run.save_checkpoint(model, stepper.optimizer, kept, here, options.keep_checkpoints)
+        run.save_checkpoint(model, stepper.optimizer, kept, world, options.keep_checkpoints)
 
     stopped, enough = False, done()
-    profiling = _profiling(run, progress, options.profile and here.main)
-    with _signals() as caught, memory.kept(), progress, profiling as tick:
+    profiling = _profiling(run, progress, options.profile and world.main)
+    with _signals() as caught, memory.hold_freed_memory(), progress, profiling as tick:
         while state.step < options.steps and not stopped and not enough:
             result = stepper.step(state.step, stop=bool(caught))
             tick()
@@ -118,14 +118,14 @@ def train(
                 reshard(model)
                 model.train()
                 enough = done()
-            stopped = not last and (result.stop if here.size > 1 else bool(caught))
+            stopped = not last and (result.stop if world.size > 1 else bool(caught))
             if last or stopped or enough or state.step % options.checkpoint_every == 0:
                 save()
     return TrainResult(state.step, (caught or [signal.SIGTERM])[0] if stopped else None, state.seconds)
 
 
 def _resume(
-    stepper: Stepper, data: StepData, run: RunDirectory, description: dict[str, Any], progress: Progress
+    stepper: Stepper, data: BatchSource, run: RunDirectory, description: dict[str, Any], progress: Progress
 ) -> _State:
     saved = run.restore(stepper.model, stepper.optimizer, description, stepper.world)
     run.rewind_metrics(saved["step"] if saved else -1)
@@ -201,7 +201,7 @@ class _Log:
 
 @torch.no_grad()
 def evaluate_objective(
-    model: Bert, objective: Objective, batches: Iterable[PackedBatch], precision: torch.dtype
+    model: Model, objective: Objective, batches: Iterable[PackedBatch], precision: torch.dtype
 ) -> dict[str, float]:
     """Means of the objective's sums over all batches, with dropout off."""
     model.eval()

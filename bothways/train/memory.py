@@ -27,7 +27,7 @@ VARIABLES = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_", "MALLOC_MMAP_THRESHOLD
 SHAPES = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64", "LRU_CACHE_CAPACITY": "64"}
 
 
-def forget_shapes() -> None:
+def limit_onednn_cache() -> None:
     """Keep the code for few shapes, where the environment says nothing else. oneDNN asks at the first product of a
     process, so after that this does nothing."""
     for name, value in SHAPES.items():
@@ -40,7 +40,7 @@ _trainings = 0
 
 
 @contextlib.contextmanager
-def kept() -> Iterator[None]:
+def hold_freed_memory() -> Iterator[None]:
     """Within, what is freed is kept for what comes; at the end of the last of several it is given back.
 
     Nothing happens without glibc, or where the environment has settings for its allocator.

@@ -10,8 +10,8 @@ from torch import nn
 from bothways.train.options import TrainOptions
 
 
-class Together:
-    """Several optimizers of disjoint parameters as one, with one `state` and one list of `param_groups`."""
+class CombinedOptimizer:
+    """Several optimizers of disjoint parameters as one, with one `to_json` and one list of `param_groups`."""
 
     def __init__(self, *parts: torch.optim.Optimizer) -> None:
         self.parts = parts
@@ -29,7 +29,7 @@ class Together:
             part.zero_grad(set_to_none)
 
 
-def build_optimizer(model: nn.Module, options: TrainOptions) -> torch.optim.Optimizer | Together:
+def build_optimizer(model: nn.Module, options: TrainOptions) -> torch.optim.Optimizer | CombinedOptimizer:
     """AdamW (Loshchilov and Hutter 2019) without weight decay on biases and layer norms (Devlin et al. 2018, A.2).
 
     With `optimizer` "muon", the matrices of the layers go to Muon (Jordan et al. 2024) instead, with its update scaled
@@ -45,7 +45,7 @@ def build_optimizer(model: nn.Module, options: TrainOptions) -> torch.optim.Opti
     if not matrices:
         return adamw
     muon = torch.optim.Muon(matrices, lr=options.lr, weight_decay=options.weight_decay, adjust_lr_fn="match_rms_adamw")
-    return Together(muon, adamw)
+    return CombinedOptimizer(muon, adamw)
 
 
 def _decays(name: str) -> bool:

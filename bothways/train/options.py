@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import shutil
 from dataclasses import dataclass
 from typing import Literal
@@ -11,19 +10,12 @@ from typing import Literal
 import torch
 
 from bothways.errors import UserError
-from bothways.model.config import BertConfig
+from bothways.hardware import HALF, TrainingPrecision, choose_precision
+from bothways.model.config import EncoderConfig
 
-Precision = Literal["auto", "float32", "bfloat16"]
 Compile = Literal["auto", "on", "off"]
 Parallel = Literal["ddp", "fsdp"]
 Optimizer = Literal["adamw", "muon"]
-
-# Tokens in one forward pass, at most. On a CPU the activations of some 2,000 tokens stay near its caches, and 1,000 or
-# 8,000 were slower; a GPU wants large products.
-MICRO_BATCH_TOKENS = {"cpu": 2304, "cuda": 16384}
-
-
-HALF = torch.bfloat16
 
 
 @dataclass(frozen=True)
@@ -44,7 +36,7 @@ class TrainOptions:
     checkpoint_every: int = 500  # steps
     keep_checkpoints: int = 2  # the newest so many
     device: str = "auto"
-    precision: Precision = "auto"
+    precision: TrainingPrecision = "auto"
     compile: Compile = "auto"
     parallel: Parallel = "ddp"
     optimizer: Optimizer = "adamw"
@@ -74,51 +66,7 @@ def check_seed(seed: int) -> None:
         raise UserError(f"--seed {seed}: expected 0 to 2^63 - 1")
 
 
-def choose_device(name: str) -> torch.device:
-    """`auto` is the GPU where there is one, under `torchrun` each process's own.
-
-    Raises UserError for a device this machine does not have.
-    """
-    if name.startswith("cuda:") and int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UserError(f"--device {name}: several processes cannot share one GPU; --device cuda gives each its own")
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        if device.type == "cuda" and device.index is None:
-            device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f"--device {name}: {str(error).splitlines()[0]}; accepted: auto, cpu, cuda, cuda:N") from error
-    return device
-
-
-def choose_precision(precision: Precision, device: torch.device) -> torch.dtype:
-    """`auto` is bfloat16 where the hardware multiplies it (AMX, AVX512-BF16, GPUs since Ampere), else float32.
-
-    Without such hardware a bfloat16 matrix product is several times slower than a float32 one.
-    """
-    if precision != "auto":
-        return {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
-    fast = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
-    return torch.bfloat16 if fast and allowed_by_onednn("BF16") else torch.float32
-
-
-def allowed_by_onednn(instructions: str) -> bool:
-    """Whether oneDNN may use VNNI or BF16 instructions, as far as `ONEDNN_MAX_CPU_ISA` (its own variable) goes."""
-    limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "ALL").upper()
-    later = ("AMX", "FP16", "AVX10", "BF16") + ("VNNI",) * (instructions == "VNNI")
-    return limit in ("ALL", "DEFAULT") or any(name in limit for name in later)
-
-
-def micro_batch_tokens(chosen: int | None, device: torch.device) -> int:
-    """The token budget of one forward pass: the one chosen, or what suits the device."""
-    return chosen or MICRO_BATCH_TOKENS.get(device.type, MICRO_BATCH_TOKENS["cpu"])
-
-
-def compiles(options: TrainOptions, config: BertConfig, device: torch.device) -> bool:
+def compiles(options: TrainOptions, config: EncoderConfig, device: torch.device) -> bool:
     """Whether the step goes through `torch.compile`.
 
     `auto` does so on GPUs in bfloat16 without dropout, where a C compiler is at hand for the kernels. On a CPU what it

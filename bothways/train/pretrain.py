@@ -11,15 +11,25 @@ from typing import Any
 
 import torch
 
-import bothways
+from bothways.checkpoint.hugging_face import (
+    Checkpoint,
+    load_checkpoint,
+    new_model,
+    save_checkpoint,
+    weights_fingerprint,
+)
 from bothways.data.plan import PretrainingPlan
 from bothways.data.store import SplitName, TokenStore
 from bothways.errors import UserError
-from bothways.model.checkpoint import Checkpoint, load_checkpoint, new_model, save_checkpoint, weights_fingerprint
-from bothways.model.config import BertConfig
-from bothways.model.heads import Bert, CausalLMHead, PretrainingHead
+from bothways.hardware import choose_device, choose_precision, micro_batch_tokens
+from bothways.model.config import EncoderConfig
+from bothways.model.heads import CausalLMHead, Model, PretrainingHead
+from bothways.progress import Progress
 from bothways.tasks.base import Objective
-from bothways.train.assembly import (
+from bothways.train.distributed import World, full_tensor, join_world
+from bothways.train.loop import TrainResult, evaluate_objective, train
+from bothways.train.options import check_seed
+from bothways.train.pretrain_options import (
     PretrainOptions,
     build_objective,
     loop_options,
@@ -28,13 +38,10 @@ from bothways.train.assembly import (
     options_json,
     phases_of,
 )
-from bothways.train.distributed import World, whole, world
-from bothways.train.loop import TrainResult, evaluate_objective, train
-from bothways.train.options import check_seed, choose_device, choose_precision, micro_batch_tokens
-from bothways.train.progress import Progress
 from bothways.train.run import RunDirectory
 from bothways.train.samples import samples
 from bothways.train.step import Stepper
+from bothways.version import __version__
 
 
 def pretrain(
@@ -52,12 +59,14 @@ def pretrain(
     """
     options = options or PretrainOptions()
     check_seed(options.seed)
-    with world(choose_device(options.device)) as here:
-        return _pretrain(TokenStore(store), Path(out), options, progress or Progress("pretrain", shown=here.main), here)
+    with join_world(choose_device(options.device)) as world:
+        return _pretrain(
+            TokenStore(store), Path(out), options, progress or Progress("pretrain", shown=world.main), world
+        )
 
 
-def _pretrain(store: TokenStore, out: Path, options: PretrainOptions, progress: Progress, here: World) -> TrainResult:
-    run = RunDirectory(out, here)
+def _pretrain(store: TokenStore, out: Path, options: PretrainOptions, progress: Progress, world: World) -> TrainResult:
+    run = RunDirectory(out, world)
     objective = build_objective(options)
     checkpoint = _starting_point(store, objective, options)
     model = checkpoint.model
@@ -90,18 +99,18 @@ def _pretrain(store: TokenStore, out: Path, options: PretrainOptions, progress: 
             figures = {**figures, "perplexity": math.exp(min(figures["lm_loss"], 700))}
         return {**figures, **samples(model, validation)}
 
-    result = train(model, objective, plan, settings, run, progress, evaluate, here)
+    result = train(model, objective, plan, settings, run, progress, evaluate, world)
     if result.interrupted is None:
-        _finish(checkpoint, objective, run, here, provenance(store, options, result, here))
+        _finish(checkpoint, objective, run, world, provenance(store, options, result, world))
     return result
 
 
-def provenance(store: TokenStore, options: PretrainOptions, result: TrainResult, here: World) -> dict[str, Any]:
+def provenance(store: TokenStore, options: PretrainOptions, result: TrainResult, world: World) -> dict[str, Any]:
     """Where a model comes from: software, machine, text, options."""
     return {
-        "bothways": bothways.__version__,
+        "bothways": __version__,
         "torch": torch.__version__,
-        "machine": f"{platform.machine()}, {here.size} process{'es' if here.size > 1 else ''}",
+        "machine": f"{platform.machine()}, {world.size} process{'es' if world.size > 1 else ''}",
         "store": store.fingerprint,
         "tokenizer": store.tokenizer_fingerprint,
         "options": options_json(options),
@@ -110,27 +119,27 @@ def provenance(store: TokenStore, options: PretrainOptions, result: TrainResult,
 
 
 def _finish(
-    checkpoint: Checkpoint, objective: Objective, run: RunDirectory, here: World, provenance: Mapping[str, Any]
+    checkpoint: Checkpoint, objective: Objective, run: RunDirectory, world: World, provenance: Mapping[str, Any]
 ) -> None:
     """Write the model, put together again where it was sharded."""
-    parameters = {name: whole(tensor.detach()) for name, tensor in checkpoint.model.named_parameters()}
-    if here.main:
+    parameters = {name: full_tensor(tensor.detach()) for name, tensor in checkpoint.model.named_parameters()}
+    if world.main:
         checkpoint.model = new_model(checkpoint.config, objective.head, seed=0)
         for name, parameter in checkpoint.model.named_parameters():
             parameter.data.copy_(parameters[name])
-        checkpoint.state = {"provenance": provenance}
+        checkpoint.metadata = {"provenance": provenance}
         save_checkpoint(checkpoint, run.model_path)
-    here.wait()
+    world.wait()
 
 
 def evaluate_held_out(
-    model: Bert, objective: Objective, validation: PretrainingPlan, options: PretrainOptions
+    model: Model, objective: Objective, validation: PretrainingPlan, options: PretrainOptions
 ) -> dict[str, float]:
     """The objective's means over the held-out documents; of a single one no next-sentence figures, as all its pairs
     are true ones."""
     device = choose_device(options.device)
     budget = micro_batch_tokens(options.micro_batch_tokens, device)
-    batches = validation.first_epoch(budget, options.validation_tokens)
+    batches = validation.evaluation_batches(budget, options.validation_tokens)
     figures = evaluate_objective(model, objective, batches, choose_precision(options.precision, device))
     single = validation.documents == 1
     return {name: value for name, value in figures.items() if not (single and name.startswith("nsp"))}
@@ -154,7 +163,7 @@ def evaluate_store(
             f"{store.directory} was prepared with the vocabulary {store.tokenizer_fingerprint}, "
             f"{checkpoint.source} has {checkpoint.tokenizer.fingerprint}"
         )
-    trained = checkpoint.state.get("provenance", {}).get("options", {})
+    trained = checkpoint.metadata.get("provenance", {}).get("options", {})
     usual = {PretrainingHead: "bert", CausalLMHead: "causal"}.get(type(checkpoint.model.head), "mlm")
     length = min(int(trained.get("sequence_length", 128)), checkpoint.config.max_position_embeddings)
     options = PretrainOptions(
@@ -190,7 +199,7 @@ def measure_speed(store: TokenStore, options: PretrainOptions, steps: int = 8) -
 def _starting_point(store: TokenStore, objective: Objective, options: PretrainOptions) -> Checkpoint:
     causal = options.objective == "causal"
     if options.model is None:
-        config = BertConfig.from_size(
+        config = EncoderConfig.from_size(
             options.size,
             vocab_size=store.vocab_size,
             hidden_dropout_prob=options.dropout,

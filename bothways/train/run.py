@@ -31,9 +31,9 @@ from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.tensor import DTensor
 
 from bothways.errors import UserError
-from bothways.files import read_json, replace_directory, require_writable, saying_what_failed, write_json, write_text
+from bothways.files import read_json, replace_directory, require_writable, user_errors, write_json, write_text
 from bothways.train.distributed import World
-from bothways.train.optimizer import Together
+from bothways.train.optimizer import CombinedOptimizer
 
 KEEP_CHECKPOINTS = 2
 STATE = {"step", "tokens", "seconds", "window", "cursor", "data"}  # what state.json holds
@@ -42,8 +42,8 @@ STATE = {"step", "tokens", "seconds", "window", "cursor", "data"}  # what state.
 class RunDirectory:
     """Reads and writes a run; every write is complete or absent. Of several processes only the main one writes."""
 
-    def __init__(self, path: str | Path, here: World | None = None) -> None:
-        self.path, self._writes = Path(path), (here or World()).main
+    def __init__(self, path: str | Path, world: World | None = None) -> None:
+        self.path, self._writes = Path(path), (world or World()).main
         if self._writes:
             require_writable(self.path)
         for name in ("config.json", "manifest.json"):
@@ -63,7 +63,7 @@ class RunDirectory:
         """Append one line to metrics.jsonl."""
         if not self._writes:
             return
-        with saying_what_failed(self.metrics_path), self.metrics_path.open("a", encoding="utf-8") as file:
+        with user_errors(self.metrics_path), self.metrics_path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(values) + "\n")
 
     def metrics(self) -> list[dict[str, Any]]:
@@ -90,42 +90,42 @@ class RunDirectory:
     def save_checkpoint(
         self,
         model: nn.Module,
-        optimizer: torch.optim.Optimizer | Together,
+        optimizer: torch.optim.Optimizer | CombinedOptimizer,
         state: dict[str, Any],
-        here: World | None = None,
+        world: World | None = None,
         keep: int = KEEP_CHECKPOINTS,
     ) -> Path:
         """Write what resuming needs, then delete all but the newest `keep`. All processes must call it."""
-        here = here or World()
+        world = world or World()
         path = self.path / "checkpoints" / f"step-{state['step']:08d}"
         parameters, tensors = _parameters(model), _optimizer_tensors(model, optimizer)
         sharded = any(isinstance(tensor, DTensor) for tensor in parameters.values())
-        if not here.main:
+        if not world.main:
             if sharded:
-                here.wait()  # for the directory
+                world.wait()  # for the directory
                 _save_shards(path, {**parameters, **tensors})
-            here.wait()
+            world.wait()
             return path
         with replace_directory(path) as partial:
             if sharded:
-                here.wait()
+                world.wait()
                 _save_shards(path, {**parameters, **tensors})
-                _require_shards(partial, here.size)
+                _require_shards(partial, world.size)
             else:
                 save_file(parameters, partial / "model.safetensors")
                 save_file(tensors, partial / "optimizer.safetensors")
             write_json(partial / "state.json", state)
         for old in self.checkpoints()[:-keep]:
             shutil.rmtree(old, ignore_errors=True)
-        here.wait()
+        world.wait()
         return path
 
     def restore(
         self,
         model: nn.Module,
-        optimizer: torch.optim.Optimizer | Together,
+        optimizer: torch.optim.Optimizer | CombinedOptimizer,
         expected: Mapping[str, Any],
-        here: World | None = None,
+        world: World | None = None,
     ) -> dict[str, Any] | None:
         """Load the newest checkpoint that every process can read into model and optimizer; None when there is none.
 
@@ -133,15 +133,15 @@ class RunDirectory:
         processes must call it; the first one says which checkpoints there are.
         Raises UserError when the checkpoint is of a run that differs from `expected`, naming what and both values.
         """
-        here = here or World()
-        names = here.gather(json.dumps([path.name for path in self.checkpoints()]))[0]
+        world = world or World()
+        names = world.gather(json.dumps([path.name for path in self.checkpoints()]))[0]
         skipped: list[str] = []
         for name in reversed(json.loads(names)):
             path = self.path / "checkpoints" / name
-            state, failure = _attempt(_read_state, here, path / "state.json")
+            state, failure = _attempt(_read_state, world, path / "state.json")
             if state is not None:
                 self._require_same(state["data"], expected)
-                tensors, failure = _attempt(_read_tensors, here, path, model)
+                tensors, failure = _attempt(_read_tensors, world, path, model)
                 if tensors is not None:
                     _load(model, optimizer, tensors)
                     return {**state, "skipped": skipped}
@@ -166,7 +166,9 @@ def _parameters(model: nn.Module) -> dict[str, torch.Tensor]:
     return {name: parameter.detach() for name, parameter in model.named_parameters()}
 
 
-def _optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer | Together) -> dict[str, torch.Tensor]:
+def _optimizer_tensors(
+    model: nn.Module, optimizer: torch.optim.Optimizer | CombinedOptimizer
+) -> dict[str, torch.Tensor]:
     tensors = {}
     for name, parameter in model.named_parameters():
         for key, value in optimizer.state[parameter].items():
@@ -199,14 +201,14 @@ class UnreadableError(Exception):
 Read = TypeVar("Read")
 
 
-def _attempt(read: Callable[..., Read], here: World, *arguments: Any) -> tuple[Read | None, str]:
+def _attempt(read: Callable[..., Read], world: World, *arguments: Any) -> tuple[Read | None, str]:
     """What was read, or None and why, where any process could not."""
     result, failure = None, ""
     try:
         result = read(*arguments)
     except (SafetensorError, OSError, UnreadableError, CheckpointException) as error:
         failure = _reason(error)
-    failures = [failure for failure in here.gather(failure) if failure]
+    failures = [failure for failure in world.gather(failure) if failure]
     return (None, failures[0]) if failures else (result, "")
 
 
@@ -243,7 +245,7 @@ def _read_tensors(path: Path, model: nn.Module) -> dict[str, Tensor]:
     return tensors
 
 
-def _load(model: nn.Module, optimizer: torch.optim.Optimizer | Together, tensors: dict[str, Tensor]) -> None:
+def _load(model: nn.Module, optimizer: torch.optim.Optimizer | CombinedOptimizer, tensors: dict[str, Tensor]) -> None:
     named = dict(model.named_parameters())
     with torch.no_grad():
         for key, value in tensors.items():

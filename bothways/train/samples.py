@@ -7,18 +7,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from bothways.data.objectives import uniforms
-from bothways.data.packing import PackedBatch, pack_sequences
+from bothways.batch import PackedBatch, pack_sequences
+from bothways.counter_random import uniforms
 from bothways.data.plan import PretrainingPlan
-from bothways.inference.sampling import GenerationOptions, draw, warped
-from bothways.model.heads import Bert, CausalLMHead
-from bothways.text.wordpiece import WordPieceTokenizer
+from bothways.inference.sampling import GenerationOptions, draw, filtered_logits
+from bothways.model.heads import CausalLMHead, Model
+from bothways.text.tokenizer import Tokenizer
 
 SAMPLES, CONTEXT = 4, 7  # so many places, with so many tokens around
 GOES_ON = GenerationOptions(max_tokens=24, temperature=0.8, top_k=40)
 
 
-def samples(model: Bert, validation: PretrainingPlan) -> dict[str, Any]:
+def samples(model: Model, validation: PretrainingPlan) -> dict[str, Any]:
     """`fills` of masks, or of a causal model `continuations` of the beginnings of texts."""
     if isinstance(model.head, CausalLMHead):
         return {"continuations": sample_continuations(model, validation)}
@@ -26,11 +26,11 @@ def samples(model: Bert, validation: PretrainingPlan) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def sample_continuations(model: Bert, validation: PretrainingPlan) -> list[dict[str, str]]:
+def sample_continuations(model: Model, validation: PretrainingPlan) -> list[dict[str, str]]:
     """How the model goes on from the first tokens of a few held-out examples: text, continuation. The whole texts go
     through the model for each token, as a model that is sharded over processes has to be run."""
     model.eval()
-    batch = next(validation.first_epoch(token_budget=512, max_tokens=4096), None)
+    batch = next(validation.evaluation_batches(token_budget=512, max_tokens=4096), None)
     if batch is None:
         return []
     tokenizer, device = validation.tokenizer, next(model.parameters()).device
@@ -40,11 +40,11 @@ def sample_continuations(model: Bert, validation: PretrainingPlan) -> list[dict[
     never = [id for id in tokenizer.special_ids if id != tokenizer.sep_id]
     for step in range(room):
         going_on = pack_sequences([(ids, np.zeros_like(ids)) for ids in texts])
-        going_on.targets = {"lm_rows": going_on.cu_seqlens[1:].long() - 1}
+        going_on.targets = {"lm_index": going_on.cu_seqlens[1:].long() - 1}
         logits = model(going_on.to(device)).logits.float().cpu()
         logits[:, never] = float("-inf")
         draws = uniforms(np.arange(len(texts), dtype=np.uint64), np.array(step), 0)
-        chosen = draw(warped(logits, GOES_ON), torch.from_numpy(draws))
+        chosen = draw(filtered_logits(logits, GOES_ON), torch.from_numpy(draws))
         texts = [np.append(ids, id) for ids, id in zip(texts, chosen.tolist(), strict=True)]
     return [
         {"text": _words(tokenizer, ids[:begin]), "continuation": _words(tokenizer, ids[begin:])}
@@ -52,7 +52,7 @@ def sample_continuations(model: Bert, validation: PretrainingPlan) -> list[dict[
     ]
 
 
-def _words(tokenizer: WordPieceTokenizer, ids: np.ndarray) -> str:
+def _words(tokenizer: Tokenizer, ids: np.ndarray) -> str:
     """Up to the end of the text."""
     ends = np.flatnonzero(ids == tokenizer.sep_id)
     kept = ids[: ends[0]] if len(ends) else ids
@@ -60,19 +60,19 @@ def _words(tokenizer: WordPieceTokenizer, ids: np.ndarray) -> str:
 
 
 @torch.no_grad()
-def sample_fills(model: Bert, validation: PretrainingPlan) -> list[dict[str, Any]]:
+def sample_fills(model: Model, validation: PretrainingPlan) -> list[dict[str, Any]]:
     """The model's first guess for a few held-out words, the same ones each time: text around, truth, guess,
     probability."""
     model.eval()
-    batch = next(validation.first_epoch(token_budget=512, max_tokens=4096), None)
+    batch = next(validation.evaluation_batches(token_budget=512, max_tokens=4096), None)
     if batch is None:
         return []
     tokenizer = validation.tokenizer
     labels = batch.targets["mlm_labels"]
     whole_words = torch.from_numpy(~tokenizer.continuations())[labels].nonzero().flatten()
     chosen = whole_words[:: max(1, len(whole_words) // SAMPLES)][:SAMPLES]
-    rows = batch.targets["mlm_rows"][chosen]
-    batch.targets = {"mlm_rows": rows}
+    rows = batch.targets["mlm_index"][chosen]
+    batch.targets = {"mlm_index": rows}
     scores = model(batch.to(next(model.parameters()).device)).mlm.logits.float().softmax(-1).cpu()
     probabilities, guesses = scores.max(-1)
     return [
@@ -88,7 +88,7 @@ def sample_fills(model: Bert, validation: PretrainingPlan) -> list[dict[str, Any
     ]
 
 
-def _around(batch: PackedBatch, row: int, tokenizer: WordPieceTokenizer) -> str:
+def _around(batch: PackedBatch, row: int, tokenizer: Tokenizer) -> str:
     """The tokens on either side of a row, of its own sequence; `_` stands for other masks."""
     ids, after_row = batch.input_ids.tolist(), row + 1
     number = int(torch.searchsorted(batch.cu_seqlens, row, right=True))

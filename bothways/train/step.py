@@ -17,18 +17,19 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from bothways.data.objectives import mix
-from bothways.data.packing import PackedBatch
+from bothways.batch import PackedBatch
+from bothways.counter_random import mix
 from bothways.errors import UserError
-from bothways.model.heads import Bert
+from bothways.hardware import choose_device, choose_precision, micro_batch_tokens
+from bothways.model.heads import Model
 from bothways.tasks.base import Objective
-from bothways.train.distributed import Replicated, Sharded, World, whole
+from bothways.train.distributed import Replicated, Sharded, World, full_tensor
 from bothways.train.flops import training_flops
 from bothways.train.optimizer import build_optimizer, learning_rate
-from bothways.train.options import TrainOptions, choose_device, choose_precision, compiles, micro_batch_tokens
+from bothways.train.options import TrainOptions, compiles
 
 
-class StepData(Protocol):
+class BatchSource(Protocol):
     """Where the loop's batches come from: a pure function of the step."""
 
     description: dict[str, Any]  # what a resumed run must share, by name
@@ -58,8 +59,8 @@ class StepResult:
 class Ahead:
     """Makes the next step's batches while this one is computed, in one thread; the data stays a pure function."""
 
-    def __init__(self, data: StepData, options: TrainOptions, here: World, device: torch.device) -> None:
-        self._data, self._steps, self._world = data, options.steps, here
+    def __init__(self, data: BatchSource, options: TrainOptions, world: World, device: torch.device) -> None:
+        self._data, self._steps, self._world = data, options.steps, world
         self._budget = micro_batch_tokens(options.micro_batch_tokens, device)
         self._pinned = device.type == "cuda"
         self._thread = ThreadPoolExecutor(1)
@@ -86,7 +87,7 @@ class Ahead:
 class _Sums(nn.Module):
     """A model and its objective as one module, which is compiled and shared out: packed batch → sums by name."""
 
-    def __init__(self, model: Bert, objective: Objective, dtype: torch.dtype) -> None:
+    def __init__(self, model: Model, objective: Objective, dtype: torch.dtype) -> None:
         super().__init__()
         self.model, self._objective, self._dtype = model, objective, dtype
 
@@ -100,9 +101,9 @@ class Stepper:
     """A model with its optimizer on its device: takes single steps, and knows nothing of runs."""
 
     def __init__(
-        self, model: Bert, objective: Objective, data: StepData, options: TrainOptions, here: World | None = None
+        self, model: Model, objective: Objective, data: BatchSource, options: TrainOptions, world: World | None = None
     ) -> None:
-        self.model, self.objective, self.options, self.world = model, objective, options, here or World()
+        self.model, self.objective, self.options, self.world = model, objective, options, world or World()
         self.device = choose_device(options.device)
         self.dtype = choose_precision(options.precision, self.device)
         model.to(self.device).train()
@@ -138,7 +139,7 @@ class Stepper:
         for number, batch in enumerate(batches, start=1):
             for name, value in self._forward_and_backward(batch, counts, number == len(batches)).items():
                 sums[name] = sums[name] + value if name in sums else value
-        norm = float(whole(torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.options.clip)))
+        norm = float(full_tensor(torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.options.clip)))
         if not math.isfinite(norm):
             raise UserError(
                 f"step {step + 1}: the gradient is not finite (norm {norm}); the weights and the last checkpoint are "
@@ -166,7 +167,7 @@ class Stepper:
         return dict(zip(counts, summed, strict=True)), int(tokens_sum), flops_sum, asked > 0
 
     def _forward_and_backward(self, batch: PackedBatch, counts: Mapping[str, float], last: bool) -> dict[str, Tensor]:
-        with self._parallel.pass_over(last) as sums_of:
+        with self._parallel.micro_batch(last) as sums_of:
             sums: dict[str, Tensor] = sums_of(batch.to(self.device))
             losses = [value / (counts[name] or 1) for name, value in sums.items() if name.endswith("loss")]
             # processes average their gradients, and the step wants their sum

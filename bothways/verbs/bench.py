@@ -15,13 +15,14 @@ from rich.console import Console
 from rich.table import Table
 from tyro.conf import Positional
 
+from bothways.data.encoded import Encoded, join_segments
 from bothways.data.tables import read_rows
 from bothways.errors import UserError
-from bothways.inference.predictor import Predictor, load
-from bothways.inference.prepared import PRECISIONS, Precision, describe, resolve
-from bothways.recipes import parse
-from bothways.tasks.base import Encoded, join_segments
-from bothways.verbs.measuring import say
+from bothways.inference.prepared import PRECISIONS, InferencePrecision, describe_layers, resolve_precision
+from bothways.inference.vectors import sequence_vectors
+from bothways.predictor import Predictor, load
+from bothways.verbs.parse import parse
+from bothways.verbs.printing import say
 
 SHORT = (16, 128)  # tokens of the one text that somebody waits for
 
@@ -32,7 +33,7 @@ class Speed:
     milliseconds of one text, by its tokens: median and 99th percentile. cosine: the least of a text's vector with that
     of the model itself, in float32."""
 
-    precision: Precision
+    precision: InferencePrecision
     runs_on: str
     tokens_per_second: float
     latency: dict[int, tuple[float, float]]
@@ -62,7 +63,7 @@ def bench(arguments: Sequence[str]) -> None:
     encoded = join_segments(model.tokenizer, texts, model.sequence_length)
     seconds = time.perf_counter() - began
     tokens = sum(len(one.input_ids) for one in encoded)
-    vectors = np.array(model.vectors(encoded))
+    vectors = np.array(sequence_vectors(model, encoded))
     speeds = []
     for precision in offered(model.device):
         say(f"bench: {precision}")
@@ -81,9 +82,9 @@ def bench(arguments: Sequence[str]) -> None:
     _show(facts, speeds)
 
 
-def offered(device: torch.device) -> list[Precision]:
+def offered(device: torch.device) -> list[InferencePrecision]:
     """The precisions that make sense on a device: float32, bfloat16 where the hardware multiplies it, int8 on a CPU."""
-    half = resolve("auto", device) == "bfloat16"
+    half = resolve_precision("auto", device) == "bfloat16"
     skipped = {"bfloat16": not half, "int8": device.type != "cpu"}
     return [precision for precision in PRECISIONS if not skipped.get(precision)]
 
@@ -97,15 +98,15 @@ def mixed_texts() -> list[str]:
 
 
 def _measured(model: Predictor, encoded: list[Encoded], exact: np.ndarray, seconds: float) -> Speed:
-    vectors = np.array(model.vectors(encoded))
+    vectors = np.array(sequence_vectors(model, encoded))
     tokens, runs, began = sum(len(one.input_ids) for one in encoded), 0, time.perf_counter()
     while time.perf_counter() - began < seconds:
-        model.vectors(encoded)
+        sequence_vectors(model, encoded)
         runs += 1
     rate = tokens * runs / (time.perf_counter() - began)
     return Speed(
         model.precision,
-        describe(model.prepared, model.precision),
+        describe_layers(model.for_prediction, model.precision),
         rate,
         latencies(model),
         float((vectors * exact).sum(1).min()),

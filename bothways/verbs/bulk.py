@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,12 @@ from bothways.data.stream import RowStream
 from bothways.errors import UserError
 from bothways.files import require_file_writable
 from bothways.inference.bulk import FORMATS, Job, open_parts, run_bulk
-from bothways.inference.predictor import Predictor, load
-from bothways.inference.prepared import describe
-from bothways.train.progress import duration
+from bothways.inference.jobs import task_job
+from bothways.inference.prepared import InferencePrecision, describe_layers
+from bothways.predictor import Predictor, load
+from bothways.progress import duration
 from bothways.verbs.counting import Counting
+from bothways.verbs.text_arguments import TextArguments
 
 MakeJob = Callable[[Predictor, RowStream], Job]
 
@@ -33,10 +36,10 @@ def into_file(verb: str, options: Any, make_job: MakeJob, line_column: Callable[
     if options.json:
         raise UserError(f"--json: prints, and --out {out} writes a file; name a .jsonl after --out for JSON")
     model = load(options.model, options.device, options.precision)
-    source = RowStream(Path(options.input), line_column(model.checkpoint.state.get("options", {})))
+    source = RowStream(Path(options.input), line_column(model.checkpoint.metadata.get("options", {})))
     job = make_job(model, source)
     parts = open_parts(job, source, out)
-    print(f"{verb} on {model.device}: {describe(model.prepared, model.precision)}", file=sys.stderr)
+    print(f"{verb} on {model.device}: {describe_layers(model.for_prediction, model.precision)}", file=sys.stderr)
     began = time.monotonic()
     report = run_bulk(job, source, parts, Counting(verb, source.count(), parts.report.resumed))
     resumed = f", {report.resumed:,} of them by an earlier run" if report.resumed else ""
@@ -45,3 +48,28 @@ def into_file(verb: str, options: Any, make_job: MakeJob, line_column: Callable[
         print(f"{report.truncated:,} rows are longer than {model.sequence_length} tokens and were cut short")
     if report.bad:
         print(f"{parts.bad_rows}: {report.bad:,} rows that could not be used, with the reason")
+
+
+@dataclass(frozen=True)
+class TableArguments(TextArguments):
+    """out: a .parquet or .jsonl of all the rows of `--in`, however many; the same command again goes on with it.
+    precision: auto, float32, bfloat16 or int8; auto is bfloat16 where the hardware multiplies it, else float32."""
+
+    out: str | None = None
+    precision: InferencePrecision = "auto"
+
+    def columns(self) -> dict[str, str]:
+        """The columns that are named, by the option."""
+        named = {"text_column": self.text_column, "pair_column": self.pair_column}
+        return {option: column for option, column in named.items() if column is not None}
+
+
+def table_into_file(verb: str, options: TableArguments) -> None:
+    if options.texts:
+        raise UserError(f"--out {options.out}: is for the rows of a table after --in, not for texts as arguments")
+    into_file(
+        verb,
+        options,
+        lambda model, source: task_job(model, verb, source.columns, options.columns()),
+        lambda trained: options.text_column or trained.get("text_column", "text"),
+    )

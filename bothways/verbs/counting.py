@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 
-from bothways.train.progress import duration
+from bothways.progress import duration
 
 
 class Counting:

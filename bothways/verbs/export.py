@@ -9,13 +9,13 @@ from typing import Literal
 
 from tyro.conf import Positional
 
+from bothways.checkpoint.hugging_face import Checkpoint, save_checkpoint
 from bothways.errors import UserError
 from bothways.files import require_writable
-from bothways.inference.predictor import load
-from bothways.model.checkpoint import Checkpoint, save_checkpoint
-from bothways.model.heads import Bert, EmbeddingHead, Pooling
-from bothways.recipes import parse
-from bothways.verbs.measuring import say
+from bothways.model.heads import EmbeddingHead, Model, Pooling
+from bothways.predictor import load
+from bothways.verbs.parse import parse
+from bothways.verbs.printing import say
 
 
 @dataclass(frozen=True)
@@ -81,10 +81,10 @@ def _sentences(checkpoint: Checkpoint, out: Path, pooling: Pooling | None) -> No
     if not isinstance(head, EmbeddingHead):
         encoder = checkpoint.model.encoder
         head = EmbeddingHead(encoder, pooling or "mean")
-        kept = {name: value for name, value in checkpoint.state.items() if name in ("provenance", "sequence_length")}
+        kept = {name: value for name, value in checkpoint.metadata.items() if name in ("provenance", "sequence_length")}
         options = {"pooling": head.pooling, "normalize": head.normalize}
         state = {**kept, "task": "similar", "options": options}
-        checkpoint = replace(checkpoint, model=Bert(encoder, head), state=state)
+        checkpoint = replace(checkpoint, model=Model(encoder, head), metadata=state)
     elif pooling not in (None, head.pooling):
         raise UserError(f"--pooling {pooling}: this model was trained with {head.pooling}")
     save_checkpoint(checkpoint, out)

@@ -16,11 +16,12 @@ from bothways.data.store import TokenStore
 from bothways.data.survey import batch_in_words, estimate_epoch, length_histogram
 from bothways.errors import UserError
 from bothways.files import read_json
-from bothways.recipes import parse, read_recipe, split_recipe
 from bothways.text.corpus import CorpusReport
-from bothways.text.wordpiece import WordPieceTokenizer
-from bothways.train.assembly import PretrainOptions, make_plan, phases_of
+from bothways.text.tokenizer import Tokenizer
+from bothways.train.pretrain_options import PretrainOptions, make_plan, phases_of
 from bothways.train.run import RunDirectory
+from bothways.verbs.parse import parse
+from bothways.verbs.recipes import read_recipe, split_recipe
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def info(arguments: Sequence[str]) -> None:
         last = RunDirectory(path).metrics()[-1:]
         _print_facts({"run": options.path, "finished": False, **(last[0] if last else {})}, options.json)
     elif (path / "vocab.txt").exists() or (path / "tokenizer.json").exists():
-        tokenizer = WordPieceTokenizer.load(path)
+        tokenizer = Tokenizer.load(path)
         facts = {"vocabulary": options.path, "pieces": tokenizer.vocab_size, "uncased": tokenizer.lowercase}
         _print_facts({**facts, "fingerprint": tokenizer.fingerprint}, options.json)
     else:
@@ -139,7 +140,7 @@ def store_lines(store: TokenStore) -> list[str]:
 
 
 def _model_facts(path: str) -> dict[str, Any]:
-    from bothways.inference.predictor import load
+    from bothways.predictor import load
 
     model = load(path)
     assert model.report is not None
@@ -153,6 +154,6 @@ def _model_facts(path: str) -> dict[str, Any]:
     }
     if model.labels:
         facts["labels"] = model.labels
-    if "provenance" in model.checkpoint.state:
-        facts["provenance"] = model.checkpoint.state["provenance"]
+    if "provenance" in model.checkpoint.metadata:
+        facts["provenance"] = model.checkpoint.metadata["provenance"]
     return facts

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bothways.data.examples import NextTokens
-from bothways.data.objectives import A_END, A_START, SpanOptions
+from bothways.data.sentence_pairs import A_END, A_START, SpanOptions
 from bothways.data.store import Chunk
 from tests.helpers import tiny_tokenizer
 

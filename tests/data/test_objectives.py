@@ -9,18 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bothways.data.objectives import (
+from bothways.counter_random import mix, uniforms
+from bothways.data.masking import Masker, Masking
+from bothways.data.sentence_pairs import (
     FullSentences,
     FullSentencesAcross,
-    Masker,
-    Masking,
     SentenceOrder,
     SentencePairs,
     SpanOptions,
+    build_inputs,
     example_lengths,
-    materialise,
-    mix,
-    uniforms,
 )
 from bothways.data.store import Chunk
 from tests.helpers import tiny_tokenizer
@@ -108,7 +106,7 @@ def test_materialise_writes_cls_a_sep_b_sep() -> None:
     tokenizer = tiny_tokenizer()
     tokens = np.arange(10, 40)
     examples = np.array([[0, 3, 5, 7, 0], [8, 10, 10, 10, 0]])
-    ids, types, lengths = materialise(tokens, examples, tokenizer)
+    ids, types, lengths = build_inputs(tokens, examples, tokenizer)
     cls, sep = tokenizer.cls_id, tokenizer.sep_id
     assert ids.tolist() == [cls, 10, 11, 12, sep, 15, 16, sep, cls, 18, 19, sep]
     assert types.tolist() == [0] * 5 + [1] * 3 + [0] * 4
@@ -231,7 +229,7 @@ def test_a_sequence_holds_the_end_of_one_document_and_the_beginning_of_the_next(
 def test_the_masking_rate_moves_in_a_line() -> None:
     masking = Masking(0.3, end_rate=0.15, steps=100)
     assert [round(masking.rate_at(step), 4) for step in (0, 50, 100, 200)] == [0.3, 0.225, 0.15, 0.15]
-    later = masking.part(40, 80)  # a phase of the run sees the same rates at the same steps
+    later = masking.between(40, 80)  # a phase of the run sees the same rates at the same steps
     assert all(abs(later.rate_at(step) - masking.rate_at(40 + step)) < 1e-12 for step in range(41))
     tokenizer = tiny_tokenizer()
     ids = np.full(40_000, tokenizer.id("dog"))

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bothways.data.packing import fill_budget, pack, pack_sequences
+from bothways.batch import cut_to_budget, pack, pack_sequences
 
 
 def test_positions_and_boundaries() -> None:
@@ -26,7 +26,7 @@ def test_positions_and_boundaries() -> None:
 
 @given(st.lists(st.integers(1, 50), max_size=60), st.integers(1, 120))
 def test_budgets_are_kept_and_nothing_is_lost(lengths: list[int], budget: int) -> None:
-    parts = list(fill_budget(lengths, budget))
+    parts = list(cut_to_budget(lengths, budget))
     assert [length for part in parts for length in lengths[part]] == lengths
     for part in parts:
         assert sum(lengths[part]) <= budget or part.stop - part.start == 1

@@ -6,16 +6,18 @@ import numpy as np
 import pytest
 import torch
 
+from bothways.batch import PackedBatch
 from bothways.data import store as storing
+from bothways.data.encoded import Encoded
 from bothways.data.examples import MaskedExamples
-from bothways.data.objectives import FullSentences, Masker, Masking, SentencePairs, SpanOptions
-from bothways.data.packing import PackedBatch
+from bothways.data.masking import Masker, Masking
 from bothways.data.phases import Phase, PhasedPlan, parse_phases
-from bothways.data.plan import PretrainingPlan, RowPlan
+from bothways.data.plan import PretrainingPlan
 from bothways.data.prepare import prepare
+from bothways.data.row_plan import RowPlan
+from bothways.data.sentence_pairs import FullSentences, SentencePairs, SpanOptions
 from bothways.data.store import TokenStore
 from bothways.errors import UserError
-from bothways.tasks.base import Encoded
 from tests.data.test_prepare import write_corpus
 from tests.helpers import tiny_tokenizer
 
@@ -45,7 +47,7 @@ def sequences(batches: list[PackedBatch]) -> list[tuple[object, ...]]:
     found = []
     for batch in batches:
         labels = torch.full((batch.num_tokens,), -1)
-        labels[batch.targets["mlm_rows"]] = batch.targets["mlm_labels"]
+        labels[batch.targets["mlm_index"]] = batch.targets["mlm_labels"]
         parts = zip(
             batch.input_ids.split(batch.lengths.tolist()),
             labels.split(batch.lengths.tolist()),
@@ -118,10 +120,10 @@ def test_epochs_visit_everything_and_draw_anew(store: TokenStore) -> None:
 
 def test_evaluation_is_the_same_each_time(store: TokenStore) -> None:
     held_out = plan(store, split="validation")
-    once = list(held_out.first_epoch(200, 10_000))
-    again = list(plan(store, split="validation", tokens_per_step=64).first_epoch(1000, 10_000))
+    once = list(held_out.evaluation_batches(200, 10_000))
+    again = list(plan(store, split="validation", tokens_per_step=64).evaluation_batches(1000, 10_000))
     assert sequences(once) == sequences(again)
-    limited = list(held_out.first_epoch(200, 300))
+    limited = list(held_out.evaluation_batches(200, 300))
     assert 200 < sum(batch.num_tokens for batch in limited) <= 300
 
 

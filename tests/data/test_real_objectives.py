@@ -8,18 +8,19 @@ import numpy as np
 import pytest
 
 from bothways.data.examples import MaskedExamples
-from bothways.data.objectives import Masker, Masking, SentencePairs, example_lengths
+from bothways.data.masking import Masker, Masking
 from bothways.data.plan import PretrainingPlan, _join
 from bothways.data.prepare import prepare
+from bothways.data.sentence_pairs import SentencePairs, example_lengths
 from bothways.data.store import TokenStore
-from bothways.text.wordpiece import WordPieceTokenizer
+from bothways.text.tokenizer import Tokenizer
 from tests.text.test_wordpiece import real_lines
 
 
 @pytest.fixture(scope="module")
 def store(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> TokenStore:
     lines = real_lines(shared_data, 1 << 30)
-    tokenizer = WordPieceTokenizer.train(lambda: lines, 8192)
+    tokenizer = Tokenizer.train(lambda: lines, 8192)
     source = str(shared_data / "wikipedia-small.jsonl.zst")
     return prepare([source], tokenizer, tmp_path_factory.mktemp("real") / "store", workers=2)
 
@@ -42,7 +43,7 @@ def test_masks_of_100k_tokens(store: TokenStore) -> None:
         store, MaskedExamples(SentencePairs(), Masker(Masking(), tokenizer), tokenizer), tokens_per_step=100_000, seed=1
     )
     batch = plan.batch(0)
-    rows, labels = batch.targets["mlm_rows"].numpy(), batch.targets["mlm_labels"].numpy()
+    rows, labels = batch.targets["mlm_index"].numpy(), batch.targets["mlm_labels"].numpy()
     shown = batch.input_ids.numpy()[rows]
     special = 3 * batch.num_sequences  # [CLS] A [SEP] B [SEP]
     assert near(len(rows), batch.num_tokens - special, 0.15)

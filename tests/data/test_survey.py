@@ -10,7 +10,7 @@ import pytest
 from bothways.data.prepare import prepare
 from bothways.data.store import TokenStore
 from bothways.data.survey import UPPER, batch_in_words, estimate_epoch, length_histogram
-from bothways.train.assembly import PretrainOptions, make_plan
+from bothways.train.pretrain_options import PretrainOptions, make_plan
 from tests.data.test_prepare import write_corpus
 from tests.helpers import tiny_tokenizer
 
@@ -44,6 +44,6 @@ def test_a_batch_in_words_shows_masks_truths_and_pairs(store: TokenStore) -> Non
     batch = make_plan(store, PretrainOptions(tokens_per_step=400, sequence_length=32)).batch(2)
     lines = list(batch_in_words(batch, tiny_tokenizer()))
     assert len(lines) == batch.num_sequences
-    assert sum(line.count("→") for line in lines) == len(batch.targets["mlm_rows"])
+    assert sum(line.count("→") for line in lines) == len(batch.targets["mlm_index"])
     assert sum(line.endswith("(next_sentence_label 1)") for line in lines) == batch.targets["next_sentence_label"].sum()
     assert all("[CLS]" in line and "[SEP]" in line for line in lines)

@@ -18,16 +18,16 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from transformers import AutoTokenizer, BertForQuestionAnswering, BertModel
 
 import bothways as bw
-from bothways.data.packing import PackedBatch, pack_sequences
+from bothways.batch import PackedBatch, pack_sequences
+from bothways.checkpoint.hugging_face import Checkpoint, new_model
 from bothways.errors import UserError
 from bothways.explain.answers import ShownAnswer, shown_answer
-from bothways.explain.arrays import packed, packed_shares, unpacked
-from bothways.explain.build import SUMMED, pack_weights, read
+from bothways.explain.page_data import SUMMED, compress_weights, read
 from bothways.explain.predictions import decision_of, integrated_gradients
 from bothways.explain.record import gradient_weighted, record, rollout
-from bothways.inference.predictor import Predictor
-from bothways.model.checkpoint import Checkpoint, new_model
 from bothways.model.heads import CausalLMHead, PretrainingHead, SequenceHead, SpanHead, TokenHead
+from bothways.pages.arrays import compress_array, compress_shares, decompress_array
+from bothways.predictor import Predictor
 from tests.helpers import hugging_face_config, tiny_config, tiny_tokenizer
 
 A, B = "The bear ate the honey because it was hungry", "It was sweet."
@@ -48,11 +48,11 @@ def predictor(head: Any, labels: int = 0, **config: Any) -> Predictor:
 
 @given(arrays(np.float32, array_shapes(max_dims=3, max_side=9), elements=st.floats(-60, 60, width=32)))
 def test_arrays_come_back_within_the_tolerance(values: np.ndarray) -> None:
-    assert unpacked(packed(values)).shape == values.shape
-    np.testing.assert_allclose(unpacked(packed(values)), values, atol=1e-3)
+    assert decompress_array(compress_array(values)).shape == values.shape
+    np.testing.assert_allclose(decompress_array(compress_array(values)), values, atol=1e-3)
     shares = torch.from_numpy(values).softmax(-1).numpy()
-    np.testing.assert_allclose(unpacked(packed_shares(shares)), shares, atol=1e-3)
-    np.testing.assert_allclose(unpacked(packed_shares(shares)).sum(-1), 1, atol=1e-3)
+    np.testing.assert_allclose(decompress_array(compress_shares(shares)), shares, atol=1e-3)
+    np.testing.assert_allclose(decompress_array(compress_shares(shares)).sum(-1), 1, atol=1e-3)
 
 
 def test_attention_and_states_are_those_of_transformers(real: Predictor, minilm: Path) -> None:
@@ -66,14 +66,14 @@ def test_attention_and_states_are_those_of_transformers(real: Predictor, minilm:
     assert [one["segment"] for one in data["tokens"]] == inputs["token_type_ids"][0].tolist()
     run = data["runs"][0]
     for ours, expected in zip(run["weights"], output.attentions, strict=True):
-        np.testing.assert_allclose(unpacked(ours), expected[0].numpy(), atol=1e-3)
+        np.testing.assert_allclose(decompress_array(ours), expected[0].numpy(), atol=1e-3)
     for scores, weights in zip(run["scores"], run["weights"], strict=True):
-        softmax = torch.from_numpy(unpacked(scores)).softmax(-1)
-        np.testing.assert_allclose(softmax.numpy(), unpacked(weights), atol=2e-3)
+        softmax = torch.from_numpy(decompress_array(scores)).softmax(-1)
+        np.testing.assert_allclose(softmax.numpy(), decompress_array(weights), atol=2e-3)
     size = real.config.head_size
     for q, k, scores in zip(run["queries"], run["keys"], run["scores"], strict=True):
-        products = np.einsum("aid,ajd->aij", unpacked(q), unpacked(k)) / size**0.5
-        np.testing.assert_allclose(products, unpacked(scores), atol=1e-2)
+        products = np.einsum("aid,ajd->aij", decompress_array(q), decompress_array(k)) / size**0.5
+        np.testing.assert_allclose(products, decompress_array(scores), atol=1e-2)
     batch, _, _ = read(real.tokenizer, [real.tokenizer.encode(A), real.tokenizer.encode(B)])
     with torch.inference_mode():
         states = record(real.model.encoder, batch).states
@@ -95,12 +95,12 @@ def test_sentences_and_neighbours_are_the_cosines_of_the_models_vectors(real: Pr
     ]
     own = [states[0][1 + at[0]], states[1][1 + at[1] - sum(one["sentence"] == 0 for one in view["tokens"])]]
     cosine = float(torch.cosine_similarity(*own, dim=0))
-    assert unpacked(view["cosines"])[-1, at[0], at[1]] == pytest.approx(cosine, abs=1e-3)
+    assert decompress_array(view["cosines"])[-1, at[0], at[1]] == pytest.approx(cosine, abs=1e-3)
     anchor = real.hidden_states(["fruit"])[0][1]
     expected = float(torch.cosine_similarity(own[0], anchor, dim=0))
-    assert unpacked(view["paths"][0]["cosines"])[-1, 0] == pytest.approx(expected, abs=1e-3)
+    assert decompress_array(view["paths"][0]["cosines"])[-1, 0] == pytest.approx(expected, abs=1e-3)
     assert [path["sentence"] for path in view["paths"]] == [0, 1]
-    fruit, company = (unpacked(path["cosines"])[-1] for path in view["paths"])
+    fruit, company = (decompress_array(path["cosines"])[-1] for path in view["paths"])
     assert fruit[0] > company[0], "an apple to buy is nearer to fruit than one that unveils phones"
     table = real.model.encoder.embeddings.token.weight
     for one in view["neighbours"]:
@@ -115,7 +115,7 @@ def test_under_the_causal_mask_nothing_looks_ahead_and_rows_sum_to_one(real: Pre
     assert [run["causal"] for run in runs] == [False, True]
     for run in runs:
         for packed_weights in run["weights"]:
-            weights = unpacked(packed_weights)
+            weights = decompress_array(packed_weights)
             np.testing.assert_allclose(weights.sum(-1), 1, atol=1e-3)
             assert bool(np.triu(weights, 1).max() < 1e-6) == run["causal"]
 
@@ -123,10 +123,10 @@ def test_under_the_causal_mask_nothing_looks_ahead_and_rows_sum_to_one(real: Pre
 def test_positions_are_the_models_table(real: Predictor) -> None:
     view = real.explain(A).data["positions"]
     table = real.model.encoder.embeddings.position.weight.detach().numpy()
-    np.testing.assert_allclose(unpacked(view["table"]), table[:, :64], atol=1e-3)
+    np.testing.assert_allclose(decompress_array(view["table"]), table[:, :64], atol=1e-3)
     rows = table[view["similarity_rows"]]
     unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
-    np.testing.assert_allclose(unpacked(view["similarity"]), unit @ unit.T, atol=1e-3)
+    np.testing.assert_allclose(decompress_array(view["similarity"]), unit @ unit.T, atol=1e-3)
     assert view["rows"] == 512
 
 
@@ -233,7 +233,7 @@ def test_the_answer_on_a_page_is_the_predictors(name: str) -> None:
 def test_what_is_attributed_is_the_answers_score() -> None:
     for no_answer, threshold in ((False, 0.0), (True, 99.0)):
         model = predictor(SpanHead)
-        model.checkpoint.state |= {"task": "answer", "no_answer": no_answer, "threshold": threshold}
+        model.checkpoint.metadata |= {"task": "answer", "no_answer": no_answer, "threshold": threshold}
         answer, batch, _ = answer_of(model, "the dog?", CONTEXTS[0])
         assert bool(answer.text) != no_answer
         decision = decision_of(model, batch, answer)
@@ -333,7 +333,7 @@ def test_a_long_text_stays_small_and_exact(real: Predictor) -> None:
     batch, _, _ = read(real.tokenizer, [real.tokenizer.encode(text)])
     with torch.inference_mode():
         weights = record(real.model.encoder, batch).weights
-    shown = unpacked(data["runs"][0]["weights"][3])
+    shown = decompress_array(data["runs"][0]["weights"][3])
     np.testing.assert_allclose(shown, weights[3].numpy(), atol=1e-3)
     np.testing.assert_allclose(shown.sum(-1), 1, atol=1e-3)
     assert data["notes"]
@@ -345,8 +345,8 @@ def test_the_largest_page_is_under_thirty_megabytes(real: Predictor) -> None:
     ids = np.array([real.tokenizer.cls_id, *words, real.tokenizer.sep_id])
     with torch.inference_mode():
         weights = record(real.model.encoder, pack_sequences([(ids, np.zeros_like(ids))])).weights
-    packed_layers = pack_weights(weights, SUMMED + 1)
-    np.testing.assert_allclose(unpacked(packed_layers[2]), weights[2].numpy(), atol=1e-3)
+    packed_layers = compress_weights(weights, SUMMED + 1)
+    np.testing.assert_allclose(decompress_array(packed_layers[2]), weights[2].numpy(), atol=1e-3)
     a_head = sum(len(one["data"]) for one in packed_layers) / (len(weights) * len(weights[0]))
     assert 24 * 16 * a_head < 30e6
 

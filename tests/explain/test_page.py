@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 import bothways as bw
-from bothways.explain.arrays import unpacked
-from bothways.inference.predictor import Predictor
-from bothways.model.checkpoint import Checkpoint, new_model
+from bothways.checkpoint.hugging_face import Checkpoint, new_model
 from bothways.model.heads import CausalLMHead, PretrainingHead, SequenceHead, SpanHead, TokenHead
+from bothways.pages.arrays import decompress_array
+from bothways.predictor import Predictor
 from tests.helpers import tiny_config, tiny_tokenizer
 
 TEXT = ("<script>document.title = 'taken'</script> The bear ate the honey", "It was <b>hungry</b>")
@@ -102,10 +102,10 @@ def test_a_text_stays_text_and_every_view_is_there(open_page: Any, explained: tu
 def test_layers_heads_and_runs_show_the_models_numbers(open_page: Any, explained: tuple[Path, dict[str, Any]]) -> None:
     page, runs = open_page().page, explained[1]["runs"]
     choose(page, run="0", layer="3", head="5")
-    np.testing.assert_allclose(cells(page), unpacked(runs[0]["weights"][3])[5], atol=1e-3)
+    np.testing.assert_allclose(cells(page), decompress_array(runs[0]["weights"][3])[5], atol=1e-3)
     choose(page, run="1")
     page.wait_for_selector('#matrix[data-run="1"] rect.masked', state="attached")
-    shown = unpacked(runs[1]["weights"][3])[5]
+    shown = decompress_array(runs[1]["weights"][3])[5]
     np.testing.assert_allclose(np.tril(cells(page)), np.tril(shown), atol=1e-3)
     masked = page.locator("#matrix rect.masked").count()
     assert masked == len(shown) * (len(shown) - 1) / 2, "the upper triangle is empty"
@@ -137,7 +137,7 @@ def test_pieces_merge_to_words(open_page: Any, explained: tuple[Path, dict[str, 
             groups[-1].append(position)
         else:
             groups.append([position])
-    weights = unpacked(data["runs"][0]["weights"][2])[1]
+    weights = decompress_array(data["runs"][0]["weights"][2])[1]
     expected = np.array([[weights[np.ix_(a, b)].sum(1).mean() for b in groups] for a in groups])
     page.wait_for_function(f"document.querySelectorAll('#matrix rect[data-row]').length === {expected.size}")
     np.testing.assert_allclose(cells(page), expected, atol=1e-3)

@@ -13,7 +13,7 @@ import pytest
 
 import bothways as bw
 from bothways.data.prepare import prepare
-from bothways.explain.arrays import unpacked
+from bothways.pages.arrays import decompress_array
 from tests.data.test_prepare import write_corpus
 from tests.helpers import Run, tiny_tokenizer
 
@@ -48,14 +48,14 @@ def test_a_runs_checkpoints_are_compared_on_the_same_text(tmp_path: Path, bothwa
     data = data_of(page)
     assert [one["name"] for one in data["checkpoints"]] == ["step 2", "step 4", "step 6"]
     last, own = data["checkpoints"][-1], data["runs"][0]
-    np.testing.assert_allclose(unpacked(last["weights"][1]), unpacked(own["weights"][1]), atol=1e-3)
+    np.testing.assert_allclose(decompress_array(last["weights"][1]), decompress_array(own["weights"][1]), atol=1e-3)
     (tmp_path / "run" / "checkpoints" / "step-00000004" / "model.safetensors").write_bytes(b"cut short")
     code, _, errors = bothways("explain", tmp_path / "run", "the old [MASK] eats", "--out", page)
     assert code == 0, errors
     assert [one["name"] for one in data_of(page)["checkpoints"]] == ["step 2", "step 6"]
     assert "step-00000004 is left out" in " ".join(data_of(page)["notes"])
-    first = unpacked(data["checkpoints"][0]["weights"][1])
-    assert np.abs(first - unpacked(own["weights"][1])).max() > 1e-3
+    first = decompress_array(data["checkpoints"][0]["weights"][1])
+    assert np.abs(first - decompress_array(own["weights"][1])).max() > 1e-3
     assert last["fills"][0]["alternatives"][0][1] == pytest.approx(
         bw.load(tmp_path / "run").fill("the old [MASK] eats")[0][0].probability, abs=1e-4
     )
@@ -95,7 +95,7 @@ def test_umap_places_points_or_says_what_to_install(minilm: Path) -> None:
             model.explain("the dog eats the cat", projection="umap")
     else:
         points = model.explain("the dog eats the cat", projection="umap").data["embeddings"]["points"]
-        assert np.isfinite(unpacked(points[0])).all()
+        assert np.isfinite(decompress_array(points[0])).all()
 
 
 def test_a_notebook_gets_a_frame_of_its_own(minilm: Path) -> None:

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from bothways.checkpoint.hugging_face import new_model
 from bothways.errors import UserError
 from bothways.inference import prepared
-from bothways.model.checkpoint import new_model
 from bothways.model.heads import PoolerHead
 from bothways.verbs import bench
 from tests.helpers import Run, tiny_config
@@ -51,7 +51,7 @@ def test_texts_are_of_all_lengths() -> None:
 
 def test_int8_is_refused_where_bfloat16_is_faster(monkeypatch: pytest.MonkeyPatch) -> None:
     model = new_model(tiny_config(), PoolerHead, seed=1)
-    monkeypatch.setattr(prepared, "resolve", lambda precision, device: "bfloat16")
+    monkeypatch.setattr(prepared, "resolve_precision", lambda precision, device: "bfloat16")
     taken = iter([0.002, 0.001])
 
     def seconds(call: Callable[[], object]) -> float:
@@ -60,4 +60,4 @@ def test_int8_is_refused_where_bfloat16_is_faster(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(prepared, "_seconds", seconds)
     monkeypatch.setattr(prepared, "PrepackedLinear", lambda linear: linear)
     with pytest.raises(UserError, match=r"int8: slower than bfloat16 on this machine \(2.00 ms a product, 1.00 ms\)"):
-        prepared.prepare(model, "int8")
+        prepared.prepare_model(model, "int8")

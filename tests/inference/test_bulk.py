@@ -16,10 +16,10 @@ import pyarrow.parquet as pq
 import pytest
 
 import bothways as bw
+from bothways.checkpoint.hugging_face import Checkpoint, new_model, save_checkpoint
 from bothways.data.stream import RowStream
-from bothways.inference import bulk
+from bothways.inference import bulk, jobs
 from bothways.inference.jobs import embed_job
-from bothways.model.checkpoint import Checkpoint, new_model, save_checkpoint
 from bothways.model.heads import SequenceHead, SpanHead, TokenHead
 from bothways.tasks.answer import AnswerTask
 from bothways.tasks.classify import ClassifyOptions, ClassifyTask, MultiLabelTask, RegressionTask
@@ -116,7 +116,7 @@ def test_a_run_killed_while_its_parts_become_one_file_only_does_that_again(
     monkeypatch.setattr(type(parts), "merge", lambda self: None)
     bulk.run_bulk(job, source, parts)
     monkeypatch.undo()
-    monkeypatch.setattr(model, "vectors", None)
+    monkeypatch.setattr(jobs, "sequence_vectors", None)
     parts = bulk.open_parts(job, source, out)
     assert bulk.run_bulk(job, source, parts).resumed == 700
     assert len(pq.read_table(out)) == 698
@@ -154,7 +154,7 @@ def test_what_a_kill_at_the_very_end_leaves(table: Path, pretrained: Path, tmp_p
 
 def saved(head: Any, task: Any, folder: Path) -> Path:
     model = new_model(tiny_config(), head, seed=3)
-    save_checkpoint(Checkpoint(model, tiny_tokenizer(), task.state()), folder)
+    save_checkpoint(Checkpoint(model, tiny_tokenizer(), task.to_json()), folder)
     return folder
 
 

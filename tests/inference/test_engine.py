@@ -14,10 +14,10 @@ import torch
 
 import bothways as bw
 from bothways.errors import TruncationWarning, UserError
+from bothways.hardware import choose_precision
 from bothways.inference import engine, prepared
-from bothways.inference.predictor import Predictor
+from bothways.predictor import Predictor
 from bothways.train import options
-from bothways.train.options import choose_precision
 
 TEXTS = [
     "My router has no light.",
@@ -40,7 +40,7 @@ def model(minilm: Path) -> Predictor:
     ("precision", "tolerance"), [("float32", 1e-5), ("int8", 1e-5), ("bfloat16", 2e-3)], ids=lambda one: str(one)
 )
 def test_a_vector_does_not_depend_on_company_or_place(
-    precision: prepared.Precision, tolerance: float, minilm: Path, model: Predictor
+    precision: prepared.InferencePrecision, tolerance: float, minilm: Path, model: Predictor
 ) -> None:
     texts = TEXTS[:16] if precision == "bfloat16" else TEXTS
     asked = bw.load(minilm, precision=precision)
@@ -56,7 +56,7 @@ def test_a_vector_does_not_depend_on_company_or_place(
 
 def test_windows_and_streams_change_nothing(model: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
     expected, threads = model.embed(TEXTS), torch.get_num_threads()
-    monkeypatch.setattr(engine, "WINDOW", 7)
+    monkeypatch.setattr(engine, "CHUNK_TEXTS", 7)
     monkeypatch.setattr(engine, "TOKEN_BUDGET", {"cpu": 64})
     seen: list[int] = []
     np.testing.assert_allclose(model.embed(TEXTS, on_progress=seen.append), expected, atol=1e-5)
@@ -80,7 +80,7 @@ def test_a_fault_in_a_batch_or_a_window_comes_out(model: Predictor, monkeypatch:
 
 
 def test_truncation_is_counted_over_all_windows(model: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "WINDOW", 2)
+    monkeypatch.setattr(engine, "CHUNK_TEXTS", 2)
     long = "word " * (model.sequence_length + 5)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", TruncationWarning)
@@ -101,13 +101,13 @@ def test_auto_is_bfloat16_only_where_the_hardware_has_it_and_onednn_may_use_it(m
         ("AVX2", "float32"),
     ):
         monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
-        assert prepared.resolve("auto", cpu) == expected, limit
+        assert prepared.resolve_precision("auto", cpu) == expected, limit
     assert options.allowed_by_onednn("VNNI") is False
     monkeypatch.delenv("ONEDNN_MAX_CPU_ISA")
     assert choose_precision("auto", cpu) == torch.bfloat16
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
-    assert prepared.resolve("auto", cpu) == "float32"
+    assert prepared.resolve_precision("auto", cpu) == "float32"
 
 
 def test_without_newer_instructions_the_answers_are_the_same(minilm: Path, model: Predictor, tmp_path: Path) -> None:
@@ -128,6 +128,6 @@ def test_without_newer_instructions_the_answers_are_the_same(minilm: Path, model
 
 def test_int8_is_for_cpus_and_names_are_checked() -> None:
     with pytest.raises(UserError, match="--precision int8: on a CPU only, this is cuda; use bfloat16"):
-        prepared.resolve("int8", torch.device("cuda"))
+        prepared.resolve_precision("int8", torch.device("cuda"))
     with pytest.raises(UserError, match="--precision int4: accepted: auto, float32, bfloat16, int8"):
-        prepared.resolve("int4", torch.device("cpu"))  # type: ignore[arg-type]
+        prepared.resolve_precision("int4", torch.device("cpu"))  # type: ignore[arg-type]

@@ -13,16 +13,16 @@ from transformers import BertForMaskedLM, BertLMHeadModel
 
 import bothways as bw
 import bothways.inference.prepared as prepared
-from bothways.data.objectives import mix, uniforms
-from bothways.data.packing import pack_sequences
+from bothways.batch import pack_sequences
+from bothways.checkpoint.hugging_face import Checkpoint, new_model, save_checkpoint
+from bothways.counter_random import mix, uniforms
 from bothways.data.prepare import prepare
 from bothways.errors import TruncationWarning, UserError
 from bothways.inference.generation import generate
-from bothways.inference.predictor import Predictor
-from bothways.inference.sampling import GenerationOptions, draw, warped
-from bothways.model.checkpoint import Checkpoint, new_model, save_checkpoint
+from bothways.inference.sampling import GenerationOptions, draw, filtered_logits
 from bothways.model.heads import CausalLMHead, PretrainingHead
-from bothways.text.wordpiece import WordPieceTokenizer
+from bothways.predictor import Predictor
+from bothways.text.tokenizer import Tokenizer
 from tests.helpers import WORDS, tiny_config, tiny_tokenizer
 
 # Li Bai, "Quiet night thought", in our own words.
@@ -37,7 +37,7 @@ def poem(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that learnt the poem by heart."""
     folder = tmp_path_factory.mktemp("poem")
     (folder / "poem.txt").write_text(POEM)
-    tokenizer = WordPieceTokenizer.train(lambda: [POEM], 200, min_frequency=1)
+    tokenizer = Tokenizer.train(lambda: [POEM], 200, min_frequency=1)
     prepare([str(folder / "poem.txt")], tokenizer, folder / "store")
     options = bw.PretrainOptions(
         objective="causal", size="tiny", steps=80, tokens_per_step=256, sequence_length=64, lr=2e-3
@@ -89,7 +89,7 @@ def without_cache(model: Predictor, prompt: np.ndarray, options: GenerationOptio
         read = np.array(ids)
         with torch.inference_mode():
             logits = model.model(pack_sequences([(read, np.zeros_like(read))])).logits[-1:]
-        logits = warped(logits, options, [torch.tensor(ids)])
+        logits = filtered_logits(logits, options, [torch.tensor(ids)])
         uniform = uniforms(mix(options.seed, np.array([sample])), np.array(step), 0)
         chosen = logits.argmax() if options.greedy else draw(logits, torch.from_numpy(uniform))
         ids.append(int(chosen))
@@ -173,7 +173,7 @@ def test_scores_up_to_the_last_row_of_the_position_table(words: int, untrained: 
 def test_large_matrices_are_laid_out_anew_and_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prepared, "SMALLEST", 1)
     model = new_model(tiny_config(is_decoder=True, initializer_range=0.3), CausalLMHead, seed=4).eval()
-    laid_out = prepared.prepare_to_generate(model)
+    laid_out = prepared.prepare_for_generation(model)
     packed = [one for one in laid_out.modules() if isinstance(one, prepared.FewRowsLinear)]
     assert len(packed) == 2 * 4 + 2, "four matrices a layer, the transform, the vocabulary"
     assert not any(isinstance(one, prepared.FewRowsLinear) for one in model.modules())

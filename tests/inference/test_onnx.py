@@ -14,9 +14,9 @@ from sentence_transformers import SentenceTransformer
 from tokenizers import Tokenizer
 
 import bothways as bw
+from bothways.checkpoint.hugging_face import Checkpoint, load_checkpoint, new_model, save_checkpoint
 from bothways.errors import UserError
 from bothways.inference import onnx
-from bothways.model.checkpoint import Checkpoint, load_checkpoint, new_model, save_checkpoint
 from bothways.model.heads import (
     CausalLMHead,
     ChoiceHead,
@@ -111,7 +111,7 @@ def test_what_is_not_exported(
     (tmp_path / "mine" / "letter.txt").write_text("kept")
     half = load_checkpoint(pretrained, lambda encoder: SequenceHead(encoder, 2), labels=["a", "b"])
     task = ClassifyTask(labels=("a", "b"))
-    save_checkpoint(Checkpoint(half.model, half.tokenizer, task.state()), tmp_path / "tickets")
+    save_checkpoint(Checkpoint(half.model, half.tokenizer, task.to_json()), tmp_path / "tickets")
     for arguments, complaint in (
         (["onnx", pretrained, "--out", tmp_path / "mine"], "is there already, and is not an earlier export"),
         (["onnx", pretrained, "--out", pretrained], "is there already, and is not an earlier export"),

@@ -9,8 +9,8 @@ import torch
 from transformers import AutoTokenizer, BertForPreTraining, BertModel
 
 import bothways as bw
+from bothways.checkpoint.hugging_face import Checkpoint, new_model, save_checkpoint
 from bothways.errors import UserError
-from bothways.model.checkpoint import Checkpoint, new_model, save_checkpoint
 from bothways.model.heads import PretrainingHead
 from tests.helpers import tiny_config, tiny_tokenizer
 

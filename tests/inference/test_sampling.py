@@ -14,9 +14,9 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from bothways.data.objectives import uniforms
+from bothways.counter_random import uniforms
 from bothways.errors import UserError
-from bothways.inference.sampling import GenerationOptions, draw, generation_options, warped
+from bothways.inference.sampling import GenerationOptions, draw, filtered_logits, generation_options
 
 OPTIONS = {
     "temperature": GenerationOptions(temperature=0.7),
@@ -42,7 +42,7 @@ def test_the_distribution_is_that_of_transformers(name: str) -> None:
     ]
     for step, wanted in steps:
         expected = step(past, expected) if wanted else expected
-    found = warped(logits, options, list(past)).softmax(-1)
+    found = filtered_logits(logits, options, list(past)).softmax(-1)
     torch.testing.assert_close(found, expected.softmax(-1))
     assert torch.equal(found > 0, expected > -torch.inf)
 
@@ -51,7 +51,7 @@ def test_the_distribution_is_that_of_transformers(name: str) -> None:
 def test_frequencies_of_20_000_draws_match_the_softmax(name: str) -> None:
     number = 20_000
     logits = torch.randn(1, 50, generator=torch.Generator().manual_seed(0))
-    chances = warped(logits, OPTIONS[name], [torch.arange(5)])
+    chances = filtered_logits(logits, OPTIONS[name], [torch.arange(5)])
     draws = uniforms(np.arange(number, dtype=np.uint64), np.zeros(number, dtype=np.int64), 0)
     chosen = draw(chances.expand(number, -1), torch.from_numpy(draws))
     counts = np.bincount(chosen.numpy(), minlength=50)

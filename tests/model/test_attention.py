@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bothways.model.attention import attend, attend_eager, attend_grouped, grouped
-from bothways.model.dropout import Dropout, kept
+from bothways.model.dropout import Dropout, keep_mask
 
 LENGTHS = torch.tensor([9, 9, 4, 1, 7, 9])
 
@@ -84,7 +84,7 @@ def test_dropped_weights_are_those_of_the_mask(causal: bool) -> None:
         if causal:
             scores = scores.masked_fill(torch.ones(length, length).triu(1).bool(), float("-inf"))
         weights = scores.softmax(-1)
-        weights = weights * kept(weights, 0.4) / 0.6
+        weights = weights * keep_mask(weights, 0.4) / 0.6
         expected.append((weights @ v).transpose(1, 2).flatten(0, 1))
     reference = torch.cat(expected)
     assert (output - reference).abs().max() < 1e-12

@@ -9,9 +9,9 @@ import pytest
 import torch
 from transformers import BertLMHeadModel
 
+from bothways.checkpoint.hugging_face import Checkpoint, load_checkpoint, new_model, save_checkpoint
 from bothways.errors import UserError
 from bothways.model.attention import attend, attend_eager
-from bothways.model.checkpoint import Checkpoint, load_checkpoint, new_model, save_checkpoint
 from bothways.model.embeddings import sinusoids
 from bothways.model.heads import CausalLMHead
 from tests.helpers import padded, random_batch, tiny_config, tiny_tokenizer, unpadded

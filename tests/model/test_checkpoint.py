@@ -20,8 +20,8 @@ from transformers import (
 )
 
 import bothways as bw
+from bothways.checkpoint.hugging_face import Checkpoint, load_checkpoint, new_model, save_checkpoint
 from bothways.errors import UserError
-from bothways.model.checkpoint import Checkpoint, load_checkpoint, new_model, save_checkpoint
 from bothways.model.heads import (
     ChoiceHead,
     MaskedLMHead,
@@ -48,7 +48,7 @@ LABELS = ["billing", "hardware", "software"]
 
 def our_scores(model: torch.nn.Module, name: str) -> list[torch.Tensor]:
     batch = random_batch((20, 5, 33), 60)
-    batch.targets = dict.fromkeys(("mlm_rows", "word_rows"), torch.arange(batch.num_tokens))
+    batch.targets = dict.fromkeys(("mlm_index", "word_index"), torch.arange(batch.num_tokens))
     with torch.inference_mode():
         scores = model(batch)
         if name == "BertForPreTraining":
@@ -113,7 +113,7 @@ def test_saving_and_loading_is_the_identity(tmp_path: Path) -> None:
     again = load_checkpoint(tmp_path / "m")
     before, after = checkpoint.model.state_dict(), again.model.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
-    assert again.state["note"] == 1
+    assert again.metadata["note"] == 1
     assert again.config == checkpoint.config
     assert sorted(path.name for path in tmp_path.iterdir()) == ["m"]
 

@@ -10,17 +10,17 @@ import torch
 from transformers import BertForPreTraining, BertModel
 
 import bothways as bw
-from bothways.data.packing import pack_sequences
-from bothways.model.checkpoint import from_hugging_face, new_model
-from bothways.model.config import BertConfig
-from bothways.model.heads import Bert, PoolerHead, PretrainingHead
+from bothways.batch import pack_sequences
+from bothways.checkpoint.hugging_face import from_hugging_face, new_model
+from bothways.model.config import EncoderConfig
+from bothways.model.heads import Model, PoolerHead, PretrainingHead
 from bothways.tasks.pretraining import BertObjective
 from tests.helpers import hugging_face_config, padded, random_batch, unpadded
 
 RAGGED = (512, 1, 37, 128, 128, 2, 300, 64)
 
 
-def pretraining_pair(config: BertConfig, dtype: torch.dtype) -> tuple[Bert, BertForPreTraining]:
+def pretraining_pair(config: EncoderConfig, dtype: torch.dtype) -> tuple[Model, BertForPreTraining]:
     torch.manual_seed(1)
     theirs = BertForPreTraining(hugging_face_config(config)).to(dtype).eval()
     ours = new_model(config, PretrainingHead, seed=0).to(dtype).eval()
@@ -33,7 +33,7 @@ def pretraining_pair(config: BertConfig, dtype: torch.dtype) -> tuple[Bert, Bert
 
 @pytest.mark.parametrize(("size", "tolerance"), [("base", 2e-5), ("large", 3e-5)])
 def test_hidden_states_of_random_models(size: str, tolerance: float) -> None:
-    config = BertConfig.from_size(size, vocab_size=1000)
+    config = EncoderConfig.from_size(size, vocab_size=1000)
     torch.manual_seed(0)
     theirs = BertModel(hugging_face_config(config)).eval()
     ours = new_model(config, PoolerHead, seed=0).eval()
@@ -56,13 +56,13 @@ def test_hidden_states_of_real_weights(minilm: Path) -> None:
 
 
 def test_losses_and_every_gradient_of_mini_in_float64() -> None:
-    config = BertConfig.from_size("mini", vocab_size=1000)
+    config = EncoderConfig.from_size("mini", vocab_size=1000)
     ours, theirs = pretraining_pair(config, torch.float64)
     batch = random_batch((128, 5, 90, 128, 33), 1000)
     rows = np.sort(np.random.default_rng(3).choice(batch.num_tokens, 60, replace=False))
     labels = torch.randint(5, 1000, (60,), generator=torch.Generator().manual_seed(0))
     follows = torch.tensor([0, 1, 1, 0, 1])
-    batch.targets = {"mlm_rows": torch.from_numpy(rows), "mlm_labels": labels, "next_sentence_label": follows}
+    batch.targets = {"mlm_index": torch.from_numpy(rows), "mlm_labels": labels, "next_sentence_label": follows}
     flat = torch.full((batch.num_tokens,), -100)
     flat[rows] = labels
     padded_labels = torch.full((5, 128), -100)
@@ -88,7 +88,7 @@ def test_losses_and_every_gradient_of_mini_in_float64() -> None:
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-12)])
 def test_packing_changes_nothing(dtype: torch.dtype, tolerance: float) -> None:
-    model = new_model(BertConfig.from_size("mini", vocab_size=500), PoolerHead, seed=0).to(dtype).eval()
+    model = new_model(EncoderConfig.from_size("mini", vocab_size=500), PoolerHead, seed=0).to(dtype).eval()
     batch = random_batch((200, 3, 77, 77, 1, 128), 500)
     parts = batch.input_ids.split(batch.lengths.tolist())
     segments = batch.token_type_ids.split(batch.lengths.tolist())

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from bothways.model import vocabulary
-from bothways.model.vocabulary import CHUNK, VocabularyScores
+from bothways.model import lm_head as vocabulary
+from bothways.model.lm_head import CHUNK, LazyLogits
 
 
 @pytest.mark.parametrize("rows", [1, CHUNK, CHUNK + 7])
@@ -23,7 +23,7 @@ def test_cross_entropy_is_torchs(rows: int, dtype: torch.dtype, tolerance: float
         decoder.zero_grad()
         read = hidden.clone().requires_grad_()
         if fused:
-            loss, right = VocabularyScores(read, decoder, dtype).cross_entropy(labels)
+            loss, right = LazyLogits(read, decoder, dtype).cross_entropy(labels)
         else:
             logits = decoder(read)
             loss, right = F.cross_entropy(logits, labels, reduction="sum"), (logits.argmax(-1) == labels).sum()
@@ -38,7 +38,7 @@ def test_without_gradients_none_are_made_and_the_logits_are_the_decoders(monkeyp
     decoder, hidden, labels = nn.Linear(8, 20), torch.randn(5, 8), torch.arange(5)
     monkeypatch.setattr(vocabulary, "_accumulate", lambda *_: pytest.fail("a gradient that nobody asked for"))
     with torch.no_grad():
-        scores = VocabularyScores(hidden, decoder, torch.float32)
+        scores = LazyLogits(hidden, decoder, torch.float32)
         loss, _ = scores.cross_entropy(labels)
         torch.testing.assert_close(scores.logits, decoder(hidden))
         torch.testing.assert_close(loss, F.cross_entropy(decoder(hidden), labels, reduction="sum"))
@@ -49,7 +49,7 @@ def test_log_probabilities_of_given_ids_are_the_softmaxs() -> None:
     torch.manual_seed(0)
     decoder, hidden = nn.Linear(8, 20), torch.randn(CHUNK + 3, 8)
     labels = torch.randint(20, (CHUNK + 3,))
-    logs, right = VocabularyScores(hidden, decoder, torch.float32).at(labels)
+    logs, right = LazyLogits(hidden, decoder, torch.float32).at(labels)
     expected = decoder(hidden).log_softmax(-1).detach()
     torch.testing.assert_close(logs, expected.gather(1, labels[:, None])[:, 0])
     assert torch.equal(right, expected.argmax(-1) == labels)

@@ -35,7 +35,7 @@ def library(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     source = f"-DBOTHWAYS_SOURCE={building.accepted(native.FOLDER, 'avx2')[0]}"
     code = map(str, sorted(folder.glob("*.cpp")))
     subprocess.run([compiler, *flags, source, "-o", str(built), *code], check=True, capture_output=True)
-    found = native.opened(built, "avx2")
+    found = native.open_library(built, "avx2")
     assert found is not None
     assert found.bothways_panel() == (32 if wide else 8)
     return found

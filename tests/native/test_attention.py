@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from bothways.model import attention, compiled_attention
+from bothways.model import attention
 from bothways.model.attention import attend, attend_eager
-from bothways.model.compiled_attention import attend_compiled
+from bothways.model.kernels import compiled as compiled_attention
+from bothways.model.kernels.compiled import attend_compiled
 
 LENGTHS = torch.tensor([5, 130, 64, 33, 33, 12, 1, 1, 97])
 
@@ -174,7 +175,7 @@ def test_the_same_bits_on_any_number_of_threads_and_beside_any_company() -> None
 
 def test_training_goes_through_it_and_gets_on_without(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
-    monkeypatch.setattr(attention, "trains", lambda tensor: True)
+    monkeypatch.setattr(attention, "has_training_kernels", lambda tensor: True)
     monkeypatch.setattr(attention, "attend_compiled", lambda *args: calls.append(1) or attend_compiled(*args))
     _, *parts = inputs(32)
     places = torch.cat([torch.zeros(1, dtype=torch.int64), LENGTHS.cumsum(0)]).to(torch.int32)
@@ -183,6 +184,6 @@ def test_training_goes_through_it_and_gets_on_without(monkeypatch: pytest.Monkey
     with torch.no_grad():
         attend(*parts, places, int(LENGTHS.max()), dropout=0.1)
     assert len(calls) == 2, "what is dropped does not hang on whether there will be a gradient"
-    monkeypatch.setattr(attention, "trains", lambda tensor: False)
+    monkeypatch.setattr(attention, "has_training_kernels", lambda tensor: False)
     torch.testing.assert_close(found, attend(*parts, places, int(LENGTHS.max())), atol=1e-5, rtol=1e-5)
     assert len(calls) == 2

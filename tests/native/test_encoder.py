@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from bothways.data.packing import PackedBatch, pack_sequences
+from bothways.batch import PackedBatch, pack_sequences
+from bothways.checkpoint.hugging_face import load_checkpoint, new_model
 from bothways.inference import compiled
 from bothways.inference.compiled import CompiledEncoder
-from bothways.inference.prepared import describe, prepare
-from bothways.model.checkpoint import load_checkpoint, new_model
+from bothways.inference.prepared import describe_layers, prepare_model
 from bothways.model.heads import PoolerHead
 from tests.helpers import tiny_config
 
@@ -55,8 +55,8 @@ def test_the_real_model_and_bit_for_bit_alone_as_in_company(
 ) -> None:
     monkeypatch.setattr(compiled, "library", lambda: library)
     model = load_checkpoint(minilm).model
-    fast = prepare(model)
-    assert describe(fast, "float32") == "float32, compiled layers"
+    fast = prepare_model(model)
+    assert describe_layers(fast, "float32") == "float32, compiled layers"
     lengths = [180, 64, 64, 31, 6, 6, 2]
     together = batch_of(lengths, 30522)
     with torch.inference_mode():
@@ -79,7 +79,7 @@ def test_what_is_no_number_is_not_hidden(library: ctypes.CDLL, monkeypatch: pyte
 
 def test_what_is_in_no_table_is_an_error() -> None:
     config = tiny_config()
-    fast = prepare(new_model(config, PoolerHead, seed=1))
+    fast = prepare_model(new_model(config, PoolerHead, seed=1))
     for ids, types in (([1, config.vocab_size], [0, 0]), ([1, -1], [0, 0]), ([1, 1], [0, 2])):
         with pytest.raises(IndexError):
             fast(pack_sequences([(np.array(ids), np.array(types))]))
@@ -89,11 +89,11 @@ def test_without_the_library_torchs_layers_do_it(monkeypatch: pytest.MonkeyPatch
     model = new_model(tiny_config(), PoolerHead, seed=1)
     batch = batch_of([9, 4], model.config.vocab_size)
     with torch.inference_mode():
-        expected = prepare(model)(batch)
+        expected = prepare_model(model)(batch)
     monkeypatch.setattr(compiled, "library", lambda: None)
     monkeypatch.setattr("bothways.inference.prepared.library", lambda: None)
-    plain = prepare(model)
+    plain = prepare_model(model)
     reason = "none compiled: install Bothways again where there is a C++ compiler"
-    assert describe(plain, "float32") == f"float32, torch's layers ({reason})"
+    assert describe_layers(plain, "float32") == f"float32, torch's layers ({reason})"
     with torch.inference_mode():
         torch.testing.assert_close(plain(batch), expected, atol=1e-5, rtol=1e-5)

@@ -20,14 +20,14 @@ built = pytest.mark.skipif(native.library() is None, reason="nothing was built f
 @built
 def test_a_library_of_other_sources_is_not_called(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     paths = {kind: native.FOLDER / f"native_{kind}.so" for kind in building.KINDS}
-    kind, path = next((kind, path) for kind, path in paths.items() if native.opened(path, kind))
+    kind, path = next((kind, path) for kind, path in paths.items() if native.open_library(path, kind))
     for source in building.sources(native.FOLDER):
         shutil.copy(source, tmp_path)
     monkeypatch.setattr(native, "FOLDER", tmp_path)
-    assert native.opened(path, kind) is not None
+    assert native.open_library(path, kind) is not None
     with (tmp_path / "vectors.h").open("a") as file:
         file.write("// another\n")
-    assert native.opened(path, kind) is None
+    assert native.open_library(path, kind) is None
 
 
 NAMES = ("panel", "pack", "drop", "attend", "attend_backward")
@@ -52,9 +52,9 @@ def test_a_library_of_other_flags_is_not_called(
     (tmp_path / "tiny.cpp").write_text(TINY)
     (path, _) = hatch_build.build(tmp_path)
     monkeypatch.setattr(native, "FOLDER", tmp_path)
-    assert native.opened(path, "avx2") is not None
+    assert native.open_library(path, "avx2") is not None
     monkeypatch.setattr(building, changed, value)
-    assert native.opened(path, "avx2") is None
+    assert native.open_library(path, "avx2") is None
 
 
 def test_an_install_needs_no_torch() -> None:
@@ -64,13 +64,13 @@ def test_an_install_needs_no_torch() -> None:
 
 
 def test_what_is_no_library_is_none() -> None:
-    assert native.opened(native.FOLDER / "vectors.h", "avx2") is None
-    assert native.opened(native.FOLDER / "nothing.so", "avx2") is None
+    assert native.open_library(native.FOLDER / "vectors.h", "avx2") is None
+    assert native.open_library(native.FOLDER / "nothing.so", "avx2") is None
 
 
 SHORT_OF_MEMORY = """
 import resource, torch
-from bothways.model.compiled_attention import attend_compiled
+from bothways.model.kernels.compiled import attend_compiled
 q = torch.ones(1_000_000, 1, 8)  # 32 MB, and so is what comes out; three copies of it are made on the way
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + (50 << 20), -1))

@@ -9,8 +9,8 @@ from typing import Any
 from unittest.mock import patch
 
 import bothways as bw
+from bothways.checkpoint.hugging_face import save_checkpoint
 from bothways.inference.parts import Parts
-from bothways.model.checkpoint import save_checkpoint
 from bothways.train.run import RunDirectory
 
 

@@ -18,11 +18,11 @@ from torchmetrics.functional.text import squad
 from transformers import AutoTokenizer, BertForQuestionAnswering
 
 import bothways as bw
+from bothways.data.encoded import Encoded
 from bothways.data.tables import Row, read_rows
 from bothways.errors import TruncationWarning, UserError
 from bothways.tasks.answer import Answer, AnswerOptions, AnswerTask, best_exact, best_f1, context_tokens
-from bothways.tasks.base import Encoded
-from bothways.text.wordpiece import WordPieceTokenizer
+from bothways.text.tokenizer import Tokenizer
 from bothways.train.finetune import FinetuneOptions, finetune
 from tests.helpers import hugging_face_config, tiny_config, tiny_tokenizer
 
@@ -54,8 +54,8 @@ def perfect(encoded: Sequence[Encoded]) -> list[np.ndarray]:
     return scores
 
 
-def found_again(task: AnswerTask, asked: Row, tokenizer: WordPieceTokenizer, max_length: int) -> Answer:
-    encoded = task.target(task.encode([asked], tokenizer, max_length), [asked])
+def found_again(task: AnswerTask, asked: Row, tokenizer: Tokenizer, max_length: int) -> Answer:
+    encoded = task.add_targets(task.encode([asked], tokenizer, max_length), [asked])
     assert max(len(one.input_ids) for one in encoded) <= max_length
     return task.decode(perfect(encoded), encoded, asked)
 
@@ -67,7 +67,7 @@ def test_the_gold_span_is_found_again_in_any_text(data: st.DataObject) -> None:
     text = data.draw(st.text(min_size=1, max_size=120).filter(lambda text: text.strip()))
     tokenizer = tiny_tokenizer()
     pieces = tokenizer.encode(text, special_tokens=False)
-    words = [place for place in WordPieceTokenizer.words(text) if _has_a_piece(place, pieces.offsets)]
+    words = [place for place in Tokenizer.words(text) if _has_a_piece(place, pieces.offsets)]
     if not words:
         return
     first = data.draw(st.integers(0, len(words) - 1))
@@ -103,7 +103,7 @@ def _has_a_piece(place: tuple[int, int], offsets: np.ndarray) -> bool:
 )
 def test_exact_characters(context: str, answer: str, start: int, minilm: Path) -> None:
     asked = row(context=context, answers=[{"text": answer, "answer_start": start}])
-    found = found_again(AnswerTask(AnswerOptions(overlap=4)), asked, WordPieceTokenizer.load(minilm), 24)
+    found = found_again(AnswerTask(AnswerOptions(overlap=4)), asked, Tokenizer.load(minilm), 24)
     assert (found.text, found.start) == (answer, start)
 
 
@@ -115,7 +115,7 @@ def test_an_answer_after_100_000_characters() -> None:
 
 
 def test_windows_are_those_of_transformers(shared_data: Path, minilm: Path) -> None:
-    tokenizer, theirs = WordPieceTokenizer.load(minilm), AutoTokenizer.from_pretrained(minilm)
+    tokenizer, theirs = Tokenizer.load(minilm), AutoTokenizer.from_pretrained(minilm)
     rows = read_rows(shared_data / "squad" / "dev-v2.0.json")[:200]
     for max_length, overlap in ((384, 128), (96, 30), (64, 0)):
         ours = AnswerTask(AnswerOptions(overlap=overlap)).encode(rows, tokenizer, max_length)
@@ -213,10 +213,10 @@ def test_an_answer_that_no_window_holds_trains_as_none() -> None:
     asked = row(context=context, answers=[{"text": " ".join(["dog"] * 12), "answer_start": 40}])
     task = AnswerTask(AnswerOptions(overlap=0))
     with pytest.warns(TruncationWarning, match="1 answers stand whole in no window"):
-        encoded = task.target(task.encode([asked], tiny_tokenizer(), 20), [asked])
+        encoded = task.add_targets(task.encode([asked], tiny_tokenizer(), 20), [asked])
     assert [int(one.targets["end"]) for one in encoded] == [0] * len(encoded)
     task = AnswerTask(AnswerOptions(overlap=12))
-    encoded = task.target(task.encode([asked], tiny_tokenizer(), 42), [asked])
+    encoded = task.add_targets(task.encode([asked], tiny_tokenizer(), 42), [asked])
     assert sum(int(one.targets["end"]) > 0 for one in encoded) >= 1
 
 
@@ -234,8 +234,8 @@ def test_the_threshold_is_the_best_there_is() -> None:
 
     task = AnswerTask(no_answer=True)
     best = max(f1(threshold) for threshold in [*margins, -100, 100])
-    assert f1(task.tuned(predictions, rows).threshold) == pytest.approx(best)
-    assert AnswerTask(no_answer=False).tuned(predictions, rows).threshold == 0
+    assert f1(task.with_tuned_thresholds(predictions, rows).threshold) == pytest.approx(best)
+    assert AnswerTask(no_answer=False).with_tuned_thresholds(predictions, rows).threshold == 0
 
 
 def test_loss_is_that_of_transformers() -> None:
@@ -244,7 +244,7 @@ def test_loss_is_that_of_transformers() -> None:
     theirs = BertForQuestionAnswering(hugging_face_config(tiny_config())).eval()
     task = AnswerTask(AnswerOptions(overlap=2))
     rows = read_rows(ROWS[:1])
-    (encoded,) = task.target(task.encode(rows, tokenizer, 64), rows)
+    (encoded,) = task.add_targets(task.encode(rows, tokenizer, 64), rows)
     ids = torch.from_numpy(encoded.input_ids)[None]
     types = torch.from_numpy(encoded.token_type_ids)[None]
     start, end = (torch.tensor([int(encoded.targets[name])]) for name in ("start", "end"))
@@ -258,7 +258,7 @@ def test_loss_is_that_of_transformers() -> None:
 def test_a_batch_of_windows_has_the_loss_of_each() -> None:
     tokenizer, task = tiny_tokenizer(), AnswerTask(AnswerOptions(overlap=2))
     rows = read_rows(ROWS[:7])
-    encoded = task.target(task.encode(rows, tokenizer, 20), rows)
+    encoded = task.add_targets(task.encode(rows, tokenizer, 20), rows)
     scores = torch.randn(sum(len(one.input_ids) for one in encoded), 2)
 
     def loss(part: Sequence[Encoded], of: torch.Tensor) -> float:

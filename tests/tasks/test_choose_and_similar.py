@@ -14,9 +14,9 @@ from sentence_transformers import SentenceTransformer, losses
 from transformers import AutoTokenizer, BertForMultipleChoice
 
 import bothways as bw
+from bothways.checkpoint.weights import MODEL_FILES, SENTENCE_FILES
 from bothways.data.tables import Row, read_rows
 from bothways.errors import TruncationWarning, UserError
-from bothways.model.weights import MODEL_FILES, SENTENCE_FILES
 from bothways.tasks.choose import ChooseTask
 from bothways.tasks.metrics import correlations
 from bothways.tasks.similar import ContrastTask, Similarity, SimilarTask
@@ -61,7 +61,7 @@ def test_choices_learn_save_and_open_in_transformers(pretrained: Path, tmp_path:
 def test_choices_of_different_number_have_the_loss_of_each() -> None:
     task, tokenizer = ChooseTask(), tiny_tokenizer()
     rows = read_rows([CHOICES[0], {"text": "a", "choices": ["b", "c"], "label": 0}, CHOICES[3]])
-    encoded = task.target(task.encode(rows, tokenizer, 64), rows)
+    encoded = task.add_targets(task.encode(rows, tokenizer, 64), rows)
     order = np.random.default_rng(0).permutation(len(encoded))
     scores = torch.randn(len(encoded))
     shuffled = [encoded[index] for index in order]

@@ -16,13 +16,13 @@ from sklearn.metrics import accuracy_score, classification_report, confusion_mat
 from transformers import AutoTokenizer, BertForSequenceClassification
 
 import bothways as bw
+from bothways.checkpoint.hugging_face import Checkpoint, new_model, save_checkpoint
+from bothways.data.encoded import join_segments
 from bothways.data.tables import read_rows
 from bothways.errors import TruncationWarning, UserError
-from bothways.model.checkpoint import Checkpoint, new_model, save_checkpoint
 from bothways.model.heads import PretrainingHead
-from bothways.tasks.base import join_segments
 from bothways.tasks.classify import Classification, ClassifyTask
-from bothways.text.wordpiece import WordPieceTokenizer
+from bothways.text.tokenizer import Tokenizer
 from bothways.train.finetune import FinetuneOptions, finetune
 from tests.helpers import tiny_config, tiny_tokenizer
 
@@ -37,7 +37,7 @@ ROWS += [{"text": f"a {colour} house in the {colour} house.", "label": "thing"} 
 
 @pytest.mark.parametrize("limit", [512, 20, 11, 8])
 def test_texts_and_pairs_are_encoded_as_transformers_does(minilm: Path, limit: int) -> None:
-    tokenizer, theirs = WordPieceTokenizer.load(minilm), AutoTokenizer.from_pretrained(minilm)
+    tokenizer, theirs = Tokenizer.load(minilm), AutoTokenizer.from_pretrained(minilm)
     words = [
         "the",
         "quick",
@@ -155,7 +155,7 @@ def test_refusals(pretrained: Path, tmp_path: Path) -> None:
 
 def test_labels_are_names_or_numbers() -> None:
     rows = read_rows([{"text": "x", "label": label} for label in (1.0, 2, "3", True)])
-    assert ClassifyTask().learnt(rows).labels == ("1", "2", "3", "True")
+    assert ClassifyTask().fitted(rows).labels == ("1", "2", "3", "True")
     for bad in (float("nan"), ["a"], {"a": 1}):
         with pytest.raises(UserError, match="row 1: column 'label'"):
             ClassifyTask().check(read_rows([{"text": "x", "label": bad}])[0])

@@ -12,11 +12,11 @@ import torch
 from transformers import AutoTokenizer, BertLMHeadModel
 
 import bothways as bw
+from bothways.checkpoint.hugging_face import Checkpoint, new_model, save_checkpoint
 from bothways.data.tables import Row, read_rows
 from bothways.errors import TruncationWarning, UserError
 from bothways.inference.chat import Chat
 from bothways.inference.sampling import GenerationOptions
-from bothways.model.checkpoint import Checkpoint, new_model, save_checkpoint
 from bothways.model.heads import CausalLMHead
 from bothways.tasks.instruct import InstructOptions, InstructTask
 from bothways.train.evaluate import evaluate_rows
@@ -182,7 +182,7 @@ def test_other_columns_can_be_named_and_a_masked_model_is_refused(pretrained: Pa
     options = InstructOptions(prompt_column="q", response_column="a")
     task = InstructTask.make(options)
     assert task.turns(Row({"q": "the dog", "a": "eats"}, "1")) == [("user", "the dog"), ("assistant", "eats")]
-    assert InstructTask.from_state(task.state()).options == options
+    assert InstructTask.from_json(task.to_json()).options == options
     with pytest.raises(UserError, match="both or neither"):
         InstructTask.make(InstructOptions(prompt_column="q"))
     with pytest.raises(UserError, match=r"reads both ways.*--objective causal"):

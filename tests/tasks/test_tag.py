@@ -21,7 +21,7 @@ from bothways.data.tables import Row, read_rows
 from bothways.errors import UserError
 from bothways.tasks.metrics import span_figures, spans
 from bothways.tasks.tag import TagOptions, TagTask, scheme_of
-from bothways.text.wordpiece import WordPieceTokenizer
+from bothways.text.tokenizer import Tokenizer
 from bothways.train.finetune import FinetuneOptions, finetune
 from tests.helpers import hugging_face_config, tiny_config, tiny_tokenizer
 
@@ -56,7 +56,7 @@ def test_every_word_gets_one_decision(data: st.DataObject) -> None:
         own = np.flatnonzero((pieces.offsets[:, 0] >= start) & (pieces.offsets[:, 0] < end))
         assert (number in decided) == bool(len(own))
         for one in encoded:
-            for token in one.targets["word_rows"][one.targets["words"] == number]:
+            for token in one.targets["word_index"][one.targets["words"] == number]:
                 assert one.offsets[token].tolist() == pieces.offsets[own[0]].tolist()
     scores = [np.tile([1.0, 0.0], (len(one.targets["words"]), 1)).astype(np.float32) for one in encoded]
     prediction = task.decode(scores, encoded, row)
@@ -117,11 +117,11 @@ def test_schemes() -> None:
         "IO": ["person", "person", "person", "person", "O", "place", "O"],
     }
     for scheme, labels in expected.items():
-        task = TagTask(TagOptions(scheme=scheme)).learnt([row])  # type: ignore[arg-type]
+        task = TagTask(TagOptions(scheme=scheme)).fitted([row])  # type: ignore[arg-type]
         words = task.words(row)
         assert words.labels == labels
         assert [text[a:b] for a, b in words.places] == ["Dr", ".", "Ann", "Lee", ",", "Rome", "."]
-        encoded = task.target(task.encode([row], tiny_tokenizer(), 64), [row])
+        encoded = task.add_targets(task.encode([row], tiny_tokenizer(), 64), [row])
         scores = [np.eye(len(task.labels), dtype=np.float32)[one.targets["labels"]] * 9 for one in encoded]
         found = task.decode(scores, encoded, row).entities
         assert [(one.label, one.start, one.end, one.text) for one in found] == [
@@ -129,7 +129,7 @@ def test_schemes() -> None:
             ("place", 13, 17, "Rome"),
         ]
     with pytest.raises(UserError, match="--scheme BIOES: the label 'Q-x' is none of it"):
-        TagTask(TagOptions(scheme="BIOES")).learnt([Row({"words": ["a", "b"], "labels": ["Q-x", "O"]}, "row 1")])
+        TagTask(TagOptions(scheme="BIOES")).fitted([Row({"words": ["a", "b"], "labels": ["Q-x", "O"]}, "row 1")])
 
 
 def test_fine_tuning_learns_saves_and_tags(pretrained: Path, tmp_path: Path) -> None:
@@ -190,7 +190,7 @@ def test_a_tagger_from_elsewhere_works_at_once(tmp_path: Path) -> None:
 
 def test_chinese_characters_are_words() -> None:
     text = "我爱北京。Rome 東京"
-    assert [text[a:b] for a, b in WordPieceTokenizer.words(text)] == ["我", "爱", "北", "京", "。", "Rome", "東", "京"]
+    assert [text[a:b] for a, b in Tokenizer.words(text)] == ["我", "爱", "北", "京", "。", "Rome", "東", "京"]
     row = Row({"text": text, "spans": [{"start": 2, "end": 4, "label": "place"}]}, "row 1")
     assert TagTask().words(row).labels == ["O", "O", "B-place", "I-place", "O", "O", "O", "O"]
 
@@ -200,8 +200,8 @@ def test_long_texts_are_quick() -> None:
     text = "dog " * 100_000
     marked = [{"start": 40 * n, "end": 40 * n + 7, "label": "x"} for n in range(10_000)]
     row = Row({"text": text, "spans": marked}, "row 1")
-    task = TagTask().learnt([row])
-    encoded = task.target(task.encode([row], tiny_tokenizer(), 512), [row])
+    task = TagTask().fitted([row])
+    encoded = task.add_targets(task.encode([row], tiny_tokenizer(), 512), [row])
     assert sum(len(one.targets["words"]) for one in encoded) == 100_000
 
 

@@ -20,8 +20,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bothways.errors import UserError
-from bothways.text.corpus import CorpusOptions, CorpusReport, Document, read_documents, resolve_sources
+from bothways.text.corpus import CorpusOptions, CorpusReport, Document, read_documents
 from bothways.text.sentences import is_hard_wrapped, split_sentences
+from bothways.text.sources import resolve_sources
 
 COMPRESS: dict[str, Callable[[bytes], bytes]] = {"": bytes, ".gz": gzip.compress, ".zst": zstandard.compress}
 TEXTS = ["First document. Two sentences.", "Zweites Dokument – mit Umlauten: äöü.", "三つ目の文書。"]

@@ -14,7 +14,7 @@ import zstandard
 from transformers import AutoTokenizer, BertTokenizer
 
 from bothways.errors import UserError
-from bothways.text.wordpiece import SPECIAL_TOKENS, WordPieceTokenizer
+from bothways.text.tokenizer import SPECIAL_TOKENS, Tokenizer
 from tests.helpers import tiny_tokenizer
 
 TEXTS = ["The café serves crème brûlée.", "Unbelievable! 東京 is 2,190 km²…", "naïve façades — the unseen"] * 3
@@ -32,16 +32,16 @@ def real_lines(shared_data: Path, count: int) -> list[str]:
 
 @pytest.mark.parametrize("lowercase", [True, False])
 def test_training_covers_every_character(lowercase: bool, tmp_path: Path) -> None:
-    tokenizer = WordPieceTokenizer.train(lambda: TEXTS, 300, lowercase)
+    tokenizer = Tokenizer.train(lambda: TEXTS, 300, lowercase)
     assert [tokenizer.token(index) for index in range(5)] == list(SPECIAL_TOKENS)
     ids = np.concatenate([pieces.input_ids for pieces in tokenizer.encode_batch(TEXTS)])
     assert tokenizer.unk_id not in ids
     assert tokenizer.id("é") is None if lowercase else tokenizer.id("é") is not None
     assert {"東", "京"} <= {tokenizer.token(index) for index in ids}
     tokenizer.save(tmp_path)
-    again = WordPieceTokenizer.load(tmp_path)
+    again = Tokenizer.load(tmp_path)
     (tmp_path / "tokenizer.json").unlink()
-    from_vocabulary = WordPieceTokenizer.load(tmp_path)
+    from_vocabulary = Tokenizer.load(tmp_path)
     for other in (again, from_vocabulary):
         assert other.fingerprint == tokenizer.fingerprint
         assert other.lowercase is lowercase
@@ -51,10 +51,7 @@ def test_training_covers_every_character(lowercase: bool, tmp_path: Path) -> Non
 
 def test_training_is_reproducible(shared_data: Path) -> None:
     lines = real_lines(shared_data, 5000)
-    assert (
-        WordPieceTokenizer.train(lambda: lines, 3000).fingerprint
-        == WordPieceTokenizer.train(lambda: lines, 3000).fingerprint
-    )
+    assert Tokenizer.train(lambda: lines, 3000).fingerprint == Tokenizer.train(lambda: lines, 3000).fingerprint
 
 
 @pytest.mark.parametrize("lowercase", [True, False])
@@ -62,7 +59,7 @@ def test_transformers_gives_the_same_ids_on_10000_real_lines(
     shared_data: Path, tmp_path: Path, lowercase: bool
 ) -> None:
     lines = real_lines(shared_data, 10_000)
-    tokenizer = WordPieceTokenizer.train(lambda: lines, 4000, lowercase)
+    tokenizer = Tokenizer.train(lambda: lines, 4000, lowercase)
     tokenizer.save(tmp_path, max_length=1 << 20)
     expected = AutoTokenizer.from_pretrained(tmp_path)(lines)["input_ids"]
     for pieces, ids in zip(tokenizer.encode_batch(lines), expected, strict=True):
@@ -73,7 +70,7 @@ def test_transformers_gives_the_same_ids_on_10000_real_lines(
 
 def test_offsets_point_into_the_text_as_given() -> None:
     text = "  The CAFÉ’s crème\tbrûlée 東京!"
-    tokenizer = WordPieceTokenizer.train(lambda: [text] * 3, 200)
+    tokenizer = Tokenizer.train(lambda: [text] * 3, 200)
     pieces = tokenizer.encode(text)
     words = {}
     for (start, end), word in zip(pieces.offsets.tolist(), pieces.word_ids.tolist(), strict=True):
@@ -90,13 +87,13 @@ def test_literal_special_tokens_are_text_in_a_corpus_and_masks_in_a_question() -
 
 def test_refusals(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"--vocab-size 10 is too small: the text has \d+ different characters"):
-        WordPieceTokenizer.train(lambda: TEXTS, 10)
+        Tokenizer.train(lambda: TEXTS, 10)
     with pytest.raises(UserError, match="no such tokenizer directory"):
-        WordPieceTokenizer.load(tmp_path / "absent")
+        Tokenizer.load(tmp_path / "absent")
     with pytest.raises(UserError, match="both missing"):
-        WordPieceTokenizer.load(tmp_path)
+        Tokenizer.load(tmp_path)
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(UserError, match="cannot be read"):
-        WordPieceTokenizer.load(tmp_path)
+        Tokenizer.load(tmp_path)
     with pytest.raises(UserError, match=r"lacks \[MASK\]"):
-        WordPieceTokenizer.from_pieces(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a"])
+        Tokenizer.from_pieces(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a"])

@@ -16,7 +16,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from bothways.data.plan import share_out
+from bothways.data.plan import share_among_ranks
 from bothways.data.prepare import prepare
 from bothways.errors import UserError
 from bothways.train.run import RunDirectory
@@ -117,7 +117,7 @@ def test_a_killed_process_ends_the_run_and_torchrun_brings_it_back(runs: Path, t
 
 def shares_of(lengths: list[int], world_size: int, budget: int) -> list[list[list[int]]]:
     """The examples of each batch of each rank."""
-    shares = [share_out(np.array(lengths), rank, world_size, budget) for rank in range(world_size)]
+    shares = [share_among_ranks(np.array(lengths), rank, world_size, budget) for rank in range(world_size)]
     return [[part.tolist() for part in share] for share in shares]
 
 
@@ -158,4 +158,4 @@ def test_two_ranks_keep_the_budget(lengths: list[int], budget: int, shares: list
 
 def test_a_step_of_fewer_examples_than_ranks_is_refused() -> None:
     with pytest.raises(UserError, match="3 examples cannot be shared out among 4 processes"):
-        share_out(np.array([5, 6, 7]), 0, 4, 100)
+        share_among_ranks(np.array([5, 6, 7]), 0, 4, 100)

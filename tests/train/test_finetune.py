@@ -12,11 +12,11 @@ import pytest
 import torch
 
 import bothways as bw
+from bothways.checkpoint.hugging_face import load_checkpoint
 from bothways.errors import UserError
-from bothways.model.checkpoint import load_checkpoint
+from bothways.pages.report import finetuning_report
 from bothways.tasks.metrics import classification_figures
 from bothways.train.finetune import FinetuneOptions, finetune
-from bothways.train.report import finetuning_report
 from bothways.train.run import RunDirectory
 from tests.train.test_loop import StopAfter, state_of
 
@@ -162,9 +162,9 @@ def test_class_weights_are_those_of_torch(pretrained: Path, tmp_path: Path) -> N
     from bothways.tasks.classify import ClassifyOptions, ClassifyTask
 
     rows = read_rows(ROWS)
-    balanced = ClassifyTask(ClassifyOptions(class_weights=("balanced",))).learnt(rows)
+    balanced = ClassifyTask(ClassifyOptions(class_weights=("balanced",))).fitted(rows)
     assert balanced.weights == pytest.approx((36 / (2 * 24), 36 / (2 * 12)))
-    weighted = ClassifyTask(ClassifyOptions(class_weights=("thing=3",))).learnt(rows)
+    weighted = ClassifyTask(ClassifyOptions(class_weights=("thing=3",))).fitted(rows)
     scores, labels = torch.randn(5, 2), torch.tensor([0, 1, 1, 0, 1])
     expected = torch.nn.functional.cross_entropy(scores, labels, weight=torch.tensor([1.0, 3.0]))
     targets = {"labels": labels}
@@ -199,7 +199,7 @@ def test_several_labels_and_their_thresholds(pretrained: Path, tmp_path: Path) -
     guess = [[name in one.labels for name in model.labels] for one in predicted]
     assert result.metrics["micro_f1"] == pytest.approx(f1_score(truth, guess, average="micro", zero_division=0))
     assert result.metrics["macro_f1"] == pytest.approx(f1_score(truth, guess, average="macro", zero_division=0))
-    thresholds = model.checkpoint.state["thresholds"]
+    thresholds = model.checkpoint.metadata["thresholds"]
     assert len(thresholds) == 3
     for n in range(3):  # none on a grid is better
         scores = [list(one.scores.values())[n] for one in predicted]

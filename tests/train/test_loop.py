@@ -17,18 +17,19 @@ from torch.distributed.checkpoint.api import CheckpointException
 from transformers import get_linear_schedule_with_warmup
 
 from bothways import native
+from bothways.checkpoint.hugging_face import load_checkpoint
 from bothways.data.prepare import prepare
 from bothways.data.store import TokenStore
 from bothways.errors import UserError
-from bothways.model.checkpoint import load_checkpoint
+from bothways.hardware import choose_device
+from bothways.progress import Progress
 from bothways.tasks.pretraining import BertObjective
 from bothways.train import run as running
-from bothways.train.assembly import PretrainOptions, make_plan
 from bothways.train.flops import training_flops
 from bothways.train.optimizer import build_optimizer, learning_rate
-from bothways.train.options import TrainOptions, choose_device
+from bothways.train.options import TrainOptions
 from bothways.train.pretrain import pretrain
-from bothways.train.progress import Progress
+from bothways.train.pretrain_options import PretrainOptions, make_plan
 from bothways.train.run import RunDirectory
 from bothways.train.step import Stepper
 from tests.data.test_prepare import write_corpus
@@ -188,7 +189,7 @@ def test_schedule_and_groups_are_berts(store: TokenStore) -> None:
 
 
 def load_model(store: TokenStore) -> torch.nn.Module:
-    from bothways.model.checkpoint import new_model
+    from bothways.checkpoint.hugging_face import new_model
     from bothways.model.heads import PretrainingHead
     from tests.helpers import tiny_config
 
@@ -206,7 +207,7 @@ def test_what_a_run_leaves_behind(store: TokenStore, tmp_path: Path) -> None:
     assert [line["step"] for line in evaluated] == [6, 12]
     assert {"eval_mlm_accuracy", "eval_nsp_accuracy", "eval_nsp_loss"} <= set(evaluated[0])
     checkpoint = load_checkpoint(tmp_path / "run")
-    assert checkpoint.state["provenance"]["store"] == store.fingerprint
+    assert checkpoint.metadata["provenance"]["store"] == store.fingerprint
     assert json.loads((tmp_path / "run" / "model" / "config.json").read_text())["architectures"] == [
         "BertForPreTraining"
     ]
@@ -225,7 +226,7 @@ def test_without_compiled_code_a_run_says_so_and_gets_on(
     store: TokenStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(native, "library", lambda: None)
-    monkeypatch.setattr(native, "_kinds", lambda: ("avx2",))
+    monkeypatch.setattr(native, "_variants_for_cpu", lambda: ("avx2",))
     progress = StopAfter(-1)
     options = PretrainOptions(**{**vars(OPTIONS), "steps": 2, "dropout": 0.1})
     assert pretrain(store.directory, tmp_path / "run", options, progress=progress).steps == 2

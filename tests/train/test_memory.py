@@ -55,21 +55,21 @@ def faults_of_the_second() -> None:
 
 
 def kept() -> None:
-    with memory.kept():
+    with memory.hold_freed_memory():
         faults_of_the_second()
         within = resident()
     assert resident() < within - LARGE / 2, f"{within} bytes within, {resident()} after"
 
 
 def nested() -> None:
-    with memory.kept():
-        with memory.kept():
+    with memory.hold_freed_memory():
+        with memory.hold_freed_memory():
             pass
         faults_of_the_second()
 
 
 def forgotten() -> None:
-    memory.forget_shapes()
+    memory.limit_onednn_cache()
     weight = torch.ones(64, 64, dtype=torch.bfloat16)
     for rows in range(1, 401):
         torch.ones(rows, 64, dtype=torch.bfloat16) @ weight

@@ -1,0 +1,153 @@
+"""A loaded model: a checkpoint on a device, in a precision, with the texts that it can read.
+
+What it can be asked is in the files beside this one, each a function of a `LoadedModel`.
+
+Shapes: T_i tokens of text i.
+"""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from bothways.checkpoint.hugging_face import Checkpoint, LoadReport
+from bothways.data.encoded import Encoded, join_segments
+from bothways.data.tables import Row
+from bothways.errors import TruncationWarning, UserError
+from bothways.hardware import choose_device
+from bothways.inference import engine
+from bothways.inference.prepared import InferencePrecision, prepare_for_generation, prepare_model, resolve_precision
+from bothways.inference.texts import Text, listed_texts_and_pairs
+from bothways.model.config import EncoderConfig
+from bothways.model.heads import Head, Model
+from bothways.progress import OnProgress
+from bothways.tasks import TASKS
+from bothways.tasks.base import Task
+from bothways.text.lines import is_unicode
+from bothways.text.tokenizer import Tokenizer
+
+
+class LoadedModel:
+    """One model, ready to be run. Sequences are never padded, and none changes another's result."""
+
+    def __init__(self, checkpoint: Checkpoint, device: str = "auto", precision: InferencePrecision = "auto") -> None:
+        self.checkpoint = checkpoint
+        self.device = choose_device(device)
+        self.precision = resolve_precision(precision, self.device)
+        self.model = checkpoint.model.to(self.device).eval()
+
+    @property
+    def config(self) -> EncoderConfig:
+        return self.checkpoint.config
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        return self.checkpoint.tokenizer
+
+    @functools.cached_property
+    def for_prediction(self) -> Model:
+        """The model as predictions and vectors are made with it: in this object's precision."""
+        return prepare_model(self.model, self.precision)
+
+    @functools.cached_property
+    def for_generation(self) -> Model:
+        """The model as generation runs it: in float32."""
+        return prepare_for_generation(self.model)
+
+    @property
+    def report(self) -> LoadReport | None:
+        """What became of every tensor in the file."""
+        return self.checkpoint.report
+
+    @property
+    def labels(self) -> list[str]:
+        """The labels of a classifier or tagger, in the order of its scores; empty for other models."""
+        return list(self.checkpoint.metadata.get("labels", []))
+
+    @property
+    def sequence_length(self) -> int:
+        """The tokens a text may have: what the model was fine-tuned with, or the size of its position table."""
+        return int(self.checkpoint.metadata.get("sequence_length", self.config.max_position_embeddings))
+
+    def task(self, name: str | None = None) -> Task:
+        """What the model was fine-tuned for. Raises UserError where that is not `name`, or nothing."""
+        trained = self.checkpoint.metadata.get("task")
+        if trained not in TASKS or (name is not None and trained != name):
+            was = f"was made for {trained}" if trained in TASKS else f"has {type(self.model.head).__name__} and no task"
+            wanted = name or "what is asked"
+            raise UserError(
+                f"{self.checkpoint.source}: {wanted} needs a model fine-tuned for it (`bothways finetune "
+                f"{name or 'TASK'}`); this one {was}"
+            )
+        self.require_trained(trained)
+        return TASKS[trained].from_json(self.checkpoint.metadata)
+
+    def encode_rows(self, task: Task, rows: Sequence[Row]) -> list[Encoded]:
+        """Rows as this model reads them. Raises UserError for pairs where it has one segment type."""
+        encoded = task.encode(rows, self.tokenizer, self.sequence_length)
+        if self.config.type_vocab_size < 2 and any(sequence.token_type_ids.any() for sequence in encoded):
+            raise UserError(
+                f"{self.checkpoint.source}: one segment type only (type_vocab_size 1), it cannot read pairs"
+            )
+        return encoded
+
+    def encode_whole_texts(self, texts: Sequence[Text]) -> list[Encoded]:
+        """Texts and pairs, none of them cut. Raises UserError for one that the position table has no room for."""
+        encoded = join_segments(self.tokenizer, texts, max_length=1 << 30)
+        limit = self.config.max_position_embeddings
+        for sequence, text in zip(encoded, texts, strict=True):
+            if len(sequence.input_ids) > limit:
+                begin = text if isinstance(text, str) else text[0]
+                raise UserError(
+                    f"{begin[:40]!r}… is {len(sequence.input_ids)} tokens long; the position table has {limit} rows"
+                )
+        return encoded
+
+    def checked_texts(self, texts: Text | Sequence[Text]) -> list[Text]:
+        """The texts as a list. Raises UserError for what is no text, and for pairs where there is one segment type."""
+        listed = listed_texts_and_pairs(texts)
+        for number, text in enumerate(listed, 1):
+            segments = text if isinstance(text, tuple) and len(text) == 2 else (text,)
+            for segment in segments:
+                if not isinstance(segment, str) or not is_unicode(segment):
+                    raise UserError(f"text {number}: expected a string or a pair of strings, found {text!a}")
+            if len(segments) == 2 and self.config.type_vocab_size < 2:
+                raise UserError(f"text {number}: a pair, but this model has one segment type only (type_vocab_size 1)")
+        return listed
+
+    def run_in_chunks(
+        self,
+        items: Sequence[Any],
+        encode: Callable[[Sequence[Any]], list[Encoded]],
+        answer: Callable[[Sequence[Any], list[Encoded], OnProgress], list[Any]],
+        on_progress: OnProgress,
+    ) -> list[Any]:
+        """What `answer` makes of the items, a chunk at a time; warns of those that were cut short."""
+        results: list[Any] = []
+        done = cut = 0
+        for chunk, encoded in engine.encode_in_chunks(items, encode):
+            before = done
+            results += answer(chunk, encoded, lambda sequences: on_progress(before + sequences))  # noqa: B023
+            done += len(encoded)
+            cut += engine.truncated_rows(encoded)
+        if cut:
+            number = f"{cut:,} of {len(items):,} texts"
+            message = f"{number} are longer than {self.sequence_length} tokens and were cut short"
+            warnings.warn(message, TruncationWarning, stacklevel=5)
+        return results
+
+    def require_head(self, heads: tuple[type[Head], ...], kind: str, verb: str) -> None:
+        """Raises UserError for a model with another head, or with one that was not in its file."""
+        if not isinstance(self.model.head, heads):
+            raise UserError(
+                f"{self.checkpoint.source}: {verb} needs a {kind} head; this model has {type(self.model.head).__name__}"
+            )
+        self.require_trained(verb)
+
+    def require_trained(self, verb: str) -> None:
+        """Raises UserError where a part of the model was not in its file."""
+        report = self.report
+        if report and report.newly_initialised:
+            raise UserError(f"{self.checkpoint.source}: {verb} needs trained weights: {report.sentence()}")

@@ -1,0 +1,82 @@
+"""Texts as vectors, and the texts most like another.
+
+Shapes: N texts, T_i tokens of text i, H hidden.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+from bothways.batch import PackedBatch
+from bothways.data.encoded import Encoded, join_segments
+from bothways.errors import UserError
+from bothways.inference import engine
+from bothways.inference.loaded import LoadedModel
+from bothways.inference.texts import Text, listed_texts
+from bothways.model.heads import EmbeddingHead
+from bothways.progress import OnProgress, no_progress
+
+
+@dataclass(frozen=True)
+class Match:
+    """A text, its number among those asked (from 0), and the cosine of its vector with the query's."""
+
+    text: str
+    index: int
+    cosine: float
+
+
+def embed_texts(
+    model: LoadedModel, texts: str | Sequence[str], normalize: bool = True, on_progress: OnProgress = no_progress
+) -> np.ndarray:
+    """A vector for each text, float32 `[N, H]`, of length one with `normalize`."""
+    vectors = model.run_in_chunks(
+        model.checked_texts(listed_texts(texts)),
+        lambda chunk: join_segments(model.tokenizer, chunk, model.sequence_length),
+        lambda chunk, encoded, progress: sequence_vectors(model, encoded, normalize, progress),
+        on_progress,
+    )
+    return np.array(vectors, dtype=np.float32).reshape(len(vectors), model.config.hidden_size)
+
+
+def sequence_vectors(
+    model: LoadedModel, encoded: Sequence[Encoded], normalize: bool = True, on_progress: OnProgress = no_progress
+) -> list[np.ndarray]:
+    """As `embed_texts`, of texts that are encoded: one vector a sequence, float32 `[H]`."""
+    pooling = model.checkpoint.metadata.get("options", {}).get("pooling", "mean")
+    encoder = model.for_prediction.encoder
+
+    def split(vectors: Tensor, sequences: Sequence[Encoded], batch: PackedBatch) -> list[np.ndarray]:
+        return list(vectors.float().cpu().numpy())
+
+    embedding = model.for_prediction.with_head(EmbeddingHead(encoder, pooling, normalize))
+    return engine.run_batches(embedding, split, encoded, model.device, on_progress=on_progress)
+
+
+def similar_texts(
+    model: LoadedModel, query: str, texts: Sequence[str], top_k: int, on_progress: OnProgress
+) -> list[Match]:
+    """The `top_k` texts that are most like the query, most alike first."""
+    if top_k < 1:
+        raise UserError(f"--top-k {top_k}: expected at least 1")
+    listed = listed_texts(texts)
+    cosines = embed_texts(model, listed, on_progress=on_progress) @ embed_texts(model, query)[0]
+    best = np.argsort(-cosines, kind="stable")[:top_k]
+    return [Match(listed[index], int(index), float(cosines[index])) for index in best]
+
+
+def hidden_states(model: LoadedModel, texts: Text | Sequence[Text]) -> list[Tensor]:
+    """The last layer's hidden states, float32 `[T_i, H]` for each text, `[CLS]` and `[SEP]` included.
+
+    Raises UserError for a text of more tokens than the position table has rows.
+    """
+
+    def split(hidden: Tensor, rows: Sequence[Encoded], batch: PackedBatch) -> Sequence[Tensor]:
+        return hidden.float().cpu().split(batch.lengths.tolist())
+
+    encoded = model.encode_whole_texts(model.checked_texts(texts))
+    return engine.run_batches(model.model.encoder, split, encoded, model.device)

@@ -1,0 +1,296 @@
+"""WordPiece: train, load, save, encode, decode; Hugging Face `tokenizers` does the work.
+
+A word is cut greedily into the longest pieces of the vocabulary, continuations marked `##` (Devlin et al. 2018,
+section 3; Wu et al. 2016, section 4.1). The saved directory opens in `transformers.AutoTokenizer` with the same ids.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import unicodedata
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tokenizers import (
+    AddedToken,
+    Encoding,
+    Regex,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
+from tokenizers import (
+    Tokenizer as BackendTokenizer,
+)
+
+from bothways.errors import UserError
+from bothways.files import read_json, write_json, write_text
+
+VOCABULARY_FILES = ("tokenizer.json", "vocab.txt", "tokenizer_config.json")
+# The blocks that BERT's normaliser puts blanks around (google-research/bert, tokenization.py).
+_CHINESE = r"[\x{4E00}-\x{9FFF}\x{3400}-\x{4DBF}\x{F900}-\x{FAFF}\x{20000}-\x{2CEAF}\x{2F800}-\x{2FA1F}]"
+_WORDS = pre_tokenizers.Sequence(
+    [pre_tokenizers.BertPreTokenizer(), pre_tokenizers.Split(Regex(_CHINESE), behavior="isolated")]
+)
+PAD, UNK, CLS, SEP, MASK = SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """One text cut into pieces, without `[CLS]` and `[SEP]`.
+
+    input_ids: int64 `[T]`. offsets: int64 `[T, 2]`, start and end character of each piece in the text as it was given.
+    word_ids: int64 `[T]`, the number of the word each piece belongs to.
+    """
+
+    input_ids: np.ndarray
+    offsets: np.ndarray
+    word_ids: np.ndarray
+
+    def take(self, which: int | slice) -> Pieces:
+        """Some of the pieces: the first so many, or a slice of them."""
+        which = slice(which) if isinstance(which, int) else which
+        return Pieces(self.input_ids[which], self.offsets[which], self.word_ids[which])
+
+
+class Tokenizer:
+    """A trained vocabulary with BERT's normalisation and word splitting."""
+
+    def __init__(self, tokenizer: BackendTokenizer) -> None:
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
+        self._tokenizer = tokenizer
+        # The same tokenizer for running text, in which a literal "[MASK]" is five characters and a word.
+        self._plain = BackendTokenizer.from_str(tokenizer.to_str())
+        self._plain.encode_special_tokens = True
+        vocabulary = tokenizer.get_vocab(with_added_tokens=True)
+        missing = [token for token in SPECIAL_TOKENS if token not in vocabulary]
+        if missing:
+            raise UserError(
+                f"the tokenizer lacks {', '.join(missing)}; a BERT vocabulary has {', '.join(SPECIAL_TOKENS)}"
+            )
+        self.vocab_size = max(vocabulary.values()) + 1
+        self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = (vocabulary[t] for t in SPECIAL_TOKENS)
+        self._vocabulary = vocabulary
+
+    @classmethod
+    def train(
+        cls, texts: Callable[[], Iterable[str]], vocab_size: int, lowercase: bool = True, min_frequency: int = 2
+    ) -> Tokenizer:
+        """Learn a vocabulary of `vocab_size` pieces; `texts()` is called twice, each time for the whole text.
+
+        The first pass collects the characters, so that each has a piece and the result does not depend on the order
+        of a hash table: the trainer numbers continuation characters as it meets them, and numbers break its ties.
+        Raises UserError when the characters alone overfill the vocabulary.
+        """
+        normalizer = _normalizer(lowercase)
+        characters: set[str] = set()
+        for text in texts():
+            characters.update(text)
+        # Normalising the set equals normalising the text: BERT's normaliser works a character at a time.
+        alphabet = sorted(set(normalizer.normalize_str(" ".join(sorted(characters)))) - {" "})
+        continuations = [f"##{character}" for character in alphabet if not _stands_alone(character)]
+        smallest = len(SPECIAL_TOKENS) + len(alphabet) + len(continuations)
+        if smallest >= vocab_size:
+            raise UserError(
+                f"--vocab-size {vocab_size} is too small: the text has {len(alphabet)} different characters, "
+                f"which need {smallest} pieces before the first word"
+            )
+        trainer = trainers.WordPieceTrainer(
+            vocab_size=vocab_size,
+            min_frequency=min_frequency,
+            show_progress=False,
+            special_tokens=[*SPECIAL_TOKENS, *continuations],
+            initial_alphabet=alphabet,
+        )
+        learner = BackendTokenizer(models.WordPiece(unk_token=UNK))
+        learner.normalizer = normalizer
+        learner.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        learner.train_from_iterator(texts(), trainer)
+        numbers = learner.get_vocab()
+        learnt = sorted(numbers, key=numbers.__getitem__)
+        first = [*SPECIAL_TOKENS, *alphabet, *continuations]
+        known = set(first)
+        return cls.from_pieces(first + [piece for piece in learnt if piece not in known], lowercase)
+
+    @classmethod
+    def from_pieces(
+        cls,
+        pieces: Sequence[str],
+        lowercase: bool = True,
+        strip_accents: bool | None = None,
+        tokenize_chinese_chars: bool = True,
+    ) -> Tokenizer:
+        """A tokenizer of a vocabulary in order of ids, as in `vocab.txt`, with the options of BERT's normalisation.
+
+        strip_accents: None strips them exactly where text is lower-cased.
+        """
+        vocabulary = {piece: index for index, piece in enumerate(pieces)}
+        tokenizer = BackendTokenizer(models.WordPiece(vocabulary, unk_token=UNK, max_input_chars_per_word=100))
+        tokenizer.normalizer = _normalizer(lowercase, strip_accents, tokenize_chinese_chars)
+        tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        tokenizer.decoder = decoders.WordPiece(prefix="##")
+        present = [token for token in SPECIAL_TOKENS if token in vocabulary]
+        tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in present])
+        if CLS in vocabulary and SEP in vocabulary:
+            tokenizer.post_processor = processors.TemplateProcessing(
+                single=f"{CLS}:0 $A:0 {SEP}:0",
+                pair=f"{CLS}:0 $A:0 {SEP}:0 $B:1 {SEP}:1",
+                special_tokens=[(CLS, vocabulary[CLS]), (SEP, vocabulary[SEP])],
+            )
+        return cls(tokenizer)
+
+    @classmethod
+    def load(cls, directory: str | Path) -> Tokenizer:
+        """Open `tokenizer.json`, or `vocab.txt` with `tokenizer_config.json`.
+
+        Raises UserError where neither is there, or the tokenizer is not WordPiece.
+        """
+        directory = Path(directory)
+        if not directory.is_dir():
+            raise UserError(f"{directory}: no such tokenizer directory")
+        if (directory / "tokenizer.json").exists():
+            try:
+                tokenizer = BackendTokenizer.from_file(str(directory / "tokenizer.json"))
+            except Exception as error:  # tokenizers raises bare Exception
+                raise UserError(f"{directory / 'tokenizer.json'}: cannot be read: {error}") from error
+            if not isinstance(tokenizer.model, models.WordPiece):
+                raise UserError(
+                    f"{directory / 'tokenizer.json'}: a {type(tokenizer.model).__name__} tokenizer, not WordPiece"
+                )
+            return cls(tokenizer)
+        if not (directory / "vocab.txt").exists():
+            raise UserError(f"{directory}: not a tokenizer directory: tokenizer.json and vocab.txt are both missing")
+        path = directory / "tokenizer_config.json"
+        settings = read_json(path) if path.exists() else {}
+        try:
+            pieces = (directory / "vocab.txt").read_text(encoding="utf-8").rstrip("\n").split("\n")
+        except UnicodeDecodeError as error:
+            raise UserError(
+                f"{directory / 'vocab.txt'}: not UTF-8: {error.reason} at byte {error.start + 1}"
+            ) from error
+        return cls.from_pieces(
+            pieces,
+            bool(settings.get("do_lower_case", True)),
+            settings.get("strip_accents"),
+            bool(settings.get("tokenize_chinese_chars", True)),
+        )
+
+    @classmethod
+    def from_json(cls, content: str) -> Tokenizer:
+        """A tokenizer from what `to_json` gave."""
+        return cls(BackendTokenizer.from_str(content))
+
+    def to_json(self) -> str:
+        """The content of `tokenizer.json`."""
+        return self._tokenizer.to_str()
+
+    def save(self, directory: str | Path, max_length: int = 512) -> None:
+        """Write `tokenizer.json`, `vocab.txt` and `tokenizer_config.json` into an existing directory."""
+        directory = Path(directory)
+        write_text(directory / "tokenizer.json", self._tokenizer.to_str(pretty=True))
+        write_text(directory / "vocab.txt", "".join(f"{self.token(index)}\n" for index in range(self.vocab_size)))
+        settings: dict[str, Any] = {
+            "tokenizer_class": "BertTokenizer",
+            "do_lower_case": self.lowercase,
+            "strip_accents": self._normalisation("strip_accents", None),
+            "tokenize_chinese_chars": self._normalisation("handle_chinese_chars", True),
+            "model_max_length": max_length,
+            **{
+                f"{name}_token": token
+                for name, token in zip(("pad", "unk", "cls", "sep", "mask"), SPECIAL_TOKENS, strict=True)
+            },
+        }
+        write_json(directory / "tokenizer_config.json", settings)
+
+    @property
+    def lowercase(self) -> bool:
+        """Whether text is lower-cased before it is cut (accents are then stripped as well)."""
+        return bool(self._normalisation("lowercase", False))
+
+    def _normalisation(self, option: str, otherwise: Any) -> Any:
+        return getattr(self._tokenizer.normalizer, option, otherwise)
+
+    @property
+    def fingerprint(self) -> str:
+        """Sixteen hexadecimal digits of a hash over the vocabulary and its normalisation."""
+        normalisation = [
+            self.lowercase,
+            self._normalisation("strip_accents", None),
+            self._normalisation("handle_chinese_chars", True),
+        ]
+        content = [[self.token(index) for index in range(self.vocab_size)], normalisation]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+
+    @property
+    def special_ids(self) -> tuple[int, ...]:
+        return self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id
+
+    def continuations(self) -> np.ndarray:
+        """Boolean `[V]`: True for pieces that continue a word (`##ing`)."""
+        mask = np.zeros(self.vocab_size, dtype=bool)
+        mask[[index for piece, index in self._vocabulary.items() if piece.startswith("##") and piece != "##"]] = True
+        return mask
+
+    def token(self, index: int) -> str:
+        """The piece with this id; ids between the pieces (a padded table) are `[unusedN]`."""
+        return self._tokenizer.id_to_token(index) or f"[unused{index}]"
+
+    def id(self, token: str) -> int | None:
+        """The id of a piece, or None."""
+        return self._vocabulary.get(token)
+
+    def encode(self, text: str, special_tokens: bool = True) -> Pieces:
+        """Cut one text. With `special_tokens`, a literal `[MASK]` in it is the mask, else it is plain characters."""
+        return self.encode_batch([text], special_tokens)[0]
+
+    def encode_batch(self, texts: Sequence[str], special_tokens: bool = True) -> list[Pieces]:
+        """Cut many texts, on all cores."""
+        tokenizer = self._tokenizer if special_tokens else self._plain
+        return [_pieces(encoding) for encoding in tokenizer.encode_batch(list(texts), add_special_tokens=False)]
+
+    def encode_ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """The ids of many running texts and nothing else: literal special tokens in them are plain characters."""
+        encodings = self._plain.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [encoding.ids for encoding in encodings]
+
+    @staticmethod
+    def words(text: str) -> list[tuple[int, int]]:
+        """Start and end character of each word as BERT sees them: parted by blanks, punctuation marks and Chinese
+        characters by themselves."""
+        return [place for _, place in _WORDS.pre_tokenize_str(text)]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Join pieces into text; special tokens are shown."""
+        return self._tokenizer.decode(list(ids), skip_special_tokens=False)
+
+
+def _pieces(encoding: Encoding) -> Pieces:
+    words = [-1 if word is None else word for word in encoding.word_ids]
+    offsets = np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2)
+    return Pieces(np.array(encoding.ids, dtype=np.int64), offsets, np.array(words, dtype=np.int64))
+
+
+def _normalizer(
+    lowercase: bool, strip_accents: bool | None = None, tokenize_chinese_chars: bool = True
+) -> normalizers.BertNormalizer:
+    return normalizers.BertNormalizer(
+        clean_text=True,
+        handle_chinese_chars=tokenize_chinese_chars,
+        strip_accents=strip_accents,
+        lowercase=lowercase,
+    )
+
+
+def _stands_alone(character: str) -> bool:
+    """True for what BERT's splitting makes a word of its own: punctuation, ASCII symbols, Chinese characters."""
+    if unicodedata.category(character).startswith("P") or (character.isascii() and not character.isalnum()):
+        return True
+    return "CJK" in unicodedata.name(character, "") and character.isalpha()

@@ -1,0 +1,91 @@
+"""`bothways answer M QUESTION [CONTEXT]`: where a text answers a question."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from tyro.conf import Positional
+
+from bothways.errors import UserError
+from bothways.inference.jobs import task_job
+from bothways.inference.prepared import InferencePrecision
+from bothways.predictor import load
+from bothways.tasks.answer import Answer
+from bothways.verbs.bulk import into_file
+from bothways.verbs.parse import parse
+from bothways.verbs.text_arguments import file_lines
+
+
+@dataclass(frozen=True)
+class AnswerArguments:
+    """context: where the answer may stand, as a text; or `--in FILE`, a text file, all of which is read.
+
+    question: what is asked; without it each row of the table `--in` asks its own. out: with such a table, a .parquet or
+    .jsonl of all its rows, however many; the same command again goes on with it. precision: auto, float32, bfloat16 or
+    int8; auto is bfloat16 where the hardware multiplies it, else float32.
+    """
+
+    model: Positional[str]
+    question: Positional[str | None] = None
+    context: Positional[str | None] = None
+    input: Annotated[str | None, tyro.conf.arg(name="in")] = None
+    out: str | None = None
+    question_column: str | None = None
+    context_column: str | None = None
+    top_k: int = 3
+    json: bool = False
+    precision: InferencePrecision = "auto"
+    device: str = "auto"
+
+    def columns(self) -> dict[str, str]:
+        """The columns that are named, by the option."""
+        named = {"question_column": self.question_column, "context_column": self.context_column}
+        return {option: column for option, column in named.items() if column is not None}
+
+
+def answer(arguments: Sequence[str]) -> None:
+    """`bothways answer M QUESTION [CONTEXT]`."""
+    options = parse(
+        "answer",
+        AnswerArguments,
+        arguments,
+        'Answer a question from a text. Example: bothways answer help "What does a red light mean?" --in router.txt',
+    )
+    if options.out is not None:
+        if options.question is not None:
+            raise UserError(f"--out {options.out}: is for the rows of a table after --in, each with its own question")
+        return into_file(
+            "answer",
+            options,
+            lambda model, source: task_job(model, "answer", source.columns, options.columns()),
+            lambda trained: "line",
+        )
+    if options.columns():
+        raise UserError("--question-column and --context-column: are for a table after --in and a file after --out")
+    if options.question is None:
+        raise UserError("answer: give a question, or a table of questions after --in and a file for them after --out")
+    if options.top_k < 1:
+        raise UserError(f"--top-k {options.top_k}: expected at least 1")
+    if (options.context is None) == (options.input is None):
+        raise UserError("answer: give the text that may hold the answer, either as an argument or by --in FILE")
+    context = options.context if options.input is None else "\n".join(file_lines(Path(options.input)))
+    found = load(options.model, options.device, options.precision).answer(options.question, context or "")
+    if options.json:
+        print(json.dumps(_answer_json(found)))
+        return
+    if not found.text:
+        print(f"no answer in the text\t{found.no_answer_probability:.1%}")
+    for one in [*([found] if found.text else []), *found.alternatives][: options.top_k]:
+        print(f"{one.text}\t{one.probability:.1%}\tcharacters {one.start}–{one.end}")
+
+
+def _answer_json(answer: Answer) -> dict[str, Any]:
+    """Without the margin, which is infinite where there is nothing to compare with, and then no JSON."""
+    names = ("text", "start", "end", "probability", "no_answer_probability")
+    others = [_answer_json(one) for one in answer.alternatives]
+    return {**{name: getattr(answer, name) for name in names}, **({"alternatives": others} if others else {})}

@@ -1,0 +1,86 @@
+"""`bothways chat M [TEXT…]`: a conversation."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bothways.data.tables import SUFFIXES, read_rows
+from bothways.errors import UserError
+from bothways.inference.chat import Chat
+from bothways.inference.sampling import GenerationOptions
+from bothways.predictor import Predictor, load
+from bothways.tasks.instruct import PAIRS
+from bothways.verbs.generate import _stream
+from bothways.verbs.parse import parse
+from bothways.verbs.text_arguments import TextArguments, single_texts
+
+
+@dataclass(frozen=True)
+class ChatArguments(GenerationOptions, TextArguments):
+    """texts: each is answered by itself; without any, and without `--in`, the terminal's lines are one conversation, in
+    which /reset forgets the turns and /stop ends it.
+
+    system: a message that stands before the conversation.
+    """
+
+    system: str | None = None
+
+
+def chat(arguments: Sequence[str]) -> None:
+    """`bothways chat M [TEXT…]`."""
+    options = parse(
+        "chat",
+        ChatArguments,
+        arguments,
+        'Talk with a model made by `finetune instruct`. Example: bothways chat helper "My router has no light"',
+    )
+    if options.texts or options.input:
+        model = load(options.model, options.device)
+        talk = Chat(model, options.system)
+        texts = single_texts(options, {"text_column": _said_in(options.input, model)})
+        for text in texts:
+            reply = "".join(talk.reply(text, options))
+            talk.reset()
+            print(json.dumps({"text": text, "reply": reply}, ensure_ascii=False) if options.json else reply)
+        return
+    talk = Chat(load(options.model, options.device), options.system)
+    if sys.stdin.isatty():
+        print("/reset forgets the conversation, /stop or Ctrl-D ends it", file=sys.stderr)
+    while (said := _next_line()) is not None:
+        if said == "/reset":
+            talk.reset()
+            print("(forgotten)", file=sys.stderr)
+        elif said:
+            try:
+                pieces = talk.reply(said, options)
+                if options.json:
+                    print(json.dumps({"text": said, "reply": "".join(pieces)}, ensure_ascii=False), flush=True)
+                else:
+                    _stream(pieces)
+            except UserError as error:  # of one line; the conversation goes on
+                print(f"bothways: {error}", file=sys.stderr)
+
+
+def _said_in(table: str | None, model: Predictor) -> str | None:
+    """The column of a table that holds what is said: the fine-tuning's, or one that its rows would have."""
+    named: str | None = model.checkpoint.metadata.get("options", {}).get("prompt_column")
+    if named or table is None or Path(table).suffix.lower() not in SUFFIXES:
+        return named
+    present = read_rows(table)[0].values
+    return next((prompt for prompt, _ in PAIRS if prompt in present), None)
+
+
+def _next_line() -> str | None:
+    """What the user says next; None at the end."""
+    if sys.stdin.isatty():
+        print("> ", end="", flush=True)
+    try:
+        line = sys.stdin.readline()
+    except UnicodeDecodeError as error:
+        raise UserError(f"standard input: {error.reason}; write UTF-8") from error
+    said = line.strip()
+    return None if not line or said in ("/stop", "/exit", "/quit") else said

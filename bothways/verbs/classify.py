@@ -1,0 +1,37 @@
+"""`bothways classify M [TEXT…]`: the label of texts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from bothways.tasks.classify import Classification, Regression
+from bothways.verbs.bulk import TableArguments, table_into_file
+from bothways.verbs.counting import Counting
+from bothways.verbs.parse import parse
+from bothways.verbs.text_arguments import open_model, shown_text
+
+
+def classify(arguments: Sequence[str]) -> None:
+    """`bothways classify M [TEXT…]`."""
+    options = parse(
+        "classify",
+        TableArguments,
+        arguments,
+        'Give texts their label. Example: bothways classify tickets "No light on my router"',
+    )
+    if options.out is not None:
+        return table_into_file("classify", options)
+    model, texts = open_model(options, options.precision)
+    results = model.classify(texts, Counting("classify", len(texts)))
+    for text, result in zip(texts, results, strict=True):
+        if options.json:
+            print(json.dumps({"text": text, **asdict(result)}))
+        elif isinstance(result, Classification):
+            print(f"{result.label}\t{result.scores[result.label]:.1%}\t{shown_text(text)}")
+        elif isinstance(result, Regression):
+            print(f"{result.value:.3f}\t{shown_text(text)}")
+        else:
+            given = ", ".join(f"{label} {result.scores[label]:.1%}" for label in result.labels)
+            print(f"{given or 'no label'}\t{shown_text(text)}")

@@ -1,0 +1,103 @@
+"""`bothways compare classify`: what came before BERT, trained beside it on the same rows. `compare lm` is next door."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from rich.console import Console
+from rich.table import Table
+from tyro.conf import Positional
+
+from bothways.data.tables import Row, read_rows
+from bothways.errors import UserError
+from bothways.predictor import load
+from bothways.tasks.classify import ClassifyOptions, ClassifyTask
+from bothways.train.evaluate import usable_rows
+from bothways.train.finetune import FinetuneOptions, finetune
+from bothways.verbs.parse import parse
+from bothways.verbs.printing import say
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareArguments(FinetuneOptions, ClassifyOptions):
+    """The options of `finetune classify`; out keeps the fine-tuned BERT."""
+
+    what: Positional[Literal["classify"]]
+    model: str
+    train: str
+    eval: str
+    out: str
+    json: bool = False
+
+
+def compare(arguments: Sequence[str]) -> int:
+    """`bothways compare classify --model M --train F --eval F --out RUN`, `bothways compare lm STORE --out RUN`."""
+    if arguments and arguments[0] == "lm":
+        from bothways.verbs.compare_lm import compare_language
+
+        return compare_language(arguments[1:])
+    options = parse(
+        "compare",
+        CompareArguments,
+        arguments,
+        "Classifiers (`bothways compare lm --help` is about language models): train a majority vote, a perceptron, "
+        "word2vec and BERT on the same rows. Example: bothways compare classify --model run --train train.csv "
+        "--eval test.csv --out tickets",
+    )
+    if options.problem_type != "single_label_classification":
+        raise UserError(f"--problem-type {options.problem_type}: one label a row is compared")
+    from bothways.baselines.classify import ClassifierResult, compare_baselines
+
+    task = ClassifyTask(ClassifyOptions(**{one.name: getattr(options, one.name) for one in fields(ClassifyOptions)}))
+    train, _ = usable_rows(task, read_rows(options.train), options.skip_bad, say)
+    task = task.fitted(train)
+    eval_rows, _ = usable_rows(task, read_rows(options.eval), options.skip_bad, say)
+    held_out = _columns(task, eval_rows)
+    contestants: list[ClassifierResult] = list(compare_baselines(*_columns(task, train), *held_out, task.labels))
+    own = asdict(task.options)
+    result = finetune("classify", options.model, options.train, options.eval, options.out, options, **own)
+    if result.training.interrupted is not None:
+        say(f"{options.out}: stopped, all of it saved; the same command again goes on from there")
+        return 128 + result.training.interrupted
+    contestants.append(_bert(options, task, eval_rows, result.training.seconds))
+    if options.json:
+        print("\n".join(json.dumps(asdict(one)) for one in contestants))
+    else:
+        print("\n".join(contestant_lines(contestants, len(eval_rows))))
+        print(f"{options.out}: the fine-tuned BERT")
+    return 0
+
+
+def _columns(task: ClassifyTask, rows: Sequence[Row]) -> tuple[list[str], list[str]]:
+    """Texts, pairs as one, and labels."""
+    texts = [text if isinstance(text, str) else "\n".join(text) for text in map(task.texts, rows)]
+    return texts, [task.truth(row) for row in rows]
+
+
+def _bert(options: CompareArguments, task: ClassifyTask, rows: Sequence[Row], seconds: float) -> Any:
+    from bothways.baselines.classify import contestant, one_text_latency
+
+    model = load(options.out, options.device)
+    texts: list[Any] = [task.texts(row) for row in rows]
+    size = (Path(options.out) / "model" / "model.safetensors").stat().st_size
+    predicted = [one.label for one in model.classify(texts)]
+    latency = one_text_latency(lambda text: model.classify([text]), texts)
+    truth = [task.truth(row) for row in rows]
+    return contestant("BERT, fine-tuned", predicted, truth, task.labels, seconds, size, latency)
+
+
+def contestant_lines(contestants: Sequence[Any], rows: int) -> list[str]:
+    """The comparison as a table for the terminal."""
+    console = Console(width=120)
+    table = Table(f"on {rows:,} held-out rows", "accuracy", "macro F1", "training", "size", "one text")
+    for one in contestants:
+        shown = f"{one.size_bytes / 1e6:,.1f} MB" if one.size_bytes > 1e5 else f"{one.size_bytes / 1e3:,.1f} kB"
+        figures = f"{one.accuracy:.1%}", f"{one.macro_f1:.3f}", f"{one.train_seconds:,.1f} s", shown
+        table.add_row(one.name, *figures, f"{one.latency_ms:.1f} ms")
+    with console.capture() as capture:
+        console.print(table)
+    return capture.get().splitlines()

@@ -1,0 +1,144 @@
+"""`bothways compare lm`: what came before the transformer, trained beside it on the same text."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from tyro.conf import Positional
+
+from bothways.data.store import TokenStore
+from bothways.errors import UserError
+from bothways.predictor import Predictor, load
+from bothways.text.lines import is_unicode
+from bothways.text.tokenizer import Tokenizer
+from bothways.train.pretrain import evaluate_store, pretrain
+from bothways.train.pretrain_options import ObjectiveName, PretrainOptions
+from bothways.verbs.parse import parse
+from bothways.verbs.printing import say
+
+PROMPT, SAMPLE = 4, 30  # tokens of a held-out document that the samples go on from, and of a sample
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareLanguageArguments(PretrainOptions):
+    """The options of `pretrain`, for the transformer; out keeps it.
+
+    order: of the n-grams. prompt: what the samples go on from, by default the beginning of a held-out document.
+    """
+
+    store: Positional[str]
+    out: str
+    objective: ObjectiveName = "causal"
+    order: int = 3
+    prompt: str | None = None
+    json: bool = False
+
+
+def compare_language(arguments: Sequence[str]) -> int:
+    """`bothways compare lm STORE --out RUN`."""
+    options = parse(
+        "compare",
+        CompareLanguageArguments,
+        arguments,
+        "Train n-grams, a feed-forward network and a transformer on the same text. Example: bothways compare lm store "
+        "--out run",
+        "lm",
+        table="pretrain",
+    )
+    if options.objective != "causal" or options.order < 2:
+        raise UserError(
+            f"compare lm: --objective {options.objective} --order {options.order}: expected causal, 2 or more"
+        )
+    from bothways.baselines.language import LanguageModelResult, compare_baselines, documents
+
+    store = TokenStore(options.store)
+    tokenizer = store.tokenizer()
+    train, held_out = (documents(store, tokenizer, split) for split in ("train", "validation"))
+    if not held_out:
+        raise UserError(
+            f"{options.store}: no held-out documents to measure on; prepare more of them (--validation 0.1, or of one "
+            ".txt --documents blank-line)"
+        )
+    prompt = _prompt(options, tokenizer, held_out[0])
+    lines: list[LanguageModelResult] = list(compare_baselines(train, held_out, tokenizer, prompt, options.order, say))
+    result = pretrain(options.store, options.out, options)
+    if result.interrupted is not None:
+        say(f"{options.out}: stopped, all of it saved; the same command again goes on from there")
+        return 128 + result.interrupted
+    lines.append(_transformer(load(options.out, options.device), store, options, prompt, result.seconds))
+    if options.json:
+        print("\n".join(json.dumps(asdict(line), ensure_ascii=False) for line in lines))
+    else:
+        words = tokenizer.decode([tokenizer.id(piece) or 0 for piece in prompt])
+        print("\n".join(written_lines(lines, sum(map(len, held_out)), words)))
+        print(f"{options.out}: the transformer")
+    return 0
+
+
+def _prompt(options: CompareLanguageArguments, tokenizer: Tokenizer, document: list[str]) -> list[str]:
+    """What the samples go on from, as pieces."""
+    if options.prompt is None:
+        return document[:-1][:PROMPT]  # without the [SEP] that ends it
+    if not is_unicode(options.prompt):
+        raise UserError("--prompt: not a text")
+    prompt = [tokenizer.token(id) for id in tokenizer.encode(options.prompt, special_tokens=False).input_ids]
+    room = options.max_position_embeddings - SAMPLE - 1
+    if not 0 < len(prompt) <= room:
+        raise UserError(f"--prompt: {len(prompt)} tokens, expected 1 to {room}")
+    return prompt
+
+
+class _Transformer:
+    """A causal model, asked as the baselines are."""
+
+    def __init__(self, model: Predictor) -> None:
+        self._model = model
+
+    def _text(self, pieces: Sequence[str]) -> str:
+        tokenizer = self._model.tokenizer
+        return tokenizer.decode([tokenizer.id(piece) or 0 for piece in pieces])
+
+    def next(self, text: list[str], number: int) -> list[str]:
+        return [one.word for one in self._model.suggest(self._text(text), number)]
+
+    def sample(self, text: list[str], number: int) -> list[str]:
+        tokenizer = self._model.tokenizer
+        made = self._model.generate(self._text(text), max_tokens=number)
+        ids: np.ndarray = tokenizer.encode(str(made), special_tokens=False).input_ids
+        return [tokenizer.token(id) for id in ids.tolist()]
+
+
+def _transformer(
+    model: Predictor, store: TokenStore, options: CompareLanguageArguments, prompt: list[str], seconds: float
+) -> Any:
+    from bothways.baselines.language import written
+
+    figures = evaluate_store(model.checkpoint, store, "validation", options.device, limit=1 << 62)
+    size = (Path(options.out) / "model" / "model.safetensors").stat().st_size
+    perplexity, asked = math.exp(figures["lm_loss"]), _Transformer(model)
+    return written("transformer", asked, perplexity, seconds, size, model.tokenizer, prompt)
+
+
+def written_lines(lines: Sequence[Any], tokens: int, prompt: str) -> list[str]:
+    """The comparison as a table for the terminal, and what each wrote."""
+    console = Console(width=120)
+    table = Table(f"on {tokens:,} held-out tokens", "perplexity", "training", "size", "tokens/s", "next words")
+    for one in lines:
+        shown = f"{one.size_bytes / 1e6:,.1f} MB"
+        perplexity = "—" if one.perplexity is None else f"{one.perplexity:,.1f}"
+        figures = perplexity, f"{one.train_seconds:,.1f} s", shown, f"{one.tokens_per_second:,.0f}"
+        table.add_row(escape(one.name), *figures, escape(", ".join(one.suggestions)))
+    with console.capture() as capture:
+        console.print(table)
+        for one in lines:
+            console.print(f"{one.name}: {prompt} … {one.sample}", markup=False, highlight=False)
+    return capture.get().splitlines()

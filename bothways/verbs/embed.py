@@ -1,0 +1,77 @@
+"""`bothways embed M [TEXT…]`: texts as vectors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bothways.data.stream import RowStream
+from bothways.errors import UserError
+from bothways.files import require_file_writable, user_errors
+from bothways.inference.bulk import FORMATS, Job
+from bothways.inference.jobs import embed_job
+from bothways.predictor import Predictor
+from bothways.verbs.bulk import TableArguments, into_file
+from bothways.verbs.counting import Counting
+from bothways.verbs.parse import parse
+from bothways.verbs.text_arguments import open_model_and_texts
+
+
+@dataclass(frozen=True)
+class EmbedArguments(TableArguments):
+    """out: a .npy file of float32 `[N, H]`; or, for the table after `--in`, however many rows it has, a .parquet or
+    .jsonl, with which the same command again goes on. Without it, JSON lines.
+
+    no_normalize: vectors as long as they come.
+    """
+
+    no_normalize: bool = False
+
+
+def embed(arguments: Sequence[str]) -> None:
+    """`bothways embed M [TEXT…]`."""
+    options = parse(
+        "embed",
+        EmbedArguments,
+        arguments,
+        "Turn texts into vectors. Example: bothways embed model --in lines.txt --out vectors.npy",
+    )
+    if options.out is not None:
+        require_file_writable(Path(options.out), (".npy", *FORMATS), "--out")
+        if Path(options.out).suffix in FORMATS:
+            return _embed_table(options)
+    model, texts = open_model_and_texts(options, options.precision)
+    vectors = model.embed(texts, not options.no_normalize, Counting("embed", len(texts)))
+    if options.out is None:
+        for text, vector in zip(texts, vectors, strict=True):
+            print(json.dumps({"text": text, "embedding": [round(value, 7) for value in vector.tolist()]}))
+        return
+    path = Path(options.out)
+    with user_errors(path):
+        partial = path.with_name(f".{path.name}.partial")
+        with partial.open("wb") as file:
+            np.save(file, vectors)
+        partial.replace(path)
+    print(f"{path}: {len(vectors):,} vectors of {vectors.shape[1]}, float32")
+
+
+def _embed_table(options: EmbedArguments) -> None:
+    if options.texts:
+        raise UserError(f"--out {options.out}: is for the rows of a table after --in, not for texts as arguments")
+
+    if options.pair_column:
+        raise UserError("--pair-column: embed gives a vector to one text a row; name it by --text-column")
+
+    def column(trained: Mapping[str, Any]) -> str:
+        return options.text_column or trained.get("text_column") or "text"
+
+    def job(model: Predictor, source: RowStream) -> Job:
+        trained = model.checkpoint.metadata.get("options", {})
+        return embed_job(model, source.columns, column(trained), not options.no_normalize)
+
+    into_file("embed", options, job, column)

@@ -1,0 +1,87 @@
+"""`bothways evaluate M TABLE`: a model measured on labelled rows, or on held-out text."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tyro.conf import Positional
+
+from bothways.data.tables import read_rows
+from bothways.files import require_file_writable
+from bothways.model.heads import CausalLMHead, MaskedLMHead, PretrainingHead
+from bothways.predictor import Predictor, load
+from bothways.verbs.column_arguments import ColumnArguments
+from bothways.verbs.counting import Counting
+from bothways.verbs.parse import parse
+from bothways.verbs.printing import figure_lines, say
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateArguments(ColumnArguments):
+    """table: labelled rows; or, for a pretrained model, a store or text, on which it does what it was pretrained for.
+
+    predictions: write what was predicted of each row to this .csv. skip_bad: leave out rows that cannot be used.
+    """
+
+    model: Positional[str]
+    table: Positional[str]
+    predictions: str | None = None
+    skip_bad: bool = False
+    json: bool = False
+    device: str = "auto"
+
+
+def evaluate(arguments: Sequence[str]) -> None:
+    """`bothways evaluate M F`."""
+    options = parse(
+        "evaluate",
+        EvaluateArguments,
+        arguments,
+        "Measure a model on labelled rows. Example: bothways evaluate tickets test.csv",
+    )
+    if options.predictions is not None:
+        require_file_writable(Path(options.predictions), (".csv",), "--predictions")
+    model = load(options.model, options.device)
+    pretrained = (
+        isinstance(model.model.head, PretrainingHead | MaskedLMHead | CausalLMHead)
+        and "task" not in model.checkpoint.metadata
+    )
+    figures = _of_text(model, options.table) if pretrained else _of_rows(model, options)
+    print(json.dumps(figures) if options.json else "\n".join(figure_lines(figures)))
+
+
+def _of_rows(model: Predictor, options: EvaluateArguments) -> dict[str, Any]:
+    from bothways.train.evaluate import columns_of, evaluate_rows, usable_rows, write_predictions
+
+    task = options.applied(model.task())
+    rows = read_rows(options.table)
+    task = task.for_columns(columns_of(rows))
+    rows, _ = usable_rows(task, rows, options.skip_bad, say)
+    encoded = task.encode(rows, model.tokenizer, model.sequence_length)
+    counting = Counting("evaluate", len(encoded))
+    evaluation = evaluate_rows(model.model, task, rows, encoded, on_progress=counting)
+    truncated = len({one.row for one in encoded if one.truncated})
+    if truncated:
+        say(f"{truncated:,} rows are longer than {model.sequence_length} tokens and were cut short")
+    if options.predictions:
+        write_predictions(Path(options.predictions), evaluation.table())
+        say(f"{options.predictions}: {len(rows):,} predictions")
+    return evaluation.metrics
+
+
+def _of_text(model: Predictor, source: str) -> dict[str, Any]:
+    """Masked-LM loss, perplexity and accuracy, and next sentence's: on a store's held-out part, or on all of a text."""
+    from bothways.data.prepare import prepare
+    from bothways.data.store import TokenStore
+    from bothways.train.pretrain import evaluate_store
+
+    if (Path(source) / "manifest.json").exists():
+        return evaluate_store(model.checkpoint, TokenStore(Path(source)), "validation", str(model.device))
+    with tempfile.TemporaryDirectory() as folder:
+        store = prepare([source], model.tokenizer, Path(folder) / "store", validation=0)
+        return evaluate_store(model.checkpoint, store, "train", str(model.device))

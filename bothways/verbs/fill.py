@@ -1,0 +1,34 @@
+"""`bothways fill M [TEXT…]`: what could stand at each [MASK]."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+from bothways.verbs.parse import parse
+from bothways.verbs.text_arguments import TextArguments, open_model, shown_text
+
+
+@dataclass(frozen=True)
+class FillArguments(TextArguments):
+    top_k: int = 5
+
+
+def fill(arguments: Sequence[str]) -> None:
+    """`bothways fill M [TEXT…]`."""
+    options = parse(
+        "fill",
+        FillArguments,
+        arguments,
+        'Fill in masks. Example: bothways fill run "Returns [MASK] if the file exists."',
+    )
+    model, texts = open_model(options)
+    for text in texts:
+        masks = model.fill(text, options.top_k)
+        if options.json:
+            print(json.dumps({"text": text, "masks": [[asdict(one) for one in mask] for mask in masks]}))
+            continue
+        print(shown_text(text))
+        for mask in masks:
+            print("    " + "  ".join(f"{one.token} {one.probability:.1%}" for one in mask))

@@ -1,0 +1,84 @@
+"""`bothways generate M [TEXT…]`: how a text goes on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from bothways.errors import UserError
+from bothways.inference import language
+from bothways.inference.sampling import GenerationOptions
+from bothways.predictor import Predictor
+from bothways.verbs.parse import parse
+from bothways.verbs.text_arguments import TextArguments, open_model_and_texts
+
+SHOWN = 5  # words told of each step
+
+
+@dataclass(frozen=True)
+class GenerateArguments(GenerationOptions, TextArguments):
+    """texts: prompts.
+
+    show_steps: each step's likeliest words with their probabilities. truncate: `left` lets a prompt that is too long
+    for the position table lose its beginning.
+    """
+
+    show_steps: bool = False
+    truncate: Literal["left"] | None = None
+
+
+def generate(arguments: Sequence[str]) -> None:
+    """`bothways generate M [TEXT…]`."""
+    options = parse(
+        "generate",
+        GenerateArguments,
+        arguments,
+        'Go on with a text, a token at a time. Example: bothways generate run "Before my bed lies" --temperature 0.8',
+    )
+    model, prompts = open_model_and_texts(options)
+    language.require_causal(model, "generate")
+    if options.show_steps:
+        for prompt in prompts:
+            _show_steps(model, prompt, options)
+    elif options.json or options.samples > 1 or len(prompts) > 1:
+        ids = language.prompt_ids(model, prompts, options, options.truncate)
+        for prompt, texts in zip(prompts, language.continuations(model, ids, options), strict=True):
+            for number, text in enumerate(texts):
+                line = {"prompt": prompt, **({"sample": number} if options.samples > 1 else {}), "text": text}
+                print(json.dumps(line, ensure_ascii=False) if options.json else prompt + text)
+    else:
+        (prompt,) = prompts
+        ids = language.prompt_ids(model, prompts, options, options.truncate)
+        print(prompt, end="", flush=True)
+        _stream(language.pieces_of(model.tokenizer, (step.tokens[0] for step in language.grow(model, ids, options))))
+
+
+def _stream(pieces: Iterable[str]) -> None:
+    for piece in pieces:
+        print(piece, end="", flush=True)
+    print()
+
+
+def _show_steps(model: Predictor, prompt: str, options: GenerateArguments) -> None:
+    """A table: a row a step, what was chosen and what else was likely."""
+    if options.samples > 1 or options.json:
+        raise UserError("--show-steps: shows one sample as a table; leave out --samples and --json")
+    table = Table("step", "so far", "chosen", *(f"{place + 1}." for place in range(SHOWN)))
+    ids = language.prompt_ids(model, [prompt], options, options.truncate)
+    text, token = prompt, model.tokenizer.token
+    for number, step in enumerate(language.grow(model, ids, options), 1):
+        likely = [f"{token(id)} {probability:.1%}" for id, probability in step.likeliest(SHOWN)[0]]
+        chosen = f"{token(step.tokens[0])} {step.probabilities()[0]:.1%}"
+        table.add_row(
+            str(number), escape("…" + text[-30:] if len(text) > 30 else text), *map(escape, [chosen, *likely])
+        )
+        text += "".join(language.pieces_of(model.tokenizer, step.tokens))
+    console = Console()
+    console.print(table)
+    console.print(text, markup=False, highlight=False)

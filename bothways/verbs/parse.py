@@ -1,0 +1,153 @@
+"""A verb's options from a recipe (TOML) and from flags; flags win.
+
+A recipe has one table a verb, with the verb's own option names: `[pretrain]`, `[finetune]`, …
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import re
+import typing
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+from bothways.errors import UserError
+from bothways.verbs.recipes import read_recipe, split_recipe
+
+Options = TypeVar("Options")
+
+
+def parse(
+    verb: str,
+    options: type[Options],
+    arguments: Sequence[str],
+    description: str,
+    subject: str = "",
+    table: str | None = None,
+) -> Options:
+    """Read `--recipe` and the flags into the verb's dataclass. subject: what stands behind the verb, for the help.
+    table: of the recipe, where it is another verb's.
+
+    Raises UserError for flags the verb does not know, and for a recipe that is missing, malformed, or has a table, key
+    or value that no verb knows.
+    """
+    import tyro
+
+    recipe, rest = split_recipe(arguments)
+    described = f"{description} --recipe FILE.toml takes options from its table [{table or verb}]; flags win."
+    given = read_recipe(recipe, table or verb, options) if recipe else {}
+    default: Any = None
+    if given:
+        required = {field.name: tyro.MISSING for field in dataclasses.fields(options) if _required(field)}  # type: ignore[arg-type]
+        default = with_help(options)(**{**required, **given})
+    said, shown = io.StringIO(), f"bothways {verb} {subject}".strip()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(with_help(options), prog=shown, description=described, args=rest, default=default)
+    except SystemExit as exit:
+        if exit.code in (0, None):
+            raise
+        raise UserError(f"{_unboxed(said.getvalue())} ({shown} --help says what is accepted)") from None
+
+
+# What options mean that many verbs have, where a docstring does not say it.
+COMMON = {
+    "answers_column": "column of the answers",
+    "batch_size": "examples in a step",
+    "characters": "of text to read",
+    "checkpoint_every": "steps between two checkpoints",
+    "choices_column": "column of the list of choices",
+    "clip": "largest gradient norm",
+    "context_column": "column of the text that may hold the answer",
+    "device": "auto, cpu, cuda or cuda:N; auto is a GPU where there is one",
+    "dropout": "share of activations and attention weights dropped in training",
+    "epochs": "passes over the training rows",
+    "evaluate_every": "steps between two evaluations; by default a tenth of the run",
+    "eval": "labelled rows to measure on",
+    "input": "a file to read",
+    "json": "print JSON, one object a line",
+    "label_column": "column of the label",
+    "labels_column": "column of the list of labels",
+    "log_every": "steps between two lines in metrics.jsonl",
+    "lr": "peak learning rate",
+    "mask_rate": "share of the tokens that are masked",
+    "max_position_embeddings": "rows of the position table, the longest sequence the model can ever read",
+    "messages_column": "column of the list of messages",
+    "micro_batch_tokens": "tokens in one forward pass, which is what takes memory; a step adds up several",
+    "minutes": "of pretraining",
+    "model": "a run, a Hugging Face directory, or a hub id",
+    "out": "the run's directory; the same command again goes on with it",
+    "optimizer": "adamw or muon",
+    "pair_column": "column of the second text",
+    "path": "a store, a model, a run or a vocabulary",
+    "precision": "auto is bfloat16 where the hardware multiplies it",
+    "query": "what the others are compared with",
+    "question": "what is asked",
+    "prompt_column": "column of what is said to the model",
+    "question_column": "column of the question",
+    "response_column": "column of the reply",
+    "score_column": "column of the score",
+    "seed": "everything random follows from it",
+    "sequence_length": "tokens of a text, at most",
+    "size": "tiny, mini, small, medium, base, large or vanilla",
+    "spans_column": "column of the list of entities",
+    "start_column": "column of the character at which the answer begins",
+    "steps": "optimizer steps",
+    "store": "a token store, as `bothways prepare` makes it",
+    "text_column": "column of the text",
+    "tokens_per_step": "tokens in a step, at most",
+    "top_k": "how many to show",
+    "train": "labelled rows to train on",
+    "warmup": "share of the steps in which the learning rate climbs",
+    "vocab_size": "pieces of the vocabulary",
+    "weight_decay": "of matrices; biases and layer norms have none",
+    "what": "what is compared",
+    "whole_word_masking": "mask all pieces of a word together",
+    "words_column": "column of the list of words",
+}
+
+
+def help_texts(options: type) -> dict[str, str]:
+    """What the docstrings of a dataclass and its bases say of each field, after `name:`, up to the next such name or
+    the end of the paragraph."""
+    names = [field.name for field in dataclasses.fields(options)]
+    mark = re.compile(rf"(?<!\w)({'|'.join(map(re.escape, names))}): ")
+    texts = {name: COMMON[name] for name in names if name in COMMON}
+    for kind in reversed(options.__mro__):
+        document = kind.__doc__ or ""
+        if not dataclasses.is_dataclass(kind) or document.startswith(f"{kind.__name__}("):
+            continue
+        for paragraph in re.split(r"\n\s*\n", document):
+            marks = [*mark.finditer(paragraph)]
+            ends = [*(one.start() for one in marks[1:]), len(paragraph)][: len(marks)]
+            for one, end in zip(marks, ends, strict=True):
+                texts[one[1]] = " ".join(paragraph[one.end() : end].split()).rstrip(" .,;").removesuffix("; or")
+    return texts
+
+
+def with_help(options: type[Options]) -> type[Options]:
+    """The same options, each with its help text, as tyro shows them."""
+    import tyro
+
+    texts, hints = help_texts(options), typing.get_type_hints(options, include_extras=True)
+    marked: dict[str, Any] = {}
+    for name, text in texts.items():
+        marks = getattr(hints[name], "__metadata__", ())
+        named_as = next((one.name for one in marks if getattr(one, "name", None)), None)
+        marked[name] = typing.Annotated[hints[name], tyro.conf.arg(help=text, name=named_as)]
+    made = type(options.__name__, (options,), {"__annotations__": marked, "__doc__": ""})
+    return dataclasses.dataclass(frozen=True, kw_only=True)(made)
+
+
+def _unboxed(said: str) -> str:
+    """What tyro says in a box, as a line."""
+    lines = [line.strip(" │╭╮╰╯─\n") for line in said.splitlines()]
+    kept = [line for line in lines if line and not line.startswith(("For full helptext", "Parsing error"))]
+    line = " ".join(kept).partition(" For full helptext")[0]
+    return re.sub(r"^Value error Error parsing \w+: ", "", line)  # what the options themselves object to
+
+
+def _required(field: dataclasses.Field[Any]) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING

@@ -1,0 +1,75 @@
+"""`bothways predict M TABLE`: a prediction for every row."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tyro.conf import Positional
+
+from bothways.data.tables import SUFFIXES, Row, read_rows
+from bothways.errors import UserError
+from bothways.files import require_file_writable, write_text
+from bothways.predictor import load
+from bothways.tasks.base import Task
+from bothways.verbs.column_arguments import ColumnArguments
+from bothways.verbs.counting import Counting
+from bothways.verbs.parse import parse
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictArguments(ColumnArguments):
+    """table: rows, which need no labels. out: a .csv for spreadsheets, or .jsonl; without it, JSON lines are
+    printed."""
+
+    model: Positional[str]
+    table: Positional[str]
+    out: str | None = None
+    device: str = "auto"
+
+
+def predict(arguments: Sequence[str]) -> None:
+    """`bothways predict M F`."""
+    from bothways.train.evaluate import write_predictions
+
+    options = parse(
+        "predict",
+        PredictArguments,
+        arguments,
+        "Predict every row of a table. Example: bothways predict tickets new.csv --out predictions.csv",
+    )
+    out = Path(options.out) if options.out else None
+    if out is not None:
+        require_file_writable(out, (".csv", ".jsonl"), "--out")
+        if out.exists() and Path(options.table).exists() and out.samefile(options.table):
+            raise UserError(f"--out {out}: is the table itself")
+    model = load(options.model, options.device)
+    task = options.applied(model.task())
+    if Path(options.table).suffix.lower() not in SUFFIXES:
+        raise UserError(f"{options.table}: a table of rows ends in one of {', '.join(SUFFIXES)}")
+    rows = read_rows(options.table, task.columns(labelled=False))
+    predictions = model.predict(rows, task, Counting("predict"))
+    table = [
+        {**_carried(task, row), **task.describe(one, row, labelled=False)}
+        for one, row in zip(predictions, rows, strict=True)
+    ]
+    lines = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in table)
+    if out is None:
+        print(lines, end="")
+    elif out.suffix == ".csv":
+        write_predictions(out, table)
+    else:
+        write_text(out, lines)
+    if out is not None:
+        print(f"{out}: {len(rows):,} predictions")
+
+
+def _carried(task: Task, row: Row) -> dict[str, Any]:
+    """The row's other columns, an id say, where they fit a cell."""
+    read = task.columns(labelled=True)
+    return {
+        name: value for name, value in row.values.items() if name not in read and isinstance(value, str | int | float)
+    }

@@ -1,0 +1,48 @@
+"""`bothways prepare SOURCE… --tokenizer DIR --out STORE`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bothways.data.prepare import prepare as prepare_store
+from bothways.text.sources import resolve_sources
+from bothways.text.tokenizer import Tokenizer
+from bothways.verbs.parse import parse
+from bothways.verbs.source_arguments import ByteProgress, SourceArguments
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareArguments(SourceArguments):
+    """tokenizer: a vocabulary's or a model's directory. validation: share of documents held out. workers: processes;
+    by default one a core."""
+
+    tokenizer: str
+    out: str
+    validation: float = 0.02
+    workers: int | None = None
+
+
+def prepare(arguments: Sequence[str]) -> None:
+    """`bothways prepare SOURCE… --tokenizer DIR --out STORE`."""
+    options = parse(
+        "prepare",
+        PrepareArguments,
+        arguments,
+        "Turn text into a token store. Example: bothways prepare texts/ --tokenizer vocabulary --out store",
+    )
+    bar = ByteProgress("prepare", sum(one.size for one in resolve_sources(options.sources)))
+    store = prepare_store(
+        options.sources,
+        Tokenizer.load(options.tokenizer),
+        Path(options.out),
+        options.corpus_options(),
+        validation=options.validation,
+        workers=options.workers,
+        on_progress=bar.update,
+    )
+    from bothways.verbs.info import store_lines
+
+    print("\n".join(store_lines(store)))
+    print(f"next: bothways pretrain {options.out} --size mini --out run")

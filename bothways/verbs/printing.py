@@ -1,0 +1,37 @@
+"""What the verbs print: figures of merit, and lines on standard error."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+
+def say(line: str) -> None:
+    """A line of its own on standard error."""
+    import sys
+
+    print(line, file=sys.stderr)
+
+
+def figure_lines(figures: Mapping[str, Any]) -> list[str]:
+    """Figures of merit for the terminal: the numbers, those by label, and a confusion matrix that is not too large."""
+    console = Console(width=120)
+    numbers = [f"{name.replace('_', ' ')} {value:.3f}" for name, value in figures.items() if isinstance(value, float)]
+    with console.capture() as capture:
+        if figures.get("labels"):
+            by_label = Table("label", "precision", "recall", "F1", "rows")
+            for label, values in figures["labels"].items():
+                *ratios, support = values.values()
+                by_label.add_row(escape(label), *(f"{value:.3f}" for value in ratios), f"{support:,}")
+            console.print(by_label)
+        if "confusion" in figures and len(figures["confusion"]) <= 12:
+            labels = list(figures["labels"])
+            confusion = Table("truth ↓ predicted →", *map(escape, labels))
+            for label, counts in zip(labels, figures["confusion"], strict=True):
+                confusion.add_row(escape(label), *(f"{count:,}" for count in counts))
+            console.print(confusion)
+    return ["   ".join(numbers), *capture.get().splitlines()]

@@ -1,0 +1,78 @@
+"""Recipes: a TOML file with one table a verb, under the verb's own option names: `[pretrain]`, `[finetune]`, …"""
+
+from __future__ import annotations
+
+import tomllib
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bothways.errors import UserError, closest
+from bothways.options import _parts, matches_type, type_in_words
+from bothways.verbs import VERBS
+
+
+def split_recipe(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
+    """What stands after `--recipe`, and the other arguments."""
+    rest = list(arguments)
+    for index, argument in enumerate(rest):
+        if argument == "--recipe":
+            if index + 1 == len(rest):
+                raise UserError("--recipe: expected a TOML file")
+            return rest[index + 1], rest[:index] + rest[index + 2 :]
+        if argument.startswith("--recipe="):
+            return argument.partition("=")[2], rest[:index] + rest[index + 1 :]
+    return None, rest
+
+
+def find_recipe(name: str) -> Path:
+    """A path, or the name of a recipe that comes with Bothways (`bert-mini`)."""
+    package = Path(__file__).resolve().parent.parent
+    folders = [package / "recipes", package.parent / "recipes"]  # in an installed package; in a checkout
+    candidates = [Path(name), *(folder / f"{name.removesuffix('.toml')}.toml" for folder in folders)]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    known = sorted({path.stem for folder in folders for path in folder.glob("*.toml")})
+    raise UserError(
+        f"--recipe {name}: no such file{closest(name, known)}; recipes that come with it: {', '.join(known)}"
+    )
+
+
+def read_recipe(name: str, verb: str, options: type) -> dict[str, Any]:
+    """The values a recipe has for a verb, checked against the fields of its options."""
+    path = find_recipe(name)
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not valid TOML: {error}") from error
+    stray = [key for key, value in tables.items() if not isinstance(value, dict)]
+    if stray:
+        raise UserError(f"{path}: {stray[0]!r} stands outside a table; write it under [{verb}]")
+    unknown = [table for table in tables if table not in VERBS]
+    if unknown:
+        raise UserError(f"{path}: [{unknown[0]}] is no verb{closest(unknown[0], VERBS)}; accepted: {', '.join(VERBS)}")
+    if verb not in tables:
+        raise UserError(f"{path}: has no [{verb}]; it has {', '.join(f'[{table}]' for table in tables) or 'nothing'}")
+    values = tables[verb]
+    hints = {name: _plain(hint) for name, hint in typing.get_type_hints(options).items()}
+    for key, value in values.items():
+        if key not in hints:
+            raise UserError(
+                f"{path}: [{verb}] has no option {key!r}{closest(key, hints)}; accepted: {', '.join(hints)}"
+            )
+        if not matches_type(value, hints[key]):
+            raise UserError(f"{path}: [{verb}] {key} = {value!r}, expected {type_in_words(hints[key])}")
+    return {key: _converted(value, hints[key]) for key, value in values.items()}
+
+
+def _converted(value: Any, hint: Any) -> Any:
+    if isinstance(value, list):
+        return tuple(value)
+    return float(value) if float in _parts(hint) else value
+
+
+def _plain(hint: Any) -> Any:
+    """Without tyro's marks."""
+    return typing.get_args(hint)[0] if typing.get_origin(hint) is typing.Annotated else hint

@@ -1,0 +1,49 @@
+"""`bothways score M [TEXT…]`: how likely a text is, and which word comes next."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+from bothways.errors import UserError
+from bothways.verbs.parse import parse
+from bothways.verbs.text_arguments import TextArguments, open_model_and_texts
+
+
+@dataclass(frozen=True)
+class ScoreArguments(TextArguments):
+    """next: a word; tells P(word | text). top_k: how many of what may come next to show."""
+
+    next: str | None = None
+    top_k: int = 5
+
+
+def score(arguments: Sequence[str]) -> None:
+    """`bothways score M [TEXT…]`."""
+    options = parse(
+        "score",
+        ScoreArguments,
+        arguments,
+        "Say how likely a text is, and what may follow it. Example: bothways score run "
+        '"Shanghai is a city in" --next China',
+    )
+    if options.top_k < 1:
+        raise UserError(f"--top-k {options.top_k}: expected at least 1")
+    model, texts = open_model_and_texts(options)
+    for text in texts:
+        found = model.score(text, options.next, options.top_k)
+        if options.json:
+            print(json.dumps({"text": text, **asdict(found)}, ensure_ascii=False))
+            continue
+        print(text)
+        kind = "log-probability" if model.config.is_decoder else "pseudo-log-likelihood, each word masked in turn,"
+        print(f"    {kind} {found.log_probability:.3f}   perplexity {found.perplexity:.2f}")
+        print("    " + "  ".join(f"{one.token} {one.probability:.2%}" for one in found.tokens))
+        if found.next_probability is not None:
+            pieces = "  ".join(f"{one.token} {one.probability:.3%}" for one in found.next)
+            print(
+                f"    P({options.next} | text) {found.next_probability:.4%}"
+                + (f"  ({pieces})" if len(found.next) > 1 else "")
+            )
+        print("    next: " + "  ".join(f"{one.token} {one.probability:.1%}" for one in found.alternatives))

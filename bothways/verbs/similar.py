@@ -1,0 +1,58 @@
+"""`bothways similar M QUERY --in FILE`: the lines of a file most like a text."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from tyro.conf import Positional
+
+from bothways.data.tables import SUFFIXES, read_rows
+from bothways.errors import UserError
+from bothways.inference.prepared import InferencePrecision
+from bothways.predictor import load
+from bothways.verbs.counting import Counting
+from bothways.verbs.parse import parse
+from bothways.verbs.text_arguments import file_lines
+
+
+@dataclass(frozen=True)
+class SimilarArguments:
+    """input: a text file, of which each line is compared with the query; or a table, of which the column `text` is."""
+
+    model: Positional[str]
+    query: Positional[str]
+    input: Annotated[str, tyro.conf.arg(name="in")]
+    top_k: int = 5
+    json: bool = False
+    precision: InferencePrecision = "auto"
+    device: str = "auto"
+
+
+def similar(arguments: Sequence[str]) -> None:
+    """`bothways similar M QUERY --in FILE`."""
+    options = parse(
+        "similar",
+        SimilarArguments,
+        arguments,
+        'Find the lines of a file most like a text. Example: bothways similar model "slow wifi" --in tickets.txt',
+    )
+    path = Path(options.input)
+    if path.suffix.lower() in SUFFIXES:
+        lines = [(row.source, row.text("text")) for row in read_rows(path, ["text"])]
+    else:
+        lines = [(f"{path}:{number}", line) for number, line in enumerate(file_lines(path), 1) if line.strip()]
+    if not lines:
+        raise UserError(f"{options.input}: no text in it")
+    model = load(options.model, options.device, options.precision)
+    texts = [line for _, line in lines]
+    for match in model.similar(options.query, texts, options.top_k, Counting("embed", len(texts))):
+        place = lines[match.index][0]
+        if options.json:
+            print(json.dumps({"place": place, "cosine": match.cosine, "text": match.text}))
+        else:
+            print(f"{match.cosine:.3f}\t{place}\t{match.text}")

@@ -1,0 +1,34 @@
+"""`bothways suggest M [TEXT…]`: the next word."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+from bothways.verbs.parse import parse
+from bothways.verbs.text_arguments import TextArguments, open_model_and_texts
+
+
+@dataclass(frozen=True)
+class SuggestArguments(TextArguments):
+    """top_k: how many words."""
+
+    top_k: int = 3
+
+
+def suggest(arguments: Sequence[str]) -> None:
+    """`bothways suggest M [TEXT…]`."""
+    options = parse(
+        "suggest",
+        SuggestArguments,
+        arguments,
+        'Suggest the next word, as a telephone does. Example: bothways suggest run "I am on my"',
+    )
+    model, texts = open_model_and_texts(options)
+    for text in texts:
+        words = model.suggest(text, options.top_k)
+        if options.json:
+            print(json.dumps({"text": text, "words": [asdict(one) for one in words]}, ensure_ascii=False))
+        else:
+            print(f"{text} … " + "   ".join(f"{one.word} {one.probability:.1%}" for one in words))

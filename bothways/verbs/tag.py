@@ -1,0 +1,34 @@
+"""`bothways tag M [TEXT…]`: entities, or a label for every word."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from bothways.verbs.bulk import TableArguments, table_into_file
+from bothways.verbs.counting import Counting
+from bothways.verbs.parse import parse
+from bothways.verbs.text_arguments import open_model_and_texts
+
+
+def tag(arguments: Sequence[str]) -> None:
+    """`bothways tag M [TEXT…]`."""
+    options = parse(
+        "tag",
+        TableArguments,
+        arguments,
+        'Mark entities. Example: bothways tag entities "The router stopped on 3 May"',
+    )
+    if options.out is not None:
+        return table_into_file("tag", options)
+    model, texts = open_model_and_texts(options, options.precision)
+    found: Any = model.tag(texts, Counting("tag", len(texts)))
+    for text, entities in zip(texts, found, strict=True):
+        if options.json:
+            print(json.dumps({"text": text, "entities": [asdict(one) for one in entities]}))
+            continue
+        print(text)
+        for one in entities:
+            print(f"    {one.label}\t{one.probability:.1%}\t{one.start}–{one.end}\t{one.text}")

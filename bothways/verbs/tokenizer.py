@@ -1,0 +1,66 @@
+"""`bothways tokenizer` and `bothways prepare`: text → vocabulary → token store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bothways.errors import UserError
+from bothways.files import refuse_foreign_files, replace_directory, require_writable
+from bothways.text.corpus import CorpusReport, read_documents
+from bothways.text.sources import resolve_sources
+from bothways.text.tokenizer import VOCABULARY_FILES, Tokenizer
+from bothways.verbs.parse import parse
+from bothways.verbs.source_arguments import ByteProgress, SourceArguments
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizerArguments(SourceArguments):
+    """vocab_size: pieces to learn. cased: keep capitals and accents. min_frequency: of a piece, to be kept."""
+
+    out: str
+    vocab_size: int = 30522
+    cased: bool = False
+    min_frequency: int = 2
+
+
+def tokenizer(arguments: Sequence[str]) -> None:
+    """`bothways tokenizer SOURCE… --vocab-size V --out DIR`."""
+    options = parse(
+        "tokenizer",
+        TokenizerArguments,
+        arguments,
+        "Learn a WordPiece vocabulary. Example: bothways tokenizer texts/ --vocab-size 8192 --out vocabulary",
+    )
+    out = Path(options.out)
+    refuse_foreign_files(out, VOCABULARY_FILES)
+    require_writable(out)
+    trained, report = train_tokenizer(options, options.vocab_size, not options.cased, options.min_frequency)
+    with replace_directory(out) as directory:
+        trained.save(directory)
+    for line in report.lines():
+        print(line)
+    print(f"{options.out}: {trained.vocab_size:,} pieces, fingerprint {trained.fingerprint}")
+    print(f"next: bothways prepare {' '.join(options.sources)} --tokenizer {options.out} --out store")
+
+
+def train_tokenizer(
+    source: SourceArguments, vocab_size: int, lowercase: bool, min_frequency: int = 2
+) -> tuple[Tokenizer, CorpusReport]:
+    """Learn a vocabulary of the sources' documents, with progress on standard error."""
+    sources = resolve_sources(source.sources)
+    report = CorpusReport()
+
+    def texts() -> Iterator[str]:
+        nonlocal report
+        report = CorpusReport()
+        bar = ByteProgress("tokenizer", sum(one.size for one in sources))
+        for document in read_documents(sources, source.corpus_options(), report):
+            yield document.text
+            bar.update(report, None)
+
+    trained = Tokenizer.train(texts, vocab_size, lowercase, min_frequency)
+    if not report.documents:
+        raise UserError(report.why_nothing([one.name for one in sources]))
+    return trained, report
