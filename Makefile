@@ -3,15 +3,21 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test install-demo install-dev clean
+.PHONY: demo lint test clean
 
 demo: $(VENV)/.demo
 	$(BIN)/bothways demo
 
-test: $(VENV)/.dev
+# style, types, which room may use which, and the house's own rules for names
+lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/python tools/house_rules.py
+	$(BIN)/clang-format --dry-run --Werror bothways/native/*.cpp bothways/native/*.h
+
+test: lint
 	$(BIN)/python -m pytest
 
 $(BIN)/python:
