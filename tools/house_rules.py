@@ -1,4 +1,4 @@
-"""The house's own rules for names, which no linter knows: `python tools/house_rules.py` names every line that breaks one.
+"""The house's own rules for names, which no linter knows: `python tools/house_rules.py` names each line at fault.
 
 - A public name (function, class or constant at the top of a module) is there once in the whole package.
 - Nothing is called `one`: the noun says what it is.
