@@ -26,7 +26,7 @@ from bothways.data.tables import Row, read_rows
 from bothways.errors import UserError
 from bothways.files import read_json, replace_directory, require_writable, write_json, write_text
 from bothways.model.config import EncoderConfig
-from bothways.pages.report import Report, add_finetuning, add_pretraining
+from bothways.pages.report import HtmlReport, add_finetuning, add_pretraining
 from bothways.predictor import Predictor, load
 from bothways.progress import Progress
 from bothways.tasks.tag import Entity
@@ -110,7 +110,7 @@ def run(arguments: Sequence[str]) -> int:
     answers, asked = answer_questions(start, out, options.seed, console)
     if answers.evaluation is None:
         return _stopped(answers.training, console)
-    report = Report("Bothways demo", "From the documentation on this machine to BERTs that do a help desk's work.")
+    report = HtmlReport("Bothways demo", "From the documentation on this machine to BERTs that do a help desk's work.")
     report_pretraining(report, out, fills, pairs)
     report_tickets(report, out, tickets.evaluation, compared, examples)
     report_helpdesk(report, out, entities.evaluation, marked, answers.evaluation, asked)
@@ -321,7 +321,7 @@ def helpdesk() -> contextlib.AbstractContextManager[Path]:
 
 
 def report_pretraining(
-    report: Report,
+    report: HtmlReport,
     out: Path,
     fills: Sequence[tuple[str, list[tuple[str, float]]]],
     pairs: Sequence[Sequence[Any]],
@@ -337,7 +337,7 @@ def report_pretraining(
 
 
 def report_tickets(
-    report: Report,
+    report: HtmlReport,
     out: Path,
     evaluation: Evaluation,
     compared: Sequence[Sequence[Any]],
@@ -352,7 +352,7 @@ def report_tickets(
 
 
 def report_helpdesk(
-    report: Report,
+    report: HtmlReport,
     out: Path,
     entities: Evaluation,
     marked: Sequence[tuple[str, list[Entity]]],

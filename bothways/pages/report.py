@@ -1,4 +1,4 @@
-"""One self-contained HTML page about a run: figures, curves, tables. No network, no scripts; opens from `file://`."""
+"""A run's report as a self-contained HTML page: figures, curves, tables. No network, no scripts; opens from `file://`."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ mark { background: rgb(var(--accent) / .25); color: inherit }
 .bar { display: inline-block; height: .7em; background: rgb(var(--accent)); border-radius: 2px }
 """
 
-
 TEXT_COLOUR = "#010203"  # stands for the page's own text colour in pictures, light or dark
-HELD_OUT = {
+# The titles of figures in metrics.jsonl.
+HELD_OUT_TITLES = {
     "eval_lm_loss": "held-out next-token loss (nats)",
     "eval_lm_accuracy": "held-out next-token accuracy",
     "eval_perplexity": "held-out perplexity",
@@ -41,22 +41,35 @@ HELD_OUT = {
     "eval_sop_loss": "held-out sentence-order loss (nats)",
     "eval_sop_accuracy": "held-out sentence-order accuracy",
 }
-MISTAKES = 20  # shown in a report
-MACHINERY = {
+TRAINING_TITLES = {
+    "mlm_loss": "masked-LM loss (nats)",
+    "mlm_accuracy": "masked-LM accuracy",
+    "nsp_accuracy": "next-sentence accuracy",
+    "sop_accuracy": "sentence-order accuracy",
+    "lm_loss": "next-token loss (nats)",
+    "lm_accuracy": "next-token accuracy",
+}
+SPEED_TITLES = {
     "tokens_per_second": "tokens/s",
     "lr": "learning rate",
     "grad_norm": "gradient norm",
 }
+MAX_MISTAKES = 20  # rows of the table of mistakes
+MAX_CELL_CHARACTERS = 280  # of a text in it
+MAX_SNAPSHOTS = 6  # evaluations whose samples are shown: as many columns as fit a screen
+BAR_REM = 12  # length of the bar of probability 1, in the page's font size
+DARKEST_SHADE = 0.7  # of a confusion matrix, so that numbers stay readable
 
 
-class Report:
-    """A page, put together section by section and written at the end."""
+class HtmlReport:
+    """A page that callers put together section by section and write at the end."""
 
     def __init__(self, title: str, note: str = "") -> None:
         self.title = title
         self._sections = [f"<h1>{html.escape(title)}</h1>", f'<p class="note">{html.escape(note)}</p>' if note else ""]
 
     def heading(self, text: str, note: str = "") -> None:
+        """A heading and, below it, a line that explains what follows."""
         self._sections.append(f"<h2>{html.escape(text)}</h2>")
         if note:
             self._sections.append(f'<p class="note">{html.escape(note)}</p>')
@@ -68,10 +81,10 @@ class Report:
         self._sections.append(f'<div class="scroll"><table><tr>{head}</tr>{body}</table></div>')
 
     def bars(self, text: str, alternatives: Sequence[tuple[str, float]]) -> None:
-        """A sentence and, below it, alternatives with their probabilities as bars."""
+        """A text with [MASK] marked and, below it, alternatives (text, probability) with a bar each."""
         rows = "".join(
             f"<tr><td>{html.escape(name)}</td><td>{probability:.1%}</td>"
-            f'<td><span class="bar" style="width:{probability * 12:.2f}rem"></span></td></tr>'
+            f'<td><span class="bar" style="width:{probability * BAR_REM:.2f}rem"></span></td></tr>'
             for name, probability in alternatives
         )
         marked = html.escape(text).replace("[MASK]", "<mark>[MASK]</mark>")
@@ -79,28 +92,34 @@ class Report:
 
     def entities(self, text: str, found: Sequence[tuple[int, int, str]]) -> None:
         """A text with its entities (start, end, label) marked."""
-        parts, at = [], 0
+        pieces, at = [], 0
         for start, end, label in found:
-            parts += [
+            pieces += [
                 html.escape(text[at:start]),
                 f"<mark>{html.escape(text[start:end])} <small>{html.escape(label)}</small></mark>",
             ]
             at = end
-        self._sections.append(f"<p>{''.join(parts)}{html.escape(text[at:])}</p>")
+        self._sections.append(f"<p>{''.join(pieces)}{html.escape(text[at:])}</p>")
 
     def confusion(self, labels: Sequence[str], matrix: Sequence[Sequence[int]]) -> None:
-        """A confusion matrix: rows are the truth, columns the prediction; shading is the share of the row."""
+        """A confusion matrix: rows are the truth, columns the prediction; shading is the share of the row's total."""
         head = "".join(f"<th>{html.escape(label)}</th>" for label in labels)
         body = ""
         for label, counts in zip(labels, matrix, strict=True):
-            whole = max(1, sum(counts))
-            cells = "".join(f'<td class="cell" style="--share:{n / whole * 0.7:.2f}">{n}</td>' for n in counts)
+            of_label = max(1, sum(counts))
+            cells = "".join(
+                f'<td class="cell" style="--share:{count / of_label * DARKEST_SHADE:.2f}">{count}</td>'
+                for count in counts
+            )
             body += f"<tr><th>{html.escape(label)}</th>{cells}</tr>"
         corner = "<th>truth ↓ predicted →</th>"
         self._sections.append(f'<div class="scroll"><table><tr>{corner}{head}</tr>{body}</table></div>')
 
     def curves(self, metrics: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> None:
-        """Training values and held-out values (`eval_*`) over tokens, one picture for each name → axis label."""
+        """Training values and held-out values (`eval_*`) over tokens, a picture for each name → axis label.
+
+        Names that no line has are left out; without matplotlib all are.
+        """
         present = {
             name: label for name, label in names.items() if any({name, f"eval_{name}"} & set(line) for line in metrics)
         }
@@ -108,7 +127,7 @@ class Report:
             self._sections.append(f'<div class="curves">{_curves_svg(metrics, present)}</div>')
 
     def write(self, path: Path) -> None:
-        """Write the page atomically."""
+        """Write the page atomically. Raises UserError where it cannot be written."""
         body = "\n".join(self._sections)
         head = (
             f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{html.escape(self.title)}'
@@ -154,16 +173,20 @@ def _curves_svg(metrics: Sequence[Mapping[str, Any]], names: Mapping[str, str]) 
     return svg[svg.index("<svg") :]
 
 
-def pretraining_report(metrics: Sequence[Mapping[str, Any]], title: str) -> Report:
+def pretraining_report(metrics: Sequence[Mapping[str, Any]], title: str) -> HtmlReport:
     """Curves of a pretraining run and its last held-out figures, to which a caller may add sections."""
-    report = Report(title)
+    report = HtmlReport(title)
     add_pretraining(report, metrics)
     return report
 
 
-def add_pretraining(report: Report, metrics: Sequence[Mapping[str, Any]]) -> None:
+def add_pretraining(report: HtmlReport, metrics: Sequence[Mapping[str, Any]]) -> None:
+    """The run's size and speed, its last held-out figures, curves, and samples over time.
+
+    metrics: the lines of metrics.jsonl, in order.
+    """
     last: Mapping[str, Any] = next((line for line in reversed(metrics) if "loss" in line), {})
-    held_out: Mapping[str, Any] = next((line for line in reversed(metrics) if HELD_OUT.keys() & line.keys()), {})
+    held_out: Mapping[str, Any] = next((line for line in reversed(metrics) if HELD_OUT_TITLES.keys() & line.keys()), {})
     seconds = float(last.get("seconds", 0.0))
     rows: list[list[Any]] = [
         ["steps", last.get("step", 0)],
@@ -171,27 +194,19 @@ def add_pretraining(report: Report, metrics: Sequence[Mapping[str, Any]]) -> Non
         ["seconds", seconds],
         ["tokens/s", round(last.get("tokens", 0) / max(1e-9, seconds))],
     ]
-    rows += [[title, held_out[name]] for name, title in HELD_OUT.items() if name in held_out]
+    rows += [[title, held_out[name]] for name, title in HELD_OUT_TITLES.items() if name in held_out]
     report.table(["", ""], rows)
-    names = {
-        "mlm_loss": "masked-LM loss (nats)",
-        "mlm_accuracy": "masked-LM accuracy",
-        "nsp_accuracy": "next-sentence accuracy",
-        "sop_accuracy": "sentence-order accuracy",
-        "lm_loss": "next-token loss (nats)",
-        "lm_accuracy": "next-token accuracy",
-    }
-    report.curves(metrics, names)
-    report.curves(metrics, {name: title for name, title in MACHINERY.items() if any(name in line for line in metrics)})
+    report.curves(metrics, TRAINING_TITLES)
+    report.curves(metrics, SPEED_TITLES)
     _add_fills(report, [line for line in metrics if line.get("eval_fills")])
     _add_continuations(report, [line for line in metrics if line.get("eval_continuations")])
 
 
-def _add_fills(report: Report, lines: Sequence[Mapping[str, Any]]) -> None:
-    """What the model put for the same held-out masks at several times of the run."""
+def _add_fills(report: HtmlReport, lines: Sequence[Mapping[str, Any]]) -> None:
+    """The model's first guess for the same held-out masks at several times of the run."""
     if not lines:
         return
-    shown = _some(lines)
+    shown = _evenly_spaced(lines)
     report.heading(
         "The same held-out masks over training",
         "first guess for [MASK] and its probability, by step; _ is another mask that the model saw",
@@ -203,7 +218,7 @@ def _add_fills(report: Report, lines: Sequence[Mapping[str, Any]]) -> None:
     report.table(["text", "truth", *(f"{line['step']:,}" for line in shown)], rows)
 
 
-def _add_continuations(report: Report, lines: Sequence[Mapping[str, Any]]) -> None:
+def _add_continuations(report: HtmlReport, lines: Sequence[Mapping[str, Any]]) -> None:
     """How the model went on from the same held-out words at several times of the run."""
     if not lines:
         return
@@ -213,36 +228,37 @@ def _add_continuations(report: Report, lines: Sequence[Mapping[str, Any]]) -> No
     rows = [
         [f"{line['step']:,}", sample["text"], sample["continuation"]]
         for number in range(len(lines[-1]["eval_continuations"]))
-        for line in _some(lines)
+        for line in _evenly_spaced(lines)
         for sample in line["eval_continuations"][number : number + 1]
     ]
     report.table(["step", "text", "continuation"], rows)
 
 
-def _some(lines: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The first, the last, and some between."""
-    return [lines[index] for index in sorted({round(part * (len(lines) - 1) / 5) for part in range(6)})]
+def _evenly_spaced(lines: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The first, the last, and some between: `MAX_SNAPSHOTS` at most."""
+    gaps = MAX_SNAPSHOTS - 1
+    return [lines[index] for index in sorted({round(gap * (len(lines) - 1) / gaps) for gap in range(gaps + 1)})]
 
 
 def _guess(fills: Sequence[Mapping[str, Any]], number: int) -> str:
     return f"{fills[number]['guess']} {fills[number]['probability']:.0%}" if number < len(fills) else ""
 
 
-def add_provenance(report: Report, provenance: Mapping[str, Any]) -> None:
+def add_provenance(report: HtmlReport, provenance: Mapping[str, Any]) -> None:
     """Where a run comes from: software, machine, text, and every option."""
     report.heading("Where it comes from")
     facts = {name: value for name, value in provenance.items() if name != "options"}
     report.table(["", ""], [[name, str(value)] for name, value in {**facts, **provenance["options"]}.items()])
 
 
-def finetuning_report(metrics: Sequence[Mapping[str, Any]], evaluation: Evaluation, title: str) -> Report:
+def finetuning_report(metrics: Sequence[Mapping[str, Any]], evaluation: Evaluation, title: str) -> HtmlReport:
     """The page of a fine-tuning run."""
-    report = Report(title)
+    report = HtmlReport(title)
     add_finetuning(report, metrics, evaluation)
     return report
 
 
-def add_finetuning(report: Report, metrics: Sequence[Mapping[str, Any]], evaluation: Evaluation) -> None:
+def add_finetuning(report: HtmlReport, metrics: Sequence[Mapping[str, Any]], evaluation: Evaluation) -> None:
     """Figures of merit, curves, figures by label, the confusion matrix, calibration and the worst mistakes."""
     figures = evaluation.metrics
     numbers = {name: value for name, value in figures.items() if isinstance(value, float)}
@@ -261,8 +277,8 @@ def add_finetuning(report: Report, metrics: Sequence[Mapping[str, Any]], evaluat
     _add_mistakes(report, table)
 
 
-def _add_calibration(report: Report, table: Sequence[Mapping[str, Any]]) -> None:
-    """How often predictions of each probability are right."""
+def _add_calibration(report: HtmlReport, table: Sequence[Mapping[str, Any]]) -> None:
+    """How often predictions of each probability are right, with the expected calibration error (Naeini et al. 2015)."""
     judged = [
         (float(line["probability"]), bool(line["right"])) for line in table if {"probability", "right"} <= set(line)
     ]
@@ -270,18 +286,18 @@ def _add_calibration(report: Report, table: Sequence[Mapping[str, Any]]) -> None
         return
     error, rows = 0.0, []
     for tenth in range(10):
-        inside = [one for one in judged if min(9, int(one[0] * 10)) == tenth]
+        inside = [(probability, right) for probability, right in judged if min(9, int(probability * 10)) == tenth]
         if inside:
-            said, right = (sum(column) / len(inside) for column in zip(*inside, strict=True))
-            error += abs(said - right) * len(inside) / len(judged)
-            rows.append([f"{tenth * 10}–{tenth * 10 + 10} %", len(inside), said, right])
+            mean, share_right = (sum(column) / len(inside) for column in zip(*inside, strict=True))
+            error += abs(mean - share_right) * len(inside) / len(judged)
+            rows.append([f"{tenth * 10}–{tenth * 10 + 10} %", len(inside), mean, share_right])
     report.heading(
         "Calibration", f"expected calibration error {error:.3f}: a probability of 0.8 should be right in 80 %"
     )
     report.table(["probability", "rows", "mean probability", "share that is right"], rows)
 
 
-def _add_mistakes(report: Report, table: Sequence[Mapping[str, Any]]) -> None:
+def _add_mistakes(report: HtmlReport, table: Sequence[Mapping[str, Any]]) -> None:
     """The most confident wrong predictions, or the farthest from the truth."""
     wrong = [line for line in table if line.get("right") is False or "error" in line]
     if not wrong:
@@ -291,9 +307,9 @@ def _add_mistakes(report: Report, table: Sequence[Mapping[str, Any]]) -> None:
     wrong.sort(key=lambda line: -float(line.get(sureness, 0)))
     report.heading("Farthest from the truth" if by_error else "The most confident mistakes")
     columns = [name for name in wrong[0] if name not in ("right", "start", "end")]
-    shown = [[_shortened(line[name]) for name in columns] for line in wrong[:MISTAKES]]
+    shown = [[_shortened(line[name]) for name in columns] for line in wrong[:MAX_MISTAKES]]
     report.table(columns, shown)
 
 
 def _shortened(value: Any) -> Any:
-    return value[:280] + "…" if isinstance(value, str) and len(value) > 280 else value
+    return value[:MAX_CELL_CHARACTERS] + "…" if isinstance(value, str) and len(value) > MAX_CELL_CHARACTERS else value

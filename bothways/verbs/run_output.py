@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from bothways.pages.report import Report, can_report
+from bothways.pages.report import HtmlReport, can_report
 from bothways.train.distributed import is_main_process
 from bothways.train.loop import TrainResult
 from bothways.train.run import RunDirectory
 
 
-def write_report(run: RunDirectory, report: Report) -> None:
+def write_report(run: RunDirectory, report: HtmlReport) -> None:
     path = run.path / "report.html"
     report.write(path)
     print(f"{path}: figures" + (" and curves" if can_report() else "; curves need pip install 'bothways[report]'"))
