@@ -20,7 +20,7 @@ from transformers import BertModel
 
 from bothways.checkpoint.hugging_face import new_model
 from bothways.data.encoded import Encoded
-from bothways.hardware import choose_device, measured_peak
+from bothways.hardware import INFERENCE_BATCH_TOKENS, choose_device, measured_peak
 from bothways.inference import engine
 from bothways.inference.prepared import prepare_model, resolve_precision
 from bothways.model.config import EncoderConfig
@@ -84,8 +84,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", nargs="+", default=["base", "large"])
     parser.add_argument("--tokens", type=int, default=400_000)
-    parser.add_argument("--budget", type=int, default=engine.TOKEN_BUDGET["cuda"])
+    parser.add_argument("--budget", type=int, default=INFERENCE_BATCH_TOKENS["cuda"])
     chosen = parser.parse_args()
+    INFERENCE_BATCH_TOKENS["cuda"] = chosen.budget
     device = choose_device("auto")
     precision = resolve_precision("auto", device)
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
@@ -108,7 +109,7 @@ def main() -> None:
 
             def run(encoded: list[Encoded] = encoded, ours: object = ours) -> None:
                 split = lambda vectors, some, batch: list(vectors.float().cpu().numpy())  # noqa: E731
-                engine.run_batches(ours, split, encoded, device, token_budget=chosen.budget)  # type: ignore[arg-type]
+                engine.run_batches(ours, split, encoded, device)  # type: ignore[arg-type]
 
             taken = {"Bothways": seconds(run, device)}
             for kind in kinds:

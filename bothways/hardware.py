@@ -1,5 +1,5 @@
-"""What this machine has: the device, the precision that it multiplies fast, the tokens that a forward pass should have,
-and its measured peak.
+"""This machine: its device, the precision that it multiplies fast, its threads, how many tokens a batch should have for
+it, and its measured peak.
 """
 
 from __future__ import annotations
@@ -7,6 +7,8 @@ from __future__ import annotations
 import functools
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 import torch
@@ -15,17 +17,19 @@ from bothways.errors import UserError
 
 TrainingPrecision = Literal["auto", "float32", "bfloat16"]
 
-
-# Tokens in one forward pass, at most. On a CPU the activations of some 2,000 tokens stay near its caches, and 1,000 or
-# 8,000 were slower; a GPU wants large products.
+# Token budgets by type of device: the tokens of one forward pass, at most.
+# In training: on a CPU the activations of some 2,000 tokens stay near its caches, and 1,000 or 8,000 were slower. A GPU
+# wants large products; 16,384 was chosen by hand, not measured.
 MICRO_BATCH_TOKENS = {"cpu": 2304, "cuda": 16384}
+# In inference: on two AVX2 cores MiniLM in float32 is 5 % faster with 1,024 tokens than with 2,048 and 12 % than with
+# 4,096, which leave the caches. For a GPU 32,768 was chosen by hand, not measured.
+INFERENCE_BATCH_TOKENS = {"cpu": 1024, "cuda": 32768}
 
-
-HALF = torch.bfloat16
+PEAK_SECONDS = 0.5  # how long a peak is measured: some hundred products of the shape below
 
 
 def choose_device(name: str) -> torch.device:
-    """`auto` is the GPU where there is one, under `torchrun` each process's own.
+    """The device of this name; `auto` is the GPU where there is one, under `torchrun` each process's own.
 
     Raises UserError for a device this machine does not have.
     """
@@ -44,16 +48,27 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_precision(precision: TrainingPrecision, device: torch.device) -> torch.dtype:
-    """`auto` is bfloat16 where the hardware multiplies it (AMX, AVX512-BF16, GPUs since Ampere), else float32.
+    """The type that matrices are multiplied in.
 
-    Without such hardware a bfloat16 matrix product is several times slower than a float32 one.
+    `auto` is bfloat16 where the hardware multiplies it (AMX, AVX512-BF16, GPUs since Ampere), else float32: without
+    such hardware a bfloat16 matrix product is several times slower than a float32 one.
     """
     if precision != "auto":
         return {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
-    fast = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
-    return torch.bfloat16 if fast and allowed_by_onednn("BF16") else torch.float32
+    return torch.bfloat16 if cpu_multiplies_bfloat16() else torch.float32
+
+
+def cpu_multiplies_bfloat16() -> bool:
+    """Whether the processor has instructions for products in bfloat16, and oneDNN may use them."""
+    has_instructions = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+    return has_instructions and allowed_by_onednn("BF16")
+
+
+def cpu_multiplies_int8() -> bool:
+    """Whether the processor has instructions for products of bytes without overflow (VNNI), and oneDNN may use them."""
+    return torch.cpu._is_vnni_supported() and allowed_by_onednn("VNNI")
 
 
 def allowed_by_onednn(instructions: str) -> bool:
@@ -64,22 +79,44 @@ def allowed_by_onednn(instructions: str) -> bool:
 
 
 def micro_batch_tokens(chosen: int | None, device: torch.device) -> int:
-    """The token budget of one forward pass: the one chosen, or what suits the device."""
+    """The token budget of a forward pass in training: the user's, or the device's."""
     return chosen or MICRO_BATCH_TOKENS.get(device.type, MICRO_BATCH_TOKENS["cpu"])
+
+
+def inference_batch_tokens(device: torch.device) -> int:
+    """The token budget of a forward pass in inference."""
+    return INFERENCE_BATCH_TOKENS.get(device.type, INFERENCE_BATCH_TOKENS["cpu"])
+
+
+def use_threads(number: int) -> None:
+    """Let the products of the calling thread use this many threads of torch's."""
+    torch.get_num_threads()  # at its first question a thread takes over what was last set anywhere
+    torch.set_num_threads(number)
+
+
+@contextmanager
+def keep_number_of_threads() -> Iterator[None]:
+    """Afterwards torch's number of threads is what it was. A thread made later begins with what any thread set last, so
+    whoever calls `use_threads` in threads of its own does it in here."""
+    number = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(number)
 
 
 @functools.cache
 def measured_peak(device: torch.device, dtype: torch.dtype) -> float:
-    """FLOP/s of the best of several matrix products of a layer's shape on this machine, in this precision.
+    """FLOP/s of the fastest of several matrix products of a layer's shape on this machine, in this precision.
 
-    Takes half a second. A machine that others use as well gives less at one time than at another.
+    Takes `PEAK_SECONDS`. A machine that others use as well gives less at one time than at another.
     """
     rows, inner, columns = (8192, 8192, 8192) if device.type == "cuda" else (2048, 768, 1024)
     a = torch.randn(rows, inner, device=device, dtype=dtype)
     b = torch.randn(inner, columns, device=device, dtype=dtype)
     out = torch.empty(rows, columns, device=device, dtype=dtype)
     best, began = float("inf"), time.perf_counter()
-    while time.perf_counter() - began < 0.5:
+    while time.perf_counter() - began < PEAK_SECONDS:
         start = time.perf_counter()
         torch.mm(a, b, out=out)
         if device.type == "cuda":

@@ -57,10 +57,10 @@ class PhasedPlan:
 
     def __init__(self, phases: Sequence[Phase], plans: Sequence[PretrainingPlan]) -> None:
         self._phases, self._plans = phases, plans
-        names = plans[0].description
-        self.description: dict[str, Any] = {name: [plan.description[name] for plan in plans] for name in names}
-        self.description |= {name: plans[0].description[name] for name in ("store", "tokenizer", "seed")}
-        self.description["phases"] = [phase.end for phase in phases]
+        names = plans[0].identity
+        self.identity: dict[str, Any] = {name: [plan.identity[name] for plan in plans] for name in names}
+        self.identity |= {name: plans[0].identity[name] for name in ("store", "tokenizer", "seed")}
+        self.identity["phases"] = [phase.end for phase in phases]
         self.documents = plans[0].documents
 
     def micro_batches(self, step: int, rank: int, world_size: int, token_budget: int) -> list[PackedBatch]:

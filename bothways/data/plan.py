@@ -74,7 +74,7 @@ class PretrainingPlan:
         self.tokens_per_step, self.seed = tokens_per_step, seed
         self.documents, self.tokens = self._split.documents, self._split.tokens
         self.num_blocks = max(1, min(self._split.tokens // block_tokens, self._split.num_chunks))
-        self.description: dict[str, Any] = {
+        self.identity: dict[str, Any] = {
             "store": store.fingerprint,
             "tokenizer": store.tokenizer_fingerprint,
             "sequence_length": sequence_length,

@@ -34,7 +34,7 @@ class RowPlan:
         batch_size: int,
         tokens_per_step: int | None,
         seed: int,
-        description: dict[str, Any],
+        identity: dict[str, Any],
     ) -> None:
         if batch_size < 1:
             raise UserError(f"--batch-size {batch_size}: expected at least 1")
@@ -46,7 +46,7 @@ class RowPlan:
         self._examples = np.split(np.arange(len(encoded)), np.flatnonzero(np.diff(rows)) + 1)
         self._tokens = np.array([self._lengths[example].sum() for example in self._examples])
         self.batch_size, self.tokens_per_step, self.seed = batch_size, tokens_per_step, seed
-        self.description = {**description, "batch_size": batch_size, "tokens_per_step": tokens_per_step, "seed": seed}
+        self.identity = {**identity, "batch_size": batch_size, "tokens_per_step": tokens_per_step, "seed": seed}
         self._epoch_steps = lru_cache(maxsize=2)(self._steps_of)
         self._begins = [0]  # the first step of each epoch, as far as they are known
 

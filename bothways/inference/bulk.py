@@ -20,6 +20,7 @@ from bothways.data.tables import Row
 from bothways.errors import UserError
 from bothways.inference import engine
 from bothways.inference.parts import JsonLines, Parquet, Parts, Report
+from bothways.prefetch import prefetch
 from bothways.progress import OnProgress
 
 PART_SECONDS = 20.0
@@ -78,7 +79,7 @@ def run_bulk(job: Job, source: RowStream, parts: Parts, on_rows: Callable[[int],
     done = parts.report.rows
     sizes = _Sizes()
     rows = source.rows(skip=done)
-    for window in engine.ahead(lambda size: _read(job, parts, rows, size), iter(sizes)):
+    for window in prefetch(lambda size: _read(job, parts, rows, size), iter(sizes)):
         if not window.size:
             break
         began = time.monotonic()

@@ -1,7 +1,7 @@
 """Running a model over many encoded sequences: longest first, packed to a token budget, results in the order given.
 
 On a CPU several batches run at the same time, each on a share of the cores, so that no core waits for another after
-every product; tokenising the next window of texts goes on beside it.
+every product; tokenising the next chunk of texts goes on beside it.
 """
 
 from __future__ import annotations
@@ -17,54 +17,61 @@ import torch
 from bothways.batch import PackedBatch, cut_to_budget
 from bothways.data.encoded import Encoded, pack_encoded
 from bothways.data.tables import Row
+from bothways.hardware import inference_batch_tokens, keep_number_of_threads, use_threads
 from bothways.model.heads import Model
+from bothways.prefetch import prefetch
+from bothways.progress import OnProgress, no_progress
 from bothways.tasks.base import Task
 
-# On two AVX2 cores MiniLM in float32 is 5 % faster with 1,024 tokens than with 2,048 and 12 % than with 4,096, which
-# leave the caches; a GPU wants its products large.
-TOKEN_BUDGET = {"cpu": 1024, "cuda": 32768}
-STREAMS = 8  # batches at the same time, at most
-CHUNK_TEXTS = 8192  # texts that are tokenised and sorted together
+# Batches that run at the same time on a CPU, at most, as each of them takes memory: where there are more cores, several
+# share a batch. Chosen by hand, not measured.
+MAX_CONCURRENT_BATCHES = 8
+# Batches handed out for each that runs, so that a thread that is done finds the next one waiting.
+QUEUED_PER_THREAD = 2
+# Texts that are tokenised and sorted by length together: enough that the sequences of a batch are nearly of one length,
+# few enough that their tokens fit in memory. Chosen by hand, not measured.
+CHUNK_TEXTS = 8192
 
 Collate = Callable[[Sequence[Encoded]], dict[str, np.ndarray]]
-Item = TypeVar("Item")
-Made = TypeVar("Made")
+# (a batch's scores, its sequences, the batch) → one result a sequence
+SplitScores = Callable[[Any, Sequence[Encoded], PackedBatch], Sequence[Any]]
+Scores = list[list[np.ndarray]]  # for each row the scores of its sequences
+
+_Item = TypeVar("_Item")
+_Made = TypeVar("_Made")
 
 
 def no_targets(encoded: Sequence[Encoded]) -> dict[str, np.ndarray]:
-    """For heads that need nothing but tokens."""
+    """The targets of a batch for heads that need nothing but tokens: none."""
     return {}
 
 
 def run_batches(
     forward: Callable[[PackedBatch], Any],
-    split: Callable[[Any, Sequence[Encoded], PackedBatch], Sequence[Any]],
+    split: SplitScores,
     encoded: Sequence[Encoded],
     device: torch.device,
     *,
     collate: Collate = no_targets,
-    token_budget: int | None = None,
-    on_progress: Callable[[int], None] = lambda sequences: None,
+    on_progress: OnProgress = no_progress,
 ) -> list[Any]:
-    """Run `forward` on packed batches and give each sequence what `split` makes of its batch's scores, in order.
+    """What `split` makes of each sequence's share of `forward`, in the order given.
 
-    split: (scores, the batch's sequences, the batch) → one result a sequence. on_progress: called with how many are
-    done.
+    collate: the targets of a batch. on_progress: called with how many sequences are done.
     """
-    lengths = np.array([len(one.input_ids) for one in encoded], dtype=np.int64)
+    lengths = np.array([len(sequence.input_ids) for sequence in encoded], dtype=np.int64)
     order = np.argsort(-lengths, kind="stable")
-    budget = token_budget or TOKEN_BUDGET.get(device.type, TOKEN_BUDGET["cpu"])
-    parts = [order[part] for part in cut_to_budget(lengths[order].tolist(), budget)]
+    cuts = cut_to_budget(lengths[order].tolist(), inference_batch_tokens(device))
 
     @torch.inference_mode()
-    def scored(chosen: np.ndarray) -> tuple[np.ndarray, Sequence[Any]]:
+    def results_of(chosen: np.ndarray) -> tuple[np.ndarray, Sequence[Any]]:
         sequences = [encoded[index] for index in chosen]
         batch = pack_encoded(sequences, collate).to(device)
         return chosen, split(forward(batch), sequences, batch)
 
     results: list[Any] = [None] * len(encoded)
     done = 0
-    for chosen, found in _at_the_same_time(scored, parts, device):
+    for chosen, found in _map_concurrently(results_of, [order[cut] for cut in cuts], device):
         for index, result in zip(chosen, found, strict=True):
             results[index] = result
         done += len(chosen)
@@ -72,90 +79,66 @@ def run_batches(
     return results
 
 
-def _at_the_same_time(work: Callable[[Item], Made], items: Sequence[Item], device: torch.device) -> Iterator[Made]:
-    """`work` on every item, as each is done; on a CPU by several threads that share the cores."""
+def _map_concurrently(
+    function: Callable[[_Item], _Made], items: Sequence[_Item], device: torch.device
+) -> Iterator[_Made]:
+    """`function` of every item, in the order in which they are done; on a CPU by several threads that share the
+    cores."""
     cores = torch.get_num_threads()
-    streams = min(cores, STREAMS, len(items) // 2) if device.type == "cpu" else 1
-    if streams < 2:
-        yield from map(work, items)
+    workers = min(cores, MAX_CONCURRENT_BATCHES, len(items) // 2) if device.type == "cpu" else 1
+    if workers < 2:
+        yield from map(function, items)
         return
-    left = iter(items)
-    with ThreadPoolExecutor(streams, "bothways", _use_threads, (max(1, cores // streams),)) as pool:
-        running: set[Future[Made]] = {pool.submit(work, item) for item in itertools.islice(left, 2 * streams)}
+    waiting = iter(items)
+    pool = ThreadPoolExecutor(workers, "bothways", use_threads, (max(1, cores // workers),))
+    with keep_number_of_threads(), pool:
+        first = itertools.islice(waiting, QUEUED_PER_THREAD * workers)
+        running: set[Future[_Made]] = {pool.submit(function, item) for item in first}
         try:
             while running:
                 ready, running = wait(running, return_when=FIRST_COMPLETED)
-                running |= {pool.submit(work, item) for item in itertools.islice(left, len(ready))}
+                running |= {pool.submit(function, item) for item in itertools.islice(waiting, len(ready))}
                 for future in ready:
                     yield future.result()
         finally:
             pool.shutdown(cancel_futures=True)
-            torch.set_num_threads(cores)  # what a thread sets is what threads made later begin with
-
-
-def _use_threads(number: int) -> None:
-    torch.get_num_threads()  # at its first question a thread takes over what was last set anywhere
-    torch.set_num_threads(number)
-
-
-def ahead(make: Callable[[Item], Made], items: Iterator[Item]) -> Iterator[Made]:
-    """`map(make, items)`, with the next one made by a thread of its own while this one is used."""
-    with ThreadPoolExecutor(1, "bothways-ahead") as pool:
-        coming: Future[Made] | None = None
-        for item in items:
-            ready, coming = coming, pool.submit(make, item)
-            if ready is not None:
-                yield ready.result()
-        if coming is not None:
-            yield coming.result()
 
 
 def encode_in_chunks(
-    items: Sequence[Item], encode: Callable[[Sequence[Item]], list[Encoded]]
-) -> Iterator[tuple[Sequence[Item], list[Encoded]]]:
+    items: Sequence[_Item], encode: Callable[[Sequence[_Item]], list[Encoded]]
+) -> Iterator[tuple[Sequence[_Item], list[Encoded]]]:
     """The items in chunks of `CHUNK_TEXTS`, with what `encode` makes of each, so that not all tokens are in memory."""
-    parts = (items[start : start + CHUNK_TEXTS] for start in range(0, len(items), CHUNK_TEXTS))
+    chunks = (items[start : start + CHUNK_TEXTS] for start in range(0, len(items), CHUNK_TEXTS))
     if len(items) <= CHUNK_TEXTS:
-        return ((part, encode(part)) for part in parts)
-    return ahead(lambda part: (part, encode(part)), parts)
+        return ((chunk, encode(chunk)) for chunk in chunks)
+    return prefetch(lambda chunk: (chunk, encode(chunk)), chunks)
 
 
 def truncated_rows(encoded: Sequence[Encoded]) -> int:
     """How many rows lost tokens."""
-    return len({one.row for one in encoded if one.truncated})
+    return len({sequence.row for sequence in encoded if sequence.truncated})
 
 
-Scores = list[list[np.ndarray]]
-
-
-def score(
-    model: Model, task: Task, encoded: Sequence[Encoded], on_progress: Callable[[int], None] = lambda sequences: None
-) -> Scores:
-    """For each row, in order, the scores of its sequences."""
+def score(model: Model, task: Task, encoded: Sequence[Encoded], on_progress: OnProgress = no_progress) -> Scores:
+    """For each row, in order, the scores of its sequences, as `task.split` gives them."""
 
     def split(scores: Any, sequences: Sequence[Encoded], batch: PackedBatch) -> list[np.ndarray]:
         return task.split(scores, sequences)
 
     device = next(model.parameters()).device
     scores = run_batches(model.eval(), split, encoded, device, collate=task.collate, on_progress=on_progress)
-    return [
-        [one for _, one in group]
-        for _, group in itertools.groupby(zip(encoded, scores, strict=True), lambda pair: pair[0].row)
-    ]
+    rows = itertools.groupby(zip(encoded, scores, strict=True), lambda pair: pair[0].row)
+    return [[of_sequence for _, of_sequence in row] for _, row in rows]
 
 
 def decode(task: Task, scores: Scores, encoded: Sequence[Encoded], rows: Sequence[Row]) -> list[Any]:
-    """One prediction a row."""
-    groups = [list(group) for _, group in itertools.groupby(encoded, lambda one: one.row)]
-    return [task.decode(*both) for both in zip(scores, groups, rows, strict=True)]
+    """A prediction for each row, from the scores of its sequences."""
+    sequences = [list(group) for _, group in itertools.groupby(encoded, lambda sequence: sequence.row)]
+    return [task.decode(*arguments) for arguments in zip(scores, sequences, rows, strict=True)]
 
 
 def predict(
-    model: Model,
-    task: Task,
-    encoded: Sequence[Encoded],
-    rows: Sequence[Row],
-    on_progress: Callable[[int], None] = lambda sequences: None,
+    model: Model, task: Task, encoded: Sequence[Encoded], rows: Sequence[Row], on_progress: OnProgress = no_progress
 ) -> list[Any]:
-    """One prediction a row, of what `task.encode` made of the rows."""
+    """A prediction for each row, of what `task.encode` made of the rows."""
     return decode(task, score(model, task, encoded, on_progress), encoded, rows)

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bothways.errors import UserError
-from bothways.hardware import allowed_by_onednn, choose_precision
+from bothways.hardware import choose_precision, cpu_multiplies_int8
 from bothways.inference.compiled import CompiledModel, supports
 from bothways.model.encoder import Layer
 from bothways.model.heads import Model
@@ -79,7 +79,7 @@ class Int8Linear(nn.Module):
         self._blocks = torch.ops.onednn.qlinear_prepack(whole, None)
         self._zeros = torch.zeros(len(weight), dtype=torch.long)
         self._bias, self._gelu = linear.bias.detach(), gelu
-        self._levels = 127 if torch.cpu._is_vnni_supported() and allowed_by_onednn("VNNI") else 63
+        self._levels = 127 if cpu_multiplies_int8() else 63
 
     def forward(self, x: Tensor) -> Tensor:
         low, high = torch.aminmax(x, dim=1, keepdim=True)

@@ -14,8 +14,8 @@ from typing import Any, get_type_hints
 import torch
 from torch import Tensor
 
-from bothways.errors import UserError, closest
-from bothways.options import matches_type, type_in_words
+from bothways.errors import UserError
+from bothways.options import require_name, require_type
 
 
 @dataclass(frozen=True)
@@ -70,10 +70,8 @@ def generation_options(values: Mapping[str, Any]) -> GenerationOptions:
     """Options by name. Raises UserError for names and types that there are not."""
     hints = get_type_hints(GenerationOptions)
     for name, value in values.items():
-        if name not in hints:
-            raise UserError(f"generation has no option {name!r}{closest(name, hints)}; accepted: {', '.join(hints)}")
-        if not matches_type(value, hints[name]):
-            raise UserError(f"{name} is {value!r}, expected {type_in_words(hints[name])}")
+        require_name("generation", name, hints)
+        require_type(name, value, hints[name])
     return GenerationOptions(**values)
 
 

@@ -243,3 +243,8 @@ ARCHITECTURES: dict[type[Head], str] = {
     PoolerHead: "BertModel",
     EmbeddingHead: "BertModel",
 }
+
+
+def decides_by_first_token(head: Head) -> bool:
+    """Whether the head reads nothing but each sequence's first token."""
+    return isinstance(head, FirstTokenHead) or (isinstance(head, EmbeddingHead) and head.pooling == "cls")

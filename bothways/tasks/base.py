@@ -37,7 +37,12 @@ class Objective(Protocol):
         ...
 
     def sums(self, scores: Any, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Sums over the batch, by name; the names that end in `loss` are what is minimised, added up as means."""
+        """Sums over the batch, by name, each a scalar: the losses, and what is only logged."""
+        ...
+
+    @property
+    def losses(self) -> tuple[str, ...]:
+        """The names in `sums` of what is minimised: the means, each sum by its count, are added up."""
         ...
 
 
@@ -103,6 +108,11 @@ class Task(ABC):
     @abstractmethod
     def head(self, encoder: Encoder) -> Head:
         """A new head for this encoder."""
+
+    @property
+    def losses(self) -> tuple[str, ...]:
+        """As `Objective.losses`."""
+        return ("loss",)
 
     @abstractmethod
     def counts(self, targets: Mapping[str, Tensor]) -> dict[str, float]:

@@ -20,6 +20,10 @@ from bothways.tasks.base import at_least_float32
 class MaskedLMObjective:
     """Cross-entropy of the masked tokens; `mlm_accuracy` is the share of them whose first guess is right."""
 
+    @property
+    def losses(self) -> tuple[str, ...]:
+        return ("mlm_loss",)
+
     def head(self, encoder: Encoder) -> Head:
         return MaskedLMHead(encoder)
 
@@ -42,6 +46,10 @@ class BertObjective(MaskedLMObjective):
 
     pairs: Literal["nsp", "sop"] = "nsp"
 
+    @property
+    def losses(self) -> tuple[str, ...]:
+        return (*super().losses, f"{self.pairs}_loss")
+
     def head(self, encoder: Encoder) -> Head:
         return PretrainingHead(encoder)
 
@@ -62,6 +70,10 @@ class BertObjective(MaskedLMObjective):
 @dataclass(frozen=True)
 class NextTokenObjective:
     """Cross-entropy of the token that follows each; `lm_accuracy` is the share of them whose first guess is right."""
+
+    @property
+    def losses(self) -> tuple[str, ...]:
+        return ("lm_loss",)
 
     def head(self, encoder: Encoder) -> Head:
         return CausalLMHead(encoder)

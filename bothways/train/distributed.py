@@ -1,4 +1,4 @@
-"""Several processes on one run, started by `torchrun`: who they are, how they add up, how the model is shared out.
+"""Several processes on a run, started by `torchrun`: who they are, how they add up, how the model is shared out.
 
 Without `torchrun` there is one process, and nothing here costs anything. Every process makes its own share of the
 plan's k-th step; gradients, losses and counts are added over all, so the step is the same however many there are.
@@ -32,7 +32,7 @@ class World:
 
     @property
     def main(self) -> bool:
-        """True for the one process that writes and is_main_process."""
+        """Whether this process is the one that prints and writes."""
         return self.rank == 0
 
     def add(self, values: Sequence[float], device: torch.device) -> list[float]:
@@ -52,7 +52,7 @@ class World:
         return values
 
     def wait(self) -> None:
-        """Until every process is here."""
+        """Return when every process has called this."""
         if self.size > 1:
             dist.barrier()
 
@@ -69,9 +69,9 @@ def is_main_process() -> bool:
 
 @contextlib.contextmanager
 def join_world(device: torch.device) -> Iterator[World]:
-    """Join the other processes of this `torchrun`, by NCCL on GPUs and gloo on CPUs; alone without it.
+    """Join the other processes of this `torchrun`, by NCCL on GPUs and gloo on CPUs; without it a world of one.
 
-    A process that loses the others raises a UserError that says so.
+    Raises UserError where the processes do not find one another, and in a process that has lost the others.
     """
     if not under_torchrun():
         yield World()
@@ -102,9 +102,12 @@ def join_world(device: torch.device) -> Iterator[World]:
 
 
 def _join(backend: str) -> None:
-    """Find the others. After a restart `torchrun` offers the same store again, in which the addresses of the processes
-    that are gone still stand, so each attempt on a single machine looks under a name of its own. Machines count their
-    restarts apart; there `TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1` makes torchrun begin with a new store."""
+    """Find the other processes.
+
+    After a restart `torchrun` offers the same store again, which still has the addresses of the processes that are
+    gone, so each attempt on a single machine looks under a name of its own. Several machines count their restarts
+    apart; there `TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1` makes torchrun begin with a new store.
+    """
     store, rank, size = next(dist.rendezvous("env://"))
     if os.environ.get("GROUP_WORLD_SIZE", "1") == "1":
         store = dist.PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
@@ -132,9 +135,9 @@ class Replicated:
             self.module = DistributedDataParallel(module, device_ids=ids, gradient_as_bucket_view=True)
 
     @contextlib.contextmanager
-    def micro_batch(self, last: bool) -> Iterator[nn.Module]:
-        """The module to call for one micro-batch; `last`: gradients are exchanged in its backward pass."""
-        if last or not isinstance(self.module, DistributedDataParallel):
+    def micro_batch(self, sync_gradients: bool) -> Iterator[nn.Module]:
+        """The module to call for a micro-batch. sync_gradients: processes exchange gradients in its backward pass."""
+        if sync_gradients or not isinstance(self.module, DistributedDataParallel):
             yield self.module
             return
         with self.module.no_sync():
@@ -142,8 +145,8 @@ class Replicated:
 
 
 class Sharded:
-    """Fully sharded data parallel (`fully_shard`): parameters, gradients and optimizer state cut by rows, one part a
-    process; a layer is put together when it is needed."""
+    """Fully sharded data parallel (`fully_shard`): parameters, gradients and optimizer state are cut by rows, a shard
+    for each process; a layer is put together when it is needed."""
 
     def __init__(self, module: nn.Module, model: Model, world: World, device: torch.device) -> None:
         mesh = init_device_mesh(device.type, (world.size,))
@@ -153,24 +156,24 @@ class Sharded:
         self.module = module
 
     @contextlib.contextmanager
-    def micro_batch(self, last: bool) -> Iterator[nn.Module]:
+    def micro_batch(self, sync_gradients: bool) -> Iterator[nn.Module]:
         """As `Replicated.micro_batch`."""
-        for part in self.module.modules():
-            if isinstance(part, FSDPModule):
-                part.set_requires_gradient_sync(last)
-                break  # the outermost one tells the others
+        for module in self.module.modules():
+            if isinstance(module, FSDPModule):
+                module.set_requires_gradient_sync(sync_gradients)
+                break  # the outermost module tells the others
         yield self.module
 
 
 def reshard(model: nn.Module) -> None:
-    """Let go of what an evaluation put together: after a forward pass without a backward one the outermost parameters
-    of a sharded model stay whole, and are not those that the optimizer knows."""
-    for part in model.modules():
-        if isinstance(part, FSDPModule):
-            part.reshard()
+    """Free the parameters that an evaluation put together: after a forward pass without a backward pass the outermost
+    parameters of a sharded model stay whole, and are not those that the optimizer knows."""
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
 
 
 def full_tensor(tensor: Tensor) -> Tensor:
-    """A sharded tensor put together on every process; any other as it is. All processes must call it."""
+    """A sharded tensor put together on every process; any other tensor as it is. All processes must call it."""
     gather: Any = getattr(tensor, "full_tensor", None)
     return gather() if gather is not None else tensor

@@ -1,26 +1,70 @@
-"""Measuring a model on labelled rows, and its predictions as a table."""
+"""Labelled rows that a task can use, a model measured on them, and its predictions as a table."""
 
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from bothways.data.encoded import Encoded
-from bothways.data.tables import Row
+from bothways.data.tables import Row, read_rows
 from bothways.errors import UserError, closest
 from bothways.files import write_text
 from bothways.inference import engine
 from bothways.model.heads import Model
+from bothways.progress import OnProgress, no_progress
 from bothways.tasks.base import Task
+from bothways.text.tokenizer import Tokenizer
+
+Table = str | Path | Iterable[Mapping[str, Any]]
+MAX_BAD_ROWS_SHOWN = 3  # of the rows left out; the others are only counted
+
+
+@dataclass(frozen=True)
+class RowSet:
+    """A table's rows that a task can use.
+
+    task: as the table's columns and, once fitted, its rows have it. skipped: how many rows were left out.
+    """
+
+    task: Task
+    rows: Sequence[Row] = ()
+    skipped: int = 0
+
+    @classmethod
+    def read(cls, table: Table, task: Task, skip_bad: bool, say: Callable[[str], None]) -> RowSet:
+        """Read a table. Raises UserError as `read_rows` and `usable_rows` do."""
+        found = read_rows(table)
+        task = task.for_columns(columns_of(found))
+        rows, skipped = usable_rows(task, found, skip_bad, say)
+        return cls(task, rows, skipped)
+
+    def fitted(self) -> RowSet:
+        """The same rows, the task fitted to them."""
+        return replace(self, task=self.task.fitted(self.rows))
+
+    def encode(self, tokenizer: Tokenizer, max_length: int) -> list[Encoded]:
+        """The rows as tokens, without targets; a row may be several sequences."""
+        return self.task.encode(self.rows, tokenizer, max_length) if self.rows else []
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the rows' values, by which a resumed run knows the rows; "none" where there are none."""
+        content = json.dumps([dict(row.values) for row in self.rows], default=str, sort_keys=True)
+        return hashlib.sha256(content.encode(errors="replace")).hexdigest()[:16] if self.rows else "none"
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """metrics: the task's figures, the deciding one first. task: with the thresholds that were used."""
+    """A prediction for each row, and how good they are.
+
+    task: with the thresholds that were used. metrics: the task's figures; the first decides which model is the best.
+    """
 
     task: Task
     rows: Sequence[Row]
@@ -29,11 +73,11 @@ class Evaluation:
 
     @property
     def score(self) -> float:
-        """The deciding figure."""
+        """The deciding figure, of which more is better."""
         return float(next(iter(self.metrics.values())))
 
     def table(self) -> list[dict[str, Any]]:
-        """What was read, predicted and true of each row, as `Task.describe` has it."""
+        """A line for each row: what was read, predicted and true, as `Task.describe` has it."""
         pairs = zip(self.predictions, self.rows, strict=True)
         return [self.task.describe(prediction, row, labelled=True) for prediction, row in pairs]
 
@@ -45,9 +89,13 @@ def evaluate_rows(
     encoded: Sequence[Encoded],
     *,
     tune: bool = False,
-    on_progress: Callable[[int], None] = lambda sequences: None,
+    on_progress: OnProgress = no_progress,
 ) -> Evaluation:
-    """Predict labelled rows and measure. tune: choose the task's thresholds on these rows first."""
+    """Predict labelled rows and measure the predictions.
+
+    encoded: what `task.encode` made of the rows. tune: choose the task's thresholds on these rows first. on_progress:
+    called with how many sequences are done.
+    """
     scores = engine.score(model, task, encoded, on_progress)
     predictions = engine.decode(task, scores, encoded, rows)
     tuned = task.with_tuned_thresholds(predictions, rows) if tune else task
@@ -79,7 +127,8 @@ def usable_rows(task: Task, rows: Sequence[Row], skip_bad: bool, say: Callable[[
                 raise UserError(f"{error} (--skip-bad leaves such rows out)") from error
             bad.append(str(error))
     if bad:
-        say(f"{len(bad):,} of {len(rows):,} rows left out: {'; '.join(bad[:3])}{'; …' if len(bad) > 3 else ''}")
+        more = "; …" if len(bad) > MAX_BAD_ROWS_SHOWN else ""
+        say(f"{len(bad):,} of {len(rows):,} rows left out: {'; '.join(bad[:MAX_BAD_ROWS_SHOWN])}{more}")
     if not good:
         raise UserError(f"none of {len(rows):,} rows can be used: {bad[0]}")
     return good, len(bad)

@@ -1,6 +1,7 @@
-"""The training loop: steps, log lines, evaluations, checkpoints. It knows an objective, a source of batches and a run
-directory, and nothing of any task. A run resumed at any step repeats the uninterrupted one bit for bit on a CPU, if
-Bothways is installed as it was.
+"""The training loop: steps, log lines, evaluations, checkpoints.
+
+It knows a stepper and a run's directory, and nothing of any task. A run resumed at any step repeats the uninterrupted
+run bit for bit on a CPU, if Bothways is installed as it was.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import contextlib
 import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -19,12 +20,18 @@ from bothways.model.heads import Model
 from bothways.native import is_missing
 from bothways.progress import Progress
 from bothways.tasks.base import Objective
-from bothways.train import memory
-from bothways.train.distributed import World, reshard
+from bothways.train.distributed import reshard
+from bothways.train.memory import hold_freed_memory, limit_onednn_cache
 from bothways.train.options import TrainOptions
 from bothways.train.run import RunDirectory
-from bothways.train.step import BatchSource, Stepper, StepResult
+from bothways.train.step import Stepper, StepResult
 from bothways.train.tensorboard import tensorboard_writer
+
+# What a run must share with the checkpoint that it resumes from, besides the identity of its data.
+RESUME_OPTIONS = ("steps", "lr", "warmup", "weight_decay", "beta2", "clip", "optimizer")
+
+# Why a run ends: its steps are done, it was asked to by a signal, or evaluations say that it has learnt enough.
+StopReason = Literal["steps", "signal", "evaluation"]
 
 
 @dataclass(frozen=True)
@@ -37,8 +44,9 @@ class TrainResult:
 
 
 @dataclass
-class _Window:
-    """Sums and counts since the last log line; part of a checkpoint, so that a resumed run logs the same figures."""
+class _RunningMeans:
+    """Sums and counts since the last log line. A checkpoint keeps them (as "window"), so that a resumed run logs the
+    same means."""
 
     sums: dict[str, float] = field(default_factory=dict)
     counts: dict[str, float] = field(default_factory=dict)
@@ -59,7 +67,7 @@ class _State:
     step: int = 0
     tokens: int = 0
     seconds: float = 0.0
-    window: _Window = field(default_factory=_Window)
+    window: _RunningMeans = field(default_factory=_RunningMeans)
 
     def add(self, result: StepResult) -> None:
         self.step += 1
@@ -69,79 +77,91 @@ class _State:
 
 
 def train(
-    model: Model,
-    objective: Objective,
-    data: BatchSource,
-    options: TrainOptions,
+    stepper: Stepper,
     run: RunDirectory,
     progress: Progress,
-    evaluate: Callable[[], dict[str, Any]] = dict,
-    world: World | None = None,
-    *,
-    done: Callable[[], bool] = lambda: False,
+    evaluate: Callable[[], dict[str, Any]],
+    has_learnt_enough: Callable[[], bool] = lambda: False,
 ) -> TrainResult:
-    """Train `model` in place for `options.steps` steps, resuming from the run's last checkpoint if there is one.
+    """Train the stepper's model in place for `options.steps` steps, resuming from the run's last checkpoint if there is
+    one.
 
     evaluate: called every `evaluate_every` steps and at the end, on every process; its values are logged with the
-    prefix `eval_`. done: asked at the start and after each evaluation whether enough has been learnt. SIGINT and
+    prefix `eval_`. has_learnt_enough: asked at the start and after each evaluation; True ends the run. SIGINT and
     SIGTERM end the run after the step at hand, with a checkpoint.
     Raises UserError when the checkpoint is of a run with other data or settings, when the norm of a step's gradient is
     not finite, and when memory runs out. A loss is not looked at by itself.
     """
-    memory.limit_onednn_cache()
-    world = world or World()
-    stepper = Stepper(model, objective, data, options, world)
-    hyperparameters = ("steps", "lr", "warmup", "weight_decay", "beta2", "clip", "optimizer")
-    description = {**data.description, **{name: getattr(options, name) for name in hyperparameters}}
-    state = _resume(stepper, data, run, description, progress)
-    if stepper.device.type == "cpu" and is_missing():
-        progress.say("attention without compiled code: it is faster after an install where there is a C++ compiler")
-    board = tensorboard_writer(run.path, state.step) if options.tensorboard and world.main else None
-    log = _Log(run, progress, options, measured_peak(stepper.device, stepper.dtype) * world.size, board)
+    limit_onednn_cache()
+    options, world = stepper.options, stepper.world
+    identity = {**stepper.data.identity, **{name: getattr(options, name) for name in RESUME_OPTIONS}}
+    state = _resume(stepper, run, identity, progress)
+    log = _Log(run, progress, stepper, state.step)
 
     def save() -> None:
-        cursor = stepper.data.cursor_json(state.step)
-        kept = {**asdict(state), "cursor": cursor, "data": description}
-        run.save_checkpoint(model, stepper.optimizer, kept, world, options.keep_checkpoints)
+        kept = {**asdict(state), "cursor": stepper.cursor_json(state.step), "data": identity}
+        run.save_checkpoint(stepper.model, stepper.optimizer, kept, world, options.keep_checkpoints)
 
-    stopped, enough = False, done()
+    stop = _why_stop(state, options, signalled=False, enough=has_learnt_enough())
     profiling = _profiling(run, progress, options.profile and world.main)
-    with _signals() as caught, memory.hold_freed_memory(), progress, profiling as tick:
-        while state.step < options.steps and not stopped and not enough:
+    with _signals() as caught, hold_freed_memory(), progress, profiling as profile_step:
+        while stop is None:
             result = stepper.step(state.step, stop=bool(caught))
-            tick()
+            profile_step()
             state.add(result)
             log.step(state, result)
-            last = state.step == options.steps
-            if last or (options.evaluate_every and state.step % options.evaluate_every == 0):
+            enough = False
+            if _is_due(state, options, options.evaluate_every):
                 log.evaluated(state, evaluate())
-                reshard(model)
-                model.train()
-                enough = done()
-            stopped = not last and (result.stop if world.size > 1 else bool(caught))
-            if last or stopped or enough or state.step % options.checkpoint_every == 0:
+                reshard(stepper.model)
+                stepper.model.train()
+                enough = has_learnt_enough()
+            # several processes stop together: where any was asked to before this step began
+            signalled = result.stop if world.size > 1 else bool(caught)
+            stop = _why_stop(state, options, signalled, enough)
+            if stop is not None or _is_due(state, options, options.checkpoint_every):
                 save()
-    return TrainResult(state.step, (caught or [signal.SIGTERM])[0] if stopped else None, state.seconds)
+    number = (caught or [signal.SIGTERM])[0]  # the signal may have been another process's
+    return TrainResult(state.step, number if stop == "signal" else None, state.seconds)
 
 
-def _resume(
-    stepper: Stepper, data: BatchSource, run: RunDirectory, description: dict[str, Any], progress: Progress
-) -> _State:
-    saved = run.restore(stepper.model, stepper.optimizer, description, stepper.world)
+def say_if_not_compiled(device: torch.device, progress: Progress) -> None:
+    """Tell the user where training on a CPU lacks the compiled attention that this machine could have."""
+    if device.type == "cpu" and is_missing():
+        progress.say("attention without compiled code: it is faster after an install where there is a C++ compiler")
+
+
+def _why_stop(state: _State, options: TrainOptions, signalled: bool, enough: bool) -> StopReason | None:
+    """Why the run ends now, the first reason that holds; None: it goes on."""
+    if state.step >= options.steps:
+        return "steps"
+    if signalled:
+        return "signal"
+    return "evaluation" if enough else None
+
+
+def _is_due(state: _State, options: TrainOptions, every: int) -> bool:
+    """Whether what is done `every` steps (0: only at the end) is done after this step."""
+    return state.step == options.steps or (every > 0 and state.step % every == 0)
+
+
+def _resume(stepper: Stepper, run: RunDirectory, identity: dict[str, Any], progress: Progress) -> _State:
+    """Load the last checkpoint into the stepper and drop the metrics after it; without a checkpoint the first state."""
+    saved = run.restore(stepper.model, stepper.optimizer, identity, stepper.world)
     run.rewind_metrics(saved["step"] if saved else -1)
     if saved is None:
         return _State()
-    data.restore(saved["cursor"])
+    stepper.data.restore(saved["cursor"])
     for line in saved["skipped"]:
         progress.say(f"passed over a damaged checkpoint: {line}")
     progress.say(f"resuming at step {saved['step']:,} of {stepper.options.steps:,}")
-    return _State(saved["step"], saved["tokens"], saved["seconds"], _Window(**saved["window"]))
+    return _State(saved["step"], saved["tokens"], saved["seconds"], _RunningMeans(**saved["window"]))
 
 
 @contextlib.contextmanager
 def _profiling(run: RunDirectory, progress: Progress, wanted: bool) -> Iterator[Callable[[], None]]:
-    """Trace three steps from here, after two, into RUN/trace.json; what is yielded is called after each step. A run of
-    fewer steps leaves no trace, and says so."""
+    """Trace steps 3 to 5 from here into RUN/trace.json. Yields a function to call after each step. A run of fewer steps
+    leaves no trace, and says so."""
     if not wanted:
         yield lambda: None
         return
@@ -158,13 +178,17 @@ def _profiling(run: RunDirectory, progress: Progress, wanted: bool) -> Iterator[
 
 
 class _Log:
-    """What each step and evaluation leaves in metrics.jsonl, in TensorBoard and on the screen.
+    """Writes what each step and evaluation came to into metrics.jsonl, TensorBoard and onto the screen.
 
-    peak: FLOP/s that the machines could do. board: TensorBoard's writer, or None.
+    step: the step at which the run begins or goes on.
     """
 
-    def __init__(self, run: RunDirectory, progress: Progress, options: TrainOptions, peak: float, board: Any) -> None:
-        self.run, self.progress, self.options, self.peak, self.board = run, progress, options, peak, board
+    def __init__(self, run: RunDirectory, progress: Progress, stepper: Stepper, step: int) -> None:
+        self.run, self.progress = run, progress
+        self.options, self.losses = stepper.options, stepper.objective.losses
+        self.peak = measured_peak(stepper.device, stepper.dtype) * stepper.world.size
+        wanted = self.options.tensorboard and stepper.world.main
+        self.board = tensorboard_writer(run.path, step) if wanted else None
 
     def _write(self, state: _State, values: dict[str, Any]) -> None:
         self.run.log({"step": state.step, "tokens": state.tokens, **values})
@@ -177,7 +201,7 @@ class _Log:
     def step(self, state: _State, result: StepResult) -> None:
         means = state.window.means()
         figures = {
-            "loss": sum(value for name, value in means.items() if name.endswith("loss")),
+            "loss": sum(means[name] for name in self.losses),
             **means,
             "lr": result.lr,
             "grad_norm": result.grad_norm,
@@ -187,9 +211,9 @@ class _Log:
             "fraction_of_peak": round(result.flops / max(1e-9, result.seconds) / self.peak, 4),
         }
         self.progress.update(state.step, self.options.steps, {**figures, **speed}, result.tokens, result.seconds)
-        if state.step == self.options.steps or state.step % self.options.log_every == 0:
+        if _is_due(state, self.options, self.options.log_every):
             self._write(state, {"seconds": round(state.seconds, 3), **speed, **figures})
-            state.window = _Window()
+            state.window = _RunningMeans()
 
     def evaluated(self, state: _State, values: dict[str, Any]) -> None:
         if values:
@@ -203,22 +227,22 @@ class _Log:
 def evaluate_objective(
     model: Model, objective: Objective, batches: Iterable[PackedBatch], precision: torch.dtype
 ) -> dict[str, float]:
-    """Means of the objective's sums over all batches, with dropout off."""
+    """Means of the objective's sums over all batches, by name, with dropout off."""
     model.eval()
     device = next(model.parameters()).device
-    window = _Window()
+    running = _RunningMeans()
     for batch in batches:
         batch = batch.to(device)
         with torch.autocast(device.type, precision, enabled=precision != torch.float32):
             scores = model(batch)
         sums = objective.sums(scores, batch.targets)
-        window.add({name: float(value) for name, value in sums.items()}, objective.counts(batch.targets))
-    return window.means()
+        running.add({name: float(value) for name, value in sums.items()}, objective.counts(batch.targets))
+    return running.means()
 
 
 @contextlib.contextmanager
 def _signals() -> Iterator[list[signal.Signals]]:
-    """Collect SIGINT and SIGTERM instead of dying of them; a second one is obeyed at once."""
+    """Collect SIGINT and SIGTERM instead of dying of them; a second signal ends the process at once."""
     caught: list[signal.Signals] = []
 
     def handle(number: int, frame: object) -> None:
@@ -228,7 +252,7 @@ def _signals() -> Iterator[list[signal.Signals]]:
 
     try:
         before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not the main thread: signals are another's to handle
+    except ValueError:  # not the main thread, which alone may handle signals
         yield caught
         return
     try:

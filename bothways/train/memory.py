@@ -1,11 +1,11 @@
-"""Memory in training on a CPU: what a step frees is kept for the next, and shapes that do not come again are forgotten.
+"""Two allocator settings for training on a CPU: glibc keeps freed blocks, and oneDNN's kernel cache is small.
 
-A step asks for the same large tensors as the one before. Left to itself, glibc gives such blocks back to the system as
-they are freed, and the system has to zero them page by page when they are asked for again: a tenth of the time of a
-step with 32 short texts.
+A step asks for the same large tensors as the step before. By default glibc gives such blocks back to the system as they
+are freed, and the system has to zero them page by page when they are asked for again: a tenth of the time of a step
+with 32 short texts.
 
-For each shape of a product in bfloat16 oneDNN makes code, and keeps that of the last 1,024. Packed batches hardly ever
-have a number of tokens twice, so it was 10 MB more with every step of MRPC, up to 2.5 GB.
+oneDNN generates code for each shape of a product in bfloat16 and keeps the code of the last 1,024 shapes. Packed
+batches hardly ever have a number of tokens twice, so the cache grew by 10 MB a step on MRPC, up to 2.5 GB.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ import os
 import threading
 from collections.abc import Iterator
 
-# Parameters of glibc's mallopt(3). Setting one ends its own rule for thresholds, so afterwards they are left where that
-# rule comes to when a block of 32 MB is freed.
+# Parameters of glibc's mallopt(3). Setting any of them ends glibc's own rule for thresholds, so afterwards they get the
+# values to which that rule comes when a block of 32 MB is freed.
 TRIM_THRESHOLD, TOP_PAD, MMAP_THRESHOLD, MMAP_MAX = -1, -2, -3, -4
-WITHIN = {MMAP_MAX: 0, TRIM_THRESHOLD: -1, TOP_PAD: 64 << 20}  # -1: never
-AFTERWARDS = {MMAP_MAX: 65536, MMAP_THRESHOLD: 32 << 20, TRIM_THRESHOLD: 64 << 20, TOP_PAD: 128 << 10}
-VARIABLES = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_MMAP_MAX_")
+IN_TRAINING = {MMAP_MAX: 0, TRIM_THRESHOLD: -1, TOP_PAD: 64 << 20}  # -1: never
+AFTER_TRAINING = {MMAP_MAX: 65536, MMAP_THRESHOLD: 32 << 20, TRIM_THRESHOLD: 64 << 20, TOP_PAD: 128 << 10}
+GLIBC_VARIABLES = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_MMAP_MAX_")
 
-# More than the shapes of one forward and backward pass, which every layer shares.
-SHAPES = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64", "LRU_CACHE_CAPACITY": "64"}
+# Shapes whose code oneDNN keeps: more than those of one forward and backward pass, which every layer shares.
+ONEDNN_CACHE_CAPACITY = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64", "LRU_CACHE_CAPACITY": "64"}
 
 
 def limit_onednn_cache() -> None:
-    """Keep the code for few shapes, where the environment says nothing else. oneDNN asks at the first product of a
-    process, so after that this does nothing."""
-    for name, value in SHAPES.items():
+    """Let oneDNN keep the code of `ONEDNN_CACHE_CAPACITY` shapes, unless the environment sets it. oneDNN reads these
+    variables at the first product of a process, so after that this does nothing."""
+    for name, value in ONEDNN_CACHE_CAPACITY.items():
         if name.replace("ONEDNN_", "DNNL_") not in os.environ:  # its older name
             os.environ.setdefault(name, value)
 
@@ -41,35 +41,37 @@ _trainings = 0
 
 @contextlib.contextmanager
 def hold_freed_memory() -> Iterator[None]:
-    """Within, what is freed is kept for what comes; at the end of the last of several it is given back.
+    """While the context lasts, freed memory is kept for what is allocated next; it is given back when the last of
+    nested or concurrent contexts ends.
 
-    Nothing happens without glibc, or where the environment has settings for its allocator.
+    Does nothing without glibc, or where the environment has settings for its allocator.
     """
     libc = _glibc()
     if libc is None:
         yield
         return
-    _count(libc, 1)
+    _add_trainings(libc, 1)
     try:
         yield
     finally:
-        _count(libc, -1)
+        _add_trainings(libc, -1)
 
 
-def _count(libc: ctypes.CDLL, change: int) -> None:
+def _add_trainings(libc: ctypes.CDLL, change: int) -> None:
+    """Count the contexts; the first sets glibc's parameters, the last sets them back."""
     global _trainings
     with _changing:
         before, _trainings = _trainings, _trainings + change
         if before and _trainings:
             return
-        for name, value in (WITHIN if _trainings else AFTERWARDS).items():
+        for name, value in (IN_TRAINING if _trainings else AFTER_TRAINING).items():
             libc.mallopt(name, value)
         if not _trainings:
             libc.malloc_trim(0)
 
 
 def _glibc() -> ctypes.CDLL | None:
-    if any(name in os.environ for name in VARIABLES) or "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", ""):
+    if any(name in os.environ for name in GLIBC_VARIABLES) or "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", ""):
         return None
     try:
         libc = ctypes.CDLL("libc.so.6")

@@ -11,22 +11,24 @@ from bothways.train.options import TrainOptions
 
 
 class CombinedOptimizer:
-    """Several optimizers of disjoint parameters as one, with one `to_json` and one list of `param_groups`."""
+    """Several optimizers of disjoint parameters as a single one, with one `state` and one list of `param_groups`."""
 
-    def __init__(self, *parts: torch.optim.Optimizer) -> None:
-        self.parts = parts
-        self.state = parts[0].state
-        for part in parts:
-            part.state = self.state
-        self.param_groups: list[dict[str, Any]] = [group for part in parts for group in part.param_groups]
+    def __init__(self, *optimizers: torch.optim.Optimizer) -> None:
+        self.optimizers = optimizers
+        self.state = optimizers[0].state
+        for optimizer in optimizers:
+            optimizer.state = self.state
+        self.param_groups: list[dict[str, Any]] = [group for each in optimizers for group in each.param_groups]
 
     def step(self) -> None:
-        for part in self.parts:
-            part.step()
+        """Update every parameter from its gradient."""
+        for optimizer in self.optimizers:
+            optimizer.step()
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        for part in self.parts:
-            part.zero_grad(set_to_none)
+        """Forget the gradients, as `torch.optim.Optimizer.zero_grad`."""
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none)
 
 
 def build_optimizer(model: nn.Module, options: TrainOptions) -> torch.optim.Optimizer | CombinedOptimizer:

@@ -1,17 +1,18 @@
-"""What every training verb can be told, and how precision and device follow from the machine."""
+"""What the training loop is told: one dataclass, from which the verbs' own options take their types and defaults."""
 
 from __future__ import annotations
 
 import math
 import shutil
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, fields
+from typing import Any, Literal
 
 import torch
 
 from bothways.errors import UserError
-from bothways.hardware import HALF, TrainingPrecision, choose_precision
+from bothways.hardware import TrainingPrecision, choose_precision
 from bothways.model.config import EncoderConfig
+from bothways.options import require_at_least, values_of
 
 Compile = Literal["auto", "on", "off"]
 Parallel = Literal["ddp", "fsdp"]
@@ -20,21 +21,30 @@ Optimizer = Literal["adamw", "muon"]
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """Hyperparameters of the loop; the verbs' own dataclasses fill it in."""
+    """Hyperparameters of the loop. Raises UserError for a value out of range.
+
+    `PretrainOptions` and `FinetuneOptions` name those of these fields that a user may set and take their defaults from
+    here. They do not inherit them: a base class's fields come first, and the order of theirs is the order of `--help`
+    and of positional arguments.
+
+    warmup: share of the steps. clip: the largest gradient norm. micro_batch_tokens: tokens in one forward pass, of
+    which a step adds up several; None: by the device. evaluate_every: steps; 0: only at the end. checkpoint_every:
+    steps. keep_checkpoints: how many of the newest stay.
+    """
 
     steps: int
     lr: float
-    warmup: float = 0.1  # share of the steps
+    warmup: float = 0.1
     weight_decay: float = 0.01
     beta2: float = 0.999
     eps: float = 1e-8
-    clip: float = 1.0  # largest gradient norm
+    clip: float = 1.0
     seed: int = 0
-    micro_batch_tokens: int | None = None  # tokens in one forward pass, a step adds up several; None: by the device
+    micro_batch_tokens: int | None = None
     log_every: int = 10
-    evaluate_every: int = 0  # steps; 0: only at the end
-    checkpoint_every: int = 500  # steps
-    keep_checkpoints: int = 2  # the newest so many
+    evaluate_every: int = 0
+    checkpoint_every: int = 500
+    keep_checkpoints: int = 2
     device: str = "auto"
     precision: TrainingPrecision = "auto"
     compile: Compile = "auto"
@@ -44,9 +54,8 @@ class TrainOptions:
     profile: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("steps", "micro_batch_tokens", "log_every", "checkpoint_every", "keep_checkpoints"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise UserError(f"--{name.replace('_', '-')} {getattr(self, name)}: expected at least 1")
+        require_at_least(1, steps=self.steps, micro_batch_tokens=self.micro_batch_tokens, log_every=self.log_every)
+        require_at_least(1, checkpoint_every=self.checkpoint_every, keep_checkpoints=self.keep_checkpoints)
         for name in ("lr", "clip"):
             if not 0 < getattr(self, name) < math.inf:
                 raise UserError(f"--{name} {getattr(self, name)}: expected a number above 0")
@@ -60,20 +69,26 @@ class TrainOptions:
             raise UserError(f"--evaluate-every {self.evaluate_every}: expected 0 (only at the end) or more")
 
 
-def check_seed(seed: int) -> None:
-    """Raises UserError for a seed that does not fit 63 bits."""
-    if not 0 <= seed < 1 << 63:
-        raise UserError(f"--seed {seed}: expected 0 to 2^63 - 1")
+def derive_train_options(options: Any, kind: type, **derived: Any) -> TrainOptions:
+    """The loop's options: every field that it shares with `kind` as the user's `options` have it, and what is derived.
+
+    kind: the dataclass of the verb's options, `PretrainOptions` or `FinetuneOptions`. derived: what follows from the
+    data and the model, by name; it replaces what the user left to be derived.
+    """
+    names = {field.name for field in fields(TrainOptions)}
+    shared = {name: value for name, value in values_of(options, kind).items() if name in names}
+    return TrainOptions(**{**shared, **derived})
 
 
 def compiles(options: TrainOptions, config: EncoderConfig, device: torch.device) -> bool:
     """Whether the step goes through `torch.compile`.
 
-    `auto` does so on GPUs in bfloat16 without dropout, where a C compiler is at hand for the kernels. On a CPU what it
-    gained was within the noise of the measurement, in float32 and bfloat16.
+    `auto` compiles on GPUs in bfloat16 without dropout, where a C compiler is at hand for the kernels. On a CPU the
+    gain was within the noise of the measurement, in float32 and bfloat16.
     Raises UserError for `on` where it cannot be: without a compiler, with dropout in attention, or with fsdp.
     """
     on_gpu = device.type == "cuda"
+    in_bfloat16 = choose_precision(options.precision, device) == torch.bfloat16
     compilers = ("gcc", "cc", "clang") if on_gpu else ("g++", "clang++")
     missing = [
         reason
@@ -81,7 +96,10 @@ def compiles(options: TrainOptions, config: EncoderConfig, device: torch.device)
             (f"needs a C compiler on the path ({' or '.join(compilers)})", not any(map(shutil.which, compilers))),
             ("not together with --parallel fsdp", options.parallel == "fsdp"),
             ("needs --dropout 0", config.attention_probs_dropout_prob > 0),
-            ("needs --precision bfloat16 on a GPU", on_gpu and choose_precision(options.precision, device) != HALF),
+            (
+                "needs --precision bfloat16 on a GPU",
+                on_gpu and not in_bfloat16,
+            ),
         )
         if applies
     ]

@@ -1,4 +1,4 @@
-"""Pretraining: store + objective + model → a run's directory with a model that fills masks, or goes on with a text."""
+"""Pretraining: store + objective + model → a run's directory with a model that fills masks or continues a text."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from bothways.errors import UserError
 from bothways.hardware import choose_device, choose_precision, micro_batch_tokens
 from bothways.model.config import EncoderConfig
 from bothways.model.heads import CausalLMHead, Model, PretrainingHead
+from bothways.options import checked, require_seed
 from bothways.progress import Progress
 from bothways.tasks.base import Objective
 from bothways.train.distributed import World, full_tensor, join_world
-from bothways.train.loop import TrainResult, evaluate_objective, train
-from bothways.train.options import check_seed
+from bothways.train.loop import TrainResult, evaluate_objective, say_if_not_compiled, train
 from bothways.train.pretrain_options import (
     PretrainOptions,
     build_objective,
@@ -52,13 +52,14 @@ def pretrain(
     progress: Progress | None = None,
 ) -> TrainResult:
     """Pretrain a BERT on a token store; the same call again resumes a run that was stopped. Under `torchrun` all
-    processes make the call, and work on one run.
+    processes make the call, and work on the same run.
 
     Writes `out/metrics.jsonl`, `out/checkpoints/`, and, when it is done, `out/model/`.
-    Raises UserError: a sequence longer than the position table, a model of another vocabulary, another run's directory.
+    Raises UserError for an option of another type or out of range, a sequence longer than the position table, a model
+    of another vocabulary, and another run's directory.
     """
-    options = options or PretrainOptions()
-    check_seed(options.seed)
+    options = checked(options or PretrainOptions(), PretrainOptions)
+    require_seed(options.seed)
     with join_world(choose_device(options.device)) as world:
         return _pretrain(
             TokenStore(store), Path(out), options, progress or Progress("pretrain", shown=world.main), world
@@ -79,7 +80,7 @@ def _pretrain(store: TokenStore, out: Path, options: PretrainOptions, progress: 
     if checkpoint.report is not None:
         progress.say(f"{options.model}: {checkpoint.report.sentence()}")
     plan = make_plan(store, options)
-    plan.description |= {"model": weights_fingerprint(model), "dropout": options.dropout}
+    plan.identity |= {"model": weights_fingerprint(model), "dropout": options.dropout}
     if plan.documents == 1 and options.objective == "bert":
         progress.say(
             f"{store.directory}: one document only, so every pair is a true next sentence and the next-sentence head "
@@ -96,10 +97,12 @@ def _pretrain(store: TokenStore, out: Path, options: PretrainOptions, progress: 
             return {}
         figures = evaluate_held_out(model, objective, validation, options)
         if "lm_loss" in figures:
-            figures = {**figures, "perplexity": math.exp(min(figures["lm_loss"], 700))}
+            figures = {**figures, "perplexity": _perplexity(figures["lm_loss"])}
         return {**figures, **samples(model, validation)}
 
-    result = train(model, objective, plan, settings, run, progress, evaluate, world)
+    stepper = Stepper(model, objective, plan, settings, world)
+    say_if_not_compiled(stepper.device, progress)
+    result = train(stepper, run, progress, evaluate)
     if result.interrupted is None:
         _finish(checkpoint, objective, run, world, provenance(store, options, result, world))
     return result
@@ -135,8 +138,8 @@ def _finish(
 def evaluate_held_out(
     model: Model, objective: Objective, validation: PretrainingPlan, options: PretrainOptions
 ) -> dict[str, float]:
-    """The objective's means over the held-out documents; of a single one no next-sentence figures, as all its pairs
-    are true ones."""
+    """The objective's means over the held-out documents, by name; without next-sentence figures where there is a single
+    document, as all its pairs are true next sentences."""
     device = choose_device(options.device)
     budget = micro_batch_tokens(options.micro_batch_tokens, device)
     batches = validation.evaluation_batches(budget, options.validation_tokens)
@@ -152,11 +155,11 @@ def evaluate_store(
     device: str,
     limit: int = PretrainOptions.validation_tokens,
 ) -> dict[str, Any]:
-    """Loss, perplexity and accuracy of a pretrained model on one part of a store: of masked tokens, 15 % of all, with
-    next-sentence loss and accuracy where it has that head; of a causal model those of the next token. Reads up to
-    `limit` tokens.
+    """Loss, perplexity and accuracy of a pretrained model on a split of a store.
 
-    Raises UserError for a store of another vocabulary, and for a part without text.
+    They are those of masked tokens, 15 % of all, with next-sentence loss and accuracy where the model has that head; of
+    a causal model those of the next token. limit: tokens to read, at most.
+    Raises UserError for a store of another vocabulary, and for a split without text.
     """
     if store.tokenizer_fingerprint != checkpoint.tokenizer.fingerprint:
         raise UserError(
@@ -174,29 +177,42 @@ def evaluate_store(
         raise UserError(f"{store.directory}: the {split} part has no text to speak of")
     figures = evaluate_held_out(checkpoint.model, build_objective(options), plan, options)
     kind = "lm" if options.objective == "causal" else "mlm"
-    perplexity = math.exp(min(figures[f"{kind}_loss"], 700))
+    perplexity = _perplexity(figures[f"{kind}_loss"])
     return {f"{kind}_accuracy": figures[f"{kind}_accuracy"], "perplexity": perplexity, **figures}
 
 
+def _perplexity(loss: float) -> float:
+    """exp(loss), finite also for a model that has learnt nothing yet."""
+    return math.exp(min(loss, 700))  # exp(710) overflows
+
+
+WARM_UP_STEPS = 2  # the first allocates the optimizer's state, and memory is warm after the second
+
+
 @dataclass(frozen=True)
-class Speed:
-    """Real tokens and floating-point operations (`train.flops`) a second."""
+class TrainingSpeed:
+    """Tokens and floating-point operations (`train.flops`) a second."""
 
     tokens_per_second: float
     flops_per_second: float
 
 
-def measure_speed(store: TokenStore, options: PretrainOptions, steps: int = 8) -> Speed:
-    """Of a few training steps on a throw-away model, after two that warm up."""
+def measure_speed(store: TokenStore, options: PretrainOptions, steps: int = 8) -> TrainingSpeed:
+    """The speed of a few training steps of a throw-away model, after `WARM_UP_STEPS`. steps: that are measured."""
     objective = build_objective(options)
     model = _starting_point(store, objective, options).model
     stepper = Stepper(model, objective, make_plan(store, options), loop_options(options, model.config))
-    results = [stepper.step(step) for step in range(steps + 2)][2:]
+    results = [stepper.step(step) for step in range(WARM_UP_STEPS + steps)][WARM_UP_STEPS:]
     seconds = sum(result.seconds for result in results)
-    return Speed(sum(result.tokens for result in results) / seconds, sum(result.flops for result in results) / seconds)
+    tokens, flops = sum(result.tokens for result in results), sum(result.flops for result in results)
+    return TrainingSpeed(tokens / seconds, flops / seconds)
 
 
 def _starting_point(store: TokenStore, objective: Objective, options: PretrainOptions) -> Checkpoint:
+    """A new model of `options.size`, or `options.model`, with the objective's head.
+
+    Raises UserError for a model of another vocabulary, and for one that reads in the other direction.
+    """
     causal = options.objective == "causal"
     if options.model is None:
         config = EncoderConfig.from_size(

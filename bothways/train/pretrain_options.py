@@ -1,8 +1,8 @@
-"""What a pretraining run is put together from: options → objective, plan, held-out plan, loop options."""
+"""The options of pretraining, and what follows from them: objective, plan, held-out plan, the loop's options."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from bothways.data.examples import Examples, MaskedExamples, NextTokens
@@ -14,15 +14,20 @@ from bothways.data.store import SplitName, TokenStore
 from bothways.errors import UserError
 from bothways.hardware import TrainingPrecision
 from bothways.model.config import EncoderConfig
+from bothways.options import require_at_least, values_of
 from bothways.tasks.base import Objective
 from bothways.tasks.pretraining import BertObjective, MaskedLMObjective, NextTokenObjective
-from bothways.train.options import Compile, Optimizer, Parallel, TrainOptions
+from bothways.train.options import Compile, Optimizer, Parallel, TrainOptions, derive_train_options
 
 # Peak learning rates for runs of a few thousand tokens a step; recipes with BERT's large batches say their own.
 DEFAULT_LR = ((128, 2e-3), (256, 1e-3), (512, 5e-4), (768, 2e-4), (1024, 1e-4))  # up to this hidden_size
 
+# Adam's second beta. RoBERTa has 0.98 (Liu et al. 2019, section 3.1), whose mean of squared gradients forgets after 50
+# steps; small models, which are trained for few steps, take that. The width was chosen by hand, not measured.
+SMALL_MODEL_BETA2, SMALL_MODEL_WIDTH = 0.98, 512
+
 ObjectiveName = Literal["bert", "order", "mlm", "roberta", "causal"]
-# What is learnt, by the name of the objective, and of which segments of documents the masked ones learn it.
+# By the name of the objective: what is learnt, and the segments of documents that the masked objectives learn it from.
 OBJECTIVES: dict[str, Objective] = {
     "bert": BertObjective(),
     "order": BertObjective("sop"),
@@ -68,43 +73,43 @@ class PretrainOptions:
     sequence_length: int = 128
     phases: tuple[str, ...] = ()
     lr: float | None = None
-    warmup: float = 0.1
-    weight_decay: float = 0.01
-    clip: float = 1.0
-    optimizer: Optimizer = "adamw"
+    warmup: float = TrainOptions.warmup
+    weight_decay: float = TrainOptions.weight_decay
+    clip: float = TrainOptions.clip
+    optimizer: Optimizer = TrainOptions.optimizer
     dropout: float = 0.0
     mask_rate: float = 0.15
     mask_rate_end: float | None = None
     whole_word_masking: bool = False
     short: float = 0.1
     max_position_embeddings: int = 512
-    micro_batch_tokens: int | None = None
-    log_every: int = 10
+    micro_batch_tokens: int | None = TrainOptions.micro_batch_tokens
+    log_every: int = TrainOptions.log_every
     evaluate_every: int | None = None
     validation_tokens: int = 200_000
     checkpoint_every: int | None = None
-    keep_checkpoints: int = 2
-    seed: int = 0
-    device: str = "auto"
-    precision: TrainingPrecision = "auto"
-    compile: Compile = "auto"
-    parallel: Parallel = "ddp"
-    tensorboard: bool = False
-    profile: bool = False
+    keep_checkpoints: int = TrainOptions.keep_checkpoints
+    seed: int = TrainOptions.seed
+    device: str = TrainOptions.device
+    precision: TrainingPrecision = TrainOptions.precision
+    compile: Compile = TrainOptions.compile
+    parallel: Parallel = TrainOptions.parallel
+    tensorboard: bool = TrainOptions.tensorboard
+    profile: bool = TrainOptions.profile
 
 
 def options_json(options: PretrainOptions) -> dict[str, Any]:
-    """The options as JSON keeps them; a subclass's own fields (the command line's paths) are left out."""
-    return {field.name: getattr(options, field.name) for field in fields(PretrainOptions)}
+    """The options as run.json and bothways.json keep them, without the command line's paths."""
+    return values_of(options, PretrainOptions)
 
 
 def build_objective(options: PretrainOptions) -> Objective:
-    """What is learnt."""
+    """The objective of this name: its head, and the losses that are minimised."""
     return OBJECTIVES[options.objective]
 
 
 def phases_of(options: PretrainOptions) -> list[Phase]:
-    """The run's phases; without `phases`, one of `sequence_length`."""
+    """The run's phases; without `phases`, a single phase of `sequence_length`."""
     if options.phases and options.sequence_length != PretrainOptions.sequence_length:
         raise UserError(
             f"--sequence-length {options.sequence_length} and --phases {' '.join(options.phases)}: give one of them"
@@ -115,7 +120,7 @@ def phases_of(options: PretrainOptions) -> list[Phase]:
 
 
 def make_plan(store: TokenStore, options: PretrainOptions) -> PretrainingPlan | PhasedPlan:
-    """The training batches that these options make of a store."""
+    """The plan of the training batches that these options make of a store."""
     phases = phases_of(options)
     whole = Masking(options.mask_rate, whole_word=options.whole_word_masking)
     if options.mask_rate_end is not None:
@@ -135,7 +140,10 @@ def make_plan(store: TokenStore, options: PretrainOptions) -> PretrainingPlan | 
 def make_validation_plan(
     store: TokenStore, options: PretrainOptions, split: SplitName = "validation"
 ) -> PretrainingPlan | None:
-    """The held-out batches, masked at 15 % whatever the training rate is, so that runs can be compared."""
+    """The plan of the held-out batches, masked at 15 % whatever the training rate is, so that runs can be compared.
+
+    None where the split has no text, or too little for an example.
+    """
     if not store.split(split).tokens:
         return None
     plan = PretrainingPlan(
@@ -163,28 +171,15 @@ def default_lr(hidden_size: int) -> float:
 
 
 def loop_options(options: PretrainOptions, config: EncoderConfig) -> TrainOptions:
-    """What the loop needs to know, defaults filled in by the model's size and the number of steps."""
-    if options.validation_tokens < 1:
-        raise UserError(f"--validation-tokens {options.validation_tokens}: expected at least 1")
+    """The loop's options, with defaults that follow from the model's width and the number of steps."""
+    require_at_least(1, validation_tokens=options.validation_tokens)
     tenth = max(1, options.steps // 10)
-    return TrainOptions(
-        steps=options.steps,
-        lr=options.lr if options.lr is not None else default_lr(config.hidden_size),
-        warmup=options.warmup,
-        weight_decay=options.weight_decay,
-        beta2=0.98 if config.hidden_size <= 512 else 0.999,
-        clip=options.clip,
-        seed=options.seed,
-        micro_batch_tokens=options.micro_batch_tokens,
-        log_every=options.log_every,
+    every = options.checkpoint_every
+    return derive_train_options(
+        options,
+        PretrainOptions,
+        lr=default_lr(config.hidden_size) if options.lr is None else options.lr,
+        beta2=SMALL_MODEL_BETA2 if config.hidden_size <= SMALL_MODEL_WIDTH else TrainOptions.beta2,
         evaluate_every=tenth if options.evaluate_every is None else options.evaluate_every,
-        checkpoint_every=min(500, tenth) if options.checkpoint_every is None else options.checkpoint_every,
-        keep_checkpoints=options.keep_checkpoints,
-        device=options.device,
-        precision=options.precision,
-        compile=options.compile,
-        parallel=options.parallel,
-        optimizer=options.optimizer,
-        tensorboard=options.tensorboard,
-        profile=options.profile,
+        checkpoint_every=min(TrainOptions.checkpoint_every, tenth) if every is None else every,
     )

@@ -1,9 +1,9 @@
 """A run's directory: metrics.jsonl, checkpoints to resume from, the model.
 
 RUN/run.json                   what it was started with: the store, the options
-RUN/metrics.jsonl              one object a log step
+RUN/metrics.jsonl              an object for each log step
 RUN/checkpoints/step-00000100/ model.safetensors, optimizer.safetensors, state.json; of a sharded run, one
-                               safetensors file a process instead of the first two
+                               safetensors file for each process instead of the first two
 RUN/model/                     the Hugging Face directory; while fine-tuning goes on, RUN/best/ is the best so far
 RUN/evaluation.json            of fine-tuning: the best epoch's figures; RUN/predictions.csv: of each evaluation row
 RUN/report.html                by the command line: curves, figures, where it comes from
@@ -35,8 +35,7 @@ from bothways.files import read_json, replace_directory, require_writable, user_
 from bothways.train.distributed import World
 from bothways.train.optimizer import CombinedOptimizer
 
-KEEP_CHECKPOINTS = 2
-STATE = {"step", "tokens", "seconds", "window", "cursor", "data"}  # what state.json holds
+STATE_KEYS = {"step", "tokens", "seconds", "window", "cursor", "data"}  # of state.json
 
 
 class RunDirectory:
@@ -55,7 +54,7 @@ class RunDirectory:
         self.model_path = self.path / "model"
 
     def describe(self, values: dict[str, Any]) -> None:
-        """Write run.json, what the run was started with, unless there is a checkpoint of it to go on from."""
+        """Write run.json, what the run was started with, unless the run has a checkpoint to resume from."""
         if self._writes and not self.checkpoints():
             write_json(self.path / "run.json", values)
 
@@ -67,7 +66,7 @@ class RunDirectory:
             file.write(json.dumps(values) + "\n")
 
     def metrics(self) -> list[dict[str, Any]]:
-        """All lines of metrics.jsonl; one cut off or garbled by a crash is left out."""
+        """All lines of metrics.jsonl; a line that a crash cut off or garbled is left out."""
         if not self.metrics_path.exists():
             return []
         found = []
@@ -92,11 +91,13 @@ class RunDirectory:
         model: nn.Module,
         optimizer: torch.optim.Optimizer | CombinedOptimizer,
         state: dict[str, Any],
-        world: World | None = None,
-        keep: int = KEEP_CHECKPOINTS,
+        world: World,
+        keep: int,
     ) -> Path:
-        """Write what resuming needs, then delete all but the newest `keep`. All processes must call it."""
-        world = world or World()
+        """Write what resuming needs, then delete all but the newest `keep` checkpoints. All processes must call it.
+
+        state: what `STATE_KEYS` name. Raises UserError where it cannot be written; the checkpoint before is intact.
+        """
         path = self.path / "checkpoints" / f"step-{state['step']:08d}"
         parameters, tensors = _parameters(model), _optimizer_tensors(model, optimizer)
         sharded = any(isinstance(tensor, DTensor) for tensor in parameters.values())
@@ -129,8 +130,8 @@ class RunDirectory:
     ) -> dict[str, Any] | None:
         """Load the newest checkpoint that every process can read into model and optimizer; None when there is none.
 
-        An unreadable one is passed over for the one before it, and listed under "skipped" in the state returned. All
-        processes must call it; the first one says which checkpoints there are.
+        An unreadable checkpoint is passed over for the checkpoint before it, and listed under "skipped" in the state
+        returned. All processes must call it; the main process says which checkpoints there are.
         Raises UserError when the checkpoint is of a run that differs from `expected`, naming what and both values.
         """
         world = world or World()
@@ -162,7 +163,7 @@ class RunDirectory:
 
 
 def _parameters(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Parameters by name, a tied one once."""
+    """Parameters by name; a parameter that is tied to another is there once."""
     return {name: parameter.detach() for name, parameter in model.named_parameters()}
 
 
@@ -177,7 +178,7 @@ def _optimizer_tensors(
 
 
 def _save_shards(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Each process writes its own part, into the directory that `replace_directory(path)` made."""
+    """Write this process's shards into the directory that `replace_directory(path)` made."""
     partial = path.resolve().with_name(f".{path.name}.partial")
     try:
         dcp.save(tensors, storage_writer=dcp.HuggingFaceStorageWriter(str(partial), save_distributed=True))
@@ -195,14 +196,14 @@ def _require_shards(directory: Path, processes: int) -> None:
 
 
 class UnreadableError(Exception):
-    """A checkpoint that is torn or not one."""
+    """A directory that is no checkpoint, or a torn one."""
 
 
 Read = TypeVar("Read")
 
 
 def _attempt(read: Callable[..., Read], world: World, *arguments: Any) -> tuple[Read | None, str]:
-    """What was read, or None and why, where any process could not."""
+    """What `read` gave; or None and the reason, where any process could not read."""
     result, failure = None, ""
     try:
         result = read(*arguments)
@@ -217,21 +218,22 @@ def _read_state(path: Path) -> dict[str, Any]:
         state: dict[str, Any] = read_json(path)
     except UserError as error:
         raise UnreadableError(str(error)) from error
-    missing = STATE - set(state)
+    missing = STATE_KEYS - set(state)
     if missing:
         raise UnreadableError(f"state.json lacks {', '.join(sorted(missing))}")
     return state
 
 
 def _read_tensors(path: Path, model: nn.Module) -> dict[str, Tensor]:
-    """A checkpoint's tensors, each shared out as the parameter it belongs to is now, however it was when written."""
+    """A checkpoint's tensors, each sharded as its parameter is now, however it was sharded when it was written."""
     reader = dcp.HuggingFaceStorageReader(str(path))
     stored = reader.read_metadata().state_dict_metadata
     parameters = _parameters(model)
     kept = {key.rpartition("/")[0] for key in stored}
-    lacking = [name for name, parameter in model.named_parameters() if parameter.requires_grad and name not in kept]
-    if lacking:
-        raise UnreadableError(f"lacks the optimizer's state of {lacking[0]}")
+    trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    without_state = [name for name in trained if name not in kept]
+    if without_state:
+        raise UnreadableError(f"lacks the optimizer's state of {without_state[0]}")
     tensors: dict[str, Tensor] = {name: torch.empty_like(parameter) for name, parameter in parameters.items()}
     for key, metadata in stored.items():
         name = key.rpartition("/")[0]
@@ -240,7 +242,7 @@ def _read_tensors(path: Path, model: nn.Module) -> dict[str, Tensor]:
             size = getattr(metadata, "size", torch.Size())
             tensors[key] = torch.empty_like(like) if size == like.shape else torch.empty(size)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "torch.distributed is disabled")  # one process is what was meant
+        warnings.filterwarnings("ignore", "torch.distributed is disabled")  # a single process is meant
         dcp.load(tensors, storage_reader=reader, no_dist=not dist.is_initialized())
     return tensors
 
@@ -257,7 +259,7 @@ def _load(model: nn.Module, optimizer: torch.optim.Optimizer | CombinedOptimizer
 
 
 def _reason(error: BaseException) -> str:
-    """The first line of an error, or of the first one that a process met while reading together with others."""
+    """The first line of an error; where several processes read together, of the first process's that failed."""
     if isinstance(error, CheckpointException) and error.failures:
         error = next(iter(error.failures.values()))[0]
     return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,4 +1,4 @@
-"""One optimizer step: the micro-batches of step k, forward and backward each, clip, update.
+"""One optimizer step: forward and backward passes over the micro-batches of step k, clipping, the update.
 
 Losses are divided by the counts of the whole step over all processes, so a step without dropout is the same, up to
 rounding, however it was cut or shared out. Dropout is drawn in the order of the micro-batches, from (seed, step, rank).
@@ -7,10 +7,10 @@ rounding, however it was cut or shared out. Dropout is drawn in the order of the
 from __future__ import annotations
 
 import math
+import threading
 import time
 from collections import defaultdict
-from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -22,6 +22,7 @@ from bothways.counter_random import mix
 from bothways.errors import UserError
 from bothways.hardware import choose_device, choose_precision, micro_batch_tokens
 from bothways.model.heads import Model
+from bothways.prefetch import prefetch
 from bothways.tasks.base import Objective
 from bothways.train.distributed import Replicated, Sharded, World, full_tensor
 from bothways.train.flops import training_flops
@@ -32,19 +33,29 @@ from bothways.train.options import TrainOptions, compiles
 class BatchSource(Protocol):
     """Where the loop's batches come from: a pure function of the step."""
 
-    description: dict[str, Any]  # what a resumed run must share, by name
+    identity: dict[str, Any]  # what a resumed run must share, by name
 
-    def micro_batches(self, step: int, rank: int, world_size: int, token_budget: int) -> list[PackedBatch]: ...
+    def micro_batches(self, step: int, rank: int, world_size: int, token_budget: int) -> list[PackedBatch]:
+        """This rank's share of step `step` (from 0), each batch of at most `token_budget` tokens where it can be."""
+        ...
 
-    def cursor_json(self, step: int) -> dict[str, int]: ...
+    def cursor_json(self, step: int) -> dict[str, int]:
+        """What a checkpoint keeps, so that step `step` need not be searched for."""
+        ...
 
-    def restore(self, cursor: dict[str, int]) -> None: ...
+    def restore(self, cursor: dict[str, int]) -> None:
+        """Go on from a checkpoint's cursor."""
+        ...
 
 
 @dataclass(frozen=True)
 class StepResult:
-    """Of the whole step, over all processes: sums and counts by name, real tokens, floating-point operations, the
-    gradient norm before clipping, the learning rate, seconds, and whether any process has been asked to stop."""
+    """What a whole step came to, over all processes.
+
+    sums, counts: by name, as `Objective.sums` and `Objective.counts`. tokens: without padding, as there is none.
+    flops: floating-point operations (`train.flops`). grad_norm: before clipping. lr: the learning rate. stop: whether
+    any process has been asked to stop.
+    """
 
     sums: dict[str, float]
     counts: dict[str, float]
@@ -56,36 +67,38 @@ class StepResult:
     stop: bool = False
 
 
-class Ahead:
-    """Makes the next step's batches while this one is computed, in one thread; the data stays a pure function."""
+class _StepBatches:
+    """A process's batches of each step, made one step ahead by a thread of their own."""
 
     def __init__(self, data: BatchSource, options: TrainOptions, world: World, device: torch.device) -> None:
         self._data, self._steps, self._world = data, options.steps, world
         self._budget = micro_batch_tokens(options.micro_batch_tokens, device)
         self._pinned = device.type == "cuda"
-        self._thread = ThreadPoolExecutor(1)
-        self._next: tuple[int, Future[list[PackedBatch]]] | None = None
+        self._data_lock = threading.Lock()  # a plan keeps what it made last, and is asked by two threads
+        self._coming: Iterator[list[PackedBatch]] = iter(())
+        self._next_step = -1
 
     def take(self, step: int) -> list[PackedBatch]:
-        """The micro-batches of a step; the following one's are begun."""
-        made = self._next[1] if self._next and self._next[0] == step else self._begin(step)
-        batches = made.result()
-        self._next = (step + 1, self._begin(step + 1)) if step + 1 < self._steps else None
+        """The micro-batches of a step; the following step's are begun."""
+        if step != self._next_step:
+            self._coming = prefetch(self._make, range(step, max(step + 1, self._steps)))
+        batches = next(self._coming)
+        self._next_step = step + 1
         return batches
 
     def cursor_json(self, step: int) -> dict[str, int]:
-        return self._thread.submit(self._data.cursor_json, step).result()
-
-    def _begin(self, step: int) -> Future[list[PackedBatch]]:
-        return self._thread.submit(self._make, step)
+        """As `BatchSource.cursor_json`."""
+        with self._data_lock:
+            return self._data.cursor_json(step)
 
     def _make(self, step: int) -> list[PackedBatch]:
-        batches = self._data.micro_batches(step, self._world.rank, self._world.size, self._budget)
+        with self._data_lock:
+            batches = self._data.micro_batches(step, self._world.rank, self._world.size, self._budget)
         return [batch.pinned() for batch in batches] if self._pinned else batches
 
 
 class _Sums(nn.Module):
-    """A model and its objective as one module, which is compiled and shared out: packed batch → sums by name."""
+    """A model and its objective as a single module, which is compiled and shared out: packed batch → sums by name."""
 
     def __init__(self, model: Model, objective: Objective, dtype: torch.dtype) -> None:
         super().__init__()
@@ -98,7 +111,10 @@ class _Sums(nn.Module):
 
 
 class Stepper:
-    """A model with its optimizer on its device: takes single steps, and knows nothing of runs."""
+    """A model with its optimizer on its device: takes single steps, and knows nothing of runs.
+
+    data: also tells what a resumed run must share. world: the processes that share each step.
+    """
 
     def __init__(
         self, model: Model, objective: Objective, data: BatchSource, options: TrainOptions, world: World | None = None
@@ -115,7 +131,7 @@ class Stepper:
             Sharded(sums, model, self.world, self.device) if sharded else Replicated(sums, self.world, self.device)
         )
         self.optimizer = build_optimizer(model, options)
-        self.data = Ahead(data, options, self.world, self.device)
+        self.data, self._batches = data, _StepBatches(data, options, self.world, self.device)
 
     def step(self, step: int, stop: bool = False) -> StepResult:
         """One optimizer step over the micro-batches of step `step`. stop: this process has been asked to end the run.
@@ -124,7 +140,7 @@ class Stepper:
         runs out.
         """
         began = time.perf_counter()
-        batches = self.data.take(step)
+        batches = self._batches.take(step)
         try:
             return self._step(step, batches, stop, began)
         except RuntimeError as error:
@@ -132,28 +148,39 @@ class Stepper:
                 raise UserError(_smaller_budget(batches)) from error
             raise
 
+    def cursor_json(self, step: int) -> dict[str, int]:
+        """As `BatchSource.cursor_json`; to be asked here, as the next step's batches may be in the making."""
+        return self._batches.cursor_json(step)
+
     def _step(self, step: int, batches: list[PackedBatch], stop: bool, began: float) -> StepResult:
-        torch.manual_seed(int(mix(self.options.seed, step, self.world.rank)) >> 1)  # dropout
+        # 1. dropout of this step and rank
+        self._seed_dropout(step)
+        # 2. counts over all micro-batches of all ranks, by which losses are divided
         counts, tokens, flops, stopping = self._totals(batches, stop)
+        # 3. forward and backward for each micro-batch; ranks exchange gradients in the last backward pass
         sums: dict[str, Tensor] = {}
         for number, batch in enumerate(batches, start=1):
             for name, value in self._forward_and_backward(batch, counts, number == len(batches)).items():
                 sums[name] = sums[name] + value if name in sums else value
+        # 4. clipping, which also finds what is not finite before it reaches the weights
         norm = float(full_tensor(torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.options.clip)))
         if not math.isfinite(norm):
-            raise UserError(
-                f"step {step + 1}: the gradient is not finite (norm {norm}); the weights and the last checkpoint are "
-                f"from before it. go on with --precision float32, or begin another --out with a lower --lr (of "
-                f"pretraining, `bothways info RUN --batch {step + 1}` shows the batch)"
-            )
+            raise UserError(_not_finite(step, norm))
+        # 5. the schedule's learning rate
         lr = learning_rate(step, self.options)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
+        # 6. the update
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        # 7. sums over all ranks, for the log
         values = self.world.add(torch.stack([value.double() for value in sums.values()]).tolist(), self.device)
         by_name = dict(zip(sums, values, strict=True))
         return StepResult(by_name, counts, tokens, flops, norm, lr, time.perf_counter() - began, stopping)
+
+    def _seed_dropout(self, step: int) -> None:
+        """Make what a step draws a function of (seed, step, rank), so that a resumed run draws the same."""
+        torch.manual_seed(int(mix(self.options.seed, step, self.world.rank)) >> 1)  # torch takes 63 bits
 
     def _totals(self, batches: list[PackedBatch], stop: bool) -> tuple[dict[str, float], int, float, bool]:
         """Counts by name, tokens, FLOPs, and whether to stop: over all batches of all processes."""
@@ -167,12 +194,20 @@ class Stepper:
         return dict(zip(counts, summed, strict=True)), int(tokens_sum), flops_sum, asked > 0
 
     def _forward_and_backward(self, batch: PackedBatch, counts: Mapping[str, float], last: bool) -> dict[str, Tensor]:
-        with self._parallel.micro_batch(last) as sums_of:
+        with self._parallel.micro_batch(sync_gradients=last) as sums_of:
             sums: dict[str, Tensor] = sums_of(batch.to(self.device))
-            losses = [value / (counts[name] or 1) for name, value in sums.items() if name.endswith("loss")]
+            losses = [sums[name] / (counts[name] or 1) for name in self.objective.losses]
             # processes average their gradients, and the step wants their sum
             (torch.stack(losses).sum() * self.world.size).backward()
         return {name: value.detach() for name, value in sums.items()}
+
+
+def _not_finite(step: int, norm: float) -> str:
+    return (
+        f"step {step + 1}: the gradient is not finite (norm {norm}); the weights and the last checkpoint are "
+        f"from before it. go on with --precision float32, or begin another --out with a lower --lr (of "
+        f"pretraining, `bothways info RUN --batch {step + 1}` shows the batch)"
+    )
 
 
 def _smaller_budget(batches: list[PackedBatch]) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bothways.errors import UserError, closest
-from bothways.options import _parts, matches_type, type_in_words
+from bothways.options import matches_type, require_name, type_in_words, union_members
 from bothways.verbs import VERBS
 
 
@@ -58,10 +58,7 @@ def read_recipe(name: str, verb: str, options: type) -> dict[str, Any]:
     values = tables[verb]
     hints = {name: _plain(hint) for name, hint in typing.get_type_hints(options).items()}
     for key, value in values.items():
-        if key not in hints:
-            raise UserError(
-                f"{path}: [{verb}] has no option {key!r}{closest(key, hints)}; accepted: {', '.join(hints)}"
-            )
+        require_name(f"{path}: [{verb}]", key, hints)
         if not matches_type(value, hints[key]):
             raise UserError(f"{path}: [{verb}] {key} = {value!r}, expected {type_in_words(hints[key])}")
     return {key: _converted(value, hints[key]) for key, value in values.items()}
@@ -70,7 +67,7 @@ def read_recipe(name: str, verb: str, options: type) -> dict[str, Any]:
 def _converted(value: Any, hint: Any) -> Any:
     if isinstance(value, list):
         return tuple(value)
-    return float(value) if float in _parts(hint) else value
+    return float(value) if float in union_members(hint) else value
 
 
 def _plain(hint: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The engine: order, windows, streams, precision, and that no text's result hangs on its company."""
+"""The engine: order, chunks, threads, precision, and that a text's result does not depend on the others."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ import pytest
 import torch
 
 import bothways as bw
+from bothways import hardware
 from bothways.errors import TruncationWarning, UserError
-from bothways.hardware import choose_precision
+from bothways.hardware import allowed_by_onednn, choose_precision
 from bothways.inference import engine, prepared
 from bothways.predictor import Predictor
-from bothways.train import options
+from bothways.prefetch import prefetch
 
 TEXTS = [
     "My router has no light.",
@@ -36,9 +37,7 @@ def model(minilm: Path) -> Predictor:
     return bw.load(minilm, precision="float32")
 
 
-@pytest.mark.parametrize(
-    ("precision", "tolerance"), [("float32", 1e-5), ("int8", 1e-5), ("bfloat16", 2e-3)], ids=lambda one: str(one)
-)
+@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-5), ("int8", 1e-5), ("bfloat16", 2e-3)], ids=str)
 def test_a_vector_does_not_depend_on_company_or_place(
     precision: prepared.InferencePrecision, tolerance: float, minilm: Path, model: Predictor
 ) -> None:
@@ -54,10 +53,10 @@ def test_a_vector_does_not_depend_on_company_or_place(
     assert (together * model.embed(texts)).sum(1).min() > least
 
 
-def test_windows_and_streams_change_nothing(model: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunks_and_threads_change_nothing(model: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
     expected, threads = model.embed(TEXTS), torch.get_num_threads()
     monkeypatch.setattr(engine, "CHUNK_TEXTS", 7)
-    monkeypatch.setattr(engine, "TOKEN_BUDGET", {"cpu": 64})
+    monkeypatch.setattr(hardware, "INFERENCE_BATCH_TOKENS", {"cpu": 64})
     seen: list[int] = []
     np.testing.assert_allclose(model.embed(TEXTS, on_progress=seen.append), expected, atol=1e-5)
     assert seen == sorted(seen)
@@ -65,27 +64,27 @@ def test_windows_and_streams_change_nothing(model: Predictor, monkeypatch: pytes
     assert torch.get_num_threads() == threads
 
 
-def test_a_fault_in_a_batch_or_a_window_comes_out(model: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "TOKEN_BUDGET", {"cpu": 64})
+def test_a_fault_in_a_batch_or_a_chunk_comes_out(model: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "INFERENCE_BATCH_TOKENS", {"cpu": 64})
 
     def stop(done: int) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         model.embed(TEXTS, on_progress=stop)
-    parts = engine.ahead(lambda number: 1 // number, iter([1, 0, 1]))
-    assert next(parts) == 1
+    quotients = prefetch(lambda number: 1 // number, [1, 0, 1])
+    assert next(quotients) == 1
     with pytest.raises(ZeroDivisionError):
-        next(parts)
+        next(quotients)
 
 
-def test_truncation_is_counted_over_all_windows(model: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_truncation_is_counted_over_all_chunks(model: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine, "CHUNK_TEXTS", 2)
     long = "word " * (model.sequence_length + 5)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", TruncationWarning)
         model.embed(["a", long, long, "b", "c"])
-    assert [str(one.message) for one in caught] == [
+    assert [str(warning.message) for warning in caught] == [
         f"2 of 5 texts are longer than {model.sequence_length} tokens and were cut short"
     ]
 
@@ -102,7 +101,7 @@ def test_auto_is_bfloat16_only_where_the_hardware_has_it_and_onednn_may_use_it(m
     ):
         monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
         assert prepared.resolve_precision("auto", cpu) == expected, limit
-    assert options.allowed_by_onednn("VNNI") is False
+    assert allowed_by_onednn("VNNI") is False
     monkeypatch.delenv("ONEDNN_MAX_CPU_ISA")
     assert choose_precision("auto", cpu) == torch.bfloat16
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)

@@ -1,0 +1,89 @@
+"""The best epoch of fine-tuning: every epoch is measured, the best one's model is kept, and is the run's in the end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from bothways.checkpoint.hugging_face import Checkpoint, load_checkpoint, save_checkpoint
+from bothways.data.encoded import Encoded
+from bothways.files import replace_with, write_json
+from bothways.tasks.base import Task
+from bothways.train.evaluate import Evaluation, RowSet, columns_of, evaluate_rows, write_predictions
+from bothways.train.run import RunDirectory
+
+EVALUATION, PREDICTIONS = "evaluation.json", "predictions.csv"
+
+
+class BestEpoch:
+    """Measures the model after each epoch, tunes the task's thresholds, and keeps the best model so far.
+
+    Which epoch was the best is read from the run's metrics, so that a resumed run goes on as an undisturbed run would.
+    Without evaluation rows nothing is measured, and the last model is the best.
+
+    checkpoint: the model in training. rows: the evaluation rows; encoded: the same as tokens. patience: epochs without
+    a better one after which the run is to end; 0: it never is. metadata: what bothways.json has besides the task.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        rows: RowSet,
+        encoded: Sequence[Encoded],
+        run: RunDirectory,
+        patience: int,
+        metadata: Mapping[str, Any],
+    ) -> None:
+        self._checkpoint, self._rows, self._encoded = checkpoint, rows, encoded
+        self._run, self._patience, self._metadata = run, patience, metadata
+        self._path = run.path / "best"
+        self._evaluation: Evaluation | None = None
+
+    def evaluate(self) -> dict[str, float]:
+        """Measure the model as it is now, and keep it with its predictions where it is the best so far. Returns the
+        figures for the log."""
+        if not self._rows.rows:
+            return {}
+        evaluation = evaluate_rows(self._checkpoint.model, self._rows.task, self._rows.rows, self._encoded, tune=True)
+        scores = self._scores()
+        if not scores or evaluation.score >= max(scores):  # of equal epochs the one that has seen more
+            self._checkpoint.metadata = self._metadata_of(evaluation.task)
+            save_checkpoint(self._checkpoint, self._path)
+            write_json(self._path / EVALUATION, evaluation.metrics)
+            write_predictions(self._path / PREDICTIONS, evaluation.table())
+            self._evaluation = evaluation
+        return {name: value for name, value in evaluation.metrics.items() if isinstance(value, float)}
+
+    def is_out_of_patience(self) -> bool:
+        """Whether `patience` epochs in a row were no better than the best."""
+        scores = self._scores()
+        return bool(self._patience and scores) and scores[::-1].index(max(scores)) >= self._patience
+
+    def finish(self) -> Evaluation | None:
+        """Make the best model the run's model, or the last model where nothing was measured. Returns the best epoch's
+        evaluation."""
+        if not self._rows.rows:
+            self._checkpoint.metadata = self._metadata_of(self._rows.task)
+            save_checkpoint(self._checkpoint, self._run.model_path)
+            return None
+        if self._path.exists():
+            replace_with(self._path, self._run.model_path)
+        for name in (EVALUATION, PREDICTIONS):
+            if (self._run.model_path / name).exists():
+                (self._run.model_path / name).replace(self._run.path / name)
+        return self._evaluation or self._evaluate_kept()
+
+    def _evaluate_kept(self) -> Evaluation:
+        """Measure the best model once more, where an earlier process had found it."""
+        best = load_checkpoint(self._run.model_path)
+        task = self._rows.task.from_json(best.metadata).for_columns(columns_of(self._rows.rows))
+        best.model.to(next(self._checkpoint.model.parameters()).device)
+        return evaluate_rows(best.model, task, self._rows.rows, self._encoded)
+
+    def _scores(self) -> list[float]:
+        """The deciding figure of every evaluation so far: the first that was logged of each."""
+        lines = [[value for name, value in line.items() if name.startswith("eval_")] for line in self._run.metrics()]
+        return [values[0] for values in lines if values]
+
+    def _metadata_of(self, task: Task) -> dict[str, Any]:
+        return {**task.to_json(), **self._metadata}
