@@ -28,6 +28,11 @@ class Head(nn.Module):
         """int64 `[R]`: the tokens whose hidden states the head reads; None for all T."""
         return None
 
+    @property
+    def reads_first_tokens_only(self) -> bool:
+        """Whether it reads each sequence's first token alone, which sees nothing of a text under a causal mask."""
+        return False
+
 
 def first_tokens(batch: PackedBatch) -> Tensor:
     """int64 `[N]`: where each sequence's `[CLS]` is."""
@@ -101,6 +106,10 @@ class CausalLMHead(Head):
 
 class FirstTokenHead(Head):
     """Reads each sequence's first token alone."""
+
+    @property
+    def reads_first_tokens_only(self) -> bool:
+        return True
 
     def reads(self, batch: PackedBatch) -> Tensor:
         return first_tokens(batch)
@@ -177,6 +186,10 @@ class EmbeddingHead(Head):
         super().__init__()
         self.pooling, self.normalize = pooling, normalize
 
+    @property
+    def reads_first_tokens_only(self) -> bool:
+        return self.pooling == "cls"
+
     def reads(self, batch: PackedBatch) -> Tensor | None:
         return first_tokens(batch) if self.pooling == "cls" else None
 
@@ -243,8 +256,3 @@ ARCHITECTURES: dict[type[Head], str] = {
     PoolerHead: "BertModel",
     EmbeddingHead: "BertModel",
 }
-
-
-def decides_by_first_token(head: Head) -> bool:
-    """Whether the head reads nothing but each sequence's first token."""
-    return isinstance(head, FirstTokenHead) or (isinstance(head, EmbeddingHead) and head.pooling == "cls")

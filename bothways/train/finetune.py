@@ -21,7 +21,7 @@ from bothways.errors import UserError
 from bothways.hardware import TrainingPrecision
 from bothways.inference.engine import truncated_rows
 from bothways.model.config import EncoderConfig
-from bothways.model.heads import Model, decides_by_first_token
+from bothways.model.heads import Model
 from bothways.options import checked, require_at_least, require_name, require_seed, require_type
 from bothways.progress import Progress
 from bothways.tasks import find_task
@@ -182,7 +182,7 @@ def _load(model: str | Path, task: Task, options: FinetuneOptions, say: Callable
     checkpoint = load_checkpoint(model, task.head, labels=task.labels, dropout=options.dropout, seed=options.seed)
     assert checkpoint.report is not None
     say(f"{model}: {checkpoint.report.sentence()}")
-    if checkpoint.config.is_decoder and decides_by_first_token(checkpoint.model.head):
+    if checkpoint.config.is_decoder and checkpoint.model.head.reads_first_tokens_only:
         raise UserError(
             f"{model}: reads from left to right, so its first token, which {task.name} decides by, sees nothing of the "
             "text; take a model that reads both ways"
