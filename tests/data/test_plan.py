@@ -136,7 +136,7 @@ def row_plan(**changes: object) -> RowPlan:
     encoded = [
         Encoded(np.full(n % 7 + 3, n), np.zeros(n % 7 + 3, int), np.zeros((n % 7 + 3, 2), int)) for n in range(25)
     ]
-    settings = {"batch_size": 4, "tokens_per_step": None, "seed": 0, "description": {}, **changes}
+    settings = {"batch_size": 4, "tokens_per_step": None, "seed": 0, "identity": {}, **changes}
     return RowPlan(encoded, lambda rows: {"row": np.array([one.input_ids[0] for one in rows])}, **settings)
 
 
