@@ -15,7 +15,7 @@ from typing import Any, Literal, get_origin, get_type_hints
 
 from bothways.checkpoint.hugging_face import Checkpoint, load_checkpoint, save_checkpoint, weights_fingerprint
 from bothways.data.encoded import Encoded
-from bothways.data.row_plan import RowPlan
+from bothways.data.row_plan import RowPlan, RowPlanOptions
 from bothways.data.tables import Row, read_rows
 from bothways.errors import UserError, closest
 from bothways.files import replace_with, write_json
@@ -262,11 +262,8 @@ def _plan(
     return RowPlan(
         encoded,
         task.collate,
-        keep_whole=task.keep_whole,
-        batch_size=options.batch_size,
-        tokens_per_step=options.tokens_per_step,
-        seed=options.seed,
-        description={
+        RowPlanOptions(options.batch_size, options.tokens_per_step, options.seed, task.keep_whole),
+        identity={
             "model": weights_fingerprint(checkpoint.model),
             "dropout": options.dropout,
             "rows": _fingerprint(encoded),

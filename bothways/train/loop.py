@@ -92,7 +92,7 @@ def train(
     world = world or World()
     stepper = Stepper(model, objective, data, options, world)
     hyperparameters = ("steps", "lr", "warmup", "weight_decay", "beta2", "clip", "optimizer")
-    description = {**data.description, **{name: getattr(options, name) for name in hyperparameters}}
+    description = {**data.identity, **{name: getattr(options, name) for name in hyperparameters}}
     state = _resume(stepper, data, run, description, progress)
     if stepper.device.type == "cpu" and is_missing():
         progress.say("attention without compiled code: it is faster after an install where there is a C++ compiler")

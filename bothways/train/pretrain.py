@@ -79,7 +79,7 @@ def _pretrain(store: TokenStore, out: Path, options: PretrainOptions, progress: 
     if checkpoint.report is not None:
         progress.say(f"{options.model}: {checkpoint.report.sentence()}")
     plan = make_plan(store, options)
-    plan.description |= {"model": weights_fingerprint(model), "dropout": options.dropout}
+    plan.identity |= {"model": weights_fingerprint(model), "dropout": options.dropout}
     if plan.documents == 1 and options.objective == "bert":
         progress.say(
             f"{store.directory}: one document only, so every pair is a true next sentence and the next-sentence head "

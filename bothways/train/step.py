@@ -32,7 +32,7 @@ from bothways.train.options import TrainOptions, compiles
 class BatchSource(Protocol):
     """Where the loop's batches come from: a pure function of the step."""
 
-    description: dict[str, Any]  # what a resumed run must share, by name
+    identity: dict[str, Any]  # what a resumed run must share, by name
 
     def micro_batches(self, step: int, rank: int, world_size: int, token_budget: int) -> list[PackedBatch]: ...
 

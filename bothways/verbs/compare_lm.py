@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 from tyro.conf import Positional
 
+from bothways.batch import UNLIMITED
 from bothways.data.store import TokenStore
 from bothways.errors import UserError
 from bothways.predictor import Predictor, load
@@ -122,7 +123,7 @@ def _transformer(
 ) -> Any:
     from bothways.baselines.language import written
 
-    figures = evaluate_store(model.checkpoint, store, "validation", options.device, limit=1 << 62)
+    figures = evaluate_store(model.checkpoint, store, "validation", options.device, limit=UNLIMITED)
     size = (Path(options.out) / "model" / "model.safetensors").stat().st_size
     perplexity, asked = math.exp(figures["lm_loss"]), _Transformer(model)
     return written("transformer", asked, perplexity, seconds, size, model.tokenizer, prompt)

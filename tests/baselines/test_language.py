@@ -11,7 +11,7 @@ import pytest
 from nltk.lm import KneserNeyInterpolated
 
 from bothways.baselines.language import Document, FeedForward, NGram, baselines
-from bothways.data.prepare import prepare
+from bothways.data.prepare import PrepareOptions, prepare
 from bothways.text.corpus import CorpusOptions
 from tests.helpers import WORDS, Run, tiny_tokenizer
 
@@ -91,7 +91,8 @@ def test_suggestions_are_words_and_samples_end() -> None:
 def test_the_comparison_measures_every_model_on_the_same_tokens(tmp_path: Path, bothways: Run) -> None:
     text = tmp_path / "text.txt"
     text.write_text("\n\n".join(" ".join(document[:-1]) for document in documents(200)))
-    store = prepare([str(text)], TOKENIZER, tmp_path / "store", CorpusOptions(documents="blank-line"), validation=0.1)
+    options = PrepareOptions(CorpusOptions(documents="blank-line"), validation=0.1)
+    store = prepare([str(text)], TOKENIZER, tmp_path / "store", options)
     recipe = tmp_path / "r.toml"
     recipe.write_text(
         '[pretrain]\nsize = "tiny"\nobjective = "causal"\nsteps = 20\ntokens_per_step = 256\nlr = 0.003\n'
