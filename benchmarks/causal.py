@@ -23,7 +23,7 @@ from common import shared_data, show
 from torch.utils.data import SequentialSampler
 from transformers import BertLMHeadModel, Trainer, TrainingArguments
 
-from bothways.baselines.language import compare_baselines, documents
+from bothways.baselines.language import compare_language_models, read_documents_of
 from bothways.batch import UNLIMITED, PackedBatch
 from bothways.checkpoint.hugging_face import Checkpoint, load_checkpoint, new_model, save_checkpoint
 from bothways.data.prepare import PrepareOptions, prepare
@@ -132,10 +132,10 @@ def main() -> None:
     show("causal", ["", "held-out loss, nats", "perplexity", "tokens/s", "seconds"], rows, **settings)
     if arguments.no_baselines:
         return
-    texts = documents(train, tokenizer, "train"), documents(held_out, tokenizer, "train")
-    written = list(compare_baselines(*texts, tokenizer, texts[1][0][:4], 3, print))
+    texts = read_documents_of(train, tokenizer, "train"), read_documents_of(held_out, tokenizer, "train")
+    results = list(compare_language_models(*texts, tokenizer, texts[1][0][:4], 3, print))
     table: list[list[Any]] = [
-        [one.name, one.perplexity or "", one.train_seconds, one.size_bytes / 1e6] for one in written
+        [result.name, result.perplexity or "", result.train_seconds, result.size_bytes / 1e6] for result in results
     ]
     size = (folder / "ours" / "model" / "model.safetensors").stat().st_size / 1e6
     table.append(["transformer", rows[1][2], seconds["Bothways"], size])
