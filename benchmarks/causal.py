@@ -23,10 +23,10 @@ from common import shared_data, show
 from torch.utils.data import SequentialSampler
 from transformers import BertLMHeadModel, Trainer, TrainingArguments
 
-from bothways.baselines.language import compare_baselines, documents
-from bothways.batch import PackedBatch
+from bothways.baselines.language import compare_language_models, read_documents_of
+from bothways.batch import UNLIMITED, PackedBatch
 from bothways.checkpoint.hugging_face import Checkpoint, load_checkpoint, new_model, save_checkpoint
-from bothways.data.prepare import prepare
+from bothways.data.prepare import PrepareOptions, prepare
 from bothways.data.store import TokenStore
 from bothways.model.config import EncoderConfig
 from bothways.model.heads import CausalLMHead
@@ -48,10 +48,8 @@ def stores(folder: Path, parted: Any) -> tuple[TokenStore, TokenStore, Tokenizer
     (folder / "train.txt").write_text(text[:cut])
     (folder / "held-out.txt").write_text(text[cut:])
     tokenizer, _ = train_tokenizer(SourceArguments((str(folder / "train.txt"),)), 4096, lowercase=True)
-    made = [
-        prepare([str(folder / f"{name}.txt")], tokenizer, folder / name, CorpusOptions(documents=parted), validation=0)
-        for name in ("train", "held-out")
-    ]
+    options = PrepareOptions(CorpusOptions(documents=parted), validation=0)
+    made = [prepare([str(folder / f"{name}.txt")], tokenizer, folder / name, options) for name in ("train", "held-out")]
     return made[0], made[1], tokenizer
 
 
@@ -79,7 +77,7 @@ class InOrder(Trainer):
 def with_trainer(start: Path, out: Path, store: TokenStore, options: PretrainOptions) -> float:
     """Trains on what the plan gives at each step, one step a row; returns seconds of the loop."""
     plan = make_plan(store, options)
-    steps = [padded(plan.micro_batches(step, 0, 1, 1 << 62)[0]) for step in range(options.steps)]
+    steps = [padded(plan.micro_batches(step, 0, 1, UNLIMITED)[0]) for step in range(options.steps)]
     model = BertLMHeadModel.from_pretrained(start)
     arguments = TrainingArguments(
         str(out / "trainer"), max_steps=options.steps, per_device_train_batch_size=1, learning_rate=options.lr,
@@ -126,7 +124,7 @@ def main() -> None:
     for name, path in (("transformers", "theirs"), ("Bothways", "ours")):
         checkpoint = load_checkpoint(folder / path)
         checkpoint.metadata = {"provenance": {"options": {"objective": "causal", "sequence_length": LENGTH}}}
-        losses[name] = evaluate_store(checkpoint, held_out, "train", "cpu", limit=1 << 62)["lm_loss"]
+        losses[name] = evaluate_store(checkpoint, held_out, "train", "cpu", limit=UNLIMITED)["lm_loss"]
         rows.append([name, losses[name], math.exp(losses[name]), last["tokens"] / seconds[name], seconds[name]])
     speed = rows[1][3] / rows[0][3]
     rows.append(["difference / ratio", losses["Bothways"] - losses["transformers"], rows[1][2] - rows[0][2], speed, ""])
@@ -134,10 +132,10 @@ def main() -> None:
     show("causal", ["", "held-out loss, nats", "perplexity", "tokens/s", "seconds"], rows, **settings)
     if arguments.no_baselines:
         return
-    texts = documents(train, tokenizer, "train"), documents(held_out, tokenizer, "train")
-    written = list(compare_baselines(*texts, tokenizer, texts[1][0][:4], 3, print))
+    texts = read_documents_of(train, tokenizer, "train"), read_documents_of(held_out, tokenizer, "train")
+    results = list(compare_language_models(*texts, tokenizer, texts[1][0][:4], 3, print))
     table: list[list[Any]] = [
-        [one.name, one.perplexity or "", one.train_seconds, one.size_bytes / 1e6] for one in written
+        [result.name, result.perplexity or "", result.train_seconds, result.size_bytes / 1e6] for result in results
     ]
     size = (folder / "ours" / "model" / "model.safetensors").stat().st_size / 1e6
     table.append(["transformer", rows[1][2], seconds["Bothways"], size])

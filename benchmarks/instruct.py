@@ -15,7 +15,7 @@ from pathlib import Path
 from common import show
 
 import bothways as bw
-from bothways.data.prepare import prepare
+from bothways.data.prepare import PrepareOptions, prepare
 from bothways.data.tables import read_rows
 from bothways.progress import Progress
 from bothways.tasks.instruct import InstructTask
@@ -41,8 +41,8 @@ def main() -> None:
     said = texts(samples)
     (folder / "texts.txt").write_text("\n\n".join(" ".join(one.split()) for one in said))
     tokenizer = Tokenizer.train(lambda: said, 3000)
-    options = CorpusOptions(documents="blank-line")
-    store = prepare([str(folder / "texts.txt")], tokenizer, folder / "store", options, validation=0.05)
+    options = PrepareOptions(CorpusOptions(documents="blank-line"), validation=0.05)
+    store = prepare([str(folder / "texts.txt")], tokenizer, folder / "store", options)
     began = time.perf_counter()
     pretraining = bw.PretrainOptions(objective="causal", size="mini", steps=steps, tokens_per_step=2048, dropout=0.1)
     bw.pretrain(store.directory, folder / "lm", pretraining)

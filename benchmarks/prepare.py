@@ -84,12 +84,12 @@ def in_memory(source: Path, vocabulary: Path, workers: int) -> float:
 
 def bothways(source: Path, vocabulary: Path, workers: int) -> float:
     """`bothways prepare`, from the compressed file to the finished store."""
-    from bothways.data.prepare import prepare
+    from bothways.data.prepare import PrepareOptions, prepare
     from bothways.text.tokenizer import Tokenizer
 
     folder = Path(tempfile.mkdtemp())
     began = time.perf_counter()
-    prepare([str(source)], Tokenizer.load(vocabulary), folder / "store", workers=workers)
+    prepare([str(source)], Tokenizer.load(vocabulary), folder / "store", PrepareOptions(workers=workers))
     seconds = time.perf_counter() - began
     shutil.rmtree(folder)
     return seconds

@@ -32,8 +32,8 @@ from transformers import (
     EncoderConfig as HuggingFaceConfig,
 )
 
+from bothways.data.masking import build_inputs
 from bothways.data.prepare import prepare
-from bothways.data.sentence_pairs import build_inputs
 from bothways.data.store import TokenStore
 from bothways.hardware import choose_device, choose_precision, measured_peak
 from bothways.model.config import EncoderConfig
@@ -106,9 +106,10 @@ def sentence_pairs(store: TokenStore, options: PretrainOptions) -> list[dict[str
     """The plan's own examples of the first block, not yet masked."""
     plan = make_plan(store, options)
     block = plan.block(0, 0)
-    ids, segments, lengths = build_inputs(block.tokens, block.examples[:20_000], store.tokenizer())
+    spans = block.spans.take(slice(20_000))
+    ids, types, lengths = build_inputs(block.tokens, spans, store.tokenizer())
     cuts = np.cumsum(lengths)[:-1]
-    labels = block.examples[:20_000, 4].tolist()
+    labels = spans.next_sentence_label.tolist()
     return [
         {
             "input_ids": i.tolist(),
@@ -116,7 +117,7 @@ def sentence_pairs(store: TokenStore, options: PretrainOptions) -> list[dict[str
             "attention_mask": [1] * len(i),
             "next_sentence_label": n,
         }
-        for i, s, n in zip(np.split(ids, cuts), np.split(segments, cuts), labels, strict=True)
+        for i, s, n in zip(np.split(ids, cuts), np.split(types, cuts), labels, strict=True)
     ]
 
 

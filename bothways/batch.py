@@ -1,6 +1,6 @@
 """The packed batch: many sequences end to end, and where each begins. There is no padding.
 
-Shapes: T tokens in all, N sequences.
+Shapes: T tokens of a batch, N sequences.
 """
 
 from __future__ import annotations
@@ -12,13 +12,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+UNLIMITED = 1 << 62  # a budget or limit in tokens that nothing reaches; sums with it still fit 64 bits
+
 
 @dataclass
 class PackedBatch:
-    """The one thing that flows through the model.
+    """What flows through the model: some sequences, their tokens end to end.
 
     input_ids, token_type_ids, position_ids: int64 `[T]`.
-    cu_seqlens: int32 `[N+1]`, starts with 0 and ends with T; sequence n is rows `cu_seqlens[n]:cu_seqlens[n+1]`.
+    cu_seqlens: int32 `[N+1]`, starts with 0 and ends with T; sequence n is tokens `cu_seqlens[n]:cu_seqlens[n+1]`.
     max_seqlen: the longest sequence, in tokens.
     targets: tensors named by the task (`mlm_index`, `mlm_labels`, `next_sentence_label`, `labels`, …).
     lengths: int64 `[N]`, the lengths of the sequences, always on the CPU, so that no kernel has to ask the device.
@@ -74,7 +76,7 @@ class PackedBatch:
 def pack(
     input_ids: np.ndarray, token_type_ids: np.ndarray, lengths: np.ndarray, targets: dict[str, np.ndarray] | None = None
 ) -> PackedBatch:
-    """Make a batch of flat arrays: ids and segments `[T]`, lengths `[N]` that sum to T.
+    """Make a batch of flat arrays: input_ids and token_type_ids `[T]`, lengths `[N]` that sum to T.
 
     Targets are integer or float arrays of any shape; integers become int64, floats float32.
     """
@@ -102,7 +104,7 @@ def pack_sequences(sequences: Sequence[tuple[np.ndarray, np.ndarray]]) -> Packed
     """Make a batch of `(input_ids, token_type_ids)` pairs, in the order given."""
     lengths = np.array([len(ids) for ids, _ in sequences], dtype=np.int64)
     ids = np.concatenate([ids for ids, _ in sequences])
-    return pack(ids, np.concatenate([segments for _, segments in sequences]), lengths)
+    return pack(ids, np.concatenate([token_type_ids for _, token_type_ids in sequences]), lengths)
 
 
 def cut_to_budget(lengths: Iterable[int], token_budget: int) -> Iterator[slice]:

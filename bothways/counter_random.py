@@ -1,6 +1,6 @@
 """Random numbers by key: each is a hash of (seed, epoch, …, counter), so that any of them can be made alone.
 
-Nothing depends on how many were drawn before, nor by which process.
+A number does not depend on how many were drawn before it, nor on the process that draws it.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import numpy as np
 
 
 def mix(*words: int | np.ndarray) -> np.ndarray:
-    """Hash integers (or arrays of them, broadcast) into uint64: SplitMix64's finaliser over each in turn.
+    """Hash integers (or arrays of them, broadcast) into uint64: SplitMix64's finaliser over each word in turn.
 
     Source: Steele, Lea and Flood 2014, "Fast splittable pseudorandom number generators", constants of figure 17.
     """
@@ -24,5 +24,10 @@ def mix(*words: int | np.ndarray) -> np.ndarray:
 
 
 def uniforms(keys: np.ndarray, counters: np.ndarray, stream: int) -> np.ndarray:
-    """Float64 in [0, 1), one for each (key, counter), independent between streams."""
+    """Float64 in [0, 1), a number for each (key, counter), broadcast; streams are independent of one another."""
     return (mix(keys, counters, stream) >> np.uint64(11)) * 2.0**-53
+
+
+def generator(*key: int) -> np.random.Generator:
+    """A generator of its own for each key, for what is drawn in one go: permutations, numbers of unknown count."""
+    return np.random.Generator(np.random.Philox(key=int(mix(*key))))

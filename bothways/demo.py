@@ -241,9 +241,9 @@ def sort_tickets(out: Path, seed: int, console: Console) -> tuple[FinetuneResult
         return result, [], []
     texts, labels = _columns(train_rows)
     eval_texts, eval_labels = _columns(test_rows)
-    from bothways.baselines.classify import compare_baselines  # needs the extra that `run` asks for
+    from bothways.baselines.classify import compare_classifiers  # needs the extra that `run` asks for
 
-    before = compare_baselines(texts, labels, eval_texts, eval_labels, sorted(set(labels)))
+    before = compare_classifiers(texts, labels, eval_texts, eval_labels, sorted(set(labels)))
     compared: list[list[Any]] = [[one.name, one.accuracy] for one in before]
     compared.append(["this BERT, fine-tuned", result.metrics["accuracy"]])
     console.print(f"accuracy on {len(test_rows)} held-out tickets:")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bothways.checkpoint.hugging_face import Checkpoint, new_model, save_checkpoint
-from bothways.data.prepare import prepare
+from bothways.data.prepare import PrepareOptions, prepare
 from bothways.model.heads import CausalLMHead
 from bothways.tasks.instruct import InstructTask
 from bothways.text.corpus import CorpusOptions
@@ -118,7 +118,9 @@ def test_a_masked_model_does_not_generate_and_is_not_trained_on_next_tokens(
     assert "--objective causal" in errors
     (tmp_path / "t.txt").write_text("\n\n".join(["the dog runs in the house"] * 30))
     options = CorpusOptions(documents="blank-line")
-    store = prepare([str(tmp_path / "t.txt")], tiny_tokenizer(), tmp_path / "store", options, validation=0.1)
+    store = prepare(
+        [str(tmp_path / "t.txt")], tiny_tokenizer(), tmp_path / "store", PrepareOptions(options, validation=0.1)
+    )
     run = ("--out", tmp_path / "run", "--steps", 2, "--tokens-per-step", 300)
     code, _, errors = bothways("pretrain", store.directory, "--model", pretrained, "--objective", "causal", *run)
     assert code == 2

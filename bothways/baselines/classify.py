@@ -1,5 +1,5 @@
-"""What a classifier must beat: the majority class, a perceptron on bags of words (Rosenblatt 1958), and the average of
-word2vec vectors (Mikolov et al. 2013) under a logistic regression.
+"""The classifiers that BERT must beat: the majority class, a perceptron on bags of words (Rosenblatt 1958), and the
+average of word2vec vectors (Mikolov et al. 2013) under a logistic regression.
 """
 
 from __future__ import annotations
@@ -8,11 +8,11 @@ import pickle
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from bothways.baselines.results import ClassifierResult, TrainingCost
 from bothways.errors import UserError
 from bothways.tasks.metrics import classification_figures
 
@@ -30,21 +30,16 @@ except ImportError as error:
     ) from error
 
 
-@dataclass(frozen=True)
-class ClassifierResult:
-    """What one classifier did: shares of the held-out rows (0 to 1), seconds of training, bytes of the model as it is
-    kept, milliseconds for one text alone (median)."""
-
-    name: str
-    accuracy: float
-    macro_f1: float
-    train_seconds: float
-    size_bytes: int
-    latency_ms: float
+# The runs that a latency is the median of, after runs that do not count. Chosen by hand.
+LATENCY_RUNS, WARM_UP_RUNS = 30, 3
 
 
 class Word2VecAverage(TransformerMixin, BaseEstimator):
-    """Texts as the mean of their words' vectors, which are learnt from the training texts alone."""
+    """A transformer of scikit-learn: texts → the mean of their words' vectors, float32 `[texts, vector_size]`.
+
+    The vectors are trained by word2vec's skip-gram on the texts that `fit` is given; a text without any of their words
+    is zeros.
+    """
 
     def __init__(self, vector_size: int = 100, epochs: int = 30) -> None:
         self.vector_size = vector_size
@@ -69,8 +64,8 @@ def _words(text: str) -> list[str]:
     return re.findall(r"\w+", text.lower())
 
 
-def baselines() -> dict[str, Any]:
-    """Estimators by name, simplest first."""
+def baseline_classifiers() -> dict[str, Any]:
+    """Untrained estimators of scikit-learn by name, simplest first."""
     return {
         "majority class": DummyClassifier(strategy="most_frequent"),
         "perceptron on bag of words": make_pipeline(CountVectorizer(token_pattern=r"\w+"), Perceptron(random_state=0)),
@@ -80,49 +75,52 @@ def baselines() -> dict[str, Any]:
     }
 
 
-def compare_baselines(
+def compare_classifiers(
     texts: Sequence[str],
-    labels: Sequence[str],
+    gold: Sequence[str],
     eval_texts: Sequence[str],
-    eval_labels: Sequence[str],
-    known: Sequence[str],
+    eval_gold: Sequence[str],
+    labels: Sequence[str],
 ) -> Iterator[ClassifierResult]:
-    """Train each baseline on the first two and measure it on the next two; known: all labels there are.
+    """Train each baseline on texts with their gold labels, and measure it on the evaluation's.
 
-    Raises UserError where one of them cannot learn from such texts.
+    labels: all that there are. Raises UserError where a baseline cannot learn from such texts.
     """
-    for name, estimator in baselines().items():
+    for name, estimator in baseline_classifiers().items():
         began = time.perf_counter()
         try:
-            estimator.fit(list(texts), list(labels))
+            estimator.fit(list(texts), list(gold))
         except (ValueError, RuntimeError) as error:
             raise UserError(f"{name}: cannot learn from these texts: {str(error).splitlines()[0]}") from error
         seconds = time.perf_counter() - began
-        predicted = estimator.predict(list(eval_texts)).tolist()
-        size = len(pickle.dumps(estimator))  # to be counted, never to be read
-        latency = one_text_latency(lambda text, used=estimator: used.predict([text]), eval_texts)  # type: ignore[misc]
-        yield contestant(name, predicted, eval_labels, known, seconds, size, latency)
+        size = len(pickle.dumps(estimator))  # counted, and never read
+
+        def predict(texts: Sequence[str], estimator: Any = estimator) -> list[str]:
+            predicted: list[str] = estimator.predict(list(texts)).tolist()
+            return predicted
+
+        yield measure_classifier(name, predict, eval_texts, eval_gold, labels, TrainingCost(seconds, size))
 
 
-def contestant(
+def measure_classifier(
     name: str,
-    predicted: Sequence[str],
-    truth: Sequence[str],
-    known: Sequence[str],
-    seconds: float,
-    size: int,
-    latency: float,
+    predict: Callable[[Sequence[Any]], Sequence[str]],
+    texts: Sequence[Any],
+    gold: Sequence[str],
+    labels: Sequence[str],
+    cost: TrainingCost,
 ) -> ClassifierResult:
-    """The line of a classifier that predicted this."""
-    figures = classification_figures(truth, predicted, known)
-    return ClassifierResult(name, figures["accuracy"], figures["macro_f1"], seconds, size, latency)
+    """Measure a trained classifier on held-out texts. predict: texts → a label for each. labels: all there are."""
+    figures = classification_figures(gold, predict(texts), labels)
+    latency = single_text_latency(predict, texts)
+    return ClassifierResult(name, figures["accuracy"], figures["macro_f1"], cost.seconds, cost.size_bytes, latency)
 
 
-def one_text_latency(predict: Callable[[str], Any], texts: Sequence[str], times: int = 30) -> float:
-    """Milliseconds that one text alone takes: the median of so many, after three that warm up."""
+def single_text_latency(predict: Callable[[Sequence[Any]], Any], texts: Sequence[Any]) -> float:
+    """Milliseconds that a single text takes: the median over `LATENCY_RUNS` of the texts."""
     taken = []
-    for number in range(times + 3):
+    for number in range(WARM_UP_RUNS + LATENCY_RUNS):
         began = time.perf_counter()
-        predict(texts[number % len(texts)])
+        predict([texts[number % len(texts)]])
         taken.append(time.perf_counter() - began)
-    return float(np.median(taken[3:]) * 1000)
+    return float(np.median(taken[WARM_UP_RUNS:]) * 1000)

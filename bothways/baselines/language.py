@@ -1,8 +1,10 @@
-"""What came before the transformer as a language model: counts of n words (`nltk.lm`), and the first neural one, a
-feed-forward network over a window of words (Bengio et al. 2003).
+"""The language models before the transformer: n-grams (`nltk.lm`), and the first neural model, a feed-forward network
+over a window of words (Bengio et al. 2003).
 
-All of them predict the pieces of one vocabulary, each document's and its end, so that their perplexities can be
+All of them predict the pieces of one vocabulary, those of each document and its end, so that their perplexities can be
 compared with the transformer's on the same tokens.
+
+Shapes: B examples of a batch, V vocabulary.
 """
 
 from __future__ import annotations
@@ -13,7 +15,6 @@ import math
 import pickle
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -21,51 +22,38 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bothways.baselines.results import SAMPLE_TOKENS, SUGGESTED_WORDS, LanguageModelResult, TrainingCost
 from bothways.data.store import SplitName, TokenStore
 from bothways.errors import UserError
 from bothways.text.tokenizer import Tokenizer
 
 try:
-    from nltk.lm import StupidBackoff
-    from nltk.lm.api import LanguageModel
+    from nltk.lm import StupidBackoff, api
     from nltk.lm.models import InterpolatedLanguageModel
     from nltk.lm.smoothing import KneserNey, WittenBell
 except ImportError as error:
     raise UserError(f"the baselines need nltk ({error}): pip install 'bothways[baselines]'") from error
 
-SAMPLE, SUGGESTED = 30, 3  # tokens of the sample text, and words to suggest
 DISCOUNT = 0.75  # Chen and Goodman 1999, section 3: what Kneser and Ney take from each count
-Document = list[str]  # its pieces
+# A small text gets smaller batches, so that an epoch has enough steps to learn in. Both were chosen by hand.
+MIN_EPOCH_STEPS, MIN_BATCH_EXAMPLES = 100, 16
+SCORED_AT_ONCE = 4096  # examples: V scores each, 130 MB with 8,192 pieces
+PieceTokens = list[str]  # the tokens of a document or a prompt, as pieces of the vocabulary
 
 
-@dataclass(frozen=True)
-class LanguageModelResult:
-    """What one language model did. perplexity: of the held-out documents, by token, None where its scores are no
-    probabilities. train_seconds, size_bytes: of training, and of the model as it is kept. tokens_per_second: it writes.
-    sample, suggestions: how it goes on from the prompt, and the words it finds likeliest there."""
-
-    name: str
-    perplexity: float | None
-    train_seconds: float
-    size_bytes: int
-    tokens_per_second: float
-    sample: str
-    suggestions: list[str]
-
-
-def documents(store: TokenStore, tokenizer: Tokenizer, split: SplitName) -> list[Document]:
+def read_documents_of(store: TokenStore, tokenizer: Tokenizer, split: SplitName) -> list[PieceTokens]:
     """The documents of a split as pieces, each with the `[SEP]` that ends it."""
-    opened, found = store.split(split), []
-    for index in range(opened.num_chunks):
-        chunk = opened.chunk(index)
+    chunks, found = store.split(split), []
+    for index in range(chunks.num_chunks):
+        chunk = chunks.chunk(index)
         offsets = chunk.sentence_offsets[chunk.document_offsets].tolist()
         for start, end in itertools.pairwise(offsets):
             found.append([tokenizer.token(id) for id in [*chunk.tokens[start:end].tolist(), tokenizer.sep_id]])
     return found
 
 
-class _ToUnseen:
-    """Every piece of the vocabulary gets at least a share: one is added to each count of a single piece."""
+class _AddOneUnigrams:
+    """Add-one smoothing of single pieces (Laplace), so that every piece of the vocabulary has a probability."""
 
     counts: Any
     vocab: Any
@@ -75,16 +63,16 @@ class _ToUnseen:
         return (single[word] + 1) / (single.N() + len(self.vocab))
 
 
-class _AddOne(_ToUnseen, WittenBell):
-    """The base of the others, alone."""
+class _Unigram(_AddOneUnigrams, WittenBell):
+    """The smoothing of a model of single pieces; Witten and Bell's formula is not used without a context."""
 
 
-class _WittenBell(_ToUnseen, WittenBell):
-    """Witten and Bell 1991: what is kept for the shorter context grows with the number of different followers."""
+class _WittenBell(_AddOneUnigrams, WittenBell):
+    """Witten and Bell 1991: the share of the shorter context grows with the number of different followers."""
 
 
 class _KneserNey(KneserNey):
-    """`nltk`'s, with its counts of different contexts made once instead of being searched for at each question."""
+    """`nltk`'s Kneser-Ney, whose counts of different contexts are made once instead of searched for at each call."""
 
     def __init__(self, vocabulary: Any, counter: Any, order: int) -> None:
         super().__init__(vocabulary, counter, order, DISCOUNT)
@@ -104,27 +92,28 @@ class _KneserNey(KneserNey):
         return (count + 1) / (total + len(self.vocab))
 
 
-class Writer(Protocol):
-    """What every language model is asked here."""
+class LanguageModel(Protocol):
+    """What every language model of the comparison does, the transformer as well."""
 
-    def next(self, text: Document, number: int) -> list[str]:
-        """The likeliest pieces behind a text that begin a word."""
+    def next_words(self, text: PieceTokens, number: int) -> list[str]:
+        """The likeliest pieces behind a text that begin a word, likeliest first."""
         ...
 
-    def sample(self, text: Document, number: int) -> Document:
-        """How it goes on by so many tokens, drawn with a fixed seed."""
+    def sample(self, text: PieceTokens, number: int) -> PieceTokens:
+        """At most `number` tokens behind a text, drawn with a fixed seed; they end before the text's `[SEP]`."""
         ...
 
 
 class NGram:
-    """Counts of up to `order` pieces."""
+    """A model of `nltk.lm`: counts of up to `order` pieces."""
 
-    def __init__(self, model: LanguageModel, tokenizer: Tokenizer) -> None:
+    def __init__(self, model: api.LanguageModel, tokenizer: Tokenizer) -> None:
         self.model, self.order = model, model.order
         self._begin = tokenizer.token(tokenizer.cls_id)
         self._pieces = [tokenizer.token(id) for id in range(tokenizer.vocab_size)]
 
-    def fit(self, train: Sequence[Document]) -> NGram:
+    def fit(self, train: Sequence[PieceTokens]) -> NGram:
+        """Count the documents' n-grams."""
         grams = (
             [
                 (*context[len(context) - n :], piece)
@@ -136,18 +125,23 @@ class NGram:
         self.model.fit(grams, self._pieces)
         return self
 
-    def _before(self) -> Document:
+    def _before(self) -> PieceTokens:
         return [self._begin] * (self.order - 1)
 
-    def _contexts(self, document: Document) -> Iterator[tuple[str, tuple[str, ...]]]:
+    def _contexts(self, document: PieceTokens) -> Iterator[tuple[str, tuple[str, ...]]]:
+        """Each piece of a document with the `order - 1` pieces before it."""
         text, width = [*self._before(), *document], self.order - 1
         return ((text[at + width], tuple(text[at : at + width])) for at in range(len(document)))
 
-    def log_probability(self, documents: Sequence[Document]) -> float:
+    def log_probability(self, documents: Sequence[PieceTokens]) -> float:
+        """The natural logarithm of the probability of all pieces of the documents."""
         score = self.model.unmasked_score  # the vocabulary is closed, nothing has to be looked up
-        return sum(math.log(score(*one)) for document in documents for one in self._contexts(document))
+        return sum(
+            math.log(score(piece, context)) for document in documents for piece, context in self._contexts(document)
+        )
 
-    def next(self, text: Document, number: int) -> list[str]:
+    def next_words(self, text: PieceTokens, number: int) -> list[str]:
+        """See `LanguageModel`. Where the context was never seen, a shorter one decides."""
         context = tuple([*self._before(), *text][len(text) :])
         while context and not self.model.counts[context]:
             context = context[1:]
@@ -155,7 +149,8 @@ class NGram:
         words = [piece for piece in followers if _begins_word(piece)]
         return sorted(words, key=lambda piece: -self.model.unmasked_score(piece, context))[:number]
 
-    def sample(self, text: Document, number: int) -> Document:
+    def sample(self, text: PieceTokens, number: int) -> PieceTokens:
+        """See `LanguageModel`."""
         made = self.model.generate(number, [*self._before(), *text], random_seed=0)
         return made[: made.index("[SEP]")] if "[SEP]" in made else list(made)
 
@@ -175,62 +170,71 @@ class _Network(nn.Module):
         return logits
 
 
-class FeedForward:
-    """A network over the last `width` pieces; of the training documents a twentieth says when it has learnt enough."""
+class FeedForwardLM:
+    """A network over the last `width` pieces (Bengio et al. 2003).
 
-    def __init__(self, tokenizer: Tokenizer, width: int = 5, epochs: int = 10, batch: int = 512) -> None:
-        self.width, self.epochs, self.batch = width, epochs, batch
+    Training stops at the first epoch that does not improve a twentieth of the training documents, set aside for that.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, width: int = 5, epochs: int = 10, batch_size: int = 512) -> None:
+        self.width, self.epochs, self.batch_size = width, epochs, batch_size
         self._tokenizer = tokenizer
         with torch.random.fork_rng():
             torch.manual_seed(0)
             self.network = _Network(tokenizer.vocab_size, width)
 
-    def fit(self, train: Sequence[Document]) -> FeedForward:
+    def fit(self, train: Sequence[PieceTokens]) -> FeedForwardLM:
+        """Train for at most `epochs` epochs with Adam, from a fixed seed."""
         cut = max(1, len(train) - max(1, len(train) // 20))
-        (contexts, wanted), held_out = self._examples(train[:cut]), self._examples(train[cut:] or train)
+        (contexts, labels), held_out = self._examples(train[:cut]), self._examples(train[cut:] or train)
         optimizer = torch.optim.Adam(self.network.parameters(), lr=1e-3)
-        generator, best, kept = torch.Generator().manual_seed(0), math.inf, self.network.state_dict()
-        batch = min(self.batch, max(16, len(wanted) // 100))  # of a small text too there are steps to learn in
+        generator, lowest, best = torch.Generator().manual_seed(0), math.inf, self.network.state_dict()
+        batch_size = min(self.batch_size, max(MIN_BATCH_EXAMPLES, len(labels) // MIN_EPOCH_STEPS))
         for _ in range(self.epochs):
-            for rows in torch.randperm(len(wanted), generator=generator).split(batch):
-                loss = F.cross_entropy(self.network(contexts[rows]), wanted[rows])
+            for index in torch.randperm(len(labels), generator=generator).split(batch_size):
+                loss = F.cross_entropy(self.network(contexts[index]), labels[index])
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
             measured = -self._log_probability(*held_out)
-            if measured >= best:
+            if measured >= lowest:
                 break
-            best, kept = measured, {name: value.clone() for name, value in self.network.state_dict().items()}
-        self.network.load_state_dict(kept)
+            lowest, best = measured, {name: value.clone() for name, value in self.network.state_dict().items()}
+        self.network.load_state_dict(best)
         return self
 
-    def _ids(self, document: Document) -> np.ndarray:
+    def _ids(self, document: PieceTokens) -> np.ndarray:
         begin = [self._tokenizer.cls_id] * self.width
         return np.array([*begin, *(self._tokenizer.id(piece) for piece in document)], dtype=np.int64)
 
-    def _examples(self, documents: Sequence[Document]) -> tuple[Tensor, Tensor]:
-        windows = [np.lib.stride_tricks.sliding_window_view(self._ids(one), self.width + 1) for one in documents]
+    def _examples(self, documents: Sequence[PieceTokens]) -> tuple[Tensor, Tensor]:
+        """Contexts int64 `[B, width]` and the piece that follows each, int64 `[B]`, of all documents."""
+        ids = [self._ids(document) for document in documents]
+        windows = [np.lib.stride_tricks.sliding_window_view(of_document, self.width + 1) for of_document in ids]
         table = torch.from_numpy(np.concatenate(windows))
         return table[:, :-1], table[:, -1]
 
     @torch.no_grad()
-    def _log_probability(self, contexts: Tensor, wanted: Tensor) -> float:
-        parts = zip(contexts.split(4096), wanted.split(4096), strict=True)
-        return -sum(float(F.cross_entropy(self.network(part), truth, reduction="sum")) for part, truth in parts)
+    def _log_probability(self, contexts: Tensor, labels: Tensor) -> float:
+        batches = zip(contexts.split(SCORED_AT_ONCE), labels.split(SCORED_AT_ONCE), strict=True)
+        return -sum(float(F.cross_entropy(self.network(read), gold, reduction="sum")) for read, gold in batches)
 
-    def log_probability(self, documents: Sequence[Document]) -> float:
+    def log_probability(self, documents: Sequence[PieceTokens]) -> float:
+        """The natural logarithm of the probability of all pieces of the documents."""
         return self._log_probability(*self._examples(documents))
 
     @torch.no_grad()
     def _distribution(self, ids: list[int]) -> Tensor:
         return self.network(torch.tensor([ids[-self.width :]]))[0].softmax(-1)
 
-    def next(self, text: Document, number: int) -> list[str]:
+    def next_words(self, text: PieceTokens, number: int) -> list[str]:
+        """See `LanguageModel`."""
         ranked = self._distribution(self._ids(text).tolist()).argsort(descending=True).tolist()
         words = (self._tokenizer.token(id) for id in ranked)
         return list(itertools.islice(filter(_begins_word, words), number))
 
-    def sample(self, text: Document, number: int) -> Document:
+    def sample(self, text: PieceTokens, number: int) -> PieceTokens:
+        """See `LanguageModel`."""
         ids, generator = self._ids(text).tolist(), torch.Generator().manual_seed(0)
         for _ in range(number):
             ids.append(int(torch.multinomial(self._distribution(ids), 1, generator=generator)))
@@ -244,51 +248,52 @@ def _begins_word(piece: str) -> bool:
     return piece[0].isalnum()
 
 
-def baselines(tokenizer: Tokenizer, order: int) -> Iterator[tuple[str, NGram | FeedForward]]:
-    """Models by name, simplest first, untrained."""
-    yield "1-gram", NGram(InterpolatedLanguageModel(_AddOne, 1), tokenizer)
+def baseline_language_models(tokenizer: Tokenizer, order: int) -> Iterator[tuple[str, NGram | FeedForwardLM]]:
+    """Untrained models by name, simplest first. order: of the n-grams, from 2."""
+    yield "1-gram", NGram(InterpolatedLanguageModel(_Unigram, 1), tokenizer)
     yield f"{order}-gram, stupid backoff", NGram(StupidBackoff(order=order), tokenizer)
     yield f"{order}-gram, Witten-Bell", NGram(InterpolatedLanguageModel(_WittenBell, order), tokenizer)
     kneser_ney = InterpolatedLanguageModel(_KneserNey, order, params={"order": order})
     yield f"{order}-gram, Kneser-Ney", NGram(kneser_ney, tokenizer)
-    yield "feed-forward network", FeedForward(tokenizer)
+    yield "feed-forward network", FeedForwardLM(tokenizer)
 
 
-def compare_baselines(
-    train: Sequence[Document],
-    held_out: Sequence[Document],
+def compare_language_models(
+    train: Sequence[PieceTokens],
+    held_out: Sequence[PieceTokens],
     tokenizer: Tokenizer,
-    prompt: Document,
+    prompt: PieceTokens,
     order: int,
     say: Callable[[str], None],
 ) -> Iterator[LanguageModelResult]:
-    """Train each on the documents and measure it on the held-out ones. say: told what begins.
+    """Train each baseline on documents and measure it on held-out documents. say: told what begins.
 
     Stupid backoff (Brants et al. 2007) gives scores that do not sum to one, hence no perplexity.
     """
     tokens = sum(map(len, held_out))
-    for name, model in baselines(tokenizer, order):
+    for name, model in baseline_language_models(tokenizer, order):
         say(f"training: {name}")
         began = time.perf_counter()
         model.fit(train)
         seconds = time.perf_counter() - began
         perplexity = None if "stupid" in name else math.exp(-model.log_probability(held_out) / tokens)
         kept = model.model if isinstance(model, NGram) else model.network
-        yield written(name, model, perplexity, seconds, len(pickle.dumps(kept)), tokenizer, prompt)
+        cost = TrainingCost(seconds, len(pickle.dumps(kept)))
+        yield measure_language_model(name, model, perplexity, cost, tokenizer, prompt)
 
 
-def written(
+def measure_language_model(
     name: str,
-    model: Writer,
+    model: LanguageModel,
     perplexity: float | None,
-    seconds: float,
-    size: int,
+    cost: TrainingCost,
     tokenizer: Tokenizer,
-    prompt: Document,
+    prompt: PieceTokens,
 ) -> LanguageModelResult:
-    """The line of a trained model: it writes a sample, and suggests words behind the prompt."""
+    """Time a trained model while it generates a sample behind the prompt, and ask it for the next words."""
     began = time.perf_counter()
-    sample = model.sample(prompt, SAMPLE)
+    sample = model.sample(prompt, SAMPLE_TOKENS)
     speed = len(sample) / (time.perf_counter() - began)
     text = tokenizer.decode([tokenizer.id(piece) or 0 for piece in sample])
-    return LanguageModelResult(name, perplexity, seconds, size, speed, text, model.next(prompt, SUGGESTED))
+    words = model.next_words(prompt, SUGGESTED_WORDS)
+    return LanguageModelResult(name, perplexity, cost.seconds, cost.size_bytes, speed, text, words)

@@ -221,9 +221,8 @@ def write_all_but_weights(checkpoint: Checkpoint, directory: Path) -> None:
 def _generation_config(tokenizer: Tokenizer) -> dict[str, Any]:
     """Where texts begin and end: `[SOS]` and `[EOS]` of a BERT vocabulary are `[CLS]` and `[SEP]`. Others are not
     written."""
-    suppressed = [id for id in tokenizer.special_ids if id != tokenizer.sep_id]
     ids = {"bos_token_id": tokenizer.cls_id, "eos_token_id": tokenizer.sep_id, "pad_token_id": tokenizer.pad_id}
-    return {**ids, "suppress_tokens": suppressed}
+    return {**ids, "suppress_tokens": tokenizer.suppressed_ids}
 
 
 def _config_json(checkpoint: Checkpoint) -> dict[str, Any]:

@@ -1,7 +1,8 @@
-"""Masked language modelling: which tokens are to be predicted, and what stands in their place (Devlin et al.
-2018, A.1).
+"""Masked language modelling: which tokens are to be predicted, what stands in their place, and the batches of it.
 
-Shapes: T tokens of a batch, N examples, M masked tokens.
+Devlin et al. 2018, "BERT", section 3.1 (task 1) and appendix A.1.
+
+Shapes: T tokens of a batch, N examples, M masked tokens, V vocabulary.
 """
 
 from __future__ import annotations
@@ -11,22 +12,32 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bothways.batch import PackedBatch, pack
 from bothways.counter_random import uniforms
+from bothways.data.sentence_pairs import PAIR_SPECIAL_TOKENS, SINGLE_SPECIAL_TOKENS, Pairing
+from bothways.data.spans import SpanOptions, Spans, ranges
+from bothways.data.store import Chunk
 from bothways.errors import UserError
 from bothways.text.tokenizer import Tokenizer
+
+# Streams of `counter_random.uniforms`: is the token chosen, what stands in its place, which token if a random one.
+CHOICE_STREAM, PLACE_STREAM, REPLACEMENT_STREAM = 0, 1, 2
 
 
 @dataclass(frozen=True)
 class Masking:
-    """Which tokens to predict and what stands in their place (Devlin et al. 2018, appendix A.1).
+    """How many tokens are to be predicted, and what stands in their place.
 
+    rate: the share of tokens to predict, above 0 and below 1. mask_share, random_share: the shares of these that read
+    `[MASK]` and a random token; the rest, by default a tenth, keep their token. whole_word: choose words, not pieces.
     end_rate: the rate moves from `rate` to this one, linearly over `steps` (Ankner et al. 2023, "Dynamic masking rate
     schedules for MLM pretraining": 30 % falling to 15 %); None: it stays.
+    Raises UserError for shares out of range.
     """
 
     rate: float = 0.15
-    mask: float = 0.8
-    random: float = 0.1  # the remaining tenth keeps its token
+    mask_share: float = 0.8
+    random_share: float = 0.1
     whole_word: bool = False
     end_rate: float | None = None
     steps: int = 0
@@ -35,11 +46,22 @@ class Masking:
         for name, rate in (("--mask-rate", self.rate), ("--mask-rate-end", self.end_rate)):
             if rate is not None and not 0 < rate < 1:
                 raise UserError(f"{name} {rate}: expected a share between 0 and 1")
-        if min(self.mask, self.random) < 0 or self.mask + self.random > 1:
-            raise UserError(f"masking shares {self.mask} and {self.random}: expected two shares that sum to at most 1")
+        if min(self.mask_share, self.random_share) < 0 or self.mask_share + self.random_share > 1:
+            raise UserError(
+                f"masking shares {self.mask_share} and {self.random_share}: expected two shares that sum to at most 1"
+            )
+
+    @property
+    def identity(self) -> str:
+        """What a resumed run must share. It is hashed: the string is that of the first version, whose fields were
+        called `mask` and `random`."""
+        return (
+            f"Masking(rate={self.rate!r}, mask={self.mask_share!r}, random={self.random_share!r}, "
+            f"whole_word={self.whole_word!r}, end_rate={self.end_rate!r}, steps={self.steps!r})"
+        )
 
     def rate_at(self, step: int) -> float:
-        """The rate of a step, from 0."""
+        """The rate of a step, from 0; after `steps` it is `end_rate`."""
         if self.end_rate is None:
             return self.rate
         return self.rate + (self.end_rate - self.rate) * min(1.0, step / max(1, self.steps))
@@ -56,14 +78,13 @@ class Masker:
 
     def __init__(self, masking: Masking, tokenizer: Tokenizer) -> None:
         self.masking = masking
-        self.vocab_size = tokenizer.vocab_size
         self.mask_id = tokenizer.mask_id
-        self.special = np.zeros(tokenizer.vocab_size, dtype=bool)
-        self.special[[tokenizer.cls_id, tokenizer.sep_id, tokenizer.pad_id, tokenizer.mask_id]] = True
-        self.continuation = tokenizer.continuations()
+        self._never_chosen = np.zeros(tokenizer.vocab_size, dtype=bool)
+        self._never_chosen[[tokenizer.cls_id, tokenizer.sep_id, tokenizer.pad_id, tokenizer.mask_id]] = True
+        self._continuations = tokenizer.continuations()
         ordinary = np.ones(tokenizer.vocab_size, dtype=bool)
         ordinary[list(tokenizer.special_ids)] = False
-        self.replacements = np.flatnonzero(ordinary)
+        self._replacements = np.flatnonzero(ordinary)
 
     def __call__(
         self, input_ids: np.ndarray, lengths: np.ndarray, keys: np.ndarray, step: int = 0
@@ -72,25 +93,88 @@ class Masker:
 
         Each token (with `whole_word`: each word) is chosen with probability `rate`, on its own; what stands in its
         place is drawn for each token. The draws depend on the sequence's key and the position in it alone.
-        Returns the ids to read `[T]`, the rows to predict `[M]` in ascending order, and their true ids `[M]`.
+        Returns the ids to read `[T]`, the index of the tokens to predict `[M]`, ascending, and their true ids `[M]`.
         """
         begin = np.repeat(np.cumsum(lengths) - lengths, lengths)
         positions = np.arange(len(input_ids)) - begin
-        keys = np.repeat(keys, lengths)
-        drawn_for = positions
-        if self.masking.whole_word:
-            starts = ~self.continuation[input_ids] | (positions == 0) | self.special[np.roll(input_ids, 1)]
-            drawn_for = np.maximum.accumulate(np.where(starts, np.arange(len(input_ids)), 0)) - begin
-        chosen = (uniforms(keys, drawn_for, 0) < self.masking.rate_at(step)) & ~self.special[input_ids]
-        rows = np.flatnonzero(chosen)
-        labels = input_ids[rows]
-        place = uniforms(keys[rows], positions[rows], 1)
-        replacement = self.replacements[
-            (uniforms(keys[rows], positions[rows], 2) * len(self.replacements)).astype(np.int64)
-        ]
-        masking = self.masking
-        shown = np.where(place < masking.mask, self.mask_id, labels)
-        shown = np.where((place >= masking.mask) & (place < masking.mask + masking.random), replacement, shown)
+        token_keys = np.repeat(keys, lengths)
+        drawn_for = self._word_starts(input_ids, positions) - begin if self.masking.whole_word else positions
+        drawn = uniforms(token_keys, drawn_for, CHOICE_STREAM) < self.masking.rate_at(step)
+        mlm_index = np.flatnonzero(drawn & ~self._never_chosen[input_ids])
+        labels = input_ids[mlm_index]
         masked = input_ids.copy()
-        masked[rows] = shown
-        return masked, rows, labels
+        masked[mlm_index] = self._shown(labels, token_keys[mlm_index], positions[mlm_index])
+        return masked, mlm_index, labels
+
+    def _word_starts(self, input_ids: np.ndarray, positions: np.ndarray) -> np.ndarray:
+        """The index of the first piece of each token's word, int64 `[T]`: a word's pieces share its draw."""
+        after_special = self._never_chosen[np.roll(input_ids, 1)]
+        starts = ~self._continuations[input_ids] | (positions == 0) | after_special
+        return np.maximum.accumulate(np.where(starts, np.arange(len(input_ids)), 0))
+
+    def _shown(self, labels: np.ndarray, keys: np.ndarray, positions: np.ndarray) -> np.ndarray:
+        """The ids that the model reads in place of the labels `[M]`: `[MASK]`, a random token or the token itself."""
+        place = uniforms(keys, positions, PLACE_STREAM)
+        drawn = uniforms(keys, positions, REPLACEMENT_STREAM)
+        replacements = self._replacements[(drawn * len(self._replacements)).astype(np.int64)]
+        mask_share, random_share = self.masking.mask_share, self.masking.random_share
+        shown = np.where(place < mask_share, self.mask_id, labels)
+        return np.where((place >= mask_share) & (place < mask_share + random_share), replacements, shown)
+
+
+@dataclass(frozen=True)
+class MaskedExamples:
+    """One segment or two, some of whose tokens are hidden, with `next_sentence_label` where the pairing has it."""
+
+    pairing: Pairing
+    masker: Masker
+    tokenizer: Tokenizer
+
+    @property
+    def options(self) -> SpanOptions:
+        return self.pairing.options
+
+    @property
+    def identity(self) -> list[str]:
+        return [repr(self.pairing), self.masker.masking.identity]
+
+    def lay_out(self, chunk: Chunk) -> Chunk:
+        return self.pairing.lay_out(chunk, self.tokenizer.sep_id)
+
+    def spans(self, chunk: Chunk, rng: np.random.Generator) -> Spans:
+        return self.pairing.spans(chunk, rng)
+
+    def lengths(self, spans: Spans) -> np.ndarray:
+        return masked_lengths(spans)
+
+    def batch(self, tokens: np.ndarray, spans: Spans, keys: np.ndarray, step: int) -> PackedBatch:
+        """Targets `mlm_index` and `mlm_labels` `[M]`, with pairs `next_sentence_label` `[N]` (0 = B follows A)."""
+        input_ids, token_type_ids, lengths = build_inputs(tokens, spans, self.tokenizer)
+        masked, mlm_index, mlm_labels = self.masker(input_ids, lengths, keys, step)
+        targets = {"mlm_index": mlm_index, "mlm_labels": mlm_labels}
+        if self.pairing.next_sentence:
+            targets["next_sentence_label"] = spans.next_sentence_label
+        return pack(masked, token_type_ids, lengths, targets)
+
+
+def masked_lengths(spans: Spans) -> np.ndarray:
+    """Tokens of each example, int64 `[N]`, with `[CLS]` and `[SEP]`."""
+    return spans.lengths + np.where(spans.b_lengths > 0, PAIR_SPECIAL_TOKENS, SINGLE_SPECIAL_TOKENS)
+
+
+def build_inputs(tokens: np.ndarray, spans: Spans, tokenizer: Tokenizer) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The tokens of the examples with special tokens around them: `[CLS] A [SEP] B [SEP]`, end to end.
+
+    The template is `Tokenizer.with_special_tokens`, written here for all examples at once: one by one they would take
+    the longer part of a step's preparation.
+    Returns input_ids int64 `[T]`, token_type_ids int64 `[T]` (0 up to the first `[SEP]`, then 1), lengths int64 `[N]`.
+    """
+    lengths, a, b = masked_lengths(spans), spans.a_lengths, spans.b_lengths
+    begin = np.cumsum(lengths) - lengths
+    input_ids = np.full(int(lengths.sum()), tokenizer.sep_id, dtype=np.int64)
+    token_type_ids = np.zeros(len(input_ids), dtype=np.int64)
+    input_ids[begin] = tokenizer.cls_id
+    for start, length, offset in ((spans.a_start, a, begin + 1), (spans.b_start, b, begin + a + 2)):
+        input_ids[ranges(offset, length)] = tokens[ranges(start, length)]
+    token_type_ids[ranges(begin + a + 2, np.where(b > 0, b + 1, 0))] = 1
+    return input_ids, token_type_ids, lengths

@@ -16,8 +16,11 @@ from bothways.errors import UserError
 
 @dataclass(frozen=True)
 class Phase:
-    """sequence_length: tokens an example has at most. first, end: the steps it covers, `first` to `end - 1`.
-    tokens_per_step: None where it is the run's."""
+    """Steps of a run with a sequence length of their own.
+
+    sequence_length: tokens an example has at most. first, end: the phase covers the steps `first` to `end - 1`.
+    tokens_per_step: None where it is the run's.
+    """
 
     sequence_length: int
     first: int
@@ -53,29 +56,31 @@ def parse_phases(phases: Sequence[str], steps: int) -> list[Phase]:
 
 
 class PhasedPlan:
-    """Steps of several plans, one after the other; the loop sees one run."""
+    """Plans one after the other, each for the steps of its phase, as if they were one plan."""
 
     def __init__(self, phases: Sequence[Phase], plans: Sequence[PretrainingPlan]) -> None:
         self._phases, self._plans = phases, plans
-        names = plans[0].identity
-        self.identity: dict[str, Any] = {name: [plan.identity[name] for plan in plans] for name in names}
-        self.identity |= {name: plans[0].identity[name] for name in ("store", "tokenizer", "seed")}
+        first = plans[0].identity
+        self.identity: dict[str, Any] = {name: [plan.identity[name] for plan in plans] for name in first}
+        self.identity |= {name: first[name] for name in ("store", "tokenizer", "seed")}
         self.identity["phases"] = [phase.end for phase in phases]
         self.documents = plans[0].documents
 
     def micro_batches(self, step: int, rank: int, world_size: int, token_budget: int) -> list[PackedBatch]:
-        """As the plan of the phase that this step belongs to has them."""
+        """The micro-batches that the plan of the step's phase makes (`PretrainingPlan.micro_batches`)."""
         number = self._phase(step)
         return self._plans[number].micro_batches(step - self._phases[number].first, rank, world_size, token_budget)
 
     def cursor_json(self, step: int) -> dict[str, int]:
+        """Where the step begins, as a checkpoint keeps it: the number of its phase and the cursor in that."""
         number = self._phase(step)
         return {"phase": number, **self._plans[number].cursor_json(step - self._phases[number].first)}
 
     def restore(self, cursor: dict[str, int]) -> None:
         """Make a cursor from an earlier process known."""
-        rest = dict(cursor)
-        self._plans[rest.pop("phase")].restore(rest)
+        in_phase = dict(cursor)
+        self._plans[in_phase.pop("phase")].restore(in_phase)
 
     def _phase(self, step: int) -> int:
+        """The number of a step's phase; the step behind the last one, where a finished run stands, is the last's."""
         return next((n for n, phase in enumerate(self._phases) if step < phase.end), len(self._phases) - 1)

@@ -2,8 +2,8 @@
 
 The main process reads documents and hands them out in batches of about a megabyte; workers cut sentences and pieces;
 the main process writes the results in the order of reading. So the bytes do not depend on the number of workers, and
-no more than a few batches are ever in memory. After each shard `progress.json` says how many documents are done: a
-killed preparation reads past those (without cutting them again) and goes on.
+only a few batches are in memory at a time. After each shard `progress.json` says how many documents are done: a killed
+preparation reads past those, without cutting them again, and goes on.
 """
 
 from __future__ import annotations
@@ -38,14 +38,37 @@ from bothways.text.sentences import split_sentences
 from bothways.text.sources import Source, resolve_sources
 from bothways.text.tokenizer import VOCABULARY_FILES, Tokenizer
 
-BATCH_CHARACTERS = 1 << 20
-SHARD_TOKENS = 1 << 24
-FIRST_HELD_OUT = 9  # corpora of fewer than ten documents train on all they have
+BATCH_CHARACTERS = 1 << 20  # 1 to 2 s of a worker's time, 5 ms to hand over
+SHARD_TOKENS = 1 << 24  # what a killed preparation may lose: files of 32 MB with ids of 16 bits
+FIRST_HELD_OUT = 9  # the tenth document: corpora of fewer than ten train on all they have
+
+
+@dataclasses.dataclass(frozen=True)
+class PrepareOptions:
+    """How a store is made of its sources.
+
+    corpus: how documents are read. validation: the share of documents that is held out, from 0 to below 1: evenly
+    spaced documents, from the tenth on, to six decimals. workers: processes, from 1; None: one a core.
+    Raises UserError for a share or a number out of range.
+    """
+
+    corpus: CorpusOptions = dataclasses.field(default_factory=CorpusOptions)
+    validation: float = 0.02
+    workers: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.validation < 1:
+            raise UserError(f"--validation {self.validation}: expected a share of the documents, 0 to below 1")
+        if self.workers is not None and self.workers < 1:
+            raise UserError(f"--workers {self.workers}: expected at least 1")
 
 
 @dataclasses.dataclass(frozen=True)
 class PreparedDocument:
-    """ids: `[T]`, all sentences end to end. sentence_lengths: `[S]`. unknown: how many ids are `[UNK]`."""
+    """A document cut into ids.
+
+    ids: unsigned `[T]`, its S sentences end to end. sentence_lengths: int32 `[S]`. unknown: how many ids are `[UNK]`.
+    """
 
     ids: np.ndarray
     sentence_lengths: np.ndarray
@@ -56,46 +79,39 @@ def prepare(
     sources: Sequence[str],
     tokenizer: Tokenizer,
     out: Path,
-    options: CorpusOptions | None = None,
+    options: PrepareOptions | None = None,
     *,
-    validation: float = 0.02,
-    workers: int | None = None,
     on_progress: Callable[[CorpusReport, int], None] = lambda report, tokens: None,
 ) -> TokenStore:
-    """Write a token store; the same input gives the same bytes whatever `workers` is.
+    """Write a token store; the same input gives the same bytes whatever the number of workers.
 
-    validation: the share of documents held out: evenly spaced ones, from the tenth document on, to six decimals.
     on_progress: called with the report so far and the number of tokens written.
     A store that is complete and was made of the same files with the same tokenizer and options is opened as it is.
     Raises UserError for unreadable sources, an unfinished store made otherwise, an unwritable or full disk.
     """
-    if not 0 <= validation < 1:
-        raise UserError(f"--validation {validation}: expected a share of the documents, 0 to below 1")
-    if workers is not None and workers < 1:
-        raise UserError(f"--workers {workers}: expected at least 1")
-    options = options or CorpusOptions()
+    options = options or PrepareOptions()
     resolved = resolve_sources(sources)
     require_writable(out)
     recipe: dict[str, Any] = {
-        "sources": [_described(source) for source in resolved],
+        "sources": [_source_json(source) for source in resolved],
         "tokenizer": tokenizer.fingerprint,
-        "options": dataclasses.asdict(options),
-        "validation": validation,
+        "options": dataclasses.asdict(options.corpus),
+        "validation": options.validation,
     }
     if (out / "manifest.json").exists():
         return _finished(out, recipe)
     writer = StoreWriter(out, recipe, tokenizer)
     report = CorpusReport()
-    documents = itertools.islice(enumerate(read_documents(resolved, options, report)), writer.documents, None)
-    share = Fraction(validation).limit_denominator(1_000_000)
-    for number, prepared in _prepare_all(documents, tokenizer, workers or os.cpu_count() or 1):
+    documents = itertools.islice(enumerate(read_documents(resolved, options.corpus, report)), writer.documents, None)
+    share = Fraction(options.validation).limit_denominator(1_000_000)
+    for number, prepared in _prepare_all(documents, tokenizer, options.workers or os.cpu_count() or 1):
         writer.add(prepared, "validation" if _held_out(number, share) else "train")
         on_progress(report, writer.tokens)
     return writer.finish(report)
 
 
 def _held_out(number: int, share: Fraction) -> bool:
-    """True for so many of the documents from the tenth on as their share says, the tenth being the first."""
+    """Whether a document, counted from 0, is held out: of those from the tenth on their share, the tenth first."""
     later = number - FIRST_HELD_OUT
     return later >= 0 and ceil((later + 1) * share) > ceil(later * share)
 
@@ -107,6 +123,7 @@ def _finished(out: Path, recipe: dict[str, Any]) -> TokenStore:
 
 
 def _require_same(out: Path, there: dict[str, Any], asked: dict[str, Any]) -> None:
+    """Raise UserError where a store's recipe is not the one asked for."""
     before = {source["path"]: source for source in there.get("sources", [])}
     for source in asked["sources"]:
         if before.get(source["path"]) != source:
@@ -124,7 +141,10 @@ def _require_same(out: Path, there: dict[str, Any], asked: dict[str, Any]) -> No
 
 
 class StoreWriter:
-    """Writes both splits shard by shard and remembers how far it came."""
+    """Writes both splits shard by shard, and after each shard what is done, so that a killed preparation goes on.
+
+    Raises UserError where the directory holds something else, or cannot be written.
+    """
 
     def __init__(self, out: Path, recipe: dict[str, Any], tokenizer: Tokenizer) -> None:
         self.out, self.recipe, self.tokenizer = out, recipe, tokenizer
@@ -151,6 +171,7 @@ class StoreWriter:
         self._shard_tokens = 0
 
     def add(self, document: PreparedDocument, split: str) -> None:
+        """Write a document, or count it where it has no words."""
         self.documents += 1
         if not len(document.ids):
             self.empty += 1
@@ -178,6 +199,7 @@ class StoreWriter:
         return {name: [dataclasses.asdict(shard) for shard in shards] for name, shards in self.splits.items()}
 
     def finish(self, report: CorpusReport) -> TokenStore:
+        """Write the manifest, which makes the store complete. Raises UserError where there was not a word."""
         self._close_shards()
         if not self.tokens:
             (self.out / "progress.json").unlink()
@@ -202,7 +224,7 @@ class StoreWriter:
         return TokenStore(self.out)
 
 
-def _described(source: Source) -> dict[str, Any]:
+def _source_json(source: Source) -> dict[str, Any]:
     hashed = hash_file(source.path) if source.path is not None else None
     return {"path": source.name, "size": source.size, "sha256": hashed}
 
@@ -210,7 +232,7 @@ def _described(source: Source) -> dict[str, Any]:
 def _prepare_all(
     documents: Iterator[tuple[int, Document]], tokenizer: Tokenizer, workers: int
 ) -> Iterator[tuple[int, PreparedDocument]]:
-    """Prepare every document, in order; small corpora are done before a worker process would have started."""
+    """Prepare every document, in order; a small corpus is done here, before a worker process would have started."""
     batches = _batches(documents)
     first = list(itertools.islice(batches, 2))
     if workers == 1 or len(first) < 2:
@@ -223,7 +245,7 @@ def _prepare_all(
         try:
             for batch in itertools.chain(first, batches):
                 waiting.append((batch, pool.submit(_work, [document for _, document in batch])))
-                if len(waiting) > 2 * workers:
+                if len(waiting) > 2 * workers:  # enough for every worker to find a batch when it ends one
                     done, future = waiting.popleft()
                     yield from _with_numbers(done, future.result())
             while waiting:

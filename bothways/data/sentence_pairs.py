@@ -1,11 +1,4 @@
-"""What BERT is trained to do: sentence pairs (next sentence) and masking (masked LM); `data/examples.py` makes batches
-of it.
-
-Examples are *spans*: rows of integers that say where in a block of tokens each segment lies. A block of a million
-tokens is then a small table; tokens are gathered only for the batch at hand.
-
-Random numbers are counter-based: each is a hash of (seed, epoch, …, counter), so any example can be made alone.
-"""
+"""How documents become examples of two segments or one: next-sentence pairs, ordered pairs, full sentences."""
 
 from __future__ import annotations
 
@@ -15,47 +8,144 @@ from typing import ClassVar, Protocol
 
 import numpy as np
 
+from bothways.data.spans import SpanOptions, Spans
 from bothways.data.store import Chunk
-from bothways.errors import UserError
-from bothways.text.tokenizer import Tokenizer
 
-# Columns of an example: segment A is tokens [a_start:a_end] of the block, segment B [b_start:b_end] (empty: one segment
-# only), next_sentence_label 0 = B follows A, 1 = B is random (BERT's convention).
-A_START, A_END, B_START, B_END, NEXT_SENTENCE_LABEL = range(5)
-
-
-@dataclass(frozen=True)
-class SpanOptions:
-    """sequence_length: tokens an example has at most, with `[CLS]` and `[SEP]`.
-    short: the share of examples built to a random shorter length, so that short inputs are seen in training as well.
-    random_next: the share of pairs whose second segment is random."""
-
-    sequence_length: int = 128
-    short: float = 0.1
-    random_next: float = 0.5
-
-    def __post_init__(self) -> None:
-        if self.sequence_length < 8:
-            raise UserError(f"--sequence-length {self.sequence_length}: expected at least 8 tokens")
-        if not 0 <= self.short <= 1:
-            raise UserError(f"--short {self.short}: expected a share, 0 to 1")
+# Special tokens around one segment and two, `[CLS] A [SEP]` and `[CLS] A [SEP] B [SEP]`: what segments leave room for.
+SINGLE_SPECIAL_TOKENS, PAIR_SPECIAL_TOKENS = 2, 3
+RANDOM_NUMBERS_AT_ONCE = 4096  # one call of the generator costs as much as a thousand numbers from it
+Pair = tuple[int, int, int, int, int]  # a row of `Spans`
 
 
-class Segments(Protocol):
-    """How the documents of a block become examples of one segment or two: a part of masked-LM objectives."""
+class Pairing(Protocol):
+    """How the documents of a block become examples of two segments or one, for objectives with masks.
+
+    The repr is hashed into a run's identity: names of classes and fields stay.
+    """
 
     @property
     def options(self) -> SpanOptions: ...
 
     next_sentence: ClassVar[bool]  # whether the examples carry a next_sentence_label to learn
 
-    def arrange(self, block: Chunk, sep_id: int) -> Chunk:
-        """The block as `examples` and the gathering of tokens read it."""
+    def lay_out(self, chunk: Chunk, sep_id: int) -> Chunk:
+        """The tokens that spans refer to, as `ExampleMaker.lay_out`. sep_id: of the token that parts documents."""
         ...
 
-    def examples(self, block: Chunk, rng: np.random.Generator) -> np.ndarray:
-        """int64 `[examples, 5]`, columns as `A_START` … `NEXT_SENTENCE_LABEL`."""
+    def spans(self, chunk: Chunk, rng: np.random.Generator) -> Spans:
+        """The examples of a laid-out chunk, in the order of its documents."""
         ...
+
+
+class _PairMaker:
+    """Makes the pairs of a chunk, document by document, as `SentencePairs` describes."""
+
+    def __init__(self, chunk: Chunk, options: SpanOptions, rng: np.random.Generator) -> None:
+        # lists, as single elements of arrays are slow: sentence s is tokens offsets[s]:offsets[s+1], document d is
+        # sentences documents[d]:documents[d+1]
+        self._offsets, self._documents = chunk.sentence_offsets.tolist(), chunk.document_offsets.tolist()
+        self._options = options
+        self._room = options.sequence_length - PAIR_SPECIAL_TOKENS
+        self._rng = rng
+        self._uniforms: list[float] = []
+
+    def spans(self) -> Spans:
+        pairs: list[Pair] = []
+        for document in range(len(self._documents) - 1):
+            pairs.extend(self._pairs_of(document))
+        return Spans.of_rows(pairs)
+
+    def _uniform(self) -> float:
+        if not self._uniforms:
+            self._uniforms = self._rng.random(RANDOM_NUMBERS_AT_ONCE).tolist()
+        return self._uniforms.pop()
+
+    def _integer(self, low: int, high: int) -> int:
+        """low to high - 1."""
+        return low + int(self._uniform() * (high - low))
+
+    def _target_length(self) -> int:
+        """Tokens that the next pair is to have: all there is room for, or, for some, any number from 2."""
+        return self._integer(2, self._room + 1) if self._uniform() < self._options.short else self._room
+
+    def _pairs_of(self, document: int) -> list[Pair]:
+        offsets, end = self._offsets, self._documents[document + 1]
+        pairs = []
+        first, target = self._documents[document], self._target_length()
+        last = first
+        while last < end:
+            last += 1
+            if last < end and offsets[last] - offsets[first] < target:
+                continue
+            split = first + 1 if last - first == 1 else self._integer(first + 1, last)
+            pair = self._pair(document, first, split, last, target)
+            if pair is not None:
+                pairs.append(pair)
+                if self._leaves_rest(pair):
+                    last = split
+            first, target = last, self._target_length()
+        return pairs
+
+    def _leaves_rest(self, pair: Pair) -> bool:
+        """Whether B is from elsewhere, so that the sentences behind A are unused and put back."""
+        return pair[-1] == 1
+
+    def _pair(self, document: int, first: int, split: int, last: int, target: int) -> Pair | None:
+        """A pair of the sentences first to last - 1, cut at split; None where they are a single token."""
+        a = (self._offsets[first], self._offsets[split])
+        several_documents = len(self._documents) > 2
+        if several_documents and (last - first == 1 or self._uniform() < self._options.random_next):
+            b = self._random_segment(document, target - (a[1] - a[0]))
+            return (*self._truncate(*a, *b), 1)
+        consecutive = self._consecutive(first, split, last)
+        return None if consecutive is None else (*consecutive, 0)
+
+    def _consecutive(self, first: int, split: int, last: int) -> tuple[int, int, int, int] | None:
+        """Sentences [first:split] and [split:last]; a single sentence is cut in two, one of one token gives nothing."""
+        start, end = self._offsets[first], self._offsets[last]
+        if split < last:
+            return self._truncate(start, self._offsets[split], self._offsets[split], end)
+        if end - start < 2:
+            return None
+        cut = self._integer(start + 1, end)
+        return self._truncate(start, cut, cut, end)
+
+    def _random_segment(self, document: int, length: int) -> tuple[int, int]:
+        """Sentences of another document from a random one on, at least `length` tokens where it has so many."""
+        other = self._integer(0, len(self._documents) - 2)
+        other += other >= document
+        start, end = self._integer(self._documents[other], self._documents[other + 1]), self._documents[other + 1]
+        last = start + 1
+        while last < end and self._offsets[last] - self._offsets[start] < length:
+            last += 1
+        return self._offsets[start], self._offsets[last]
+
+    def _truncate(self, a_start: int, a_end: int, b_start: int, b_end: int) -> tuple[int, int, int, int]:
+        """Take tokens from the longer segment, each from a random end, until the pair fits."""
+        while (excess := a_end - a_start + b_end - b_start - self._room) > 0:
+            longer_a = a_end - a_start > b_end - b_start
+            # the longer segment gives way until both are equal, then both in turn
+            give = min(excess, max(1, abs((a_end - a_start) - (b_end - b_start))))
+            front = sum(self._uniform() < 0.5 for _ in range(give))
+            if longer_a:
+                a_start, a_end = a_start + front, a_end - (give - front)
+            else:
+                b_start, b_end = b_start + front, b_end - (give - front)
+        return a_start, a_end, b_start, b_end
+
+
+class _OrderedPairMaker(_PairMaker):
+    """Makes pairs as `SentenceOrder` describes."""
+
+    def _leaves_rest(self, pair: Pair) -> bool:
+        return False
+
+    def _pair(self, document: int, first: int, split: int, last: int, target: int) -> Pair | None:
+        consecutive = self._consecutive(first, split, last)
+        if consecutive is None or self._uniform() >= self._options.random_next:
+            return None if consecutive is None else (*consecutive, 0)
+        a_start, a_end, b_start, b_end = consecutive
+        return b_start, b_end, a_start, a_end, 1
 
 
 @dataclass(frozen=True)
@@ -71,125 +161,14 @@ class SentencePairs:
 
     options: SpanOptions = field(default_factory=SpanOptions)
     next_sentence: ClassVar[bool] = True
-    builder: ClassVar[type[_PairBuilder]]
 
-    def arrange(self, block: Chunk, sep_id: int) -> Chunk:
-        return block
+    def lay_out(self, chunk: Chunk, sep_id: int) -> Chunk:
+        """The chunk as it is."""
+        return chunk
 
-    def examples(self, block: Chunk, rng: np.random.Generator) -> np.ndarray:
-        offsets, documents = block.sentence_offsets.tolist(), block.document_offsets.tolist()
-        builder = self.builder(offsets, documents, self.options, rng)
-        rows: list[tuple[int, int, int, int, int]] = []
-        for document in range(len(documents) - 1):
-            rows.extend(builder.document(document))
-        return np.array(rows, dtype=np.int64).reshape(-1, 5)
-
-
-class _PairBuilder:
-    """Sentence s is tokens offsets[s]:offsets[s+1] of the block, document d sentences documents[d]:documents[d+1]."""
-
-    def __init__(
-        self, offsets: list[int], documents: list[int], options: SpanOptions, rng: np.random.Generator
-    ) -> None:
-        self.offsets, self.documents = offsets, documents
-        self.options = options
-        self.room = options.sequence_length - 3  # [CLS] A [SEP] B [SEP]
-        self._rng = rng
-        self._uniforms: list[float] = []
-
-    def uniform(self) -> float:
-        # one call of the generator costs as much as a thousand numbers from it
-        if not self._uniforms:
-            self._uniforms = self._rng.random(4096).tolist()
-        return self._uniforms.pop()
-
-    def integer(self, low: int, high: int) -> int:
-        """low to high - 1."""
-        return low + int(self.uniform() * (high - low))
-
-    def target(self) -> int:
-        return self.integer(2, self.room + 1) if self.uniform() < self.options.short else self.room
-
-    def document(self, document: int) -> list[tuple[int, int, int, int, int]]:
-        offsets, end = self.offsets, self.documents[document + 1]
-        rows = []
-        first, target = self.documents[document], self.target()
-        last = first
-        while last < end:
-            last += 1
-            if last < end and offsets[last] - offsets[first] < target:
-                continue
-            split = first + 1 if last - first == 1 else self.integer(first + 1, last)
-            pair = self.pair(document, first, split, last, target)
-            if pair is not None:
-                rows.append(pair)
-                if self.is_random(pair):
-                    last = split  # the unused rest is put back
-            first, target = last, self.target()
-        return rows
-
-    def is_random(self, pair: tuple[int, int, int, int, int]) -> bool:
-        """Whether B is from elsewhere, so that what followed A has not been used."""
-        return pair[NEXT_SENTENCE_LABEL] == 1
-
-    def pair(
-        self, document: int, first: int, split: int, last: int, target: int
-    ) -> tuple[int, int, int, int, int] | None:
-        a = (self.offsets[first], self.offsets[split])
-        several = len(self.documents) > 2
-        if several and (last - first == 1 or self.uniform() < self.options.random_next):
-            b = self.random_segment(document, target - (a[1] - a[0]))
-            return (*self.truncate(*a, *b), 1)
-        consecutive = self.consecutive(first, split, last)
-        return None if consecutive is None else (*consecutive, 0)
-
-    def consecutive(self, first: int, split: int, last: int) -> tuple[int, int, int, int] | None:
-        """Sentences [first:split] and [split:last]; a single sentence is cut in two, one of one token gives nothing."""
-        start, end = self.offsets[first], self.offsets[last]
-        if split < last:
-            return self.truncate(start, self.offsets[split], self.offsets[split], end)
-        if end - start < 2:
-            return None
-        cut = self.integer(start + 1, end)
-        return self.truncate(start, cut, cut, end)
-
-    def random_segment(self, document: int, length: int) -> tuple[int, int]:
-        other = self.integer(0, len(self.documents) - 2)
-        other += other >= document
-        start, end = self.integer(self.documents[other], self.documents[other + 1]), self.documents[other + 1]
-        last = start + 1
-        while last < end and self.offsets[last] - self.offsets[start] < length:
-            last += 1
-        return self.offsets[start], self.offsets[last]
-
-    def truncate(self, a_start: int, a_end: int, b_start: int, b_end: int) -> tuple[int, int, int, int]:
-        while (excess := a_end - a_start + b_end - b_start - self.room) > 0:
-            longer_a = a_end - a_start > b_end - b_start
-            # the longer segment gives way until both are equal, then both in turn; each token from a random end
-            give = min(excess, max(1, abs((a_end - a_start) - (b_end - b_start))))
-            front = sum(self.uniform() < 0.5 for _ in range(give))
-            if longer_a:
-                a_start, a_end = a_start + front, a_end - (give - front)
-            else:
-                b_start, b_end = b_start + front, b_end - (give - front)
-        return a_start, a_end, b_start, b_end
-
-
-SentencePairs.builder = _PairBuilder
-
-
-class _OrderBuilder(_PairBuilder):
-    def is_random(self, pair: tuple[int, int, int, int, int]) -> bool:
-        return False
-
-    def pair(
-        self, document: int, first: int, split: int, last: int, target: int
-    ) -> tuple[int, int, int, int, int] | None:
-        consecutive = self.consecutive(first, split, last)
-        if consecutive is None or self.uniform() >= self.options.random_next:
-            return None if consecutive is None else (*consecutive, 0)
-        a_start, a_end, b_start, b_end = consecutive
-        return b_start, b_end, a_start, a_end, 1
+    def spans(self, chunk: Chunk, rng: np.random.Generator) -> Spans:
+        """Pairs in the order of the documents; a document of a single token gives none."""
+        return _PairMaker(chunk, self.options, rng).spans()
 
 
 @dataclass(frozen=True)
@@ -199,7 +178,9 @@ class SentenceOrder(SentencePairs):
     next_sentence_label: 0 = in order, 1 = swapped.
     """
 
-    builder: ClassVar[type[_PairBuilder]] = _OrderBuilder
+    def spans(self, chunk: Chunk, rng: np.random.Generator) -> Spans:
+        """Pairs in the order of the documents; a document of a single token gives none."""
+        return _OrderedPairMaker(chunk, self.options, rng).spans()
 
 
 @dataclass(frozen=True)
@@ -212,23 +193,25 @@ class FullSentences:
     options: SpanOptions = field(default_factory=SpanOptions)
     next_sentence: ClassVar[bool] = False
 
-    def arrange(self, block: Chunk, sep_id: int) -> Chunk:
-        return block
+    def lay_out(self, chunk: Chunk, sep_id: int) -> Chunk:
+        """The chunk as it is."""
+        return chunk
 
-    def examples(self, block: Chunk, rng: np.random.Generator) -> np.ndarray:
-        room = self.options.sequence_length - 2  # [CLS] A [SEP]
-        offsets, documents = block.sentence_offsets.tolist(), block.document_offsets.tolist()
-        rows: list[tuple[int, int, int, int, int]] = []
+    def spans(self, chunk: Chunk, rng: np.random.Generator) -> Spans:
+        """Segments in the order of the documents, every token in one of them. Nothing is random."""
+        room = self.options.sequence_length - SINGLE_SPECIAL_TOKENS
+        offsets, documents = chunk.sentence_offsets.tolist(), chunk.document_offsets.tolist()
+        segments: list[tuple[int, int]] = []
         for first, end in itertools.pairwise(documents):
             start = offsets[first]
             for sentence in range(first, end):
                 while offsets[sentence + 1] - start > room:
                     cut = offsets[sentence] if offsets[sentence] > start else start + room
-                    rows.append((start, cut, cut, cut, 0))
+                    segments.append((start, cut))
                     start = cut
             if offsets[end] > start:
-                rows.append((start, offsets[end], offsets[end], offsets[end], 0))
-        return np.array(rows, dtype=np.int64).reshape(-1, 5)
+                segments.append((start, offsets[end]))
+        return Spans.of_single_segments(segments)
 
 
 @dataclass(frozen=True)
@@ -238,41 +221,9 @@ class FullSentencesAcross(FullSentences):
     Liu et al. 2019 (RoBERTa), section 4.2, FULL-SENTENCES.
     """
 
-    def arrange(self, block: Chunk, sep_id: int) -> Chunk:
-        """The block as one document: a `[SEP]` ends the last sentence of every document but the last."""
-        inner = block.document_offsets[1:-1]
-        tokens = np.insert(block.tokens, block.sentence_offsets[inner], sep_id)
-        added = np.searchsorted(inner, np.arange(len(block.sentence_offsets)), side="right")
-        return Chunk(tokens, block.sentence_offsets + added, block.document_offsets[[0, -1]])
-
-
-def example_lengths(examples: np.ndarray) -> np.ndarray:
-    """Tokens of each example `[examples]`, with `[CLS]` and `[SEP]`."""
-    a = examples[:, A_END] - examples[:, A_START]
-    b = examples[:, B_END] - examples[:, B_START]
-    return a + b + 2 + (b > 0)
-
-
-def build_inputs(
-    tokens: np.ndarray, examples: np.ndarray, tokenizer: Tokenizer
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Gather the tokens of the examples: `[CLS] A [SEP] B [SEP]`, end to end.
-
-    Returns input_ids int64 `[T]`, token_type_ids int64 `[T]` (0 up to the first `[SEP]`, then 1), lengths int64 `[N]`.
-    """
-    lengths = example_lengths(examples)
-    a, b = examples[:, A_END] - examples[:, A_START], examples[:, B_END] - examples[:, B_START]
-    begin = np.cumsum(lengths) - lengths
-    input_ids = np.full(int(lengths.sum()), tokenizer.sep_id, dtype=np.int64)
-    token_type_ids = np.zeros(len(input_ids), dtype=np.int64)
-    input_ids[begin] = tokenizer.cls_id
-    for start, length, offset in ((examples[:, A_START], a, begin + 1), (examples[:, B_START], b, begin + a + 2)):
-        input_ids[ranges(offset, length)] = tokens[ranges(start, length)]
-    token_type_ids[ranges(begin + a + 2, np.where(b > 0, b + 1, 0))] = 1
-    return input_ids, token_type_ids, lengths
-
-
-def ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """start, start + 1, … for each (start, length), end to end."""
-    within = np.arange(int(lengths.sum())) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    return np.repeat(starts, lengths) + within
+    def lay_out(self, chunk: Chunk, sep_id: int) -> Chunk:
+        """The chunk as one document: a `[SEP]` ends the last sentence of every document but the last."""
+        inner = chunk.document_offsets[1:-1]
+        tokens = np.insert(chunk.tokens, chunk.sentence_offsets[inner], sep_id)
+        added = np.searchsorted(inner, np.arange(len(chunk.sentence_offsets)), side="right")
+        return Chunk(tokens, chunk.sentence_offsets + added, chunk.document_offsets[[0, -1]])

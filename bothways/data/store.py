@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -24,23 +25,40 @@ from bothways.errors import UserError
 from bothways.files import hash_file, read_json, sync
 from bothways.text.tokenizer import Tokenizer
 
-CHUNK_TOKENS = 1 << 16
+CHUNK_TOKENS = 1 << 16  # what an epoch puts in another order: small beside a block, large beside a document
 SplitName = Literal["train", "validation"]
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """Consecutive documents. Sentence s is tokens `[sentence_offsets[s]:sentence_offsets[s+1]]`; document d is
-    sentences `[document_offsets[d]:document_offsets[d+1]]`. Both int64, starting with 0; tokens unsigned `[T]`."""
+    """Consecutive documents.
+
+    tokens: unsigned `[T]`. Sentence s is tokens `[sentence_offsets[s]:sentence_offsets[s+1]]`, document d is sentences
+    `[document_offsets[d]:document_offsets[d+1]]`; both offsets are int64 and begin with 0.
+    """
 
     tokens: np.ndarray
     sentence_offsets: np.ndarray
     document_offsets: np.ndarray
 
 
+def join_chunks(chunks: Sequence[Chunk]) -> Chunk:
+    """Chunks end to end, as one."""
+
+    def offsets(columns: list[np.ndarray]) -> np.ndarray:
+        lengths = np.concatenate([np.diff(column) for column in columns])
+        return np.concatenate([[0], np.cumsum(lengths)])
+
+    return Chunk(
+        np.concatenate([chunk.tokens for chunk in chunks]),
+        offsets([chunk.sentence_offsets for chunk in chunks]),
+        offsets([chunk.document_offsets for chunk in chunks]),
+    )
+
+
 @dataclass(frozen=True)
 class Shard:
-    """One file of a split, as the manifest describes it."""
+    """One file of a split, as the manifest describes it. documents, sentences, tokens: how many it holds."""
 
     file: str
     documents: int
@@ -50,7 +68,7 @@ class Shard:
 
 
 class ShardWriter:
-    """Writes documents into one shard, a chunk at a time; the file appears under its name when it is complete."""
+    """Writes documents into a shard, a chunk at a time; the file appears under its name when it is complete."""
 
     def __init__(self, path: Path, dtype: np.dtype) -> None:
         self.path, self.dtype = path, dtype
@@ -65,7 +83,7 @@ class ShardWriter:
         self._pending = 0
 
     def add(self, ids: np.ndarray, sentence_lengths: np.ndarray) -> None:
-        """Add one document: its ids end to end and the length of each sentence."""
+        """Add a document: its ids `[T]`, sentences end to end, and the length of each sentence `[S]`."""
         self._ids.append(ids.astype(self.dtype))
         self._sentence_lengths.append(sentence_lengths)
         self._sentence_counts.append(len(sentence_lengths))
@@ -101,7 +119,10 @@ def _offsets(lengths: np.ndarray) -> np.ndarray:
 
 
 class Split:
-    """One half of a store, train or validation, read chunk by chunk from memory-mapped files."""
+    """The documents of a store to train on, or those held out of it, read chunk by chunk from memory-mapped files.
+
+    Raises UserError for a shard that cannot be read.
+    """
 
     def __init__(self, directory: Path, shards: list[Shard]) -> None:
         self.documents = sum(shard.documents for shard in shards)
@@ -160,10 +181,12 @@ class TokenStore:
         self.vocab_size: int = self.manifest["vocab_size"]
 
     def split(self, name: SplitName) -> Split:
+        """The documents to train on, or the held-out ones (`validation`)."""
         shards = [Shard(**shard) for shard in self.manifest["splits"][name]]
         return Split(self.directory, [shard for shard in shards if shard.documents])
 
     def tokenizer(self) -> Tokenizer:
+        """The vocabulary that made the store. Raises UserError where the directory holds another one."""
         tokenizer = Tokenizer.load(self.directory / "tokenizer")
         if tokenizer.fingerprint != self.tokenizer_fingerprint:
             raise UserError(

@@ -158,9 +158,8 @@ def _told(
 def _samples(model: LoadedModel, batch: PackedBatch) -> list[str]:
     """How a causal model goes on from the text, drawn a few times."""
     prompt, tokenizer = batch.input_ids[:-1].cpu().numpy(), model.tokenizer
-    never = [id for id in tokenizer.special_ids if id != tokenizer.sep_id]
     grown: list[list[int]] = [[] for _ in range(DRAWN.samples)]
-    for step in generate(model.model, [prompt], DRAWN, end_id=tokenizer.sep_id, never=never):
+    for step in generate(model.model, [prompt], DRAWN, end_id=tokenizer.sep_id, never=tokenizer.suppressed_ids):
         for (_, sample), token in zip(step.texts, step.tokens, strict=True):
             grown[sample].append(token)
     return ["… " + tokenizer.decode([id for id in ids if id != tokenizer.sep_id]) for ids in grown]

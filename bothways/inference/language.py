@@ -105,7 +105,7 @@ def fitting(
 def grow(model: LoadedModel, prompts: Sequence[np.ndarray], options: GenerationOptions) -> Iterator[Step]:
     """Tokens behind prompts, a step at a time. Warns where the position table ended a text."""
     tokenizer, table = model.tokenizer, model.config.max_position_embeddings
-    never = [id for id in tokenizer.special_ids if id != tokenizer.sep_id]
+    never = tokenizer.suppressed_ids
     lengths: dict[tuple[int, int], int] = {}
     ended: set[tuple[int, int]] = set()
     for step in generate(model.for_generation, prompts, options, end_id=tokenizer.sep_id, never=never):

@@ -79,6 +79,7 @@ class Tokenizer:
         self.vocab_size = max(vocabulary.values()) + 1
         self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = (vocabulary[t] for t in SPECIAL_TOKENS)
         self._vocabulary = vocabulary
+        self._cls, self._sep = _special_piece(self.cls_id), _special_piece(self.sep_id)
 
     @classmethod
     def train(
@@ -233,6 +234,34 @@ class Tokenizer:
     def special_ids(self) -> tuple[int, ...]:
         return self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id
 
+    @property
+    def suppressed_ids(self) -> list[int]:
+        """Ids that a generated text never has: the special tokens but `[SEP]`, which ends it."""
+        return [id for id in self.special_ids if id != self.sep_id]
+
+    def with_special_tokens(self, segments: Sequence[Pieces]) -> tuple[Pieces, np.ndarray]:
+        """One sequence of some segments in BERT's template, `[CLS] a [SEP] b [SEP]`, and its token_type_ids.
+
+        Returns the pieces of the whole sequence `[T]`, special tokens with an empty range of characters and the word
+        -1, and token_type_ids int64 `[T]`: the number of the segment, `[CLS]` with the first, each `[SEP]` with the
+        segment that it ends. Offsets and word numbers stay those of the segments' own texts.
+        """
+        parts = [self._cls]
+        for segment in segments:
+            parts += [segment, self._sep]
+        pieces = Pieces(
+            np.concatenate([part.input_ids for part in parts]),
+            np.concatenate([part.offsets for part in parts]),
+            np.concatenate([part.word_ids for part in parts]),
+        )
+        lengths = [len(segment.input_ids) + 1 for segment in segments]
+        lengths[0] += 1  # [CLS]
+        return pieces, np.repeat(np.arange(len(segments)), lengths)
+
+    def num_special_tokens(self, num_segments: int) -> int:
+        """Tokens that `with_special_tokens` adds to a sequence of so many segments."""
+        return 1 + num_segments
+
     def continuations(self) -> np.ndarray:
         """Boolean `[V]`: True for pieces that continue a word (`##ing`)."""
         mask = np.zeros(self.vocab_size, dtype=bool)
@@ -270,6 +299,10 @@ class Tokenizer:
     def decode(self, ids: Sequence[int]) -> str:
         """Join pieces into text; special tokens are shown."""
         return self._tokenizer.decode(list(ids), skip_special_tokens=False)
+
+
+def _special_piece(id: int) -> Pieces:
+    return Pieces(np.array([id]), np.zeros((1, 2), dtype=np.int64), np.array([-1]))
 
 
 def _pieces(encoding: Encoding) -> Pieces:

@@ -16,7 +16,7 @@ from typing import Any, Literal, get_origin, get_type_hints
 
 from bothways.checkpoint.hugging_face import Checkpoint, load_checkpoint, weights_fingerprint
 from bothways.data.encoded import Encoded
-from bothways.data.row_plan import RowPlan
+from bothways.data.row_plan import RowPlan, RowPlanOptions
 from bothways.errors import UserError
 from bothways.hardware import TrainingPrecision
 from bothways.inference.engine import truncated_rows
@@ -236,10 +236,7 @@ def _plan(
     return RowPlan(
         with_targets,
         task.collate,
-        keep_whole=task.keep_whole,
-        batch_size=options.batch_size,
-        tokens_per_step=options.tokens_per_step,
-        seed=options.seed,
+        RowPlanOptions(options.batch_size, options.tokens_per_step, options.seed, task.keep_whole),
         identity={
             "model": weights_fingerprint(checkpoint.model),
             "dropout": options.dropout,

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from bothways.data.examples import Examples, MaskedExamples, NextTokens
-from bothways.data.masking import Masker, Masking
+from bothways.batch import UNLIMITED
+from bothways.data.masking import MaskedExamples, Masker, Masking
+from bothways.data.next_tokens import NextTokens
 from bothways.data.phases import Phase, PhasedPlan, parse_phases
 from bothways.data.plan import PretrainingPlan
-from bothways.data.sentence_pairs import FullSentences, FullSentencesAcross, SentenceOrder, SentencePairs, SpanOptions
+from bothways.data.sentence_pairs import FullSentences, FullSentencesAcross, SentenceOrder, SentencePairs
+from bothways.data.spans import ExampleMaker, SpanOptions
 from bothways.data.store import SplitName, TokenStore
 from bothways.errors import UserError
 from bothways.hardware import TrainingPrecision
@@ -35,7 +37,7 @@ OBJECTIVES: dict[str, Objective] = {
     "roberta": MaskedLMObjective(),
     "causal": NextTokenObjective(),
 }
-SEGMENTS: dict[str, type[SentencePairs] | type[FullSentences]] = {
+PAIRINGS: dict[str, type[SentencePairs] | type[FullSentences]] = {
     "bert": SentencePairs,
     "order": SentenceOrder,
     "mlm": FullSentences,
@@ -128,7 +130,7 @@ def make_plan(store: TokenStore, options: PretrainOptions) -> PretrainingPlan | 
     plans = [
         PretrainingPlan(
             store,
-            _examples(store, options, phase.sequence_length, whole.between(phase.first, phase.end)),
+            _example_maker(store, options, phase.sequence_length, whole.between(phase.first, phase.end)),
             tokens_per_step=phase.tokens_per_step or options.tokens_per_step,
             seed=options.seed + number,
         )
@@ -148,21 +150,21 @@ def make_validation_plan(
         return None
     plan = PretrainingPlan(
         store,
-        _examples(
+        _example_maker(
             store, options, phases_of(options)[-1].sequence_length, Masking(whole_word=options.whole_word_masking)
         ),
-        tokens_per_step=1 << 62,  # of no account: the split is read in one pass
+        tokens_per_step=UNLIMITED,  # of no account: the split is read in one pass
         seed=0,
         split=split,
     )
     return plan if plan.has_examples() else None
 
 
-def _examples(store: TokenStore, options: PretrainOptions, sequence_length: int, masking: Masking) -> Examples:
+def _example_maker(store: TokenStore, options: PretrainOptions, sequence_length: int, masking: Masking) -> ExampleMaker:
     tokenizer, spans = store.tokenizer(), SpanOptions(sequence_length, options.short)
     if options.objective == "causal":
         return NextTokens(spans, tokenizer)
-    return MaskedExamples(SEGMENTS[options.objective](spans), Masker(masking, tokenizer), tokenizer)
+    return MaskedExamples(PAIRINGS[options.objective](spans), Masker(masking, tokenizer), tokenizer)
 
 
 def default_lr(hidden_size: int) -> float:

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from tyro.conf import Positional
 
+from bothways.baselines.results import ClassifierResult, TrainingCost
 from bothways.data.tables import Row, read_rows
 from bothways.errors import UserError
 from bothways.predictor import load
@@ -50,14 +51,14 @@ def compare(arguments: Sequence[str]) -> int:
     )
     if options.problem_type != "single_label_classification":
         raise UserError(f"--problem-type {options.problem_type}: one label a row is compared")
-    from bothways.baselines.classify import ClassifierResult, compare_baselines
+    from bothways.baselines.classify import compare_classifiers
 
     task = ClassifyTask(ClassifyOptions(**{one.name: getattr(options, one.name) for one in fields(ClassifyOptions)}))
     train, _ = usable_rows(task, read_rows(options.train), options.skip_bad, say)
     task = task.fitted(train)
     eval_rows, _ = usable_rows(task, read_rows(options.eval), options.skip_bad, say)
     held_out = _columns(task, eval_rows)
-    contestants: list[ClassifierResult] = list(compare_baselines(*_columns(task, train), *held_out, task.labels))
+    contestants: list[ClassifierResult] = list(compare_classifiers(*_columns(task, train), *held_out, task.labels))
     own = asdict(task.options)
     result = finetune("classify", options.model, options.train, options.eval, options.out, options, **own)
     if result.training.interrupted is not None:
@@ -78,19 +79,21 @@ def _columns(task: ClassifyTask, rows: Sequence[Row]) -> tuple[list[str], list[s
     return texts, [task.truth(row) for row in rows]
 
 
-def _bert(options: CompareArguments, task: ClassifyTask, rows: Sequence[Row], seconds: float) -> Any:
-    from bothways.baselines.classify import contestant, one_text_latency
+def _bert(options: CompareArguments, task: ClassifyTask, rows: Sequence[Row], seconds: float) -> ClassifierResult:
+    from bothways.baselines.classify import measure_classifier
 
     model = load(options.out, options.device)
     texts: list[Any] = [task.texts(row) for row in rows]
     size = (Path(options.out) / "model" / "model.safetensors").stat().st_size
-    predicted = [one.label for one in model.classify(texts)]
-    latency = one_text_latency(lambda text: model.classify([text]), texts)
+
+    def predict(texts: Sequence[Any]) -> list[str]:
+        return [classification.label for classification in model.classify(texts)]
+
     truth = [task.truth(row) for row in rows]
-    return contestant("BERT, fine-tuned", predicted, truth, task.labels, seconds, size, latency)
+    return measure_classifier("BERT, fine-tuned", predict, texts, truth, task.labels, TrainingCost(seconds, size))
 
 
-def contestant_lines(contestants: Sequence[Any], rows: int) -> list[str]:
+def contestant_lines(contestants: Sequence[ClassifierResult], rows: int) -> list[str]:
     """The comparison as a table for the terminal."""
     console = Console(width=120)
     table = Table(f"on {rows:,} held-out rows", "accuracy", "macro F1", "training", "size", "one text")

@@ -7,7 +7,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -15,6 +14,8 @@ from rich.markup import escape
 from rich.table import Table
 from tyro.conf import Positional
 
+from bothways.baselines.results import SAMPLE_TOKENS, LanguageModelResult, TrainingCost
+from bothways.batch import UNLIMITED
 from bothways.data.store import TokenStore
 from bothways.errors import UserError
 from bothways.predictor import Predictor, load
@@ -25,7 +26,7 @@ from bothways.train.pretrain_options import ObjectiveName, PretrainOptions
 from bothways.verbs.parse import parse
 from bothways.verbs.printing import say
 
-PROMPT, SAMPLE = 4, 30  # tokens of a held-out document that the samples go on from, and of a sample
+PROMPT_TOKENS = 4  # of a held-out document, which the samples go on from
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,18 +59,20 @@ def compare_language(arguments: Sequence[str]) -> int:
         raise UserError(
             f"compare lm: --objective {options.objective} --order {options.order}: expected causal, 2 or more"
         )
-    from bothways.baselines.language import LanguageModelResult, compare_baselines, documents
+    from bothways.baselines.language import compare_language_models, read_documents_of
 
     store = TokenStore(options.store)
     tokenizer = store.tokenizer()
-    train, held_out = (documents(store, tokenizer, split) for split in ("train", "validation"))
+    train, held_out = (read_documents_of(store, tokenizer, split) for split in ("train", "validation"))
     if not held_out:
         raise UserError(
             f"{options.store}: no held-out documents to measure on; prepare more of them (--validation 0.1, or of one "
             ".txt --documents blank-line)"
         )
     prompt = _prompt(options, tokenizer, held_out[0])
-    lines: list[LanguageModelResult] = list(compare_baselines(train, held_out, tokenizer, prompt, options.order, say))
+    lines: list[LanguageModelResult] = list(
+        compare_language_models(train, held_out, tokenizer, prompt, options.order, say)
+    )
     result = pretrain(options.store, options.out, options)
     if result.interrupted is not None:
         say(f"{options.out}: stopped, all of it saved; the same command again goes on from there")
@@ -87,11 +90,11 @@ def compare_language(arguments: Sequence[str]) -> int:
 def _prompt(options: CompareLanguageArguments, tokenizer: Tokenizer, document: list[str]) -> list[str]:
     """What the samples go on from, as pieces."""
     if options.prompt is None:
-        return document[:-1][:PROMPT]  # without the [SEP] that ends it
+        return document[:-1][:PROMPT_TOKENS]  # without the [SEP] that ends it
     if not is_unicode(options.prompt):
         raise UserError("--prompt: not a text")
     prompt = [tokenizer.token(id) for id in tokenizer.encode(options.prompt, special_tokens=False).input_ids]
-    room = options.max_position_embeddings - SAMPLE - 1
+    room = options.max_position_embeddings - SAMPLE_TOKENS - 1
     if not 0 < len(prompt) <= room:
         raise UserError(f"--prompt: {len(prompt)} tokens, expected 1 to {room}")
     return prompt
@@ -107,7 +110,7 @@ class _Transformer:
         tokenizer = self._model.tokenizer
         return tokenizer.decode([tokenizer.id(piece) or 0 for piece in pieces])
 
-    def next(self, text: list[str], number: int) -> list[str]:
+    def next_words(self, text: list[str], number: int) -> list[str]:
         return [one.word for one in self._model.suggest(self._text(text), number)]
 
     def sample(self, text: list[str], number: int) -> list[str]:
@@ -119,16 +122,17 @@ class _Transformer:
 
 def _transformer(
     model: Predictor, store: TokenStore, options: CompareLanguageArguments, prompt: list[str], seconds: float
-) -> Any:
-    from bothways.baselines.language import written
+) -> LanguageModelResult:
+    from bothways.baselines.language import measure_language_model
 
-    figures = evaluate_store(model.checkpoint, store, "validation", options.device, limit=1 << 62)
+    figures = evaluate_store(model.checkpoint, store, "validation", options.device, limit=UNLIMITED)
     size = (Path(options.out) / "model" / "model.safetensors").stat().st_size
     perplexity, asked = math.exp(figures["lm_loss"]), _Transformer(model)
-    return written("transformer", asked, perplexity, seconds, size, model.tokenizer, prompt)
+    cost = TrainingCost(seconds, size)
+    return measure_language_model("transformer", asked, perplexity, cost, model.tokenizer, prompt)
 
 
-def written_lines(lines: Sequence[Any], tokens: int, prompt: str) -> list[str]:
+def written_lines(lines: Sequence[LanguageModelResult], tokens: int, prompt: str) -> list[str]:
     """The comparison as a table for the terminal, and what each wrote."""
     console = Console(width=120)
     table = Table(f"on {tokens:,} held-out tokens", "perplexity", "training", "size", "tokens/s", "next words")

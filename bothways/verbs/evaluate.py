@@ -76,12 +76,12 @@ def _of_rows(model: Predictor, options: EvaluateArguments) -> dict[str, Any]:
 
 def _of_text(model: Predictor, source: str) -> dict[str, Any]:
     """Masked-LM loss, perplexity and accuracy, and next sentence's: on a store's held-out part, or on all of a text."""
-    from bothways.data.prepare import prepare
+    from bothways.data.prepare import PrepareOptions, prepare
     from bothways.data.store import TokenStore
     from bothways.train.pretrain import evaluate_store
 
     if (Path(source) / "manifest.json").exists():
         return evaluate_store(model.checkpoint, TokenStore(Path(source)), "validation", str(model.device))
     with tempfile.TemporaryDirectory() as folder:
-        store = prepare([source], model.tokenizer, Path(folder) / "store", validation=0)
+        store = prepare([source], model.tokenizer, Path(folder) / "store", PrepareOptions(validation=0))
         return evaluate_store(model.checkpoint, store, "train", str(model.device))

@@ -11,6 +11,7 @@ from typing import Any
 
 from tyro.conf import Positional
 
+from bothways.batch import UNLIMITED
 from bothways.data.plan import PretrainingPlan
 from bothways.data.store import TokenStore
 from bothways.data.survey import batch_in_words, estimate_epoch, length_histogram
@@ -114,7 +115,7 @@ def _print_batch(path: Path, step: int, recipe: str | None) -> None:
         saved = read_json(state)
         if "cursor" in saved and saved["step"] <= step - 1:
             plan.restore(saved["cursor"])
-    batch = plan.micro_batches(step - 1, 0, 1, 1 << 62)[0]
+    batch = plan.micro_batches(step - 1, 0, 1, UNLIMITED)[0]
     print(f"step {step:,}: {batch.num_sequences} sequences, {batch.num_tokens:,} tokens")
     for line in batch_in_words(batch, store.tokenizer()):
         print(line)

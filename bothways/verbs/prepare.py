@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bothways.data.prepare import PrepareOptions
 from bothways.data.prepare import prepare as prepare_store
 from bothways.text.sources import resolve_sources
 from bothways.text.tokenizer import Tokenizer
@@ -37,9 +38,7 @@ def prepare(arguments: Sequence[str]) -> None:
         options.sources,
         Tokenizer.load(options.tokenizer),
         Path(options.out),
-        options.corpus_options(),
-        validation=options.validation,
-        workers=options.workers,
+        PrepareOptions(options.corpus_options(), options.validation, options.workers),
         on_progress=bar.update,
     )
     from bothways.verbs.info import store_lines

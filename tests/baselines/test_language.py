@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from nltk.lm import KneserNeyInterpolated
 
-from bothways.baselines.language import Document, FeedForward, NGram, baselines
-from bothways.data.prepare import prepare
+from bothways.baselines.language import FeedForwardLM, NGram, PieceTokens, baseline_language_models
+from bothways.data.prepare import PrepareOptions, prepare
 from bothways.text.corpus import CorpusOptions
 from tests.helpers import WORDS, Run, tiny_tokenizer
 
@@ -19,7 +19,7 @@ TOKENIZER = tiny_tokenizer()
 PIECES = [TOKENIZER.token(id) for id in range(TOKENIZER.vocab_size)]
 
 
-def documents(number: int, seed: int = 0) -> list[Document]:
+def documents(number: int, seed: int = 0) -> list[PieceTokens]:
     """Words where each hangs on the one before it, so that there is something to learn."""
     rng, made = np.random.default_rng(seed), []
     for _ in range(number):
@@ -31,13 +31,13 @@ def documents(number: int, seed: int = 0) -> list[Document]:
     return made
 
 
-TRAINED = {name: model.fit(documents(150)) for name, model in baselines(TOKENIZER, 3)}
+TRAINED = {name: model.fit(documents(150)) for name, model in baseline_language_models(TOKENIZER, 3)}
 PROBABILISTIC = [name for name in TRAINED if "stupid" not in name]
 
 
 @pytest.mark.parametrize("name", PROBABILISTIC)
 @pytest.mark.parametrize("text", [[], ["the"], ["old", "z", "the"], ["dog", "cat", "bird", "house"]])
-def test_the_probabilities_of_all_pieces_sum_to_one(name: str, text: Document) -> None:
+def test_the_probabilities_of_all_pieces_sum_to_one(name: str, text: PieceTokens) -> None:
     model = TRAINED[name]
     before = model.log_probability([text]) if text else 0.0
     total = sum(math.exp(model.log_probability([[*text, piece]]) - before) for piece in PIECES)
@@ -56,7 +56,7 @@ def test_longer_contexts_predict_better_and_all_beat_the_uniform_guess() -> None
 def test_kneser_ney_is_nltks_where_every_piece_has_been_seen() -> None:
     """The tables give the counts that `nltk` searches for; only what has never been seen is treated otherwise."""
     train = documents(20)
-    fitted = next(model for name, model in baselines(TOKENIZER, 3) if "Kneser" in name).fit(train)
+    fitted = next(model for name, model in baseline_language_models(TOKENIZER, 3) if "Kneser" in name).fit(train)
     theirs = KneserNeyInterpolated(3, discount=0.75)
     begin = ["[CLS]"] * 2
     grams = [
@@ -80,8 +80,8 @@ def test_kneser_ney_is_nltks_where_every_piece_has_been_seen() -> None:
 
 def test_suggestions_are_words_and_samples_end() -> None:
     for name, model in TRAINED.items():
-        assert isinstance(model, NGram | FeedForward)
-        words = model.next(["the"], 3)
+        assert isinstance(model, NGram | FeedForwardLM)
+        words = model.next_words(["the"], 3)
         assert len(words) == 3, name
         assert set(words) <= set(WORDS)
         assert "[SEP]" not in model.sample(["the"], 20)
@@ -91,7 +91,8 @@ def test_suggestions_are_words_and_samples_end() -> None:
 def test_the_comparison_measures_every_model_on_the_same_tokens(tmp_path: Path, bothways: Run) -> None:
     text = tmp_path / "text.txt"
     text.write_text("\n\n".join(" ".join(document[:-1]) for document in documents(200)))
-    store = prepare([str(text)], TOKENIZER, tmp_path / "store", CorpusOptions(documents="blank-line"), validation=0.1)
+    options = PrepareOptions(CorpusOptions(documents="blank-line"), validation=0.1)
+    store = prepare([str(text)], TOKENIZER, tmp_path / "store", options)
     recipe = tmp_path / "r.toml"
     recipe.write_text(
         '[pretrain]\nsize = "tiny"\nobjective = "causal"\nsteps = 20\ntokens_per_step = 256\nlr = 0.003\n'

@@ -1,4 +1,4 @@
-"""Next-token examples: `[SOS] x1 … xn` is read, `x1 … xn [EOS]` is to be said, each token once an epoch."""
+"""Next-token examples: `[SOS] x1 … xn` is read, `x1 … xn [EOS]` predicted, each token once an epoch."""
 
 from __future__ import annotations
 
@@ -6,55 +6,52 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bothways.data.examples import NextTokens
-from bothways.data.sentence_pairs import A_END, A_START, SpanOptions
-from bothways.data.store import Chunk
+from bothways.data.next_tokens import NextTokens
+from bothways.data.spans import SpanOptions
+from tests.data.helpers import Documents, chunk_of, documents_of
 from tests.helpers import tiny_tokenizer
 
 TOKENIZER = tiny_tokenizer()
-Documents = list[list[int]]  # the lengths of each document's sentences
+FIRST = 1000  # a token that is no special one
 
 
-def block(documents: Documents) -> Chunk:
-    sentences = [length for document in documents for length in document]
-    tokens = np.arange(sum(sentences), dtype=np.uint32) + 1000  # each token another one
-    counts = [len(document) for document in documents]
-    return Chunk(tokens, np.cumsum([0, *sentences]), np.cumsum([0, *counts]))
-
-
-@given(
-    st.lists(st.lists(st.integers(1, 30), min_size=1, max_size=6), min_size=1, max_size=8),
-    st.integers(8, 40),
-    st.integers(0, 100),
-)
-def test_every_token_is_said_once_behind_the_one_before_it(documents: Documents, length: int, seed: int) -> None:
+@given(documents_of(30), st.integers(8, 40), st.integers(0, 100))
+def test_every_token_is_predicted_once_from_those_before_it(documents: Documents, length: int, seed: int) -> None:
     """Read end to end, the examples give every document between `[CLS]` and `[SEP]` and nothing else."""
-    makes = NextTokens(SpanOptions(length), TOKENIZER)
-    chunk = makes.arrange(block(documents))
-    examples = makes.examples(chunk, np.random.default_rng(seed))
-    lengths = makes.lengths(examples)
+    maker = NextTokens(SpanOptions(length), TOKENIZER)
+    chunk = maker.lay_out(chunk_of(documents, FIRST))
+    spans = maker.spans(chunk, np.random.default_rng(seed))
+    lengths = maker.lengths(spans)
     assert (lengths >= 1).all()
     assert (lengths <= length).all()
-    batch = makes.batch(*makes.gather(chunk.tokens, examples), examples, np.zeros(len(examples), dtype=np.uint64), 0)
-    read = [part.tolist() for part in batch.input_ids.split(lengths.tolist())]
-    said = [part.tolist() for part in batch.targets["next_tokens"].split(lengths.tolist())]
-    for one, following in zip(read, said, strict=True):
-        assert one[1:] == following[:-1]
-    expected, start = [], 1000
+    batch = maker.batch(chunk.tokens, spans, np.zeros(len(spans), dtype=np.uint64), 0)
+    read = [ids.tolist() for ids in batch.input_ids.split(lengths.tolist())]
+    predicted = [ids.tolist() for ids in batch.targets["next_tokens"].split(lengths.tolist())]
+    for ids, following in zip(read, predicted, strict=True):
+        assert ids[1:] == following[:-1]
+    expected, start = [], FIRST
     for document in documents:
         expected += [TOKENIZER.cls_id, *range(start, start + sum(document)), TOKENIZER.sep_id]
         start += sum(document)
-    order = np.argsort(examples[:, A_START])
-    told = [token for n in order for token in ([TOKENIZER.cls_id] if read[n][0] == TOKENIZER.cls_id else []) + said[n]]
-    assert told == expected
-    assert (examples[:, A_END] > examples[:, A_START]).all()
+    found = []
+    for number in np.argsort(spans.a_start):
+        found += [TOKENIZER.cls_id] if read[number][0] == TOKENIZER.cls_id else []
+        found += predicted[number]
+    assert found == expected
+    assert (spans.a_lengths > 0).all()
+    assert not spans.b_lengths.any()
     assert not batch.token_type_ids.any()
 
 
 def test_long_documents_are_cut_elsewhere_in_another_epoch() -> None:
-    makes = NextTokens(SpanOptions(16), TOKENIZER)
-    chunk = makes.arrange(block([[200]]))
-    cuts = [set(makes.examples(chunk, np.random.default_rng(seed))[1:, A_START].tolist()) for seed in range(3)]
+    maker = NextTokens(SpanOptions(16), TOKENIZER)
+    chunk = maker.lay_out(chunk_of([[200]], FIRST))
+    cuts = [set(maker.spans(chunk, np.random.default_rng(seed)).a_start[1:].tolist()) for seed in range(3)]
     assert cuts[0] != cuts[1] or cuts[1] != cuts[2]
-    whole = makes.arrange(block([[10], [3]]))
-    assert len(makes.examples(whole, np.random.default_rng(0))) == 2, "a document that fits is not cut"
+    whole = maker.lay_out(chunk_of([[10], [3]], FIRST))
+    assert len(maker.spans(whole, np.random.default_rng(0))) == 2, "a document that fits is not cut"
+
+
+def test_the_identity_of_examples_is_what_earlier_runs_have_hashed() -> None:
+    identity = "NextTokens(SpanOptions(sequence_length=16, short=0.1, random_next=0.5))"
+    assert NextTokens(SpanOptions(16), TOKENIZER).identity == [identity]

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 
 from bothways.data import prepare as preparation
-from bothways.data.prepare import prepare
+from bothways.data.prepare import PrepareOptions, prepare
 from bothways.data.store import TokenStore
 from bothways.errors import UserError
 from tests.helpers import WORDS, tiny_tokenizer
@@ -38,7 +38,7 @@ def contents(directory: Path) -> dict[str, bytes]:
 def test_documents_come_out_as_they_went_in(tmp_path: Path) -> None:
     written = write_corpus(tmp_path / "c.jsonl")
     tokenizer = tiny_tokenizer()
-    store = prepare([str(tmp_path / "c.jsonl")], tokenizer, tmp_path / "store", validation=0.1)
+    store = prepare([str(tmp_path / "c.jsonl")], tokenizer, tmp_path / "store", PrepareOptions(validation=0.1))
     split_documents = {"train": [], "validation": []}
     for name, documents in split_documents.items():
         split = store.split(name)
@@ -57,7 +57,7 @@ def test_documents_come_out_as_they_went_in(tmp_path: Path) -> None:
 
 def test_other_tools_open_a_shard(tmp_path: Path) -> None:
     written = write_corpus(tmp_path / "c.jsonl")
-    prepare([str(tmp_path / "c.jsonl")], tiny_tokenizer(), tmp_path / "store", validation=0)
+    prepare([str(tmp_path / "c.jsonl")], tiny_tokenizer(), tmp_path / "store", PrepareOptions(validation=0))
     frame = polars.read_ipc(tmp_path / "store" / "train-00000.arrow")
     assert frame.height == len(written)
     assert frame["sentences"].list.len().to_list() == [len(document) for document in written]
@@ -70,7 +70,9 @@ def test_bytes_do_not_depend_on_workers(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(preparation, "BATCH_CHARACTERS", 20_000)
     monkeypatch.setattr(preparation, "SHARD_TOKENS", 5_000)
     for workers in (1, 2, 3):
-        prepare([str(tmp_path / "c.jsonl")], tiny_tokenizer(), tmp_path / f"store{workers}", workers=workers)
+        prepare(
+            [str(tmp_path / "c.jsonl")], tiny_tokenizer(), tmp_path / f"store{workers}", PrepareOptions(workers=workers)
+        )
     assert len(list((tmp_path / "store1").glob("train-*.arrow"))) > 2
     assert contents(tmp_path / "store1") == contents(tmp_path / "store2") == contents(tmp_path / "store3")
 
@@ -84,25 +86,25 @@ def test_a_killed_preparation_goes_on_where_it_was(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(preparation, "BATCH_CHARACTERS", 5_000)
     monkeypatch.setattr(preparation, "SHARD_TOKENS", 5_000)
     source, tokenizer = [str(tmp_path / "c.jsonl")], tiny_tokenizer()
-    whole = prepare(source, tokenizer, tmp_path / "whole", workers=1)
+    whole = prepare(source, tokenizer, tmp_path / "whole", PrepareOptions(workers=1))
 
     def stop_late(report: Any, tokens: int) -> None:
         if tokens > 14_000:
             raise Killed
 
     with pytest.raises(Killed):
-        prepare(source, tokenizer, tmp_path / "parts", workers=1, on_progress=stop_late)
+        prepare(source, tokenizer, tmp_path / "parts", PrepareOptions(workers=1), on_progress=stop_late)
     with pytest.raises(UserError, match="has not finished"):
         TokenStore(tmp_path / "parts")
     with pytest.raises(UserError, match=r"was prepared with validation 0\.02, now asked for 0\.5"):
-        prepare(source, tokenizer, tmp_path / "parts", validation=0.5)
+        prepare(source, tokenizer, tmp_path / "parts", PrepareOptions(validation=0.5))
     redone = []
     monkeypatch.setattr(
         preparation,
         "_prepare_batch",
         lambda t, d, original=preparation._prepare_batch: redone.extend(d) or original(t, d),
     )
-    prepare(source, tokenizer, tmp_path / "parts", workers=1)
+    prepare(source, tokenizer, tmp_path / "parts", PrepareOptions(workers=1))
     assert 0 < len(redone) < 250
     assert contents(tmp_path / "parts") == contents(tmp_path / "whole")
     assert prepare(source, tokenizer, tmp_path / "parts").fingerprint == whole.fingerprint
@@ -123,9 +125,9 @@ def test_refusals(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot be written"):
         prepare([str(tmp_path / "empty.txt")], tokenizer, tmp_path / "file" / "store")
     with pytest.raises(UserError, match="--workers 0"):
-        prepare([str(tmp_path / "empty.txt")], tokenizer, tmp_path / "s2", workers=0)
+        prepare([str(tmp_path / "empty.txt")], tokenizer, tmp_path / "s2", PrepareOptions(workers=0))
     with pytest.raises(UserError, match="--validation 2"):
-        prepare([str(tmp_path / "empty.txt")], tokenizer, tmp_path / "s2", validation=2)
+        prepare([str(tmp_path / "empty.txt")], tokenizer, tmp_path / "s2", PrepareOptions(validation=2))
 
 
 def test_a_store_whose_vocabulary_was_exchanged_is_refused(tmp_path: Path, minilm: Path) -> None:

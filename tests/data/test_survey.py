@@ -9,7 +9,7 @@ import pytest
 
 from bothways.data.prepare import prepare
 from bothways.data.store import TokenStore
-from bothways.data.survey import UPPER, batch_in_words, estimate_epoch, length_histogram
+from bothways.data.survey import BUCKET_MAX_TOKENS, batch_in_words, estimate_epoch, length_histogram
 from bothways.train.pretrain_options import PretrainOptions, make_plan
 from tests.data.test_prepare import write_corpus
 from tests.helpers import tiny_tokenizer
@@ -29,7 +29,7 @@ def test_the_histogram_counts_every_sentence_and_document(store: TokenStore) -> 
     lengths = []
     for split in (store.split("train"), store.split("validation")):
         lengths += [np.diff(split.chunk(index).sentence_offsets) for index in range(split.num_chunks)]
-    assert rows[0][1] == (np.concatenate(lengths) <= UPPER[0]).sum()
+    assert rows[0][1] == (np.concatenate(lengths) <= BUCKET_MAX_TOKENS[0]).sum()
 
 
 def test_an_epoch_is_as_long_as_its_steps(store: TokenStore) -> None:

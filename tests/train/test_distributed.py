@@ -3,7 +3,6 @@ what happens when a process dies."""
 
 from __future__ import annotations
 
-import itertools
 import os
 import shutil
 import subprocess
@@ -12,13 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from bothways.data.plan import share_among_ranks
 from bothways.data.prepare import prepare
-from bothways.errors import UserError
 from bothways.train.run import RunDirectory
 from tests.data.test_prepare import write_corpus
 from tests.helpers import tiny_tokenizer
@@ -113,49 +108,3 @@ def test_a_killed_process_ends_the_run_and_torchrun_brings_it_back(runs: Path, t
     assert back.returncode == 0, back.stderr
     assert "resuming at step 5" in back.stderr
     assert furthest(tmp_path / "run", runs / "one") < 1e-5
-
-
-def shares_of(lengths: list[int], world_size: int, budget: int) -> list[list[list[int]]]:
-    """The examples of each batch of each rank."""
-    shares = [share_among_ranks(np.array(lengths), rank, world_size, budget) for rank in range(world_size)]
-    return [[part.tolist() for part in share] for share in shares]
-
-
-@settings(max_examples=500, deadline=None)
-@given(st.integers(1, 5), st.lists(st.integers(1, 60), min_size=5, max_size=40), st.integers(1, 200))
-@example(2, [50] * 5, 100)
-@example(3, [50] * 7, 100)
-@example(2, [60, 60, 60], 100)
-def test_ranks_share_out_a_step_in_as_many_batches_each(world_size: int, lengths: list[int], budget: int) -> None:
-    shares = shares_of(lengths, world_size, budget)
-    assert len({len(share) for share in shares}) == 1
-    batches = [part for share in shares for part in share]
-    assert all(batches)
-    assert sorted(index for part in batches for index in part) == list(range(len(lengths)))
-    over = [part for part in batches if len(part) > 1 and sum(lengths[index] for index in part) > budget]
-    turns = sorted(lengths, reverse=True)[::world_size]
-    if len(lengths) % world_size == 0 or any(one + next <= budget for one, next in itertools.pairwise(turns)):
-        assert not over
-    # otherwise one sequence a batch is all that fits, and some rank has one sequence fewer than the first
-    assert all(len(part) == 2 for part in over)
-    assert len(over) <= len(lengths) % world_size
-
-
-@pytest.mark.parametrize(
-    ("lengths", "budget", "shares"),
-    [
-        ([10, 40, 30, 20], 60, [[[1, 3]], [[2, 0]]]),
-        ([40, 40, 40, 20, 20], 60, [[[0], [2, 4]], [[1], [3]]]),
-        ([50, 50, 50, 50, 50], 100, [[[0, 2], [4]], [[1], [3]]]),  # all three together would be 150
-        ([90, 90, 50, 50, 50, 50, 50], 100, [[[0], [2, 4], [6]], [[1], [3], [5]]]),
-        ([90, 60, 40], 100, [[[0]], [[1, 2]]]),
-        ([60, 60, 60], 100, [[[0]], [[1, 2]]]),  # three batches of one cannot be shared by two ranks
-    ],
-)
-def test_two_ranks_keep_the_budget(lengths: list[int], budget: int, shares: list[list[list[int]]]) -> None:
-    assert shares_of(lengths, 2, budget) == shares
-
-
-def test_a_step_of_fewer_examples_than_ranks_is_refused() -> None:
-    with pytest.raises(UserError, match="3 examples cannot be shared out among 4 processes"):
-        share_among_ranks(np.array([5, 6, 7]), 0, 4, 100)

@@ -1,4 +1,4 @@
-"""The objectives' statistics on real articles: 15 %, 80/10/10, 50/50, and negatives from other documents."""
+"""Statistics of masks and pairs on real articles: 15 %, 80/10/10, 50/50, and negatives from other documents."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bothways.data.examples import MaskedExamples
-from bothways.data.masking import Masker, Masking
-from bothways.data.plan import PretrainingPlan, _join
-from bothways.data.prepare import prepare
-from bothways.data.sentence_pairs import SentencePairs, example_lengths
-from bothways.data.store import TokenStore
+from bothways.data.masking import MaskedExamples, Masker, Masking, masked_lengths
+from bothways.data.plan import PretrainingPlan
+from bothways.data.prepare import PrepareOptions, prepare
+from bothways.data.sentence_pairs import SentencePairs
+from bothways.data.store import TokenStore, join_chunks
 from bothways.text.tokenizer import Tokenizer
+from tests.data.helpers import document_of
 from tests.text.test_wordpiece import real_lines
 
 
@@ -22,7 +22,7 @@ def store(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> TokenS
     lines = real_lines(shared_data, 1 << 30)
     tokenizer = Tokenizer.train(lambda: lines, 8192)
     source = str(shared_data / "wikipedia-small.jsonl.zst")
-    return prepare([source], tokenizer, tmp_path_factory.mktemp("real") / "store", workers=2)
+    return prepare([source], tokenizer, tmp_path_factory.mktemp("real") / "store", PrepareOptions(workers=2))
 
 
 def near(count: float, whole: int, share: float) -> bool:
@@ -43,26 +43,26 @@ def test_masks_of_100k_tokens(store: TokenStore) -> None:
         store, MaskedExamples(SentencePairs(), Masker(Masking(), tokenizer), tokenizer), tokens_per_step=100_000, seed=1
     )
     batch = plan.batch(0)
-    rows, labels = batch.targets["mlm_index"].numpy(), batch.targets["mlm_labels"].numpy()
-    shown = batch.input_ids.numpy()[rows]
+    mlm_index, labels = batch.targets["mlm_index"].numpy(), batch.targets["mlm_labels"].numpy()
+    shown = batch.input_ids.numpy()[mlm_index]
     special = 3 * batch.num_sequences  # [CLS] A [SEP] B [SEP]
-    assert near(len(rows), batch.num_tokens - special, 0.15)
-    assert near((shown == tokenizer.mask_id).sum(), len(rows), 0.8)
-    assert near((shown == labels).sum(), len(rows), 0.1)
-    assert near(((shown != labels) & (shown != tokenizer.mask_id)).sum(), len(rows), 0.1)
+    assert near(len(mlm_index), batch.num_tokens - special, 0.15)
+    assert near((shown == tokenizer.mask_id).sum(), len(mlm_index), 0.8)
+    assert near((shown == labels).sum(), len(mlm_index), 0.1)
+    assert near(((shown != labels) & (shown != tokenizer.mask_id)).sum(), len(mlm_index), 0.1)
     assert not np.isin(labels, (tokenizer.cls_id, tokenizer.sep_id)).any()
     assert near(batch.targets["next_sentence_label"].sum().item(), batch.num_sequences, 0.5)
 
 
 def test_pairs_of_the_whole_corpus(store: TokenStore) -> None:
     split = store.split("train")
-    block = _join([split.chunk(index) for index in range(split.num_chunks)])
-    examples = SentencePairs().examples(block, np.random.default_rng(0))
-    documents = np.searchsorted(block.sentence_offsets[block.document_offsets], examples[:, [0, 2]], side="right")
-    assert ((documents[:, 0] != documents[:, 1]) == (examples[:, 4] == 1)).all()
-    lengths = example_lengths(examples)
+    chunk = join_chunks([split.chunk(index) for index in range(split.num_chunks)])
+    spans = SentencePairs().spans(chunk, np.random.default_rng(0))
+    random = spans.next_sentence_label == 1
+    assert ((document_of(chunk, spans.a_start) != document_of(chunk, spans.b_start)) == random).all()
+    lengths = masked_lengths(spans)
     assert lengths.max() == 128
     # Short targets aim at 2 to 124 tokens of 125 evenly; one long sentence can still carry such an example past them.
     assert 0.04 < (lengths < 100).mean() < 0.16
     # A collection of one sentence always gets a random partner, so the share of random pairs lies a little above half.
-    assert 0.49 < examples[:, 4].mean() < 0.54
+    assert 0.49 < random.mean() < 0.54

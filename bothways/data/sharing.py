@@ -1,0 +1,90 @@
+"""A step's examples shared out among the processes that train one model, each share cut into micro-batches.
+
+The steps, each a function: sort the examples (`longest_first`), deal them out (`split_among_ranks`), cut the first
+rank's share to the token budget (`cut_evenly`), and cut every other rank's at the same places (`leave_none_empty`).
+
+Six examples of 9, 8, 7, 6, 5, 4 tokens, two ranks, a budget of 20 tokens:
+
+    rank 0   9  7  5    cut behind 9 + 7 = 16:   [9 7] [5]
+    rank 1   8  6  4    at the same places:      [8 6] [4]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import ceil
+
+import numpy as np
+
+from bothways.batch import cut_to_budget
+from bothways.errors import UserError
+
+
+def share_among_ranks(lengths: np.ndarray, rank: int, world_size: int, token_budget: int) -> list[np.ndarray]:
+    """The micro-batches of one rank: int64 indices into `lengths`, longest example first.
+
+    Every rank gets the same number of batches, as processes that work on one model must, and none is empty.
+    Ranks take turns in order of length, so rank 0 holds the longest example of each turn: where its batches fit the
+    budget, every other rank's do.
+
+    The budget is exceeded in one case only: each of rank 0's examples needs a batch by itself, and another rank has
+    one example fewer, as with 60, 60 and 60 tokens, two ranks and a budget of 100. The examples of the last,
+    incomplete turn then join batches of the turn before, the longest example the shortest batch.
+    Raises UserError where there are fewer examples than ranks.
+    """
+    turns, left_over = divmod(len(lengths), world_size)
+    if not turns:
+        raise UserError(
+            f"a step of {len(lengths)} examples cannot be shared out among {world_size} processes; "
+            "raise --tokens-per-step"
+        )
+    order = longest_first(lengths)
+    ends = cut_evenly(lengths[split_among_ranks(order, 0, world_size)], token_budget)
+    if left_over and len(ends) > turns:
+        ends = [*ends[:-2], ends[-1]]
+        own = _join_last_turn(order, rank, world_size)
+    else:
+        own = split_among_ranks(order, rank, world_size)
+    return np.split(own, leave_none_empty(ends, len(own))[:-1])
+
+
+def longest_first(lengths: np.ndarray) -> np.ndarray:
+    """The index that sorts examples by length, falling; equal ones keep their order."""
+    return np.argsort(-lengths, kind="stable")
+
+
+def split_among_ranks(order: np.ndarray, rank: int, world_size: int) -> np.ndarray:
+    """One rank's share: every `world_size`-th example."""
+    return order[rank::world_size]
+
+
+def cut_evenly(lengths: np.ndarray, token_budget: int) -> list[int]:
+    """Where batches of consecutive examples end: as few as fit the budget, and of about one size.
+
+    A small last batch would cost as many kernel calls as a full one.
+    """
+    tokens = lengths.tolist()
+    fewest = [batch.stop for batch in cut_to_budget(tokens, token_budget)]
+    even_size = ceil(sum(tokens) / len(fewest)) + tokens[0]  # the longest example may not fit behind the others
+    even = [batch.stop for batch in cut_to_budget(tokens, min(token_budget, even_size))]
+    return even if len(even) == len(fewest) else fewest
+
+
+def leave_none_empty(ends: Sequence[int], count: int) -> list[int]:
+    """The ends of batches, moved to the front where `count` examples would leave the later ones without any.
+
+    A rank with one example fewer than rank 0 lacks it in its last batch. Where that is the batch's only one, the batch
+    before ends sooner, and so on to the front: a batch that ends sooner gets shorter, and those behind it hold one
+    example each, so that all still fit the budget.
+    """
+    return [min(end, count - later) for end, later in zip(ends, reversed(range(len(ends))), strict=True)]
+
+
+def _join_last_turn(order: np.ndarray, rank: int, world_size: int) -> np.ndarray:
+    """One rank's share where its last batch takes an example of the incomplete turn as well.
+
+    Ranks take these examples in reverse, as the last rank's batch is the shortest.
+    """
+    full_turns = len(order) // world_size * world_size
+    joining = full_turns + world_size - 1 - rank
+    return np.concatenate([split_among_ranks(order[:full_turns], rank, world_size), order[joining : joining + 1]])
