@@ -20,7 +20,7 @@ from bothways.data.tables import Row, read_rows
 from bothways.errors import UserError, closest
 from bothways.files import replace_with, write_json
 from bothways.hardware import TrainingPrecision
-from bothways.model.heads import EmbeddingHead, FirstTokenHead
+from bothways.model.heads import device_of
 from bothways.options import matches_type, type_in_words
 from bothways.progress import Progress
 from bothways.tasks import find_task
@@ -224,7 +224,7 @@ class BestEpoch:
         if self._evaluation is None:  # it was found by an earlier call
             best = load_checkpoint(self.run.model_path)
             task = self.task.from_json(best.metadata).for_columns(columns_of(self.rows))
-            best.model.to(next(self.checkpoint.model.parameters()).device)
+            best.model.to(device_of(self.checkpoint.model))
             self._evaluation = evaluate_rows(best.model, task, self.rows, self.encoded)
         return self._evaluation
 
@@ -233,9 +233,7 @@ def _load(model: str | Path, task: Task, options: FinetuneOptions, progress: Pro
     checkpoint = load_checkpoint(model, task.head, labels=task.labels, dropout=options.dropout, seed=options.seed)
     assert checkpoint.report is not None
     progress.say(f"{model}: {checkpoint.report.sentence()}")
-    head = checkpoint.model.head
-    first_only = isinstance(head, FirstTokenHead) or (isinstance(head, EmbeddingHead) and head.pooling == "cls")
-    if checkpoint.config.is_decoder and first_only:
+    if checkpoint.config.is_decoder and checkpoint.model.head.reads_first_tokens_only:
         raise UserError(
             f"{model}: reads from left to right, so its first token, which {task.name} decides by, sees nothing of the "
             "text; take a model that reads both ways"

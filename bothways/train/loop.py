@@ -15,7 +15,7 @@ import torch
 
 from bothways.batch import PackedBatch
 from bothways.hardware import measured_peak
-from bothways.model.heads import Model
+from bothways.model.heads import Model, device_of
 from bothways.native import is_missing
 from bothways.progress import Progress
 from bothways.tasks.base import Objective
@@ -205,7 +205,7 @@ def evaluate_objective(
 ) -> dict[str, float]:
     """Means of the objective's sums over all batches, with dropout off."""
     model.eval()
-    device = next(model.parameters()).device
+    device = device_of(model)
     window = _Window()
     for batch in batches:
         batch = batch.to(device)

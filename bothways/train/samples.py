@@ -11,7 +11,7 @@ from bothways.batch import PackedBatch, pack_sequences
 from bothways.counter_random import uniforms
 from bothways.data.plan import PretrainingPlan
 from bothways.inference.sampling import GenerationOptions, draw, filtered_logits
-from bothways.model.heads import CausalLMHead, Model
+from bothways.model.heads import Model, device_of
 from bothways.text.tokenizer import Tokenizer
 
 SAMPLES, CONTEXT = 4, 7  # so many places, with so many tokens around
@@ -20,7 +20,7 @@ GOES_ON = GenerationOptions(max_tokens=24, temperature=0.8, top_k=40)
 
 def samples(model: Model, validation: PretrainingPlan) -> dict[str, Any]:
     """`fills` of masks, or of a causal model `continuations` of the beginnings of texts."""
-    if isinstance(model.head, CausalLMHead):
+    if "causal-LM" in model.head.abilities:
         return {"continuations": sample_continuations(model, validation)}
     return {"fills": sample_fills(model, validation)}
 
@@ -33,7 +33,7 @@ def sample_continuations(model: Model, validation: PretrainingPlan) -> list[dict
     batch = next(validation.evaluation_batches(token_budget=512, max_tokens=4096), None)
     if batch is None:
         return []
-    tokenizer, device = validation.tokenizer, next(model.parameters()).device
+    tokenizer, device = validation.tokenizer, device_of(model)
     texts = [ids[: 1 + CONTEXT].numpy() for ids in batch.input_ids.split(batch.lengths.tolist())][:SAMPLES]
     begun = [len(ids) for ids in texts]
     room = min(GOES_ON.max_tokens, model.config.max_position_embeddings - max(begun))
@@ -73,7 +73,7 @@ def sample_fills(model: Model, validation: PretrainingPlan) -> list[dict[str, An
     chosen = whole_words[:: max(1, len(whole_words) // SAMPLES)][:SAMPLES]
     rows = batch.targets["mlm_index"][chosen]
     batch.targets = {"mlm_index": rows}
-    scores = model(batch.to(next(model.parameters()).device)).mlm.logits.float().softmax(-1).cpu()
+    scores = model(batch.to(device_of(model))).mlm.logits.float().softmax(-1).cpu()
     probabilities, guesses = scores.max(-1)
     return [
         {
