@@ -40,7 +40,7 @@ from bothways.model.heads import (
 OPSET = 20  # the first with GELU as one operator
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 AXES = {2: ("batch", "length"), 3: ("batch", "choices", "length")}
-TOLERANCE = 1e-3  # of an output; float32 in another order of summation is within 1e-4 for all our models
+MAX_DIFFERENCE = 1e-3  # of an output; float32 in another order of summation is within 1e-4 for all our models
 
 
 class PaddedEncoder(nn.Module):
@@ -192,7 +192,7 @@ def export_onnx(checkpoint: Checkpoint, directory: Path, int8: bool = False) -> 
     """Write `model.onnx` with config and tokenizer, and, with `int8`, `model_quantized.onnx`.
 
     What ONNX Runtime makes of the file is compared with what the model does, on texts of several lengths in one batch.
-    Raises UserError where the extra `onnx` is not installed, where the two differ by more than `TOLERANCE`, and for a
+    Raises UserError where the extra `onnx` is not installed, where the two differ by more than `MAX_DIFFERENCE`, and for a
     head that has no padded form.
     """
     _require_extra()
@@ -203,7 +203,7 @@ def export_onnx(checkpoint: Checkpoint, directory: Path, int8: bool = False) -> 
         write_all_but_weights(checkpoint, partial)
         _write(model, partial / "model.onnx")
         difference, _ = _compare(model, partial / "model.onnx")
-        if not difference < TOLERANCE:
+        if not difference < MAX_DIFFERENCE:
             raise UserError(f"export onnx: ONNX Runtime's outputs differ by {difference:.2g} from the model's")
         cosine = None
         if int8:
