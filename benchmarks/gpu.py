@@ -19,10 +19,12 @@ import numpy as np
 import torch
 from common import show
 
+from bothways.batch import pack
 from bothways.data.store import Shard, ShardWriter, TokenStore, store_fingerprint
 from bothways.files import write_json
 from bothways.hardware import choose_device, choose_precision, measured_peak
-from bothways.model.attention import attend, attend_eager
+from bothways.model.attention import attend
+from bothways.model.kernels.eager import attend_eager
 from bothways.text.corpus import CorpusReport
 from bothways.text.tokenizer import SPECIAL_TOKENS, Tokenizer
 from bothways.train.pretrain import measure_speed
@@ -58,11 +60,12 @@ def random_store(folder: Path, vocab_size: int, tokens: int) -> TokenStore:
 def check_attention(device: torch.device, dtype: torch.dtype) -> float:
     """The largest difference, of values and gradients, between the device's kernel and the reference in float32."""
     lengths = torch.tensor([128, 128, 77, 512, 1, 33])
-    cu_seqlens = torch.cat([torch.zeros(1), lengths.cumsum(0)]).to(torch.int32).to(device)
+    ids = np.zeros(int(lengths.sum()), dtype=np.int64)
+    batch = pack(ids, ids, lengths.numpy()).to(device)
     torch.manual_seed(0)
     parts = [torch.randn(int(lengths.sum()), 4, 64, device=device, dtype=dtype, requires_grad=True) for _ in range(3)]
     exact = [part.detach().float().requires_grad_() for part in parts]
-    ours = attend(*parts, cu_seqlens, 512, lengths=lengths)
+    ours = attend(*parts, batch)
     theirs, _ = attend_eager(*exact, lengths)
     ours.float().square().sum().backward()
     theirs.square().sum().backward()

@@ -27,7 +27,6 @@ from bothways.inference.prepared import InferencePrecision
 from bothways.inference.sampling import GenerationOptions, generation_options
 from bothways.inference.texts import Text, listed_texts
 from bothways.inference.vectors import Match
-from bothways.model.heads import CausalLMHead, MaskedLMHead, PretrainingHead
 from bothways.pages.explanation import Explanation
 from bothways.progress import OnProgress, no_progress
 from bothways.tasks.answer import Answer
@@ -106,7 +105,7 @@ class Predictor(LoadedModel):
 
         Raises UserError for a text without a mask and for a model without a masked-LM head.
         """
-        self.require_head((PretrainingHead, MaskedLMHead), "masked-LM", "fill")
+        self.require_head("masked-LM", "fill")
         if top_k < 1:
             raise UserError(f"--top-k {top_k}: expected at least 1")
         (encoded,) = self.encode_whole_texts(self.checked_texts([text]))
@@ -114,7 +113,7 @@ class Predictor(LoadedModel):
 
     def next_sentence(self, a: str, b: str) -> float:
         """The probability that `b` follows `a` (`next_sentence_label` 0)."""
-        self.require_head((PretrainingHead,), "next-sentence", "next_sentence")
+        self.require_head("next-sentence", "next_sentence")
         (encoded,) = self.encode_whole_texts(self.checked_texts([(a, b)]))
         return masked.follows(self, encoded)
 
@@ -148,8 +147,8 @@ class Predictor(LoadedModel):
 
         next: a word, of which P(next | text) is wanted. top_k: how many pieces that may come next to tell.
         """
-        self.require_head((CausalLMHead, PretrainingHead, MaskedLMHead), "language-model", "score")
-        if isinstance(self.model.head, CausalLMHead):
+        self.require_head("language-model", "score")
+        if "causal-LM" in self.model.head.abilities:
             language.require_causal(self, "score")
         if top_k < 1:
             raise UserError(f"--top-k {top_k}: expected at least 1")

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from transformers import BertConfig as HuggingFaceConfig
 
-from bothways.batch import PackedBatch, pack_sequences
+from bothways.batch import PackedBatch, pack, pack_sequences
 from bothways.model.config import EncoderConfig
 from bothways.text.tokenizer import SPECIAL_TOKENS, Tokenizer
 
@@ -63,6 +63,12 @@ def random_batch(lengths: Sequence[int], vocab_size: int, seed: int = 0) -> Pack
             for length in lengths
         ]
     )
+
+
+def batch_of_lengths(lengths: torch.Tensor) -> PackedBatch:
+    """A batch of sequences of these lengths, for attention, which reads nothing else of it."""
+    ids = np.zeros(int(lengths.sum()), dtype=np.int64)
+    return pack(ids, ids, lengths.numpy())
 
 
 def hugging_face_config(config: EncoderConfig, **overrides: object) -> HuggingFaceConfig:

@@ -1,14 +1,13 @@
 """A checkpoint is a Hugging Face directory: config.json, model.safetensors, the tokenizer's files, bothways.json.
 
-Names of tensors are data: `RENAMES`, one ordered table, read in both directions. `transformers` opens what is written
-here, and what it writes is opened here, from a directory or straight from the hub. Nothing is ever unpickled:
-a `pytorch_model.bin` is read with `weights_only=True`.
+Names of tensors are data, `names.RENAMES`. `transformers` opens what is written here, and what it writes is opened
+here, from a directory or straight from the hub. Nothing is ever unpickled: a `pytorch_model.bin` is read with
+`weights_only=True`.
 """
 
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,117 +17,18 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from bothways.checkpoint.names import from_hugging_face, modern_names, their_names, tied_to, to_hugging_face
 from bothways.checkpoint.sentence_transformers import SentenceModules, read_modules, write_modules
 from bothways.checkpoint.weights import find_model, read_weights
 from bothways.errors import UserError
 from bothways.files import read_json, replace_directory, write_json, write_text
+from bothways.model.assembly import build_encoder
 from bothways.model.config import EncoderConfig
 from bothways.model.encoder import Encoder
-from bothways.model.heads import (
-    ARCHITECTURES,
-    CausalLMHead,
-    EmbeddingHead,
-    Head,
-    Model,
-    PoolerHead,
-    SequenceHead,
-    TokenHead,
-    initialise,
-)
+from bothways.model.heads import HEADS, EmbeddingHead, Head, Model, PoolerHead, initialise
 from bothways.text.tokenizer import Tokenizer
 
-# Ours ↔ Hugging Face, by module; weight and bias follow. `*` is a layer's number. Several names on the right are
-# rows of one matrix, in this order.
-RENAMES: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("encoder.embeddings.token", ("bert.embeddings.word_embeddings",)),
-    ("encoder.embeddings.token_type", ("bert.embeddings.token_type_embeddings",)),
-    ("encoder.embeddings.position", ("bert.embeddings.position_embeddings",)),
-    ("encoder.embeddings.norm", ("bert.embeddings.LayerNorm",)),
-    (
-        "encoder.layers.*.attention.qkv",
-        tuple(f"bert.encoder.layer.*.attention.self.{name}" for name in ("query", "key", "value")),
-    ),
-    ("encoder.layers.*.attention.output", ("bert.encoder.layer.*.attention.output.dense",)),
-    ("encoder.layers.*.attention_norm", ("bert.encoder.layer.*.attention.output.LayerNorm",)),
-    ("encoder.layers.*.intermediate", ("bert.encoder.layer.*.intermediate.dense",)),
-    ("encoder.layers.*.output", ("bert.encoder.layer.*.output.dense",)),
-    ("encoder.layers.*.output_norm", ("bert.encoder.layer.*.output.LayerNorm",)),
-    ("head.pooler.dense", ("bert.pooler.dense",)),
-    ("head.lm.dense", ("cls.predictions.transform.dense",)),
-    ("head.lm.norm", ("cls.predictions.transform.LayerNorm",)),
-    ("head.lm.decoder", ("cls.predictions.decoder",)),
-    ("head.nsp", ("cls.seq_relationship",)),
-    ("head.classifier", ("classifier",)),
-    ("head.qa_outputs", ("qa_outputs",)),
-)
-# What a file of this class was trained for, by the name of the task; other classes are for no task of ours.
-TRAINED_FOR = {
-    "BertForSequenceClassification": "classify",
-    "BertForTokenClassification": "tag",
-    "BertForQuestionAnswering": "answer",
-    "BertForMultipleChoice": "choose",
-}
-LABELLED: dict[str, type[SequenceHead] | type[TokenHead]] = {
-    "BertForSequenceClassification": SequenceHead,
-    "BertForTokenClassification": TokenHead,
-}
-TIED = "head.lm.decoder.weight"  # the token table under a second name: written once, as the token table
-
-# Spellings of older files, put right before RENAMES is read: TensorFlow's layer norm, the MLM bias outside the decoder.
-LEGACY: tuple[tuple[str, str], ...] = (
-    (r"\.gamma$", ".weight"),
-    (r"\.beta$", ".bias"),
-    (r"^cls\.predictions\.bias$", "cls.predictions.decoder.bias"),
-)
-
-
-def to_hugging_face(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Our tensors under Hugging Face names, `bert.` first; fused matrices are cut into views."""
-    renamed: dict[str, Tensor] = {}
-    for name, tensor in state.items():
-        if name == TIED:
-            continue
-        theirs = _translate(name)
-        renamed.update(zip(theirs, tensor.chunk(len(theirs)), strict=True))
-    # transformers keeps the MLM bias outside the decoder
-    if "cls.predictions.decoder.bias" in renamed:
-        renamed["cls.predictions.bias"] = renamed.pop("cls.predictions.decoder.bias")
-    return renamed
-
-
-def _translate(name: str) -> list[str]:
-    module, _, parameter = name.rpartition(".")
-    number = re.search(r"\.layers\.(\d+)\.", name)
-    pattern = re.sub(r"\.layers\.\d+\.", ".layers.*.", module)
-    for ours, theirs in RENAMES:
-        if ours == pattern:
-            return [f"{other.replace('*', number[1] if number else '')}.{parameter}" for other in theirs]
-    return [name]  # a head without a Hugging Face counterpart keeps its name
-
-
-def from_hugging_face(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
-    """Find the `wanted` tensors (our names) among Hugging Face names; also returns the names left unused.
-
-    Accepts files with and without the `bert.` prefix, and the older spellings in `LEGACY`.
-    """
-    theirs: dict[str, Tensor] = {}
-    original: dict[str, str] = {}
-    prefixed = any(name.startswith("bert.") for name in state)
-    for name, tensor in state.items():
-        modern = name
-        for old, new in LEGACY:
-            modern = re.sub(old, new, modern)
-        if not prefixed and modern.split(".")[0] in ("embeddings", "encoder", "pooler"):
-            modern = f"bert.{modern}"
-        theirs[modern], original[modern] = tensor, name
-    found: dict[str, Tensor] = {}
-    used = {"cls.predictions.decoder.weight"} if TIED in wanted else set()
-    for name in wanted:
-        parts = _translate(name)
-        if name != TIED and all(part in theirs for part in parts):
-            found[name] = theirs[parts[0]] if len(parts) == 1 else torch.cat([theirs[part] for part in parts])
-            used.update(parts)
-    return found, [original[name] for name in theirs if name not in used]
+BARE_ENCODER = "BertModel"  # the class without a head
 
 
 @dataclass(frozen=True)
@@ -140,8 +40,8 @@ class LoadReport:
     unused: list[str]
 
     @property
-    def expected(self) -> bool:
-        """True when the encoder is complete: only a head is new, or only another head's weights were left."""
+    def encoder_complete(self) -> bool:
+        """Whether the file held the whole encoder: at most a head is new, or another head's weights are unused."""
         return not any(name.startswith("encoder.") for name in self.newly_initialised)
 
     def sentence(self) -> str:
@@ -150,7 +50,7 @@ class LoadReport:
             f"{len(self.loaded)} tensors loaded, {len(self.newly_initialised)} newly initialised, "
             f"{len(self.unused)} unused"
         )
-        if not self.expected:
+        if not self.encoder_complete:
             missing = [name for name in self.newly_initialised if name.startswith("encoder.")]
             return f"{counts}: NOT expected, the file lacks parts of the encoder ({', '.join(missing[:3])}, …)."
         if self.newly_initialised:
@@ -181,7 +81,7 @@ HeadBuilder = Callable[[Encoder], Head]
 
 def new_model(config: EncoderConfig, head: HeadBuilder, seed: int) -> Model:
     """A model with BERT's random initialisation, the same for the same seed (0 to 2^63 - 1)."""
-    encoder = Encoder(config)
+    encoder = build_encoder(config)
     model = Model(encoder, head(encoder))
     initialise(model, config.initializer_range, torch.Generator().manual_seed(seed))
     return model
@@ -194,7 +94,7 @@ def save_checkpoint(checkpoint: Checkpoint, directory: Path) -> None:
         tensors = {
             name: tensor.detach().cpu().contiguous() for name, tensor in to_hugging_face(model.state_dict()).items()
         }
-        if isinstance(model.head, PoolerHead | EmbeddingHead):
+        if model.head.architecture == BARE_ENCODER:
             tensors = {name.removeprefix("bert."): tensor for name, tensor in tensors.items()}
         save_file(tensors, partial / "model.safetensors", metadata={"format": "pt"})
         write_all_but_weights(checkpoint, partial)
@@ -208,26 +108,26 @@ def write_all_but_weights(checkpoint: Checkpoint, directory: Path) -> None:
     write_json(
         directory / "bothways.json", {"format": 1, "tokenizer": checkpoint.tokenizer.fingerprint, **checkpoint.metadata}
     )
-    if isinstance(model.head, CausalLMHead):
+    if "causal-LM" in model.head.abilities:
         write_json(directory / "generation_config.json", _generation_config(checkpoint.tokenizer))
     if "chat_template" in checkpoint.metadata:
         write_text(directory / "chat_template.jinja", checkpoint.metadata["chat_template"])
-    if isinstance(model.head, EmbeddingHead):
+    if model.head.pooling is not None:
         limit = checkpoint.metadata.get("sequence_length", model.config.max_position_embeddings)
         modules = SentenceModules(model.head.pooling, model.head.normalize, limit)
         write_modules(directory, modules, model.config.hidden_size)
 
 
 def _generation_config(tokenizer: Tokenizer) -> dict[str, Any]:
-    """Where texts begin and end: `[SOS]` and `[EOS]` of a BERT vocabulary are `[CLS]` and `[SEP]`. Others are not
-    written."""
+    """Where texts begin and end, `[CLS]` and `[SEP]` of a BERT vocabulary, and which special tokens are never
+    generated: all others."""
     ids = {"bos_token_id": tokenizer.cls_id, "eos_token_id": tokenizer.sep_id, "pad_token_id": tokenizer.pad_id}
     return {**ids, "suppress_tokens": tokenizer.suppressed_ids}
 
 
 def _config_json(checkpoint: Checkpoint) -> dict[str, Any]:
     config: dict[str, Any] = {
-        "architectures": [ARCHITECTURES.get(type(checkpoint.model.head), "BertModel")],
+        "architectures": [checkpoint.model.head.architecture or BARE_ENCODER],
         **checkpoint.config.to_dict(),
         "dtype": "float32",
     }
@@ -265,13 +165,15 @@ def load_checkpoint(
     _check_vocabulary(directory, config, tokenizer, state)
     weights = read_weights(directory)
     architecture = _architecture(raw_config, weights)
-    modules = read_modules(directory) if head is None and architecture not in TRAINED_FOR else None
-    state = _with_config(state, _foreign_state(directory, raw_config, weights, architecture, modules))
+    named = _head_class(architecture)
+    modules = read_modules(directory) if head is None and named.trained_for is None else None
+    state = _with_config(state, _foreign_state(directory, raw_config, weights, named, modules))
     known_labels = state.get("labels", [])
-    model = new_model(config, head or _head_for(architecture, known_labels, modules), seed)
-    anew = head is not None and (list(labels) != known_labels or ARCHITECTURES.get(type(model.head)) != architecture)
-    report = _load_weights(model, weights, directory, "head.classifier" if anew else None)
-    if not report.expected:
+    model = new_model(config, head or _head_builder(named, known_labels, modules), seed)
+    # a classifier for other labels, or of another kind of model, is not the one that is asked for
+    other = head is not None and (list(labels) != known_labels or model.head.architecture != architecture)
+    report = _load_weights(model, weights, directory, "head.classifier" if other else None)
+    if not report.encoder_complete:
         raise UserError(f"{directory}: {report.sentence()}")
     return Checkpoint(model.eval(), tokenizer, state, report, str(path_or_hub_id))
 
@@ -290,21 +192,24 @@ def _architecture(raw_config: Mapping[str, Any], weights: Mapping[str, Tensor]) 
     named = raw_config.get("architectures")
     if named:
         return str(named[0])
-    if "cls.seq_relationship.weight" in weights:
-        return "BertForPreTraining"
-    if any(name.startswith("cls.predictions.") for name in weights):
-        return "BertForMaskedLM"
-    if "qa_outputs.weight" in weights:
-        return "BertForQuestionAnswering"
-    if "classifier.weight" in weights:
-        pooled = any(name.endswith("pooler.dense.weight") for name in weights)
-        return "BertForSequenceClassification" if pooled else "BertForTokenClassification"
-    return "BertModel"
+    names = set(modern_names(weights).values())
+
+    def holds(head: type[Head]) -> bool:
+        return all(their_names(f"head.{part}.weight")[0] in names for part in head.parts)
+
+    return next(head.architecture for head in HEADS if holds(head)) or BARE_ENCODER
+
+
+def _head_class(architecture: str) -> type[Head]:
+    """The head of a Hugging Face class. Another class still has an encoder; the report lists its head as unused."""
+    return next((head for head in HEADS if head.architecture == architecture), PoolerHead)
 
 
 def _with_config(state: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
-    """`bothways.json` with what the config says besides. Where they differ on task, labels or kind of problem, the
-    model was trained on elsewhere since, and what we knew of its task is no longer true."""
+    """`bothways.json` completed by the config.
+
+    Where they differ on task, labels or kind of problem, the model was trained on elsewhere since, and what
+    `bothways.json` says of its task is no longer true."""
     if any(key in state and key in config and state[key] != config[key] for key in ("task", "labels", "problem_type")):
         return {**{key: state[key] for key in ("tokenizer", "provenance") if key in state}, **config}
     return {**config, **state}
@@ -314,7 +219,7 @@ def _foreign_state(
     directory: Path,
     raw_config: Mapping[str, Any],
     weights: Mapping[str, Tensor],
-    architecture: str,
+    head: type[Head],
     modules: SentenceModules | None,
 ) -> dict[str, Any]:
     """What `bothways.json` would say of a model that was made elsewhere: its task, its labels."""
@@ -323,13 +228,13 @@ def _foreign_state(
         limit = {} if modules.max_length is None else {"sequence_length": min(modules.max_length, longest)}
         options = {"pooling": modules.pooling, "normalize": modules.normalize}
         return {"task": "similar", "options": options, **limit}
-    if architecture not in TRAINED_FOR:
+    if head.trained_for is None:
         return {}
-    labels = _labels(directory, raw_config, weights) if architecture in LABELLED else []
+    labels = _labels(directory, raw_config, weights) if head.needs_labels else []
     problem = raw_config.get("problem_type")
-    if architecture == "BertForSequenceClassification" and not problem:
+    if head.trained_for == "classify" and not problem:
         problem = "regression" if len(labels) == 1 else "single_label_classification"  # as transformers takes it
-    return {"task": TRAINED_FOR[architecture], "labels": labels, **({"problem_type": problem} if problem else {})}
+    return {"task": head.trained_for, "labels": labels, **({"problem_type": problem} if problem else {})}
 
 
 def _labels(directory: Path, raw_config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> list[str]:
@@ -347,31 +252,31 @@ def _labels(directory: Path, raw_config: Mapping[str, Any], weights: Mapping[str
     return ordered
 
 
-def _head_for(architecture: str, labels: Sequence[str], modules: SentenceModules | None) -> HeadBuilder:
-    if architecture in LABELLED:
-        return lambda encoder: LABELLED[architecture](encoder, max(len(labels), 1))
+def _head_builder(head: type[Head], labels: Sequence[str], modules: SentenceModules | None) -> HeadBuilder:
+    build: Callable[..., Head] = head
+    if head.needs_labels:
+        return lambda encoder: build(encoder, max(len(labels), 1))
     if modules is not None:
         return lambda encoder: EmbeddingHead(encoder, modules.pooling, modules.normalize)
-    by_name: dict[str, HeadBuilder] = {name: kind for kind, name in ARCHITECTURES.items() if kind is not EmbeddingHead}
-    # another class still has an encoder; the report lists its head as unused
-    return by_name.get(architecture, PoolerHead)
+    return build
 
 
-def _load_weights(model: Model, weights: Mapping[str, Tensor], directory: Path, anew: str | None) -> LoadReport:
+def _load_weights(model: Model, weights: Mapping[str, Tensor], directory: Path, ignored: str | None) -> LoadReport:
+    """Put the file's tensors into the model. ignored: a module of ours that is left as it is."""
     wanted = model.state_dict()
-    sought = {name: tensor for name, tensor in wanted.items() if not (anew and name.startswith(anew))}
+    sought = {name: tensor for name, tensor in wanted.items() if not (ignored and name.startswith(ignored))}
     found, unused = from_hugging_face(weights, sought)
-    untied = weights.get("cls.predictions.decoder.weight")
-    if TIED in wanted and untied is not None:
-        table = found.get("encoder.embeddings.token.weight")
-        if table is not None and not torch.equal(untied, table):
+    tied = {name: other for name in wanted if (other := tied_to(name)) is not None}
+    for name, other in tied.items():
+        second, first = weights.get(their_names(name)[0]), found.get(other)
+        if second is not None and first is not None and not torch.equal(second, first):
             raise UserError(
                 f"{directory}: its decoder is not its token table (tie_word_embeddings false), not supported"
             )
     for name, tensor in found.items():
         if tensor.shape != wanted[name].shape:
             raise UserError(
-                f"{directory / 'config.json'} does not fit the weights: it asks for {_translate(name)[0]} of shape "
+                f"{directory / 'config.json'} does not fit the weights: it asks for {their_names(name)[0]} of shape "
                 f"{list(wanted[name].shape)}, the file holds {list(tensor.shape)}"
             )
     model.load_state_dict(found, strict=False)
@@ -381,7 +286,7 @@ def _load_weights(model: Model, weights: Mapping[str, Tensor], directory: Path, 
             f"{directory / 'config.json'} does not fit the weights: it has num_hidden_layers "
             f"{model.config.num_hidden_layers}, the file holds {sorted(beyond)[0]} as well"
         )
-    new = [name for name in wanted if name not in found and name != TIED]
+    new = [name for name in wanted if name not in found and name not in tied]
     return LoadReport(list(found), new, unused)
 
 

@@ -13,7 +13,6 @@ from bothways.batch import PackedBatch
 from bothways.data.encoded import Encoded
 from bothways.data.tables import Row
 from bothways.inference import engine
-from bothways.model.heads import SpanHead
 from bothways.tasks.answer import QUESTION_TOKENS, Answer, AnswerTask
 from bothways.text.tokenizer import Pieces
 
@@ -37,7 +36,7 @@ class ShownAnswer:
 def shown_answer(model: LoadedModel, batch: PackedBatch, text: Text, pieces: Sequence[Pieces]) -> ShownAnswer | None:
     """What a model that marks spans answers to a pair of question and context, or marks in one text; None for other
     heads. A model that was fine-tuned elsewhere, or for a task of another name, is read with the task's defaults."""
-    if not isinstance(model.model.head, SpanHead):
+    if "span" not in model.model.head.abilities:
         return None
     task = AnswerTask.from_json({**model.checkpoint.metadata, "task": AnswerTask.name})
     task = replace(task, options=replace(task.options, question_column="question", context_column="context"))

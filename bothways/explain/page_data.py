@@ -16,7 +16,7 @@ from bothways.batch import PackedBatch, pack_sequences
 from bothways.errors import UserError
 from bothways.explain.answers import ShownAnswer, shown_answer
 from bothways.explain.embeddings import COMPARED, POINTS, Projection, embedding_view, position_view
-from bothways.explain.predictions import LENS, decision_of, prediction_view
+from bothways.explain.predictions import MAX_LENS_STATES, decision_of, prediction_view
 from bothways.explain.record import Record, gradient_weighted, record, rollout
 from bothways.pages.arrays import TOLERANCE, compress_array, compress_shares
 from bothways.text.tokenizer import Pieces, Tokenizer
@@ -98,7 +98,7 @@ def _notes(model: LoadedModel, tokens: int, size: int) -> list[str]:
         (size > FINE, "scores before the softmax are left out, weights are rounded to 0.001"),
         (size > TWICE, "the other mask and gradient-weighted attention are left out"),
         (size > SUMMED, "rollout is left out, and weights below 0.001 are 0, so that rows may sum to less than 1"),
-        ((config.num_hidden_layers + 1) * tokens > LENS, "too long a text for the logit lens"),
+        ((config.num_hidden_layers + 1) * tokens > MAX_LENS_STATES, "too long a text for the logit lens"),
     )
     return [note for applies, note in left_out if applies]
 

@@ -1,6 +1,6 @@
 """What a model makes of a text: its decision, which words carried it, and how it formed from layer to layer.
 
-Shapes: T tokens, H hidden, R rows that a head reads, V vocabulary, L layers.
+Shapes: T tokens, H hidden, R tokens that a head reads, V vocabulary, L layers.
 """
 
 from __future__ import annotations
@@ -17,77 +17,61 @@ from bothways.explain.answers import ShownAnswer
 from bothways.explain.record import record
 from bothways.inference.generation import generate
 from bothways.inference.sampling import GenerationOptions
-from bothways.model.heads import (
-    CausalLMHead,
-    Head,
-    MaskedLMHead,
-    PretrainingHead,
-    SequenceHead,
-    SpanHead,
-    TokenHead,
-)
+from bothways.model.heads import Ability, Decision
 
 if TYPE_CHECKING:
     from bothways.inference.loaded import LoadedModel
 
-SHOWN = 8  # alternatives
-LENS = 4000  # states of tokens that are read through the vocabulary
-STEPS = 32  # of the integral
+SHOWN_ALTERNATIVES = 8  # likeliest labels or pieces, as many as fit beside the text
+MAX_LENS_STATES = 4000  # hidden states that are read through the vocabulary; each is a product with all its pieces
+INTEGRAL_STEPS = 32  # of the midpoint rule
 DRAWN = GenerationOptions(max_tokens=12, samples=3)
 
 
 @dataclass(frozen=True)
-class Decision:
-    """What was decided, in words, and the number behind it as a function of the last hidden states `[T, H]`."""
+class ReadText:
+    """A text as a page has it.
 
-    of: str
-    score: Callable[[Tensor], Tensor]
+    batch: one sequence, with the targets that its head reads by. tokens, words: what the page tells of each token, and
+    the texts of words. scores: the head's; None where it reads nothing of the text.
+    """
+
+    batch: PackedBatch
+    tokens: Sequence[Mapping[str, Any]]
+    words: Sequence[str]
+    scores: Any
 
 
 def decision_of(model: LoadedModel, batch: PackedBatch, answer: ShownAnswer | None = None) -> Decision | None:
-    """The decision of this model on this text; None for a model that only gives vectors. answer: what a model that
-    marks spans decided."""
-    head, labels = model.model.head, model.labels
-    batch, rows = _asked(model, batch)
-    if rows is not None and not len(rows):
-        return None
-
-    def scores(hidden: Tensor) -> Any:
-        return head(hidden if rows is None else hidden[rows], batch)
-
+    """The decision of this model on this text, its score a function of the last hidden states `[T, H]`; None for a
+    model that only gives vectors. answer: the decision of a model that marks spans."""
+    batch = _with_targets(model, batch)
     with torch.no_grad():
-        made = scores(record(model.model.encoder, batch).hidden[-1])
-        if isinstance(head, SequenceHead):
-            best = int(made[0].argmax()) if made.dim() > 1 else 0
-            named = labels[best] if best < len(labels) else "the score"
-            return Decision(named, lambda hidden: scores(hidden).reshape(-1)[best])
-        if isinstance(head, SpanHead):
-            if answer is None:
-                return None
-            start, end = answer.first, answer.last
-            named = "the answer" if answer.text else "no answer"
-            return Decision(named, lambda hidden: scores(hidden)[start, 0] + scores(hidden)[end, 1])
-        if isinstance(head, TokenHead):
-            best_labels = made.argmax(-1)
-            inside = [n for n, label in enumerate(best_labels.tolist()) if labels and labels[label] != "O"]
-            chosen = torch.tensor(inside or list(range(len(best_labels))))
-            return Decision("the labels", lambda hidden: scores(hidden)[chosen, best_labels[chosen]].sum())
-        logits = _logits(made)
-        if logits is None:
-            return None
-        token = int(logits[0].argmax())
-    return Decision(model.tokenizer.token(token), lambda hidden: cast(Tensor, _logits(scores(hidden)))[0, token])
+        scores = _scores(model, batch, record(model.model.encoder, batch).hidden[-1])
+    if scores is None:
+        return None
+    if answer is not None:
+        start, end = answer.first, answer.last
+        named = "the answer" if answer.text else "no answer"
+        decision: Decision | None = Decision(named, lambda scores: scores[start, 0] + scores[end, 1])
+    else:
+        decision = model.model.head.decision(scores, _column_name(model))
+    if decision is None:
+        return None
+    by_scores = decision.score
+    return replace(decision, score=lambda hidden: by_scores(_scores(model, batch, hidden)))
 
 
-def _logits(scores: Any) -> Tensor | None:
-    """Scores over the vocabulary `[R, V]` of a language-model head."""
-    scores = getattr(scores, "mlm", scores)
-    return cast("Tensor | None", getattr(scores, "logits", None))
+def _column_name(model: LoadedModel) -> Callable[[int], str]:
+    """What a column of a head's scores is called: a piece of the vocabulary, or a label."""
+    if "language-model" in model.model.head.abilities:
+        return model.tokenizer.token
+    labels = model.labels
+    return lambda column: labels[column] if column < len(labels) else ""
 
 
-def _asked(model: LoadedModel, batch: PackedBatch) -> tuple[PackedBatch, Tensor | None]:
-    """The batch with the targets that its head reads by, and the rows: masks, a causal model's last token, the first
-    pieces of words."""
+def _with_targets(model: LoadedModel, batch: PackedBatch) -> PackedBatch:
+    """The batch with the targets that heads read by: masks, a causal model's last token, the first pieces of words."""
     tokenizer, ids = model.tokenizer, batch.input_ids
     masks = (ids == tokenizer.mask_id).nonzero().flatten()
     ordinary = (ids != tokenizer.cls_id) & (ids != tokenizer.sep_id)
@@ -95,12 +79,18 @@ def _asked(model: LoadedModel, batch: PackedBatch) -> tuple[PackedBatch, Tensor 
     # the text's [SEP] is not read by a model that goes on from the words before it
     last = torch.tensor([batch.num_tokens - 2], device=ids.device)
     targets = {"mlm_index": masks, "lm_index": last, "word_index": (ordinary & ~continues).nonzero().flatten()}
-    batch = replace(batch, targets=targets)
-    head: Head = model.model.head
-    rows = masks if isinstance(head, MaskedLMHead | PretrainingHead) else head.reads(batch)
-    if isinstance(head, PretrainingHead):
-        rows = head.reads(batch) if len(masks) else masks
-    return batch, rows
+    return replace(batch, targets=targets)
+
+
+def _scores(model: LoadedModel, batch: PackedBatch, hidden: Tensor) -> Any:
+    """The head's scores from the last hidden states `[T, H]`; None where it reads nothing of the text, as a masked
+    model where there is no mask."""
+    head = model.model.head
+    index = head.reads(batch)
+    nothing_to_fill = "masked-LM" in head.abilities and not len(batch.targets["mlm_index"])
+    if nothing_to_fill or (index is not None and not len(index)):
+        return None
+    return head(hidden if index is None else hidden[index], batch)
 
 
 def prediction_view(
@@ -112,17 +102,18 @@ def prediction_view(
 ) -> dict[str, Any] | None:
     """The view of predictions, with what this model's head has to say; None where that is nothing. answer: as in
     `decision_of`."""
-    head, view = model.model.head, dict[str, Any]()
-    asked, rows = _asked(model, batch)
+    abilities, view = model.model.head.abilities, dict[str, Any]()
+    batch = _with_targets(model, batch)
     with torch.no_grad():
         states = record(model.model.encoder, batch).states
-        if isinstance(head, CausalLMHead | MaskedLMHead | PretrainingHead):
+        if "language-model" in abilities:
             view["lens"] = _lens(model, states)
-        if rows is None or len(rows):
-            made = head(states[-1] if rows is None else states[-1][rows], asked)
-            view |= _told(model, made, asked, tokens, words)
-        if isinstance(head, SpanHead) and answer is not None:
-            start, end = head(states[-1], asked).float().softmax(0).unbind(-1)
+        text = ReadText(batch, tokens, words, _scores(model, batch, states[-1]))
+        if text.scores is not None:
+            for ability in abilities & set(SCORE_VIEWS):
+                view |= SCORE_VIEWS[ability](model, text)
+        if answer is not None:
+            start, end = text.scores.float().softmax(0).unbind(-1)
             said = {"answer": answer.text, "probability": answer.probability}
             view["span"] = {"start": start.tolist(), "end": end.tolist(), **said}
     decision = decision_of(model, batch, answer)
@@ -132,27 +123,52 @@ def prediction_view(
     return view or None
 
 
-def _told(
-    model: LoadedModel, made: Any, batch: PackedBatch, tokens: Sequence[Mapping[str, Any]], words: Sequence[str]
-) -> dict[str, Any]:
-    """A head's scores as what they mean."""
-    head, labels = model.model.head, model.labels
-    logits = _logits(made)
-    if logits is not None:
-        alternatives = [_likeliest(row, model.tokenizer.token) for row in logits.float().softmax(-1)]
-        if isinstance(head, CausalLMHead):
-            return {"next": alternatives[0], "samples": _samples(model, batch)}
-        places = batch.targets["mlm_index"].tolist()
-        return {"fills": [{"position": at, "alternatives": one} for at, one in zip(places, alternatives, strict=True)]}
-    if isinstance(head, TokenHead):
-        rows = zip(batch.targets["word_index"].tolist(), made.float().softmax(-1), strict=True)
-        named = ((words[tokens[at]["word"]], _likeliest(row, labels.__getitem__)) for at, row in rows)
-        return {"tags": [{"word": word, "labels": likely} for word, likely in named]}
-    if isinstance(head, SequenceHead) and len(labels) > 1:
-        several = model.checkpoint.metadata.get("problem_type") == "multi_label_classification"
-        row = made[0].float().sigmoid() if several else made[0].float().softmax(-1)
-        return {"classes": _likeliest(row, labels.__getitem__)}
-    return {"score": float(made.reshape(-1)[0])} if isinstance(head, SequenceHead) else {}
+def _vocabulary_alternatives(model: LoadedModel, text: ReadText) -> list[list[tuple[str, float]]]:
+    scores = model.model.head.vocabulary_scores(text.scores)
+    assert scores is not None
+    return [_likeliest(probabilities, model.tokenizer.token) for probabilities in scores.logits.float().softmax(-1)]
+
+
+def _next_view(model: LoadedModel, text: ReadText) -> dict[str, Any]:
+    return {"next": _vocabulary_alternatives(model, text)[0], "samples": _samples(model, text.batch)}
+
+
+def _fills_view(model: LoadedModel, text: ReadText) -> dict[str, Any]:
+    masks = zip(text.batch.targets["mlm_index"].tolist(), _vocabulary_alternatives(model, text), strict=True)
+    return {"fills": [{"position": position, "alternatives": pieces} for position, pieces in masks]}
+
+
+def _tags_view(model: LoadedModel, text: ReadText) -> dict[str, Any]:
+    probabilities = text.scores.float().softmax(-1)
+    first_pieces = zip(text.batch.targets["word_index"].tolist(), probabilities, strict=True)
+    return {
+        "tags": [
+            {"word": text.words[text.tokens[token]["word"]], "labels": _likeliest(of_word, model.labels.__getitem__)}
+            for token, of_word in first_pieces
+        ]
+    }
+
+
+def _classes_view(model: LoadedModel, text: ReadText) -> dict[str, Any]:
+    if len(model.labels) < 2:
+        return _score_view(model, text)
+    several = model.checkpoint.metadata.get("problem_type") == "multi_label_classification"
+    logits = text.scores[0].float()
+    return {"classes": _likeliest(logits.sigmoid() if several else logits.softmax(-1), model.labels.__getitem__)}
+
+
+def _score_view(model: LoadedModel, text: ReadText) -> dict[str, Any]:
+    return {"score": float(text.scores.reshape(-1)[0])}
+
+
+# What the scores of a head with this ability mean; other heads' are not shown.
+SCORE_VIEWS: dict[Ability, Callable[[LoadedModel, ReadText], dict[str, Any]]] = {
+    "causal-LM": _next_view,
+    "masked-LM": _fills_view,
+    "token": _tags_view,
+    "sequence": _classes_view,
+    "choice": _score_view,
+}
 
 
 def _samples(model: LoadedModel, batch: PackedBatch) -> list[str]:
@@ -166,14 +182,14 @@ def _samples(model: LoadedModel, batch: PackedBatch) -> list[str]:
 
 
 def _likeliest(probabilities: Tensor, name: Callable[[int], str]) -> list[tuple[str, float]]:
-    values, ids = probabilities.topk(min(SHOWN, len(probabilities)))
+    values, ids = probabilities.topk(min(SHOWN_ALTERNATIVES, len(probabilities)))
     return [(name(id), value) for id, value in zip(ids.tolist(), values.tolist(), strict=True)]
 
 
 def _lens(model: LoadedModel, states: Sequence[Tensor]) -> list[list[list[tuple[str, float]]]] | None:
     """What the head would say of every state of every token (nostalgebraist 2020, "the logit lens"): its three
     likeliest pieces with their probabilities. None for texts that are too long to be read so."""
-    if len(states) * len(states[0]) > LENS:
+    if len(states) * len(states[0]) > MAX_LENS_STATES:
         return None
     scores = cast(Any, model.model.head).lm
     table = []
@@ -187,17 +203,17 @@ def _lens(model: LoadedModel, states: Sequence[Tensor]) -> list[list[list[tuple[
 def integrated_gradients(model: LoadedModel, batch: PackedBatch, decision: Decision) -> Tensor:
     """How much each token's embedding did for the decision, `[T]`, from a text of `[MASK]`s to this one (Sundararajan,
     Taly and Yan 2017, section 3). The numbers sum to the difference of the decision's score between the two, up to the
-    error of `STEPS` steps of the midpoint rule."""
+    error of `INTEGRAL_STEPS` steps of the midpoint rule."""
     encoder = model.model.encoder
     special = (batch.input_ids == model.tokenizer.cls_id) | (batch.input_ids == model.tokenizer.sep_id)
     nothing = replace(batch, input_ids=torch.where(special, batch.input_ids, model.tokenizer.mask_id))
     with torch.no_grad():
         end, begin = encoder.embeddings(batch), encoder.embeddings(nothing)
     total = torch.zeros_like(end)
-    for step in range(STEPS):
-        at = (begin + (end - begin) * ((step + 0.5) / STEPS)).requires_grad_()
+    for step in range(INTEGRAL_STEPS):
+        at = (begin + (end - begin) * ((step + 0.5) / INTEGRAL_STEPS)).requires_grad_()
         with torch.enable_grad():
             score = decision.score(record(encoder, batch, embeddings=at).hidden[-1])
         (gradient,) = torch.autograd.grad(score, at)
-        total += gradient / STEPS
+        total += gradient / INTEGRAL_STEPS
     return (total * (end - begin)).sum(-1).cpu()

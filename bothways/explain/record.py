@@ -1,5 +1,5 @@
-"""What a model does with one text, step by step, with everything kept: the same parts as the fast path, with attention
-written out.
+"""What a model does with one text, step by step, with everything kept: the model's own layers, with the reference of
+attention instead of a fast kernel.
 
 Shapes: T tokens, H hidden, A heads, D = H/A, L layers.
 """
@@ -7,38 +7,52 @@ Shapes: T tokens, H hidden, A heads, D = H/A, L layers.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import cast
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from bothways.batch import PackedBatch
-from bothways.model.encoder import Encoder, Layer
+from bothways.model.encoder import Encoder
+from bothways.model.kernels.eager import attend_eager, scaled_scores
 
 
 @dataclass
 class Record:
     """One sequence's way through an encoder.
 
-    embeddings: `[T, H]`, what the first layer reads. Of each layer: queries, keys, values `[A, T, D]`; scores
-    `[A, T, T]`, q·k/√D before mask and softmax; weights `[A, T, T]`, whose rows sum to one; hidden `[T, H]`, what it
-    gives on. causal: whether tokens see only themselves and what is before them.
+    embeddings: `[T, H]`, what the first layer reads. causal: whether tokens see only themselves and what is before
+    them. Of each layer: queries, keys, values `[A, T, D]`; weights `[A, T, T]`, whose rows sum to one; hidden `[T, H]`,
+    what it gives on.
     """
 
     embeddings: Tensor
-    queries: list[Tensor]
-    keys: list[Tensor]
-    values: list[Tensor]
-    scores: list[Tensor]
-    weights: list[Tensor]
-    hidden: list[Tensor]
     causal: bool
+    queries: list[Tensor] = field(default_factory=list)
+    keys: list[Tensor] = field(default_factory=list)
+    values: list[Tensor] = field(default_factory=list)
+    weights: list[Tensor] = field(default_factory=list)
+    hidden: list[Tensor] = field(default_factory=list)
 
     @property
     def states(self) -> list[Tensor]:
         """Embeddings and every layer's output: L + 1 of `[T, H]`."""
         return [self.embeddings, *self.hidden]
+
+    @property
+    def scores(self) -> list[Tensor]:
+        """q kᵀ / √D of each layer before mask and softmax: L of `[A, T, T]`."""
+        return [scaled_scores(q, k) for q, k in zip(self.queries, self.keys, strict=True)]
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, batch: PackedBatch, causal: bool, dropout: float) -> Tensor:
+        """The reference of attention under the record's mask; what it reads and makes is added to the record."""
+        attended, (weights,) = attend_eager(q, k, v, batch.lengths, self.causal)
+        if weights.requires_grad:
+            weights.retain_grad()
+        self.weights.append(weights)
+        for kept, tensor in zip((self.queries, self.keys, self.values), (q, k, v), strict=True):
+            kept.append(tensor.transpose(0, 1))
+        return attended
 
 
 def record(
@@ -50,31 +64,18 @@ def record(
     attribution. Gradients are kept where the caller has not turned them off.
     """
     assert batch.num_sequences == 1
-    layers = cast("Sequence[Layer]", encoder.layers)
-    causal = encoder.config.is_decoder if causal is None else causal
-    hidden = encoder.embeddings(batch) if embeddings is None else embeddings
-    seen = Record(hidden, [], [], [], [], [], [], causal)
-    future = torch.ones(batch.num_tokens, batch.num_tokens, dtype=torch.bool, device=hidden.device).triu(1)
-    for layer in layers:
-        q, k, v = (part.transpose(0, 1) for part in layer.attention.project(hidden))
-        scores = q @ k.mT / q.shape[-1] ** 0.5
-        weights = (scores.masked_fill(future, float("-inf")) if causal else scores).softmax(-1)
-        if weights.requires_grad:
-            weights.retain_grad()
-        attended = (weights @ v).transpose(0, 1).flatten(1)
-        hidden = layer.finish(hidden, layer.attention.output(attended))
-        for kept, one in zip(
-            (seen.queries, seen.keys, seen.values, seen.scores, seen.weights, seen.hidden),
-            (q, k, v, scores, weights, hidden),
-            strict=True,
-        ):
-            kept.append(one)
-    return seen
+    made = Record(
+        encoder.embeddings(batch) if embeddings is None else embeddings,
+        encoder.config.is_decoder if causal is None else causal,
+    )
+    encoder.run_layers(made.embeddings, batch, attend=made.attend, visit=made.hidden.append)
+    return made
 
 
 def rollout(weights: Sequence[Tensor]) -> list[Tensor]:
-    """Attention to the tokens of the text itself through all layers up to each, L of `[T, T]`, rows sum to one: heads
-    averaged, half of each token kept for the residual (Abnar and Zuidema 2020, section 3)."""
+    """For each layer, how much of every token of the text reaches every other through all layers up to it: L of
+    `[T, T]`, rows sum to one. Heads are averaged, and half of each token is kept for the residual (Abnar and Zuidema
+    2020, section 3)."""
     reached, made = torch.eye(weights[0].shape[-1], device=weights[0].device, dtype=weights[0].dtype), []
     for layer in weights:
         mixed = (layer.mean(0) + torch.eye(layer.shape[-1], device=layer.device, dtype=layer.dtype)) / 2
@@ -84,10 +85,10 @@ def rollout(weights: Sequence[Tensor]) -> list[Tensor]:
 
 
 def gradient_weighted(weights: Sequence[Tensor]) -> list[Tensor]:
-    """Attention that spoke for what was decided, L of `[T, T]`: weights times their gradients, negative ones left out,
+    """Attention that spoke for the decision, L of `[T, T]`: weights times their gradients, negative products left out,
     heads averaged (Chefer, Gur and Wolf 2021, equation 5). Call it after `backward` on the decision's score."""
     products = []
-    for one in weights:
-        assert one.grad is not None
-        products.append((one.detach() * one.grad).clamp(min=0).mean(0))
+    for layer in weights:
+        assert layer.grad is not None
+        products.append((layer.detach() * layer.grad).clamp(min=0).mean(0))
     return products

@@ -18,7 +18,7 @@ from bothways.batch import PackedBatch, cut_to_budget
 from bothways.data.encoded import Encoded, pack_encoded
 from bothways.data.tables import Row
 from bothways.hardware import inference_batch_tokens, keep_number_of_threads, use_threads
-from bothways.model.heads import Model
+from bothways.model.heads import Model, device_of
 from bothways.prefetch import prefetch
 from bothways.progress import OnProgress, no_progress
 from bothways.tasks.base import Task
@@ -125,7 +125,7 @@ def score(model: Model, task: Task, encoded: Sequence[Encoded], on_progress: OnP
     def split(scores: Any, sequences: Sequence[Encoded], batch: PackedBatch) -> list[np.ndarray]:
         return task.split(scores, sequences)
 
-    device = next(model.parameters()).device
+    device = device_of(model)
     scores = run_batches(model.eval(), split, encoded, device, collate=task.collate, on_progress=on_progress)
     rows = itertools.groupby(zip(encoded, scores, strict=True), lambda pair: pair[0].row)
     return [[of_sequence for _, of_sequence in row] for _, row in rows]

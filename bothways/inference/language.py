@@ -19,9 +19,8 @@ from bothways.batch import PackedBatch, pack_sequences
 from bothways.data.encoded import Encoded, assemble
 from bothways.errors import TruncationWarning, UserError
 from bothways.inference import engine
-from bothways.inference.generation import Growing, Step, generate
+from bothways.inference.generation import Decoding, Step, generate
 from bothways.inference.sampling import GenerationOptions
-from bothways.model.heads import CausalLMHead, MaskedLMHead, PretrainingHead
 from bothways.text.lines import is_unicode
 from bothways.text.tokenizer import Pieces, Tokenizer
 
@@ -156,7 +155,7 @@ def score_text(model: LoadedModel, text: str, next_word: str | None, top_k: int)
     needed, table = len(pieces.input_ids) + max(1, len(behind.input_ids)) + 2, model.config.max_position_embeddings
     if needed > table:
         raise UserError(f"the text is {needed:,} tokens long; the position table has {table:,} rows")
-    by_model = _score_causal if isinstance(model.model.head, CausalLMHead) else _score_masked
+    by_model = _score_causal if "causal-LM" in model.model.head.abilities else _score_masked
     of_text, of_next, following = by_model(model, pieces, behind)
     values, ids = following.topk(min(top_k, len(following)))
     token = model.tokenizer.token
@@ -241,21 +240,21 @@ def suggest_words(model: LoadedModel, prompt: np.ndarray, top_k: int) -> list[Su
     words = torch.tensor([_is_word(tokenizer.token(id)) for id in range(tokenizer.vocab_size)], device=model.device)
     words = torch.nn.functional.pad(words, (0, model.config.vocab_size - len(words)))
     continues = torch.nn.functional.pad(continues, (0, model.config.vocab_size - len(continues)))
-    growing = Growing(model.for_generation, [prompt], LONGEST_WORD)
-    distribution = growing.logits[0].float().softmax(-1) * (words & ~continues)
+    decoding = Decoding(model.for_generation, [prompt], LONGEST_WORD)
+    distribution = decoding.logits[0].float().softmax(-1) * (words & ~continues)
     reached, ids = distribution.topk(min(max(BEAM, top_k), int(words.sum())))
-    growing.keep(torch.zeros(len(ids), dtype=torch.long, device=model.device))
+    decoding.select(torch.zeros(len(ids), dtype=torch.long, device=model.device))
     begun = [[id] for id in ids.tolist()]
     found: list[Suggestion] = []
     for _ in range(LONGEST_WORD):
-        growing.add(ids)
-        going_on = growing.logits.float().softmax(-1) * continues
+        decoding.append(ids)
+        going_on = decoding.logits.float().softmax(-1) * continues
         ends = reached * (1 - going_on.sum(-1))
         found += [Suggestion(tokenizer.decode(word), p) for word, p in zip(begun, ends.tolist(), strict=True)]
         reached, places = (reached[:, None] * going_on).flatten().topk(len(ids))
         rows, ids = places // len(distribution), places % len(distribution)
         begun = [[*begun[row], id] for row, id in zip(rows.tolist(), ids.tolist(), strict=True)]
-        growing.keep(rows)
+        decoding.select(rows)
     return sorted(found, key=lambda one: -one.probability)[:top_k]
 
 
@@ -265,8 +264,8 @@ def _is_word(token: str) -> bool:
 
 def require_causal(model: LoadedModel, verb: str) -> None:
     """Raises UserError for a model that was not trained from left to right."""
-    if not isinstance(model.model.head, CausalLMHead) or not model.config.is_decoder:
-        masked = isinstance(model.model.head, MaskedLMHead | PretrainingHead)
+    if "causal-LM" not in model.model.head.abilities or not model.config.is_decoder:
+        masked = "masked-LM" in model.model.head.abilities
         advice = " (`fill` completes masks, `score` scores texts both ways)" if masked else ""
         raise UserError(
             f"{model.checkpoint.source}: {verb} needs a model trained from left to right (`bothways pretrain "

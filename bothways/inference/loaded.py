@@ -21,7 +21,7 @@ from bothways.inference import engine
 from bothways.inference.prepared import InferencePrecision, prepare_for_generation, prepare_model, resolve_precision
 from bothways.inference.texts import Text, listed_texts_and_pairs
 from bothways.model.config import EncoderConfig
-from bothways.model.heads import Head, Model
+from bothways.model.heads import Ability, Model
 from bothways.progress import OnProgress
 from bothways.tasks import TASKS
 from bothways.tasks.base import Task
@@ -138,11 +138,12 @@ class LoadedModel:
             warnings.warn(message, TruncationWarning, stacklevel=5)
         return results
 
-    def require_head(self, heads: tuple[type[Head], ...], kind: str, verb: str) -> None:
-        """Raises UserError for a model with another head, or with one that was not in its file."""
-        if not isinstance(self.model.head, heads):
+    def require_head(self, ability: Ability, verb: str) -> None:
+        """Raises UserError for a model whose head cannot do this, or was not in its file."""
+        head = self.model.head
+        if ability not in head.abilities:
             raise UserError(
-                f"{self.checkpoint.source}: {verb} needs a {kind} head; this model has {type(self.model.head).__name__}"
+                f"{self.checkpoint.source}: {verb} needs a {ability} head; this model has {type(head).__name__}"
             )
         self.require_trained(verb)
 

@@ -1,6 +1,6 @@
 """A model as ONNX: padded inputs, every head, dynamic batch and length, checked against the model it is of.
 
-Shapes: B texts, L tokens of the longest, C choices, H hidden.
+Shapes: B texts, L tokens of the longest, C choices, A heads, D = H/A, H hidden.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bothways.batch import pack_sequences
+from bothways.batch import PackedBatch, pack_sequences
 from bothways.checkpoint.hugging_face import Checkpoint, write_all_but_weights
 from bothways.errors import UserError
 from bothways.files import replace_directory
-from bothways.model.encoder import Encoder, Layer
+from bothways.model.attention import Attend
+from bothways.model.encoder import Encoder
 from bothways.model.heads import (
     CausalLMHead,
     ChoiceHead,
@@ -39,14 +40,14 @@ from bothways.model.heads import (
 OPSET = 20  # the first with GELU as one operator
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 AXES = {2: ("batch", "length"), 3: ("batch", "choices", "length")}
-TOLERANCE = 1e-3
+MAX_DIFFERENCE = 1e-3  # of an output; float32 in another order of summation is within 1e-4 for all our models
 
 
 class PaddedEncoder(nn.Module):
-    """The encoder on padded batches: ids, mask and segments `[B, L]` → hidden states `[B, L, H]`.
+    """The encoder on padded batches: ids, mask and token types `[B, L]` → hidden states `[B, L, H]`.
 
-    Same modules, same numbers up to rounding: only where packed sequences are told apart by `cu_seqlens`, padding is
-    masked.
+    The layers are the model's, which look at the last dimension of hidden states only; attention is told apart by a
+    mask instead of by `cu_seqlens`. So the numbers are the same up to rounding.
     """
 
     def __init__(self, encoder: Encoder) -> None:
@@ -54,39 +55,52 @@ class PaddedEncoder(nn.Module):
         self.encoder = encoder
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Tensor:
-        tables = self.encoder.embeddings
-        length = input_ids.shape[1]
-        positions = tables.position(torch.arange(length, device=input_ids.device))
-        hidden = tables.norm(tables.token(input_ids) + tables.token_type(token_type_ids) + positions)
-        seen = attention_mask[:, None, None, :].bool()
-        if self.encoder.config.is_decoder:
-            order = torch.arange(length, device=input_ids.device)
-            seen = seen & (order[None, :] <= order[:, None])
-        bias = torch.zeros_like(seen, dtype=hidden.dtype).masked_fill(~seen, torch.finfo(hidden.dtype).min)
-        for layer in self.encoder.layers:
-            hidden = _through(cast("Layer", layer), hidden, bias)
-        return hidden
+        positions = torch.arange(input_ids.shape[1], device=input_ids.device)
+        unused = torch.empty(0)  # where sequences begin and how long they are: the mask says it
+        batch = PackedBatch(input_ids, token_type_ids, positions, unused, 0, unused)
+        return cast("Tensor", self.encoder(batch, attend=attend_padded(attention_mask)))
 
 
-def _through(layer: Layer, hidden: Tensor, bias: Tensor) -> Tensor:
-    attention = layer.attention
-    heads = (attention.num_heads, attention.head_size)
-    q, k, v = (part.unflatten(-1, heads).transpose(1, 2) for part in attention.qkv(hidden).chunk(3, -1))
-    weights = torch.softmax(q @ k.transpose(-1, -2) * attention.head_size**-0.5 + bias, -1)
-    return layer.finish(hidden, attention.output((weights @ v).transpose(1, 2).flatten(2)))
+def attend_padded(attention_mask: Tensor) -> Attend:
+    """Attention for padded batches, whose queries, keys and values are float32 `[B, L, A, D]`; attention_mask:
+    `[B, L]`, 0 at padding."""
+    order = torch.arange(attention_mask.shape[1], device=attention_mask.device)
+    seen = attention_mask[:, None, None, :].bool()
+    # made once for all layers; the export leaves out the one that is not read
+    both_ways, causal_bias = _bias(seen), _bias(seen & (order[None, :] <= order[:, None]))
+
+    def attend(q: Tensor, k: Tensor, v: Tensor, batch: PackedBatch, causal: bool, dropout: float) -> Tensor:
+        q, k, v = (tensor.transpose(1, 2) for tensor in (q, k, v))
+        scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5 + (causal_bias if causal else both_ways)
+        return (torch.softmax(scores, -1) @ v).transpose(1, 2)
+
+    return attend
 
 
-# (head, hidden states `[B, L, H]`, mask `[B, L]`) → outputs.
-Outputs = Callable[[Any, Tensor, Tensor], tuple[Tensor, ...]]
+def _bias(seen: Tensor) -> Tensor:
+    """0 where a key is seen, the lowest float32 where not."""
+    return torch.zeros_like(seen, dtype=torch.float32).masked_fill(~seen, torch.finfo(torch.float32).min)
+
+
+@dataclass(frozen=True)
+class PaddedForm:
+    """A head's outputs as ONNX has them.
+
+    names: what they are called, as `optimum` expects them. padded: (head, hidden states `[B, L, H]`, mask `[B, L]`) →
+    the outputs. packed: (scores, hidden states `[L, H]`) of one sequence by the model itself → the same outputs.
+    """
+
+    names: tuple[str, ...]
+    padded: Callable[[Any, Tensor, Tensor], tuple[Tensor, ...]]
+    packed: Callable[[Any, Tensor], tuple[Tensor, ...]]
 
 
 def _vocabulary(head: Any, hidden: Tensor) -> Tensor:
-    return cast("Tensor", head.lm.decoder(head.lm(hidden).rows))
+    return cast("Tensor", head.lm.decoder(head.lm(hidden).hidden))
 
 
-def _spans(head: Any, hidden: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
-    start, end = head.qa_outputs(hidden).unbind(-1)
-    return start, end
+def _pooled(head: Any, hidden: Tensor) -> Tensor:
+    return cast("Tensor", head.pooler(hidden[:, 0]))
 
 
 def _embedding(head: Any, hidden: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
@@ -95,22 +109,51 @@ def _embedding(head: Any, hidden: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
     return hidden, F.normalize(vectors, dim=-1) if head.normalize else vectors
 
 
-# Of each head: what its outputs are called, as `optimum` expects them, and how they are made.
-HEADS: dict[type[Head], tuple[tuple[str, ...], Outputs]] = {
-    SequenceHead: (("logits",), lambda head, hidden, mask: (head.classifier(head.pooler(hidden[:, 0])),)),
-    ChoiceHead: (("logits",), lambda head, hidden, mask: (head.classifier(head.pooler(hidden[:, 0])),)),
-    TokenHead: (("logits",), lambda head, hidden, mask: (head.classifier(hidden),)),
-    SpanHead: (("start_logits", "end_logits"), _spans),
-    MaskedLMHead: (("logits",), lambda head, hidden, mask: (_vocabulary(head, hidden),)),
-    CausalLMHead: (("logits",), lambda head, hidden, mask: (_vocabulary(head, hidden),)),
-    PretrainingHead: (
-        ("prediction_logits", "seq_relationship_logits"),
-        lambda head, hidden, mask: (_vocabulary(head, hidden), head.nsp(head.pooler(hidden[:, 0]))),
+FORMS: dict[type[Head], PaddedForm] = {
+    SequenceHead: PaddedForm(
+        ("logits",),
+        lambda head, hidden, mask: (head.classifier(_pooled(head, hidden)),),
+        lambda scores, hidden: (scores[0],),
     ),
-    EmbeddingHead: (("last_hidden_state", "sentence_embedding"), _embedding),
-    PoolerHead: (
+    ChoiceHead: PaddedForm(
+        ("logits",),
+        lambda head, hidden, mask: (head.classifier(_pooled(head, hidden)),),
+        lambda scores, hidden: (scores,),
+    ),
+    TokenHead: PaddedForm(
+        ("logits",),
+        lambda head, hidden, mask: (head.classifier(hidden),),
+        lambda scores, hidden: (scores,),
+    ),
+    SpanHead: PaddedForm(
+        ("start_logits", "end_logits"),
+        lambda head, hidden, mask: head.qa_outputs(hidden).unbind(-1),
+        lambda scores, hidden: scores.unbind(-1),
+    ),
+    MaskedLMHead: PaddedForm(
+        ("logits",),
+        lambda head, hidden, mask: (_vocabulary(head, hidden),),
+        lambda scores, hidden: (scores.mlm.logits,),
+    ),
+    CausalLMHead: PaddedForm(
+        ("logits",),
+        lambda head, hidden, mask: (_vocabulary(head, hidden),),
+        lambda scores, hidden: (scores.logits,),
+    ),
+    PretrainingHead: PaddedForm(
+        ("prediction_logits", "seq_relationship_logits"),
+        lambda head, hidden, mask: (_vocabulary(head, hidden), head.nsp(_pooled(head, hidden))),
+        lambda scores, hidden: (scores.mlm.logits, scores.nsp[0]),
+    ),
+    EmbeddingHead: PaddedForm(
+        ("last_hidden_state", "sentence_embedding"),
+        _embedding,
+        lambda scores, hidden: (hidden, scores[0]),
+    ),
+    PoolerHead: PaddedForm(
         ("last_hidden_state", "pooler_output"),
-        lambda head, hidden, mask: (hidden, head.pooler(hidden[:, 0])),
+        lambda head, hidden, mask: (hidden, _pooled(head, hidden)),
+        lambda scores, hidden: (hidden, scores[0]),
     ),
 }
 
@@ -121,20 +164,24 @@ class PaddedModel(nn.Module):
     def __init__(self, model: Model) -> None:
         super().__init__()
         self.encoder, self.head = PaddedEncoder(model.encoder), model.head
-        self.names, self._outputs = HEADS[type(model.head)]
-        self.choices = isinstance(model.head, ChoiceHead)
+        form = FORMS[type(model.head)]
+        self.names, self._outputs = form.names, form.padded
+        self.choices = "choice" in model.head.abilities
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> tuple[Tensor, ...]:
         shape = input_ids.shape
-        inputs = [one.flatten(0, -2) for one in (input_ids, attention_mask, token_type_ids)]
+        inputs = [tensor.flatten(0, -2) for tensor in (input_ids, attention_mask, token_type_ids)]
         outputs = self._outputs(self.head, self.encoder(*inputs), inputs[1])
-        return tuple(one.view(shape[:-1]) for one in outputs) if self.choices else outputs
+        return tuple(output.view(shape[:-1]) for output in outputs) if self.choices else tuple(outputs)
 
 
 @dataclass(frozen=True)
 class Exported:
-    """file: the model. difference: the largest of an output to the model's. int8: the quantised file, and the least
-    cosine of an output with the model's, where one was asked for."""
+    """What an export wrote, and how near it is to the model.
+
+    file: the ONNX model. difference: the largest of a number in an output from the model's. int8: the quantised file,
+    and the least cosine of an output with the model's; None where it was not asked for.
+    """
 
     file: Path
     difference: float
@@ -145,18 +192,18 @@ def export_onnx(checkpoint: Checkpoint, directory: Path, int8: bool = False) -> 
     """Write `model.onnx` with config and tokenizer, and, with `int8`, `model_quantized.onnx`.
 
     What ONNX Runtime makes of the file is compared with what the model does, on texts of several lengths in one batch.
-    Raises UserError where the extra `onnx` is not installed, where the two differ by more than `TOLERANCE`, and for a
-    head that has no padded form.
+    Raises UserError where the extra `onnx` is not installed, where the two differ by more than `MAX_DIFFERENCE`, and
+    for a head that has no padded form.
     """
     _require_extra()
     model = checkpoint.model.float().cpu().eval()
-    if type(model.head) not in HEADS:
+    if type(model.head) not in FORMS:
         raise UserError(f"export onnx: no form of {type(model.head).__name__} is known")
     with replace_directory(directory) as partial:
         write_all_but_weights(checkpoint, partial)
         _write(model, partial / "model.onnx")
         difference, _ = _compare(model, partial / "model.onnx")
-        if not difference < TOLERANCE:
+        if not difference < MAX_DIFFERENCE:
             raise UserError(f"export onnx: ONNX Runtime's outputs differ by {difference:.2g} from the model's")
         cosine = None
         if int8:
@@ -183,11 +230,11 @@ def _write(model: Model, path: Path) -> None:
     assert program is not None
     proto = program.model_proto
     first = proto.graph.input[0].type.tensor_type.shape.dim
-    named = {one.dim_param: name for one, name in zip(first, AXES[len(shape)], strict=True)}
+    named = {dim.dim_param: name for dim, name in zip(first, AXES[len(shape)], strict=True)}
     for value in (*proto.graph.input, *proto.graph.output):
-        for one in value.type.tensor_type.shape.dim:
-            if one.dim_param in named:
-                one.dim_param = named[one.dim_param]
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param in named:
+                dim.dim_param = named[dim.dim_param]
     onnx.save(proto, path)
 
 
@@ -213,11 +260,12 @@ def _compare(model: Model, path: Path) -> tuple[float, float]:
     mask = (np.arange(longest) < np.array(lengths)[:, None]).astype(np.int64)
     types = mask * (np.arange(longest) > 4) * (model.config.type_vocab_size > 1)
     inputs = [ids * mask, mask, types]
-    if isinstance(model.head, ChoiceHead):
-        inputs = [one.reshape(2, 2, longest) for one in inputs]
+    choices = "choice" in model.head.abilities
+    if choices:
+        inputs = [array.reshape(2, 2, longest) for array in inputs]
     found = session.run(None, dict(zip(INPUTS, inputs, strict=True)))
-    if isinstance(model.head, ChoiceHead):
-        found = [one.reshape(len(lengths), 1) for one in found]
+    if choices:
+        found = [array.reshape(len(lengths), 1) for array in found]
     differences, cosines = [], []
     for number, length in enumerate(lengths):
         expected = packed_outputs(model, ids[number, :length], types[number, :length])
@@ -238,23 +286,8 @@ def packed_outputs(model: Model, input_ids: np.ndarray, token_type_ids: np.ndarr
     batch = pack_sequences([(input_ids, token_type_ids)])
     every = torch.arange(len(input_ids))
     batch.targets = {"mlm_index": every, "word_index": every}
-    scores: Any = model(batch)
-    match model.head:
-        case PretrainingHead():
-            outputs = [scores.mlm.logits, scores.nsp[0]]
-        case MaskedLMHead():
-            outputs = [scores.mlm.logits]
-        case CausalLMHead():
-            outputs = [scores.logits]
-        case SpanHead():
-            outputs = list(scores.unbind(-1))
-        case EmbeddingHead() | PoolerHead():
-            outputs = [model.encoder(batch), scores[0]]
-        case TokenHead() | ChoiceHead():
-            outputs = [scores]
-        case _:
-            outputs = [scores[0]]
-    return [one.numpy() for one in outputs]
+    outputs = FORMS[type(model.head)].packed(model(batch), model.encoder(batch))
+    return [output.numpy() for output in outputs]
 
 
 def _require_extra() -> None:

@@ -1,9 +1,9 @@
 """A model made ready for inference: its precision chosen from the hardware, its matrices laid out once.
 
-Layers are exchanged for others that compute the same: `prepare_model` puts them in a copy, and everything else,
+Linear layers are exchanged for others that compute the same: `prepare_model` puts them in a copy, and everything else,
 attention, norms and heads, stays as the model has it.
 
-Shapes: R rows.
+Shapes: R tokens that go through a linear layer.
 """
 
 from __future__ import annotations
@@ -21,13 +21,16 @@ from bothways.errors import UserError
 from bothways.hardware import choose_precision, cpu_multiplies_int8
 from bothways.inference.compiled import CompiledModel, supports
 from bothways.model.encoder import Layer
-from bothways.model.heads import Model
+from bothways.model.heads import Model, device_of
 from bothways.native import library
 
 InferencePrecision = Literal["auto", "float32", "bfloat16", "int8"]
 PRECISIONS: tuple[InferencePrecision, ...] = ("float32", "bfloat16", "int8")
-SMALLEST = 1 << 18  # numbers in a matrix that is worth laying out for few rows
-FEW_ROWS = 64
+# Numbers in a matrix from which `FewRowsLinear` is used: smaller ones, such as a pooler's of 256 × 256, take as long
+# either way.
+MIN_PREPACKED_WEIGHTS = 1 << 18
+# Rows up to which `FewRowsLinear` is faster: a step of generation, a request of a few short texts.
+MAX_FEW_ROWS = 64
 
 
 class PrepackedLinear(nn.Module):
@@ -36,16 +39,18 @@ class PrepackedLinear(nn.Module):
     def __init__(self, linear: nn.Linear, gelu: bool = False) -> None:
         super().__init__()
         self._blocks, self._bias = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach()), linear.bias.detach()
-        self._after = ("gelu", "none") if gelu else ("none", "")
+        self._epilogue = ("gelu", "none") if gelu else ("none", "")  # oneDNN's name and its variant
 
     def forward(self, x: Tensor) -> Tensor:
-        after, kind = self._after
-        product: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._blocks, self._bias, after, [], kind)
+        epilogue, variant = self._epilogue
+        product: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._blocks, self._bias, epilogue, [], variant)
         return product
 
 
 class FewRowsLinear(nn.Module):
-    """`PrepackedLinear` for up to `FEW_ROWS` rows, made when they first come since it takes the matrix's memory again.
+    """`nn.Linear`, and `PrepackedLinear` for up to `MAX_FEW_ROWS` rows.
+
+    The prepacked matrix is made when so few rows first come, since it takes the matrix's memory again.
 
     Measured in float32 on two AVX2 cores: 30,522 × 256 with 1 row 3.2 → 1.5 ms, with 16 rows 8.5 → 2.6 ms; all of
     MiniLM's matrices with 16 rows 6.2 → 4.5 ms, but with 4,096 rows 1.1 times slower.
@@ -54,20 +59,20 @@ class FewRowsLinear(nn.Module):
     def __init__(self, linear: nn.Linear, gelu: bool = False) -> None:
         super().__init__()
         self._linear, self._gelu = linear, gelu
-        self._packed: PrepackedLinear | None = None
+        self._prepacked: PrepackedLinear | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        if len(x) <= FEW_ROWS:
-            self._packed = self._packed or PrepackedLinear(self._linear, self._gelu)
-            return cast("Tensor", self._packed(x))
+        if len(x) <= MAX_FEW_ROWS:
+            self._prepacked = self._prepacked or PrepackedLinear(self._linear, self._gelu)
+            return cast("Tensor", self._prepacked(x))
         product = self._linear(x)
         return torch.ops.aten.gelu_(product) if self._gelu else product
 
 
 class Int8Linear(nn.Module):
-    """`nn.Linear` in whole numbers: each row of the input and each of the matrix by its own largest number.
+    """`nn.Linear` in int8: each row of the input, and each of the matrix, is scaled by its own largest number.
 
-    A row's result hangs on that row alone. Without instructions that add up four products in 32 bits (VNNI, AMX) two
+    A row's result depends on that row alone. Without instructions that add up four products in 32 bits (VNNI, AMX) two
     products share 16 bits, for which the input has to be 7 bits wide.
     """
 
@@ -75,8 +80,8 @@ class Int8Linear(nn.Module):
         super().__init__()
         weight = linear.weight.detach()
         self._scales = weight.abs().amax(1).clamp_min(1e-12) / 127
-        whole = (weight / self._scales[:, None]).round().to(torch.int8)
-        self._blocks = torch.ops.onednn.qlinear_prepack(whole, None)
+        quantised = (weight / self._scales[:, None]).round().to(torch.int8)
+        self._blocks = torch.ops.onednn.qlinear_prepack(quantised, None)
         self._zeros = torch.zeros(len(weight), dtype=torch.long)
         self._bias, self._gelu = linear.bias.detach(), gelu
         self._levels = 127 if cpu_multiplies_int8() else 63
@@ -85,9 +90,9 @@ class Int8Linear(nn.Module):
         low, high = torch.aminmax(x, dim=1, keepdim=True)
         largest = torch.maximum(high, -low).clamp_min_(1e-12)
         zero = self._levels + 1
-        whole = (x * (self._levels / largest)).add_(zero + 0.5).to(torch.uint8)
+        quantised = (x * (self._levels / largest)).add_(zero + 0.5).to(torch.uint8)
         product = torch.ops.onednn.qlinear_pointwise(
-            whole, 1 / self._levels, zero, self._blocks, self._scales, self._zeros, None, 1.0, 0, torch.float32,
+            quantised, 1 / self._levels, zero, self._blocks, self._scales, self._zeros, None, 1.0, 0, torch.float32,
             "none", [], "",
         )  # fmt: skip
         result = torch.addcmul(self._bias, product, largest, out=product)
@@ -95,9 +100,10 @@ class Int8Linear(nn.Module):
 
 
 def resolve_precision(precision: InferencePrecision, device: torch.device) -> InferencePrecision:
-    """What `auto` is here: bfloat16 where the hardware multiplies it, else float32; never int8, whose answers differ.
+    """The precision that a device runs: `auto` is bfloat16 where the hardware multiplies it, else float32;
+    never int8, whose answers differ.
 
-    Raises UserError for a name that is none, and for int8 on anything but a CPU.
+    Raises UserError for an unknown name, and for int8 on anything but a CPU.
     """
     if precision not in ("auto", *PRECISIONS):
         raise UserError(f"--precision {precision}: accepted: auto, {', '.join(PRECISIONS)}")
@@ -112,34 +118,35 @@ def resolve_precision(precision: InferencePrecision, device: torch.device) -> In
 
 
 def prepare_model(model: Model, precision: InferencePrecision = "float32") -> Model:
-    """The model for predictions, in this precision: with it shares what stays as it is.
+    """Returns a copy for predictions, in this precision; unchanged tensors are shared with `model`.
 
-    float32: through the compiled layers where there are, else as `prepare_for_generation`; results differ from
-    the model's by rounding. int8: of the encoder's matrices; heads stay in float32.
+    float32: through the compiled layers where they support the encoder, else as `prepare_for_generation`; results
+    differ from the model's by rounding. int8: the encoder's matrices; heads stay in float32.
+    Raises UserError for int8 where bfloat16 is faster.
     """
     if precision == "float32" and supports(model.encoder):
         return CompiledModel(model.encoder, model.head).eval()
-    return _exchanged(model, precision)
+    return _with_layers(model, precision)
 
 
 def prepare_for_generation(model: Model) -> Model:
-    """The model in float32 with the layers that generation goes through one by one."""
-    return _exchanged(model, "float32")
+    """Returns a copy in float32 whose layers are torch's own, which generation walks through with its cache."""
+    return _with_layers(model, "float32")
 
 
 def describe_layers(model: Model, precision: InferencePrecision) -> str:
-    """What a prepared model runs on, for people: `float32, compiled layers`."""
+    """The precision and the kind of layers of a prepared model, for people: `float32, compiled layers`."""
     if isinstance(model, CompiledModel):
         return f"{precision}, compiled layers"
-    if precision == "float32" and next(model.parameters()).device.type == "cpu" and library() is None:
+    if precision == "float32" and device_of(model).type == "cpu" and library() is None:
         return "float32, torch's layers (none compiled: install Bothways again where there is a C++ compiler)"
     return f"{precision}, torch's layers"
 
 
-def _exchanged(model: Model, precision: InferencePrecision) -> Model:
-    on_cpu = next(model.parameters()).device.type == "cpu"
+def _with_layers(model: Model, precision: InferencePrecision) -> Model:
+    on_cpu = device_of(model).type == "cpu"
     half = precision == "bfloat16"
-    # what is in the memo is not copied
+    # deepcopy takes what is in its memo as it is: these tensors are shared
     memo = {} if half else {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     made = copy.deepcopy(model, memo).eval()
     if half:
@@ -154,16 +161,16 @@ def _exchanged(model: Model, precision: InferencePrecision) -> Model:
         if torch.ops.mkldnn._is_mkldnn_bf16_supported():
             _exchange(made, PrepackedLinear)
     elif next(model.parameters()).dtype == torch.float32:
-        _exchange(made, FewRowsLinear, SMALLEST)
+        _exchange(made, FewRowsLinear, MIN_PREPACKED_WEIGHTS)
     return made
 
 
 def _require_faster_than_half(model: Model) -> None:
-    """Raises UserError where a product in int8 takes longer than in bfloat16, which is nearer to the truth as well."""
+    """Raises UserError where a product in int8 takes longer than in bfloat16, which is nearer to float32 as well."""
     linear = cast("Layer", model.encoder.layers[0]).intermediate
     x = torch.randn(512, linear.in_features)
-    whole, half = Int8Linear(linear), PrepackedLinear(copy.deepcopy(linear).bfloat16())
-    in_int8, in_half = _seconds(lambda: whole(x)), _seconds(lambda: half(x.bfloat16()))
+    quantised, half = Int8Linear(linear), PrepackedLinear(copy.deepcopy(linear).bfloat16())
+    in_int8, in_half = _seconds(lambda: quantised(x)), _seconds(lambda: half(x.bfloat16()))
     if in_int8 > in_half:
         raise UserError(
             f"--precision int8: slower than bfloat16 on this machine ({in_int8 * 1e3:.2f} ms a product, "
@@ -173,20 +180,23 @@ def _require_faster_than_half(model: Model) -> None:
 
 @torch.inference_mode()
 def _seconds(call: Callable[[], Tensor]) -> float:
-    taken = []
+    """The shortest of nine calls."""
+    durations = []
     for _ in range(9):
-        began = time.perf_counter()
+        start = time.perf_counter()
         call()
-        taken.append(time.perf_counter() - began)
-    return min(taken)
+        durations.append(time.perf_counter() - start)
+    return min(durations)
 
 
-def _exchange(model: nn.Module, kind: Callable[[nn.Linear, bool], nn.Module], smallest: int = 0) -> None:
+def _exchange(model: nn.Module, kind: Callable[[nn.Linear, bool], nn.Module], min_weights: int = 0) -> None:
+    """Put `kind(linear, gelu)` in the place of every linear layer with at least so many weights; a layer's exact GELU
+    goes into the product before it."""
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
-            if not isinstance(child, nn.Linear) or child.weight.numel() < smallest:
+            if not isinstance(child, nn.Linear) or child.weight.numel() < min_weights:
                 continue
-            fused = isinstance(module, Layer) and name == "intermediate" and module.activation is F.gelu
-            setattr(module, name, kind(child, fused))
-            if fused:
+            with_gelu = isinstance(module, Layer) and name == "intermediate" and module.activation is F.gelu
+            setattr(module, name, kind(child, with_gelu))
+            if with_gelu:
                 cast("Layer", module).activation = nn.Identity()

@@ -1,15 +1,14 @@
-"""Token + segment + position embeddings (Devlin et al. 2018, figure 2); positions are learned or sinusoidal."""
+"""Token + token type + position embeddings (Devlin et al. 2018, figure 2); positions are learned or sinusoidal.
+
+Shapes: T tokens, H hidden.
+"""
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from bothways.batch import PackedBatch
-from bothways.model.config import EncoderConfig
-from bothways.model.dropout import Dropout
 
 
 def sinusoids(rows: int, columns: int) -> Tensor:
@@ -22,39 +21,37 @@ def sinusoids(rows: int, columns: int) -> Tensor:
 class LearnedPositions(nn.Embedding):
     """A trained row for each position."""
 
-    def __init__(self, config: EncoderConfig) -> None:
-        super().__init__(config.max_position_embeddings, config.hidden_size)
-
 
 class SinusoidalPositions(nn.Embedding):
-    """A fixed table of sines and cosines.
+    """A fixed table of sines and cosines, times `scale`.
 
-    It is scaled by `initializer_range`: the transformer multiplies token embeddings by √H instead, which makes them of
-    size one beside it. The layer norm behind the sum leaves only their ratio, which so is the same; and the file opens
-    in `transformers` as a table of positions like any other.
+    Scaled by the deviation of initial token embeddings, positions and tokens have the sizes relative to each other that
+    the transformer gives them: it multiplies token embeddings by √H instead. Of the sum only that ratio survives the
+    layer norm behind it. In this form the file opens in `transformers` as a table of positions like any other.
     """
 
-    def __init__(self, config: EncoderConfig) -> None:
-        super().__init__(config.max_position_embeddings, config.hidden_size)
-        self.weight = nn.Parameter(sinusoids(*self.weight.shape) * config.initializer_range, requires_grad=False)
-
-
-POSITIONS: dict[str, Callable[[EncoderConfig], nn.Embedding]] = {
-    "learned": LearnedPositions,
-    "sinusoidal": SinusoidalPositions,
-}
+    def __init__(self, rows: int, hidden_size: int, scale: float) -> None:
+        super().__init__(rows, hidden_size)
+        self.weight = nn.Parameter(sinusoids(rows, hidden_size) * scale, requires_grad=False)
 
 
 class Embeddings(nn.Module):
-    """Sum of three tables, layer norm, dropout: packed batch → `[T, H]`."""
+    """The sum of three tables, layer norm, dropout: packed batch → `[T, H]`."""
 
-    def __init__(self, config: EncoderConfig) -> None:
+    def __init__(
+        self,
+        token: nn.Embedding,
+        token_type: nn.Embedding,
+        position: nn.Embedding,
+        norm: nn.LayerNorm,
+        dropout: nn.Module,
+    ) -> None:
         super().__init__()
-        self.token = nn.Embedding(config.vocab_size, config.hidden_size)
-        self.token_type = nn.Embedding(config.type_vocab_size, config.hidden_size)
-        self.position = POSITIONS[config.positions](config)
-        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.dropout = Dropout(config.hidden_dropout_prob)
+        self.token = token
+        self.token_type = token_type
+        self.position = position
+        self.norm = norm
+        self.dropout = dropout
 
     def forward(self, batch: PackedBatch) -> Tensor:
         summed = self.token(batch.input_ids) + self.token_type(batch.token_type_ids) + self.position(batch.position_ids)

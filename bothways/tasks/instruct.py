@@ -187,7 +187,8 @@ class InstructTask(NextTokenObjective, Task):
     def split(self, scores: Any, encoded: Sequence[Encoded]) -> list[np.ndarray]:
         """For each sequence float32 `[R, 2]`: log-probability of the true token, and whether it is the first guess."""
         truth = torch.from_numpy(np.concatenate([one.targets["next_tokens"] for one in encoded]))
-        columns = torch.stack([one.float() for one in scores.at(truth.to(scores.rows.device))], -1).cpu()
+        logs, right = scores.log_probabilities(truth.to(scores.hidden.device))
+        columns = torch.stack([logs.float(), right.float()], -1).cpu()
         return [part.numpy() for part in columns.split([len(one.targets["next_tokens"]) for one in encoded])]
 
     def decode(self, scores: Sequence[np.ndarray], encoded: Sequence[Encoded], row: Row) -> ReplyScore:

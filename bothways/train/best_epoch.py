@@ -8,6 +8,7 @@ from typing import Any
 from bothways.checkpoint.hugging_face import Checkpoint, load_checkpoint, save_checkpoint
 from bothways.data.encoded import Encoded
 from bothways.files import replace_with, write_json
+from bothways.model.heads import device_of
 from bothways.tasks.base import Task
 from bothways.train.evaluate import Evaluation, RowSet, columns_of, evaluate_rows, write_predictions
 from bothways.train.run import RunDirectory
@@ -77,7 +78,7 @@ class BestEpoch:
         """Measure the best model once more, where an earlier process had found it."""
         best = load_checkpoint(self._run.model_path)
         task = self._rows.task.from_json(best.metadata).for_columns(columns_of(self._rows.rows))
-        best.model.to(next(self._checkpoint.model.parameters()).device)
+        best.model.to(device_of(self._checkpoint.model))
         return evaluate_rows(best.model, task, self._rows.rows, self._encoded)
 
     def _scores(self) -> list[float]:

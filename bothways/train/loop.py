@@ -16,7 +16,7 @@ import torch
 
 from bothways.batch import PackedBatch
 from bothways.hardware import measured_peak
-from bothways.model.heads import Model
+from bothways.model.heads import Model, device_of
 from bothways.native import is_missing
 from bothways.progress import Progress
 from bothways.tasks.base import Objective
@@ -229,7 +229,7 @@ def evaluate_objective(
 ) -> dict[str, float]:
     """Means of the objective's sums over all batches, by name, with dropout off."""
     model.eval()
-    device = next(model.parameters()).device
+    device = device_of(model)
     running = _RunningMeans()
     for batch in batches:
         batch = batch.to(device)

@@ -23,7 +23,7 @@ from bothways.data.store import SplitName, TokenStore
 from bothways.errors import UserError
 from bothways.hardware import choose_device, choose_precision, micro_batch_tokens
 from bothways.model.config import EncoderConfig
-from bothways.model.heads import CausalLMHead, Model, PretrainingHead
+from bothways.model.heads import Model
 from bothways.options import checked, require_seed
 from bothways.progress import Progress
 from bothways.tasks.base import Objective
@@ -167,7 +167,8 @@ def evaluate_store(
             f"{checkpoint.source} has {checkpoint.tokenizer.fingerprint}"
         )
     trained = checkpoint.metadata.get("provenance", {}).get("options", {})
-    usual = {PretrainingHead: "bert", CausalLMHead: "causal"}.get(type(checkpoint.model.head), "mlm")
+    abilities = checkpoint.model.head.abilities
+    usual = "causal" if "causal-LM" in abilities else "bert" if "next-sentence" in abilities else "mlm"
     length = min(int(trained.get("sequence_length", 128)), checkpoint.config.max_position_embeddings)
     options = PretrainOptions(
         objective=trained.get("objective", usual), sequence_length=length, device=device, validation_tokens=limit

@@ -12,7 +12,7 @@ from bothways.batch import PackedBatch, pack_sequences
 from bothways.counter_random import uniforms
 from bothways.data.plan import PretrainingPlan
 from bothways.inference.sampling import GenerationOptions, draw, filtered_logits
-from bothways.model.heads import Model
+from bothways.model.heads import Model, device_of
 from bothways.text.tokenizer import Tokenizer
 
 NUM_SAMPLES = 4  # as many lines as a terminal has room for at every evaluation
@@ -23,7 +23,7 @@ GENERATION = GenerationOptions(max_tokens=24, temperature=0.8, top_k=40)
 
 def samples(model: Model, validation: PretrainingPlan) -> dict[str, Any]:
     """`fills` of masks (`sample_fills`), or of a causal model `continuations` of texts (`sample_continuations`)."""
-    if model.config.is_decoder:
+    if "causal-LM" in model.head.abilities:
         return {"continuations": sample_continuations(model, validation)}
     return {"fills": sample_fills(model, validation)}
 
@@ -39,7 +39,7 @@ def sample_continuations(model: Model, validation: PretrainingPlan) -> list[dict
     batch = _first_batch(validation)
     if batch is None:
         return []
-    tokenizer, device = validation.tokenizer, next(model.parameters()).device
+    tokenizer, device = validation.tokenizer, device_of(model)
     texts = [ids[: 1 + CONTEXT_TOKENS].numpy() for ids in batch.input_ids.split(batch.lengths.tolist())][:NUM_SAMPLES]
     prompt_lengths = [len(ids) for ids in texts]
     room = min(GENERATION.max_tokens, model.config.max_position_embeddings - max(prompt_lengths))
@@ -70,7 +70,7 @@ def sample_fills(model: Model, validation: PretrainingPlan) -> list[dict[str, An
     chosen = whole_words[:: max(1, len(whole_words) // NUM_SAMPLES)][:NUM_SAMPLES]
     mlm_index = batch.targets["mlm_index"][chosen]
     batch.targets = {"mlm_index": mlm_index}
-    scores = model(batch.to(next(model.parameters()).device)).mlm.logits.float().softmax(-1).cpu()
+    scores = model(batch.to(device_of(model))).mlm.logits.float().softmax(-1).cpu()
     probabilities, guesses = scores.max(-1)
     return [
         {

@@ -13,7 +13,6 @@ from tyro.conf import Positional
 
 from bothways.data.tables import read_rows
 from bothways.files import require_file_writable
-from bothways.model.heads import CausalLMHead, MaskedLMHead, PretrainingHead
 from bothways.predictor import Predictor, load
 from bothways.verbs.column_arguments import ColumnArguments
 from bothways.verbs.counting import Counting
@@ -47,10 +46,7 @@ def evaluate(arguments: Sequence[str]) -> None:
     if options.predictions is not None:
         require_file_writable(Path(options.predictions), (".csv",), "--predictions")
     model = load(options.model, options.device)
-    pretrained = (
-        isinstance(model.model.head, PretrainingHead | MaskedLMHead | CausalLMHead)
-        and "task" not in model.checkpoint.metadata
-    )
+    pretrained = "language-model" in model.model.head.abilities and "task" not in model.checkpoint.metadata
     figures = _of_text(model, options.table) if pretrained else _of_rows(model, options)
     print(json.dumps(figures) if options.json else "\n".join(figure_lines(figures)))
 

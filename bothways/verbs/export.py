@@ -78,7 +78,7 @@ def _onnx(checkpoint: Checkpoint, out: Path, int8: bool) -> None:
 
 def _sentences(checkpoint: Checkpoint, out: Path, pooling: Pooling | None) -> None:
     head = checkpoint.model.head
-    if not isinstance(head, EmbeddingHead):
+    if head.pooling is None:
         encoder = checkpoint.model.encoder
         head = EmbeddingHead(encoder, pooling or "mean")
         kept = {name: value for name, value in checkpoint.metadata.items() if name in ("provenance", "sequence_length")}

@@ -171,7 +171,7 @@ def test_scores_up_to_the_last_row_of_the_position_table(words: int, untrained: 
 
 
 def test_large_matrices_are_laid_out_anew_and_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prepared, "SMALLEST", 1)
+    monkeypatch.setattr(prepared, "MIN_PREPACKED_WEIGHTS", 1)
     model = new_model(tiny_config(is_decoder=True, initializer_range=0.3), CausalLMHead, seed=4).eval()
     laid_out = prepared.prepare_for_generation(model)
     packed = [one for one in laid_out.modules() if isinstance(one, prepared.FewRowsLinear)]

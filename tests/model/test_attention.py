@@ -5,10 +5,16 @@ from __future__ import annotations
 import pytest
 import torch
 
-from bothways.model.attention import attend, attend_eager, attend_grouped, grouped
+from bothways.model import attention
+from bothways.model.attention import attend, choose_kernel
 from bothways.model.dropout import Dropout, keep_mask
+from bothways.model.kernels.by_length import attend_by_length, attend_flash, flash_by_length
+from bothways.model.kernels.dropped import attend_dropped
+from bothways.model.kernels.eager import attend_eager
+from tests.helpers import batch_of_lengths
 
 LENGTHS = torch.tensor([9, 9, 4, 1, 7, 9])
+BATCH = batch_of_lengths(LENGTHS)
 
 
 def inputs(dtype: torch.dtype) -> list[torch.Tensor]:
@@ -18,15 +24,11 @@ def inputs(dtype: torch.dtype) -> list[torch.Tensor]:
     ]
 
 
-def cu_seqlens() -> torch.Tensor:
-    return torch.tensor([0, *LENGTHS.tolist()]).cumsum(0).to(torch.int32)
-
-
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-12)])
 def test_values_and_gradients_equal_the_reference(causal: bool, dtype: torch.dtype, tolerance: float) -> None:
     fast, slow = inputs(dtype), inputs(dtype)
-    output = attend(*fast, cu_seqlens(), int(LENGTHS.max()), causal)
+    output = attend(*fast, BATCH, causal)
     expected, _ = attend_eager(*slow, LENGTHS, causal)
     assert (output - expected).abs().max() < tolerance
     weight = torch.randn(output.shape, dtype=dtype, generator=torch.Generator().manual_seed(1))
@@ -38,18 +40,18 @@ def test_values_and_gradients_equal_the_reference(causal: bool, dtype: torch.dty
 
 def test_weights_are_distributions_and_causal_ones_look_back_only() -> None:
     _, weights = attend_eager(*inputs(torch.float64), LENGTHS, causal=True)
-    for one in weights:
-        assert torch.allclose(one.sum(-1), torch.ones(()).double())
-        assert (one.triu(1) == 0).all()
+    for sequence in weights:
+        assert torch.allclose(sequence.sum(-1), torch.ones(()).double())
+        assert (sequence.triu(1) == 0).all()
 
 
 def test_no_sequence_sees_another() -> None:
     q, k, v = (tensor.detach() for tensor in inputs(torch.float32))
-    before = attend(q, k, v, cu_seqlens(), int(LENGTHS.max()))
+    before = attend(q, k, v, BATCH)
     k2, v2 = k.clone(), v.clone()
     k2[9:18] += 5.0
     v2[9:18] -= 5.0
-    after = attend(q, k2, v2, cu_seqlens(), int(LENGTHS.max()))
+    after = attend(q, k2, v2, BATCH)
     assert torch.equal(before[:9], after[:9])
     assert torch.equal(before[18:], after[18:])
     assert not torch.equal(before[9:18], after[9:18])
@@ -57,15 +59,28 @@ def test_no_sequence_sees_another() -> None:
 
 @pytest.mark.parametrize("causal", [False, True])
 def test_the_operator_keeps_torchs_rules_for_operators(causal: bool) -> None:
-    torch.library.opcheck(grouped, (*inputs(torch.float32), LENGTHS, causal))
+    torch.library.opcheck(flash_by_length, (*inputs(torch.float32), LENGTHS, causal))
 
 
 def test_the_operator_and_torchs_own_autograd_agree() -> None:
     ours, theirs = inputs(torch.float64), inputs(torch.float64)
-    grouped(*ours, LENGTHS, False)[0].sin().sum().backward()
-    attend_grouped(*theirs, LENGTHS).sin().sum().backward()
-    for one, other in zip(ours, theirs, strict=True):
-        assert torch.equal(one.grad, other.grad)
+    attend_flash(*ours, BATCH, False, 0.0).sin().sum().backward()
+    attend_by_length(*theirs, BATCH, False, 0.0).sin().sum().backward()
+    for mine, other in zip(ours, theirs, strict=True):
+        assert torch.equal(mine.grad, other.grad)
+
+
+def test_the_choice_of_a_kernel_on_a_cpu_is_that_of_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    q, _, _ = inputs(torch.float32)
+    monkeypatch.setattr(attention, "has_training_kernels", lambda tensor: True)
+    compiled = choose_kernel(q, 0.0)
+    assert choose_kernel(q, 0.1) is compiled
+    with torch.no_grad():
+        assert choose_kernel(q, 0.0) is attend_flash
+        assert choose_kernel(q, 0.1) is compiled, "what is dropped does not hang on whether there will be a gradient"
+    monkeypatch.setattr(attention, "has_training_kernels", lambda tensor: False)
+    assert choose_kernel(q, 0.0) is attend_flash
+    assert choose_kernel(q, 0.1) is attend_dropped
 
 
 @pytest.mark.parametrize("causal", [False, True])
@@ -73,7 +88,7 @@ def test_dropped_weights_are_those_of_the_mask(causal: bool) -> None:
     """With dropout: values and gradients of the definition, given the mask that the same seed draws."""
     fast, slow = inputs(torch.float64), inputs(torch.float64)
     torch.manual_seed(3)
-    output = attend(*fast, cu_seqlens(), int(LENGTHS.max()), causal, dropout=0.4)
+    output = attend(*fast, BATCH, causal, dropout=0.4)
     torch.manual_seed(3)
     expected = []
     for (length, run), *parts in zip(

@@ -11,10 +11,11 @@ from transformers import BertLMHeadModel
 
 from bothways.checkpoint.hugging_face import Checkpoint, load_checkpoint, new_model, save_checkpoint
 from bothways.errors import UserError
-from bothways.model.attention import attend, attend_eager
+from bothways.model.attention import attend
 from bothways.model.embeddings import sinusoids
 from bothways.model.heads import CausalLMHead
-from tests.helpers import padded, random_batch, tiny_config, tiny_tokenizer, unpadded
+from bothways.model.kernels.eager import attend_eager
+from tests.helpers import batch_of_lengths, padded, random_batch, tiny_config, tiny_tokenizer, unpadded
 
 LENGTHS = [17, 9, 9, 30, 1, 2]
 
@@ -68,13 +69,13 @@ def test_kernels_agree_with_the_reference_whose_upper_triangle_is_empty(dropout:
     generator = torch.Generator().manual_seed(0)
     q, k, v = (torch.randn(sum(LENGTHS), 2, 8, generator=generator) for _ in range(3))
     lengths = torch.tensor(LENGTHS)
-    cu_seqlens = torch.tensor([0, *lengths.cumsum(0).tolist()], dtype=torch.int32)
     expected, weights = attend_eager(q, k, v, lengths, causal=True)
-    for one in weights:
-        torch.testing.assert_close(one.sum(-1), torch.ones(one.shape[:-1]))
-        assert (one.triu(1) == 0).all()
-        assert (one.tril() > 0).sum() == one.shape[0] * one.shape[1] * (one.shape[1] + 1) / 2
-    found = attend(q, k, v, cu_seqlens, max(LENGTHS), causal=True, lengths=lengths, dropout=dropout)
+    for sequence in weights:
+        heads, length, _ = sequence.shape
+        torch.testing.assert_close(sequence.sum(-1), torch.ones(heads, length))
+        assert (sequence.triu(1) == 0).all()
+        assert (sequence.tril() > 0).sum() == heads * length * (length + 1) / 2
+    found = attend(q, k, v, batch_of_lengths(lengths), causal=True, dropout=dropout)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 

@@ -144,7 +144,7 @@ def test_report_says_what_is_expected(tmp_path: Path) -> None:
     assert report is not None
     assert report.newly_initialised == ["head.classifier.weight", "head.classifier.bias"]
     assert "cls.seq_relationship.weight" in report.unused
-    assert report.expected
+    assert report.encoder_complete
     assert "expected before fine-tuning" in report.sentence()
     weights = load_file(tmp_path / "m" / "model.safetensors")
     weights = {name: tensor for name, tensor in weights.items() if "layer.1.output.dense" not in name}

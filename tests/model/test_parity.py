@@ -11,7 +11,8 @@ from transformers import BertForPreTraining, BertModel
 
 import bothways as bw
 from bothways.batch import pack_sequences
-from bothways.checkpoint.hugging_face import from_hugging_face, new_model
+from bothways.checkpoint.hugging_face import new_model
+from bothways.checkpoint.names import from_hugging_face
 from bothways.model.config import EncoderConfig
 from bothways.model.heads import Model, PoolerHead, PretrainingHead
 from bothways.tasks.pretraining import BertObjective

@@ -49,7 +49,7 @@ def test_log_probabilities_of_given_ids_are_the_softmaxs() -> None:
     torch.manual_seed(0)
     decoder, hidden = nn.Linear(8, 20), torch.randn(CHUNK + 3, 8)
     labels = torch.randint(20, (CHUNK + 3,))
-    logs, right = LazyLogits(hidden, decoder, torch.float32).at(labels)
+    logs, right = LazyLogits(hidden, decoder, torch.float32).log_probabilities(labels)
     expected = decoder(hidden).log_softmax(-1).detach()
     torch.testing.assert_close(logs, expected.gather(1, labels[:, None])[:, 0])
     assert torch.equal(right, expected.argmax(-1) == labels)

@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 
 from bothways.model import attention
-from bothways.model.attention import attend, attend_eager
+from bothways.model.attention import attend
 from bothways.model.kernels import compiled as compiled_attention
 from bothways.model.kernels.compiled import attend_compiled
+from bothways.model.kernels.eager import attend_eager
+from tests.helpers import batch_of_lengths
 
 LENGTHS = torch.tensor([5, 130, 64, 33, 33, 12, 1, 1, 97])
 
@@ -178,12 +180,12 @@ def test_training_goes_through_it_and_gets_on_without(monkeypatch: pytest.Monkey
     monkeypatch.setattr(attention, "has_training_kernels", lambda tensor: True)
     monkeypatch.setattr(attention, "attend_compiled", lambda *args: calls.append(1) or attend_compiled(*args))
     _, *parts = inputs(32)
-    places = torch.cat([torch.zeros(1, dtype=torch.int64), LENGTHS.cumsum(0)]).to(torch.int32)
-    found = attend(*parts, places, int(LENGTHS.max()))
+    batch = batch_of_lengths(LENGTHS)
+    found = attend(*parts, batch)
     assert calls
     with torch.no_grad():
-        attend(*parts, places, int(LENGTHS.max()), dropout=0.1)
+        attend(*parts, batch, dropout=0.1)
     assert len(calls) == 2, "what is dropped does not hang on whether there will be a gradient"
     monkeypatch.setattr(attention, "has_training_kernels", lambda tensor: False)
-    torch.testing.assert_close(found, attend(*parts, places, int(LENGTHS.max())), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(found, attend(*parts, batch), atol=1e-5, rtol=1e-5)
     assert len(calls) == 2

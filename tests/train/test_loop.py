@@ -13,10 +13,12 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 from transformers import get_linear_schedule_with_warmup
 
 from bothways import native
+from bothways.batch import PackedBatch
 from bothways.checkpoint.hugging_face import load_checkpoint
 from bothways.data.prepare import prepare
 from bothways.data.store import TokenStore
@@ -342,18 +344,20 @@ def test_traces_and_tensorboard_are_written_when_asked_for(store: TokenStore, tm
     assert board.Scalars("eval_mlm_loss")[-1].step == 12
 
 
-def test_flops_are_those_that_torch_counts(store: TokenStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_flops_are_those_that_torch_counts(store: TokenStore) -> None:
     from torch.utils.flop_counter import FlopCounterMode
 
-    from bothways.model import encoder
-    from bothways.model.attention import attend_eager
+    from bothways.model.kernels.eager import attend_eager
 
-    # the counter sees the matrix products of the written-out attention only
-    monkeypatch.setattr(encoder, "attend", lambda q, k, v, *_, lengths, **__: attend_eager(q, k, v, lengths)[0])
+    def attend(q: Tensor, k: Tensor, v: Tensor, batch: PackedBatch, causal: bool, dropout: float) -> Tensor:
+        """The counter sees the matrix products of the written-out attention only."""
+        return attend_eager(q, k, v, batch.lengths, causal)[0]
+
     model = load_model(store)
     batch = make_plan(store, replace(OPTIONS, sequence_length=64, tokens_per_step=2000)).batch(0)
     with FlopCounterMode(display=False) as counter:
-        sums = BertObjective().sums(model(batch), batch.targets)
+        hidden_states = model.encoder(batch, model.head.reads(batch), attend)
+        sums = BertObjective().sums(model.head(hidden_states, batch), batch.targets)
         (sums["mlm_loss"] + sums["nsp_loss"]).backward()
     hidden, pairs = model.config.hidden_size, batch.num_sequences
     pooler = 3 * 2 * pairs * (hidden**2 + 2 * hidden)
