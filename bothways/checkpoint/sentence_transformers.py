@@ -1,6 +1,6 @@
 """The files that make a Hugging Face directory a sentence-transformers one: modules.json and the modules' own.
 
-Read and written is what an `EmbeddingHead` is: an encoder, pooling by mean or first token, and normalisation.
+Reads and writes exactly an `EmbeddingHead`: an encoder, pooling by mean or first token, and normalisation.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ POOLINGS: dict[str, Pooling] = {"pooling_mode_mean_tokens": "mean", "pooling_mod
 
 @dataclass(frozen=True)
 class SentenceModules:
-    """max_length: tokens a text may have, None where the directory does not say."""
+    """What `modules.json` puts behind an encoder.
+
+    max_length: tokens a text may have; None where the directory does not say.
+    """
 
     pooling: Pooling
     normalize: bool
@@ -27,7 +30,7 @@ class SentenceModules:
 
 
 def read_modules(directory: Path) -> SentenceModules | None:
-    """What `modules.json` puts on the encoder; None where there is no such file.
+    """Reads what `modules.json` puts on the encoder; None where there is no such file.
 
     Raises UserError for modules that are not pooling by mean or first token and normalisation.
     """

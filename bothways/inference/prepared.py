@@ -26,12 +26,12 @@ from bothways.native import library
 
 InferencePrecision = Literal["auto", "float32", "bfloat16", "int8"]
 PRECISIONS: tuple[InferencePrecision, ...] = ("float32", "bfloat16", "int8")
-# Numbers in a matrix from which `FewRowsLinear` is used. Measured on an AVX-512 core in float32: with one row a matrix of
-# 256 × 256 takes 1.9 times as long prepacked, 384 × 384 1.6 times, 1,024 × 256 (this size) 1.2 times; with 16 rows 1.0,
-# 1.05 and 0.64 times.
+# Numbers in a matrix from which `FewRowsLinear` is used. Measured in float32 on an AVX-512 core beside other work: with
+# one row, prepacked matrices of 256 × 256, 384 × 384 and 1,024 × 256 (this size) take 1.9, 1.6 and 1.2 times as long;
+# with 16 rows 1.0, 1.05 and 0.6 times.
 MIN_PREPACKED_WEIGHTS = 1 << 18
-# Rows up to which `FewRowsLinear` is prepacked: a step of generation, a request of a few short texts. There the matrices above take
-# 0.4 to 0.8 of the time; at 512 rows 0.6 to 0.9, and still more rows gain nothing.
+# Rows up to which `FewRowsLinear` is prepacked: a step of generation, a request of a few short texts. There matrices of
+# 1,024 × 256 to 30,522 × 256 take 0.8 to 0.4 of the time, at 512 rows 0.9 to 0.6.
 MAX_FEW_ROWS = 64
 
 

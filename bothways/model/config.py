@@ -1,4 +1,4 @@
-"""The shape of a BERT: hyperparameters under their Hugging Face names, and the named sizes."""
+"""An encoder's hyperparameters under their Hugging Face names, and the named sizes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ACTIVATIONS = ("gelu", "gelu_new", "gelu_pytorch_tanh", "relu")
 
 @dataclasses.dataclass(frozen=True)
 class EncoderConfig:
-    """Hyperparameters of a BERT encoder, named as in a Hugging Face `config.json`; the defaults are BERT-base's.
+    """The hyperparameters of a BERT encoder, named as in a Hugging Face `config.json`; the defaults are BERT-base's.
 
     is_decoder: each token sees itself and those before it only, so that the model can be trained from left to right.
     positions: `learned`, or `sinusoidal`, a fixed table.
@@ -76,7 +76,7 @@ class EncoderConfig:
 
     @classmethod
     def from_size(cls, size: str, **overrides: Any) -> EncoderConfig:
-        """The config of a named size: tiny, mini, small, medium, base, large or vanilla (a `bert-` prefix is accepted).
+        """Builds a named size: tiny, mini, small, medium, base, large or vanilla (a `bert-` prefix is accepted).
 
         Raises UserError for another name.
         """

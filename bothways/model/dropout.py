@@ -1,13 +1,14 @@
 """Dropout (Srivastava et al. 2014) whose random bits are cheap on a CPU.
 
-torch draws one number of a slow generator for each element there, and keeps the mask. The compiled call (`native/`)
-draws once for a tensor and makes of that every element's decision as it goes by, forward and again backward. Without it
-16 of the 64 bits of one of torch's draws decide for an element, which is right to 1/131072. Draws come from torch's own
-CPU generator, so that `torch.manual_seed` repeats them.
+There torch draws a number of a slow generator for each element, and keeps the mask. The compiled call (`native/`) draws
+once for a tensor and hashes that draw with each element's place, in the forward and again in the backward pass. Without
+compiled code each of torch's 64-bit draws decides for four elements, so that probabilities are right to 1/131072. Draws
+come from torch's own CPU generator, so that `torch.manual_seed` repeats them.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -16,18 +17,19 @@ from torch import Tensor, nn
 
 from bothways.native import has_training_kernels, library
 
-LANES, VALUES = 4, 1 << 16  # sixteen bits each
+DECISIONS_A_DRAW, DECISION_VALUES = 4, 1 << 16  # a draw of 64 bits is four decisions of 16 bits
 
 
 def draw_seed() -> int:
-    """63 bits of torch's CPU generator."""
+    """A seed of 63 bits, drawn from torch's CPU generator."""
     return int(torch.empty((), dtype=torch.int64).random_())
 
 
 def keep_mask(like: Tensor, probability: float) -> Tensor:
-    """Booleans of a CPU tensor's shape, False with this probability."""
-    draws = torch.empty(-(-like.numel() // LANES), dtype=torch.int64).random_(-(1 << 63), None)
-    lowest = round(probability * VALUES) - VALUES // 2
+    """A mask of a CPU tensor's shape, bool; each element is False with this probability."""
+    count = math.ceil(like.numel() / DECISIONS_A_DRAW)
+    draws = torch.empty(count, dtype=torch.int64).random_(-(1 << 63), None)
+    lowest = round(probability * DECISION_VALUES) - DECISION_VALUES // 2  # kept, as a signed number
     return (draws.view(torch.int16)[: like.numel()] >= lowest).view(like.shape)
 
 
@@ -53,8 +55,8 @@ class _Dropped(torch.autograd.Function):
 
 
 class Dropout(nn.Module):
-    """As `nn.Dropout`: in training each element is zero with this probability, the others are scaled to the same
-    mean."""
+    """Does what `nn.Dropout` does: in training each element is zero with this probability, and the others are scaled
+    so that the mean stays."""
 
     def __init__(self, probability: float) -> None:
         super().__init__()
