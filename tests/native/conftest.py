@@ -46,7 +46,7 @@ def compile_library(path: Path, sources: Sequence[Path], flags: Sequence[str]) -
     subprocess.run(command, check=True, capture_output=True)
 
 
-@pytest.fixture(scope="module", params=WIDTHS)
+@pytest.fixture(scope="session", params=WIDTHS)
 def library(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     compiler()
     if request.param == "installed":
