@@ -1,6 +1,6 @@
 """Builds `bothways/native/*.cpp` with whatever C++ compiler there is; without one Bothways is pure Python.
 
-One library for each kind of CPU, by torch's names of them; which is loaded is decided where it runs.
+It builds one library for each variant in `building.ARCHITECTURES`; `bothways.native.library` chooses where it runs.
 """
 
 from __future__ import annotations
@@ -10,14 +10,15 @@ import os
 import platform
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 
-def _by_path(path: Path) -> Any:
-    """A module without its package, which imports torch."""
+def _load_module(path: Path) -> Any:
+    """Loads a module by its path, without its package, which imports torch."""
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None
     assert spec.loader is not None
@@ -26,7 +27,7 @@ def _by_path(path: Path) -> Any:
     return module
 
 
-building = _by_path(Path(__file__).parent / "bothways" / "native" / "building.py")
+building = _load_module(Path(__file__).parent / "bothways" / "native" / "building.py")
 
 
 class NativeBuild(BuildHookInterface):
@@ -39,38 +40,41 @@ class NativeBuild(BuildHookInterface):
             build_data["infer_tag"] = True
 
 
-def build(folder: Path, say: Any = print) -> list[Path]:
-    """The libraries that could be built, beside their sources."""
+def build(folder: Path, report: Callable[[str], Any] = print) -> list[Path]:
+    """Builds the libraries beside their sources in `folder`; returns the paths of those that could be built.
+
+    A library whose build fails is reported with the compiler's error, and left out.
+    """
     compiler = os.environ.get("CXX") or next(filter(shutil.which, ("g++", "clang++", "c++")), None)
     if platform.machine().lower() not in ("x86_64", "amd64") or os.name != "posix" or compiler is None:
-        say("bothways: no C++ compiler for x86-64 here; torch's own kernels do the work")
+        report("bothways: no C++ compiler for x86-64 here; torch's own kernels do the work")
         return []
-    code = map(str, sorted(folder.glob("*.cpp")))
-    command, built = [*compiler.split(), *code], []
-    for kind in building.KINDS:
-        library = folder / f"native_{kind}.so"
+    sources = map(str, sorted(folder.glob("*.cpp")))
+    command, built = [*compiler.split(), *sources], []
+    for variant in building.ARCHITECTURES:
+        library = folder / f"native_{variant}.so"
         partial = library.with_suffix(".partial")
-        for more in building.ATTEMPTS:
-            flags = building.flags_for(kind, more)
-            made_of = f"-DBOTHWAYS_SOURCE={building.fingerprint(folder, flags)}"
-            problem = _problem([*command, *flags, made_of, "-o", str(partial)])
-            if not problem:
+        for openmp in building.OPENMP_FLAGS:
+            flags = building.compiler_flags(variant, openmp)
+            fingerprint = f"-DBOTHWAYS_FINGERPRINT={building.fingerprint(folder, flags)}"
+            error = _compile_error([*command, *flags, fingerprint, "-o", str(partial)])
+            if not error:
                 partial.replace(library)  # a process that has the old one open keeps it
                 built.append(library)
                 break
-            say(f"bothways: {' '.join([compiler, *more])} cannot build for {kind}: {problem}")
+            report(f"bothways: {' '.join([compiler, *openmp])} cannot build for {variant}: {error}")
     if not built:
-        say("bothways: torch's own kernels do the work")
+        report("bothways: torch's own kernels do the work")
     return built
 
 
-def _problem(command: list[str]) -> str:
-    """What the compiler had to say, in a line; nothing where it succeeded."""
+def _compile_error(command: list[str]) -> str:
+    """Runs the compiler; returns one line of its error, or an empty string where it succeeded."""
     try:
         run = subprocess.run(command, capture_output=True, text=True)
     except OSError as error:
         return str(error)
     if run.returncode == 0:
         return ""
-    said = run.stderr.strip().splitlines() or [f"exit status {run.returncode}"]
-    return next((line for line in said if "error" in line), said[-1])
+    lines = run.stderr.strip().splitlines() or [f"exit status {run.returncode}"]
+    return next((line for line in lines if "error" in line), lines[-1])

@@ -1,121 +1,243 @@
 """The encoder's layers as one compiled call, `native/encoder.cpp`, where that was built.
 
-Without it everything works, and gives the same to 1e-5. Shapes: T tokens, R rows asked, H hidden.
+Without it everything works, with results that differ by at most 1e-5. Shapes: T tokens, R rows a head reads, H hidden.
 """
 
 from __future__ import annotations
 
 import ctypes
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bothways.batch import PackedBatch
-from bothways.model.encoder import Encoder, Layer
+from bothways.model.dropout import Dropout
+from bothways.model.embeddings import Embeddings, LearnedPositions, SinusoidalPositions
+from bothways.model.encoder import Encoder, Layer, SelfAttention
 from bothways.model.heads import Head, Model
-from bothways.native import library
+from bothways.native import library, mirror_structure
 
 
-class _Layer(ctypes.Structure):
+@mirror_structure
+class LayerWeights(ctypes.Structure):
+    """The structure of `native/encoder.cpp`: a weight and a bias for each part of a layer, in the layer's names."""
+
     _fields_ = [
         (name, ctypes.c_void_p)
-        for part in ("qkv", "output", "norm", "up", "down", "last_norm")
+        for part in ("qkv", "attention_output", "attention_norm", "intermediate", "output", "output_norm")
         for name in (part, f"{part}_bias")
     ]
 
 
-class _Tables(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_void_p) for name in ("token", "type", "position", "norm", "norm_bias")]
+@mirror_structure
+class EmbeddingTables(ctypes.Structure):
+    """The structure of `native/encoder.cpp`: three tables and the norm behind their sum."""
+
+    _fields_ = [(name, ctypes.c_void_p) for name in ("token", "token_type", "position", "norm", "norm_bias")]
 
 
-class _Call(ctypes.Structure):
+@mirror_structure
+class EncoderCall(ctypes.Structure):
+    """The structure of `native/encoder.cpp`."""
+
     _fields_ = [
-        ("tables", _Tables),
-        *((name, ctypes.c_void_p) for name in ("input_ids", "token_type_ids", "position_ids")),
-        ("layers", ctypes.POINTER(_Layer)),
-        *((name, ctypes.c_int64) for name in ("num_layers", "width", "heads", "intermediate", "causal")),
+        ("tables", EmbeddingTables),
+        ("layers", ctypes.POINTER(LayerWeights)),
+        *((name, ctypes.c_int64) for name in ("num_layers", "hidden_size", "heads", "intermediate_size", "causal")),
         ("epsilon", ctypes.c_double),
-        ("lengths", ctypes.c_void_p),
+        *((name, ctypes.c_void_p) for name in ("input_ids", "token_type_ids", "position_ids", "lengths")),
         *((name, ctypes.c_int64) for name in ("sequences", "tokens", "threads")),
-        ("hidden", ctypes.c_void_p),
-        ("rows", ctypes.c_void_p),
-        ("num_rows", ctypes.c_int64),
-        *((name, ctypes.c_void_p) for name in ("qkv", "attended", "inner", "out")),
+        ("only", ctypes.c_void_p),
+        ("num_only", ctypes.c_int64),
+        *((name, ctypes.c_void_p) for name in ("hidden", "attended", "qkv", "intermediate", "out")),
     ]
 
 
+# The classes that the library computes, and of each the attributes that it knows besides weights and sub-modules: a
+# subclass, or a class with a new attribute, is not supported until this table says so.
+_EMBEDDING = ("num_embeddings", "embedding_dim", "padding_idx", "max_norm", "norm_type", "scale_grad_by_freq", "sparse")
+SUPPORTED: dict[type[nn.Module], tuple[str, ...]] = {
+    Encoder: ("config",),
+    Embeddings: (),
+    nn.Embedding: _EMBEDDING,
+    LearnedPositions: _EMBEDDING,
+    SinusoidalPositions: _EMBEDDING,
+    nn.ModuleList: (),
+    Layer: ("activation",),
+    SelfAttention: ("num_heads", "head_size", "causal", "dropout"),
+    nn.Linear: ("in_features", "out_features"),
+    nn.LayerNorm: ("normalized_shape", "eps", "elementwise_affine"),
+    Dropout: ("probability",),
+}
+MODULE_ATTRIBUTES = frozenset(vars(nn.Module()))
+
+
+@dataclass(frozen=True)
+class _Sizes:
+    """What the library takes once for all layers and norms."""
+
+    hidden_size: int
+    heads: int
+    intermediate_size: int
+    causal: bool
+    epsilon: float
+
+    @classmethod
+    def of(cls, encoder: Encoder) -> _Sizes:
+        """Those of the first layer and the first norm."""
+        first, norm = cast("Layer", encoder.layers[0]), encoder.embeddings.norm
+        attention, intermediate = first.attention, first.intermediate
+        return cls(intermediate.in_features, attention.num_heads, intermediate.out_features, attention.causal, norm.eps)
+
+
 def supports(encoder: Encoder) -> bool:
-    """Whether the library has what this encoder is made of: float32 on a CPU, with the exact GELU."""
-    weight = encoder.embeddings.token.weight
-    on_cpu = weight.device.type == "cpu" and weight.dtype == torch.float32
-    return on_cpu and encoder.config.hidden_act == "gelu" and library() is not None
+    """Whether the library computes exactly this encoder in inference; decided by its modules, not by its config.
+
+    True where every module is of a class in `SUPPORTED`, without hooks or attributes besides, in float32 on a CPU, and
+    all layers have the exact GELU, all biases, and the same sizes, heads, causality and epsilon.
+    """
+    if library() is None or not all(map(_is_known, encoder.modules())) or not len(encoder.layers):
+        return False
+    sizes, embeddings = _Sizes.of(encoder), encoder.embeddings
+    tables = (embeddings.token, embeddings.token_type, embeddings.position)
+    return (
+        all(table.embedding_dim == sizes.hidden_size and table.max_norm is None for table in tables)
+        and _norm_fits(embeddings.norm, sizes)
+        and all(_layer_fits(cast("Layer", layer), sizes) for layer in encoder.layers)
+    )
+
+
+def _is_known(module: nn.Module) -> bool:
+    attributes = SUPPORTED.get(type(module))
+    if attributes is None or not vars(module).keys() <= MODULE_ATTRIBUTES.union(attributes):
+        return False
+    weights = module.parameters(recurse=False)
+    on_cpu = all(weight.device.type == "cpu" and weight.dtype == torch.float32 for weight in weights)
+    return on_cpu and not module._forward_hooks and not module._forward_pre_hooks
+
+
+def _layer_fits(layer: Layer, sizes: _Sizes) -> bool:
+    hidden, intermediate, attention = sizes.hidden_size, sizes.intermediate_size, layer.attention
+    shapes = {
+        attention.qkv: (3 * hidden, hidden),
+        attention.output: (hidden, hidden),
+        layer.intermediate: (intermediate, hidden),
+        layer.output: (hidden, intermediate),
+    }
+    return (
+        all(linear.bias is not None and linear.weight.shape == shape for linear, shape in shapes.items())
+        and all(_norm_fits(norm, sizes) for norm in (layer.attention_norm, layer.output_norm))
+        and (attention.num_heads, attention.causal) == (sizes.heads, sizes.causal)
+        and attention.num_heads * attention.head_size == hidden
+        and layer.activation is F.gelu
+    )
+
+
+def _norm_fits(norm: nn.LayerNorm, sizes: _Sizes) -> bool:
+    complete = norm.weight is not None and norm.bias is not None
+    return complete and norm.normalized_shape == (sizes.hidden_size,) and norm.eps == sizes.epsilon
 
 
 class CompiledEncoder(nn.Module):
-    """An `Encoder` for inference: packed batch → `[T, H]`, or `[R, H]` of the `rows` asked."""
+    """An `Encoder` for inference: packed batch → `[T, H]`, or `[R, H]` of the tokens in `only`.
+
+    Raises IndexError for an id that its table has no row of, as torch does.
+    """
 
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()
         self.config = encoder.config
+        self._sizes = _Sizes.of(encoder)
         self._kept: list[Tensor] = []  # what the structures point at
-        tables = encoder.embeddings
-        self._tables = _Tables(*map(self._keep, (
-            tables.token.weight, tables.token_type.weight, tables.position.weight, tables.norm.weight, tables.norm.bias,
-        )))  # fmt: skip
-        self._layers = (_Layer * len(encoder.layers))(*(self._layer(one) for one in encoder.layers))  # type: ignore[arg-type]
+        embeddings = encoder.embeddings
+        self._table_rows = (
+            embeddings.token.num_embeddings, embeddings.token_type.num_embeddings, embeddings.position.num_embeddings,
+        )  # fmt: skip
+        self._tables = EmbeddingTables(
+            token=self._keep(embeddings.token.weight),
+            token_type=self._keep(embeddings.token_type.weight),
+            position=self._keep(embeddings.position.weight),
+            norm=self._keep(embeddings.norm.weight),
+            norm_bias=self._keep(embeddings.norm.bias),
+        )
+        layers = [self._layer_weights(cast("Layer", layer)) for layer in encoder.layers]
+        self._layers = (LayerWeights * len(layers))(*layers)
 
-    def _layer(self, layer: Layer) -> _Layer:
+    def _layer_weights(self, layer: Layer) -> LayerWeights:
         attention = layer.attention
-        linears = (attention.qkv, attention.output, None, layer.intermediate, layer.output, None)
-        norms = (None, None, layer.attention_norm, None, None, layer.output_norm)
-        tensors: list[Tensor] = []
-        for linear, norm in zip(linears, norms, strict=True):
-            if linear is not None:
-                tensors += [_panels(linear.weight), linear.bias]
-            elif norm is not None:
-                tensors += [norm.weight, norm.bias]
-        return _Layer(*map(self._keep, tensors))
+        return LayerWeights(
+            qkv=self._keep(_packed(attention.qkv.weight)),
+            qkv_bias=self._keep(attention.qkv.bias),
+            attention_output=self._keep(_packed(attention.output.weight)),
+            attention_output_bias=self._keep(attention.output.bias),
+            attention_norm=self._keep(layer.attention_norm.weight),
+            attention_norm_bias=self._keep(layer.attention_norm.bias),
+            intermediate=self._keep(_packed(layer.intermediate.weight)),
+            intermediate_bias=self._keep(layer.intermediate.bias),
+            output=self._keep(_packed(layer.output.weight)),
+            output_bias=self._keep(layer.output.bias),
+            output_norm=self._keep(layer.output_norm.weight),
+            output_norm_bias=self._keep(layer.output_norm.bias),
+        )
 
     def _keep(self, tensor: Tensor) -> int:
+        """The address of a tensor's numbers, which stay there as long as this encoder."""
         self._kept.append(tensor.detach().contiguous())
         return self._kept[-1].data_ptr()
 
-    def forward(self, batch: PackedBatch, rows: Tensor | None = None, threads: int = 1) -> Tensor:
-        compiled, config = library(), self.config
+    def forward(self, batch: PackedBatch, only: Tensor | None = None, threads: int = 1) -> Tensor:
+        compiled, sizes = library(), self._sizes
         assert compiled is not None
-        self._check(batch)
-        tokens, width, inside = batch.num_tokens, config.hidden_size, config.intermediate_size
-        wanted = None if rows is None else rows.contiguous()
-        out = torch.empty(tokens if wanted is None else len(wanted), width)
+        self._check_ids(batch)
+        tokens, width = batch.num_tokens, sizes.hidden_size
+        index = None if only is None else only.contiguous()
+        out = torch.empty(tokens if index is None else len(index), width)
         hidden, attended = torch.empty(2, tokens, width)
-        most = max(tokens, len(out))  # a head may ask for a token twice
-        qkv, inner = torch.empty(most, 3 * width), torch.empty(most, inside)
-        call = _Call(
-            self._tables, batch.input_ids.data_ptr(), batch.token_type_ids.data_ptr(), batch.position_ids.data_ptr(),
-            self._layers, len(self._layers), width, config.num_attention_heads, inside, config.is_decoder,
-            config.layer_norm_eps, batch.lengths.data_ptr(), len(batch.lengths), tokens, threads,
-            hidden.data_ptr(), *((None, -1) if wanted is None else (wanted.data_ptr(), len(out))), qkv.data_ptr(),
-            attended.data_ptr(), inner.data_ptr(), out.data_ptr(),
-        )  # fmt: skip
+        rows = max(tokens, len(out))  # a head may ask for a token twice
+        qkv, intermediate = torch.empty(rows, 3 * width), torch.empty(rows, sizes.intermediate_size)
+        call = EncoderCall(
+            tables=self._tables,
+            layers=self._layers,
+            num_layers=len(self._layers),
+            hidden_size=width,
+            heads=sizes.heads,
+            intermediate_size=sizes.intermediate_size,
+            causal=sizes.causal,
+            epsilon=sizes.epsilon,
+            input_ids=batch.input_ids.data_ptr(),
+            token_type_ids=batch.token_type_ids.data_ptr(),
+            position_ids=batch.position_ids.data_ptr(),
+            lengths=batch.lengths.data_ptr(),
+            sequences=len(batch.lengths),
+            tokens=tokens,
+            threads=threads,
+            only=None if index is None else index.data_ptr(),
+            num_only=-1 if index is None else len(index),
+            hidden=hidden.data_ptr(),
+            attended=attended.data_ptr(),
+            qkv=qkv.data_ptr(),
+            intermediate=intermediate.data_ptr(),
+            out=out.data_ptr(),
+        )
         compiled.bothways_encode(ctypes.byref(call))
         return out
 
-    def _check(self, batch: PackedBatch) -> None:
-        """Raises IndexError for what the tables have no row of, as torch does."""
-        config = self.config
-        sizes = (config.vocab_size, config.type_vocab_size, config.max_position_embeddings)
-        for values, size in zip((batch.input_ids, batch.token_type_ids, batch.position_ids), sizes, strict=True):
+    def _check_ids(self, batch: PackedBatch) -> None:
+        ids = (batch.input_ids, batch.token_type_ids, batch.position_ids)
+        for values, rows in zip(ids, self._table_rows, strict=True):
             low, high = torch.aminmax(values)
-            if low < 0 or high >= size:
-                raise IndexError(f"an id of {int(low)} to {int(high)} in a table of {size} rows")
+            if low < 0 or high >= rows:
+                raise IndexError(f"an id of {int(low)} to {int(high)} in a table of {rows} rows")
 
 
 class CompiledModel(Model):
     """A model whose layers are compiled.
 
-    torch's own threads are left asleep meanwhile: after an operation of theirs they spin for milliseconds, on the cores
-    that the layers need (one text of 16 tokens then takes 10 ms instead of 4).
+    torch's own threads sleep while it computes: after an operation they spin for milliseconds, on the cores that the
+    layers need (one text of 16 tokens then takes 10 ms instead of 4).
     """
 
     def __init__(self, encoder: Encoder, head: Head) -> None:
@@ -134,12 +256,13 @@ class CompiledModel(Model):
                 torch.set_num_threads(threads)
 
 
-def _panels(weight: Tensor) -> Tensor:
+def _packed(weight: Tensor) -> Tensor:
+    """A weight `[columns, depth]` in the library's panels."""
     compiled = library()
     assert compiled is not None
     columns, depth = weight.shape
-    width = compiled.bothways_panel()
-    panels = torch.empty(-(-columns // width) * width * depth)
-    plain = weight.detach().contiguous()
-    compiled.bothways_pack(plain.data_ptr(), columns, depth, panels.data_ptr())
+    panel = compiled.bothways_panel()
+    panels = torch.empty(-(-columns // panel) * panel * depth)
+    contiguous = weight.detach().contiguous()
+    compiled.bothways_pack(contiguous.data_ptr(), columns, depth, panels.data_ptr())
     return panels

@@ -40,9 +40,10 @@ class _Dropped(torch.autograd.Function):
     def forward(x: Tensor, probability: float, seed: int) -> Tensor:
         x = x.contiguous()
         out = torch.empty_like(x)
-        half, threads, compiled = x.dtype == torch.bfloat16, torch.get_num_threads(), library()
+        compiled = library()
         assert compiled is not None
-        compiled.bothways_drop(x.data_ptr(), out.data_ptr(), x.numel(), half, seed, probability, threads)
+        drop = compiled.bothways_drop_bfloat16 if x.dtype == torch.bfloat16 else compiled.bothways_drop_float32
+        drop(x.data_ptr(), out.data_ptr(), x.numel(), seed, probability, torch.get_num_threads())
         return out
 
     @staticmethod

@@ -1,6 +1,6 @@
-"""How the libraries are built, and how one is known to be of this version.
+"""How the compiled libraries are built, and how a library is recognised as built from this version's sources.
 
-This file imports the standard library only: an install, which has no torch yet, reads it by its path.
+This file imports the standard library only: `hatch_build.py`, which has no torch yet, loads it by its path.
 """
 
 from __future__ import annotations
@@ -9,26 +9,26 @@ import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
-KINDS = {"avx2": "x86-64-v3", "avx512": "x86-64-v4"}  # torch's names of CPUs, and the compiler's
-FLAGS = ("-O3", "-std=c++17", "-shared", "-fPIC", "-pthread")
-ATTEMPTS = (("-fopenmp",), ())  # without OpenMP the parts for training work on one thread
+ARCHITECTURES = {"avx2": "x86-64-v3", "avx512": "x86-64-v4"}  # torch's name of the CPU's vectors: the compiler's -march
+COMMON_FLAGS = ("-O3", "-std=c++20", "-shared", "-fPIC", "-pthread")
+OPENMP_FLAGS = (("-fopenmp",), ())  # tried in this order; without OpenMP the training kernels run on one thread
 
 
-def sources(folder: Path) -> list[Path]:
-    """The files that a library is built from, in order."""
+def source_files(folder: Path) -> list[Path]:
+    """The C++ sources and headers in `folder`, sorted by name."""
     return sorted([*folder.glob("*.cpp"), *folder.glob("*.h")])
 
 
-def flags_for(kind: str, more: Sequence[str]) -> list[str]:
-    """The compiler's flags for a kind of CPU; more: one of `ATTEMPTS`."""
-    return [*FLAGS, f"-march={KINDS[kind]}", *more]
+def compiler_flags(variant: str, openmp: Sequence[str]) -> list[str]:
+    """The compiler's flags for a variant, a key of `ARCHITECTURES`, and a member of `OPENMP_FLAGS`."""
+    return [*COMMON_FLAGS, f"-march={ARCHITECTURES[variant]}", *openmp]
 
 
 def fingerprint(folder: Path, flags: Sequence[str]) -> int:
-    """The CRC-32 of the sources and the flags, which a library holds: one that holds another is never called."""
-    return zlib.crc32(b"".join([*(path.read_bytes() for path in sources(folder)), " ".join(flags).encode()]))
+    """The CRC-32 of the sources and the flags. A library stores it, and is refused where its CRC-32 differs."""
+    return zlib.crc32(b"".join([*(path.read_bytes() for path in source_files(folder)), " ".join(flags).encode()]))
 
 
-def accepted(folder: Path, kind: str) -> list[int]:
-    """The fingerprints that a library for this kind of CPU may hold."""
-    return [fingerprint(folder, flags_for(kind, more)) for more in ATTEMPTS]
+def accepted_fingerprints(folder: Path, variant: str) -> list[int]:
+    """The fingerprints that a library of this variant may store: with OpenMP and without."""
+    return [fingerprint(folder, compiler_flags(variant, openmp)) for openmp in OPENMP_FLAGS]

@@ -1,188 +1,281 @@
-// The encoder's layers in float32 for a CPU: what `model/encoder.py` computes for a packed batch, in one call.
+// The layers of a BERT encoder in float32 for a CPU: what bothways/model/encoder.py computes for a packed batch in
+// inference, in one call.
 //
-// Everything is matrix products. Attention is two for each sequence and head, with keys and values in panels.
+// Every thread runs `Worker::run`. A phase is shared out, and a barrier ends it, so that what all threads wrote may be
+// read by any:
+//
+//   phase             | reads             | writes           | split by         | its barrier protects
+//   ------------------+-------------------+------------------+------------------+----------------------------------
+//   embed             | ids, tables       | hidden           | tokens           | hidden: the next product reads all
+//   project           | hidden            | qkv              | panels           | qkv: a head reads all its tokens
+//   attend            | qkv               | attended         | sequence, head   | attended: the next product reads all;
+//                     |                   |                  |                  | qkv: no longer read, may be overwritten
+//   select (*)        | hidden, attended  | out, qkv         | thread 0 alone   | out and qkv: the next product reads all
+//   attention output  | attended, hidden  | hidden           | panels           | hidden: a norm reads whole rows
+//   attention norm    | hidden            | hidden           | rows             | hidden: the next product reads all
+//   intermediate      | hidden            | intermediate     | panels           | intermediate: the next product reads all;
+//                     |                   |                  |                  | hidden: no longer read, may be overwritten
+//   output            | intermediate,     | hidden           | panels           | hidden: a norm reads whole rows
+//                     | hidden            |                  |                  |
+//   output norm       | hidden            | hidden           | rows             | hidden: the next layer reads all
+//
+// (*) In the last layer only, where not all tokens are wanted: it copies the wanted rows of hidden to `out` and those
+// of attended to `qkv`, which is free by then. In that layer "hidden" is `out` from there on, and "attended" is `qkv`.
+//
+// The products that read hidden as a residual add it where they write: each thread its own panels.
 
 #include <atomic>
 #include <thread>
 #include <vector>
 
-#include "vectors.h"
+#include "gemm.h"
 
-constexpr int64_t BLOCK_ROWS = 96;  // of a layer's second half: what lies between stays in the second-level cache
+// Rows that go through a layer's second half at a time where there is one thread: their intermediate, 96 x 1536 floats
+// of MiniLM, 576 KiB, stays in the second-level cache.
+constexpr int64_t BLOCK_ROWS = 96;
 
-static void layer_norm(float* row, int64_t width, const float* weight, const float* bias, float epsilon) {
-    float total = 0, squares = 0;
-    int64_t whole = width / PANEL * PANEL;
-    vec a = vec{}, b = vec{};
-    for (int64_t i = 0; i < whole; i += PANEL) { a += load(row + i); b += load(row + i + LANES); }
-    for (int64_t i = whole; i < width; i++) total += row[i];
-    float mean = (total + sum(a + b)) / width;
-    a = b = vec{};
-    for (int64_t i = 0; i < whole; i += PANEL) {
-        vec c = load(row + i) - mean, d = load(row + i + LANES) - mean;
-        a += c * c;
-        b += d * d;
-    }
-    for (int64_t i = whole; i < width; i++) squares += (row[i] - mean) * (row[i] - mean);
-    float scale = 1.0f / std::sqrt((squares + sum(a + b)) / width + epsilon);
-    for (int64_t i = 0; i < width; i++) row[i] = (row[i] - mean) * scale * weight[i] + bias[i];
-}
+// Turns of the waiting loop before a thread offers its core to others.
+constexpr int SPINS_BEFORE_YIELD = 4000;
 
-struct Scratch { std::vector<float> keys, values, scores; };
+// Mirrored, as the next two are, by structures of bothways/inference/compiled.py. Matrices are panels from
+// `bothways_pack`.
+struct LayerWeights {
+    const float *qkv, *qkv_bias, *attention_output, *attention_output_bias, *attention_norm, *attention_norm_bias;
+    const float *intermediate, *intermediate_bias, *output, *output_bias, *output_norm, *output_norm_bias;
+};
 
-// One head of one sequence: qkv of its first token → attended, rows of `width` numbers.
-static void attend(const float* qkv, float* attended, int64_t length, int64_t width, int64_t head, int64_t size,
-                   bool causal, Scratch& scratch) {
-    int64_t stride = 3 * width, padded = panels_of(length) * PANEL;
-    const float *q = qkv + head * size, *k = q + width, *v = q + 2 * width;
-    scratch.keys.resize(padded * size);
-    scratch.values.resize(panels_of(size) * PANEL * length);
-    scratch.scores.resize(ROWS * padded);
-    pack_across(k, stride, length, size, scratch.keys.data());
-    pack_along(v, stride, length, size, scratch.values.data());
-    Matrix keys{scratch.keys.data(), nullptr, padded, size}, values{scratch.values.data(), nullptr, size, length};
-    float* scores = scratch.scores.data();
-    for (int64_t m = 0; m < length; m += ROWS) {
-        int64_t rows = std::min<int64_t>(ROWS, length - m), seen = causal ? m + rows : length, last = panels_of(seen);
-        product(q + m * stride, stride, rows, keys, {scores, padded, nullptr, nullptr, NOTHING}, 0, last);
-        for (int64_t r = 0; r < rows; r++)
-            softmax(scores + r * padded, causal ? m + r + 1 : length, last * PANEL, 1.0f / std::sqrt((float)size));
-        product(scores, padded, rows, values, {attended + m * width + head * size, width, nullptr, nullptr, NOTHING},
-                0, panels_of(size), seen);
-    }
-}
+// Rows of hidden_size numbers, and the norm behind their sum.
+struct EmbeddingTables {
+    const float *token, *token_type, *position, *norm, *norm_bias;
+};
 
-// Threads that wait for each other; they are few and the wait is short, so they spin before they yield.
-struct Team {
-    const int number;
-    std::atomic<int> arrived{0}, turn{0};
-    explicit Team(int number) : number(number) {}
+// Buffers have as many rows as there are tokens, qkv and intermediate num_only if that is more.
+struct EncoderCall {
+    EmbeddingTables tables;
+    const LayerWeights* layers;
+    int64_t num_layers, hidden_size, heads, intermediate_size, causal;
+    double epsilon;  // of all norms
+    const int64_t *input_ids, *token_type_ids, *position_ids;  // [tokens]
+    const int64_t* lengths;  // [sequences]
+    int64_t sequences, tokens, threads;
+    const int64_t* only;  // [num_only] tokens that the last layer finishes
+    int64_t num_only;  // -1: all tokens
+    float *hidden, *attended;  // [tokens, hidden_size]
+    float* qkv;  // [rows, 3 * hidden_size]
+    float* intermediate;  // [rows, intermediate_size]
+    float* out;  // [num_only or tokens, hidden_size]
+};
+
+namespace {
+
+// A point that all threads reach before any goes on. The waits are short, so threads spin before they yield.
+class SpinBarrier {
+public:
+    const int threads;
+    explicit SpinBarrier(int threads) : threads(threads) {}
+
     void wait() {
-        if (number == 1) return;
-        int before = turn.load();
-        if (arrived.fetch_add(1) + 1 == number) { arrived.store(0); turn.store(before + 1); return; }
-        for (int spins = 0; turn.load(std::memory_order_acquire) == before; spins++)
-            if (spins > 4000) std::this_thread::yield();
+        if (threads == 1) return;
+        int before = passes.load();
+        if (arrived.fetch_add(1) + 1 == threads) {
+            arrived.store(0);
+            passes.store(before + 1);
+            return;
+        }
+        for (int spins = 0; passes.load(std::memory_order_acquire) == before; spins++)
+            if (spins > SPINS_BEFORE_YIELD) std::this_thread::yield();
+    }
+
+private:
+    std::atomic<int> arrived{0}, passes{0};
+};
+
+// What a layer's second half works on: `count` rows of hidden and attended.
+struct RowBlock {
+    float *hidden, *attended;
+    int64_t count;
+};
+
+struct Worker {
+    const EncoderCall& call;
+    SpinBarrier& barrier;
+    const int id;
+    std::vector<float> k_panels{}, v_panels{}, scores{};  // of the head that it attends to
+
+    // This thread's share of `count` things.
+    Range share(int64_t count) const { return {count * id / barrier.threads, count * (id + 1) / barrier.threads}; }
+
+    LayerNorm norm(const float* weight, const float* bias) const { return {weight, bias, (float)call.epsilon}; }
+
+    void run() {
+        embed();
+        for (int64_t n = 0; n < call.num_layers; n++) {
+            const LayerWeights& layer = call.layers[n];
+            project(layer);
+            attend();
+            bool selects = n + 1 == call.num_layers && call.num_only >= 0;
+            RowBlock rows = selects ? select() : RowBlock{call.hidden, call.attended, call.tokens};
+            int64_t block = barrier.threads == 1 ? BLOCK_ROWS : std::max<int64_t>(rows.count, 1), H = call.hidden_size;
+            for (int64_t m = 0; m < rows.count; m += block)
+                finish(layer, {rows.hidden + m * H, rows.attended + m * H, std::min(block, rows.count - m)});
+        }
+    }
+
+    void embed() {
+        const int64_t H = call.hidden_size;
+        const Range tokens = share(call.tokens);
+        for (int64_t t = tokens.first; t < tokens.last; t++) {
+            const float* token = call.tables.token + call.input_ids[t] * H;
+            const float* type = call.tables.token_type + call.token_type_ids[t] * H;
+            const float* position = call.tables.position + call.position_ids[t] * H;
+            float* row = call.hidden + t * H;
+            for (int64_t i = 0; i < H; i++) row[i] = token[i] + type[i] + position[i];
+            layer_norm(row, H, norm(call.tables.norm, call.tables.norm_bias));
+        }
+        barrier.wait();  // hidden
+    }
+
+    void project(const LayerWeights& layer) {
+        const int64_t H = call.hidden_size;
+        gemm({.a = call.hidden,
+              .a_stride = H,
+              .rows = call.tokens,
+              .b = {.panels = layer.qkv, .depth = H, .columns = 3 * H},
+              .out = call.qkv,
+              .out_stride = 3 * H,
+              .bias = layer.qkv_bias,
+              .panels = share(panel_count(3 * H))});
+        barrier.wait();  // qkv
+    }
+
+    void attend() {
+        for (int64_t n = 0, first_token = 0, task = 0; n < call.sequences; first_token += call.lengths[n++])
+            for (int64_t head = 0; head < call.heads; head++, task++)
+                if (task % barrier.threads == id) attend_head(first_token, call.lengths[n], head);
+        barrier.wait();  // attended, and qkv for `select`
+    }
+
+    // One head of one sequence, TILE_ROWS queries at a time.
+    void attend_head(int64_t first_token, int64_t length, int64_t head) {
+        const int64_t H = call.hidden_size, head_size = H / call.heads, stride = 3 * H;
+        const int64_t padded_length = padded_to_panels(length);
+        const float *q = call.qkv + first_token * stride + head * head_size, *k = q + H, *v = q + 2 * H;
+        float* attended = call.attended + first_token * H + head * head_size;
+        k_panels.resize(padded_length * head_size);
+        v_panels.resize(padded_to_panels(head_size) * length);
+        scores.resize(TILE_ROWS * padded_length);
+        pack_transposed(k, stride, length, head_size, k_panels.data());
+        pack(v, stride, length, head_size, v_panels.data());
+        for (int64_t m = 0; m < length; m += TILE_ROWS) {
+            int64_t rows = std::min<int64_t>(TILE_ROWS, length - m), n_keys = call.causal ? m + rows : length;
+            // S = Q Kᵀ
+            gemm({.a = q + m * stride,
+                  .a_stride = stride,
+                  .rows = rows,
+                  .b = {.panels = k_panels.data(), .depth = head_size, .columns = padded_length},
+                  .out = scores.data(),
+                  .out_stride = padded_length,
+                  .panels = {0, panel_count(n_keys)}});
+            // P = softmax(S / √D), where causal of the keys up to the query
+            for (int64_t r = 0; r < rows; r++)
+                softmax(scores.data() + r * padded_length, call.causal ? m + r + 1 : length, padded_to_panels(n_keys),
+                        1.0f / std::sqrt((float)head_size));
+            // O = P V
+            gemm({.a = scores.data(),
+                  .a_stride = padded_length,
+                  .rows = rows,
+                  .b = {.panels = v_panels.data(), .depth = length, .columns = head_size},
+                  .out = attended + m * H,
+                  .out_stride = H,
+                  .depth = n_keys});
+        }
+    }
+
+    // The rows of `only`: hidden → out, attended → qkv.
+    RowBlock select() {
+        const int64_t H = call.hidden_size;
+        for (int64_t r = 0; id == 0 && r < call.num_only; r++) {
+            memcpy(call.out + r * H, call.hidden + call.only[r] * H, 4 * H);
+            memcpy(call.qkv + r * H, call.attended + call.only[r] * H, 4 * H);
+        }
+        barrier.wait();  // out, qkv
+        return {call.out, call.qkv, call.num_only};
+    }
+
+    // What follows attention; the layer's output is left in rows.hidden.
+    void finish(const LayerWeights& layer, const RowBlock& rows) {
+        const int64_t H = call.hidden_size, I = call.intermediate_size;
+        const Range hidden_panels = share(panel_count(H));
+        gemm({.a = rows.attended,
+              .a_stride = H,
+              .rows = rows.count,
+              .b = {.panels = layer.attention_output, .depth = H, .columns = H},
+              .out = rows.hidden,
+              .out_stride = H,
+              .bias = layer.attention_output_bias,
+              .epilogue = Epilogue::ADD,
+              .addend = rows.hidden,
+              .panels = hidden_panels});
+        barrier.wait();  // hidden
+        normalise(rows, norm(layer.attention_norm, layer.attention_norm_bias));
+        gemm({.a = rows.hidden,
+              .a_stride = H,
+              .rows = rows.count,
+              .b = {.panels = layer.intermediate, .depth = H, .columns = I},
+              .out = call.intermediate,
+              .out_stride = I,
+              .bias = layer.intermediate_bias,
+              .epilogue = Epilogue::GELU,
+              .panels = share(panel_count(I))});
+        barrier.wait();  // intermediate, and hidden, which the next product overwrites
+        gemm({.a = call.intermediate,
+              .a_stride = I,
+              .rows = rows.count,
+              .b = {.panels = layer.output, .depth = I, .columns = H},
+              .out = rows.hidden,
+              .out_stride = H,
+              .bias = layer.output_bias,
+              .epilogue = Epilogue::ADD,
+              .addend = rows.hidden,
+              .panels = hidden_panels});
+        barrier.wait();  // hidden
+        normalise(rows, norm(layer.output_norm, layer.output_norm_bias));
+    }
+
+    void normalise(const RowBlock& rows, const LayerNorm& norm) {
+        const Range mine = share(rows.count);
+        for (int64_t m = mine.first; m < mine.last; m++)
+            layer_norm(rows.hidden + m * call.hidden_size, call.hidden_size, norm);
+        barrier.wait();  // hidden
     }
 };
+
+}  // namespace
 
 extern "C" {
 
-// As `compiled.py` fills it: panels from `bothways_pack`, and vectors.
-struct Layer {
-    const float *qkv, *qkv_bias, *output, *output_bias, *norm, *norm_bias;
-    const float *up, *up_bias, *down, *down_bias, *last_norm, *last_norm_bias;
-};
+void bothways_encode(const EncoderCall* call) {
+    SpinBarrier barrier((int)call->threads);
+    std::vector<std::thread> threads;
+    for (int id = 1; id < barrier.threads; id++) threads.emplace_back([&, id] { Worker{*call, barrier, id}.run(); });
+    Worker{*call, barrier, 0}.run();
+    for (auto& thread : threads) thread.join();
+    if (call->num_only < 0) memcpy(call->out, call->hidden, 4 * call->tokens * call->hidden_size);
+}
 
-// Tables of tokens, segments and positions, and the norm behind their sum.
-struct Tables { const float *token, *type, *position, *norm, *norm_bias; };
-
-struct Call {
-    Tables tables;
-    const int64_t *input_ids, *token_type_ids, *position_ids;
-    const Layer* layers;
-    int64_t num_layers, width, heads, intermediate, causal;
-    double epsilon;
-    const int64_t* lengths;
-    int64_t sequences, tokens, threads;
-    float* hidden;         // [tokens, width]
-    const int64_t* rows;   // which tokens the last layer finishes
-    int64_t num_rows;      // how many; -1 for all of them
-    float *qkv, *attended, *inner;  // 3 width, width, intermediate; of as many rows as tokens, or num_rows if more
-    float* out;            // [num_rows, width], or [tokens, width]
-};
-
+// Columns of a panel: a packed matrix has room for whole ones.
 int64_t bothways_panel() { return PANEL; }
 
-// What this was compiled from: a library of another version must not be called.
-int64_t bothways_source() { return BOTHWAYS_SOURCE; }
-
-// A matrix [columns, depth] into panels; `panels` has room for whole ones.
+// Packs a layer's weight [columns, depth], to be multiplied as its transpose.
 void bothways_pack(const float* weight, int64_t columns, int64_t depth, float* panels) {
-    pack_across(weight, depth, columns, depth, panels);
+    pack_transposed(weight, depth, columns, depth, panels);
 }
 
-static void part(int64_t whole, int id, int number, int64_t& first, int64_t& last) {
-    first = whole * id / number;
-    last = whole * (id + 1) / number;
-}
+// The CRC-32 of the sources and flags that this was compiled from.
+int64_t bothways_fingerprint() { return BOTHWAYS_FINGERPRINT; }
 
-// What follows attention, for `rows` rows: the layer's output is left in `hidden`.
-static void finish(const Call& c, const Layer& l, float* hidden, float* attended, float* inner, int64_t rows, int id,
-                   Team& team) {
-    Matrix output{l.output, l.output_bias, c.width, c.width}, up{l.up, l.up_bias, c.intermediate, c.width},
-        down{l.down, l.down_bias, c.width, c.intermediate};
-    int64_t first, last, top, end;
-    part(rows, id, team.number, top, end);
-    part(panels_of(c.width), id, team.number, first, last);
-    product(attended, c.width, rows, output, {hidden, c.width, nullptr, hidden, ADD}, first, last);
-    team.wait();
-    for (int64_t m = top; m < end; m++)
-        layer_norm(hidden + m * c.width, c.width, l.norm, l.norm_bias, (float)c.epsilon);
-    team.wait();
-    int64_t first_up, last_up;
-    part(panels_of(c.intermediate), id, team.number, first_up, last_up);
-    product(hidden, c.width, rows, up, {inner, c.intermediate, nullptr, nullptr, GELU}, first_up, last_up);
-    team.wait();
-    product(inner, c.intermediate, rows, down, {hidden, c.width, nullptr, hidden, ADD}, first, last);
-    team.wait();
-    for (int64_t m = top; m < end; m++)
-        layer_norm(hidden + m * c.width, c.width, l.last_norm, l.last_norm_bias, (float)c.epsilon);
-    team.wait();
-}
-
-static void embed(const Call& c, int id, Team& team) {
-    int64_t first, last;
-    part(c.tokens, id, team.number, first, last);
-    for (int64_t t = first; t < last; t++) {
-        const float* token = c.tables.token + c.input_ids[t] * c.width;
-        const float* type = c.tables.type + c.token_type_ids[t] * c.width;
-        const float* position = c.tables.position + c.position_ids[t] * c.width;
-        float* row = c.hidden + t * c.width;
-        for (int64_t i = 0; i < c.width; i++) row[i] = token[i] + type[i] + position[i];
-        layer_norm(row, c.width, c.tables.norm, c.tables.norm_bias, (float)c.epsilon);
-    }
-    team.wait();
-}
-
-static void work(const Call& c, int id, Team& team) {
-    Scratch scratch;
-    int64_t first, last, size = c.width / c.heads;
-    embed(c, id, team);
-    for (int64_t n = 0; n < c.num_layers; n++) {
-        const Layer& l = c.layers[n];
-        Matrix qkv{l.qkv, l.qkv_bias, 3 * c.width, c.width};
-        part(panels_of(qkv.columns), id, team.number, first, last);
-        product(c.hidden, c.width, c.tokens, qkv, {c.qkv, qkv.columns, nullptr, nullptr, NOTHING}, first, last);
-        team.wait();
-        for (int64_t s = 0, start = 0, unit = 0; s < c.sequences; start += c.lengths[s++])
-            for (int64_t h = 0; h < c.heads; h++, unit++)
-                if (unit % team.number == id)
-                    attend(c.qkv + start * 3 * c.width, c.attended + start * c.width, c.lengths[s], c.width, h, size,
-                           c.causal != 0, scratch);
-        team.wait();
-        float *hidden = c.hidden, *attended = c.attended;
-        int64_t rows = c.tokens;
-        if (n + 1 == c.num_layers && c.num_rows >= 0) {
-            hidden = c.out, attended = c.qkv, rows = c.num_rows;
-            for (int64_t r = 0; id == 0 && r < rows; r++) {
-                memcpy(hidden + r * c.width, c.hidden + c.rows[r] * c.width, 4 * c.width);
-                memcpy(attended + r * c.width, c.attended + c.rows[r] * c.width, 4 * c.width);
-            }
-            team.wait();
-        }
-        int64_t block = team.number == 1 ? BLOCK_ROWS : std::max<int64_t>(rows, 1);
-        for (int64_t m = 0; m < rows; m += block)
-            finish(c, l, hidden + m * c.width, attended + m * c.width, c.inner, std::min(block, rows - m), id, team);
-    }
-}
-
-void bothways_encode(const Call* call) {
-    Team team((int)call->threads);
-    std::vector<std::thread> threads;
-    for (int id = 1; id < team.number; id++) threads.emplace_back([&, id] { work(*call, id, team); });
-    work(*call, 0, team);
-    for (auto& thread : threads) thread.join();
-    if (call->num_rows < 0) memcpy(call->out, call->hidden, 4 * call->tokens * call->width);
-}
+// What the mirrors of the structures must have, too.
+int64_t bothways_sizeof_LayerWeights() { return sizeof(LayerWeights); }
+int64_t bothways_sizeof_EmbeddingTables() { return sizeof(EmbeddingTables); }
+int64_t bothways_sizeof_EncoderCall() { return sizeof(EncoderCall); }
 }

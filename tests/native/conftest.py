@@ -1,41 +1,82 @@
-"""The compiled library at every width of vectors that it is built for."""
+"""The compiled library, and the functions of its headers, at every width of vectors that they are built for."""
 
 from __future__ import annotations
 
 import ctypes
 import shutil
 import subprocess
+from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
-import torch
 
 from bothways import native
 from bothways.native import building
 
+PORTABLE_FLAGS = ("-O2", "-std=c++20", "-shared", "-fPIC", "-pthread", "-fopenmp", "-Wno-psabi")
+WIDTHS = ["installed", "wide", "narrow"]  # as an install builds them; 16 lanes and 4 lanes, on whatever this CPU has
 
-@pytest.fixture(scope="module", params=["installed", "wide", "narrow"])
-def library(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
-    """As it was installed; with the widths of AVX-512, on whatever this CPU has; with those of the plainest CPU."""
-    compiler = shutil.which("g++")
-    if compiler is None:
+
+def compiler() -> str:
+    found = shutil.which("g++")
+    if found is None:
         pytest.skip("there is no C++ compiler on this machine")
-    if request.param == "installed":
-        if torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"):
-            pytest.skip("nothing is built for this CPU")
-        found = native.library()
-        assert found is not None, "the install had a compiler and built nothing"
-        return found
-    wide = request.param == "wide"
-    folder = tmp_path_factory.mktemp("built")
-    for source in building.sources(native.FOLDER):
-        code = source.read_text().replace("#if defined(__AVX512F__)", f"#if {int(wide)}")
-        (folder / source.name).write_text(code.replace("defined(__AVX2__)", "0"))
-    flags = ["-O2", "-std=c++17", "-shared", "-fPIC", "-pthread", "-fopenmp", "-Wno-psabi"]
-    built = folder / "native.so"
-    source = f"-DBOTHWAYS_SOURCE={building.accepted(native.FOLDER, 'avx2')[0]}"
-    code = map(str, sorted(folder.glob("*.cpp")))
-    subprocess.run([compiler, *flags, source, "-o", str(built), *code], check=True, capture_output=True)
-    found = native.open_library(built, "avx2")
-    assert found is not None
-    assert found.bothways_panel() == (32 if wide else 8)
     return found
+
+
+def variant_for_cpu() -> str:
+    variants = native._variants_for_cpu()
+    if not variants:
+        pytest.skip("nothing is built for this CPU")
+    return variants[0]
+
+
+def copy_sources(folder: Path, width: str) -> None:
+    """Copies the C++ sources, with the number of lanes fixed for "wide" and "narrow"."""
+    for source in building.source_files(native.FOLDER):
+        code = source.read_text()
+        if width != "installed":
+            code = code.replace("#if defined(__AVX512F__)", f"#if {int(width == 'wide')}")
+            code = code.replace("defined(__AVX2__)", "0")
+        (folder / source.name).write_text(code)
+
+
+def compile_library(path: Path, sources: Sequence[Path], flags: Sequence[str]) -> None:
+    command = [compiler(), *flags, "-o", str(path), *map(str, sources)]
+    subprocess.run(command, check=True, capture_output=True)
+
+
+@pytest.fixture(scope="session", params=WIDTHS)
+def library(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+    compiler()
+    if request.param == "installed":
+        variant_for_cpu()
+        installed = native.library()
+        assert installed is not None, "the install had a compiler and built nothing"
+        return installed
+    folder = tmp_path_factory.mktemp("built")
+    copy_sources(folder, request.param)
+    fingerprint = f"-DBOTHWAYS_FINGERPRINT={building.accepted_fingerprints(native.FOLDER, 'avx2')[0]}"
+    compile_library(folder / "native.so", sorted(folder.glob("*.cpp")), [*PORTABLE_FLAGS, fingerprint])
+    built = native.open_library(folder / "native.so", "avx2")
+    assert built is not None
+    assert built.bothways_panel() == (32 if request.param == "wide" else 8)
+    return built
+
+
+@pytest.fixture(scope="session", params=WIDTHS)
+def probe(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+    """The functions of `probe.cpp`."""
+    installed = request.param == "installed"
+    flags = building.compiler_flags(variant_for_cpu(), []) if installed else PORTABLE_FLAGS
+    folder = tmp_path_factory.mktemp("probe")
+    copy_sources(folder, request.param)
+    compile_library(folder / "probe.so", [Path(__file__).with_name("probe.cpp")], [*flags, f"-I{folder}"])
+    loaded = ctypes.CDLL(str(folder / "probe.so"))
+    number, pointer, key = ctypes.c_int64, ctypes.c_void_p, ctypes.c_uint64
+    loaded.probe_exponential.argtypes = loaded.probe_gelu.argtypes = [pointer, pointer, number]
+    loaded.probe_softmax.argtypes = [pointer, number, number, ctypes.c_double]
+    loaded.probe_layer_norm.argtypes = [pointer, number, pointer, pointer, ctypes.c_double]
+    loaded.probe_splitmix64.argtypes, loaded.probe_splitmix64.restype = [key], key
+    loaded.probe_row_key.argtypes, loaded.probe_row_key.restype = [key, key, number], key
+    return loaded

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import ctypes
+import dataclasses
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from bothways.batch import PackedBatch, pack_sequences
 from bothways.checkpoint.hugging_face import load_checkpoint, new_model
 from bothways.inference import compiled
 from bothways.inference.compiled import CompiledEncoder
 from bothways.inference.prepared import describe_layers, prepare_model
+from bothways.model.encoder import Encoder, Layer
 from bothways.model.heads import PoolerHead
 from tests.helpers import tiny_config
 
@@ -83,6 +89,62 @@ def test_what_is_in_no_table_is_an_error() -> None:
     for ids, types in (([1, config.vocab_size], [0, 0]), ([1, -1], [0, 0]), ([1, 1], [0, 2])):
         with pytest.raises(IndexError):
             fast(pack_sequences([(np.array(ids), np.array(types))]))
+
+
+class PreNormLayer(Layer):
+    """Norms in front of the parts instead of behind them, with the parameters of a `Layer`."""
+
+    def forward(self, hidden: Tensor, *args: Any) -> Tensor:
+        hidden = hidden + self.attention(self.attention_norm(hidden), *args)
+        return hidden + self.output(self.activation(self.intermediate(self.output_norm(hidden))))
+
+
+def _become_pre_norm(encoder: Encoder) -> None:
+    encoder.layers[1].__class__ = PreNormLayer
+
+
+def _add_hook(encoder: Encoder) -> None:
+    encoder.layers[1].register_forward_hook(lambda module, args, output: -output)
+
+
+CHANGES: dict[str, Callable[[Encoder], object]] = {
+    "a subclass": _become_pre_norm,
+    "another activation": lambda encoder: setattr(encoder.layers[1], "activation", F.relu),
+    "a lambda of the same function": lambda encoder: setattr(encoder.layers[1], "activation", lambda x: F.gelu(x)),
+    "no bias": lambda encoder: setattr(encoder.layers[1].attention.qkv, "bias", None),
+    "a norm without bias": lambda encoder: setattr(encoder.layers[0].output_norm, "bias", None),
+    "no norm": lambda encoder: setattr(encoder.layers[0], "attention_norm", nn.Identity()),
+    "unequal epsilon": lambda encoder: setattr(encoder.layers[1].output_norm, "eps", 1e-5),
+    "unequal heads": lambda encoder: vars(encoder.layers[1].attention).update(num_heads=1, head_size=64),
+    "a causal layer": lambda encoder: setattr(encoder.layers[1].attention, "causal", True),
+    "a new attribute": lambda encoder: setattr(encoder.layers[0].attention, "window", 64),
+    "another forward": lambda encoder: setattr(encoder.layers[0], "forward", lambda hidden, *args: hidden),
+    "a hook": _add_hook,
+    "another dropout": lambda encoder: setattr(encoder.layers[0], "dropout", nn.AlphaDropout(0.1)),
+    "a wider layer": lambda encoder: setattr(encoder.layers[1], "intermediate", nn.Linear(64, 96)),
+    "a narrow table": lambda encoder: setattr(encoder.embeddings, "token", nn.Embedding(100, 32)),
+    "a table with a largest norm": lambda encoder: setattr(encoder.embeddings.token, "max_norm", 1.0),
+    "half precision": lambda encoder: encoder.layers[1].bfloat16(),
+    "no layers": lambda encoder: setattr(encoder, "layers", nn.ModuleList()),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_an_encoder_that_differs_in_anything_is_not_supported(change: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiled, "library", lambda: "there")
+    encoder = new_model(tiny_config(hidden_size=64, num_hidden_layers=2), PoolerHead, seed=1).encoder
+    assert compiled.supports(encoder)
+    CHANGES[change](encoder)
+    assert not compiled.supports(encoder)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_every_shape_of_config_is_supported(shape: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiled, "library", lambda: "there")
+    config = tiny_config(**SHAPES[shape])  # type: ignore[arg-type]
+    assert compiled.supports(new_model(config, PoolerHead, seed=1).encoder)
+    other = dataclasses.replace(config, hidden_act="gelu_new")
+    assert not compiled.supports(new_model(other, PoolerHead, seed=1).encoder)
 
 
 def test_without_the_library_torchs_layers_do_it(monkeypatch: pytest.MonkeyPatch) -> None:

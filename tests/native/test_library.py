@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -12,16 +14,21 @@ import pytest
 
 import hatch_build
 from bothways import native
+from bothways.inference.compiled import EmbeddingTables, EncoderCall, LayerWeights
+from bothways.model.kernels.compiled import AttentionCall
 from bothways.native import building
 
+can_build = pytest.mark.skipif(
+    shutil.which("g++") is None or platform.machine() != "x86_64", reason="nothing can be built here"
+)
 built = pytest.mark.skipif(native.library() is None, reason="nothing was built for this CPU")
 
 
 @built
 def test_a_library_of_other_sources_is_not_called(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    paths = {kind: native.FOLDER / f"native_{kind}.so" for kind in building.KINDS}
+    paths = {kind: native.FOLDER / f"native_{kind}.so" for kind in building.ARCHITECTURES}
     kind, path = next((kind, path) for kind, path in paths.items() if native.open_library(path, kind))
-    for source in building.sources(native.FOLDER):
+    for source in building.source_files(native.FOLDER):
         shutil.copy(source, tmp_path)
     monkeypatch.setattr(native, "FOLDER", tmp_path)
     assert native.open_library(path, kind) is not None
@@ -30,31 +37,70 @@ def test_a_library_of_other_sources_is_not_called(monkeypatch: pytest.MonkeyPatc
     assert native.open_library(path, kind) is None
 
 
-NAMES = ("panel", "pack", "drop", "attend", "attend_backward")
-FUNCTIONS = [f"long long bothways_{name}() {{ return 0; }}" for name in NAMES]
-TINY = "\n".join(
-    ['extern "C" {', "long long bothways_source() { return BOTHWAYS_SOURCE; }", *FUNCTIONS, "}"],
-)
+STRUCTURES = (AttentionCall, EncoderCall, LayerWeights, EmbeddingTables)
+SIZES = {structure.__name__: ctypes.sizeof(structure) for structure in STRUCTURES}
+NAMES = ("panel", "pack", "drop_float32", "drop_bfloat16", "attend", "attend_backward")
 
 
-@pytest.mark.skipif(shutil.which("g++") is None or platform.machine() != "x86_64", reason="nothing can be built here")
+def tiny_source(sizes: dict[str, int]) -> str:
+    """A library of functions that do nothing, with these sizes of structures."""
+    functions = [f"long long bothways_{name}() {{ return 0; }}" for name in NAMES]
+    functions += [f"long long bothways_sizeof_{name}() {{ return {size}; }}" for name, size in sizes.items()]
+    fingerprint = "long long bothways_fingerprint() { return BOTHWAYS_FINGERPRINT; }"
+    return "\n".join(['extern "C" {', fingerprint, *functions, "}"])
+
+
+@can_build
 @pytest.mark.parametrize(
     ("changed", "value"),
     [
-        ("FLAGS", (*building.FLAGS, "-ffast-math")),
-        ("KINDS", {"avx2": "x86-64-v2"}),
-        ("ATTEMPTS", (("-fopenmp", "-funroll-loops"),)),
+        ("COMMON_FLAGS", (*building.COMMON_FLAGS, "-ffast-math")),
+        ("ARCHITECTURES", {"avx2": "x86-64-v2"}),
+        ("OPENMP_FLAGS", (("-fopenmp", "-funroll-loops"),)),
     ],
 )
 def test_a_library_of_other_flags_is_not_called(
     changed: str, value: object, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    (tmp_path / "tiny.cpp").write_text(TINY)
+    (tmp_path / "tiny.cpp").write_text(tiny_source(SIZES))
     (path, _) = hatch_build.build(tmp_path)
     monkeypatch.setattr(native, "FOLDER", tmp_path)
     assert native.open_library(path, "avx2") is not None
     monkeypatch.setattr(building, changed, value)
     assert native.open_library(path, "avx2") is None
+
+
+@can_build
+def test_a_library_whose_structures_have_other_sizes_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(native, "FOLDER", tmp_path)
+    changed, missing = {**SIZES, "EncoderCall": SIZES["EncoderCall"] + 8}, dict(list(SIZES.items())[1:])
+    for sizes, message in ((changed, "EncoderCall has"), (missing, "does not tell the size of AttentionCall")):
+        for variant in building.ARCHITECTURES:
+            (tmp_path / f"native_{variant}.so").unlink(missing_ok=True)
+        (tmp_path / f"{len(sizes)}.cpp").write_text(tiny_source(sizes))
+        (path, _) = hatch_build.build(tmp_path)
+        with pytest.raises(AssertionError, match=message):
+            native.open_library(path.rename(tmp_path / f"{len(sizes)}.so"), "avx2")
+        (tmp_path / f"{len(sizes)}.cpp").unlink()
+
+
+@built
+def test_a_structure_of_another_size_is_an_error_when_the_library_is_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "MIRRORS", [])
+    fields = {"_fields_": [("q", ctypes.c_void_p)]}
+    with pytest.raises(AssertionError, match="AttentionCall has 8 bytes in Python and 152 bytes in"):
+        native.mirror_structure(type("AttentionCall", (ctypes.Structure,), fields))
+
+
+@pytest.mark.parametrize("structure", STRUCTURES)
+def test_fields_are_those_of_the_cpp_structure_in_its_order(structure: type[ctypes.Structure]) -> None:
+    sources = "\n".join(path.read_text() for path in building.source_files(native.FOLDER))
+    (body,) = re.findall(rf"^struct {structure.__name__} {{\n(.*?)^}};", sources, re.DOTALL | re.MULTILINE)
+    code = re.sub(r"//.*", "", body)
+    assert re.findall(r"(\w+)(?=[,;])", code) == [name for name, *_ in structure._fields_]
+    assert structure in native.MIRRORS
 
 
 def test_an_install_needs_no_torch() -> None:
