@@ -12,9 +12,10 @@ from typing import NoReturn
 
 from bothways.errors import UserError, closest
 from bothways.text import python_docs
-from bothways.text.lines import COMPRESSIONS
+from bothways.text.lines import COMPRESSIONS, uncompressed_suffix
+from bothways.text.table_reader import TABLE_SUFFIXES
 
-SUFFIXES = (".txt", ".md", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet")
+CORPUS_SUFFIXES = (".txt", ".md", *TABLE_SUFFIXES)
 PYTHON_DOCS = "python-docs:"
 
 
@@ -35,7 +36,7 @@ class Source:
     def kind(self) -> str:
         """The suffix that decides how it is read, without the compression's."""
         assert self.path is not None
-        return next(suffix for suffix in reversed(self.path.suffixes) if suffix not in COMPRESSIONS)
+        return uncompressed_suffix(self.path)
 
 
 def resolve_sources(sources: Sequence[str]) -> list[Source]:
@@ -110,8 +111,8 @@ def _file(path: Path, folder: str = "", others: tuple[tuple[str, int], ...] = ()
 
 def _is_known(path: Path) -> bool:
     suffixes = [suffix for suffix in path.suffixes if suffix not in COMPRESSIONS]
-    return bool(suffixes) and suffixes[-1] in SUFFIXES and not (suffixes[-1] == ".parquet" != path.suffix)
+    return bool(suffixes) and suffixes[-1] in CORPUS_SUFFIXES and not (suffixes[-1] == ".parquet" != path.suffix)
 
 
 def _known() -> str:
-    return f"{' '.join(SUFFIXES)} (all but .parquet also with {' or '.join(COMPRESSIONS)})"
+    return f"{' '.join(CORPUS_SUFFIXES)} (all but .parquet also with {' or '.join(COMPRESSIONS)})"

@@ -10,7 +10,7 @@ from typing import Any
 
 from tyro.conf import Positional
 
-from bothways.data.tables import SUFFIXES, Row, read_rows
+from bothways.data.tables import LABELLED_SUFFIXES, Row, read_rows
 from bothways.errors import UserError
 from bothways.files import require_file_writable, write_text
 from bothways.predictor import load
@@ -48,8 +48,8 @@ def predict(arguments: Sequence[str]) -> None:
             raise UserError(f"--out {out}: is the table itself")
     model = load(options.model, options.device)
     task = options.applied(model.task())
-    if Path(options.table).suffix.lower() not in SUFFIXES:
-        raise UserError(f"{options.table}: a table of rows ends in one of {', '.join(SUFFIXES)}")
+    if Path(options.table).suffix.lower() not in LABELLED_SUFFIXES:
+        raise UserError(f"{options.table}: a table of rows ends in one of {', '.join(LABELLED_SUFFIXES)}")
     rows = read_rows(options.table, task.columns(labelled=False))
     predictions = model.predict(rows, task, Counting("predict"))
     table = [

@@ -11,7 +11,7 @@ from typing import Annotated
 import tyro
 from tyro.conf import Positional
 
-from bothways.data.tables import SUFFIXES, read_rows
+from bothways.data.tables import LABELLED_SUFFIXES, read_rows
 from bothways.errors import UserError
 from bothways.inference.prepared import InferencePrecision
 from bothways.predictor import load
@@ -42,7 +42,7 @@ def similar(arguments: Sequence[str]) -> None:
         'Find the lines of a file most like a text. Example: bothways similar model "slow wifi" --in tickets.txt',
     )
     path = Path(options.input)
-    if path.suffix.lower() in SUFFIXES:
+    if path.suffix.lower() in LABELLED_SUFFIXES:
         lines = [(row.source, row.text("text")) for row in read_rows(path, ["text"])]
     else:
         lines = [(f"{path}:{number}", line) for number, line in enumerate(file_lines(path), 1) if line.strip()]

@@ -62,5 +62,5 @@ def train_tokenizer(
 
     trained = Tokenizer.train(texts, vocab_size, lowercase, min_frequency)
     if not report.documents:
-        raise UserError(report.why_nothing([one.name for one in sources]))
+        raise UserError(report.no_text_message([one.name for one in sources]))
     return trained, report
