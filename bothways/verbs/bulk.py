@@ -17,8 +17,7 @@ from bothways.inference.bulk_formats import BULK_SUFFIXES
 from bothways.inference.jobs import task_job
 from bothways.inference.prepared import InferencePrecision, describe_layers
 from bothways.predictor import Predictor, load
-from bothways.progress import duration
-from bothways.verbs.counting import Counting
+from bothways.progress import CountProgress, duration
 from bothways.verbs.text_arguments import TextArguments
 
 MakeJob = Callable[[Predictor, RowStream], Job]
@@ -42,7 +41,8 @@ def into_file(verb: str, options: Any, make_job: MakeJob, line_column: Callable[
     output = open_output(job, source, out)
     print(f"{verb} on {model.device}: {describe_layers(model.for_prediction, model.precision)}", file=sys.stderr)
     began = time.monotonic()
-    counts = run_bulk(job, source, output, Counting(verb, source.count(), output.counts.resumed))
+    with CountProgress(verb, source.count(), output.counts.resumed) as on_rows:
+        counts = run_bulk(job, source, output, on_rows)
     resumed = f", {counts.resumed:,} of them by an earlier run" if counts.resumed else ""
     print(f"{out}: {counts.rows - counts.bad:,} rows{resumed}, in {duration(time.monotonic() - began)}")
     if counts.truncated:

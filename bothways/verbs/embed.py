@@ -17,8 +17,8 @@ from bothways.inference.bulk import Job
 from bothways.inference.bulk_formats import BULK_SUFFIXES
 from bothways.inference.jobs import embed_job
 from bothways.predictor import Predictor
+from bothways.progress import CountProgress
 from bothways.verbs.bulk import TableArguments, into_file
-from bothways.verbs.counting import Counting
 from bothways.verbs.parse import parse
 from bothways.verbs.text_arguments import open_model_and_texts
 
@@ -47,7 +47,7 @@ def embed(arguments: Sequence[str]) -> None:
         if Path(options.out).suffix in BULK_SUFFIXES:
             return _embed_table(options)
     model, texts = open_model_and_texts(options, options.precision)
-    vectors = model.embed(texts, not options.no_normalize, Counting("embed", len(texts)))
+    vectors = model.embed(texts, not options.no_normalize, CountProgress("embed", len(texts)))
     if options.out is None:
         for text, vector in zip(texts, vectors, strict=True):
             print(json.dumps({"text": text, "embedding": [round(value, 7) for value in vector.tolist()]}))

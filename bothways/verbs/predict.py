@@ -14,9 +14,9 @@ from bothways.data.tables import LABELLED_SUFFIXES, Row, read_rows
 from bothways.errors import UserError
 from bothways.files import require_file_writable, write_text
 from bothways.predictor import load
+from bothways.progress import CountProgress
 from bothways.tasks.base import Task
 from bothways.verbs.column_arguments import ColumnArguments
-from bothways.verbs.counting import Counting
 from bothways.verbs.parse import parse
 
 
@@ -51,7 +51,8 @@ def predict(arguments: Sequence[str]) -> None:
     if Path(options.table).suffix.lower() not in LABELLED_SUFFIXES:
         raise UserError(f"{options.table}: a table of rows ends in one of {', '.join(LABELLED_SUFFIXES)}")
     rows = read_rows(options.table, task.columns(labelled=False))
-    predictions = model.predict(rows, task, Counting("predict"))
+    with CountProgress("predict") as on_sequences:
+        predictions = model.predict(rows, task, on_sequences)
     table = [
         {**_carried(task, row), **task.describe(one, row, labelled=False)}
         for one, row in zip(predictions, rows, strict=True)

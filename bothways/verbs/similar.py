@@ -15,7 +15,7 @@ from bothways.data.tables import LABELLED_SUFFIXES, read_rows
 from bothways.errors import UserError
 from bothways.inference.prepared import InferencePrecision
 from bothways.predictor import load
-from bothways.verbs.counting import Counting
+from bothways.progress import CountProgress
 from bothways.verbs.parse import parse
 from bothways.verbs.text_arguments import file_lines
 
@@ -50,7 +50,7 @@ def similar(arguments: Sequence[str]) -> None:
         raise UserError(f"{options.input}: no text in it")
     model = load(options.model, options.device, options.precision)
     texts = [line for _, line in lines]
-    for match in model.similar(options.query, texts, options.top_k, Counting("embed", len(texts))):
+    for match in model.similar(options.query, texts, options.top_k, CountProgress("embed", len(texts))):
         place = lines[match.index][0]
         if options.json:
             print(json.dumps({"place": place, "cosine": match.cosine, "text": match.text}))
