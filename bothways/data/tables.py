@@ -26,7 +26,7 @@ WHOLE_FILE_CHARACTERS = 1 << 40  # no limit: a SQuAD file may be a single line, 
 
 @dataclass(frozen=True)
 class Row:
-    """values by column; source: `file:line`."""
+    """A row of a table. values: by column. source: `file:line`, or `row 3` of rows that are no file."""
 
     values: Mapping[str, Any]
     source: str
@@ -48,7 +48,7 @@ class Row:
         return as_label(self.values.get(column), f"{self.source}: column {column!r}")
 
     def number(self, column: str) -> float:
-        """The number in a column. Raises UserError for what is none, or not finite."""
+        """The number in a column. Raises UserError for what is no number, not finite, or beyond float32."""
         value = self.values.get(column)
         try:
             number = float(value)  # type: ignore[arg-type]
@@ -67,7 +67,10 @@ class Row:
 
 
 def as_label(value: Any, place: str) -> str:
-    """A label as text; whole numbers without a decimal point. Raises UserError, naming the place, for what is none."""
+    """A label as text; whole numbers without a decimal point.
+
+    place: where it is, for errors. Raises UserError for what is empty or no label.
+    """
     value = value.item() if isinstance(value, np.generic) else value
     if value is None or (isinstance(value, str) and not value.strip()) or (isinstance(value, float) and value != value):
         raise UserError(f"{place} has no label")
@@ -81,8 +84,8 @@ def as_label(value: Any, place: str) -> str:
 def read_rows(table: str | Path | Iterable[Mapping[str, Any]], columns: Iterable[str] = ()) -> list[Row]:
     """All rows of a file, or of an iterable of dictionaries.
 
-    columns: names that must be there. Raises UserError: a missing, empty, binary or undecodable file, an unknown
-    suffix, a malformed line, a column that is not there (the ones that are get listed).
+    columns: names that every row must have. Raises UserError for a missing, empty, binary or undecodable file, an
+    unknown suffix, a malformed line, and a column that is not there, with a list of those that are.
     """
     if not isinstance(table, Iterable | Path):
         raise UserError(f"expected a file or rows, found {table!r}")
