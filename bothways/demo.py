@@ -28,7 +28,7 @@ from bothways.files import read_json, replace_directory, require_writable, write
 from bothways.model.config import EncoderConfig
 from bothways.pages.report import HtmlReport, add_finetuning, add_pretraining
 from bothways.predictor import Predictor, load
-from bothways.progress import Progress
+from bothways.progress import ByteProgress, Progress
 from bothways.tasks.tag import Entity
 from bothways.text.corpus import CorpusOptions, CorpusReport, read_documents
 from bothways.text.sources import resolve_sources
@@ -40,7 +40,7 @@ from bothways.train.pretrain import measure_speed, pretrain
 from bothways.train.pretrain_options import PretrainOptions
 from bothways.train.run import RunDirectory
 from bothways.verbs.parse import parse
-from bothways.verbs.source_arguments import ByteProgress, SourceArguments
+from bothways.verbs.source_arguments import SourceArguments
 from bothways.verbs.tokenizer import train_tokenizer
 
 MASKED = [
@@ -87,8 +87,8 @@ def run(arguments: Sequence[str]) -> int:
     corpus = collect_documentation(out / "corpus.jsonl", options.characters, console)
     _title(console, 2, f"A WordPiece vocabulary of {options.vocab_size:,} pieces")
     tokenizer = learn_vocabulary(corpus, out / "vocabulary", options.vocab_size, console)
-    bar = ByteProgress("prepare", corpus.stat().st_size)
-    store = prepare([str(corpus)], tokenizer, out / "store", on_progress=bar.update)
+    with ByteProgress("prepare", corpus.stat().st_size) as progress:
+        store = prepare([str(corpus)], tokenizer, out / "store", on_progress=progress.update)
     console.print(f"{store.manifest['tokens']:,} tokens in {store.directory}")
     _title(console, 3, f"Pretraining: a BERT of size {options.size}, masked words and next sentences")
     pretraining = pretrain_model(store, out / "pretrained", options, console)
@@ -161,14 +161,14 @@ def collect_documentation(path: Path, characters: int, console: Console) -> Path
     if not path.exists():
         report = CorpusReport()
         sources = resolve_sources(["python-docs:"])
-        bar = ByteProgress("python-docs", sources[0].size)
         lines, collected = [], 0
-        for document in read_documents(sources, CorpusOptions(skip_bad=True), report):
-            lines.append(json.dumps({"text": document.text, "source": document.source}) + "\n")
-            collected += len(document.text)
-            bar.update(report, None)
-            if collected >= characters:
-                break
+        with ByteProgress("python-docs", sources[0].size) as progress:
+            for document in read_documents(sources, CorpusOptions(skip_bad=True), report):
+                lines.append(json.dumps({"text": document.text, "source": document.source}) + "\n")
+                collected += len(document.text)
+                progress.update(report)
+                if collected >= characters:
+                    break
         if not lines:
             raise UserError("the Python packages on this machine carry no documentation; use files of your own")
         write_text(path, "".join(lines))

@@ -1,17 +1,22 @@
-"""What a person at the terminal sees of a long job: one line that moves, or lines now and then where nobody watches."""
+"""What a person sees of a long job on standard error: one line that is rewritten in place at a terminal, and a line
+now and then where standard error is a file. Training, counts of sequences and bytes of text differ in the figures only.
+"""
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping
 from types import TracebackType
+from typing import Protocol, Self
 
-from rich.console import Console
-from rich.live import Live
-from rich.text import Text
+TERMINAL_SECONDS = 0.5  # between two lines: fast enough to look alive, slow enough to read
+FILE_SECONDS = 10.0  # a training of a day leaves 9,000 lines in a log, which is little beside its results
+SILENT_SECONDS = 2.0  # at the start; nobody wonders about a job that is done by then
 
-# What the line shows of a step's figures, and how.
+# A step's figures on the line: name in metrics.jsonl → (short name, format).
 FIGURES = {
     "loss": ("loss", ".3f"),
     "mlm_accuracy": ("mlm", ".1%"),
@@ -29,57 +34,146 @@ OnProgress = Callable[[int], None]
 
 
 def no_progress(done: int) -> None:
-    """Progress that nobody watches."""
+    """An `OnProgress` that shows nothing."""
 
 
-class Progress:
-    """step, loss and accuracies, tokens/s, ETA. On a terminal a line in place; elsewhere a line every ten seconds."""
+class ProgressLine:
+    """The line, without figures: when it is shown, and how it ends. As a context manager it is ended with the block.
 
-    def __init__(self, title: str, console: Console | None = None, *, shown: bool = True) -> None:
-        self.title = title
-        self.console = console or Console(file=sys.stderr, quiet=not shown)
-        self._live: Live | None = None
-        self._speed = self._seconds_per_step = 0.0
-        self._steps_seen = 0
-        self._said_at = time.monotonic()
+    title: what the job is. shown: False shows nothing at all, as on all processes but the main one.
+    """
 
-    def __enter__(self) -> Progress:
-        if self.console.is_terminal:
-            self._live = Live(console=self.console, refresh_per_second=8, transient=False)
-            self._live.start()
+    def __init__(self, title: str, *, shown: bool = True) -> None:
+        self.title, self._shown = title, shown
+        self._in_place = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+        self._began = self._drawn_at = time.monotonic()
+        self._line = ""  # what stands at the terminal and is to be rewritten
+
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._live:
-            self._live.stop()
+        self.end()
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the job began."""
+        return time.monotonic() - self._began
+
+    def is_due(self, last: bool = False) -> bool:
+        """Whether a line is to be shown now. last: the job is done, so no other line will come."""
+        every = TERMINAL_SECONDS if self._in_place else FILE_SECONDS
+        waited = time.monotonic() - self._drawn_at
+        return self._shown and self.elapsed >= SILENT_SECONDS and (waited >= every or last)
+
+    def draw(self, line: str, last: bool = False) -> None:
+        """Show a line in place of the one before; the last one stays."""
+        self._drawn_at = time.monotonic()
+        if not self._in_place:
+            print(line, file=sys.stderr, flush=True)
+            return
+        print(f"{self._eraser()}{line}", end="\n" if last else "", file=sys.stderr, flush=True)
+        self._line = "" if last else line
+
+    def say(self, text: str) -> None:
+        """Print a line that stays; the line in place goes on below it."""
+        if self._shown:
+            print(f"{self._eraser()}{text}", file=sys.stderr, flush=True)
+            if self._line:
+                print(self._line, end="", file=sys.stderr, flush=True)
+
+    def end(self) -> None:
+        """Leave the line in place as it is, so that what is printed next begins on its own line."""
+        if self._line:
+            print(file=sys.stderr, flush=True)
+            self._line = ""
+
+    def _eraser(self) -> str:
+        """The control sequence that clears the line in place, which a narrow terminal shows in several rows."""
+        if not self._line:
+            return ""
+        rows = -(-len(self._line) // max(1, shutil.get_terminal_size().columns))
+        return (f"\x1b[{rows - 1}A" if rows > 1 else "") + "\r\x1b[J"
+
+
+class Progress(ProgressLine):
+    """The progress of a training: step, loss and accuracies, tokens/s, ETA."""
+
+    def __init__(self, title: str, *, shown: bool = True) -> None:
+        super().__init__(title, shown=shown)
+        self._tokens_per_second = self._seconds_per_step = 0.0
+        self._steps_seen = 0
 
     def update(self, step: int, steps: int, figures: Mapping[str, float], tokens: int, seconds: float) -> None:
-        """One step is done: means since the last log line, lr, grad_norm …, and this step's tokens and seconds."""
-        weight = max(0.05, 1 / (self._steps_seen + 1))  # a running mean that forgets, after twenty steps, one in twenty
-        self._steps_seen += 1
-        self._speed += weight * (tokens / max(seconds, 1e-9) - self._speed)
-        self._seconds_per_step += weight * (seconds - self._seconds_per_step)
-        left = (steps - step) * self._seconds_per_step
-        shown = [f"{short} {figures[name]:{form}}" for name, (short, form) in FIGURES.items() if name in figures]
-        line = "  ".join(
-            [f"{self.title}  step {step:,}/{steps:,}", *shown, f"{self._speed:,.0f} tokens/s", f"ETA {duration(left)}"]
-        )
-        if self._live:
-            self._live.update(Text(line))
-        elif time.monotonic() - self._said_at > 10 or step == steps:
-            self.say(line)
-            self._said_at = time.monotonic()
+        """Show that a step is done.
 
-    def evaluated(self, step: int, figures: dict[str, float]) -> None:
-        """Held-out figures, kept on the screen."""
+        steps: of the whole training. figures: means since the last log line, lr, grad_norm, … by their names in
+        `FIGURES`; others are not shown. tokens, seconds: of this step.
+        """
+        # A running mean of about twenty steps; the first steps count alike, or else it would begin at nothing.
+        weight = max(0.05, 1 / (self._steps_seen + 1))
+        self._steps_seen += 1
+        self._tokens_per_second += weight * (tokens / max(seconds, 1e-9) - self._tokens_per_second)
+        self._seconds_per_step += weight * (seconds - self._seconds_per_step)
+        last = step == steps
+        if self.is_due(last):
+            shown = [f"{short} {figures[name]:{form}}" for name, (short, form) in FIGURES.items() if name in figures]
+            speed = f"{self._tokens_per_second:,.0f} tokens/s"
+            left = f"ETA {duration((steps - step) * self._seconds_per_step)}"
+            self.draw("  ".join([f"{self.title}  step {step:,}/{steps:,}", *shown, speed, left]), last)
+
+    def evaluated(self, step: int, figures: Mapping[str, float]) -> None:
+        """Show held-out figures on a line that stays."""
         values = "  ".join(f"{name.removeprefix('eval_')} {value:.3f}" for name, value in figures.items())
         self.say(f"{self.title}  step {step:,}  held-out: {values}")
 
-    def say(self, line: str) -> None:
-        """A line of its own."""
-        self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+class CountProgress(ProgressLine):
+    """The progress of a job over many sequences or rows: how many are done, how many a second, ETA. An `OnProgress`.
+
+    total: None where it is not known. before: how many an earlier run had done.
+    """
+
+    def __init__(self, title: str, total: int | None = None, before: int = 0) -> None:
+        super().__init__(title)
+        self.total, self._before = total, before
+
+    def __call__(self, done: int) -> None:
+        """Show that so many are done, those of an earlier run included."""
+        last = done == self.total
+        if not self.is_due(last):
+            return
+        rate = (done - self._before) / self.elapsed
+        left = f"/{self.total:,}" if self.total else ""
+        if self.total and rate:
+            left += f"  ETA {duration((self.total - done) / rate)}"
+        self.draw(f"{self.title}  {done:,}{left}  {rate:,.0f}/s", last)
+
+
+class DocumentCounts(Protocol):
+    """What `ByteProgress` shows of a corpus: `text.corpus.CorpusReport` has it."""
+
+    documents: int
+    bytes_read: int
+
+
+class ByteProgress(ProgressLine):
+    """The progress of reading a corpus: documents, tokens, MB/s and ETA. total: bytes of all files on disk."""
+
+    def __init__(self, title: str, total: int) -> None:
+        super().__init__(title)
+        self.total = total
+
+    def update(self, report: DocumentCounts, tokens: int | None = None) -> None:
+        """Show how much is read. tokens: how many it became; None where it is not cut into tokens yet."""
+        if not self.is_due():
+            return
+        done = max(1, report.bytes_read)
+        left = self.elapsed * max(0, self.total - done) / done
+        counted = f"{report.documents:,} documents" + (f", {tokens:,} tokens" if tokens is not None else "")
+        self.draw(f"{self.title}  {counted}  {done / 1e6 / self.elapsed:.1f} MB/s  ETA {duration(left)}")
 
 
 def duration(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""File formats of annotated text: CoNLL columns and SQuAD json, as dictionaries of columns with the place of each."""
+"""File formats of annotated text, CoNLL columns and SQuAD json, as rows: values by column, and where each row is."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from bothways.errors import UserError
 # CoNLL-U's columns (universaldependencies.org/format.html); other CoNLL files are read by their columns' numbers.
 CONLLU = ("id", "words", "lemma", "upos", "xpos", "feats", "head", "deprel", "deps", "misc")
 
-Found = Iterator[tuple[dict[str, Any], str]]
+ValuesAndSource = tuple[dict[str, Any], str]
 
 
-def read_conll(path: Path, lines: Iterable[str]) -> Found:
-    """One row a sentence: `words`, `labels`, and every column by its number, "2" …, or its CoNLL-U name.
+def read_conll(path: Path, lines: Iterable[str]) -> Iterator[ValuesAndSource]:
+    """Yields a row a sentence: `words`, `labels`, and every column by its number, "2" …, or its CoNLL-U name.
 
-    Columns are parted by tabs, or by blanks where a line has no tab; sentences by empty lines. The word is the first
+    Tabs separate columns, or blanks where a line has no tab; empty lines separate sentences. The word is the first
     column and the label the last; in .conllu files they are FORM and UPOS, and multiword ranges (1-2) and empty nodes
     (1.1) are no words. Comments and -DOCSTART- lines are no words either.
     Raises UserError for a line with another number of columns than the first, naming both.
     """
     universal = path.suffix.lower() == ".conllu"
     sentence: list[list[str]] = []
-    begun, lines = 0, list(lines)
+    begin, lines = 0, list(lines)  # begin: the sentence's first line
     words = (line for line in lines if line.strip() and not line.startswith(("#", "-DOCSTART-")))
     first = next(words, "")
     tabs, width = "\t" in first, len(_columns(first))
@@ -33,7 +33,7 @@ def read_conll(path: Path, lines: Iterable[str]) -> Found:
         line = line.rstrip("\r\n")
         if not line.strip() or line.startswith("-DOCSTART-"):
             if sentence:
-                yield _sentence(sentence, universal), f"{path}:{begun}"
+                yield _sentence(sentence, universal), f"{path}:{begin}"
             sentence = []
             continue
         columns = _columns(line)
@@ -44,10 +44,10 @@ def read_conll(path: Path, lines: Iterable[str]) -> Found:
             raise UserError(f"{path}:{number}: {len(columns)} columns, expected {expected}: a word, …, its label")
         if universal and not columns[0].isdigit():
             continue
-        begun = begun if sentence else number
+        begin = begin if sentence else number
         sentence.append(columns)
     if sentence:
-        yield _sentence(sentence, universal), f"{path}:{begun}"
+        yield _sentence(sentence, universal), f"{path}:{begin}"
 
 
 def _columns(line: str) -> list[str]:
@@ -64,8 +64,8 @@ def _sentence(lines: list[list[str]], universal: bool) -> dict[str, Any]:
     return {"words": columns[0], "labels": columns[-1], **numbered}
 
 
-def read_squad(path: Path, lines: Iterable[str]) -> Found:
-    """One row a question of a SQuAD file, v1.1 or v2.0: `id`, `title`, `question`, `context`, `answers` (dictionaries
+def read_squad(path: Path, lines: Iterable[str]) -> Iterator[ValuesAndSource]:
+    """Yields a row a question of a SQuAD file, v1.1 or v2.0: `id`, `title`, `question`, `context`, `answers` (dictionaries
     of `text` and `answer_start`, none where the question has no answer).
 
     Raises UserError for malformed JSON, another structure, and an id that stands twice, naming the places.

@@ -60,7 +60,7 @@ def join_segments(tokenizer: Tokenizer, texts: Sequence[str | tuple[str, str]], 
         segments = [next(pieces)] if isinstance(text, str) else [next(pieces), next(pieces)]
         lengths = [len(segment.input_ids) for segment in segments]
         kept = _truncated_lengths(lengths, max_length - tokenizer.num_special_tokens(len(segments)))
-        parts = [segment.take(keep) for segment, keep in zip(segments, kept, strict=True)]
+        parts = [segment[:keep] for segment, keep in zip(segments, kept, strict=True)]
         encoded.append(assemble(tokenizer, parts, row=row, truncated=sum(lengths) - sum(kept)))
     return encoded
 

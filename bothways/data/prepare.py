@@ -203,7 +203,7 @@ class StoreWriter:
         self._close_shards()
         if not self.tokens:
             (self.out / "progress.json").unlink()
-            raise UserError(report.why_nothing([source["path"] for source in self.recipe["sources"]]))
+            raise UserError(report.no_text_message([source["path"] for source in self.recipe["sources"]]))
         manifest = {
             "format": 1,
             "fingerprint": store_fingerprint(self.tokenizer.fingerprint, self.splits),

@@ -1,13 +1,14 @@
 """A model over a table of any size: constant memory, and a run that was killed goes on where it was.
 
-Rows are read, tokenised, run and written in parts that take about `PART_SECONDS`, in the order of the table. What a row
-is given does not depend on the others, so parts may be of any size.
+Rows are read, tokenised, run and written in parts that take about `PART_SECONDS`, in the order of the table. The
+results of a row do not depend on other rows, so parts may be of any size.
 """
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,33 +20,45 @@ from bothways.data.stream import BadRow, RowStream
 from bothways.data.tables import Row
 from bothways.errors import UserError
 from bothways.inference import engine
-from bothways.inference.parts import JsonLines, Parquet, Parts, Report
+from bothways.inference.bulk_formats import JsonLinesFormat, ParquetFormat, RowFormat
+from bothways.parts import Parts
 from bothways.prefetch import prefetch
-from bothways.progress import OnProgress
+from bothways.progress import OnProgress, no_progress
 
-PART_SECONDS = 20.0
-FEWEST, MOST = 256, 1 << 15  # rows of a part
-CHARACTERS = 1 << 25  # of a part's texts, about
-FORMATS = (".parquet", ".jsonl")
+PART_SECONDS = 20.0  # what a kill costs at most; to write and fsync a part takes hundredths of a second
+MIN_PART_ROWS = 256  # enough of them to be sorted by length into full batches
+MAX_PART_ROWS = 1 << 15  # two parts' rows and token ids are in memory at a time: the one at work and the next
+MAX_PART_CHARACTERS = 1 << 25  # about; 32 MB of text, for tables of long texts
 
 
 @dataclass(frozen=True)
 class Job:
-    """What is done with rows. description: all that its results depend on; a run goes on only with the same.
+    """What is done with rows.
 
-    encode: raises UserError for rows it cannot read. answer: (rows, encoded, progress) → a column of results for each
-    name in `schema`.
+    description: all that the results depend on, as JSON; a run goes on only with the same. encode: one or more
+    sequences a row; raises UserError for rows it cannot read. compute: (rows, encoded, on_progress) → an array of
+    results, one a row, for each column of `schema`.
     """
 
     description: dict[str, Any]
     encode: Callable[[Sequence[Row]], list[Encoded]]
-    answer: Callable[[Sequence[Row], list[Encoded], OnProgress], list[pa.Array]]
+    compute: Callable[[Sequence[Row], list[Encoded], OnProgress], list[pa.Array]]
     schema: pa.Schema
 
 
+@dataclass
+class BulkCounts:
+    """rows: of the table; bad and truncated: of them; resumed: those that an earlier run had done."""
+
+    rows: int = 0
+    bad: int = 0
+    truncated: int = 0
+    resumed: int = 0
+
+
 @dataclass(frozen=True)
-class _Window:
-    """Rows of a part; `size` of them with the bad ones. columns: what is carried through."""
+class _Part:
+    """Rows read from the table. size: how many, with the bad ones. columns: the table's own, of the good rows."""
 
     rows: list[Row]
     encoded: list[Encoded]
@@ -54,71 +67,118 @@ class _Window:
     size: int
 
 
-def open_parts(job: Job, source: RowStream, out: Path) -> Parts:
-    """What there is of `out` already, nothing or the parts of a run that was stopped.
+class BulkOutput:
+    """The file of results, its parts until it is complete, and beside it a file of the rows that could not be used.
 
-    Raises UserError where `out` is complete, or a column of the table has the name of a result's, or the parts are of
+    bad_rows: that file, `OUT.bad.jsonl`; there is none where all rows were used.
+    """
+
+    def __init__(self, out: Path, row_format: RowFormat) -> None:
+        self.row_format, self.counts = row_format, BulkCounts()
+        self.bad_rows = out.with_name(f"{out.name}.bad.jsonl")
+        self._parts = Parts(out, (self.bad_rows,))
+
+    def open(self, manifest: Mapping[str, Any]) -> None:
+        """Find what an earlier run has done. Raises UserError as `Parts.open` does."""
+        self._parts.open(manifest)
+        for marker in self._parts.markers():
+            self._count(marker)
+        self.counts.rows = self.counts.resumed = self._parts.end
+
+    def write(self, part: _Part, results: pa.Table) -> None:
+        """Add a part. results: a row for each of `part.rows`."""
+        marker = {
+            "bad": [{"row": row.source, "reason": row.reason} for row in part.bad],
+            "truncated": engine.truncated_rows(part.encoded),
+        }
+        self._parts.write(part.size, lambda path: self.row_format.write(path, part.columns, results), marker)
+        self._count(marker)
+        self.counts.rows = self._parts.end
+
+    def _count(self, marker: Mapping[str, Any]) -> None:
+        self.counts.bad += len(marker["bad"])
+        self.counts.truncated += marker["truncated"]
+
+    def merge(self) -> None:
+        """Make the file of all parts, and that of the bad rows."""
+        side = {self.bad_rows: self._write_bad_rows} if self.counts.bad else {}
+        self._parts.merge(self.row_format.merge, side)
+
+    def _write_bad_rows(self, path: Path) -> None:
+        with path.open("w", encoding="utf-8") as file:
+            for marker in self._parts.markers():
+                file.writelines(json.dumps(bad, ensure_ascii=False) + "\n" for bad in marker["bad"])
+
+
+def open_output(job: Job, source: RowStream, out: Path) -> BulkOutput:
+    """The output of a job: empty, or with the parts of a run that was stopped.
+
+    Raises UserError where `out` is complete, a column of the table has the name of a result's, or the parts are of
     another run.
     """
-    twice = _results_in(source.columns, job)
-    if twice:
-        raise UserError(f"{source.path}: has a column {twice[0]!r}, which is the name of a result; rename it")
-    table = JsonLines() if out.suffix == ".jsonl" else Parquet(source.schema(), job.schema)
-    parts = Parts(out, table)
-    about = source.path.stat()
-    origin = {"input": str(source.path.resolve()), "bytes": about.st_size, "modified": about.st_mtime_ns}
-    parts.open({**origin, **job.description})
-    return parts
+    clashes = _result_names(source.columns, job)
+    if clashes:
+        raise UserError(f"{source.path}: has a column {clashes[0]!r}, which is the name of a result; rename it")
+    output = BulkOutput(
+        out, JsonLinesFormat() if out.suffix == ".jsonl" else ParquetFormat(source.schema(), job.schema)
+    )
+    stat = source.path.stat()
+    origin = {"input": str(source.path.resolve()), "bytes": stat.st_size, "modified": stat.st_mtime_ns}
+    output.open({**origin, **job.description})
+    return output
 
 
-def run_bulk(job: Job, source: RowStream, parts: Parts, on_rows: Callable[[int], None] = lambda rows: None) -> Report:
-    """Do the job on every row that is not done and write the file: the table's own columns, and those of the job.
+def run_bulk(job: Job, source: RowStream, output: BulkOutput, on_rows: OnProgress = no_progress) -> BulkCounts:
+    """Do the job on every row that is not done and write the file: the table's own columns, then the results.
 
-    on_rows: called with how many rows are done, those of an earlier run included.
+    on_rows: called with the number of rows done, those of an earlier run included.
     """
-    done = parts.report.rows
-    sizes = _Sizes()
+    done = output.counts.rows
+    size = _PartSize()
     rows = source.rows(skip=done)
-    for window in prefetch(lambda size: _read(job, parts, rows, size), iter(sizes)):
-        if not window.size:
+    for part in prefetch(lambda count: _read_part(job, output.row_format, rows, count), size):
+        if not part.size:
             break
         began = time.monotonic()
-        results = _answered(job, window, done, on_rows)
-        parts.write(window.size, window.columns, results, window.bad, engine.truncated_rows(window.encoded))
-        sizes.took(window.size, time.monotonic() - began)
-        done += window.size
+        results = _compute(job, part, done, on_rows)
+        output.write(part, results)
+        size.adapt(part.size, time.monotonic() - began)
+        done += part.size
         on_rows(done)
-    parts.merge()
-    return parts.report
+    output.merge()
+    return output.counts
 
 
-def _results_in(columns: Collection[str], job: Job) -> list[str]:
+def _result_names(columns: Collection[str], job: Job) -> list[str]:
+    """The columns with the name of a result."""
     return [name for name in job.schema.names if name in columns]
 
 
-class _Sizes:
-    """How many rows the next part has, by how long the last one took."""
+class _PartSize:
+    """How many rows the next part has, by the time that the last part took."""
 
     def __init__(self) -> None:
-        self._size = FEWEST
+        self._rows = MIN_PART_ROWS
 
     def __iter__(self) -> Iterator[int]:
         while True:
-            yield self._size
+            yield self._rows
 
-    def took(self, rows: int, seconds: float) -> None:
-        self._size = min(MOST, max(FEWEST, int(rows * PART_SECONDS / max(seconds, 1e-3))))
+    def adapt(self, rows: int, seconds: float) -> None:
+        """Aim at `PART_SECONDS` by the speed of a part."""
+        self._rows = min(MAX_PART_ROWS, max(MIN_PART_ROWS, int(rows * PART_SECONDS / max(seconds, 1e-3))))
 
 
-def _answered(job: Job, window: _Window, done: int, on_rows: Callable[[int], None]) -> pa.Table:
-    if not window.rows:
+def _compute(job: Job, part: _Part, done: int, on_rows: OnProgress) -> pa.Table:
+    if not part.rows:
         return job.schema.empty_table()
-    share = len(window.rows) / len(window.encoded)  # a row may be several sequences
-    columns = job.answer(window.rows, window.encoded, lambda sequences: on_rows(done + int(sequences * share)))
+    rows_per_sequence = len(part.rows) / len(part.encoded)  # a row may be several sequences
+    columns = job.compute(part.rows, part.encoded, lambda sequences: on_rows(done + int(sequences * rows_per_sequence)))
     return pa.Table.from_arrays(columns, schema=job.schema)
 
 
-def _read(job: Job, parts: Parts, rows: Iterator[Row | BadRow], size: int) -> _Window:
+def _read_part(job: Job, row_format: RowFormat, rows: Iterator[Row | BadRow], size: int) -> _Part:
+    """The next `size` rows, or as many as have `MAX_PART_CHARACTERS`, encoded; empty at the table's end."""
     good: list[Row] = []
     bad: list[BadRow] = []
     characters = taken = 0
@@ -126,27 +186,27 @@ def _read(job: Job, parts: Parts, rows: Iterator[Row | BadRow], size: int) -> _W
         taken += 1
         if isinstance(row, BadRow):
             bad.append(row)
-        elif twice := _results_in(row.values, job):
-            bad.append(BadRow(row.source, f"has a column {twice[0]!r}, which is the name of a result"))
+        elif clashes := _result_names(row.values, job):
+            bad.append(BadRow(row.source, f"has a column {clashes[0]!r}, which is the name of a result"))
         else:
             good.append(row)
             characters += sum(len(value) for value in row.values.values() if isinstance(value, str | list))
-        if taken == size or characters > CHARACTERS:
+        if taken == size or characters > MAX_PART_CHARACTERS:
             break
     try:
         encoded = job.encode(good) if good else []
     except UserError:
-        good, unreadable = _readable(job, good)
+        good, unreadable = _split_by_encoding(job, good)
         bad += unreadable
         encoded = job.encode(good) if good else []
-    fitting, columns, unfit = parts.format.carried(good)
-    if unfit:
+    fitting, columns, misfits = row_format.own_columns(good)
+    if misfits:
         encoded = job.encode(fitting) if fitting else []
-    return _Window(fitting, encoded, columns, bad + unfit, taken)
+    return _Part(fitting, encoded, columns, bad + misfits, taken)
 
 
-def _readable(job: Job, rows: Sequence[Row]) -> tuple[list[Row], list[BadRow]]:
-    """Row by row, which of them can be encoded."""
+def _split_by_encoding(job: Job, rows: Sequence[Row]) -> tuple[list[Row], list[BadRow]]:
+    """The rows that can be encoded, and those that cannot, found by encoding each alone."""
     good, bad = [], []
     for row in rows:
         try:

@@ -50,7 +50,10 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
 
 
 def embed_job(model: LoadedModel, columns: Collection[str], text_column: str, normalize: bool) -> Job:
-    """Column `embedding`: float32 `[H]` a row. Raises UserError where the table has no such column."""
+    """The job that adds the column `embedding`, float32 `[H]` a row.
+
+    columns: of the table. normalize: to vectors of length 1. Raises UserError where the table has no `text_column`.
+    """
     _require(columns, [text_column])
     size = model.config.hidden_size
     schema = pa.schema([("embedding", pa.list_(pa.float32(), size))])
@@ -58,12 +61,12 @@ def embed_job(model: LoadedModel, columns: Collection[str], text_column: str, no
     def encode(rows: Sequence[Row]) -> list[Encoded]:
         return join_segments(model.tokenizer, [row.text(text_column) for row in rows], model.sequence_length)
 
-    def answer(rows: Sequence[Row], encoded: list[Encoded], on_progress: OnProgress) -> list[pa.Array]:
+    def embed(rows: Sequence[Row], encoded: list[Encoded], on_progress: OnProgress) -> list[pa.Array]:
         flat = np.concatenate(sequence_vectors(model, encoded, normalize, on_progress))
         return [pa.FixedSizeListArray.from_arrays(pa.array(flat), size)]
 
     described = {"verb": "embed", "text_column": text_column, "normalize": normalize}
-    return Job({**described, **_described(model)}, encode, answer, schema)
+    return Job({**described, **_described(model)}, encode, embed, schema)
 
 
 def task_job(model: LoadedModel, verb: str, columns: Collection[str], names: dict[str, str]) -> Job:

@@ -167,11 +167,11 @@ class AnswerTask(Task):
         longest = min(QUESTION_TOKENS, max_length // 2)
         encoded = []
         for number, (question, text) in enumerate(zip(questions, texts, strict=True)):
-            asked, context = question.take(longest), contexts[text]
+            asked, context = question[:longest], contexts[text]
             room = max_length - 3 - len(asked.input_ids)
             cut = len(question.input_ids) - len(asked.input_ids)
             for window in token_windows(len(context.input_ids), room, min(options.overlap, room // 2)):
-                encoded.append(assemble(tokenizer, [asked, context.take(window)], row=number, truncated=cut))
+                encoded.append(assemble(tokenizer, [asked, context[window]], row=number, truncated=cut))
                 cut = 0
         return encoded
 

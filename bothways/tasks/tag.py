@@ -206,7 +206,7 @@ class TagTask(Task):
         found = [self.words(row, labelled=False) for row in rows]
         pieces = tokenizer.encode_batch([one.text for one in found], special_tokens=False)
         return [
-            replace(assemble(tokenizer, [cut.take(window)], row=row), targets=targets)
+            replace(assemble(tokenizer, [cut[window]], row=row), targets=targets)
             for row, (one, cut) in enumerate(zip(found, pieces, strict=True))
             for window, targets in _decided(_first_pieces(one.places, cut), len(cut.input_ids), room, overlap)
         ]

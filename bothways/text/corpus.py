@@ -6,33 +6,27 @@ file, the line and the fix; with `skip_bad` it is left out and counted instead. 
 
 from __future__ import annotations
 
-import codecs
-import csv
-import io
 import itertools
-import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, NoReturn
-
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from bothways.errors import UserError, closest
 from bothways.text import python_docs
-from bothways.text.lines import Lines, decompressed, is_unicode, next_row
-from bothways.text.sources import Source, packages, resolve_sources
+from bothways.text.lines import Fault, Lines, binary_fault, damage_of, decompressed, is_unicode
+from bothways.text.sources import Source, packages
+from bothways.text.table_reader import TABLE_SUFFIXES, TableReader, TableReaderOptions, TableRow
 
-__all__ = ["CorpusOptions", "CorpusReport", "Document", "Source", "read_documents", "resolve_sources"]
-
-BINARY_SAMPLE = 8192  # bytes in which a NUL byte tells a binary file
+# A row may hold a text of megabytes, and Arrow has a batch of them in memory. Smaller batches are read no slower.
+PARQUET_BATCH_ROWS = 64
 _FRONT_MATTER = re.compile(r"\A---\n(?:[\w-]+:.*\n|[ \t-].*\n)*---[ \t]*\n")  # the YAML that many tools put first
 
 
 @dataclass(frozen=True)
 class Document:
-    """source: `file:line` where it begins. one_sentence_a_line: its lines are sentences already."""
+    """A text of its own. source: `file:line` where it begins. one_sentence_a_line: its lines are sentences already."""
 
     text: str
     source: str
@@ -41,9 +35,13 @@ class Document:
 
 @dataclass(frozen=True)
 class CorpusOptions:
-    """text_column: of jsonl, csv and parquet. documents: a .txt is one document, or several parted by blank lines with
-    one sentence a line, BERT's own input format. max_line_characters: a longer line cannot be read.
-    max_document_characters: a longer document is cut into several, after a blank line or else after a line."""
+    """How sources are read.
+
+    text_column: of jsonl, csv and parquet. documents: a .txt is one document ("file"), or holds several, with blank
+    lines between them and one sentence a line, as BERT's own input format has it ("blank-line"). skip_bad: leave out
+    and count what cannot be read. max_line_characters: a longer line cannot be read. max_document_characters: a longer
+    document is cut into several, after a blank line or else after a line. Raises UserError for other values.
+    """
 
     text_column: str = "text"
     documents: Literal["file", "blank-line"] = "file"
@@ -61,15 +59,18 @@ class CorpusOptions:
 
 @dataclass
 class CorpusReport:
-    """What was read, and by file what was left out and why: file → reason → (how often, first line)."""
+    """What was read, and what was left out and why.
+
+    characters: of the documents. bytes_read: on disk. remarks: file → reason → (how often, the first time's line).
+    """
 
     documents: int = 0
     characters: int = 0
     bytes_read: int = 0
     remarks: dict[str, dict[str, tuple[int, int]]] = field(default_factory=dict)
 
-    def remark(self, file: str, line: int, reason: str, count: int = 1) -> None:
-        """Count something; line 0 where a line means nothing."""
+    def count(self, file: str, line: int, reason: str, count: int = 1) -> None:
+        """Add to the count of a file's reason; line 0 where a line means nothing."""
         reasons = self.remarks.setdefault(file, {})
         before, first = reasons.get(reason, (0, line))
         reasons[reason] = (before + count, first)
@@ -81,18 +82,19 @@ class CorpusReport:
         self.bytes_read += later.bytes_read
         for file, reasons in later.remarks.items():
             for reason, (count, line) in reasons.items():
-                self.remark(file, line, reason, count)
+                self.count(file, line, reason, count)
 
     def lines(self, limit: int = 20) -> list[str]:
-        """For the terminal: a line a file and reason, the first `limit`, and how many more there are."""
-        every = [
+        """The remarks for the terminal, a line a file and reason: the first `limit`, and how many more there are."""
+        remarks = [
             f"{file}: {reason}: {count:,}" + (f" (first at line {line:,})" if line else "")
             for file, reasons in self.remarks.items()
             for reason, (count, line) in reasons.items()
         ]
-        return every[:limit] + ([f"… and {len(every) - limit:,} more remarks"] if len(every) > limit else [])
+        more = [f"… and {len(remarks) - limit:,} more remarks"] if len(remarks) > limit else []
+        return remarks[:limit] + more
 
-    def why_nothing(self, sources: Sequence[str]) -> str:
+    def no_text_message(self, sources: Sequence[str]) -> str:
         """The message for a corpus without a single document."""
         reasons = "; ".join(self.lines(3))
         return f"{', '.join(sources[:3])}: no text in {'it' if len(sources) == 1 else 'them'}" + (
@@ -100,10 +102,12 @@ class CorpusReport:
         )
 
     def to_dict(self) -> dict[str, Any]:
+        """The report as a store's manifest has it; without `bytes_read`, which is for progress."""
         return {"documents": self.documents, "characters": self.characters, "remarks": self.remarks}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> CorpusReport:
+        """The report of `to_dict`."""
         remarks = {
             file: {reason: (count, line) for reason, (count, line) in reasons.items()}
             for file, reasons in values["remarks"].items()
@@ -112,18 +116,18 @@ class CorpusReport:
 
 
 def read_documents(sources: Sequence[Source], options: CorpusOptions, report: CorpusReport) -> Iterator[Document]:
-    """Every document of every source, in order; what is left out is counted in the report.
+    """Yields every document of every source, in order; what is left out is counted in the report.
 
     Raises UserError, unless `skip_bad`: undecodable bytes, a binary or damaged file, a malformed line, a line longer
     than `max_line_characters`, a value that is no text. A missing column is always an error.
     """
     for source in sources:
         for suffix, count in source.others:
-            report.remark(source.folder, 0, f"{suffix} suffix, not read", count)
+            report.count(source.folder, 0, f"{suffix} suffix, not read", count)
         reader = _Reader(source, options, report)
         for document in reader.documents():
             if not document.text or document.text.isspace():
-                report.remark(source.name, reader.line, "empty document")
+                report.count(source.name, reader.line, "empty document")
                 continue
             report.documents += 1
             report.characters += len(document.text)
@@ -131,7 +135,7 @@ def read_documents(sources: Sequence[Source], options: CorpusOptions, report: Co
 
 
 class _Reader:
-    """Reads one source; knows the line it is at."""
+    """Reads one source. line: where the reading is, from 1; of Python's documentation the number of the module."""
 
     def __init__(self, source: Source, options: CorpusOptions, report: CorpusReport) -> None:
         self.source, self.options, self.report = source, options, report
@@ -144,81 +148,74 @@ class _Reader:
         before = self.report.bytes_read
         try:
             if self.source.size == 0:
-                self.report.remark(self.source.name, 1, "empty file")
-            elif self.source.kind == ".parquet":
-                yield from self._parquet()
+                self.report.count(self.source.name, 1, "empty file")
+            elif self.source.kind in TABLE_SUFFIXES:
+                yield from self._table(self.source.path)
             else:
-                yield from self._text()
+                yield from self._text(self.source.path)
         except OSError as error:
             raise UserError(f"{self.source.name}: cannot be read: {error.strerror or error}") from error
         self.report.bytes_read = before + self.source.size
 
-    def bad(self, reason: str, detail: str = "", line: int | None = None) -> None:
-        """Count what is left out, or stop with what is wrong."""
-        line = self.line if line is None else line
+    def leave_out(self, fault: Fault) -> None:
+        """Count a fault where `skip_bad` says so, or else raise it as a UserError."""
         if not self.options.skip_bad:
-            what = f"{reason}{': ' if detail else ''}{detail}"
-            place = f"{self.source.name}:{line}" if line else self.source.name
-            raise UserError(f"{place}: {what}; --skip-bad leaves such text out and counts it")
-        self.report.remark(self.source.name, line, reason)
+            place = f"{self.source.name}:{fault.line}" if fault.line else self.source.name
+            raise UserError(f"{place}: {fault.reason}: {fault.detail}; --skip-bad leaves such text out and counts it")
+        self.report.count(self.source.name, fault.line, fault.reason)
 
-    def _text(self) -> Iterator[Document]:
+    def _text(self, path: Path) -> Iterator[Document]:
         readers: dict[str, Callable[[Lines], Iterator[Document]]] = {
             ".txt": self._blank_line_documents if self.options.documents == "blank-line" else self._one_document,
             ".md": self._markdown,
-            ".jsonl": self._jsonl,
-            ".ndjson": self._jsonl,
-            ".csv": self._csv,
-            ".tsv": self._csv,
         }
-        assert self.source.path is not None
         before = self.report.bytes_read
         lines = None
-        with self.source.path.open("rb") as raw:
+        with path.open("rb") as raw:
             try:
-                with decompressed(raw, self.source.path) as stream:
-                    if self._is_binary(stream):
+                with decompressed(raw, path) as stream:
+                    if fault := binary_fault(stream):
+                        self.leave_out(fault)
                         return
                     lines = Lines(stream, self.options.max_line_characters)
                     for document in readers[self.source.kind](lines):
                         self.report.bytes_read = before + raw.tell()
                         yield document
             except OSError as error:
-                if error.errno is not None:
-                    raise  # the system's; a decompressor's has no number
-                self.bad("damaged compressed file", str(error), lines.number + 1 if lines else 0)
+                self.leave_out(damage_of(error, lines))
 
-    def _is_binary(self, stream: io.BufferedReader) -> bool:
-        sample = stream.peek(BINARY_SAMPLE)[:BINARY_SAMPLE]
-        if sample.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-            self.bad("UTF-16 file", "save it as UTF-8", 1)
-        elif b"\0" in sample:
-            self.bad("binary file", "a NUL byte in it", 1)
-        else:
-            return False
-        return True
+    def _table(self, path: Path) -> Iterator[Document]:
+        before, limit = self.report.bytes_read, self.options.max_line_characters
+        columns = (self.options.text_column,)
+        reader = TableReader(path, TableReaderOptions(limit, limit, False, columns, PARQUET_BATCH_ROWS))
+        for row in reader.rows():
+            self.line = row.line
+            self.report.bytes_read = before + reader.bytes_read
+            if isinstance(row, Fault):
+                self.leave_out(row)
+            else:
+                yield from self._row(row)
 
-    def _good(self, lines: Lines) -> Iterator[tuple[int, str]]:
+    def _readable(self, lines: Lines) -> Iterator[tuple[int, str]]:
         """The lines that can be read, with their numbers."""
         for line in lines:
             self.line = lines.number
-            if problem := lines.take_problem():
-                number, reason, detail = problem
-                self.bad(reason, detail, number)
+            if fault := lines.take_fault():
+                self.leave_out(fault)
             else:
                 yield self.line, line
 
-    def _pieces(self, lines: Iterable[tuple[int, str]]) -> Iterator[tuple[int, str]]:
+    def _texts(self, lines: Iterable[tuple[int, str]]) -> Iterator[tuple[int, str]]:
         """Numbered lines joined into texts of at most `max_document_characters`, each with its first line's number.
 
         A text is cut after its last blank line, or where there is none after its last line.
         """
         held: list[str] = []
-        characters = blank = 0  # blank: how many of the held lines go up to the last blank one
+        characters = blank = 0  # blank: how many of the held lines there are up to the last blank line
         first = after_blank = 1
         for number, line in lines:
             while held and characters + len(line) > self.options.max_document_characters:
-                self.report.remark(self.source.name, first, "long document cut into several")
+                self.report.count(self.source.name, first, "long document cut into several")
                 at = blank or len(held)
                 yield first, "".join(held[:at])
                 first, held, blank = after_blank if blank else number, held[at:], 0
@@ -234,110 +231,40 @@ class _Reader:
         yield first, "".join(held)
 
     def _one_document(self, lines: Lines) -> Iterator[Document]:
-        for first, text in self._pieces(self._good(lines)):
+        for first, text in self._texts(self._readable(lines)):
             yield Document(text, f"{self.source.name}:{first}")
 
     def _blank_line_documents(self, lines: Lines) -> Iterator[Document]:
-        for is_blank, group in itertools.groupby(self._good(lines), key=lambda numbered: not numbered[1].strip()):
+        for is_blank, group in itertools.groupby(self._readable(lines), key=lambda numbered: not numbered[1].strip()):
             if not is_blank:
-                for first, text in self._pieces(group):
+                for first, text in self._texts(group):
                     yield Document(text, f"{self.source.name}:{first}", True)
 
     def _markdown(self, lines: Lines) -> Iterator[Document]:
-        for first, text in self._pieces(self._good(lines)):
+        for first, text in self._texts(self._readable(lines)):
             yield Document(_plain_text(text), f"{self.source.name}:{first}")
 
-    def _jsonl(self, lines: Lines) -> Iterator[Document]:
-        for _, line in self._good(lines):
-            if not line.strip():
-                continue
-            try:
-                values = json.loads(line)
-            except json.JSONDecodeError as error:
-                self.bad("not valid JSON", f"{error.msg} at character {error.pos + 1}")
-            except (ValueError, RecursionError) as error:  # a number of thousands of digits, nesting without end
-                self.bad("not readable JSON", str(error))
-            else:
-                if isinstance(values, dict):
-                    yield from self._value(values)
-                else:
-                    self.bad("not a JSON object", type(values).__name__)
-
-    def _csv(self, lines: Lines) -> Iterator[Document]:
-        # Strict, or else a quote that is never closed would silently swallow the rows after it.
-        reader = csv.reader(lines, delimiter="\t" if self.source.kind == ".tsv" else ",", strict=True)
-        header: list[str] | None = None
-        fields: list[str] | None = []
-        while fields is not None:
-            self.line = lines.number + 1
-            try:
-                fields = next_row(reader, self.options.max_line_characters)
-            except csv.Error as error:
-                lines.problem = lines.problem or (self.line, "not valid csv", str(error))
-            if problem := lines.take_problem():
-                number, reason, detail = problem
-                if header is None or reason == "line too long":
-                    # Rows after it can no longer be told apart: nobody knows whether a quote was open.
-                    self.bad(f"{reason}, nothing after it read", detail, number)
-                    return
-                self.bad(reason, detail, number)
-            elif not fields:
-                continue
-            elif header is None:
-                header = fields
-            elif len(fields) != len(header):
-                self.bad("wrong number of fields", f"{len(fields)}, the header has {len(header)}")
-            else:
-                yield from self._value(dict(zip(header, fields, strict=True)))
-
-    def _parquet(self) -> Iterator[Document]:
-        before, column = self.report.bytes_read, self.options.text_column
-        assert self.source.path is not None
-        with self.source.path.open("rb") as raw:
-            try:
-                # Without pre-buffering a row group is read page by page; it may be larger than memory.
-                file = pq.ParquetFile(raw, pre_buffer=False, buffer_size=1 << 20)
-                if column not in file.schema_arrow.names:
-                    self._no_column(file.schema_arrow.names)
-                for batch in file.iter_batches(batch_size=64, columns=[column]):
-                    for value in batch.column(0):
-                        self.line += 1
-                        yield from self._cell(value)
-                    done = self.line / max(1, file.metadata.num_rows)
-                    self.report.bytes_read = before + int(self.source.size * done)
-            except (pa.ArrowException, OSError) as error:
-                if isinstance(error, OSError) and error.errno is not None:
-                    raise
-                self.bad("not a readable parquet file", str(error).splitlines()[0], 0)
-
-    def _cell(self, value: pa.Scalar) -> Iterator[Document]:
-        try:
-            text = value.as_py()
-        except UnicodeDecodeError as error:
-            self.bad("not UTF-8", f"byte {error.start:,} of the text is 0x{error.object[error.start]:02x}")
-        else:
-            yield from self._value({self.options.text_column: text})
-
-    def _value(self, values: Mapping[str, Any]) -> Iterator[Document]:
+    def _row(self, row: TableRow) -> Iterator[Document]:
         column, limit = self.options.text_column, self.options.max_line_characters
-        if column not in values:
-            self._no_column(list(values))
-        text, line = values[column], self.line
+        if column not in row.values:
+            self._no_column(list(row.values))
+        text = row.values[column]
         if text is None:
             text = ""
         if not isinstance(text, str):
-            self.bad(f"column {column!r} is not text", repr(text)[:40])
+            self.leave_out(Fault(row.line, f"column {column!r} is not text", repr(text)[:40]))
         elif not is_unicode(text):
-            self.bad("half a surrogate pair", "the text is not valid Unicode")
+            self.leave_out(Fault(row.line, "half a surrogate pair", "the text is not valid Unicode"))
         elif len(text) <= self.options.max_document_characters:
-            yield Document(text, f"{self.source.name}:{line}")
+            yield Document(text, f"{self.source.name}:{row.line}")
         else:
             lines = text.splitlines(keepends=True)
             if max(map(len, lines)) > limit:
-                self.bad("line too long", f"more than {limit:,} characters in column {column!r}")
+                detail = f"more than {limit:,} characters in column {column!r}"
+                self.leave_out(Fault(row.line, "line too long", detail))
                 return
-            for _, piece in self._pieces((line, one) for one in lines):
-                yield Document(piece, f"{self.source.name}:{line}")
+            for _, part in self._texts((row.line, line) for line in lines):
+                yield Document(part, f"{self.source.name}:{row.line}")
 
     def _no_column(self, present: Sequence[str]) -> NoReturn:
         raise UserError(
@@ -351,7 +278,7 @@ class _Reader:
             self.line += 1
             self.report.bytes_read += module.size
             if module.problem:
-                self.report.remark(self.source.name, self.line, module.problem)
+                self.report.count(self.source.name, self.line, module.problem)
             elif module.text:
                 yield Document(module.text, str(module.path))
 

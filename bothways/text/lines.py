@@ -3,33 +3,56 @@
 from __future__ import annotations
 
 import codecs
-import csv
 import io
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 import pyarrow as pa
 
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
+BINARY_SAMPLE_BYTES = 8192  # git and grep look at as much for the NUL byte that tells a binary file
+SKIP_BYTES = 1 << 16  # read at a time of a line that is too long
+# Decompressed bytes at a time: Arrow decompresses in blocks of 64 KB, and two of them cost no memory to speak of.
+DECOMPRESSED_BUFFER_BYTES = 1 << 17
 
 
-class Lines:
-    """The decoded lines of a stream, with their ends; never more than `limit` characters of one are held.
+@dataclass(frozen=True)
+class Fault:
+    """Something in a file that cannot be read.
 
-    number: of the last line. problem: what was wrong with a line up to it, as (line, reason, detail), until taken; it
-    may outlive its line because the csv module asks for several at once. What came in place of a wrong line is not to
-    be used: nothing, or for the sake of the quotes in it the line with its undecodable bytes replaced.
+    line: where it is, from 1; 0 where it is the file as a whole. reason: the kind of fault in a few words, to count by.
+    detail: what a person needs beside the reason. sentence: both in other words, for whoever reads a table of their
+    own. final: nothing after it can be read.
     """
 
-    def __init__(self, stream: IO[bytes], limit: int) -> None:
-        self._stream, self._limit = stream, limit
-        self.number = 0
-        self.problem: tuple[int, str, str] | None = None
+    line: int
+    reason: str
+    detail: str
+    sentence: str = ""
+    final: bool = False
 
-    def __iter__(self) -> Lines:
-        return self
+    @property
+    def message(self) -> str:
+        """The sentence, or `reason: detail` where there is none."""
+        return self.sentence or f"{self.reason}: {self.detail}"
+
+
+class Lines(Iterator[str]):
+    """The decoded lines of a stream, with their ends; never more than `limit` characters of a line are held.
+
+    number: of the last line, from 1. fault: what was wrong with a line up to this one, until `take_fault`; it may
+    outlive its line, because the csv module asks for several lines at once. What comes in place of a wrong line must
+    not be used: it is empty, or for the sake of the quotes in it the line with its undecodable bytes replaced.
+    allow_nul: False makes a NUL byte a fault.
+    """
+
+    def __init__(self, stream: IO[bytes], limit: int, allow_nul: bool = True) -> None:
+        self._stream, self._limit, self._allow_nul = stream, limit, allow_nul
+        self.number = 0
+        self.fault: Fault | None = None
 
     def __next__(self) -> str:
         line = self._stream.readline(self._limit + 1)
@@ -38,65 +61,91 @@ class Lines:
         self.number += 1
         if len(line) > self._limit and not line.endswith(b"\n"):
             line = self._read_on(line)
+        if not self._allow_nul and b"\0" in line:
+            self.note("NUL byte", "text has none", "a NUL byte; this is a binary file, not text")
         if self.number == 1:
             line = line.removeprefix(codecs.BOM_UTF8)
         try:
             return line.decode("utf-8")
         except UnicodeDecodeError as error:
-            place = f"byte {error.start + 1:,} of the line is 0x{line[error.start]:02x}"
-            self.problem = self.problem or (self.number, "not UTF-8", place)
+            place, byte = error.start + 1, f"0x{line[error.start]:02x}"
+            self.note(
+                "not UTF-8",
+                f"byte {place:,} of the line is {byte}",
+                f"byte {place} of the line, {byte}, is not UTF-8; save the file as UTF-8",
+            )
             return line.decode("utf-8", "replace")
+
+    def note(self, reason: str, detail: str, sentence: str, line: int | None = None) -> None:
+        """Keep a fault, of this line where no other is named, unless an earlier one waits to be taken."""
+        self.fault = self.fault or Fault(self.number if line is None else line, reason, detail, sentence)
+
+    def take_fault(self) -> Fault | None:
+        """The fault since this was last asked, or None."""
+        fault, self.fault = self.fault, None
+        return fault
 
     def _read_on(self, line: bytes) -> bytes:
         """The whole of a line that has more bytes than the limit, if it has no more characters, else nothing."""
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        parts, characters = [line], len(decoder.decode(line))
+        blocks, characters = [line], len(decoder.decode(line))
         while characters <= self._limit and not line.endswith(b"\n"):
             line = self._stream.readline(self._limit + 1 - characters)
             if not line:
                 break
-            parts.append(line)
+            blocks.append(line)
             characters += len(decoder.decode(line))
         if characters <= self._limit or line.endswith(b"\n"):
-            return b"".join(parts)
-        length = sum(map(len, parts)) + self._skip()
+            return b"".join(blocks)
+        length = sum(map(len, blocks)) + self._skip()
         detail = f"{length:,} bytes, more than {self._limit:,} characters"
-        self.problem = self.problem or (self.number, "line too long", detail)
+        self.note("line too long", detail, f"the line is too long: {detail}")
         return b""
 
     def _skip(self) -> int:
         """Read past the rest of the line without holding it; returns its bytes."""
         skipped = 0
-        while part := self._stream.readline(1 << 16):
-            skipped += len(part)
-            if part.endswith(b"\n"):
+        while block := self._stream.readline(SKIP_BYTES):
+            skipped += len(block)
+            if block.endswith(b"\n"):
                 break
         return skipped
 
-    def take_problem(self) -> tuple[int, str, str] | None:
-        problem, self.problem = self.problem, None
-        return problem
-
 
 def decompressed(raw: IO[bytes], path: Path) -> AbstractContextManager[io.BufferedReader]:
-    """The bytes of a file. Arrow decompresses because it notices a stream that ends too early; `zstandard` does not."""
+    """The bytes of a file. Arrow decompresses because it notices a stream that ends too early; `zstandard` does not.
+
+    Reading what is damaged raises an OSError without a number, other than those of the system (`damage_of`).
+    """
     compression = COMPRESSIONS.get(path.suffix)
     if compression is None:
         assert isinstance(raw, io.BufferedReader)
         return nullcontext(raw)
-    return io.BufferedReader(pa.input_stream(raw, compression=compression), 1 << 17)
+    return io.BufferedReader(pa.input_stream(raw, compression=compression), DECOMPRESSED_BUFFER_BYTES)
 
 
-def next_row(reader: Iterator[list[str]], limit: int) -> list[str] | None:
-    """A row with fields of at most `limit` characters, or None after the last one.
+def damage_of(error: OSError, lines: Lines | None) -> Fault:
+    """The fault of a compressed file that cannot be read beyond some line. Raises the error again if it is the
+    system's: those have a number."""
+    if error.errno is not None:
+        raise error
+    line = lines.number + 1 if lines else 0
+    return Fault(line, "damaged compressed file", str(error), f"cannot be read: {error}", final=True)
 
-    The csv module has one limit for the whole process, so it is put back. Raises csv.Error.
-    """
-    before = csv.field_size_limit(limit)
-    try:
-        return next(reader, None)
-    finally:
-        csv.field_size_limit(before)
+
+def binary_fault(stream: io.BufferedReader) -> Fault | None:
+    """The fault of a file that is not UTF-8 text by its first bytes, which stay to be read; None for text."""
+    sample = stream.peek(BINARY_SAMPLE_BYTES)[:BINARY_SAMPLE_BYTES]
+    if sample.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return Fault(1, "UTF-16 file", "save it as UTF-8", "a UTF-16 file; save it as UTF-8", final=True)
+    if b"\0" in sample:
+        return Fault(1, "binary file", "a NUL byte in it", "a binary file: a NUL byte in it", final=True)
+    return None
+
+
+def uncompressed_suffix(path: Path) -> str:
+    """`.csv` of `a.csv`, `a.CSV` and `a.csv.gz`; empty where there is none."""
+    return next((suffix for suffix in reversed(path.suffixes) if suffix not in COMPRESSIONS), "").lower()
 
 
 def is_unicode(text: str) -> bool:

@@ -17,11 +17,15 @@ from pathlib import Path
 
 from bothways.errors import UserError
 
+# Folders whose docstrings are notes of programmers to themselves or copies of others,
 SKIPPED_FOLDERS = {"test", "tests", "testing", "idlelib", "lib2to3", "turtledemo", "_vendor"}
+# and those that are roots of their own or hold no sources.
 SKIPPED_FOLDERS |= {"site-packages", "dist-packages", "__pycache__"}
-LARGEST_FILE = 2_000_000  # bytes; larger ones are generated tables
-FEWEST_SENTENCES = 3
-MOST_HASHES = 1_000_000  # of docstrings remembered; copies of later ones are kept
+MAX_FILE_BYTES = 2_000_000  # larger files are generated tables, and slow to parse
+MIN_SENTENCES = 3  # of a document: a pair of sentences needs two, and less than three is a title
+MAX_HASHES = 1_000_000  # of docstrings seen, a bound on memory; copies of later docstrings are not noticed
+MIN_WORDS = 4  # of a paragraph; less is a heading
+MIN_PLAIN_SHARE = 0.75  # of a paragraph's words are ASCII letters; code and other languages have fewer
 _DOCSTRING = re.compile(rb'^[ \t]*[rRuU]?(?:"""|\'\'\')', re.MULTILINE)
 _MARKUP = re.compile(r":[a-z:]+:`~?([^`<]*)(?:<[^>]*>)?`|``([^`]*)``|`([^`<]*)(?:<[^>]*>)?`_{0,2}|\*\*([^*]+)\*\*")
 _SENTENCE_END = re.compile(r"[a-z)][.!?](\s|$)")
@@ -34,7 +38,10 @@ _GOOGLE_FIELD = re.compile(r"[*`\w.]+ ?\([^()]*(?:\([^()]*\)[^()]*)*\)\s*:\s*") 
 
 @dataclass(frozen=True)
 class Module:
-    """A module's documentation. size: bytes of the file. problem: why there is none, unless for want of any."""
+    """A module's documentation.
+
+    size: bytes of the file. text: empty where there is no prose. problem: why the file was not read, else empty.
+    """
 
     path: Path
     size: int
@@ -43,14 +50,15 @@ class Module:
 
 
 def size(packages: Sequence[str]) -> int:
-    """Bytes of all files that `modules` will look at."""
+    """Bytes of all files that `modules` reads."""
     return sum(path.stat().st_size for path in _files(packages))
 
 
 def modules(packages: Sequence[str]) -> Iterator[Module]:
-    """The modules of the standard library and every installed package, or of those named, in order of path.
+    """Yields the modules of the standard library and of installed packages, or of the packages named, in path order.
 
-    A docstring seen before (inherited ones are copied a lot) is left out. Raises UserError for an unknown package.
+    A docstring seen before is left out, since inherited docstrings are often copied. Raises UserError for an unknown
+    package.
     """
     seen: set[bytes] = set()
     for path in _files(packages):
@@ -58,21 +66,21 @@ def modules(packages: Sequence[str]) -> Iterator[Module]:
 
 
 def _files(packages: Sequence[str]) -> Iterator[Path]:
-    paths = sysconfig.get_paths()
-    roots = [Path(paths["stdlib"]), *sorted({Path(paths["purelib"]), Path(paths["platlib"])})]
+    installed = sysconfig.get_paths()
+    roots = [Path(installed["stdlib"]), *sorted({Path(installed["purelib"]), Path(installed["platlib"])})]
     if not packages:
         for root in roots:
             yield from _walk(root)
         return
     for package in packages:
-        parts = package.split(".")
-        if not all(part.isidentifier() for part in parts):
+        names = package.split(".")
+        if not all(name.isidentifier() for name in names):
             raise UserError(f"python-docs:{package}: {package!r} is not the name of a package or module")
-        stems = [root.joinpath(*parts) for root in roots]
-        places = [place for stem in stems for place in (stem, stem.with_name(f"{stem.name}.py")) if place.exists()]
-        if not places:
+        stems = [root.joinpath(*names) for root in roots]
+        paths = [path for stem in stems for path in (stem, stem.with_name(f"{stem.name}.py")) if path.exists()]
+        if not paths:
             raise UserError(f"python-docs:{package}: no such package or module is installed here")
-        yield from _walk(places[0]) if places[0].is_dir() else iter(places[:1])
+        yield from _walk(paths[0]) if paths[0].is_dir() else iter(paths[:1])
 
 
 def _walk(folder: Path) -> Iterator[Path]:
@@ -90,11 +98,11 @@ def _walk(folder: Path) -> Iterator[Path]:
 
 def _module(path: Path, seen: set[bytes]) -> Module:
     length = path.stat().st_size
-    if length > LARGEST_FILE:
+    if length > MAX_FILE_BYTES:
         return Module(path, length, problem="module larger than 2 MB left out")
     try:
         source = path.read_bytes()
-        if not _DOCSTRING.search(source):  # parsing is what costs
+        if not _DOCSTRING.search(source):  # much cheaper than parsing
             return Module(path, length)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -106,11 +114,11 @@ def _module(path: Path, seen: set[bytes]) -> Module:
         key = hashlib.blake2b(docstring.encode("utf-8", "replace"), digest_size=8).digest()
         if key in seen:
             continue
-        if len(seen) < MOST_HASHES:
+        if len(seen) < MAX_HASHES:
             seen.add(key)
         paragraphs += _prose(docstring)
     text = "\n".join(paragraphs)
-    if len(_SENTENCE_END.findall(text)) < FEWEST_SENTENCES:
+    if len(_SENTENCE_END.findall(text)) < MIN_SENTENCES:
         return Module(path, length)
     return Module(path, length, text)
 
@@ -138,7 +146,7 @@ def _prose(docstring: str) -> list[str]:
 
 
 def _paragraphs(lines: list[str]) -> Iterator[list[str]]:
-    """The paragraphs, list items and field descriptions of a block; one with an example, a table or rst has none."""
+    """The paragraphs, list items and field descriptions of a block; none where it has an example, a table or rst."""
     stripped = [line.strip() for line in lines]
     if any(line.startswith(_NOT_PROSE) or _is_rule(line) for line in stripped):
         return
@@ -154,10 +162,12 @@ def _paragraphs(lines: list[str]) -> Iterator[list[str]]:
 
 
 def _is_rule(line: str) -> bool:
+    """Whether a line is drawn, like `=====`."""
     return len(line) > 2 and not any(character.isalnum() for character in line)
 
 
 def _is_english(text: str) -> bool:
+    """Whether a paragraph has `MIN_WORDS`, and enough of them are plain."""
     words = text.split()
     plain = sum(word.strip(".,;:!?()\"'").isalpha() and word.isascii() for word in words)
-    return len(words) >= 4 and plain >= 0.75 * len(words)
+    return len(words) >= MIN_WORDS and plain >= MIN_PLAIN_SHARE * len(words)

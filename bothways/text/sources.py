@@ -1,4 +1,4 @@
-"""What the user names → the files to read: files, folders, globs, and `python-docs:`."""
+"""The sources that a user names → the files to read: files, folders, globs, and `python-docs:`."""
 
 from __future__ import annotations
 
@@ -12,17 +12,19 @@ from typing import NoReturn
 
 from bothways.errors import UserError, closest
 from bothways.text import python_docs
-from bothways.text.lines import COMPRESSIONS
+from bothways.text.lines import COMPRESSIONS, uncompressed_suffix
+from bothways.text.table_reader import TABLE_SUFFIXES
 
-SUFFIXES = (".txt", ".md", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet")
+CORPUS_SUFFIXES = (".txt", ".md", *TABLE_SUFFIXES)
 PYTHON_DOCS = "python-docs:"
 
 
 @dataclass(frozen=True)
 class Source:
-    """One file, or the Python documentation of some packages (path None). size: bytes on disk.
+    """One file, or the Python documentation of some packages (path None).
 
-    others: on the first file of a folder or glob, the files beside it that are not read, as (suffix, how many).
+    size: bytes on disk. folder, others: on the first file of a folder or glob, its name and the files in it that are
+    not read, as (suffix, how many).
     """
 
     name: str
@@ -33,13 +35,14 @@ class Source:
 
     @property
     def kind(self) -> str:
-        """The suffix that decides how it is read, without the compression's."""
+        """The suffix that decides how the file is read: `.csv` of `a.csv.gz`."""
         assert self.path is not None
-        return next(suffix for suffix in reversed(self.path.suffixes) if suffix not in COMPRESSIONS)
+        return uncompressed_suffix(self.path)
 
 
 def resolve_sources(sources: Sequence[str]) -> list[Source]:
-    """Files, folders (all their files of a known suffix, in order of name), globs, and `python-docs:[NAME,NAME…]`.
+    """The files behind what the user named: files, folders (all their files of a known suffix, in order of name),
+    globs, and `python-docs:[NAME,NAME…]`.
 
     Raises UserError for what does not exist, a suffix that is not known, a folder without a file to read.
     """
@@ -59,48 +62,53 @@ def _resolve(name: str) -> list[Source]:
     if name.startswith(PYTHON_DOCS):
         return [Source(name, None, python_docs.size(packages(name)))]
     if path.is_dir():
-        return _known_of(name, "in this folder", _in_folder(path))
+        return _readable_of(name, "in this folder", _in_folder(path))
     if path.exists():
-        if not _is_known(path):
-            raise UserError(f"{name}: {path.suffix or 'no'} suffix; text is read from {_known()}")
+        if not _is_readable(path):
+            raise UserError(f"{name}: {path.suffix or 'no'} suffix; text is read from {_known_suffixes()}")
         return [_file(path)]
     if glob.has_magic(name):
         matches = sorted(Path(match) for match in glob.glob(name, recursive=True))
-        return _known_of(name, "matches", [match for match in matches if match.is_file()])
+        return _readable_of(name, "matches", [match for match in matches if match.is_file()])
     neighbours = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
     raise UserError(f"{name}: no such file or folder{closest(path.name, neighbours)}")
 
 
 def packages(name: str) -> list[str]:
+    """The packages in `python-docs:NAME,NAME…`; none stands for all."""
     return [package for package in name.removeprefix(PYTHON_DOCS).split(",") if package]
 
 
 def _in_folder(folder: Path) -> list[Path]:
-    """Every file below a folder, sorted; names that begin with a dot are left alone, as a shell's globs do, and so are
-    vocabularies, stores and runs of ours: an `--out` inside the source folder must not become text."""
+    """Every file below a folder, sorted.
+
+    Names that begin with a dot are left out, as a shell's globs do; so are our vocabularies, stores and runs, because
+    an `--out` inside the source folder must not become text.
+    """
 
     def refuse(error: OSError) -> NoReturn:
         raise error
 
     found = []
-    for place, folders, names in os.walk(folder, onerror=refuse):
-        folders[:] = [name for name in folders if not name.startswith(".") and not _is_ours(Path(place, name))]
-        found += [Path(place, name) for name in names if not name.startswith(".")]
+    for parent, folders, names in os.walk(folder, onerror=refuse):
+        folders[:] = [name for name in folders if not name.startswith(".") and not _is_ours(Path(parent, name))]
+        found += [Path(parent, name) for name in names if not name.startswith(".")]
     return sorted(path for path in found if path.is_file())
 
 
 def _is_ours(folder: Path) -> bool:
-    marks = (("tokenizer.json", "vocab.txt"), ("manifest.json", "tokenizer"), ("metrics.jsonl", "checkpoints"))
-    return any(all((folder / name).exists() for name in pair) for pair in marks)
+    """Whether a folder is a vocabulary or a model, a token store, or a run."""
+    contents = (("tokenizer.json", "vocab.txt"), ("manifest.json", "tokenizer"), ("metrics.jsonl", "checkpoints"))
+    return any(all((folder / name).exists() for name in names) for names in contents)
 
 
-def _known_of(name: str, where: str, paths: list[Path]) -> list[Source]:
-    """The files of a known suffix; the first remembers how many others there are."""
-    known = [path for path in paths if _is_known(path)]
-    if not known:
-        raise UserError(f"{name}: no file of a known suffix {where}; text is read from {_known()}")
-    others = Counter(path.suffix or "no" for path in paths if not _is_known(path))
-    first, *rest = known
+def _readable_of(name: str, where: str, paths: list[Path]) -> list[Source]:
+    """The files of a known suffix; the first has the count of the others. Raises UserError where there is none."""
+    readable = [path for path in paths if _is_readable(path)]
+    if not readable:
+        raise UserError(f"{name}: no file of a known suffix {where}; text is read from {_known_suffixes()}")
+    others = Counter(path.suffix or "no" for path in paths if not _is_readable(path))
+    first, *rest = readable
     return [_file(first, name, tuple(sorted(others.items()))), *map(_file, rest)]
 
 
@@ -108,10 +116,10 @@ def _file(path: Path, folder: str = "", others: tuple[tuple[str, int], ...] = ()
     return Source(str(path), path, path.stat().st_size, folder, others)
 
 
-def _is_known(path: Path) -> bool:
+def _is_readable(path: Path) -> bool:
     suffixes = [suffix for suffix in path.suffixes if suffix not in COMPRESSIONS]
-    return bool(suffixes) and suffixes[-1] in SUFFIXES and not (suffixes[-1] == ".parquet" != path.suffix)
+    return bool(suffixes) and suffixes[-1] in CORPUS_SUFFIXES and not (suffixes[-1] == ".parquet" != path.suffix)
 
 
-def _known() -> str:
-    return f"{' '.join(SUFFIXES)} (all but .parquet also with {' or '.join(COMPRESSIONS)})"
+def _known_suffixes() -> str:
+    return f"{' '.join(CORPUS_SUFFIXES)} (all but .parquet also with {' or '.join(COMPRESSIONS)})"

@@ -1,7 +1,11 @@
-"""WordPiece: train, load, save, encode, decode; Hugging Face `tokenizers` does the work.
+"""WordPiece tokenizers: train, load, save, encode, decode; Hugging Face `tokenizers` does the work.
 
-A word is cut greedily into the longest pieces of the vocabulary, continuations marked `##` (Devlin et al. 2018,
-section 3; Wu et al. 2016, section 4.1). The saved directory opens in `transformers.AutoTokenizer` with the same ids.
+Text is normalised (control characters out, lower case, accents off), split into words at blanks, punctuation and
+Chinese characters, and each word is cut greedily into the longest pieces of the vocabulary, continuations marked `##`
+(Devlin et al. 2018, section 3; Wu et al. 2016, section 4.1). A saved directory opens in `transformers.AutoTokenizer`
+with the same ids.
+
+Shapes: T pieces of a text, V vocabulary.
 """
 
 from __future__ import annotations
@@ -33,8 +37,10 @@ from tokenizers import (
 from bothways.errors import UserError
 from bothways.files import read_json, write_json, write_text
 
+MAX_WORD_CHARACTERS = 100  # a longer word is `[UNK]`, as in google-research/bert and `transformers`
+FINGERPRINT_DIGITS = 16  # hexadecimal; 64 bits
 VOCABULARY_FILES = ("tokenizer.json", "vocab.txt", "tokenizer_config.json")
-# The blocks that BERT's normaliser puts blanks around (google-research/bert, tokenization.py).
+# The Unicode blocks that BERT's normaliser puts blanks around (google-research/bert, tokenization.py).
 _CHINESE = r"[\x{4E00}-\x{9FFF}\x{3400}-\x{4DBF}\x{F900}-\x{FAFF}\x{20000}-\x{2CEAF}\x{2F800}-\x{2FA1F}]"
 _WORDS = pre_tokenizers.Sequence(
     [pre_tokenizers.BertPreTokenizer(), pre_tokenizers.Split(Regex(_CHINESE), behavior="isolated")]
@@ -44,30 +50,32 @@ PAD, UNK, CLS, SEP, MASK = SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]",
 
 @dataclass(frozen=True)
 class Pieces:
-    """One text cut into pieces, without `[CLS]` and `[SEP]`.
+    """The pieces of a text, without `[CLS]` and `[SEP]`.
 
     input_ids: int64 `[T]`. offsets: int64 `[T, 2]`, start and end character of each piece in the text as it was given.
-    word_ids: int64 `[T]`, the number of the word each piece belongs to.
+    word_ids: int64 `[T]`, the number of the word that each piece belongs to. `pieces[:5]` are the first five of them.
     """
 
     input_ids: np.ndarray
     offsets: np.ndarray
     word_ids: np.ndarray
 
-    def take(self, which: int | slice) -> Pieces:
-        """Some of the pieces: the first so many, or a slice of them."""
-        which = slice(which) if isinstance(which, int) else which
-        return Pieces(self.input_ids[which], self.offsets[which], self.word_ids[which])
+    def __getitem__(self, window: slice) -> Pieces:
+        return Pieces(self.input_ids[window], self.offsets[window], self.word_ids[window])
 
 
 class Tokenizer:
-    """A trained vocabulary with BERT's normalisation and word splitting."""
+    """A vocabulary with BERT's normalisation and word splitting.
+
+    tokenizer: of Hugging Face, with a WordPiece model. vocab_size: V, the highest id and 1. Raises UserError for a
+    vocabulary without one of `SPECIAL_TOKENS`.
+    """
 
     def __init__(self, tokenizer: BackendTokenizer) -> None:
         tokenizer.no_padding()
         tokenizer.no_truncation()
         self._tokenizer = tokenizer
-        # The same tokenizer for running text, in which a literal "[MASK]" is five characters and a word.
+        # The same tokenizer for running text, where a literal "[MASK]" is a word between two brackets.
         self._plain = BackendTokenizer.from_str(tokenizer.to_str())
         self._plain.encode_special_tokens = True
         vocabulary = tokenizer.get_vocab(with_added_tokens=True)
@@ -77,7 +85,8 @@ class Tokenizer:
                 f"the tokenizer lacks {', '.join(missing)}; a BERT vocabulary has {', '.join(SPECIAL_TOKENS)}"
             )
         self.vocab_size = max(vocabulary.values()) + 1
-        self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = (vocabulary[t] for t in SPECIAL_TOKENS)
+        special_ids = [vocabulary[token] for token in SPECIAL_TOKENS]
+        self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = special_ids
         self._vocabulary = vocabulary
         self._cls, self._sep = _special_piece(self.cls_id), _special_piece(self.sep_id)
 
@@ -85,24 +94,21 @@ class Tokenizer:
     def train(
         cls, texts: Callable[[], Iterable[str]], vocab_size: int, lowercase: bool = True, min_frequency: int = 2
     ) -> Tokenizer:
-        """Learn a vocabulary of `vocab_size` pieces; `texts()` is called twice, each time for the whole text.
+        """Train a vocabulary of `vocab_size` pieces; `texts()` is called twice, each time for the whole text.
 
         The first pass collects the characters, so that each has a piece and the result does not depend on the order
         of a hash table: the trainer numbers continuation characters as it meets them, and numbers break its ties.
-        Raises UserError when the characters alone overfill the vocabulary.
+        min_frequency: how often a word must occur to be a piece. Raises UserError when the characters alone overfill
+        the vocabulary.
         """
         normalizer = _normalizer(lowercase)
-        characters: set[str] = set()
-        for text in texts():
-            characters.update(text)
-        # Normalising the set equals normalising the text: BERT's normaliser works a character at a time.
-        alphabet = sorted(set(normalizer.normalize_str(" ".join(sorted(characters)))) - {" "})
-        continuations = [f"##{character}" for character in alphabet if not _stands_alone(character)]
-        smallest = len(SPECIAL_TOKENS) + len(alphabet) + len(continuations)
-        if smallest >= vocab_size:
+        alphabet = _alphabet(texts(), normalizer)
+        continuations = [f"##{character}" for character in alphabet if not _is_always_a_word(character)]
+        first = [*SPECIAL_TOKENS, *alphabet, *continuations]
+        if len(first) >= vocab_size:
             raise UserError(
                 f"--vocab-size {vocab_size} is too small: the text has {len(alphabet)} different characters, "
-                f"which need {smallest} pieces before the first word"
+                f"which need {len(first)} pieces before the first word"
             )
         trainer = trainers.WordPieceTrainer(
             vocab_size=vocab_size,
@@ -111,15 +117,13 @@ class Tokenizer:
             special_tokens=[*SPECIAL_TOKENS, *continuations],
             initial_alphabet=alphabet,
         )
-        learner = BackendTokenizer(models.WordPiece(unk_token=UNK))
-        learner.normalizer = normalizer
-        learner.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-        learner.train_from_iterator(texts(), trainer)
-        numbers = learner.get_vocab()
-        learnt = sorted(numbers, key=numbers.__getitem__)
-        first = [*SPECIAL_TOKENS, *alphabet, *continuations]
-        known = set(first)
-        return cls.from_pieces(first + [piece for piece in learnt if piece not in known], lowercase)
+        backend = BackendTokenizer(models.WordPiece(unk_token=UNK))
+        backend.normalizer = normalizer
+        backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        backend.train_from_iterator(texts(), trainer)
+        trained = backend.get_vocab()
+        rest = trained.keys() - {*first}
+        return cls.from_pieces(first + sorted(rest, key=trained.__getitem__), lowercase)
 
     @classmethod
     def from_pieces(
@@ -129,12 +133,14 @@ class Tokenizer:
         strip_accents: bool | None = None,
         tokenize_chinese_chars: bool = True,
     ) -> Tokenizer:
-        """A tokenizer of a vocabulary in order of ids, as in `vocab.txt`, with the options of BERT's normalisation.
+        """The tokenizer of a vocabulary in order of ids, as in `vocab.txt`, with the options of BERT's normalisation.
 
-        strip_accents: None strips them exactly where text is lower-cased.
+        strip_accents: None strips them exactly where text is lower-cased. tokenize_chinese_chars: whether each Chinese
+        character is a word.
         """
         vocabulary = {piece: index for index, piece in enumerate(pieces)}
-        tokenizer = BackendTokenizer(models.WordPiece(vocabulary, unk_token=UNK, max_input_chars_per_word=100))
+        model = models.WordPiece(vocabulary, unk_token=UNK, max_input_chars_per_word=MAX_WORD_CHARACTERS)
+        tokenizer = BackendTokenizer(model)
         tokenizer.normalizer = _normalizer(lowercase, strip_accents, tokenize_chinese_chars)
         tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
         tokenizer.decoder = decoders.WordPiece(prefix="##")
@@ -158,27 +164,13 @@ class Tokenizer:
         if not directory.is_dir():
             raise UserError(f"{directory}: no such tokenizer directory")
         if (directory / "tokenizer.json").exists():
-            try:
-                tokenizer = BackendTokenizer.from_file(str(directory / "tokenizer.json"))
-            except Exception as error:  # tokenizers raises bare Exception
-                raise UserError(f"{directory / 'tokenizer.json'}: cannot be read: {error}") from error
-            if not isinstance(tokenizer.model, models.WordPiece):
-                raise UserError(
-                    f"{directory / 'tokenizer.json'}: a {type(tokenizer.model).__name__} tokenizer, not WordPiece"
-                )
-            return cls(tokenizer)
+            return cls(_read_backend(directory / "tokenizer.json"))
         if not (directory / "vocab.txt").exists():
             raise UserError(f"{directory}: not a tokenizer directory: tokenizer.json and vocab.txt are both missing")
         path = directory / "tokenizer_config.json"
         settings = read_json(path) if path.exists() else {}
-        try:
-            pieces = (directory / "vocab.txt").read_text(encoding="utf-8").rstrip("\n").split("\n")
-        except UnicodeDecodeError as error:
-            raise UserError(
-                f"{directory / 'vocab.txt'}: not UTF-8: {error.reason} at byte {error.start + 1}"
-            ) from error
         return cls.from_pieces(
-            pieces,
+            _read_pieces(directory / "vocab.txt"),
             bool(settings.get("do_lower_case", True)),
             settings.get("strip_accents"),
             bool(settings.get("tokenize_chinese_chars", True)),
@@ -186,7 +178,7 @@ class Tokenizer:
 
     @classmethod
     def from_json(cls, content: str) -> Tokenizer:
-        """A tokenizer from what `to_json` gave."""
+        """The tokenizer of `to_json`."""
         return cls(BackendTokenizer.from_str(content))
 
     def to_json(self) -> str:
@@ -194,7 +186,10 @@ class Tokenizer:
         return self._tokenizer.to_str()
 
     def save(self, directory: str | Path, max_length: int = 512) -> None:
-        """Write `tokenizer.json`, `vocab.txt` and `tokenizer_config.json` into an existing directory."""
+        """Write `tokenizer.json`, `vocab.txt` and `tokenizer_config.json` into an existing directory.
+
+        max_length: the tokens that the model reads at most, as `transformers` takes it from the settings.
+        """
         directory = Path(directory)
         write_text(directory / "tokenizer.json", self._tokenizer.to_str(pretty=True))
         write_text(directory / "vocab.txt", "".join(f"{self.token(index)}\n" for index in range(self.vocab_size)))
@@ -216,22 +211,23 @@ class Tokenizer:
         """Whether text is lower-cased before it is cut (accents are then stripped as well)."""
         return bool(self._normalisation("lowercase", False))
 
-    def _normalisation(self, option: str, otherwise: Any) -> Any:
-        return getattr(self._tokenizer.normalizer, option, otherwise)
+    def _normalisation(self, option: str, default: Any) -> Any:
+        return getattr(self._tokenizer.normalizer, option, default)
 
     @property
     def fingerprint(self) -> str:
-        """Sixteen hexadecimal digits of a hash over the vocabulary and its normalisation."""
+        """`FINGERPRINT_DIGITS` of a hash over the vocabulary and its normalisation."""
         normalisation = [
             self.lowercase,
             self._normalisation("strip_accents", None),
             self._normalisation("handle_chinese_chars", True),
         ]
         content = [[self.token(index) for index in range(self.vocab_size)], normalisation]
-        return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:FINGERPRINT_DIGITS]
 
     @property
     def special_ids(self) -> tuple[int, ...]:
+        """The ids of `SPECIAL_TOKENS`, in their order."""
         return self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id
 
     @property
@@ -269,7 +265,7 @@ class Tokenizer:
         return mask
 
     def token(self, index: int) -> str:
-        """The piece with this id; ids between the pieces (a padded table) are `[unusedN]`."""
+        """The piece with an id; ids without a piece, as a padded embedding table has, are `[unusedN]`."""
         return self._tokenizer.id_to_token(index) or f"[unused{index}]"
 
     def id(self, token: str) -> int | None:
@@ -277,11 +273,11 @@ class Tokenizer:
         return self._vocabulary.get(token)
 
     def encode(self, text: str, special_tokens: bool = True) -> Pieces:
-        """Cut one text. With `special_tokens`, a literal `[MASK]` in it is the mask, else it is plain characters."""
+        """Cut a text into pieces. With `special_tokens` a literal `[MASK]` is the mask token, else plain characters."""
         return self.encode_batch([text], special_tokens)[0]
 
     def encode_batch(self, texts: Sequence[str], special_tokens: bool = True) -> list[Pieces]:
-        """Cut many texts, on all cores."""
+        """Cut many texts as `encode` does, on all cores."""
         tokenizer = self._tokenizer if special_tokens else self._plain
         return [_pieces(encoding) for encoding in tokenizer.encode_batch(list(texts), add_special_tokens=False)]
 
@@ -292,12 +288,12 @@ class Tokenizer:
 
     @staticmethod
     def words(text: str) -> list[tuple[int, int]]:
-        """Start and end character of each word as BERT sees them: parted by blanks, punctuation marks and Chinese
-        characters by themselves."""
-        return [place for _, place in _WORDS.pre_tokenize_str(text)]
+        """Start and end character of each word. Words are separated by blanks; a punctuation mark or a Chinese
+        character is a word of its own."""
+        return [span for _, span in _WORDS.pre_tokenize_str(text)]
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Join pieces into text; special tokens are shown."""
+        """The text of some ids, special tokens included."""
         return self._tokenizer.decode(list(ids), skip_special_tokens=False)
 
 
@@ -322,8 +318,34 @@ def _normalizer(
     )
 
 
-def _stands_alone(character: str) -> bool:
-    """True for what BERT's splitting makes a word of its own: punctuation, ASCII symbols, Chinese characters."""
+def _read_backend(path: Path) -> BackendTokenizer:
+    try:
+        backend = BackendTokenizer.from_file(str(path))
+    except Exception as error:  # tokenizers raises bare Exception
+        raise UserError(f"{path}: cannot be read: {error}") from error
+    if not isinstance(backend.model, models.WordPiece):
+        raise UserError(f"{path}: a {type(backend.model).__name__} tokenizer, not WordPiece")
+    return backend
+
+
+def _read_pieces(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8").rstrip("\n").split("\n")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8: {error.reason} at byte {error.start + 1}") from error
+
+
+def _alphabet(texts: Iterable[str], normalizer: normalizers.BertNormalizer) -> list[str]:
+    """The different characters of the normalised texts, without the blank, sorted."""
+    characters: set[str] = set()
+    for text in texts:
+        characters.update(text)
+    # Normalising the set equals normalising the texts: BERT's normaliser works a character at a time.
+    return sorted(set(normalizer.normalize_str(" ".join(sorted(characters)))) - {" "})
+
+
+def _is_always_a_word(character: str) -> bool:
+    """True for punctuation, ASCII symbols and Chinese characters: BERT's splitting makes each a word of its own."""
     if unicodedata.category(character).startswith("P") or (character.isascii() and not character.isalnum()):
         return True
     return "CJK" in unicodedata.name(character, "") and character.isalpha()

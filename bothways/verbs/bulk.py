@@ -12,12 +12,12 @@ from typing import Any
 from bothways.data.stream import RowStream
 from bothways.errors import UserError
 from bothways.files import require_file_writable
-from bothways.inference.bulk import FORMATS, Job, open_parts, run_bulk
+from bothways.inference.bulk import Job, open_output, run_bulk
+from bothways.inference.bulk_formats import BULK_SUFFIXES
 from bothways.inference.jobs import task_job
 from bothways.inference.prepared import InferencePrecision, describe_layers
 from bothways.predictor import Predictor, load
-from bothways.progress import duration
-from bothways.verbs.counting import Counting
+from bothways.progress import CountProgress, duration
 from bothways.verbs.text_arguments import TextArguments
 
 MakeJob = Callable[[Predictor, RowStream], Job]
@@ -30,7 +30,7 @@ def into_file(verb: str, options: Any, make_job: MakeJob, line_column: Callable[
     options of the fine-tuning.
     """
     out = Path(options.out)
-    require_file_writable(out, FORMATS, "--out")
+    require_file_writable(out, BULK_SUFFIXES, "--out")
     if options.input is None:
         raise UserError(f"--out {out}: needs a table after --in")
     if options.json:
@@ -38,16 +38,17 @@ def into_file(verb: str, options: Any, make_job: MakeJob, line_column: Callable[
     model = load(options.model, options.device, options.precision)
     source = RowStream(Path(options.input), line_column(model.checkpoint.metadata.get("options", {})))
     job = make_job(model, source)
-    parts = open_parts(job, source, out)
+    output = open_output(job, source, out)
     print(f"{verb} on {model.device}: {describe_layers(model.for_prediction, model.precision)}", file=sys.stderr)
     began = time.monotonic()
-    report = run_bulk(job, source, parts, Counting(verb, source.count(), parts.report.resumed))
-    resumed = f", {report.resumed:,} of them by an earlier run" if report.resumed else ""
-    print(f"{out}: {report.rows - report.bad:,} rows{resumed}, in {duration(time.monotonic() - began)}")
-    if report.truncated:
-        print(f"{report.truncated:,} rows are longer than {model.sequence_length} tokens and were cut short")
-    if report.bad:
-        print(f"{parts.bad_rows}: {report.bad:,} rows that could not be used, with the reason")
+    with CountProgress(verb, source.count(), output.counts.resumed) as on_rows:
+        counts = run_bulk(job, source, output, on_rows)
+    resumed = f", {counts.resumed:,} of them by an earlier run" if counts.resumed else ""
+    print(f"{out}: {counts.rows - counts.bad:,} rows{resumed}, in {duration(time.monotonic() - began)}")
+    if counts.truncated:
+        print(f"{counts.truncated:,} rows are longer than {model.sequence_length} tokens and were cut short")
+    if counts.bad:
+        print(f"{output.bad_rows}: {counts.bad:,} rows that could not be used, with the reason")
 
 
 @dataclass(frozen=True)

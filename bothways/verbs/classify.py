@@ -6,9 +6,9 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 
+from bothways.progress import CountProgress
 from bothways.tasks.classify import Classification, Regression
 from bothways.verbs.bulk import TableArguments, table_into_file
-from bothways.verbs.counting import Counting
 from bothways.verbs.parse import parse
 from bothways.verbs.text_arguments import open_model, shown_text
 
@@ -24,7 +24,7 @@ def classify(arguments: Sequence[str]) -> None:
     if options.out is not None:
         return table_into_file("classify", options)
     model, texts = open_model(options, options.precision)
-    results = model.classify(texts, Counting("classify", len(texts)))
+    results = model.classify(texts, CountProgress("classify", len(texts)))
     for text, result in zip(texts, results, strict=True):
         if options.json:
             print(json.dumps({"text": text, **asdict(result)}))

@@ -13,11 +13,12 @@ import numpy as np
 from bothways.data.stream import RowStream
 from bothways.errors import UserError
 from bothways.files import require_file_writable, user_errors
-from bothways.inference.bulk import FORMATS, Job
+from bothways.inference.bulk import Job
+from bothways.inference.bulk_formats import BULK_SUFFIXES
 from bothways.inference.jobs import embed_job
 from bothways.predictor import Predictor
+from bothways.progress import CountProgress
 from bothways.verbs.bulk import TableArguments, into_file
-from bothways.verbs.counting import Counting
 from bothways.verbs.parse import parse
 from bothways.verbs.text_arguments import open_model_and_texts
 
@@ -42,11 +43,11 @@ def embed(arguments: Sequence[str]) -> None:
         "Turn texts into vectors. Example: bothways embed model --in lines.txt --out vectors.npy",
     )
     if options.out is not None:
-        require_file_writable(Path(options.out), (".npy", *FORMATS), "--out")
-        if Path(options.out).suffix in FORMATS:
+        require_file_writable(Path(options.out), (".npy", *BULK_SUFFIXES), "--out")
+        if Path(options.out).suffix in BULK_SUFFIXES:
             return _embed_table(options)
     model, texts = open_model_and_texts(options, options.precision)
-    vectors = model.embed(texts, not options.no_normalize, Counting("embed", len(texts)))
+    vectors = model.embed(texts, not options.no_normalize, CountProgress("embed", len(texts)))
     if options.out is None:
         for text, vector in zip(texts, vectors, strict=True):
             print(json.dumps({"text": text, "embedding": [round(value, 7) for value in vector.tolist()]}))

@@ -14,8 +14,8 @@ from tyro.conf import Positional
 from bothways.data.tables import read_rows
 from bothways.files import require_file_writable
 from bothways.predictor import Predictor, load
+from bothways.progress import CountProgress
 from bothways.verbs.column_arguments import ColumnArguments
-from bothways.verbs.counting import Counting
 from bothways.verbs.parse import parse
 from bothways.verbs.printing import figure_lines, say
 
@@ -59,7 +59,7 @@ def _of_rows(model: Predictor, options: EvaluateArguments) -> dict[str, Any]:
     task = task.for_columns(columns_of(rows))
     rows, _ = usable_rows(task, rows, options.skip_bad, say)
     encoded = task.encode(rows, model.tokenizer, model.sequence_length)
-    counting = Counting("evaluate", len(encoded))
+    counting = CountProgress("evaluate", len(encoded))
     evaluation = evaluate_rows(model.model, task, rows, encoded, on_progress=counting)
     truncated = len({one.row for one in encoded if one.truncated})
     if truncated:

@@ -10,13 +10,13 @@ from typing import Any
 
 from tyro.conf import Positional
 
-from bothways.data.tables import SUFFIXES, Row, read_rows
+from bothways.data.tables import LABELLED_SUFFIXES, Row, read_rows
 from bothways.errors import UserError
 from bothways.files import require_file_writable, write_text
 from bothways.predictor import load
+from bothways.progress import CountProgress
 from bothways.tasks.base import Task
 from bothways.verbs.column_arguments import ColumnArguments
-from bothways.verbs.counting import Counting
 from bothways.verbs.parse import parse
 
 
@@ -48,10 +48,11 @@ def predict(arguments: Sequence[str]) -> None:
             raise UserError(f"--out {out}: is the table itself")
     model = load(options.model, options.device)
     task = options.applied(model.task())
-    if Path(options.table).suffix.lower() not in SUFFIXES:
-        raise UserError(f"{options.table}: a table of rows ends in one of {', '.join(SUFFIXES)}")
+    if Path(options.table).suffix.lower() not in LABELLED_SUFFIXES:
+        raise UserError(f"{options.table}: a table of rows ends in one of {', '.join(LABELLED_SUFFIXES)}")
     rows = read_rows(options.table, task.columns(labelled=False))
-    predictions = model.predict(rows, task, Counting("predict"))
+    with CountProgress("predict") as on_sequences:
+        predictions = model.predict(rows, task, on_sequences)
     table = [
         {**_carried(task, row), **task.describe(one, row, labelled=False)}
         for one, row in zip(predictions, rows, strict=True)

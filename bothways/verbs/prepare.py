@@ -8,10 +8,11 @@ from pathlib import Path
 
 from bothways.data.prepare import PrepareOptions
 from bothways.data.prepare import prepare as prepare_store
+from bothways.progress import ByteProgress
 from bothways.text.sources import resolve_sources
 from bothways.text.tokenizer import Tokenizer
 from bothways.verbs.parse import parse
-from bothways.verbs.source_arguments import ByteProgress, SourceArguments
+from bothways.verbs.source_arguments import SourceArguments
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,14 +34,14 @@ def prepare(arguments: Sequence[str]) -> None:
         arguments,
         "Turn text into a token store. Example: bothways prepare texts/ --tokenizer vocabulary --out store",
     )
-    bar = ByteProgress("prepare", sum(one.size for one in resolve_sources(options.sources)))
-    store = prepare_store(
-        options.sources,
-        Tokenizer.load(options.tokenizer),
-        Path(options.out),
-        PrepareOptions(options.corpus_options(), options.validation, options.workers),
-        on_progress=bar.update,
-    )
+    with ByteProgress("prepare", sum(source.size for source in resolve_sources(options.sources))) as progress:
+        store = prepare_store(
+            options.sources,
+            Tokenizer.load(options.tokenizer),
+            Path(options.out),
+            PrepareOptions(options.corpus_options(), options.validation, options.workers),
+            on_progress=progress.update,
+        )
     from bothways.verbs.info import store_lines
 
     print("\n".join(store_lines(store)))

@@ -11,11 +11,11 @@ from typing import Annotated
 import tyro
 from tyro.conf import Positional
 
-from bothways.data.tables import SUFFIXES, read_rows
+from bothways.data.tables import LABELLED_SUFFIXES, read_rows
 from bothways.errors import UserError
 from bothways.inference.prepared import InferencePrecision
 from bothways.predictor import load
-from bothways.verbs.counting import Counting
+from bothways.progress import CountProgress
 from bothways.verbs.parse import parse
 from bothways.verbs.text_arguments import file_lines
 
@@ -42,7 +42,7 @@ def similar(arguments: Sequence[str]) -> None:
         'Find the lines of a file most like a text. Example: bothways similar model "slow wifi" --in tickets.txt',
     )
     path = Path(options.input)
-    if path.suffix.lower() in SUFFIXES:
+    if path.suffix.lower() in LABELLED_SUFFIXES:
         lines = [(row.source, row.text("text")) for row in read_rows(path, ["text"])]
     else:
         lines = [(f"{path}:{number}", line) for number, line in enumerate(file_lines(path), 1) if line.strip()]
@@ -50,7 +50,7 @@ def similar(arguments: Sequence[str]) -> None:
         raise UserError(f"{options.input}: no text in it")
     model = load(options.model, options.device, options.precision)
     texts = [line for _, line in lines]
-    for match in model.similar(options.query, texts, options.top_k, Counting("embed", len(texts))):
+    for match in model.similar(options.query, texts, options.top_k, CountProgress("embed", len(texts))):
         place = lines[match.index][0]
         if options.json:
             print(json.dumps({"place": place, "cosine": match.cosine, "text": match.text}))

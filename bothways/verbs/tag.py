@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from bothways.progress import CountProgress
 from bothways.verbs.bulk import TableArguments, table_into_file
-from bothways.verbs.counting import Counting
 from bothways.verbs.parse import parse
 from bothways.verbs.text_arguments import open_model_and_texts
 
@@ -24,7 +24,7 @@ def tag(arguments: Sequence[str]) -> None:
     if options.out is not None:
         return table_into_file("tag", options)
     model, texts = open_model_and_texts(options, options.precision)
-    found: Any = model.tag(texts, Counting("tag", len(texts)))
+    found: Any = model.tag(texts, CountProgress("tag", len(texts)))
     for text, entities in zip(texts, found, strict=True):
         if options.json:
             print(json.dumps({"text": text, "entities": [asdict(one) for one in entities]}))

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import tyro
 from tyro.conf import Positional
 
-from bothways.data.tables import SUFFIXES, read_rows
+from bothways.data.tables import LABELLED_SUFFIXES, read_rows
 from bothways.errors import UserError
 from bothways.inference.prepared import InferencePrecision
 from bothways.inference.texts import Text
@@ -40,7 +40,7 @@ class TextArguments:
         where there are none, or in two places."""
         if self.texts and self.input:
             raise UserError(f"texts are given both as arguments and by --in {self.input}; choose one")
-        if self.input and Path(self.input).suffix.lower() in SUFFIXES:
+        if self.input and Path(self.input).suffix.lower() in LABELLED_SUFFIXES:
             return self._from_table(self.input, columns)
         if self.texts:
             lines = list(self.texts)

@@ -8,11 +8,12 @@ from pathlib import Path
 
 from bothways.errors import UserError
 from bothways.files import refuse_foreign_files, replace_directory, require_writable
+from bothways.progress import ByteProgress
 from bothways.text.corpus import CorpusReport, read_documents
 from bothways.text.sources import resolve_sources
 from bothways.text.tokenizer import VOCABULARY_FILES, Tokenizer
 from bothways.verbs.parse import parse
-from bothways.verbs.source_arguments import ByteProgress, SourceArguments
+from bothways.verbs.source_arguments import SourceArguments
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,21 +47,21 @@ def tokenizer(arguments: Sequence[str]) -> None:
 
 
 def train_tokenizer(
-    source: SourceArguments, vocab_size: int, lowercase: bool, min_frequency: int = 2
+    arguments: SourceArguments, vocab_size: int, lowercase: bool, min_frequency: int = 2
 ) -> tuple[Tokenizer, CorpusReport]:
     """Learn a vocabulary of the sources' documents, with progress on standard error."""
-    sources = resolve_sources(source.sources)
+    sources = resolve_sources(arguments.sources)
     report = CorpusReport()
 
     def texts() -> Iterator[str]:
         nonlocal report
         report = CorpusReport()
-        bar = ByteProgress("tokenizer", sum(one.size for one in sources))
-        for document in read_documents(sources, source.corpus_options(), report):
-            yield document.text
-            bar.update(report, None)
+        with ByteProgress("tokenizer", sum(source.size for source in sources)) as progress:
+            for document in read_documents(sources, arguments.corpus_options(), report):
+                yield document.text
+                progress.update(report)
 
     trained = Tokenizer.train(texts, vocab_size, lowercase, min_frequency)
     if not report.documents:
-        raise UserError(report.why_nothing([one.name for one in sources]))
+        raise UserError(report.no_text_message([source.name for source in sources]))
     return trained, report

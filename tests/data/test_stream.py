@@ -64,22 +64,22 @@ def test_what_cannot_be_read_is_told_and_what_follows_is_read(tmp_path: Path) ->
         ]
 
     assert told("a.jsonl") == [
-        (":1", "expected a JSON object"),
+        (":1", "expected a JSON object, found list"),
         "1",
         (":3", "not valid JSON: Expecting value at character 8"),
         (":4", "holds half a surrogate pair, which is no text"),
-        (":5", "is not UTF-8"),
-        (":6", "holds a NUL byte; this is no text"),
+        (":5", "byte 8 of the line, 0xff, is not UTF-8; save the file as UTF-8"),
+        (":6", "a NUL byte; this is a binary file, not text"),
         "2",
     ]
     assert told("a.csv") == [
         "1",
         (":3", "3 fields, but the header has 2: t, u"),
-        (":4", "not valid csv: ',' expected after '\"' (up to line 4)"),
-        (":5", "is not UTF-8"),
+        (":4", "not valid csv: ',' expected after '\"' (up to line 4); a quote that opens a field must close it"),
+        (":5", "byte 1 of the line, 0xff, is not UTF-8; save the file as UTF-8"),
         "3",
     ]
-    assert told("a.txt") == ["one", (":2", "is not UTF-8"), "two"]
+    assert told("a.txt") == ["one", (":2", "byte 1 of the line, 0xff, is not UTF-8; save the file as UTF-8"), "two"]
 
 
 def test_types_are_the_files_or_those_of_the_first_rows(tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_types_are_the_files_or_those_of_the_first_rows(tmp_path: Path) -> None:
     (tmp_path / "mixed.jsonl").write_text(lines)
     schema = RowStream(tmp_path / "mixed.jsonl").schema()
     text, number, truth = pa.string(), pa.float64(), pa.bool_()
-    assert {one.name: one.type for one in schema} == {
+    assert {field.name: field.type for field in schema} == {
         "a": text,
         "b": text,
         "c": number,
@@ -98,7 +98,7 @@ def test_types_are_the_files_or_those_of_the_first_rows(tmp_path: Path) -> None:
         "e": text,
         "f": text,
     }
-    assert [one.name for one in schema if one.metadata] == ["a", "e", "f"], "as JSON"
+    assert [field.name for field in schema if field.metadata] == ["a", "e", "f"], "as JSON"
 
 
 def test_what_is_no_table(tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_what_is_no_table(tmp_path: Path) -> None:
         ("a.xlsx", b"x", r"expected a table that ends in one of \.parquet"),
         ("empty.jsonl", b"", "no rows"),
         ("header.csv", b"a,b\n", "no rows"),
-        ("twice.csv", b"a,a\n1,2\n", "a column stands twice"),
+        ("twice.csv", b"a,a\n1,2\n", "the column 'a' stands twice in the header"),
         ("broken.parquet", b"PAR1xxxxPAR1", "not a readable parquet file"),
         ("all-bad.jsonl", b"x\n[]\n", "no row of it can be read: not valid JSON"),
         ("cut.jsonl.gz", gzip.compress(b'{"a": 1}\n' * 4000)[:-20], "cannot be read"),

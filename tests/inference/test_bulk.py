@@ -40,7 +40,7 @@ def table(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bulk, "FEWEST", 64)
+    monkeypatch.setattr(bulk, "MIN_PART_ROWS", 64)
     monkeypatch.setattr(bulk, "PART_SECONDS", 1e-6)
 
 
@@ -73,8 +73,9 @@ def test_a_killed_run_goes_on_and_repeats_nothing(table: Path, pretrained: Path,
     script = (
         "import os, signal, sys\n"
         "from bothways.cli import main\n"
-        "from bothways.inference import bulk, parts\n"
-        "bulk.FEWEST, bulk.PART_SECONDS = 64, 1e-6\n"
+        "from bothways import parts\n"
+        "from bothways.inference import bulk\n"
+        "bulk.MIN_PART_ROWS, bulk.PART_SECONDS = 64, 1e-6\n"
         "write, left = parts.Parts.write, [4]\n"
         "def kill(self, *arguments):\n"
         "    left[0] -= 1\n"
@@ -112,13 +113,13 @@ def test_a_run_killed_while_its_parts_become_one_file_only_does_that_again(
 ) -> None:
     model, source, out = bw.load(pretrained), RowStream(table), tmp_path / "out.parquet"
     job = embed_job(model, source.columns, "text", True)
-    parts = bulk.open_parts(job, source, out)
-    monkeypatch.setattr(type(parts), "merge", lambda self: None)
-    bulk.run_bulk(job, source, parts)
+    output = bulk.open_output(job, source, out)
+    monkeypatch.setattr(type(output), "merge", lambda self: None)
+    bulk.run_bulk(job, source, output)
     monkeypatch.undo()
     monkeypatch.setattr(jobs, "sequence_vectors", None)
-    parts = bulk.open_parts(job, source, out)
-    assert bulk.run_bulk(job, source, parts).resumed == 700
+    output = bulk.open_output(job, source, out)
+    assert bulk.run_bulk(job, source, output).resumed == 700
     assert len(pq.read_table(out)) == 698
 
 

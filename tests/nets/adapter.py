@@ -10,7 +10,7 @@ from unittest.mock import patch
 
 import bothways as bw
 from bothways.checkpoint.hugging_face import save_checkpoint
-from bothways.inference.parts import Parts
+from bothways.parts import Parts
 from bothways.train.run import RunDirectory
 
 

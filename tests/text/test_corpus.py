@@ -172,7 +172,7 @@ def test_real_articles(shared_data: Path) -> None:
 
 def test_hard_wrapped_text_is_joined_and_other_lines_are_kept_apart() -> None:
     wrapped = (
-        "This is a sentence that was\nbroken at a column by an\neditor. And another one that\nends world.\n\n"
+        "This is a sentence that was\nbroken at a column by an\neditor. And another one that\nends here.\n\n"
         "A new paragraph\nfollows it."
     )
     assert split_sentences(Document(wrapped, "x:1")) == [

@@ -265,7 +265,7 @@ def test_empty_is_counted_and_told_apart(tmp_path: Path) -> None:
     documents, report = read(empty, blank)
     assert documents == []
     assert report.remarks == {str(empty): {"empty file": (1, 1)}, str(blank): {"empty document": (1, 1)}}
-    assert "empty file" in report.why_nothing([str(empty)])
+    assert "empty file" in report.no_text_message([str(empty)])
 
 
 # Long documents and memory
@@ -324,9 +324,9 @@ def test_memory_is_bounded(tmp_path: Path, kind: str, compression: str) -> None:
 
 def test_reports_merge_and_survive_json() -> None:
     first, second = CorpusReport(2, 30, 40), CorpusReport(1, 5, 6)
-    first.remark("a.txt", 3, "not UTF-8")
-    second.remark("a.txt", 9, "not UTF-8", 2)
-    second.remark("b.txt", 1, "empty file")
+    first.count("a.txt", 3, "not UTF-8")
+    second.count("a.txt", 9, "not UTF-8", 2)
+    second.count("b.txt", 1, "empty file")
     first.merge(second)
     assert (first.documents, first.characters, first.bytes_read) == (3, 35, 46)
     assert first.lines() == ["a.txt: not UTF-8: 3 (first at line 3)", "b.txt: empty file: 1 (first at line 1)"]
