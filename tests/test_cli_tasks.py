@@ -62,6 +62,7 @@ def test_answers(tuned: Callable[..., Path], bothways: Run, tmp_path: Path) -> N
 
 class Toy(AnswerTask):
     name = "toy"
+    next_command = "predict {model} table.jsonl"
 
 
 def test_a_task_that_is_only_registered_is_trained_and_used(

@@ -13,7 +13,7 @@ from bothways.errors import UserError
 from bothways.inference.chat import Chat
 from bothways.inference.sampling import GenerationOptions
 from bothways.predictor import Predictor, load
-from bothways.tasks.instruct import PAIRS
+from bothways.tasks.instruct import PROMPT_AND_RESPONSE
 from bothways.verbs.generate import _stream
 from bothways.verbs.parse import parse
 from bothways.verbs.text_arguments import TextArguments, single_texts
@@ -71,7 +71,7 @@ def _said_in(table: str | None, model: Predictor) -> str | None:
     if named or table is None or Path(table).suffix.lower() not in SUFFIXES:
         return named
     present = read_rows(table)[0].values
-    return next((prompt for prompt, _ in PAIRS if prompt in present), None)
+    return next((prompt for prompt, _ in PROMPT_AND_RESPONSE if prompt in present), None)
 
 
 def _next_line() -> str | None:

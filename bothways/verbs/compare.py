@@ -76,7 +76,7 @@ def compare(arguments: Sequence[str]) -> int:
 def _columns(task: ClassifyTask, rows: Sequence[Row]) -> tuple[list[str], list[str]]:
     """Texts, pairs as one, and labels."""
     texts = [text if isinstance(text, str) else "\n".join(text) for text in map(task.texts, rows)]
-    return texts, [task.truth(row) for row in rows]
+    return texts, [task.gold(row) for row in rows]
 
 
 def _bert(options: CompareArguments, task: ClassifyTask, rows: Sequence[Row], seconds: float) -> ClassifierResult:
@@ -89,8 +89,8 @@ def _bert(options: CompareArguments, task: ClassifyTask, rows: Sequence[Row], se
     def predict(texts: Sequence[Any]) -> list[str]:
         return [classification.label for classification in model.classify(texts)]
 
-    truth = [task.truth(row) for row in rows]
-    return measure_classifier("BERT, fine-tuned", predict, texts, truth, task.labels, TrainingCost(seconds, size))
+    gold = [task.gold(row) for row in rows]
+    return measure_classifier("BERT, fine-tuned", predict, texts, gold, task.labels, TrainingCost(seconds, size))
 
 
 def contestant_lines(contestants: Sequence[ClassifierResult], rows: int) -> list[str]:

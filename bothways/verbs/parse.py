@@ -141,6 +141,12 @@ def with_help(options: type[Options]) -> type[Options]:
     return dataclasses.dataclass(frozen=True, kw_only=True)(made)
 
 
+def joined_options(name: str, *kinds: type[Any]) -> type[Any]:
+    """A dataclass with the fields of all of these: what a verb can be told and what a task can. Fields of the last come
+    first; a field that several have is the first's."""
+    return dataclasses.make_dataclass(name, [], bases=kinds, frozen=True, kw_only=True)
+
+
 def _unboxed(said: str) -> str:
     """What tyro says in a box, as a line."""
     lines = [line.strip(" │╭╮╰╯─\n") for line in said.splitlines()]
