@@ -50,7 +50,7 @@ MASKED = [
     "Return the [MASK] of the array along the given axis.",
     "If this argument is not [MASK], the default value is used.",
 ]
-PAIRS = [
+SENTENCE_PAIRS = [
     ("Read the next line from the file.", "At the end of the file an empty string is returned."),
     ("Return a copy of the dictionary.", "The keys and values of the copy are those of the original."),
     ("Read the next line from the file.", "The colour of the axes can be set with this parameter."),
@@ -73,7 +73,7 @@ class DemoArguments:
     seed: int = 0
 
 
-def run(arguments: Sequence[str]) -> int:
+def run_demo(arguments: Sequence[str]) -> int:
     """`bothways demo`; the same command again goes on where it was stopped."""
     options = parse("demo", DemoArguments, arguments, "The whole way, in minutes. Example: bothways demo")
     EncoderConfig.from_size(options.size)
@@ -117,7 +117,7 @@ def run(arguments: Sequence[str]) -> int:
     report.write(out / "report.html")
     _title(console, 8, f"Done in {time.monotonic() - began:.0f} seconds")
     console.print(f"the whole run as a page: {out / 'report.html'}\n\nnow with your own text (a folder of .txt, say):")
-    for line in NEXT.format(out=out).strip().splitlines():
+    for line in NEXT_COMMANDS.format(out=out).strip().splitlines():
         console.print(f"  {line}")
     return 0
 
@@ -136,7 +136,7 @@ def keep_options(path: Path, options: DemoArguments) -> None:
     write_json(path, asked)
 
 
-NEXT = """
+NEXT_COMMANDS = """
 bothways tokenizer texts/ --vocab-size 8192 --out vocabulary
 bothways prepare texts/ --tokenizer vocabulary --out store
 bothways pretrain store --size mini --steps 2000 --out run
@@ -223,7 +223,7 @@ def ask(model: Predictor, console: Console) -> tuple[list[tuple[str, list[tuple[
         fills.append((text, alternatives))
         console.print(f"{text}\n    " + "  ".join(f"{token} {p:.0%}" for token, p in alternatives), markup=False)
     pairs: list[list[Any]] = []
-    for a, b in PAIRS:
+    for a, b in SENTENCE_PAIRS:
         probability = model.next_sentence(a, b)
         pairs.append([a, b, "next" if probability >= 0.5 else "not next", probability])
         console.print(f"{pairs[-1][2]:>8} {probability:4.0%}  {a} | {b}", markup=False)

@@ -200,11 +200,11 @@ class Task(ABC):
         raise UserError(f"{self.name}: has no columns for a large table; `bothways predict` writes its predictions")
 
 
-Options = TypeVar("Options")
+_Options = TypeVar("_Options")
 MASKED_LOGIT = -1e30  # of a place that does not exist, so that a softmax gives it nothing
 
 
-def options_from_json(kind: type[Options], state: Mapping[str, Any]) -> Options:
+def options_from_json(kind: type[_Options], state: Mapping[str, Any]) -> _Options:
     """A task's options from a checkpoint's JSON; options that it does not name keep their defaults."""
     given = state.get("options", {})
     known = {field.name for field in fields(kind)}  # type: ignore[arg-type]

@@ -48,7 +48,7 @@ class AnswerArguments:
         return {option: column for option, column in named.items() if column is not None}
 
 
-def answer(arguments: Sequence[str]) -> None:
+def run_answer(arguments: Sequence[str]) -> None:
     """`bothways answer M QUESTION [CONTEXT]`."""
     options = parse(
         "answer",
@@ -80,12 +80,12 @@ def answer(arguments: Sequence[str]) -> None:
         return
     if not found.text:
         print(f"no answer in the text\t{found.no_answer_probability:.1%}")
-    for one in [*([found] if found.text else []), *found.alternatives][: options.top_k]:
-        print(f"{one.text}\t{one.probability:.1%}\tcharacters {one.start}–{one.end}")
+    for answer in [*([found] if found.text else []), *found.alternatives][: options.top_k]:
+        print(f"{answer.text}\t{answer.probability:.1%}\tcharacters {answer.start}–{answer.end}")
 
 
 def _answer_json(answer: Answer) -> dict[str, Any]:
     """Without the margin, which is infinite where there is nothing to compare with, and then no JSON."""
     names = ("text", "start", "end", "probability", "no_answer_probability")
-    others = [_answer_json(one) for one in answer.alternatives]
+    others = [_answer_json(alternative) for alternative in answer.alternatives]
     return {**{name: getattr(answer, name) for name in names}, **({"alternatives": others} if others else {})}

@@ -35,7 +35,7 @@ class EvaluateArguments:
     device: str = "auto"
 
 
-def evaluate(arguments: Sequence[str]) -> None:
+def run_evaluate(arguments: Sequence[str]) -> None:
     """`bothways evaluate M F`."""
     options = parse(
         "evaluate",

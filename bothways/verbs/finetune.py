@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 from bothways.errors import UserError
-from bothways.files import read_json
-from bothways.pages.report import add_provenance, finetuning_report
+from bothways.pages.report import finetuning_report
 from bothways.tasks import TASKS, find_task
 from bothways.train import finetune as finetuning
 from bothways.train.run import RunDirectory
 from bothways.verbs.parse import joined_options, parse
-from bothways.verbs.run_output import say_interrupted, write_report
+from bothways.verbs.printing import figure_lines
+from bothways.verbs.run_output import say_finished, say_interrupted, write_report
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +29,7 @@ FINETUNE_HELP = (
 )
 
 
-def finetune(arguments: Sequence[str]) -> int:
+def run_finetune(arguments: Sequence[str]) -> int:
     """`bothways finetune TASK --model M --train F --eval F --out RUN`."""
     task, *rest = arguments or [""]
     if task in ("-h", "--help"):
@@ -43,15 +42,10 @@ def finetune(arguments: Sequence[str]) -> int:
     result = finetuning.finetune(task, options.model, options.train, options.eval, options.out, options, **task_options)
     if result.training.interrupted is not None:
         return say_interrupted(result.training, options.out)
-    run = RunDirectory(options.out)
     if result.evaluation:
-        from bothways.verbs.printing import figure_lines
-
+        run = RunDirectory(options.out)
         print("\n".join(figure_lines(result.evaluation.metrics)))
         print(f"{run.path / 'predictions.csv'}: what was predicted of each row")
-        report = finetuning_report(run.metrics(), result.evaluation, f"Fine-tuning of {options.out}")
-        add_provenance(report, read_json(run.model_path / "bothways.json")["provenance"])
-        write_report(run, report)
-    print(f"{options.out}: model in {run.model_path}")
-    print(f"next: bothways {find_task(task).next_command.format(model=shlex.quote(options.out))}")
+        write_report(run, finetuning_report(run.metrics(), result.evaluation, f"Fine-tuning of {options.out}"))
+    say_finished(options.out, find_task(task).next_command)
     return 0

@@ -34,7 +34,7 @@ class InfoArguments:
     json: bool = False
 
 
-def info(arguments: Sequence[str]) -> None:
+def run_info(arguments: Sequence[str]) -> None:
     """`bothways info PATH [--recipe R] [--batch K]`."""
     recipe, rest = split_recipe(arguments)
     options = parse(

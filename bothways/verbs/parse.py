@@ -16,17 +16,17 @@ from typing import Any, TypeVar
 from bothways.errors import UserError
 from bothways.verbs.recipes import read_recipe, split_recipe
 
-Options = TypeVar("Options")
+_Options = TypeVar("_Options")
 
 
 def parse(
     verb: str,
-    options: type[Options],
+    options: type[_Options],
     arguments: Sequence[str],
     description: str,
     subject: str = "",
     table: str | None = None,
-) -> Options:
+) -> _Options:
     """Read `--recipe` and the flags into the verb's dataclass. subject: what stands behind the verb, for the help.
     table: of the recipe, where it is another verb's.
 
@@ -127,7 +127,7 @@ def help_texts(options: type) -> dict[str, str]:
     return texts
 
 
-def with_help(options: type[Options]) -> type[Options]:
+def with_help(options: type[_Options]) -> type[_Options]:
     """The same options, each with its help text, as tyro shows them."""
     import tyro
 

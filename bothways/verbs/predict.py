@@ -31,7 +31,7 @@ class PredictArguments:
     device: str = "auto"
 
 
-def predict(arguments: Sequence[str]) -> None:
+def run_predict(arguments: Sequence[str]) -> None:
     """`bothways predict M F`."""
     from bothways.train.evaluate import write_predictions
 

@@ -25,7 +25,7 @@ class PrepareArguments(SourceArguments):
     workers: int | None = None
 
 
-def prepare(arguments: Sequence[str]) -> None:
+def run_prepare(arguments: Sequence[str]) -> None:
     """`bothways prepare SOURCE… --tokenizer DIR --out STORE`."""
     options = parse(
         "prepare",
@@ -33,7 +33,7 @@ def prepare(arguments: Sequence[str]) -> None:
         arguments,
         "Turn text into a token store. Example: bothways prepare texts/ --tokenizer vocabulary --out store",
     )
-    bar = ByteProgress("prepare", sum(one.size for one in resolve_sources(options.sources)))
+    bar = ByteProgress("prepare", sum(source.size for source in resolve_sources(options.sources)))
     store = prepare_store(
         options.sources,
         Tokenizer.load(options.tokenizer),

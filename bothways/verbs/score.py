@@ -19,7 +19,7 @@ class ScoreArguments(TextArguments):
     top_k: int = 5
 
 
-def score(arguments: Sequence[str]) -> None:
+def run_score(arguments: Sequence[str]) -> None:
     """`bothways score M [TEXT…]`."""
     options = parse(
         "score",
@@ -39,11 +39,11 @@ def score(arguments: Sequence[str]) -> None:
         print(text)
         kind = "log-probability" if model.config.is_decoder else "pseudo-log-likelihood, each word masked in turn,"
         print(f"    {kind} {found.log_probability:.3f}   perplexity {found.perplexity:.2f}")
-        print("    " + "  ".join(f"{one.token} {one.probability:.2%}" for one in found.tokens))
+        print("    " + "  ".join(f"{piece.token} {piece.probability:.2%}" for piece in found.tokens))
         if found.next_probability is not None:
-            pieces = "  ".join(f"{one.token} {one.probability:.3%}" for one in found.next)
+            pieces = "  ".join(f"{piece.token} {piece.probability:.3%}" for piece in found.next)
             print(
                 f"    P({options.next} | text) {found.next_probability:.4%}"
                 + (f"  ({pieces})" if len(found.next) > 1 else "")
             )
-        print("    next: " + "  ".join(f"{one.token} {one.probability:.1%}" for one in found.alternatives))
+        print("    next: " + "  ".join(f"{piece.token} {piece.probability:.1%}" for piece in found.alternatives))

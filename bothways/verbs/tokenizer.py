@@ -1,4 +1,4 @@
-"""`bothways tokenizer` and `bothways prepare`: text → vocabulary → token store."""
+"""`bothways tokenizer SOURCE… --out DIR`: a vocabulary learnt from text."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class TokenizerArguments(SourceArguments):
     min_frequency: int = 2
 
 
-def tokenizer(arguments: Sequence[str]) -> None:
+def run_tokenizer(arguments: Sequence[str]) -> None:
     """`bothways tokenizer SOURCE… --vocab-size V --out DIR`."""
     options = parse(
         "tokenizer",
@@ -46,21 +46,21 @@ def tokenizer(arguments: Sequence[str]) -> None:
 
 
 def train_tokenizer(
-    source: SourceArguments, vocab_size: int, lowercase: bool, min_frequency: int = 2
+    source_arguments: SourceArguments, vocab_size: int, lowercase: bool, min_frequency: int = 2
 ) -> tuple[Tokenizer, CorpusReport]:
     """Learn a vocabulary of the sources' documents, with progress on standard error."""
-    sources = resolve_sources(source.sources)
+    sources = resolve_sources(source_arguments.sources)
     report = CorpusReport()
 
     def texts() -> Iterator[str]:
         nonlocal report
         report = CorpusReport()
-        bar = ByteProgress("tokenizer", sum(one.size for one in sources))
-        for document in read_documents(sources, source.corpus_options(), report):
+        bar = ByteProgress("tokenizer", sum(source.size for source in sources))
+        for document in read_documents(sources, source_arguments.corpus_options(), report):
             yield document.text
             bar.update(report, None)
 
     trained = Tokenizer.train(texts, vocab_size, lowercase, min_frequency)
     if not report.documents:
-        raise UserError(report.why_nothing([one.name for one in sources]))
+        raise UserError(report.why_nothing([source.name for source in sources]))
     return trained, report
