@@ -18,7 +18,7 @@ from bothways.predictor import Predictor
 from bothways.verbs.parse import parse
 from bothways.verbs.text_arguments import TextArguments, open_model_and_texts
 
-ALTERNATIVES_SHOWN = 5  # pieces a step, as many as fit a terminal's width
+ALTERNATIVES_SHOWN = 5  # likeliest pieces of each step, a column each
 
 
 @dataclass(frozen=True)
