@@ -1,4 +1,4 @@
-"""What a fine-tuned model says of rows and texts: one prediction each, by the task it was trained for."""
+"""What a fine-tuned model says of rows and texts: a prediction for each, by the task it was trained for."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ def predict_rows(
     task: Task | None = None,
     on_progress: OnProgress = no_progress,
 ) -> list[Any]:
-    """One prediction for each row of a table, of the kind that the model's task makes."""
+    """A prediction for each row of a table, of the kind that the task makes, by default the model's own.
+
+    Raises UserError for a model without a task, and for a table without the columns. Warns of rows that were cut short.
+    """
     task = task or model.task()
     listed = rows if are_rows(rows) else read_rows(cast(Any, rows), task.columns(labelled=False))
     return model.run_in_chunks(
@@ -51,7 +54,7 @@ def classify_texts(model: LoadedModel, texts: Text | Sequence[Text], on_progress
 
 
 def answer_question(model: LoadedModel, question: str, context: str, no_answer: bool | None = None) -> Answer:
-    """Where in the context the question is answered; no_answer: whether there may be none."""
+    """The answer that the context has to the question. no_answer: whether there may be none; None: as in training."""
     task = cast(AnswerTask, model.task("answer")).with_options(question_column="question", context_column="context")
     if no_answer is not None:
         task = replace(task, no_answer=no_answer)

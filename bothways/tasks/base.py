@@ -27,6 +27,7 @@ from torch import Tensor
 from bothways.data.encoded import Encoded, KeepWhole
 from bothways.data.tables import Row
 from bothways.errors import UserError, closest
+from bothways.model.config import EncoderConfig
 from bothways.model.encoder import Encoder
 from bothways.model.heads import Head
 from bothways.text.tokenizer import Tokenizer
@@ -211,6 +212,12 @@ def options_from_json(kind: type[_Options], state: Mapping[str, Any]) -> _Option
     return kind(
         **{key: tuple(value) if isinstance(value, list) else value for key, value in given.items() if key in known}
     )
+
+
+def require_segment_types(config: EncoderConfig, source: str) -> None:
+    """Raises UserError for a model with one segment type, which cannot read pairs. source: how messages call it."""
+    if config.type_vocab_size < 2:
+        raise UserError(f"{source}: one segment type only (type_vocab_size 1), so it cannot read pairs")
 
 
 def check_label(label: str, known: Sequence[str], source: str) -> None:

@@ -14,6 +14,7 @@ from tyro.conf import Positional
 from bothways.errors import UserError
 from bothways.inference.jobs import task_job
 from bothways.inference.prepared import InferencePrecision
+from bothways.options import require_at_least
 from bothways.predictor import load
 from bothways.tasks.answer import Answer
 from bothways.verbs.bulk import into_file
@@ -69,8 +70,7 @@ def run_answer(arguments: Sequence[str]) -> None:
         raise UserError("--question-column and --context-column: are for a table after --in and a file after --out")
     if options.question is None:
         raise UserError("answer: give a question, or a table of questions after --in and a file for them after --out")
-    if options.top_k < 1:
-        raise UserError(f"--top-k {options.top_k}: expected at least 1")
+    require_at_least(1, top_k=options.top_k)
     if (options.context is None) == (options.input is None):
         raise UserError("answer: give the text that may hold the answer, either as an argument or by --in FILE")
     context = options.context if options.input is None else "\n".join(file_lines(Path(options.input)))

@@ -48,17 +48,13 @@ def run_generate(arguments: Sequence[str]) -> None:
             _show_steps(model, prompt, options)
     elif options.json or options.samples > 1 or len(prompts) > 1:
         ids = language.prompt_ids(model, prompts, options, options.truncate)
-        for prompt, texts in zip(prompts, language.continuations(model, ids, options), strict=True):
+        for prompt, texts in zip(prompts, language.generate_texts(model, ids, options), strict=True):
             for number, text in enumerate(texts):
                 line = {"prompt": prompt, **({"sample": number} if options.samples > 1 else {}), "text": text}
                 print(json.dumps(line, ensure_ascii=False) if options.json else prompt + text)
     else:
-        (prompt,) = prompts
-        ids = language.prompt_ids(model, prompts, options, options.truncate)
-        print(prompt, end="", flush=True)
-        print_as_made(
-            language.pieces_of(model.tokenizer, (step.tokens[0] for step in language.grow(model, ids, options)))
-        )
+        print(prompts[0], end="", flush=True)
+        print_as_made(language.stream_text(model, prompts[0], options, options.truncate))
 
 
 def print_as_made(pieces: Iterable[str]) -> None:
@@ -75,13 +71,13 @@ def _show_steps(model: Predictor, prompt: str, options: GenerateArguments) -> No
     table = Table("step", "so far", "chosen", *(f"{place + 1}." for place in range(ALTERNATIVES_SHOWN)))
     ids = language.prompt_ids(model, [prompt], options, options.truncate)
     text, token = prompt, model.tokenizer.token
-    for number, step in enumerate(language.grow(model, ids, options), 1):
+    for number, step in enumerate(language.generate_steps(model, ids, options), 1):
         likely = [f"{token(id)} {probability:.1%}" for id, probability in step.likeliest(ALTERNATIVES_SHOWN)[0]]
         chosen = f"{token(step.tokens[0])} {step.probabilities()[0]:.1%}"
         table.add_row(
             str(number), escape("…" + text[-30:] if len(text) > 30 else text), *map(escape, [chosen, *likely])
         )
-        text += "".join(language.pieces_of(model.tokenizer, step.tokens))
+        text += "".join(language.text_pieces(model.tokenizer, step.tokens))
     console = Console()
     console.print(table)
     console.print(text, markup=False, highlight=False)

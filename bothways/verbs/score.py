@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from bothways.errors import UserError
+from bothways.options import require_at_least
 from bothways.verbs.parse import parse
 from bothways.verbs.text_arguments import TextArguments, open_model_and_texts
 
@@ -28,8 +28,7 @@ def run_score(arguments: Sequence[str]) -> None:
         "Say how likely a text is, and what may follow it. Example: bothways score run "
         '"Shanghai is a city in" --next China',
     )
-    if options.top_k < 1:
-        raise UserError(f"--top-k {options.top_k}: expected at least 1")
+    require_at_least(1, top_k=options.top_k)
     model, texts = open_model_and_texts(options)
     for text in texts:
         found = model.score(text, options.next, options.top_k)
