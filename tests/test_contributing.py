@@ -7,8 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
+import pytest
 
+from bothways.data.prepare import PrepareOptions, prepare
 from tests.contributing import carry_out, copy_package
+from tests.data.test_prepare import write_corpus
+from tests.helpers import tiny_tokenizer
 
 MORE_OF_THE_TASK = """
 from pathlib import Path
@@ -49,3 +53,18 @@ def test_a_new_task_is_a_file_and_a_line_and_goes_all_the_way(tmp_path: Path, pr
     at = lines.index("1 for an unwanted text, else 0")  # what --help says of --spam-column
     assert 0 < json.loads(lines[at - 1])[0] < 1
     assert json.loads(lines[at + 1]) == {"accuracy": 0.5}
+
+
+def test_a_new_objective_is_a_file_and_a_line_and_pretrains(tmp_path: Path) -> None:
+    copy_package(tmp_path)
+    write_corpus(tmp_path / "corpus.jsonl", documents=100)
+    prepare([str(tmp_path / "corpus.jsonl")], tiny_tokenizer(), tmp_path / "store", PrepareOptions(validation=0.2))
+    done = carry_out("A new objective", tmp_path)
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout.splitlines()[-1])
+    assert list(figures) == ["follows_loss", "follows_accuracy"]
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert lines[-1]["eval_follows_loss"] == pytest.approx(figures["follows_loss"], rel=1e-4)
+    assert min(line["loss"] for line in lines if "loss" in line) > 0
+    assert "follows accuracy" in (tmp_path / "run" / "report.html").read_text()
+    assert 'next: bothways fill run "a [MASK] in a text"' in done.stdout

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from tyro.conf import Positional
 
 from bothways.pages.report import pretraining_report
+from bothways.tasks.objectives import find_pretraining
 from bothways.train import pretrain as pretraining
 from bothways.train.distributed import is_main_process
 from bothways.train.pretrain_options import PretrainOptions
@@ -38,8 +39,5 @@ def run_pretrain(arguments: Sequence[str]) -> int:
         return 0
     run = RunDirectory(options.out)
     write_report(run, pretraining_report(run.metrics(), f"Pretraining of {options.out}"))
-    causal = options.objective == "causal"
-    say_finished(
-        options.out, 'generate {model} "the beginning of a text"' if causal else 'fill {model} "a [MASK] in a text"'
-    )
+    say_finished(options.out, find_pretraining(options.objective).next_command)
     return 0
