@@ -76,7 +76,7 @@ def run_compare(arguments: Sequence[str]) -> int:
 
 
 def _columns(task: ClassifyTask, rows: Sequence[Row]) -> tuple[list[str], list[str]]:
-    """Texts, pairs as one, and labels."""
+    """The texts of the rows, a pair joined by a line break, and their gold labels."""
     texts = [text if isinstance(text, str) else "\n".join(text) for text in map(task.texts, rows)]
     return texts, [task.gold(row) for row in rows]
 

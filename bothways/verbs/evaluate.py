@@ -71,7 +71,7 @@ def _of_rows(model: Predictor, options: EvaluateArguments) -> dict[str, Any]:
 
 
 def _of_text(model: Predictor, source: str) -> dict[str, Any]:
-    """Masked-LM loss, perplexity and accuracy, and next sentence's: on a store's held-out part, or on all of a text."""
+    """The figures of a pretrained model's own objective: on a store's held-out part, or on all of a text."""
     from bothways.data.prepare import PrepareOptions, prepare
     from bothways.data.store import TokenStore
     from bothways.train.pretrain import evaluate_store

@@ -1,4 +1,4 @@
-"""Recipes: a TOML file with one table a verb, under the verb's own option names: `[pretrain]`, `[finetune]`, …"""
+"""Recipes: TOML files with a table for each verb, in which options have the verb's own names: `[pretrain]`, …"""
 
 from __future__ import annotations
 
