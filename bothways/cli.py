@@ -10,7 +10,7 @@ import io
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from bothways.errors import UserError, closest
 from bothways.verbs import VERBS
@@ -18,7 +18,11 @@ from bothways.version import __version__
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command line; returns the exit code: 0, 2 for a UserError, 128 + n when stopped by signal n."""
+    """Run a command line, by default the process's own.
+
+    Returns the exit code: 0; 2 for a UserError, or a file that cannot be read or written; 130 after Ctrl-C; 141 where
+    the reader of the output has closed it; 128 + n where a training was stopped by signal n.
+    """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_help())
@@ -34,8 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if verb not in VERBS:
             raise UserError(f"unknown verb {verb!r}{closest(verb, VERBS)}; accepted: {', '.join(VERBS)}")
-        module, function, _ = VERBS[verb]
-        code = getattr(importlib.import_module(module), function)(rest) or 0
+        code = _function_of(verb)(rest) or 0
         sys.stdout.flush()
         return code
     except UserError as error:
@@ -56,13 +59,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
 
 
+def _function_of(verb: str) -> Callable[[Sequence[str]], int | None]:
+    """`run_VERB` in verbs/VERB.py; the demo's is in demo.py, above the other verbs."""
+    module = importlib.import_module("bothways.demo" if verb == "demo" else f"bothways.verbs.{verb}")
+    function: Callable[[Sequence[str]], int | None] = getattr(module, f"run_{verb}")
+    return function
+
+
 def _say_warning(message: Warning | str, category: type[Warning], *place: object, **more: object) -> None:
+    """A warning as a line of our own, in place of Python's two with file and line."""
     print(f"bothways: {message}", file=sys.stderr)
 
 
 def _help() -> str:
     width = max(map(len, VERBS))
-    verbs = "\n".join(f"  {verb:<{width}}  {what}" for verb, (_, _, what) in VERBS.items())
+    verbs = "\n".join(f"  {verb:<{width}}  {what}" for verb, what in VERBS.items())
     return (
         "usage: bothways <verb> [arguments]\n\n"
         "A complete BERT system: from your own text to a model that understands it.\n\n"

@@ -50,7 +50,7 @@ MASKED = [
     "Return the [MASK] of the array along the given axis.",
     "If this argument is not [MASK], the default value is used.",
 ]
-PAIRS = [
+SENTENCE_PAIRS = [
     ("Read the next line from the file.", "At the end of the file an empty string is returned."),
     ("Return a copy of the dictionary.", "The keys and values of the copy are those of the original."),
     ("Read the next line from the file.", "The colour of the axes can be set with this parameter."),
@@ -58,7 +58,7 @@ PAIRS = [
 ]
 
 
-QUESTION_EPOCHS = 4
+QUESTION_EPOCHS = 4  # passes over the training questions; chosen by hand, not measured
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class DemoArguments:
     seed: int = 0
 
 
-def run(arguments: Sequence[str]) -> int:
+def run_demo(arguments: Sequence[str]) -> int:
     """`bothways demo`; the same command again goes on where it was stopped."""
     options = parse("demo", DemoArguments, arguments, "The whole way, in minutes. Example: bothways demo")
     EncoderConfig.from_size(options.size)
@@ -117,7 +117,7 @@ def run(arguments: Sequence[str]) -> int:
     report.write(out / "report.html")
     _title(console, 8, f"Done in {time.monotonic() - began:.0f} seconds")
     console.print(f"the whole run as a page: {out / 'report.html'}\n\nnow with your own text (a folder of .txt, say):")
-    for line in NEXT.format(out=out).strip().splitlines():
+    for line in NEXT_COMMANDS.format(out=out).strip().splitlines():
         console.print(f"  {line}")
     return 0
 
@@ -136,7 +136,7 @@ def keep_options(path: Path, options: DemoArguments) -> None:
     write_json(path, asked)
 
 
-NEXT = """
+NEXT_COMMANDS = """
 bothways tokenizer texts/ --vocab-size 8192 --out vocabulary
 bothways prepare texts/ --tokenizer vocabulary --out store
 bothways pretrain store --size mini --steps 2000 --out run
@@ -219,11 +219,11 @@ def ask(model: Predictor, console: Console) -> tuple[list[tuple[str, list[tuple[
     """Fill masks and judge pairs, on the screen and for the page."""
     fills = []
     for text in MASKED:
-        alternatives = [(one.token, one.probability) for one in model.fill(text)[0]]
+        alternatives = [(fill.token, fill.probability) for fill in model.fill(text)[0]]
         fills.append((text, alternatives))
         console.print(f"{text}\n    " + "  ".join(f"{token} {p:.0%}" for token, p in alternatives), markup=False)
     pairs: list[list[Any]] = []
-    for a, b in PAIRS:
+    for a, b in SENTENCE_PAIRS:
         probability = model.next_sentence(a, b)
         pairs.append([a, b, "next" if probability >= 0.5 else "not next", probability])
         console.print(f"{pairs[-1][2]:>8} {probability:4.0%}  {a} | {b}", markup=False)
@@ -241,17 +241,17 @@ def sort_tickets(out: Path, seed: int, console: Console) -> tuple[FinetuneResult
         return result, [], []
     texts, labels = _columns(train_rows)
     eval_texts, eval_labels = _columns(test_rows)
-    from bothways.baselines.classify import compare_classifiers  # needs the extra that `run` asks for
+    from bothways.baselines.classify import compare_classifiers  # needs the extra that `run_demo` asks for
 
-    before = compare_classifiers(texts, labels, eval_texts, eval_labels, sorted(set(labels)))
-    compared: list[list[Any]] = [[one.name, one.accuracy] for one in before]
+    baselines = compare_classifiers(texts, labels, eval_texts, eval_labels, sorted(set(labels)))
+    compared: list[list[Any]] = [[baseline.name, baseline.accuracy] for baseline in baselines]
     compared.append(["this BERT, fine-tuned", result.metrics["accuracy"]])
     console.print(f"accuracy on {len(test_rows)} held-out tickets:")
     for name, value in compared:
         console.print(f"  {value:6.1%}  {name}")
     predictions = load(out / "tickets").classify(eval_texts)
     shown = itertools.islice(zip(eval_texts, eval_labels, predictions, strict=True), 12)
-    examples: list[list[Any]] = [[text, label, one.label, one.scores[one.label]] for text, label, one in shown]
+    examples: list[list[Any]] = [[text, gold, found.label, found.scores[found.label]] for text, gold, found in shown]
     for text, label, predicted, probability in examples[:5]:
         console.print(f"  {predicted} {probability:.0%} (is {label}): {text[:90]}", markup=False)
     return result, compared, examples
@@ -289,7 +289,7 @@ def mark_entities(
     found: Any = load(out / "entities").tag(texts)
     shown = [(text, entities) for text, entities in zip(texts, found, strict=True) if len(entities) > 1][:8]
     for text, entities in shown[:3]:
-        marks = ", ".join(f"{one.text} ({one.label} {one.probability:.0%})" for one in entities)
+        marks = ", ".join(f"{entity.text} ({entity.label} {entity.probability:.0%})" for entity in entities)
         console.print(f"  {text[:110]}\n      {marks}", markup=False)
     return result, shown
 
@@ -362,7 +362,7 @@ def report_helpdesk(
     """Entities marked and questions answered."""
     report.heading("Marking devices, amounts, dates and plans", "In tickets that were never trained on.")
     for text, found in marked:
-        report.entities(text, [(one.start, one.end, one.label) for one in found])
+        report.entities(text, [(entity.start, entity.end, entity.label) for entity in found])
     add_finetuning(report, RunDirectory(out / "entities").metrics(), entities)
     report.heading("Answering questions", "About help articles that were never trained on, the surest answers first.")
     report.table(["question", "answer", "probability", "truth"], asked)

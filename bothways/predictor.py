@@ -5,26 +5,23 @@ Shapes: T_i tokens of text i, N texts, H hidden, V vocabulary.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 from torch import Tensor
 
 from bothways.checkpoint.hugging_face import load_checkpoint
 from bothways.data.tables import Row
-from bothways.errors import TruncationWarning, UserError
 from bothways.explain.page_data import page_data
 from bothways.inference import language, masked, predict, vectors
-from bothways.inference.chat import Chat
+from bothways.inference.chat import reply_to
 from bothways.inference.language import Suggestion, TextScore
 from bothways.inference.loaded import LoadedModel
 from bothways.inference.masked import Fill
 from bothways.inference.prepared import InferencePrecision
-from bothways.inference.sampling import GenerationOptions, generation_options
+from bothways.inference.sampling import generation_options
 from bothways.inference.texts import Text, listed_texts
 from bothways.inference.vectors import Match
 from bothways.pages.explanation import Explanation
@@ -32,14 +29,13 @@ from bothways.progress import OnProgress, no_progress
 from bothways.tasks.answer import Answer
 from bothways.tasks.base import Task
 from bothways.tasks.choose import Choice
-from bothways.tasks.instruct import check_turns
 from bothways.tasks.tag import Entity
 
 
 class Predictor(LoadedModel):
     """One model, ready to answer. Texts may be pairs `(a, b)`; none is padded, and none changes another's result.
 
-    What a model was fine-tuned for it can be asked (`classify`, `answer`, `tag`, `choose`); any can give vectors
+    A model can be asked what it was fine-tuned for (`classify`, `answer`, `tag`, `choose`); every model gives vectors
     (`embed`, `similar`). Texts longer than the model reads are read in windows (`answer`, `tag`) or lose their end, of
     which a `TruncationWarning` tells.
     """
@@ -105,17 +101,11 @@ class Predictor(LoadedModel):
 
         Raises UserError for a text without a mask and for a model without a masked-LM head.
         """
-        self.require_head("masked-LM", "fill")
-        if top_k < 1:
-            raise UserError(f"--top-k {top_k}: expected at least 1")
-        (encoded,) = self.encode_whole_texts(self.checked_texts([text]))
-        return masked.fill_masks(self, encoded, text, top_k)
+        return masked.fill_masks(self, text, top_k)
 
     def next_sentence(self, a: str, b: str) -> float:
         """The probability that `b` follows `a` (`next_sentence_label` 0)."""
-        self.require_head("next-sentence", "next_sentence")
-        (encoded,) = self.encode_whole_texts(self.checked_texts([(a, b)]))
-        return masked.follows(self, encoded)
+        return masked.next_sentence_probability(self, a, b)
 
     def generate(
         self, prompt: str | Sequence[str], *, truncate: Literal["left"] | None = None, **options: Any
@@ -127,47 +117,22 @@ class Predictor(LoadedModel):
         truncate: "left" lets a prompt that is too long lose its beginning.
         Raises UserError for an empty or too long prompt, and for a model that reads both ways.
         """
-        language.require_causal(self, "generate")
-        chosen = generation_options(options)
-        listed = [prompt] if isinstance(prompt, str) else listed_texts(prompt)
-        prompts = language.prompt_ids(self, listed, chosen, truncate)
-        texts = language.continuations(self, prompts, chosen)
-        each: list[Any] = [samples if chosen.samples > 1 else samples[0] for samples in texts]
-        return cast("str | list[Any]", each[0]) if isinstance(prompt, str) else each
+        return language.continue_prompts(self, prompt, generation_options(options), truncate)
 
     def stream(self, prompt: str, *, truncate: Literal["left"] | None = None, **options: Any) -> Iterator[str]:
         """As `generate` for one prompt and one sample, piece by piece as they are made."""
-        language.require_causal(self, "stream")
-        chosen = replace(generation_options(options), samples=1)
-        prompts = language.prompt_ids(self, [prompt], chosen, truncate)
-        return language.pieces_of(self.tokenizer, (step.tokens[0] for step in language.grow(self, prompts, chosen)))
+        return language.stream_text(self, prompt, generation_options(options), truncate)
 
     def score(self, text: str, next: str | None = None, top_k: int = 5) -> TextScore:
         """How likely a text is: by a causal model from left to right, by a masked one with each word masked in turn.
 
         next: a word, of which P(next | text) is wanted. top_k: how many pieces that may come next to tell.
         """
-        self.require_head("language-model", "score")
-        if "causal-LM" in self.model.head.abilities:
-            language.require_causal(self, "score")
-        if top_k < 1:
-            raise UserError(f"--top-k {top_k}: expected at least 1")
-        (checked,) = self.checked_texts([text])
-        if not isinstance(checked, str):
-            raise UserError("score: expected one text, not a pair")
-        return language.score_text(self, checked, next, top_k)
+        return language.score_text(self, text, next, top_k)
 
     def suggest(self, prompt: str, top_k: int = 3) -> list[Suggestion]:
         """The words that a causal model finds likeliest behind a prompt, as a telephone's keyboard shows them."""
-        language.require_causal(self, "suggest")
-        if top_k < 1:
-            raise UserError(f"--top-k {top_k}: expected at least 1")
-        options = GenerationOptions(max_tokens=language.LONGEST_WORD)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", TruncationWarning)  # what comes next hangs on what was last
-            (ids,) = language.prompt_ids(self, [prompt], options, "left")
-        last = self.config.max_position_embeddings - 1 - language.LONGEST_WORD
-        return language.suggest_words(self, np.append(ids[0], ids[1:][-last:]), top_k)
+        return language.suggest_words(self, prompt, top_k)
 
     def chat(self, messages: str | Sequence[Mapping[str, str]], **options: Any) -> str:
         """The reply to a conversation: a list of {role, content} that ends with the user's, or what the user says.
@@ -175,11 +140,7 @@ class Predictor(LoadedModel):
         options: as of `generate`. Of a conversation too long for the model the oldest turns are not read.
         Raises UserError for roles out of order, and for a model that was not fine-tuned for `instruct`.
         """
-        turns = check_turns([{"role": "user", "content": messages}] if isinstance(messages, str) else messages, "chat")
-        if turns[-1][0] != "user":
-            raise UserError(f"chat: the last message has the role {turns[-1][0]!r}, expected 'user'")
-        chat = Chat(self, turns=turns[:-1])
-        return "".join(chat.reply(turns[-1][1], generation_options(options)))
+        return reply_to(self, messages, generation_options(options))
 
     def explain(self, text: Text, **options: Any) -> Explanation:
         """Attention, embeddings, positions and predictions of one text or pair, to be looked at: shows itself in a

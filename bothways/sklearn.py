@@ -6,6 +6,7 @@ X is a list, array or Series of texts (or of pairs of texts); a tagger's X is a 
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -19,7 +20,8 @@ from bothways.files import read_json, refuse_foreign_files, write_json
 from bothways.predictor import Predictor, load
 from bothways.progress import Progress
 from bothways.tasks.metrics import span_figures
-from bothways.tasks.tag import TagTask, tags_of
+from bothways.tasks.tag import TagTask
+from bothways.tasks.tag_schemes import tags_of
 from bothways.train.finetune import FinetuneOptions, Preset, finetune
 
 try:
@@ -28,13 +30,13 @@ try:
 except ImportError as error:
     raise UserError("bothways.sklearn needs scikit-learn: pip install 'bothways[baselines]'") from error
 
-MODEL = "sentence-transformers/all-MiniLM-L6-v2"
-ESTIMATOR = "estimator.json"  # parameters, classes and scale, beside the model's own files
-FILES = {ESTIMATOR, "model"}
+DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"  # small, and good for vectors as it is
+ESTIMATOR_FILE = "estimator.json"  # parameters, classes and scale, beside the model's own directory
+SAVED_FILES = {ESTIMATOR_FILE, "model"}
 
 
-class _Text(BaseEstimator):
-    """What the estimators share: parameters, texts in, a fitted `predictor_`, a directory to keep it in."""
+class _TextEstimator(BaseEstimator):
+    """The part that the estimators share: texts in, a fitted `predictor_`, a directory to keep it in."""
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -54,17 +56,17 @@ class _Text(BaseEstimator):
         Raises UserError for a directory that holds anything else.
         """
         checkpoint, path = self._fitted().checkpoint, Path(directory)
-        refuse_foreign_files(path, FILES)
+        refuse_foreign_files(path, SAVED_FILES)
         path.mkdir(parents=True, exist_ok=True)
         save_checkpoint(checkpoint, path / "model")
         state = {
-            name: _plain(value) for name, value in vars(self).items() if name.endswith("_") and name != "predictor_"
+            name: _as_json(value) for name, value in vars(self).items() if name.endswith("_") and name != "predictor_"
         }
         write_json(
-            path / ESTIMATOR,
+            path / ESTIMATOR_FILE,
             {
                 "class": type(self).__name__,
-                "parameters": {n: _plain(v) for n, v in self.get_params().items()},
+                "parameters": {n: _as_json(v) for n, v in self.get_params().items()},
                 "state": state,
             },
         )
@@ -72,7 +74,7 @@ class _Text(BaseEstimator):
     @classmethod
     def load(cls, directory: str | Path) -> Self:
         """A fitted estimator that `save` kept. Raises UserError for a directory of another class."""
-        kept = read_json(Path(directory) / ESTIMATOR)
+        kept = read_json(Path(directory) / ESTIMATOR_FILE)
         if kept.get("class") != cls.__name__:
             raise UserError(f"{directory}: holds a {kept.get('class')}, not a {cls.__name__}")
         estimator = cls(**kept["parameters"])
@@ -82,15 +84,16 @@ class _Text(BaseEstimator):
         return estimator
 
 
-class _Finetuned(_Text):
+class _Finetuned(_TextEstimator):
     """An estimator that `fit` fine-tunes. Parameters are those of `FinetuneOptions`; `verbose` shows the progress.
 
-    model: a run, a Hugging Face directory, or a hub id.
+    model: a run, a Hugging Face directory, or a hub id. The parameters stand one by one in `__init__`, however many,
+    as scikit-learn wants it: `get_params`, `clone` and `GridSearchCV` read its signature.
     """
 
     def __init__(
         self,
-        model: str = MODEL,
+        model: str = DEFAULT_MODEL,
         *,
         preset: Preset = "standard",
         epochs: int | None = None,
@@ -116,7 +119,7 @@ class _Finetuned(_Text):
         self.verbose = verbose
 
     def _fit(self, task: str, rows: list[dict[str, Any]], **task_options: Any) -> None:
-        given = {name: _plain(value) for name, value in self.get_params().items() if name not in ("model", "verbose")}
+        given = {name: _as_json(value) for name, value in self.get_params().items() if name not in ("model", "verbose")}
         progress = Progress(f"fit {type(self).__name__}", shown=self.verbose)
         with tempfile.TemporaryDirectory() as folder:
             run = Path(folder) / "run"
@@ -131,7 +134,10 @@ class BertClassifier(ClassifierMixin, _Finetuned):
     """One label a text. classes_: the labels, sorted, as they came."""
 
     def fit(self, X: Iterable[Any], y: Sequence[Any]) -> Self:  # noqa: N803
-        """Raises UserError for texts that are none, labels that are not as many, and a single label."""
+        """Fine-tune on texts and their labels.
+
+        Raises UserError for what is no text, for labels that are not as many as texts, and for a single label.
+        """
         texts, labels = _texts(X), np.asarray(y)
         _same_number(texts, labels)
         self.classes_ = np.unique(labels)
@@ -144,11 +150,13 @@ class BertClassifier(ClassifierMixin, _Finetuned):
         """Probabilities `[N, classes]`, columns as in `classes_`."""
         results = self._fitted().classify(_texts(X))
         names = self._names()
-        return np.array([[one.scores[name] for name in names] for one in results]).reshape(len(results), len(names))
+        return np.array([[result.scores[name] for name in names] for result in results]).reshape(
+            len(results), len(names)
+        )
 
     def _names(self) -> list[str]:
         """What the model calls the classes: as they are written, or by number where that would not tell them apart."""
-        written = [str(one).strip() for one in self.classes_.tolist()]
+        written = [str(label).strip() for label in self.classes_.tolist()]
         return written if len({*written, ""}) == len(written) + 1 else [str(n) for n in range(len(written))]
 
     def predict(self, X: Iterable[Any]) -> np.ndarray:  # noqa: N803
@@ -169,7 +177,8 @@ class BertRegressor(RegressorMixin, _Finetuned):
         return self
 
     def predict(self, X: Iterable[Any]) -> np.ndarray:  # noqa: N803
-        values = [one.value for one in self._fitted().classify(_texts(X))]
+        """A number for each text, `[N]`, in the unit of `y`."""
+        values = [regression.value for regression in self._fitted().classify(_texts(X))]
         return np.array(values, dtype=np.float64) * self.scale_ + self.mean_
 
 
@@ -185,24 +194,25 @@ class BertTagger(_Finetuned):
     def predict(self, X: Sequence[Sequence[str]]) -> list[list[str]]:  # noqa: N803
         """The label of every word."""
         predictor = self._fitted()
-        return [one.labels for one in predictor.predict([{"words": list(words)} for words in X])]
+        return [tagging.labels for tagging in predictor.predict([{"words": list(words)} for words in X])]
 
     def score(self, X: Sequence[Sequence[str]], y: Sequence[Sequence[str]]) -> float:  # noqa: N803
         """F1 over entities, or, where every word has a label of its own, accuracy over words."""
         task = self._fitted().task("tag")
-        guessed, truth = self.predict(X), [list(labels) for labels in y]
+        guessed, gold = self.predict(X), [list(labels) for labels in y]
         if not isinstance(task, TagTask) or task.scheme == "plain":
-            pairs = zip(
-                (label for one in truth for label in one), (label for one in guessed for label in one), strict=True
-            )
-            return float(np.mean([a == b for a, b in pairs]))
-        return float(span_figures(*([tags_of(one, task.scheme) for one in side] for side in (truth, guessed)))["f1"])
+            pairs = zip(itertools.chain(*gold), itertools.chain(*guessed), strict=True)
+            return float(np.mean([label == guess for label, guess in pairs]))
+        figures = span_figures(
+            [tags_of(labels, task.scheme) for labels in gold], [tags_of(labels, task.scheme) for labels in guessed]
+        )
+        return float(figures["f1"])
 
 
-class BertEmbedder(TransformerMixin, _Text):
+class BertEmbedder(TransformerMixin, _TextEstimator):
     """Texts to vectors `[N, H]`, with a model as it is; what follows in a `Pipeline` learns."""
 
-    def __init__(self, model: str = MODEL, *, normalize: bool = True, device: str = "auto") -> None:
+    def __init__(self, model: str = DEFAULT_MODEL, *, normalize: bool = True, device: str = "auto") -> None:
         self.model = model
         self.normalize = normalize
         self.device = device
@@ -217,7 +227,7 @@ class BertEmbedder(TransformerMixin, _Text):
         return self._fitted().embed(_texts(X), self.normalize)
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
-        """`bert0` …, one a column."""
+        """The names of the columns of `transform`: `bert0`, `bert1`, …"""
         return np.array([f"bert{n}" for n in range(self._fitted().config.hidden_size)], dtype=object)
 
 
@@ -225,14 +235,14 @@ def _texts(values: Any) -> list[Any]:
     """Texts, or pairs of texts, out of whatever they came in. Raises UserError for anything else."""
     if isinstance(values, str) or not isinstance(values, Iterable):
         raise UserError(f"X: expected a list of texts, found {type(values).__name__}")
-    listed = [tuple(one) if isinstance(one, list | np.ndarray) else one for one in values]
+    listed = [tuple(text) if isinstance(text, list | np.ndarray) else text for text in values]
     if not listed:
         raise UserError("X: no texts")
-    for number, one in enumerate(listed):
-        parts = one if isinstance(one, tuple) and len(one) == 2 else (one,)
-        if not all(isinstance(part, str) for part in parts):
-            raise UserError(f"X[{number}]: expected a text or a pair of texts, found {str(one)[:60]}")
-    return [tuple(map(str, one)) if isinstance(one, tuple) else str(one) for one in listed]
+    for number, text in enumerate(listed):
+        segments = text if isinstance(text, tuple) and len(text) == 2 else (text,)
+        if not all(isinstance(segment, str) for segment in segments):
+            raise UserError(f"X[{number}]: expected a text or a pair of texts, found {str(text)[:60]}")
+    return [tuple(map(str, text)) if isinstance(text, tuple) else str(text) for text in listed]  # no numpy strings
 
 
 def _row(text: Any) -> dict[str, str]:
@@ -248,5 +258,6 @@ def _same_number(texts: Sequence[Any], labels: Sequence[Any] | np.ndarray) -> No
         raise UserError(f"{len(texts)} texts, but {len(labels)} labels")
 
 
-def _plain(value: Any) -> Any:
+def _as_json(value: Any) -> Any:
+    """numpy's numbers and arrays as Python's, which JSON and dataclasses of options take."""
     return value.tolist() if isinstance(value, np.ndarray | np.generic) else value

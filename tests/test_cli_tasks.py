@@ -10,8 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bothways.tasks import TASKS
-from bothways.tasks.answer import AnswerTask
 from tests.helpers import Run
 from tests.tasks import test_answer, test_choose_and_similar, test_classify, test_tag
 
@@ -58,34 +56,6 @@ def test_answers(tuned: Callable[..., Path], bothways: Run, tmp_path: Path) -> N
     code, out, _ = bothways("evaluate", run, tmp_path / "squad.json", "--json", "--predictions", tmp_path / "p.csv")
     assert json.loads(out) == json.loads((run / "evaluation.json").read_text())
     assert len((tmp_path / "p.csv").read_text(encoding="utf-8-sig").splitlines()) == 37
-
-
-class Toy(AnswerTask):
-    name = "toy"
-
-
-def test_a_task_that_is_only_registered_is_trained_and_used(
-    tuned: Callable[..., Path], bothways: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(TASKS, "toy", Toy)
-    run = tuned("toy", test_answer.ROWS[:8], "--epochs", 1)
-    code, out, _ = bothways(
-        "finetune",
-        "toy",
-        "--model",
-        tmp_path / "base",
-        "--train",
-        tmp_path / "toy.jsonl",
-        "--out",
-        tmp_path / "again",
-        "--epochs",
-        1,
-        *FAST,
-    )
-    assert code == 0
-    assert out.splitlines()[-1] == f"next: bothways predict {tmp_path / 'again'} table.jsonl"
-    code, _, err = bothways("predict", run, tmp_path / "toy.jsonl", "--out", tmp_path / "predicted.jsonl")
-    assert (code, len((tmp_path / "predicted.jsonl").read_text().splitlines())) == (0, 8), err
 
 
 def test_tags(tuned: Callable[..., Path], bothways: Run, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from bothways.tasks import TASKS
 from bothways.train.pretrain import pretrain
 from bothways.train.pretrain_options import PretrainOptions, phases_of
 from bothways.train.run import RunDirectory
+from bothways.verbs.column_arguments import column_arguments
 from bothways.verbs.parse import help_texts
 from bothways.verbs.recipes import read_recipe
 from bothways.verbs.tokenizer import TokenizerArguments
@@ -56,6 +57,6 @@ def test_every_option_says_what_it_is() -> None:
     for module in MODULES:
         found += [value for name, value in vars(module).items() if name.endswith("Arguments") and is_dataclass(value)]
     assert len(found) > 12
-    for kind in [*found, *(task.Options for task in TASKS.values())]:
+    for kind in [*found, column_arguments(), *(task.Options for task in TASKS.values())]:
         lacking = {field.name for field in fields(kind)} - set(help_texts(kind))
         assert not lacking, (kind.__name__, lacking)

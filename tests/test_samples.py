@@ -29,7 +29,7 @@ def test_questions(folder: Path) -> None:
     parts = rows(folder, "questions-{}.json")
     every = [row for part in parts.values() for row in part]
     task = AnswerTask()
-    unanswered = [row for row in every if not task.truths(row)]
+    unanswered = [row for row in every if not task.gold(row)]
     articles = {part: {row.values["title"] for row in of} for part, of in parts.items()}
     assert len(articles["train"] | articles["test"]) >= 60
     assert not articles["train"] & articles["test"]
@@ -51,7 +51,7 @@ def test_entities(folder: Path) -> None:
         for row in parts[part]:
             assert row.values["text"] in texts
             words = task.words(row)
-            begins, ends = {a for a, _ in words.places}, {b for _, b in words.places}
+            begins, ends = {a for a, _ in words.characters}, {b for _, b in words.characters}
             for span in row.values["spans"]:  # no entity begins or ends inside a word
                 assert span["start"] in begins
                 assert span["end"] in ends

@@ -209,8 +209,12 @@ def _with_config(state: Mapping[str, Any], config: Mapping[str, Any]) -> dict[st
     """`bothways.json` completed by the config.
 
     Where they differ on task, labels or kind of problem, the model was trained on elsewhere since, and what
-    `bothways.json` says of its task is no longer true."""
-    if any(key in state and key in config and state[key] != config[key] for key in ("task", "labels", "problem_type")):
+    `bothways.json` says of its task is no longer true. A task that no Hugging Face class stands for may share its head
+    with a task that has one; then the class says nothing of the task.
+    """
+    of_classes = {head.trained_for for head in HEADS}
+    compared = ["labels", "problem_type", *(["task"] if state.get("task") in of_classes else [])]
+    if any(key in state and key in config and state[key] != config[key] for key in compared):
         return {**{key: state[key] for key in ("tokenizer", "provenance") if key in state}, **config}
     return {**config, **state}
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from bothways.errors import TruncationWarning, UserError
-from bothways.inference.language import grow, pieces_of, require_causal
+from bothways.inference.language import generate_steps, require_causal, text_pieces
 from bothways.inference.sampling import GenerationOptions
 from bothways.tasks.instruct import Turn, check_turns, conversation_ids
 
@@ -18,8 +18,11 @@ if TYPE_CHECKING:
 
 
 class Chat:
-    """Remembers the turns. system: what the conversation begins with, before the user's first words. turns: what has
-    been said already."""
+    """A conversation, which remembers its turns.
+
+    system: a message that stands before the user's first words. turns: what has been said already.
+    Raises UserError for a model that was not fine-tuned for `instruct`.
+    """
 
     def __init__(self, model: LoadedModel, system: str | None = None, turns: Sequence[Turn] = ()) -> None:
         require_causal(model, "chat")
@@ -45,18 +48,31 @@ class Chat:
         if options.samples > 1:
             raise UserError(f"--samples {options.samples}: a conversation goes on with one reply")
         turn = check_turns([{"role": "user", "content": said}], "chat")
-        prompt = prompt_of(self._model, [*self.turns, *turn], options)
+        prompt = conversation_prompt(self._model, [*self.turns, *turn], options)
         pieces: list[str] = []
-        for step in grow(self._model, [prompt], options):
-            for piece in pieces_of(self._model.tokenizer, step.tokens):
+        for step in generate_steps(self._model, [prompt], options):
+            for piece in text_pieces(self._model.tokenizer, step.tokens):
                 # the blank before a first word belongs to running text, not to a reply
                 pieces.append(piece if pieces else piece.lstrip())
                 yield pieces[-1]
         self.turns += [*turn, ("assistant", "".join(pieces))]
 
 
-def prompt_of(model: LoadedModel, turns: Sequence[Turn], options: GenerationOptions) -> np.ndarray:
-    """The conversation up to where a reply begins, without its oldest turns where it is too long."""
+def reply_to(model: LoadedModel, messages: str | Sequence[Mapping[str, str]], options: GenerationOptions) -> str:
+    """The reply to a conversation, {role, content} each, the last of which is the user's; or to the user's words alone.
+
+    Raises UserError for roles out of order, and as `Chat`.
+    """
+    said = [{"role": "user", "content": messages}] if isinstance(messages, str) else messages
+    *turns, (role, last) = check_turns(said, "chat")
+    if role != "user":
+        raise UserError(f"chat: the last message has the role {role!r}, expected 'user'")
+    return "".join(Chat(model, turns=turns).reply(last, options))
+
+
+def conversation_prompt(model: LoadedModel, turns: Sequence[Turn], options: GenerationOptions) -> np.ndarray:
+    """The ids of a conversation up to where a reply begins, int64 `[T]`, without its oldest turns where it is too
+    long."""
     table = model.config.max_position_embeddings
     limit = table - min(options.max_tokens, table // 2)
     begin = [turn for turn in turns[:1] if turn[0] == "system"]

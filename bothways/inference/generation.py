@@ -18,7 +18,7 @@ from torch import Tensor
 from bothways.batch import PackedBatch, pack_sequences
 from bothways.counter_random import mix, uniforms
 from bothways.inference.kv_cache import KVCache
-from bothways.inference.sampling import GenerationOptions, draw, filtered_logits
+from bothways.inference.sampling import GenerationOptions, draw_tokens, filtered_logits
 from bothways.model.attention import Attend
 from bothways.model.heads import Model, device_of
 
@@ -105,7 +105,7 @@ def generate(
     barred = torch.tensor(list(never), dtype=torch.long, device=device)
     for step in range(room):
         logits = filtered_logits(decoding.logits.index_fill_(1, barred, float("-inf")), options, pasts)
-        chosen = logits.argmax(-1) if options.greedy else draw(logits, draws[:, step])
+        chosen = logits.argmax(-1) if options.greedy else draw_tokens(logits, draws[:, step])
         tokens = chosen.tolist()
         yield Step(texts, tokens, logits)
         lengths = [len(prompts[prompt]) + step + 1 for prompt, _ in texts]

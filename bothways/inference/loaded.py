@@ -1,6 +1,6 @@
-"""A loaded model: a checkpoint on a device, in a precision, with the texts that it can read.
+"""A loaded model: a checkpoint on a device, in a precision, and the texts that it can read.
 
-What it can be asked is in the files beside this one, each a function of a `LoadedModel`.
+What it can be asked is in the files beside this one, each question a function of a `LoadedModel`.
 
 Shapes: T_i tokens of text i.
 """
@@ -24,13 +24,17 @@ from bothways.model.config import EncoderConfig
 from bothways.model.heads import Ability, Model
 from bothways.progress import OnProgress
 from bothways.tasks import TASKS
-from bothways.tasks.base import Task
+from bothways.tasks.base import Task, require_segment_types
 from bothways.text.lines import is_unicode
 from bothways.text.tokenizer import Tokenizer
 
 
 class LoadedModel:
-    """One model, ready to be run. Sequences are never padded, and none changes another's result."""
+    """One model, ready to be run. Sequences are never padded, and none changes another's result.
+
+    device: auto, cpu, cuda or cuda:N. precision: of predictions and vectors; `auto` is bfloat16 where the hardware
+    multiplies it, else float32.
+    """
 
     def __init__(self, checkpoint: Checkpoint, device: str = "auto", precision: InferencePrecision = "auto") -> None:
         self.checkpoint = checkpoint
@@ -85,16 +89,15 @@ class LoadedModel:
         return TASKS[trained].from_json(self.checkpoint.metadata)
 
     def encode_rows(self, task: Task, rows: Sequence[Row]) -> list[Encoded]:
-        """Rows as this model reads them. Raises UserError for pairs where it has one segment type."""
+        """Rows as the sequences that this model reads. Raises UserError for pairs where it has one segment type."""
         encoded = task.encode(rows, self.tokenizer, self.sequence_length)
-        if self.config.type_vocab_size < 2 and any(sequence.token_type_ids.any() for sequence in encoded):
-            raise UserError(
-                f"{self.checkpoint.source}: one segment type only (type_vocab_size 1), it cannot read pairs"
-            )
+        if any(sequence.token_type_ids.any() for sequence in encoded):
+            require_segment_types(self.config, self.checkpoint.source)
         return encoded
 
     def encode_whole_texts(self, texts: Sequence[Text]) -> list[Encoded]:
-        """Texts and pairs, none of them cut. Raises UserError for one that the position table has no room for."""
+        """Texts and pairs as sequences, none of them cut. Raises UserError for a text that the position table has no
+        room for."""
         encoded = join_segments(self.tokenizer, texts, max_length=1 << 30)
         limit = self.config.max_position_embeddings
         for sequence, text in zip(encoded, texts, strict=True):
@@ -106,15 +109,16 @@ class LoadedModel:
         return encoded
 
     def checked_texts(self, texts: Text | Sequence[Text]) -> list[Text]:
-        """The texts as a list. Raises UserError for what is no text, and for pairs where there is one segment type."""
+        """The texts as a list. Raises UserError for what is no text, and for pairs where the model has one segment
+        type."""
         listed = listed_texts_and_pairs(texts)
         for number, text in enumerate(listed, 1):
             segments = text if isinstance(text, tuple) and len(text) == 2 else (text,)
             for segment in segments:
                 if not isinstance(segment, str) or not is_unicode(segment):
                     raise UserError(f"text {number}: expected a string or a pair of strings, found {text!a}")
-            if len(segments) == 2 and self.config.type_vocab_size < 2:
-                raise UserError(f"text {number}: a pair, but this model has one segment type only (type_vocab_size 1)")
+            if len(segments) == 2:
+                require_segment_types(self.config, f"text {number} is a pair, and {self.checkpoint.source}")
         return listed
 
     def run_in_chunks(
@@ -124,7 +128,10 @@ class LoadedModel:
         answer: Callable[[Sequence[Any], list[Encoded], OnProgress], list[Any]],
         on_progress: OnProgress,
     ) -> list[Any]:
-        """What `answer` makes of the items, a chunk at a time; warns of those that were cut short."""
+        """What `answer` makes of the items, in order, a chunk at a time. Warns of items that were cut short.
+
+        encode: items as sequences. answer: (items, their sequences, on_progress) → a result for each item.
+        """
         results: list[Any] = []
         done = cut = 0
         for chunk, encoded in engine.encode_in_chunks(items, encode):

@@ -1,4 +1,4 @@
-"""What a pretrained model says of masks and of sentences that follow each other."""
+"""What a pretrained model says of masks, and of a sentence that may follow another."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from bothways.batch import pack_sequences
 from bothways.data.encoded import Encoded
 from bothways.errors import UserError
 from bothways.inference.language import TokenProbability
+from bothways.inference.texts import Text
+from bothways.options import require_at_least
 
 if TYPE_CHECKING:
     from bothways.inference.loaded import LoadedModel
@@ -24,27 +26,38 @@ class Fill(TokenProbability):
 
 
 @torch.inference_mode()
-def fill_masks(model: LoadedModel, encoded: Encoded, text: Any, top_k: int) -> list[list[Fill]]:
-    """For each `[MASK]`, in order, the `top_k` likeliest pieces. Raises UserError for a text without a mask."""
-    rows = np.flatnonzero(encoded.input_ids == model.tokenizer.mask_id)
-    if not len(rows):
+def fill_masks(model: LoadedModel, text: Text, top_k: int) -> list[list[Fill]]:
+    """For each `[MASK]` in the text, in order, the `top_k` likeliest pieces.
+
+    Raises UserError for a text without a mask or of more tokens than the position table has rows, for a model without a
+    masked-LM head, and for `top_k` below 1.
+    """
+    model.require_head("masked-LM", "fill")
+    require_at_least(1, top_k=top_k)
+    (encoded,) = model.encode_whole_texts(model.checked_texts([text]))
+    masks = np.flatnonzero(encoded.input_ids == model.tokenizer.mask_id)
+    if not len(masks):
         raise UserError(f"no [MASK] in {text!r}: write [MASK] where a word is to be filled in")
-    scores = _scores(model, encoded, {"mlm_index": torch.from_numpy(rows)}).mlm.logits
+    scores = _scores(model, encoded, torch.from_numpy(masks)).mlm.logits
     probabilities, ids = scores.float().softmax(-1).topk(min(top_k, scores.shape[-1]))
     return [
-        [Fill(model.tokenizer.token(index), value) for index, value in zip(row_ids, row, strict=True)]
-        for row_ids, row in zip(ids.tolist(), probabilities.tolist(), strict=True)
+        [Fill(model.tokenizer.token(id), probability) for id, probability in zip(*of_mask, strict=True)]
+        for of_mask in zip(ids.tolist(), probabilities.tolist(), strict=True)
     ]
 
 
 @torch.inference_mode()
-def follows(model: LoadedModel, encoded: Encoded) -> float:
-    """The probability that the second sentence of a pair follows the first (`next_sentence_label` 0)."""
-    scores = _scores(model, encoded, {"mlm_index": torch.zeros(0, dtype=torch.long)}).nsp
+def next_sentence_probability(model: LoadedModel, a: str, b: str) -> float:
+    """The probability that `b` follows `a` (`next_sentence_label` 0). Raises UserError for a model without a
+    next-sentence head."""
+    model.require_head("next-sentence", "next_sentence")
+    (encoded,) = model.encode_whole_texts(model.checked_texts([(a, b)]))
+    scores = _scores(model, encoded, torch.zeros(0, dtype=torch.long)).nsp
     return float(scores.float().softmax(-1)[0, 0])
 
 
-def _scores(model: LoadedModel, encoded: Encoded, targets: dict[str, Tensor]) -> Any:
+def _scores(model: LoadedModel, encoded: Encoded, mlm_index: Tensor) -> Any:
+    """The head's scores of a sequence, masked-LM scores at the tokens in `mlm_index`."""
     batch = pack_sequences([(encoded.input_ids, encoded.token_type_ids)])
-    batch.targets = targets
+    batch.targets = {"mlm_index": mlm_index}
     return model.model(batch.to(model.device))

@@ -1,4 +1,4 @@
-"""What a fine-tuned model says of rows and texts: one prediction each, by the task it was trained for."""
+"""What a fine-tuned model says of rows and texts: a prediction for each, by the task it was trained for."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from bothways.inference import engine
 from bothways.inference.loaded import LoadedModel
 from bothways.inference.texts import Text, are_rows, columns_of_text, listed_texts, rows_of
 from bothways.progress import OnProgress, no_progress
-from bothways.tasks.answer import Answer
+from bothways.tasks.answer import Answer, AnswerTask
 from bothways.tasks.base import Task
 from bothways.tasks.choose import Choice
-from bothways.tasks.classify import ClassifyTask
 from bothways.tasks.tag import Entity
 
 
@@ -25,7 +24,10 @@ def predict_rows(
     task: Task | None = None,
     on_progress: OnProgress = no_progress,
 ) -> list[Any]:
-    """One prediction for each row of a table, of the kind that the model's task makes."""
+    """A prediction for each row of a table, of the kind that the task makes, by default the model's own.
+
+    Raises UserError for a model without a task, and for a table without the columns. Warns of rows that were cut short.
+    """
     task = task or model.task()
     listed = rows if are_rows(rows) else read_rows(cast(Any, rows), task.columns(labelled=False))
     return model.run_in_chunks(
@@ -38,41 +40,38 @@ def predict_rows(
 
 def classify_texts(model: LoadedModel, texts: Text | Sequence[Text], on_progress: OnProgress) -> list[Any]:
     """A `Classification`, `MultiClassification` or `Regression` for each text or pair."""
-    task = cast(ClassifyTask, model.task("classify"))
+    task = model.task("classify")
     listed = model.checked_texts(texts)
     results: list[Any] = [None] * len(listed)
     for pair in (None, "pair"):
         chosen = [n for n, text in enumerate(listed) if isinstance(text, tuple) == bool(pair)]
         rows = [Row(columns_of_text(listed[n]), f"text {n + 1}") for n in chosen]
-        kind = replace(task, options=replace(task.options, text_column="text", pair_column=pair))
-        predictions = predict_rows(model, rows, kind, on_progress) if rows else []
+        asked = task.with_options(text_column="text", pair_column=pair)
+        predictions = predict_rows(model, rows, asked, on_progress) if rows else []
         for n, prediction in zip(chosen, predictions, strict=True):
             results[n] = prediction
     return results
 
 
 def answer_question(model: LoadedModel, question: str, context: str, no_answer: bool | None = None) -> Answer:
-    """Where in the context the question is answered; no_answer: whether there may be none."""
-    task: Any = model.task("answer")
-    options = replace(task.options, question_column="question", context_column="context")
-    task = replace(task, options=options, no_answer=task.no_answer if no_answer is None else no_answer)
+    """The answer that the context has to the question. no_answer: whether there may be none; None: as in training."""
+    task = cast(AnswerTask, model.task("answer")).with_options(question_column="question", context_column="context")
+    if no_answer is not None:
+        task = replace(task, no_answer=no_answer)
     (answer,) = predict_rows(model, rows_of([{"question": question, "context": context}]), task)
     return cast(Answer, answer)
 
 
 def tag_texts(model: LoadedModel, texts: str | Sequence[str], on_progress: OnProgress) -> list[list[Entity]]:
     """The entities of each text; of a model that labels every word, all words."""
-    task: Any = model.task("tag")
+    task = model.task("tag").with_options(words_column="words", text_column="text")
     rows = rows_of([{"text": text} for text in listed_texts(texts)])
-    options = replace(task.options, words_column="words", text_column="text")
-    predictions = predict_rows(model, rows, replace(task, options=options), on_progress) if rows else []
+    predictions = predict_rows(model, rows, task, on_progress) if rows else []
     return [prediction.entities for prediction in predictions]
 
 
 def choose_continuation(model: LoadedModel, text: str, choices: Sequence[str]) -> Choice:
     """Which of the choices goes with the text."""
-    task: Any = model.task("choose")
-    options = replace(task.options, text_column="text", choices_column="choices", choice_columns=())
-    rows = rows_of([{"text": text, "choices": choices}])
-    (choice,) = predict_rows(model, rows, replace(task, options=options))
+    task = model.task("choose").with_options(text_column="text", choices_column="choices", choice_columns=())
+    (choice,) = predict_rows(model, rows_of([{"text": text, "choices": choices}]), task)
     return cast(Choice, choice)

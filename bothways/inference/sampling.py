@@ -103,7 +103,7 @@ def filtered_logits(logits: Tensor, options: GenerationOptions, past: Sequence[T
     return logits
 
 
-def draw(logits: Tensor, uniforms: Tensor) -> Tensor:
+def draw_tokens(logits: Tensor, uniforms: Tensor) -> Tensor:
     """One token of each row's softmax, by inversion: `[N, V]` logits, float64 `[N]` in [0, 1) → int64 `[N]`."""
     cumulated = (logits - logits.amax(-1, keepdim=True)).exp().cumsum(-1, dtype=torch.float64)
     # scaled by the sum, so that a draw never falls behind the last token that can be drawn

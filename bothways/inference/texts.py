@@ -1,4 +1,4 @@
-"""What a predictor is given: one text or several, pairs, rows, in whatever they come."""
+"""The texts, pairs and rows that a predictor is given, in whatever they come."""
 
 from __future__ import annotations
 
@@ -12,19 +12,23 @@ Text = str | tuple[str, str]
 
 
 def rows_of(values: Sequence[dict[str, Any]]) -> list[Row]:
-    return [Row(one, f"text {number}") for number, one in enumerate(values, 1)]
+    """Values by column as rows, which messages call text 1, text 2, …"""
+    return [Row(columns, f"text {number}") for number, columns in enumerate(values, 1)]
 
 
 def are_rows(rows: Any) -> bool:
+    """Whether this is a list of rows that are read already."""
     return isinstance(rows, list) and bool(rows) and isinstance(rows[0], Row)
 
 
 def columns_of_text(text: Text) -> dict[str, str]:
+    """A text as the values of a row: `text`, of a pair also `pair`."""
     return {"text": text} if isinstance(text, str) else {"text": text[0], "pair": text[1]}
 
 
 def listed_texts(texts: Any) -> list[Any]:
-    """One text, or several, in whatever they come: here two strings are two texts."""
+    """The texts as a list, from a text or any iterable of texts; two strings in a tuple are two texts. Raises UserError
+    for anything else."""
     if isinstance(texts, str):
         return [texts]
     if not isinstance(texts, Iterable):
@@ -33,7 +37,7 @@ def listed_texts(texts: Any) -> list[Any]:
 
 
 def listed_texts_and_pairs(texts: Text | Sequence[Text]) -> list[Text]:
-    """One text, or several; a tuple of two strings is one pair."""
+    """The texts and pairs as a list, from one of them or any iterable; a tuple of two strings is a pair."""
     if isinstance(texts, tuple) and len(texts) == 2:
         first, second = texts
         if isinstance(first, str) and isinstance(second, str):

@@ -13,17 +13,18 @@ from torch import Tensor
 
 from bothways.batch import PackedBatch
 from bothways.data.encoded import Encoded, join_segments
-from bothways.errors import UserError
 from bothways.inference import engine
 from bothways.inference.loaded import LoadedModel
 from bothways.inference.texts import Text, listed_texts
 from bothways.model.heads import EmbeddingHead
+from bothways.options import require_at_least
 from bothways.progress import OnProgress, no_progress
 
 
 @dataclass(frozen=True)
 class Match:
-    """A text, its number among those asked (from 0), and the cosine of its vector with the query's."""
+    """A text that is like the query. index: its number among the texts asked, from 0. cosine: of its vector with the
+    query's, -1 to 1."""
 
     text: str
     index: int
@@ -33,7 +34,7 @@ class Match:
 def embed_texts(
     model: LoadedModel, texts: str | Sequence[str], normalize: bool = True, on_progress: OnProgress = no_progress
 ) -> np.ndarray:
-    """A vector for each text, float32 `[N, H]`, of length one with `normalize`."""
+    """A vector for each text, float32 `[N, H]`, of length 1 with `normalize`. Warns of texts that were cut short."""
     vectors = model.run_in_chunks(
         model.checked_texts(listed_texts(texts)),
         lambda chunk: join_segments(model.tokenizer, chunk, model.sequence_length),
@@ -46,7 +47,7 @@ def embed_texts(
 def sequence_vectors(
     model: LoadedModel, encoded: Sequence[Encoded], normalize: bool = True, on_progress: OnProgress = no_progress
 ) -> list[np.ndarray]:
-    """As `embed_texts`, of texts that are encoded: one vector a sequence, float32 `[H]`."""
+    """A vector for each encoded sequence, float32 `[H]`, as `embed_texts`."""
     pooling = model.checkpoint.metadata.get("options", {}).get("pooling", "mean")
     encoder = model.for_prediction.encoder
 
@@ -60,9 +61,8 @@ def sequence_vectors(
 def similar_texts(
     model: LoadedModel, query: str, texts: Sequence[str], top_k: int, on_progress: OnProgress
 ) -> list[Match]:
-    """The `top_k` texts that are most like the query, most alike first."""
-    if top_k < 1:
-        raise UserError(f"--top-k {top_k}: expected at least 1")
+    """The `top_k` texts that are most like the query, most alike first. Raises UserError for `top_k` below 1."""
+    require_at_least(1, top_k=top_k)
     listed = listed_texts(texts)
     cosines = embed_texts(model, listed, on_progress=on_progress) @ embed_texts(model, query)[0]
     best = np.argsort(-cosines, kind="stable")[:top_k]

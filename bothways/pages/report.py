@@ -185,8 +185,9 @@ def add_pretraining(report: HtmlReport, metrics: Sequence[Mapping[str, Any]]) ->
 
     metrics: the lines of metrics.jsonl, in order.
     """
+    held_out_titles = _with_unlisted(HELD_OUT_TITLES, metrics, held_out=True)
     last: Mapping[str, Any] = next((line for line in reversed(metrics) if "loss" in line), {})
-    held_out: Mapping[str, Any] = next((line for line in reversed(metrics) if HELD_OUT_TITLES.keys() & line.keys()), {})
+    held_out: Mapping[str, Any] = next((line for line in reversed(metrics) if held_out_titles.keys() & line.keys()), {})
     seconds = float(last.get("seconds", 0.0))
     rows: list[list[Any]] = [
         ["steps", last.get("step", 0)],
@@ -194,12 +195,20 @@ def add_pretraining(report: HtmlReport, metrics: Sequence[Mapping[str, Any]]) ->
         ["seconds", seconds],
         ["tokens/s", round(last.get("tokens", 0) / max(1e-9, seconds))],
     ]
-    rows += [[title, held_out[name]] for name, title in HELD_OUT_TITLES.items() if name in held_out]
+    rows += [[title, held_out[name]] for name, title in held_out_titles.items() if name in held_out]
     report.table(["", ""], rows)
-    report.curves(metrics, TRAINING_TITLES)
+    report.curves(metrics, _with_unlisted(TRAINING_TITLES, metrics, held_out=False))
     report.curves(metrics, SPEED_TITLES)
     _add_fills(report, [line for line in metrics if line.get("eval_fills")])
     _add_continuations(report, [line for line in metrics if line.get("eval_continuations")])
+
+
+def _with_unlisted(titles: Mapping[str, str], metrics: Sequence[Mapping[str, Any]], held_out: bool) -> dict[str, str]:
+    """The titles, with one made of its name for each loss and accuracy of an objective that they do not list."""
+    listed = {name.rpartition("_")[0] for name in titles}
+    names = dict.fromkeys(name for line in metrics for name in line if name.endswith(("_loss", "_accuracy")))
+    unlisted = [n for n in names if n.startswith("eval_") == held_out and n.rpartition("_")[0] not in listed]
+    return {**titles, **{name: name.replace("eval_", "held-out ").replace("_", " ") for name in unlisted}}
 
 
 def _add_fills(report: HtmlReport, lines: Sequence[Mapping[str, Any]]) -> None:

@@ -1,24 +1,33 @@
 """What the train loop, the evaluator, the predictor and the command line know of a task.
 
-An `Objective` is what can be trained: a head, and sums with their counts. A `Task` is an objective on labelled rows:
-it also knows how a row becomes tokens and how scores become a prediction. Pretraining is an objective; each task a user
-fine-tunes for is one file in this folder and one line in `tasks.TASKS`.
+An `Objective` is what can be trained: a head, and loss sums with their counts. A `Task` is an objective on labelled
+rows: it also knows how a row becomes tokens and how scores become a prediction. Pretraining's objectives are the lines
+of `tasks.objectives.OBJECTIVES`; each task a user fine-tunes for is one file in this folder and one line in
+`tasks.TASKS`. CONTRIBUTING.md shows how to add one of either.
 
-Shapes: T tokens, N sequences, H hidden.
+A task's row goes this way, and the methods stand in this order:
+
+    row -> check -> encode -> add_targets -> collate -> head -> counts, sums          training
+    row ->          encode ->                collate -> head -> split -> decode       prediction, then metrics, describe
+
+Shapes: T tokens and N sequences of a batch, R tokens that a head reads, H hidden.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import fields
-from typing import Any, ClassVar, Protocol, TypeVar
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, ClassVar, Protocol, Self, TypeVar
 
 import numpy as np
+import pyarrow as pa
 from torch import Tensor
 
 from bothways.data.encoded import Encoded, KeepWhole
 from bothways.data.tables import Row
+from bothways.errors import UserError, closest
+from bothways.model.config import EncoderConfig
 from bothways.model.encoder import Encoder
 from bothways.model.heads import Head
 from bothways.text.tokenizer import Tokenizer
@@ -27,92 +36,132 @@ from bothways.text.tokenizer import Tokenizer
 class Objective(Protocol):
     """What the train loop knows."""
 
+    @property
+    def losses(self) -> tuple[str, ...]:
+        """The names out of `sums` that are minimised: the loss of a step is the sum of their means."""
+        ...
+
     def head(self, encoder: Encoder) -> Head:
         """A new head for this encoder."""
         ...
 
     def counts(self, targets: Mapping[str, Tensor]) -> dict[str, float]:
-        """How many targets each sum of `sums` runs over, known before the forward pass, so that a loss can be divided
-        by the count of the whole step; with weighted targets, their weight."""
+        """How many targets each sum of `sums` runs over, by the same names; with weighted targets, their weight.
+
+        Counts are known before the forward pass, so that a loss is divided by the count of the whole step, over all
+        micro-batches and processes.
+        """
         ...
 
     def sums(self, scores: Any, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Sums over the batch, by name, each a scalar: the losses, and what is only logged."""
+        """Sums over the batch's targets, by name: scalars `[]`. Those named in `losses` carry the gradient.
+
+        scores: what `head` returns for the batch. targets: as the batch has them, tensors on the model's device.
+        """
         ...
 
-    @property
-    def losses(self) -> tuple[str, ...]:
-        """The names in `sums` of what is minimised: the means, each sum by its count, are added up."""
-        ...
+
+@dataclass(frozen=True)
+class ResultColumn:
+    """A column that predictions add to a large table.
+
+    name: of the column. type: its Arrow type. value: what of a prediction stands in the column.
+    """
+
+    name: str
+    type: pa.DataType
+    value: Callable[[Any], Any]
 
 
 class Task(ABC):
     """An `Objective` on labelled rows: what evaluator, predictor and command line know besides.
 
-    A task is immutable. `make` builds it from its options alone, `fitted` makes of it one that knows the labels, and
-    `with_tuned_thresholds` one that knows its thresholds; `to_json` and `from_json` keep all that in a checkpoint.
+    A task is immutable, a frozen dataclass whose first field is `options`. `make` builds it from its options alone,
+    `fitted` returns a task that knows the labels, and `with_tuned_thresholds` one that knows its thresholds; `to_json`
+    and `from_json` keep all of it in a checkpoint.
     """
 
     name: ClassVar[str]
     example: ClassVar[Mapping[str, Any]]  # a row, for errors and documentation
-    Options: ClassVar[type]
-    labels: tuple[str, ...] = ()  # in the order of the head's outputs; none for tasks without
+    Options: ClassVar[type]  # a frozen dataclass; the names of its options for columns end in `_column`
+    next_command: ClassVar[str] = "predict {model} table.jsonl"  # what to type after training
+    labels: tuple[str, ...] = ()  # in the order of the head's outputs; empty for tasks without labels
     cut_at: ClassVar[str] = "end"  # where a text that is too long loses tokens
-    keep_whole: ClassVar[KeepWhole] = (
-        "sequence"  # what has to be in one batch for the loss: a sequence, a row, or the whole step
-    )
+    keep_whole: ClassVar[KeepWhole] = "sequence"  # what the loss needs in one batch: a sequence, a row, the whole step
+
+    @property
+    def losses(self) -> tuple[str, ...]:
+        """As `Objective.losses`."""
+        return ("loss",)
 
     @classmethod
     @abstractmethod
     def make(cls, options: Any) -> Task:
-        """The task as its options ask for it."""
+        """The task for an instance of `Options`."""
 
     @classmethod
     @abstractmethod
     def from_json(cls, state: Mapping[str, Any]) -> Task:
-        """The task that `state` described. Raises UserError for the state of another task's model."""
+        """The task that `to_json` described. Raises UserError for the state of another task's model."""
 
     @abstractmethod
     def to_json(self) -> dict[str, Any]:
-        """What `bothways.json` must keep to build this task again."""
+        """What `bothways.json` must keep to build this task again; `task` is its name."""
 
     @abstractmethod
     def columns(self, labelled: bool = True) -> Mapping[str, str]:
-        """What a row must have, and what for; with `labelled` what training and evaluation need as well."""
+        """The columns that a row must have, each with what it holds; `labelled`: with those of the gold labels."""
 
-    @abstractmethod
-    def check(self, row: Row) -> None:
-        """Raises UserError for a labelled row that cannot be used, naming it."""
+    def columns_to_predict(self, present: Collection[str]) -> list[str]:
+        """The columns that a prediction reads out of a table with the columns `present`."""
+        return list(self.columns(labelled=False))
+
+    def with_options(self, **values: Any) -> Self:
+        """The task with some options changed."""
+        task: Any = self
+        changed: Self = replace(task, options=replace(task.options, **values))
+        return changed
+
+    def with_columns(self, names: Mapping[str, str]) -> Self:
+        """The task with other columns, by option: `{"text_column": "body"}`. Raises UserError for an option that this
+        task does not have."""
+        for name in names:
+            if name not in {field.name for field in fields(self.Options)}:
+                raise UserError(f"--{name.replace('_', '-')}: {self.name} has no such column")
+        return self.with_options(**names)
 
     def for_columns(self, columns: Collection[str]) -> Task:
         """The task for a table with these columns, where that makes a difference."""
         return self
 
     def fitted(self, rows: Sequence[Row]) -> Task:
-        """The task with what the training rows say of it: labels, weights. Raises UserError where that is too
-        little."""
+        """The task with the labels, weights and ranges that the training rows have. Raises UserError for rows that
+        nothing can be learnt from."""
         return self
 
     @abstractmethod
+    def check(self, row: Row) -> None:
+        """Raises UserError, naming the row, for a labelled row that cannot be used."""
+
+    @abstractmethod
     def encode(self, rows: Sequence[Row], tokenizer: Tokenizer, max_length: int) -> list[Encoded]:
-        """Rows as tokens, in order; labels are not looked at."""
+        """Rows as sequences of at most `max_length` tokens, a row's sequences together, in the order of the rows.
+
+        Labels are not read. `Encoded.row` is the number of the row in `rows`.
+        """
 
     @abstractmethod
     def add_targets(self, encoded: Sequence[Encoded], rows: Sequence[Row]) -> list[Encoded]:
-        """What `encode` made of these rows, with their labels as targets."""
+        """The sequences that `encode` made of these rows, with the gold labels as targets: arrays of one sequence."""
 
     @abstractmethod
     def collate(self, encoded: Sequence[Encoded]) -> dict[str, np.ndarray]:
-        """The targets of a batch made of these sequences, in this order; without labels what the head needs."""
+        """The targets of a batch of these N sequences, in this order; of sequences without gold labels only what the
+        head needs. An index into tokens counts the tokens of the batch, 0 to T - 1."""
 
     @abstractmethod
     def head(self, encoder: Encoder) -> Head:
-        """A new head for this encoder."""
-
-    @property
-    def losses(self) -> tuple[str, ...]:
-        """As `Objective.losses`."""
-        return ("loss",)
+        """A new head for this encoder, from `model.heads` or the task's own file."""
 
     @abstractmethod
     def counts(self, targets: Mapping[str, Tensor]) -> dict[str, float]:
@@ -122,48 +171,70 @@ class Task(ABC):
     def sums(self, scores: Any, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """As `Objective.sums`."""
 
-    def split(self, scores: Tensor, encoded: Sequence[Encoded]) -> list[np.ndarray]:
-        """A batch's scores as float32 arrays, one a sequence."""
+    def split(self, scores: Any, encoded: Sequence[Encoded]) -> list[np.ndarray]:
+        """A batch's scores as float32 arrays, one for each of its N sequences; here scores are a tensor `[N, …]`."""
         return list(scores.float().cpu().numpy())
 
     @abstractmethod
     def decode(self, scores: Sequence[np.ndarray], encoded: Sequence[Encoded], row: Row) -> Any:
-        """The prediction for one row, of the scores of its sequences."""
+        """The prediction for one row, from the scores of its sequences, as `split` cut them."""
 
     def with_tuned_thresholds(self, predictions: Sequence[Any], rows: Sequence[Row]) -> Task:
-        """The task with thresholds chosen on labelled rows; itself where it has none."""
+        """The task with thresholds chosen on labelled rows; itself where it has no thresholds."""
         return self
 
     @abstractmethod
     def metrics(self, predictions: Sequence[Any], rows: Sequence[Row]) -> dict[str, Any]:
-        """Figures of merit; the first one, of which more is better, decides which checkpoint is the best."""
+        """Figures of merit over labelled rows. The first decides which checkpoint is the best: more is better."""
 
     @abstractmethod
     def describe(self, prediction: Any, row: Row, labelled: bool) -> dict[str, Any]:
-        """A prediction as a line of a table: what was read, `predicted`, where it applies `probability` (of all that
-        was predicted) or `least_probability` (of its least certain part); with `labelled` also `truth` and either
-        `right`, True or False, or `error`, a distance."""
+        """A prediction as a line of a table: the text that was read, `predicted`, and where it applies `probability`
+        (of the whole prediction) or `least_probability` (of its least certain part). With `labelled` also `truth`, the
+        gold label, and either `right`, True or False, or `error`, a distance."""
+
+    def result_columns(self) -> tuple[ResultColumn, ...]:
+        """The columns that a prediction adds to a large table (`--in TABLE --out FILE`).
+
+        Raises UserError for a task that has none.
+        """
+        raise UserError(f"{self.name}: has no columns for a large table; `bothways predict` writes its predictions")
 
 
-Options = TypeVar("Options")
+_Options = TypeVar("_Options")
+MASKED_LOGIT = -1e30  # of a place that does not exist, so that a softmax gives it nothing
 
 
-def options_from_json(kind: type[Options], state: Mapping[str, Any]) -> Options:
-    """A task's options out of a checkpoint; those it does not name keep their defaults."""
+def options_from_json(kind: type[_Options], state: Mapping[str, Any]) -> _Options:
+    """A task's options from a checkpoint's JSON; options that it does not name keep their defaults."""
     given = state.get("options", {})
-    known = {one.name for one in fields(kind)}  # type: ignore[arg-type]
+    known = {field.name for field in fields(kind)}  # type: ignore[arg-type]
     return kind(
         **{key: tuple(value) if isinstance(value, list) else value for key, value in given.items() if key in known}
     )
 
 
+def require_segment_types(config: EncoderConfig, source: str) -> None:
+    """Raises UserError for a model with one segment type, which cannot read pairs. source: how messages call it."""
+    if config.type_vocab_size < 2:
+        raise UserError(f"{source}: one segment type only (type_vocab_size 1), so it cannot read pairs")
+
+
+def check_label(label: str, known: Sequence[str], source: str) -> None:
+    """Raises UserError, naming the row's source, for a label that is not known; before training every label is."""
+    if known and label not in known:
+        raise UserError(
+            f"{source}: label {label!r} was never seen in training{closest(label, known)}; known: {', '.join(known)}"
+        )
+
+
 def at_least_float32(scores: Tensor) -> Tensor:
-    """Scores in float32 at least."""
+    """The same scores, in float32 where they were narrower."""
     return scores if scores.dtype.itemsize > 4 else scores.float()
 
 
 def softmax(scores: np.ndarray) -> np.ndarray:
-    """Along the last axis, in float64."""
+    """The softmax along the last axis, in float64: `[…, K]` → `[…, K]`."""
     exponentials = np.exp(scores.astype(np.float64) - scores.max(-1, keepdims=True))
     result: np.ndarray = exponentials / exponentials.sum(-1, keepdims=True)
     return result

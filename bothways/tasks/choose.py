@@ -19,7 +19,7 @@ from bothways.data.tables import Row
 from bothways.errors import UserError
 from bothways.model.encoder import Encoder
 from bothways.model.heads import ChoiceHead, Head
-from bothways.tasks.base import Task, at_least_float32, options_from_json, softmax
+from bothways.tasks.base import MASKED_LOGIT, Task, at_least_float32, options_from_json, softmax
 from bothways.tasks.metrics import ratio
 from bothways.text.lines import is_unicode
 from bothways.text.tokenizer import Tokenizer
@@ -27,7 +27,8 @@ from bothways.text.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class Choice:
-    """index: of the likeliest choice, from 0; text: that choice. probabilities: of all, in order; they sum to one."""
+    """The choice that goes with a text. index: of the likeliest, from 0. text: that choice. probabilities: of all
+    choices, in order; they sum to 1."""
 
     index: int
     text: str
@@ -50,7 +51,7 @@ class ChooseOptions:
 
 @dataclass(frozen=True)
 class ChooseTask(Task):
-    """Cross-entropy over a row's choices, of which there are two or more, not everywhere as many."""
+    """Cross-entropy over a row's choices. Rows have two choices or more, each its own number of them."""
 
     options: ChooseOptions = ChooseOptions()
 
@@ -74,10 +75,13 @@ class ChooseTask(Task):
         return {**read, **({options.label_column: "the number of the right one, from 0"} if labelled else {})}
 
     def choices(self, row: Row) -> list[str]:
-        """The row's choices. Raises UserError for fewer than two, and for what is no text."""
+        """The row's choices. Raises UserError for fewer than two, and for a choice that is no text."""
         options = self.options
-        found: list[Any] = [row.values.get(one) for one in options.choice_columns] or row.items(options.choices_column)
-        bad = [one for one in found if not isinstance(one, str) or not one.strip() or not is_unicode(one)]
+        listed = [row.values.get(column) for column in options.choice_columns]
+        found: list[Any] = listed or row.items(options.choices_column)
+        bad = [
+            choice for choice in found if not isinstance(choice, str) or not choice.strip() or not is_unicode(choice)
+        ]
         if bad:
             raise UserError(f"{row.source}: a choice is {bad[0]!r}, expected a text")
         if len(found) < 2:
@@ -85,12 +89,11 @@ class ChooseTask(Task):
             raise UserError(f"{row.source}: {len(found)} choices in {where}, expected two or more")
         return found
 
-    def truth(self, row: Row) -> int:
-        """The number of the right choice. Raises UserError where the label is none of them."""
-        label, choices = row.label(self.options.label_column), [one.strip() for one in self.choices(row)]
-        meant = [n for n in range(len(choices)) if label == str(n)] or [
-            n for n, one in enumerate(choices) if label == one
-        ]
+    def gold(self, row: Row) -> int:
+        """The number of the right choice, from 0. Raises UserError where the label means none or several of them."""
+        label, choices = row.label(self.options.label_column), [choice.strip() for choice in self.choices(row)]
+        by_number = [n for n in range(len(choices)) if label == str(n)]
+        meant = by_number or [n for n, choice in enumerate(choices) if label == choice]
         if len(meant) == 1:
             return meant[0]
         if meant:
@@ -102,7 +105,7 @@ class ChooseTask(Task):
 
     def check(self, row: Row) -> None:
         row.text(self.options.text_column)
-        self.truth(row)
+        self.gold(row)
 
     def to_json(self) -> dict[str, Any]:
         return {"task": self.name, "options": asdict(self.options)}
@@ -120,25 +123,27 @@ class ChooseTask(Task):
             for choice in self.choices(row)
         ]
         encoded = join_segments(tokenizer, [(text, choice) for _, text, choice in pairs], max_length)
-        return [replace(one, row=number) for one, (number, _, _) in zip(encoded, pairs, strict=True)]
+        return [replace(sequence, row=number) for sequence, (number, _, _) in zip(encoded, pairs, strict=True)]
 
     def add_targets(self, encoded: Sequence[Encoded], rows: Sequence[Row]) -> list[Encoded]:
-        """Targets `place`, which of its row's choices a sequence is, and `label`, the right one's."""
-        right = [self.truth(row) for row in rows]
+        """Targets `place`, the number of a sequence among its row's choices, and `label`, that of the right choice."""
+        gold = [self.gold(row) for row in rows]
         marked, place = [], 0
-        for n, one in enumerate(encoded):
-            place = place + 1 if n and encoded[n - 1].row == one.row else 0
-            marked.append(replace(one, targets={"place": np.array(place), "label": np.array(right[one.row])}))
+        for n, sequence in enumerate(encoded):
+            place = place + 1 if n and encoded[n - 1].row == sequence.row else 0
+            targets = {"place": np.array(place), "label": np.array(gold[sequence.row])}
+            marked.append(replace(sequence, targets=targets))
         return marked
 
     def collate(self, encoded: Sequence[Encoded]) -> dict[str, np.ndarray]:
-        """labels `[rows]`; choice_rows and choice_places `[N]`: each sequence's row in the batch, and place in it."""
+        """labels `[rows]`: the number of the right choice of each row in the batch; choice_row and choice_place `[N]`:
+        each sequence's row in the batch, and the number of its choice."""
         if "place" not in encoded[0].targets:
             return {}
-        _, first, number = np.unique([one.row for one in encoded], return_index=True, return_inverse=True)
+        _, first, number = np.unique([sequence.row for sequence in encoded], return_index=True, return_inverse=True)
         labels = np.array([encoded[index].targets["label"] for index in first])
-        places = np.array([one.targets["place"] for one in encoded])
-        return {"labels": labels, "choice_rows": number, "choice_places": places}
+        places = np.array([sequence.targets["place"] for sequence in encoded])
+        return {"labels": labels, "choice_row": number, "choice_place": places}
 
     def head(self, encoder: Encoder) -> Head:
         return ChoiceHead(encoder)
@@ -148,9 +153,9 @@ class ChooseTask(Task):
 
     def sums(self, scores: Tensor, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """scores: logits `[N]`."""
-        labels, places = targets["labels"], targets["choice_places"]
-        table = at_least_float32(scores).new_full((len(labels), int(places.max()) + 1), -1e30)
-        table = table.index_put((targets["choice_rows"], places), at_least_float32(scores))
+        labels, places = targets["labels"], targets["choice_place"]
+        table = at_least_float32(scores).new_full((len(labels), int(places.max()) + 1), MASKED_LOGIT)
+        table = table.index_put((targets["choice_row"], places), at_least_float32(scores))
         return {
             "loss": F.cross_entropy(table, labels, reduction="sum"),
             "accuracy": (table.detach().argmax(-1) == labels).sum(),
@@ -162,7 +167,7 @@ class ChooseTask(Task):
         return Choice(best, self.choices(row)[best], probabilities)
 
     def metrics(self, predictions: Sequence[Choice], rows: Sequence[Row]) -> dict[str, Any]:
-        right = sum(one.index == self.truth(row) for one, row in zip(predictions, rows, strict=True))
+        right = sum(choice.index == self.gold(row) for choice, row in zip(predictions, rows, strict=True))
         return {"accuracy": ratio(right, len(rows))}
 
     def describe(self, prediction: Choice, row: Row, labelled: bool) -> dict[str, Any]:
@@ -172,6 +177,6 @@ class ChooseTask(Task):
             "probability": prediction.probabilities[prediction.index],
         }
         if labelled:
-            truth = self.truth(row)
-            described |= {"truth": self.choices(row)[truth], "right": truth == prediction.index}
+            gold = self.gold(row)
+            described |= {"truth": self.choices(row)[gold], "right": gold == prediction.index}
         return described

@@ -10,16 +10,17 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
+import pyarrow as pa
 import torch.nn.functional as F
 from torch import Tensor
 
 from bothways.data.encoded import Encoded, join_segments
 from bothways.data.tables import Row, as_label
-from bothways.errors import UserError, closest
+from bothways.errors import UserError
 from bothways.model.encoder import Encoder
 from bothways.model.heads import Head, SequenceHead
-from bothways.tasks.base import Task, at_least_float32, options_from_json, softmax
-from bothways.tasks.metrics import by_label, classification_figures, correlations, ratio
+from bothways.tasks.base import ResultColumn, Task, at_least_float32, check_label, options_from_json, softmax
+from bothways.tasks.metrics import classification_figures, correlations, figures_by_label, macro_f1, ratio
 from bothways.text.tokenizer import Tokenizer
 
 ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
@@ -27,7 +28,8 @@ ProblemType = Literal["single_label_classification", "multi_label_classification
 
 @dataclass(frozen=True)
 class Classification:
-    """label: the likeliest one. scores: the probability of every label, in the model's order; they sum to one."""
+    """The label of a text. label: the likeliest. scores: the probability of every label, in the model's order; they
+    sum to 1."""
 
     label: str
     scores: dict[str, float]
@@ -35,8 +37,8 @@ class Classification:
 
 @dataclass(frozen=True)
 class MultiClassification:
-    """labels: those whose probability reaches their threshold. scores: the probability of every label, each by
-    itself."""
+    """The labels of a text. labels: those whose probability reaches their threshold. scores: the probability of every
+    label, each by itself, 0 to 1."""
 
     labels: list[str]
     scores: dict[str, float]
@@ -44,7 +46,7 @@ class MultiClassification:
 
 @dataclass(frozen=True)
 class Regression:
-    """value: in the unit of the training data."""
+    """The number of a text. value: in the unit of the training data."""
 
     value: float
 
@@ -78,11 +80,12 @@ class ClassifyTask(Task):
     name: ClassVar[str] = "classify"
     Options: ClassVar[type] = ClassifyOptions
     example: ClassVar[Mapping[str, Any]] = {"text": "The router shows a red light.", "label": "hardware"}
+    next_command: ClassVar[str] = 'classify {model} "a text of yours"'
 
     @classmethod
     def make(cls, options: ClassifyOptions) -> ClassifyTask:
         """The task that the options' `problem_type` asks for."""
-        return KINDS[options.problem_type](options)
+        return PROBLEMS[options.problem_type](options)
 
     def columns(self, labelled: bool = True) -> dict[str, str]:
         options = self.options
@@ -90,12 +93,12 @@ class ClassifyTask(Task):
         return {options.text_column: "the text", **pair, **({options.label_column: "its label"} if labelled else {})}
 
     def texts(self, row: Row) -> str | tuple[str, str]:
-        """What the model reads of a row."""
+        """The text of a row, or its pair of texts."""
         text = row.text(self.options.text_column)
         return text if self.options.pair_column is None else (text, row.text(self.options.pair_column))
 
-    def truth(self, row: Row) -> Any:
-        """The row's label. Raises UserError where it has none."""
+    def gold(self, row: Row) -> Any:
+        """The row's gold label. Raises UserError for a row without one."""
         value = row.values.get(self.options.label_column)
         if isinstance(value, list | tuple):
             raise UserError(
@@ -106,15 +109,10 @@ class ClassifyTask(Task):
 
     def check(self, row: Row) -> None:
         self.texts(row)
-        label = self.truth(row)
-        if self.labels and label not in self.labels:
-            raise UserError(
-                f"{row.source}: label {label!r} was never seen in training{closest(label, self.labels)}; "
-                f"known: {', '.join(self.labels)}"
-            )
+        check_label(self.gold(row), self.labels, row.source)
 
     def fitted(self, rows: Sequence[Row]) -> Self:
-        counts = Counter(self.truth(row) for row in rows)
+        counts = Counter(self.gold(row) for row in rows)
         labels = sorted(counts)
         if len(labels) < 2:
             raise UserError(
@@ -130,10 +128,10 @@ class ClassifyTask(Task):
     def from_json(cls, state: Mapping[str, Any]) -> ClassifyTask:
         problem = state.get("problem_type") or "single_label_classification"
         labels = tuple(state.get("labels", ()))
-        if state.get("task") != cls.name or problem not in KINDS or not labels:
+        if state.get("task") != cls.name or problem not in PROBLEMS or not labels:
             raise UserError("this model is not a classifier; make one with `bothways finetune classify`")
         options: Any = {**state.get("options", {}), "problem_type": problem}
-        return KINDS[problem]._restored(options_from_json(ClassifyOptions, {"options": options}), labels, state)
+        return PROBLEMS[problem]._restored(options_from_json(ClassifyOptions, {"options": options}), labels, state)
 
     @classmethod
     def _restored(cls, options: ClassifyOptions, labels: tuple[str, ...], state: Mapping[str, Any]) -> Self:
@@ -145,15 +143,17 @@ class ClassifyTask(Task):
         return join_segments(tokenizer, [self.texts(row) for row in rows], max_length)
 
     def add_targets(self, encoded: Sequence[Encoded], rows: Sequence[Row]) -> list[Encoded]:
-        return [replace(one, targets={"labels": self._target(rows[one.row])}) for one in encoded]
+        return [replace(sequence, targets={"labels": self._target(rows[sequence.row])}) for sequence in encoded]
 
     def _target(self, row: Row) -> np.ndarray:
-        return np.array(self.labels.index(self.truth(row)))
+        """The number of the gold label: int64 `[]`."""
+        return np.array(self.labels.index(self.gold(row)))
 
     def collate(self, encoded: Sequence[Encoded]) -> dict[str, np.ndarray]:
+        """labels: `[N]`, or `[N, labels]` where a row may have several."""
         if "labels" not in encoded[0].targets:
             return {}
-        return {"labels": np.array([one.targets["labels"] for one in encoded])}
+        return {"labels": np.array([sequence.targets["labels"] for sequence in encoded])}
 
     def head(self, encoder: Encoder) -> Head:
         return SequenceHead(encoder, len(self.labels))
@@ -164,6 +164,7 @@ class ClassifyTask(Task):
         return {"loss": float(weight), "accuracy": len(labels)}
 
     def sums(self, scores: Tensor, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """scores: logits `[N, labels]`."""
         labels = targets["labels"]
         weight = scores.new_tensor(self.weights, dtype=at_least_float32(scores).dtype) if self.weights else None
         return {
@@ -176,17 +177,23 @@ class ClassifyTask(Task):
         return Classification(max(probabilities, key=probabilities.__getitem__), probabilities)
 
     def metrics(self, predictions: Sequence[Any], rows: Sequence[Row]) -> dict[str, Any]:
-        truth = [self.truth(row) for row in rows]
-        return classification_figures(truth, [one.label for one in predictions], self.labels)
+        gold = [self.gold(row) for row in rows]
+        return classification_figures(gold, [prediction.label for prediction in predictions], self.labels)
 
     def describe(self, prediction: Any, row: Row, labelled: bool) -> dict[str, Any]:
         described = {"predicted": prediction.label, "probability": prediction.scores[prediction.label]}
         if labelled:
-            described |= {"truth": self.truth(row), "right": self.truth(row) == prediction.label}
-        return {**self._read(row), **described}
+            described |= {"truth": self.gold(row), "right": self.gold(row) == prediction.label}
+        return {**self._texts_by_column(row), **described}
 
-    def _read(self, row: Row) -> dict[str, str]:
+    def _texts_by_column(self, row: Row) -> dict[str, str]:
         return {name: row.text(name) for name in self.columns(labelled=False)}
+
+    def result_columns(self) -> tuple[ResultColumn, ...]:
+        return (
+            ResultColumn("predicted", pa.string(), lambda prediction: prediction.label),
+            ResultColumn("probability", pa.float32(), lambda prediction: prediction.scores[prediction.label]),
+        )
 
 
 @dataclass(frozen=True)
@@ -198,7 +205,7 @@ class MultiLabelTask(ClassifyTask):
 
     thresholds: tuple[float, ...] = ()
 
-    def truth(self, row: Row) -> tuple[str, ...]:
+    def gold(self, row: Row) -> tuple[str, ...]:
         column = self.options.label_column
         value = row.values.get(column)
         if isinstance(value, str):
@@ -207,21 +214,17 @@ class MultiLabelTask(ClassifyTask):
             raise UserError(
                 f"{row.source}: column {column!r} is {value!r}; several labels are a list, or a text with commas"
             )
-        return tuple(dict.fromkeys(as_label(one, f"{row.source}: column {column!r}") for one in value))
+        return tuple(dict.fromkeys(as_label(label, f"{row.source}: column {column!r}") for label in value))
 
     def check(self, row: Row) -> None:
         self.texts(row)
-        for label in self.truth(row):
-            if self.labels and label not in self.labels:
-                raise UserError(
-                    f"{row.source}: label {label!r} was never seen in training{closest(label, self.labels)}; "
-                    f"known: {', '.join(self.labels)}"
-                )
+        for label in self.gold(row):
+            check_label(label, self.labels, row.source)
 
     def fitted(self, rows: Sequence[Row]) -> Self:
         if self.options.class_weights:
             raise UserError("--class-weights: for one label a row; with several, thresholds are tuned instead")
-        labels = sorted({label for row in rows for label in self.truth(row)})
+        labels = sorted({label for row in rows for label in self.gold(row)})
         if not labels:
             raise UserError(f"{rows[0].source}: no row has any label")
         return replace(self, labels=tuple(labels))
@@ -234,7 +237,8 @@ class MultiLabelTask(ClassifyTask):
         return cls(options, labels, thresholds=tuple(state.get("thresholds", ())))
 
     def _target(self, row: Row) -> np.ndarray:
-        return np.isin(self.labels, self.truth(row)).astype(np.float32)
+        """1 for a gold label, else 0: float32 `[labels]`."""
+        return np.isin(self.labels, self.gold(row)).astype(np.float32)
 
     def counts(self, targets: Mapping[str, Tensor]) -> dict[str, float]:
         return dict.fromkeys(("loss", "accuracy"), targets["labels"].numel())
@@ -249,53 +253,65 @@ class MultiLabelTask(ClassifyTask):
     def decode(self, scores: Sequence[np.ndarray], encoded: Sequence[Encoded], row: Row) -> Any:
         probabilities = (1 / (1 + np.exp(-scores[0].astype(np.float64)))).tolist()
         thresholds = self.thresholds or (0.5,) * len(self.labels)
-        given = [one for one, p, least in zip(self.labels, probabilities, thresholds, strict=True) if p >= least]
+        judged = zip(self.labels, probabilities, thresholds, strict=True)
+        given = [label for label, probability, threshold in judged if probability >= threshold]
         return MultiClassification(given, dict(zip(self.labels, probabilities, strict=True)))
 
     def with_tuned_thresholds(self, predictions: Sequence[Any], rows: Sequence[Row]) -> Self:
         """For each label the threshold of the best F1 on these rows; 0.5 for a label that none of them has."""
-        truth = np.array([self._target(row) for row in rows]) > 0.5
-        scores = np.array([list(one.scores.values()) for one in predictions])
-        return replace(self, thresholds=tuple(_best_threshold(s, t) for s, t in zip(scores.T, truth.T, strict=True)))
+        gold = np.array([self._target(row) for row in rows]) > 0.5
+        scores = np.array([list(prediction.scores.values()) for prediction in predictions])
+        by_label = zip(scores.T, gold.T, strict=True)
+        return replace(self, thresholds=tuple(_best_threshold(of_label, given) for of_label, given in by_label))
 
     def metrics(self, predictions: Sequence[Any], rows: Sequence[Row]) -> dict[str, Any]:
         """micro_f1, macro_f1, the share of rows with exactly the right labels, figures by label."""
-        truth = np.array([self._target(row) for row in rows]) > 0.5
-        given = np.array([np.isin(self.labels, one.labels) for one in predictions])
-        right, predicted, support = (truth & given).sum(0), given.sum(0), truth.sum(0)
-        figures = by_label(right, predicted, support, self.labels)
+        gold = np.array([self._target(row) for row in rows]) > 0.5
+        given = np.array([np.isin(self.labels, prediction.labels) for prediction in predictions])
+        right, predicted, support = (gold & given).sum(0), given.sum(0), gold.sum(0)
+        figures = figures_by_label(right, predicted, support, self.labels)
         return {
             "micro_f1": ratio(2 * right.sum(), support.sum() + predicted.sum()),
-            "macro_f1": ratio(sum(one["f1"] for one in figures.values()), len(figures)),
-            "exact_match": float((truth == given).all(1).mean()),
+            "macro_f1": macro_f1(figures),
+            "exact_match": float((gold == given).all(1).mean()),
             "labels": figures,
         }
 
     def describe(self, prediction: Any, row: Row, labelled: bool) -> dict[str, Any]:
-        sure = [p if one in prediction.labels else 1 - p for one, p in prediction.scores.items()]
+        sure = [p if label in prediction.labels else 1 - p for label, p in prediction.scores.items()]
         described = {"predicted": ", ".join(prediction.labels) or "no label", "least_probability": min(sure)}
         if labelled:
-            truth = self.truth(row)
-            described |= {"truth": ", ".join(sorted(truth)), "right": set(truth) == set(prediction.labels)}
-        return {**self._read(row), **described}
+            gold = self.gold(row)
+            described |= {"truth": ", ".join(sorted(gold)), "right": set(gold) == set(prediction.labels)}
+        return {**self._texts_by_column(row), **described}
+
+    def result_columns(self) -> tuple[ResultColumn, ...]:
+        return (
+            ResultColumn("predicted", pa.list_(pa.string()), lambda prediction: prediction.labels),
+            ResultColumn(
+                "probabilities",
+                pa.list_(pa.float32()),
+                lambda prediction: [prediction.scores[label] for label in prediction.labels],
+            ),
+        )
 
 
 @dataclass(frozen=True)
 class RegressionTask(ClassifyTask):
-    """A number: mean squared error. Numbers are learnt as they are, so they should be of a size near one."""
+    """A number for each text: mean squared error. Numbers are learnt unscaled, so they should be of a size near 1."""
 
-    def truth(self, row: Row) -> float:
+    def gold(self, row: Row) -> float:
         return row.number(self.options.label_column)
 
     def check(self, row: Row) -> None:
         self.texts(row)
-        self.truth(row)
+        self.gold(row)
 
     def fitted(self, rows: Sequence[Row]) -> Self:
         if self.options.class_weights:
             raise UserError("--class-weights: a regression has no classes")
-        if len({self.truth(row) for row in rows}) < 2:
-            raise UserError(f"{rows[0].source}: every row has the same number, {self.truth(rows[0])}")
+        if len({self.gold(row) for row in rows}) < 2:
+            raise UserError(f"{rows[0].source}: every row has the same number, {self.gold(rows[0])}")
         return replace(self, labels=("LABEL_0",))  # as transformers names a single output
 
     @classmethod
@@ -305,7 +321,8 @@ class RegressionTask(ClassifyTask):
         return cls(options, labels)
 
     def _target(self, row: Row) -> np.ndarray:
-        return np.array(self.truth(row), dtype=np.float32)
+        """The gold number: float32 `[]`."""
+        return np.array(self.gold(row), dtype=np.float32)
 
     def counts(self, targets: Mapping[str, Tensor]) -> dict[str, float]:
         return {"loss": len(targets["labels"])}
@@ -319,17 +336,20 @@ class RegressionTask(ClassifyTask):
 
     def metrics(self, predictions: Sequence[Any], rows: Sequence[Row]) -> dict[str, Any]:
         """spearman, pearson, and the mean absolute error."""
-        truth, values = [self.truth(row) for row in rows], [one.value for one in predictions]
-        return {**correlations(truth, values), "mean_absolute_error": float(np.abs(np.subtract(truth, values)).mean())}
+        gold, values = [self.gold(row) for row in rows], [prediction.value for prediction in predictions]
+        return {**correlations(gold, values), "mean_absolute_error": float(np.abs(np.subtract(gold, values)).mean())}
 
     def describe(self, prediction: Any, row: Row, labelled: bool) -> dict[str, Any]:
         described = {"predicted": prediction.value}
         if labelled:
-            described |= {"truth": self.truth(row), "error": abs(self.truth(row) - prediction.value)}
-        return {**self._read(row), **described}
+            described |= {"truth": self.gold(row), "error": abs(self.gold(row) - prediction.value)}
+        return {**self._texts_by_column(row), **described}
+
+    def result_columns(self) -> tuple[ResultColumn, ...]:
+        return (ResultColumn("predicted", pa.float64(), lambda prediction: prediction.value),)
 
 
-KINDS: dict[str, type[ClassifyTask]] = {
+PROBLEMS: dict[str, type[ClassifyTask]] = {
     "single_label_classification": ClassifyTask,
     "multi_label_classification": MultiLabelTask,
     "regression": RegressionTask,
@@ -337,33 +357,37 @@ KINDS: dict[str, type[ClassifyTask]] = {
 
 
 def _weights(asked: Sequence[str], counts: Mapping[str, int], labels: Sequence[str]) -> tuple[float, ...]:
+    """The weight of each label in the loss, from `--class-weights` and the rows that each label has."""
     if not asked:
         return ()
     if tuple(asked) == ("balanced",):  # as scikit-learn's class_weight="balanced"
         return tuple(sum(counts.values()) / (len(labels) * counts[label]) for label in labels)
     weights = dict.fromkeys(labels, 1.0)
-    for one in asked:
-        label, _, number = one.rpartition("=")
+    for option in asked:
+        label, _, number = option.rpartition("=")
         try:
             weight = float(number)
         except ValueError:
             weight = -1.0
         if label not in weights or not 0 < weight < np.inf:
             raise UserError(
-                f"--class-weights {one}: expected `balanced` or LABEL=WEIGHT with a weight above 0 and a label out of "
-                f"{', '.join(labels)}"
+                f"--class-weights {option}: expected `balanced` or LABEL=WEIGHT with a weight above 0 and a label out "
+                f"of {', '.join(labels)}"
             )
         weights[label] = weight
     return tuple(weights.values())
 
 
-def _best_threshold(scores: np.ndarray, truth: np.ndarray) -> float:
-    """Halfway between two neighbouring scores, where F1 is the highest; the nearest to 0.5 of several."""
-    if not truth.any():
+def _best_threshold(scores: np.ndarray, gold: np.ndarray) -> float:
+    """The threshold of the highest F1, halfway between two neighbouring scores; of several the nearest to 0.5.
+
+    scores: probabilities `[rows]` of a label. gold: bool `[rows]`, whether a row has the label.
+    """
+    if not gold.any():
         return 0.5
     order = np.argsort(-scores, kind="stable")
-    ordered, right = scores[order], np.cumsum(truth[order])
-    f1 = 2 * right / (truth.sum() + np.arange(1, len(right) + 1))
+    ordered, right = scores[order], np.cumsum(gold[order])
+    f1 = 2 * right / (gold.sum() + np.arange(1, len(right) + 1))
     following = np.append(ordered[1:], 0.0)
     f1 = np.where(ordered > following, f1, -1.0)  # a threshold cannot part equal scores
     middles = (ordered + following) / 2

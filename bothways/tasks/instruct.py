@@ -29,8 +29,9 @@ CHAT_TEMPLATE = (
     "{{ '[CLS]' }}{% for message in messages %}{{ message['content'] }}"
     "{{ ' ' if message['role'] == 'system' else '[SEP]' }}{% endfor %}"
 )
-PAIRS = (("prompt", "response"), ("question", "answer"), ("command", "result"))
+PROMPT_AND_RESPONSE = (("prompt", "response"), ("question", "answer"), ("command", "result"))  # columns of an exchange
 ROLES = ("user", "assistant")
+BEFORE_REPLIES = "reply_rows"  # a sequence's target; a run's fingerprint has the name, so it stays as it was
 Turn = tuple[str, str]  # role, content
 
 
@@ -57,21 +58,26 @@ def check_turns(messages: Any, place: str) -> list[Turn]:
 
 
 def conversation_ids(tokenizer: Tokenizer, turns: Sequence[Turn]) -> tuple[np.ndarray, np.ndarray]:
-    """A conversation as ids, with the `[CLS]` it begins with, and which of them a reply consists of, its `[SEP]`
-    included: int64 `[T]`, bool `[T]`."""
+    """A conversation's ids from its `[CLS]` on, int64 `[T]`, and whether each belongs to a reply, bool `[T]`.
+
+    The `[SEP]` that ends a reply belongs to it.
+    """
     pieces = tokenizer.encode_batch([content for _, content in turns], special_tokens=False)
     ids, replied = [np.array([tokenizer.cls_id])], [np.zeros(1, dtype=bool)]
-    for (role, _), one in zip(turns, pieces, strict=True):
+    for (role, _), content in zip(turns, pieces, strict=True):
         end = [] if role == "system" else [tokenizer.sep_id]
-        ids += [one.input_ids, np.array(end, dtype=np.int64)]
-        replied.append(np.full(len(one.input_ids) + len(end), role == "assistant"))
+        ids += [content.input_ids, np.array(end, dtype=np.int64)]
+        replied.append(np.full(len(content.input_ids) + len(end), role == "assistant"))
     return np.concatenate(ids), np.concatenate(replied)
 
 
 @dataclass(frozen=True)
 class ReplyScore:
-    """How a model takes the replies of a conversation. log_probability: natural logarithm, summed over `tokens`, of
-    which `right` were its first guess, each behind the true ones before it."""
+    """How likely a model finds the replies of a conversation, each token behind the gold tokens before it.
+
+    log_probability: natural logarithm, summed over `tokens`. tokens: of the replies. right: how many of them were the
+    model's first guess.
+    """
 
     log_probability: float
     tokens: int
@@ -104,6 +110,7 @@ class InstructTask(NextTokenObjective, Task):
         "question": "My router has no light. What can I do?",
         "answer": "Check that it is plugged in and switched on.",
     }
+    next_command: ClassVar[str] = 'chat {model} "something to say"'
 
     @classmethod
     def make(cls, options: Any) -> InstructTask:
@@ -121,12 +128,12 @@ class InstructTask(NextTokenObjective, Task):
     def turns(self, row: Row) -> list[Turn]:
         """The row as a conversation. Raises UserError for columns that make none."""
         options = self.options
-        pairs: tuple[tuple[str, str], ...] = PAIRS
+        pairs: tuple[tuple[str, str], ...] = PROMPT_AND_RESPONSE
         if options.prompt_column is not None and options.response_column is not None:
             pairs = ((options.prompt_column, options.response_column),)
         elif row.values.get(options.messages_column) is not None:
             return check_turns(row.values[options.messages_column], row.source)
-        found = next((pair for pair in pairs if all(row.values.get(one) is not None for one in pair)), None)
+        found = next((pair for pair in pairs if all(row.values.get(column) is not None for column in pair)), None)
         if found is None:
             wanted = ", ".join(f"{prompt}/{response}" for prompt, response in pairs)
             present = ", ".join(map(str, row.values)) or "none"
@@ -149,8 +156,8 @@ class InstructTask(NextTokenObjective, Task):
         return cls(options_from_json(InstructOptions, state))
 
     def encode(self, rows: Sequence[Row], tokenizer: Tokenizer, max_length: int) -> list[Encoded]:
-        """Targets `reply_rows`, behind which tokens something of a reply comes, and `next_tokens`, what comes there.
-        A conversation that is too long loses its beginning."""
+        """Targets `BEFORE_REPLIES`, the tokens behind which a token of a reply comes, and `next_tokens`, the ids of the
+        replies' tokens, which are the gold labels. A conversation that is too long loses its beginning."""
         encoded = []
         for number, row in enumerate(rows):
             ids, replied = conversation_ids(tokenizer, self.turns(row))
@@ -159,7 +166,7 @@ class InstructTask(NextTokenObjective, Task):
             cut = max(0, len(ids) - 1 - max_length)
             kept = np.r_[0, 1 + cut : len(ids)]
             ids, replied = ids[kept], replied[kept]
-            targets = {"reply_rows": np.flatnonzero(replied) - 1, "next_tokens": ids[replied]}
+            targets = {BEFORE_REPLIES: np.flatnonzero(replied) - 1, "next_tokens": ids[replied]}
             read, nothing = ids[:-1], np.zeros(len(ids) - 1, dtype=np.int64)
             encoded.append(Encoded(read, nothing, np.zeros((len(read), 2), dtype=np.int64), targets, cut, number))
         return encoded
@@ -168,12 +175,12 @@ class InstructTask(NextTokenObjective, Task):
         return list(encoded)
 
     def collate(self, encoded: Sequence[Encoded]) -> dict[str, np.ndarray]:
-        """lm_index `[R]`: rows of the batch behind which something of a reply comes; next_tokens `[R]`."""
-        begins = np.cumsum([0, *(len(one.input_ids) for one in encoded[:-1])])
-        rows = [begin + one.targets["reply_rows"] for begin, one in zip(begins, encoded, strict=True)]
+        """lm_index `[R]`: the tokens behind which a token of a reply comes; next_tokens `[R]`: its id."""
+        begins = np.cumsum([0, *(len(talk.input_ids) for talk in encoded[:-1])])
+        tokens = [begin + talk.targets[BEFORE_REPLIES] for begin, talk in zip(begins, encoded, strict=True)]
         return {
-            "lm_index": np.concatenate(rows),
-            "next_tokens": np.concatenate([one.targets["next_tokens"] for one in encoded]),
+            "lm_index": np.concatenate(tokens),
+            "next_tokens": np.concatenate([talk.targets["next_tokens"] for talk in encoded]),
         }
 
     def head(self, encoder: Encoder) -> Head:
@@ -185,21 +192,21 @@ class InstructTask(NextTokenObjective, Task):
         return CausalLMHead(encoder)
 
     def split(self, scores: Any, encoded: Sequence[Encoded]) -> list[np.ndarray]:
-        """For each sequence float32 `[R, 2]`: log-probability of the true token, and whether it is the first guess."""
-        truth = torch.from_numpy(np.concatenate([one.targets["next_tokens"] for one in encoded]))
-        logs, right = scores.log_probabilities(truth.to(scores.hidden.device))
+        """For each sequence float32 `[R, 2]`: log-probability of the gold token, and whether it is the first guess."""
+        gold = torch.from_numpy(np.concatenate([talk.targets["next_tokens"] for talk in encoded]))
+        logs, right = scores.log_probabilities(gold.to(scores.hidden.device))
         columns = torch.stack([logs.float(), right.float()], -1).cpu()
-        return [part.numpy() for part in columns.split([len(one.targets["next_tokens"]) for one in encoded])]
+        return [part.numpy() for part in columns.split([len(talk.targets["next_tokens"]) for talk in encoded])]
 
     def decode(self, scores: Sequence[np.ndarray], encoded: Sequence[Encoded], row: Row) -> ReplyScore:
         (columns,) = scores
         return ReplyScore(float(columns[:, 0].sum()), len(columns), int(columns[:, 1].sum()))
 
     def metrics(self, predictions: Sequence[ReplyScore], rows: Sequence[Row]) -> dict[str, Any]:
-        """Of the replies' tokens, each behind the true ones before it: mean log_likelihood, perplexity, accuracy."""
-        tokens = max(1, sum(one.tokens for one in predictions))
-        mean = sum(one.log_probability for one in predictions) / tokens
-        right = sum(one.right for one in predictions)
+        """Of the replies' tokens, each behind the gold tokens before it: mean log_likelihood, perplexity, accuracy."""
+        tokens = max(1, sum(score.tokens for score in predictions))
+        mean = sum(score.log_probability for score in predictions) / tokens
+        right = sum(score.right for score in predictions)
         return {"log_likelihood": mean, "perplexity": math.exp(min(-mean, 700)), "token_accuracy": right / tokens}
 
     def describe(self, prediction: ReplyScore, row: Row, labelled: bool) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from bothways.text.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class Similarity:
-    """cosine: -1 to 1. vectors: the two texts', float32 `[2, H]`."""
+    """How alike two texts are. cosine: of their vectors, -1 to 1. vectors: float32 `[2, H]`."""
 
     cosine: float
     vectors: np.ndarray = field(repr=False, compare=False)
@@ -48,14 +48,16 @@ class SimilarOptions:
     normalize: bool = True
 
 
-BLOCK = 1024  # texts that are compared with all others at once
-SCALE = 20.0  # of cosines before the softmax, as sentence-transformers' MultipleNegativesRankingLoss has it
+BLOCK_TEXTS = 1024  # texts that are compared with all others at once: 4 kB of cosines for each of the others
+COSINE_SCALE = 20.0  # of cosines before the softmax, as sentence-transformers' MultipleNegativesRankingLoss has it
 
 
 @dataclass(frozen=True)
 class SimilarTask(Task):
-    """Pairs with a score: mean squared error of the cosine from the score, which is brought to 0 to 1 by
-    score_range."""
+    """Pairs with a score: the mean squared error between the cosine and the score, scaled to 0 to 1.
+
+    score_range: the lowest and the highest score in training, which become 0 and 1.
+    """
 
     options: SimilarOptions = SimilarOptions()
     score_range: tuple[float, float] = (0.0, 1.0)
@@ -63,6 +65,7 @@ class SimilarTask(Task):
     name: ClassVar[str] = "similar"
     Options: ClassVar[type] = SimilarOptions
     example: ClassVar[Mapping[str, Any]] = {"text": "My wifi is slow.", "pair": "The wireless crawls.", "score": 4.6}
+    next_command: ClassVar[str] = 'similar {model} "a text of yours" --in lines.txt'
     keep_whole: ClassVar[KeepWhole] = "row"
 
     def for_columns(self, columns: Collection[str]) -> SimilarTask:
@@ -102,25 +105,26 @@ class SimilarTask(Task):
         return SimilarTask(options_from_json(SimilarOptions, state), (low, high))
 
     def encode(self, rows: Sequence[Row], tokenizer: Tokenizer, max_length: int) -> list[Encoded]:
-        """Two sequences a row."""
+        """Two sequences a row: the text, and the text it is compared with."""
         texts = [text for row in rows for text in self._texts(row)]
-        return [replace(one, row=one.row // 2) for one in join_segments(tokenizer, texts, max_length)]
+        encoded = join_segments(tokenizer, texts, max_length)
+        return [replace(sequence, row=sequence.row // 2) for sequence in encoded]
 
     def add_targets(self, encoded: Sequence[Encoded], rows: Sequence[Row]) -> list[Encoded]:
         """Targets `side`, 0 for the text and 1 for the pair, and `score`, 0 to 1."""
         low, high = self.score_range
         scores = [(row.number(self.options.score_column) - low) / (high - low) for row in rows]
         return [
-            replace(one, targets={"side": np.array(n % 2), "score": np.array(scores[one.row], dtype=np.float32)})
-            for n, one in enumerate(encoded)
+            replace(text, targets={"side": np.array(n % 2), "score": np.array(scores[text.row], dtype=np.float32)})
+            for n, text in enumerate(encoded)
         ]
 
     def collate(self, encoded: Sequence[Encoded]) -> dict[str, np.ndarray]:
         """pairs `[rows, 2]`: the two sequences of each row; scores `[rows]`."""
         if "side" not in encoded[0].targets:
             return {}
-        sides = np.array([one.targets["side"] for one in encoded])
-        order = np.lexsort((sides, np.array([one.row for one in encoded])))
+        sides = np.array([text.targets["side"] for text in encoded])
+        order = np.lexsort((sides, np.array([text.row for text in encoded])))
         pairs = order.reshape(-1, 2)
         scores = np.array([encoded[first].targets["score"] for first in pairs[:, 0]], dtype=np.float32)
         return {"pairs": pairs, "scores": scores}
@@ -141,17 +145,17 @@ class SimilarTask(Task):
 
     def metrics(self, predictions: Sequence[Similarity], rows: Sequence[Row]) -> dict[str, Any]:
         """spearman and pearson of the cosines with the scores."""
-        scores = [row.number(self.options.score_column) for row in rows]
-        return correlations(scores, [one.cosine for one in predictions])
+        gold = [row.number(self.options.score_column) for row in rows]
+        return correlations(gold, [similarity.cosine for similarity in predictions])
 
     def describe(self, prediction: Similarity, row: Row, labelled: bool) -> dict[str, Any]:
         first, second = self._texts(row)
         described: dict[str, Any] = {"text": first, "pair": second, "predicted": prediction.cosine}
         if labelled:
             low, high = self.score_range
-            score = row.number(self.options.score_column)
-            wanted = (score - low) / (high - low or 1)
-            described |= {"truth": score, "truth_0_to_1": wanted, "error": abs(wanted - prediction.cosine)}
+            gold = row.number(self.options.score_column)
+            scaled = (gold - low) / (high - low or 1)
+            described |= {"truth": gold, "truth_0_to_1": scaled, "error": abs(scaled - prediction.cosine)}
         return described
 
 
@@ -174,7 +178,7 @@ class ContrastTask(SimilarTask):
 
     def add_targets(self, encoded: Sequence[Encoded], rows: Sequence[Row]) -> list[Encoded]:
         return [
-            replace(one, targets={"side": np.array(n % 2), "score": np.array(1.0)}) for n, one in enumerate(encoded)
+            replace(text, targets={"side": np.array(n % 2), "score": np.array(1.0)}) for n, text in enumerate(encoded)
         ]
 
     def counts(self, targets: Mapping[str, Tensor]) -> dict[str, float]:
@@ -182,7 +186,7 @@ class ContrastTask(SimilarTask):
 
     def sums(self, scores: Tensor, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
         a, b = F.normalize(at_least_float32(scores), dim=-1)[targets["pairs"]].unbind(1)
-        cosines = SCALE * a @ b.T
+        cosines = COSINE_SCALE * a @ b.T
         own = torch.arange(len(a), device=cosines.device)
         return {
             "loss": F.cross_entropy(cosines, own, reduction="sum"),
@@ -190,13 +194,14 @@ class ContrastTask(SimilarTask):
         }
 
     def metrics(self, predictions: Sequence[Similarity], rows: Sequence[Row]) -> dict[str, Any]:
-        """accuracy: the share of texts whose own pair is the most alike of all pairs here; mrr: the mean of one over
-        its rank."""
-        a, b = F.normalize(torch.from_numpy(np.array([one.vectors for one in predictions])), dim=-1).unbind(1)
+        """accuracy: the share of texts that are more like their own pair than like any other row's. mrr: the mean over
+        texts of 1 / rank of their own pair."""
+        vectors = np.array([similarity.vectors for similarity in predictions])
+        a, b = F.normalize(torch.from_numpy(vectors), dim=-1).unbind(1)
         ranks = []
-        for number, part in enumerate(a.split(BLOCK)):
-            cosines = part @ b.T
-            own = cosines.diagonal(number * BLOCK)[:, None]  # of the same product, so that rounding ranks nothing
+        for number, block in enumerate(a.split(BLOCK_TEXTS)):
+            cosines = block @ b.T
+            own = cosines.diagonal(number * BLOCK_TEXTS)[:, None]  # of the same product, so that rounding ranks nothing
             ranks.append((cosines > own).sum(1) + 1)
         rank = torch.cat(ranks).double()
         return {"accuracy": float((rank == 1).double().mean()), "mrr": float((1 / rank).mean())}
@@ -209,6 +214,6 @@ class ContrastTask(SimilarTask):
 
 
 def cosine(a: np.ndarray, b: np.ndarray) -> float:
-    """Of two vectors, -1 to 1; 0 where one of them is nothing."""
+    """The cosine of two vectors, -1 to 1; 0 where one of them is zero."""
     lengths = float(np.linalg.norm(a) * np.linalg.norm(b))
     return float(a @ b) / lengths if lengths else 0.0

@@ -25,7 +25,7 @@ from bothways.model.heads import Model
 from bothways.options import checked, require_at_least, require_name, require_seed, require_type
 from bothways.progress import Progress
 from bothways.tasks import find_task
-from bothways.tasks.base import Task
+from bothways.tasks.base import Task, require_segment_types
 from bothways.train.best_epoch import BestEpoch
 from bothways.train.evaluate import Evaluation, RowSet, Table
 from bothways.train.loop import TrainResult, say_if_not_compiled, train
@@ -229,8 +229,8 @@ def _plan(
     rows: RowSet, encoded: Sequence[Encoded], eval_rows: RowSet, checkpoint: Checkpoint, options: FinetuneOptions
 ) -> RowPlan:
     """The training batches of the rows, with all that a resumed run must share."""
-    if checkpoint.config.type_vocab_size < 2 and any(sequence.token_type_ids.any() for sequence in encoded):
-        raise UserError(f"{checkpoint.source}: has one segment type only (type_vocab_size 1), so it cannot read pairs")
+    if any(sequence.token_type_ids.any() for sequence in encoded):
+        require_segment_types(checkpoint.config, checkpoint.source)
     task = rows.task
     with_targets = task.add_targets(encoded, rows.rows)
     return RowPlan(

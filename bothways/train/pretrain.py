@@ -27,6 +27,7 @@ from bothways.model.heads import Model
 from bothways.options import checked, require_seed
 from bothways.progress import Progress
 from bothways.tasks.base import Objective
+from bothways.tasks.objectives import find_pretraining
 from bothways.train.distributed import World, full_tensor, join_world
 from bothways.train.loop import TrainResult, evaluate_objective, say_if_not_compiled, train
 from bothways.train.pretrain_options import (
@@ -81,7 +82,7 @@ def _pretrain(store: TokenStore, out: Path, options: PretrainOptions, progress: 
         progress.say(f"{options.model}: {checkpoint.report.sentence()}")
     plan = make_plan(store, options)
     plan.identity |= {"model": weights_fingerprint(model), "dropout": options.dropout}
-    if plan.documents == 1 and options.objective == "bert":
+    if plan.documents == 1 and "nsp_loss" in objective.losses:
         progress.say(
             f"{store.directory}: one document only, so every pair is a true next sentence and the next-sentence head "
             "learns nothing; --objective mlm leaves it out"
@@ -176,10 +177,13 @@ def evaluate_store(
     plan = make_validation_plan(store, options, split)
     if plan is None:
         raise UserError(f"{store.directory}: the {split} part has no text to speak of")
-    figures = evaluate_held_out(checkpoint.model, build_objective(options), plan, options)
-    kind = "lm" if options.objective == "causal" else "mlm"
-    perplexity = _perplexity(figures[f"{kind}_loss"])
-    return {f"{kind}_accuracy": figures[f"{kind}_accuracy"], "perplexity": perplexity, **figures}
+    objective = build_objective(options)
+    figures = evaluate_held_out(checkpoint.model, objective, plan, options)
+    loss = objective.losses[0]
+    if loss not in ("mlm_loss", "lm_loss"):  # of others, exp(loss) is no perplexity
+        return figures
+    accuracy = loss.replace("loss", "accuracy")
+    return {accuracy: figures[accuracy], "perplexity": _perplexity(figures[loss]), **figures}
 
 
 def _perplexity(loss: float) -> float:
@@ -214,7 +218,7 @@ def _starting_point(store: TokenStore, objective: Objective, options: PretrainOp
 
     Raises UserError for a model of another vocabulary, and for one that reads in the other direction.
     """
-    causal = options.objective == "causal"
+    causal = find_pretraining(options.objective).is_decoder
     if options.model is None:
         config = EncoderConfig.from_size(
             options.size,

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from bothways.batch import UNLIMITED
-from bothways.data.masking import MaskedExamples, Masker, Masking
-from bothways.data.next_tokens import NextTokens
+from bothways.data.masking import Masking
 from bothways.data.phases import Phase, PhasedPlan, parse_phases
 from bothways.data.plan import PretrainingPlan
-from bothways.data.sentence_pairs import FullSentences, FullSentencesAcross, SentenceOrder, SentencePairs
 from bothways.data.spans import ExampleMaker, SpanOptions
 from bothways.data.store import SplitName, TokenStore
 from bothways.errors import UserError
@@ -18,7 +16,7 @@ from bothways.hardware import TrainingPrecision
 from bothways.model.config import EncoderConfig
 from bothways.options import require_at_least, values_of
 from bothways.tasks.base import Objective
-from bothways.tasks.pretraining import BertObjective, MaskedLMObjective, NextTokenObjective
+from bothways.tasks.objectives import OBJECTIVES, find_pretraining
 from bothways.train.options import Compile, Optimizer, Parallel, TrainOptions, derive_train_options
 
 # Peak learning rates for runs of a few thousand tokens a step; recipes with BERT's large batches say their own.
@@ -28,21 +26,10 @@ DEFAULT_LR = ((128, 2e-3), (256, 1e-3), (512, 5e-4), (768, 2e-4), (1024, 1e-4)) 
 # steps; small models, which are trained for few steps, take that. The width was chosen by hand, not measured.
 SMALL_MODEL_BETA2, SMALL_MODEL_WIDTH = 0.98, 512
 
-ObjectiveName = Literal["bert", "order", "mlm", "roberta", "causal"]
-# By the name of the objective: what is learnt, and the segments of documents that the masked objectives learn it from.
-OBJECTIVES: dict[str, Objective] = {
-    "bert": BertObjective(),
-    "order": BertObjective("sop"),
-    "mlm": MaskedLMObjective(),
-    "roberta": MaskedLMObjective(),
-    "causal": NextTokenObjective(),
-}
-PAIRINGS: dict[str, type[SentencePairs] | type[FullSentences]] = {
-    "bert": SentencePairs,
-    "order": SentenceOrder,
-    "mlm": FullSentences,
-    "roberta": FullSentencesAcross,
-}
+if TYPE_CHECKING:
+    ObjectiveName = str
+else:  # the names of the registry, which --help shows and recipes are checked by
+    ObjectiveName = Literal[tuple(OBJECTIVES)]
 
 
 @dataclass(frozen=True)
@@ -107,7 +94,7 @@ def options_json(options: PretrainOptions) -> dict[str, Any]:
 
 def build_objective(options: PretrainOptions) -> Objective:
     """The objective of this name: its head, and the losses that are minimised."""
-    return OBJECTIVES[options.objective]
+    return find_pretraining(options.objective).objective
 
 
 def phases_of(options: PretrainOptions) -> list[Phase]:
@@ -161,10 +148,8 @@ def make_validation_plan(
 
 
 def _example_maker(store: TokenStore, options: PretrainOptions, sequence_length: int, masking: Masking) -> ExampleMaker:
-    tokenizer, spans = store.tokenizer(), SpanOptions(sequence_length, options.short)
-    if options.objective == "causal":
-        return NextTokens(spans, tokenizer)
-    return MaskedExamples(PAIRINGS[options.objective](spans), Masker(masking, tokenizer), tokenizer)
+    make_examples = find_pretraining(options.objective).make_examples
+    return make_examples(SpanOptions(sequence_length, options.short), masking, store.tokenizer())
 
 
 def default_lr(hidden_size: int) -> float:

@@ -11,7 +11,7 @@ import torch
 from bothways.batch import PackedBatch, pack_sequences
 from bothways.counter_random import uniforms
 from bothways.data.plan import PretrainingPlan
-from bothways.inference.sampling import GenerationOptions, draw, filtered_logits
+from bothways.inference.sampling import GenerationOptions, draw_tokens, filtered_logits
 from bothways.model.heads import Model, device_of
 from bothways.text.tokenizer import Tokenizer
 
@@ -49,7 +49,7 @@ def sample_continuations(model: Model, validation: PretrainingPlan) -> list[dict
         logits = model(so_far.to(device)).logits.float().cpu()
         logits[:, tokenizer.suppressed_ids] = float("-inf")
         draws = uniforms(np.arange(len(texts), dtype=np.uint64), np.array(step), 0)
-        chosen = draw(filtered_logits(logits, GENERATION), torch.from_numpy(draws))
+        chosen = draw_tokens(filtered_logits(logits, GENERATION), torch.from_numpy(draws))
         texts = [np.append(ids, id) for ids, id in zip(texts, chosen.tolist(), strict=True)]
     return [
         {"text": _decode_to_end(tokenizer, ids[:length]), "continuation": _decode_to_end(tokenizer, ids[length:])}

@@ -14,6 +14,7 @@ from tyro.conf import Positional
 from bothways.errors import UserError
 from bothways.inference.jobs import task_job
 from bothways.inference.prepared import InferencePrecision
+from bothways.options import require_at_least
 from bothways.predictor import load
 from bothways.tasks.answer import Answer
 from bothways.verbs.bulk import into_file
@@ -48,7 +49,7 @@ class AnswerArguments:
         return {option: column for option, column in named.items() if column is not None}
 
 
-def answer(arguments: Sequence[str]) -> None:
+def run_answer(arguments: Sequence[str]) -> None:
     """`bothways answer M QUESTION [CONTEXT]`."""
     options = parse(
         "answer",
@@ -69,8 +70,7 @@ def answer(arguments: Sequence[str]) -> None:
         raise UserError("--question-column and --context-column: are for a table after --in and a file after --out")
     if options.question is None:
         raise UserError("answer: give a question, or a table of questions after --in and a file for them after --out")
-    if options.top_k < 1:
-        raise UserError(f"--top-k {options.top_k}: expected at least 1")
+    require_at_least(1, top_k=options.top_k)
     if (options.context is None) == (options.input is None):
         raise UserError("answer: give the text that may hold the answer, either as an argument or by --in FILE")
     context = options.context if options.input is None else "\n".join(file_lines(Path(options.input)))
@@ -80,12 +80,12 @@ def answer(arguments: Sequence[str]) -> None:
         return
     if not found.text:
         print(f"no answer in the text\t{found.no_answer_probability:.1%}")
-    for one in [*([found] if found.text else []), *found.alternatives][: options.top_k]:
-        print(f"{one.text}\t{one.probability:.1%}\tcharacters {one.start}–{one.end}")
+    for answer in [*([found] if found.text else []), *found.alternatives][: options.top_k]:
+        print(f"{answer.text}\t{answer.probability:.1%}\tcharacters {answer.start}–{answer.end}")
 
 
 def _answer_json(answer: Answer) -> dict[str, Any]:
     """Without the margin, which is infinite where there is nothing to compare with, and then no JSON."""
     names = ("text", "start", "end", "probability", "no_answer_probability")
-    others = [_answer_json(one) for one in answer.alternatives]
+    others = [_answer_json(alternative) for alternative in answer.alternatives]
     return {**{name: getattr(answer, name) for name in names}, **({"alternatives": others} if others else {})}

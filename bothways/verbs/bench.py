@@ -24,14 +24,17 @@ from bothways.predictor import Predictor, load
 from bothways.verbs.parse import parse
 from bothways.verbs.printing import say
 
-SHORT = (16, 128)  # tokens of the one text that somebody waits for
+LATENCY_TOKENS = (16, 128)  # of the texts whose latency is measured: a question, and a paragraph
 
 
 @dataclass(frozen=True)
-class Speed:
-    """runs_on: precision and layers. tokens_per_second: of many texts of all lengths, tokenising left out. latency:
-    milliseconds of one text, by its tokens: median and 99th percentile. cosine: the least of a text's vector with that
-    of the model itself, in float32."""
+class InferenceSpeed:
+    """How fast a model is in a precision.
+
+    runs_on: precision and layers. tokens_per_second: of many texts of all lengths, without tokenising. latency:
+    milliseconds of a single text, by its tokens: median and 99th percentile. cosine: the least of a text's vector with
+    the vector of the model itself, in float32.
+    """
 
     precision: InferencePrecision
     runs_on: str
@@ -50,7 +53,7 @@ class BenchArguments:
     device: str = "auto"
 
 
-def bench(arguments: Sequence[str]) -> None:
+def run_bench(arguments: Sequence[str]) -> None:
     """`bothways bench M`."""
     options = parse(
         "bench", BenchArguments, arguments, "Measure a model on this machine. Example: bothways bench tickets"
@@ -62,10 +65,10 @@ def bench(arguments: Sequence[str]) -> None:
     began = time.perf_counter()
     encoded = join_segments(model.tokenizer, texts, model.sequence_length)
     seconds = time.perf_counter() - began
-    tokens = sum(len(one.input_ids) for one in encoded)
+    tokens = sum(len(text.input_ids) for text in encoded)
     vectors = np.array(sequence_vectors(model, encoded))
     speeds = []
-    for precision in offered(model.device):
+    for precision in offered_precisions(model.device):
         say(f"bench: {precision}")
         asked = Predictor(model.checkpoint, options.device, precision)
         try:
@@ -82,7 +85,7 @@ def bench(arguments: Sequence[str]) -> None:
     _show(facts, speeds)
 
 
-def offered(device: torch.device) -> list[InferencePrecision]:
+def offered_precisions(device: torch.device) -> list[InferencePrecision]:
     """The precisions that make sense on a device: float32, bfloat16 where the hardware multiplies it, int8 on a CPU."""
     half = resolve_precision("auto", device) == "bfloat16"
     skipped = {"bfloat16": not half, "int8": device.type != "cpu"}
@@ -97,14 +100,14 @@ def mixed_texts() -> list[str]:
     return [pages[number % len(pages)] if number % 3 == 0 else lines[number % len(lines)] for number in range(600)]
 
 
-def _measured(model: Predictor, encoded: list[Encoded], exact: np.ndarray, seconds: float) -> Speed:
+def _measured(model: Predictor, encoded: list[Encoded], exact: np.ndarray, seconds: float) -> InferenceSpeed:
     vectors = np.array(sequence_vectors(model, encoded))
-    tokens, runs, began = sum(len(one.input_ids) for one in encoded), 0, time.perf_counter()
+    tokens, runs, began = sum(len(text.input_ids) for text in encoded), 0, time.perf_counter()
     while time.perf_counter() - began < seconds:
         sequence_vectors(model, encoded)
         runs += 1
     rate = tokens * runs / (time.perf_counter() - began)
-    return Speed(
+    return InferenceSpeed(
         model.precision,
         describe_layers(model.for_prediction, model.precision),
         rate,
@@ -116,7 +119,7 @@ def _measured(model: Predictor, encoded: list[Encoded], exact: np.ndarray, secon
 def latencies(model: Predictor) -> dict[int, tuple[float, float]]:
     """Milliseconds of one text, warm, by its tokens: median and 99th percentile."""
     found = {}
-    for length in SHORT:
+    for length in LATENCY_TOKENS:
         text = "a " * (min(length, model.sequence_length) - 2)
         found[length] = percentiles(lambda text=text: model.embed(text))  # type: ignore[misc]
     return found
@@ -140,8 +143,10 @@ def _device(device: torch.device) -> str:
     return f"{torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"
 
 
-def _show(facts: dict[str, Any], speeds: Sequence[Speed]) -> None:
-    table = Table("precision", "tokens/s", *(f"one text of {length} tokens, ms (p99)" for length in SHORT), "cosine")
+def _show(facts: dict[str, Any], speeds: Sequence[InferenceSpeed]) -> None:
+    table = Table(
+        "precision", "tokens/s", *(f"one text of {length} tokens, ms (p99)" for length in LATENCY_TOKENS), "cosine"
+    )
     for speed in speeds:
         times = (f"{median:.1f} ({slow:.1f})" for median, slow in speed.latency.values())
         table.add_row(speed.runs_on, f"{speed.tokens_per_second:,.0f}", *times, f"{speed.cosine:.5f}")

@@ -66,6 +66,7 @@ class TableArguments(TextArguments):
 
 
 def table_into_file(verb: str, options: TableArguments) -> None:
+    """Run a task's job over the table `--in` into `--out`, as `into_file`. Raises UserError where texts are given."""
     if options.texts:
         raise UserError(f"--out {options.out}: is for the rows of a table after --in, not for texts as arguments")
     into_file(

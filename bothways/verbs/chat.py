@@ -13,8 +13,8 @@ from bothways.errors import UserError
 from bothways.inference.chat import Chat
 from bothways.inference.sampling import GenerationOptions
 from bothways.predictor import Predictor, load
-from bothways.tasks.instruct import PAIRS
-from bothways.verbs.generate import _stream
+from bothways.tasks.instruct import PROMPT_AND_RESPONSE
+from bothways.verbs.generate import print_as_made
 from bothways.verbs.parse import parse
 from bothways.verbs.text_arguments import TextArguments, single_texts
 
@@ -30,7 +30,7 @@ class ChatArguments(GenerationOptions, TextArguments):
     system: str | None = None
 
 
-def chat(arguments: Sequence[str]) -> None:
+def run_chat(arguments: Sequence[str]) -> None:
     """`bothways chat M [TEXT…]`."""
     options = parse(
         "chat",
@@ -60,7 +60,7 @@ def chat(arguments: Sequence[str]) -> None:
                 if options.json:
                     print(json.dumps({"text": said, "reply": "".join(pieces)}, ensure_ascii=False), flush=True)
                 else:
-                    _stream(pieces)
+                    print_as_made(pieces)
             except UserError as error:  # of one line; the conversation goes on
                 print(f"bothways: {error}", file=sys.stderr)
 
@@ -71,7 +71,7 @@ def _said_in(table: str | None, model: Predictor) -> str | None:
     if named or table is None or Path(table).suffix.lower() not in LABELLED_SUFFIXES:
         return named
     present = read_rows(table)[0].values
-    return next((prompt for prompt, _ in PAIRS if prompt in present), None)
+    return next((prompt for prompt, _ in PROMPT_AND_RESPONSE if prompt in present), None)
 
 
 def _next_line() -> str | None:

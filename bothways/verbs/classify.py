@@ -13,7 +13,7 @@ from bothways.verbs.parse import parse
 from bothways.verbs.text_arguments import open_model, shown_text
 
 
-def classify(arguments: Sequence[str]) -> None:
+def run_classify(arguments: Sequence[str]) -> None:
     """`bothways classify M [TEXT…]`."""
     options = parse(
         "classify",

@@ -1,41 +1,38 @@
-"""Columns of a table, where they are not called as in fine-tuning."""
+"""Options for the columns of a table, where they are not called as in fine-tuning: those of all tasks."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+import dataclasses
 from typing import Any
 
-from bothways.errors import UserError
+from bothways.tasks import TASKS
 from bothways.tasks.base import Task
+from bothways.verbs.parse import COMMON, help_texts
 
 
-@dataclass(frozen=True, kw_only=True)
-class ColumnArguments:
-    """Columns are those of the fine-tuning unless named here."""
+def column_arguments() -> type[Any]:
+    """A dataclass of the `…_column` options of every task, each of them None unless it is given.
 
-    text_column: str | None = None
-    pair_column: str | None = None
-    label_column: str | None = None
-    question_column: str | None = None
-    context_column: str | None = None
-    answers_column: str | None = None
-    start_column: str | None = None
-    words_column: str | None = None
-    labels_column: str | None = None
-    spans_column: str | None = None
-    choices_column: str | None = None
-    score_column: str | None = None
-    messages_column: str | None = None
-    prompt_column: str | None = None
-    response_column: str | None = None
+    What an option means is in `parse.COMMON`, or else in the docstring of the task's `Options`.
+    """
+    texts: dict[str, str] = {}
+    for task in TASKS.values():
+        for field in dataclasses.fields(task.Options):
+            if field.name.endswith("_column"):
+                texts.setdefault(field.name, COMMON.get(field.name) or help_texts(task.Options)[field.name])
+    lines = "\n\n".join(f"{name}: {text}." for name, text in texts.items() if name not in COMMON)
+    options = [(name, "str | None", None) for name in texts]
+    return dataclasses.make_dataclass(
+        "ColumnArguments",
+        options,
+        frozen=True,
+        kw_only=True,
+        namespace={"__doc__": f"Columns are those of the fine-tuning unless named here.\n\n{lines}"},
+    )
 
-    def applied(self, task: Task) -> Task:
-        """The task with these columns. Raises UserError for one that it does not have."""
-        given = {field.name: getattr(self, field.name) for field in fields(ColumnArguments)}
-        named = {name: value for name, value in given.items() if value is not None}
-        options: Any = getattr(task, "options")  # noqa: B009
-        for name in named:
-            if not hasattr(options, name):
-                raise UserError(f"--{name.replace('_', '-')}: {task.name} has no such column")
-        changed: Any = task
-        return replace(changed, options=replace(options, **named))
+
+def with_named_columns(task: Task, arguments: Any) -> Task:
+    """The task with the columns that a verb's arguments name. Raises UserError for one that the task does not have."""
+    names = [field.name for field in dataclasses.fields(arguments) if field.name.endswith("_column")]
+    given = {name: getattr(arguments, name) for name in names}
+    return task.with_columns({name: column for name, column in given.items() if column is not None})

@@ -21,6 +21,7 @@ from bothways.train.evaluate import usable_rows
 from bothways.train.finetune import FinetuneOptions, finetune
 from bothways.verbs.parse import parse
 from bothways.verbs.printing import say
+from bothways.verbs.run_output import say_stopped
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,12 +36,12 @@ class CompareArguments(FinetuneOptions, ClassifyOptions):
     json: bool = False
 
 
-def compare(arguments: Sequence[str]) -> int:
+def run_compare(arguments: Sequence[str]) -> int:
     """`bothways compare classify --model M --train F --eval F --out RUN`, `bothways compare lm STORE --out RUN`."""
     if arguments and arguments[0] == "lm":
-        from bothways.verbs.compare_lm import compare_language
+        from bothways.verbs.compare_lm import run_compare_lm
 
-        return compare_language(arguments[1:])
+        return run_compare_lm(arguments[1:])
     options = parse(
         "compare",
         CompareArguments,
@@ -53,30 +54,31 @@ def compare(arguments: Sequence[str]) -> int:
         raise UserError(f"--problem-type {options.problem_type}: one label a row is compared")
     from bothways.baselines.classify import compare_classifiers
 
-    task = ClassifyTask(ClassifyOptions(**{one.name: getattr(options, one.name) for one in fields(ClassifyOptions)}))
+    task = ClassifyTask(
+        ClassifyOptions(**{field.name: getattr(options, field.name) for field in fields(ClassifyOptions)})
+    )
     train, _ = usable_rows(task, read_rows(options.train), options.skip_bad, say)
     task = task.fitted(train)
     eval_rows, _ = usable_rows(task, read_rows(options.eval), options.skip_bad, say)
     held_out = _columns(task, eval_rows)
-    contestants: list[ClassifierResult] = list(compare_classifiers(*_columns(task, train), *held_out, task.labels))
+    results: list[ClassifierResult] = list(compare_classifiers(*_columns(task, train), *held_out, task.labels))
     own = asdict(task.options)
-    result = finetune("classify", options.model, options.train, options.eval, options.out, options, **own)
-    if result.training.interrupted is not None:
-        say(f"{options.out}: stopped, all of it saved; the same command again goes on from there")
-        return 128 + result.training.interrupted
-    contestants.append(_bert(options, task, eval_rows, result.training.seconds))
+    tuned = finetune("classify", options.model, options.train, options.eval, options.out, options, **own)
+    if tuned.training.interrupted is not None:
+        return say_stopped(options.out, tuned.training.interrupted)
+    results.append(_bert(options, task, eval_rows, tuned.training.seconds))
     if options.json:
-        print("\n".join(json.dumps(asdict(one)) for one in contestants))
+        print("\n".join(json.dumps(asdict(result)) for result in results))
     else:
-        print("\n".join(contestant_lines(contestants, len(eval_rows))))
+        print("\n".join(classifier_lines(results, len(eval_rows))))
         print(f"{options.out}: the fine-tuned BERT")
     return 0
 
 
 def _columns(task: ClassifyTask, rows: Sequence[Row]) -> tuple[list[str], list[str]]:
-    """Texts, pairs as one, and labels."""
+    """The texts of the rows, a pair joined by a line break, and their gold labels."""
     texts = [text if isinstance(text, str) else "\n".join(text) for text in map(task.texts, rows)]
-    return texts, [task.truth(row) for row in rows]
+    return texts, [task.gold(row) for row in rows]
 
 
 def _bert(options: CompareArguments, task: ClassifyTask, rows: Sequence[Row], seconds: float) -> ClassifierResult:
@@ -89,18 +91,18 @@ def _bert(options: CompareArguments, task: ClassifyTask, rows: Sequence[Row], se
     def predict(texts: Sequence[Any]) -> list[str]:
         return [classification.label for classification in model.classify(texts)]
 
-    truth = [task.truth(row) for row in rows]
-    return measure_classifier("BERT, fine-tuned", predict, texts, truth, task.labels, TrainingCost(seconds, size))
+    gold = [task.gold(row) for row in rows]
+    return measure_classifier("BERT, fine-tuned", predict, texts, gold, task.labels, TrainingCost(seconds, size))
 
 
-def contestant_lines(contestants: Sequence[ClassifierResult], rows: int) -> list[str]:
+def classifier_lines(results: Sequence[ClassifierResult], rows: int) -> list[str]:
     """The comparison as a table for the terminal."""
     console = Console(width=120)
     table = Table(f"on {rows:,} held-out rows", "accuracy", "macro F1", "training", "size", "one text")
-    for one in contestants:
-        shown = f"{one.size_bytes / 1e6:,.1f} MB" if one.size_bytes > 1e5 else f"{one.size_bytes / 1e3:,.1f} kB"
-        figures = f"{one.accuracy:.1%}", f"{one.macro_f1:.3f}", f"{one.train_seconds:,.1f} s", shown
-        table.add_row(one.name, *figures, f"{one.latency_ms:.1f} ms")
+    for result in results:
+        size = f"{result.size_bytes / 1e6:,.1f} MB" if result.size_bytes > 1e5 else f"{result.size_bytes / 1e3:,.1f} kB"
+        figures = f"{result.accuracy:.1%}", f"{result.macro_f1:.3f}", f"{result.train_seconds:,.1f} s", size
+        table.add_row(result.name, *figures, f"{result.latency_ms:.1f} ms")
     with console.capture() as capture:
         console.print(table)
     return capture.get().splitlines()

@@ -25,6 +25,7 @@ from bothways.train.pretrain import evaluate_store, pretrain
 from bothways.train.pretrain_options import ObjectiveName, PretrainOptions
 from bothways.verbs.parse import parse
 from bothways.verbs.printing import say
+from bothways.verbs.run_output import say_stopped
 
 PROMPT_TOKENS = 4  # of a held-out document, which the samples go on from
 
@@ -44,7 +45,7 @@ class CompareLanguageArguments(PretrainOptions):
     json: bool = False
 
 
-def compare_language(arguments: Sequence[str]) -> int:
+def run_compare_lm(arguments: Sequence[str]) -> int:
     """`bothways compare lm STORE --out RUN`."""
     options = parse(
         "compare",
@@ -70,19 +71,18 @@ def compare_language(arguments: Sequence[str]) -> int:
             ".txt --documents blank-line)"
         )
     prompt = _prompt(options, tokenizer, held_out[0])
-    lines: list[LanguageModelResult] = list(
+    results: list[LanguageModelResult] = list(
         compare_language_models(train, held_out, tokenizer, prompt, options.order, say)
     )
-    result = pretrain(options.store, options.out, options)
-    if result.interrupted is not None:
-        say(f"{options.out}: stopped, all of it saved; the same command again goes on from there")
-        return 128 + result.interrupted
-    lines.append(_transformer(load(options.out, options.device), store, options, prompt, result.seconds))
+    trained = pretrain(options.store, options.out, options)
+    if trained.interrupted is not None:
+        return say_stopped(options.out, trained.interrupted)
+    results.append(_transformer(load(options.out, options.device), store, options, prompt, trained.seconds))
     if options.json:
-        print("\n".join(json.dumps(asdict(line), ensure_ascii=False) for line in lines))
+        print("\n".join(json.dumps(asdict(result), ensure_ascii=False) for result in results))
     else:
         words = tokenizer.decode([tokenizer.id(piece) or 0 for piece in prompt])
-        print("\n".join(written_lines(lines, sum(map(len, held_out)), words)))
+        print("\n".join(language_model_lines(results, sum(map(len, held_out)), words)))
         print(f"{options.out}: the transformer")
     return 0
 
@@ -111,7 +111,7 @@ class _Transformer:
         return tokenizer.decode([tokenizer.id(piece) or 0 for piece in pieces])
 
     def next_words(self, text: list[str], number: int) -> list[str]:
-        return [one.word for one in self._model.suggest(self._text(text), number)]
+        return [suggestion.word for suggestion in self._model.suggest(self._text(text), number)]
 
     def sample(self, text: list[str], number: int) -> list[str]:
         tokenizer = self._model.tokenizer
@@ -132,17 +132,17 @@ def _transformer(
     return measure_language_model("transformer", asked, perplexity, cost, model.tokenizer, prompt)
 
 
-def written_lines(lines: Sequence[LanguageModelResult], tokens: int, prompt: str) -> list[str]:
-    """The comparison as a table for the terminal, and what each wrote."""
+def language_model_lines(results: Sequence[LanguageModelResult], tokens: int, prompt: str) -> list[str]:
+    """The comparison as a table for the terminal, and a sample of each model."""
     console = Console(width=120)
     table = Table(f"on {tokens:,} held-out tokens", "perplexity", "training", "size", "tokens/s", "next words")
-    for one in lines:
-        shown = f"{one.size_bytes / 1e6:,.1f} MB"
-        perplexity = "—" if one.perplexity is None else f"{one.perplexity:,.1f}"
-        figures = perplexity, f"{one.train_seconds:,.1f} s", shown, f"{one.tokens_per_second:,.0f}"
-        table.add_row(escape(one.name), *figures, escape(", ".join(one.suggestions)))
+    for result in results:
+        size = f"{result.size_bytes / 1e6:,.1f} MB"
+        perplexity = "—" if result.perplexity is None else f"{result.perplexity:,.1f}"
+        figures = perplexity, f"{result.train_seconds:,.1f} s", size, f"{result.tokens_per_second:,.0f}"
+        table.add_row(escape(result.name), *figures, escape(", ".join(result.suggestions)))
     with console.capture() as capture:
         console.print(table)
-        for one in lines:
-            console.print(f"{one.name}: {prompt} … {one.sample}", markup=False, highlight=False)
+        for result in results:
+            console.print(f"{result.name}: {prompt} … {result.sample}", markup=False, highlight=False)
     return capture.get().splitlines()

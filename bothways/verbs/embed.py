@@ -34,7 +34,7 @@ class EmbedArguments(TableArguments):
     no_normalize: bool = False
 
 
-def embed(arguments: Sequence[str]) -> None:
+def run_embed(arguments: Sequence[str]) -> None:
     """`bothways embed M [TEXT…]`."""
     options = parse(
         "embed",

@@ -15,13 +15,13 @@ from bothways.data.tables import read_rows
 from bothways.files import require_file_writable
 from bothways.predictor import Predictor, load
 from bothways.progress import CountProgress
-from bothways.verbs.column_arguments import ColumnArguments
-from bothways.verbs.parse import parse
+from bothways.verbs.column_arguments import column_arguments, with_named_columns
+from bothways.verbs.parse import joined_options, parse
 from bothways.verbs.printing import figure_lines, say
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateArguments(ColumnArguments):
+class EvaluateArguments:
     """table: labelled rows; or, for a pretrained model, a store or text, on which it does what it was pretrained for.
 
     predictions: write what was predicted of each row to this .csv. skip_bad: leave out rows that cannot be used.
@@ -35,11 +35,11 @@ class EvaluateArguments(ColumnArguments):
     device: str = "auto"
 
 
-def evaluate(arguments: Sequence[str]) -> None:
+def run_evaluate(arguments: Sequence[str]) -> None:
     """`bothways evaluate M F`."""
     options = parse(
         "evaluate",
-        EvaluateArguments,
+        joined_options("EvaluateArguments", EvaluateArguments, column_arguments()),
         arguments,
         "Measure a model on labelled rows. Example: bothways evaluate tickets test.csv",
     )
@@ -54,14 +54,14 @@ def evaluate(arguments: Sequence[str]) -> None:
 def _of_rows(model: Predictor, options: EvaluateArguments) -> dict[str, Any]:
     from bothways.train.evaluate import columns_of, evaluate_rows, usable_rows, write_predictions
 
-    task = options.applied(model.task())
+    task = with_named_columns(model.task(), options)
     rows = read_rows(options.table)
     task = task.for_columns(columns_of(rows))
     rows, _ = usable_rows(task, rows, options.skip_bad, say)
     encoded = task.encode(rows, model.tokenizer, model.sequence_length)
     counting = CountProgress("evaluate", len(encoded))
     evaluation = evaluate_rows(model.model, task, rows, encoded, on_progress=counting)
-    truncated = len({one.row for one in encoded if one.truncated})
+    truncated = len({sequence.row for sequence in encoded if sequence.truncated})
     if truncated:
         say(f"{truncated:,} rows are longer than {model.sequence_length} tokens and were cut short")
     if options.predictions:
@@ -71,7 +71,7 @@ def _of_rows(model: Predictor, options: EvaluateArguments) -> dict[str, Any]:
 
 
 def _of_text(model: Predictor, source: str) -> dict[str, Any]:
-    """Masked-LM loss, perplexity and accuracy, and next sentence's: on a store's held-out part, or on all of a text."""
+    """The figures of a pretrained model's own objective: on a store's held-out part, or on all of a text."""
     from bothways.data.prepare import PrepareOptions, prepare
     from bothways.data.store import TokenStore
     from bothways.train.pretrain import evaluate_store

@@ -37,7 +37,7 @@ class ExplainArguments:
     device: str = "auto"
 
 
-def explain(arguments: Sequence[str]) -> None:
+def run_explain(arguments: Sequence[str]) -> None:
     """`bothways explain M TEXT`."""
     options = parse(
         "explain",

@@ -34,7 +34,7 @@ class ExportArguments:
     pooling: Pooling | None = None
 
 
-def export(arguments: Sequence[str]) -> None:
+def run_export(arguments: Sequence[str]) -> None:
     """`bothways export FORMAT M --out DIR`."""
     options = parse(
         "export",

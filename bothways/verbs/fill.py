@@ -15,7 +15,7 @@ class FillArguments(TextArguments):
     top_k: int = 5
 
 
-def fill(arguments: Sequence[str]) -> None:
+def run_fill(arguments: Sequence[str]) -> None:
     """`bothways fill M [TEXT…]`."""
     options = parse(
         "fill",
@@ -27,8 +27,8 @@ def fill(arguments: Sequence[str]) -> None:
     for text in texts:
         masks = model.fill(text, options.top_k)
         if options.json:
-            print(json.dumps({"text": text, "masks": [[asdict(one) for one in mask] for mask in masks]}))
+            print(json.dumps({"text": text, "masks": [[asdict(fill) for fill in fills] for fills in masks]}))
             continue
         print(shown_text(text))
-        for mask in masks:
-            print("    " + "  ".join(f"{one.token} {one.probability:.1%}" for one in mask))
+        for fills in masks:
+            print("    " + "  ".join(f"{fill.token} {fill.probability:.1%}" for fill in fills))

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any
 
 from bothways.errors import UserError
-from bothways.files import read_json
-from bothways.pages.report import add_provenance, finetuning_report
+from bothways.pages.report import finetuning_report
 from bothways.tasks import TASKS, find_task
 from bothways.train import finetune as finetuning
 from bothways.train.run import RunDirectory
-from bothways.verbs.parse import parse
-from bothways.verbs.run_output import say_interrupted, write_report
+from bothways.verbs.parse import joined_options, parse
+from bothways.verbs.printing import figure_lines
+from bothways.verbs.run_output import say_finished, say_interrupted, write_report
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,45 +23,29 @@ class FinetuneArguments(finetuning.FinetuneOptions):
     out: str
 
 
-FINETUNE = (
+FINETUNE_HELP = (
     f"Train a model for a task: {', '.join(TASKS)}. `bothways finetune TASK --help` has the task's own options. "
     "Example: bothways finetune classify --model run --train train.csv --eval test.csv --out tickets"
 )
 
 
-def finetune(arguments: Sequence[str]) -> int:
+def run_finetune(arguments: Sequence[str]) -> int:
     """`bothways finetune TASK --model M --train F --eval F --out RUN`."""
     task, *rest = arguments or [""]
     if task in ("-h", "--help"):
-        parse("finetune", FinetuneArguments, arguments, FINETUNE, "TASK")
+        parse("finetune", FinetuneArguments, arguments, FINETUNE_HELP, "TASK")
     if not task or task.startswith("-"):
         raise UserError(f"finetune: begin with the task, one of {', '.join(TASKS)} (bothways finetune classify …)")
     own = find_task(task).Options
-    kind: type[Any] = dataclass(frozen=True, kw_only=True)(type("FinetuneArguments", (FinetuneArguments, own), {}))
-    options = parse("finetune", kind, rest, FINETUNE, task)
+    options = parse("finetune", joined_options("FinetuneArguments", FinetuneArguments, own), rest, FINETUNE_HELP, task)
     task_options = {field.name: getattr(options, field.name) for field in fields(own)}
     result = finetuning.finetune(task, options.model, options.train, options.eval, options.out, options, **task_options)
     if result.training.interrupted is not None:
         return say_interrupted(result.training, options.out)
-    run = RunDirectory(options.out)
     if result.evaluation:
-        from bothways.verbs.printing import figure_lines
-
+        run = RunDirectory(options.out)
         print("\n".join(figure_lines(result.evaluation.metrics)))
         print(f"{run.path / 'predictions.csv'}: what was predicted of each row")
-        report = finetuning_report(run.metrics(), result.evaluation, f"Fine-tuning of {options.out}")
-        add_provenance(report, read_json(run.model_path / "bothways.json")["provenance"])
-        write_report(run, report)
-    print(f"{options.out}: model in {run.model_path}")
-    print(f"next: bothways {NEXT.get(task, PREDICT).format(out=shlex.quote(options.out))}")
+        write_report(run, finetuning_report(run.metrics(), result.evaluation, f"Fine-tuning of {options.out}"))
+    say_finished(options.out, find_task(task).next_command)
     return 0
-
-
-PREDICT = "predict {out} table.jsonl"  # what any task's model can do
-NEXT = {
-    "classify": 'classify {out} "a text of yours"',
-    "answer": 'answer {out} "a question" "a text that may hold the answer"',
-    "tag": 'tag {out} "a text of yours"',
-    "instruct": 'chat {out} "something to say"',
-    "similar": 'similar {out} "a text of yours" --in lines.txt',
-}

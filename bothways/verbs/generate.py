@@ -18,7 +18,7 @@ from bothways.predictor import Predictor
 from bothways.verbs.parse import parse
 from bothways.verbs.text_arguments import TextArguments, open_model_and_texts
 
-SHOWN = 5  # words told of each step
+ALTERNATIVES_SHOWN = 5  # likeliest pieces of each step, a column each
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class GenerateArguments(GenerationOptions, TextArguments):
     truncate: Literal["left"] | None = None
 
 
-def generate(arguments: Sequence[str]) -> None:
+def run_generate(arguments: Sequence[str]) -> None:
     """`bothways generate M [TEXT…]`."""
     options = parse(
         "generate",
@@ -48,18 +48,17 @@ def generate(arguments: Sequence[str]) -> None:
             _show_steps(model, prompt, options)
     elif options.json or options.samples > 1 or len(prompts) > 1:
         ids = language.prompt_ids(model, prompts, options, options.truncate)
-        for prompt, texts in zip(prompts, language.continuations(model, ids, options), strict=True):
+        for prompt, texts in zip(prompts, language.generate_texts(model, ids, options), strict=True):
             for number, text in enumerate(texts):
                 line = {"prompt": prompt, **({"sample": number} if options.samples > 1 else {}), "text": text}
                 print(json.dumps(line, ensure_ascii=False) if options.json else prompt + text)
     else:
-        (prompt,) = prompts
-        ids = language.prompt_ids(model, prompts, options, options.truncate)
-        print(prompt, end="", flush=True)
-        _stream(language.pieces_of(model.tokenizer, (step.tokens[0] for step in language.grow(model, ids, options))))
+        print(prompts[0], end="", flush=True)
+        print_as_made(language.stream_text(model, prompts[0], options, options.truncate))
 
 
-def _stream(pieces: Iterable[str]) -> None:
+def print_as_made(pieces: Iterable[str]) -> None:
+    """Print the pieces of a text as they are made, and end the line."""
     for piece in pieces:
         print(piece, end="", flush=True)
     print()
@@ -69,16 +68,16 @@ def _show_steps(model: Predictor, prompt: str, options: GenerateArguments) -> No
     """A table: a row a step, what was chosen and what else was likely."""
     if options.samples > 1 or options.json:
         raise UserError("--show-steps: shows one sample as a table; leave out --samples and --json")
-    table = Table("step", "so far", "chosen", *(f"{place + 1}." for place in range(SHOWN)))
+    table = Table("step", "so far", "chosen", *(f"{place + 1}." for place in range(ALTERNATIVES_SHOWN)))
     ids = language.prompt_ids(model, [prompt], options, options.truncate)
     text, token = prompt, model.tokenizer.token
-    for number, step in enumerate(language.grow(model, ids, options), 1):
-        likely = [f"{token(id)} {probability:.1%}" for id, probability in step.likeliest(SHOWN)[0]]
+    for number, step in enumerate(language.generate_steps(model, ids, options), 1):
+        likely = [f"{token(id)} {probability:.1%}" for id, probability in step.likeliest(ALTERNATIVES_SHOWN)[0]]
         chosen = f"{token(step.tokens[0])} {step.probabilities()[0]:.1%}"
         table.add_row(
             str(number), escape("…" + text[-30:] if len(text) > 30 else text), *map(escape, [chosen, *likely])
         )
-        text += "".join(language.pieces_of(model.tokenizer, step.tokens))
+        text += "".join(language.text_pieces(model.tokenizer, step.tokens))
     console = Console()
     console.print(table)
     console.print(text, markup=False, highlight=False)

@@ -34,7 +34,7 @@ class InfoArguments:
     json: bool = False
 
 
-def info(arguments: Sequence[str]) -> None:
+def run_info(arguments: Sequence[str]) -> None:
     """`bothways info PATH [--recipe R] [--batch K]`."""
     recipe, rest = split_recipe(arguments)
     options = parse(
@@ -69,6 +69,7 @@ def info(arguments: Sequence[str]) -> None:
 
 
 def _recipe_options(recipe: str | None) -> PretrainOptions:
+    """The options of pretraining that a recipe has, or their defaults."""
     return PretrainOptions(**read_recipe(recipe, "pretrain", PretrainOptions) if recipe else {})
 
 
@@ -126,7 +127,7 @@ def _print_facts(facts: Mapping[str, Any], as_json: bool) -> None:
 
 
 def store_lines(store: TokenStore) -> list[str]:
-    """What a person wants to know of a store."""
+    """A store in words: its size, its held-out part, what was left out of it and why."""
     manifest = store.manifest
     held_out = store.split("validation")
     unknown = manifest["unknown_tokens"] / max(1, manifest["tokens"])
@@ -141,6 +142,7 @@ def store_lines(store: TokenStore) -> list[str]:
 
 
 def _model_facts(path: str) -> dict[str, Any]:
+    """A model's config, size, labels and provenance, by name."""
     from bothways.predictor import load
 
     model = load(path)

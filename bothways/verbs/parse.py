@@ -1,6 +1,7 @@
-"""A verb's options from a recipe (TOML) and from flags; flags win.
+"""A verb's options from a recipe (TOML) and from flags; flags win. `--help` is made of docstrings.
 
-A recipe has one table a verb, with the verb's own option names: `[pretrain]`, `[finetune]`, …
+A verb's options are a dataclass: its fields are the flags, its defaults the defaults, and what its docstring says after
+`name: ` of a field is the field's help. So an edit of a docstring edits `--help`.
 """
 
 from __future__ import annotations
@@ -16,19 +17,21 @@ from typing import Any, TypeVar
 from bothways.errors import UserError
 from bothways.verbs.recipes import read_recipe, split_recipe
 
-Options = TypeVar("Options")
+_Options = TypeVar("_Options")
 
 
 def parse(
     verb: str,
-    options: type[Options],
+    options: type[_Options],
     arguments: Sequence[str],
     description: str,
     subject: str = "",
     table: str | None = None,
-) -> Options:
-    """Read `--recipe` and the flags into the verb's dataclass. subject: what stands behind the verb, for the help.
-    table: of the recipe, where it is another verb's.
+) -> _Options:
+    """Read `--recipe` and the flags into the verb's dataclass.
+
+    arguments: of the command line, behind the verb. description: the help's first line, with an example. subject: what
+    stands behind the verb in the help (`finetune classify`). table: of the recipe, where it is another verb's.
 
     Raises UserError for flags the verb does not know, and for a recipe that is missing, malformed, or has a table, key
     or value that no verb knows.
@@ -49,7 +52,7 @@ def parse(
     except SystemExit as exit:
         if exit.code in (0, None):
             raise
-        raise UserError(f"{_unboxed(said.getvalue())} ({shown} --help says what is accepted)") from None
+        raise UserError(f"{_error_of(said.getvalue())} ({shown} --help says what is accepted)") from None
 
 
 # What options mean that many verbs have, where a docstring does not say it.
@@ -110,39 +113,46 @@ COMMON = {
 
 
 def help_texts(options: type) -> dict[str, str]:
-    """What the docstrings of a dataclass and its bases say of each field, after `name:`, up to the next such name or
-    the end of the paragraph."""
+    """The help text of each field of a dataclass, by the field's name.
+
+    It is in the docstring of the class, or of a base: `name: text`, up to the next field's `name: ` or the end of the
+    paragraph. For a field of which no docstring speaks it is in `COMMON`.
+    """
     names = [field.name for field in dataclasses.fields(options)]
-    mark = re.compile(rf"(?<!\w)({'|'.join(map(re.escape, names))}): ")
+    mark = rf"(?<!\w)(?:{'|'.join(map(re.escape, names))}): "
     texts = {name: COMMON[name] for name in names if name in COMMON}
     for kind in reversed(options.__mro__):
         document = kind.__doc__ or ""
-        if not dataclasses.is_dataclass(kind) or document.startswith(f"{kind.__name__}("):
+        if not dataclasses.is_dataclass(kind) or document.startswith(f"{kind.__name__}("):  # dataclass's own docstring
             continue
         for paragraph in re.split(r"\n\s*\n", document):
-            marks = [*mark.finditer(paragraph)]
-            ends = [*(one.start() for one in marks[1:]), len(paragraph)][: len(marks)]
-            for one, end in zip(marks, ends, strict=True):
-                texts[one[1]] = " ".join(paragraph[one.end() : end].split()).rstrip(" .,;").removesuffix("; or")
+            for name, text in re.findall(rf"({mark})(.*?)(?={mark}|\Z)", paragraph, re.DOTALL):
+                texts[name.removesuffix(": ")] = " ".join(text.split()).rstrip(" .,;").removesuffix("; or")
     return texts
 
 
-def with_help(options: type[Options]) -> type[Options]:
-    """The same options, each with its help text, as tyro shows them."""
+def with_help(options: type[_Options]) -> type[_Options]:
+    """The same dataclass, each field with its help text as tyro reads it: in an annotation."""
     import tyro
 
-    texts, hints = help_texts(options), typing.get_type_hints(options, include_extras=True)
-    marked: dict[str, Any] = {}
-    for name, text in texts.items():
+    hints = typing.get_type_hints(options, include_extras=True)
+    annotated: list[tuple[str, Any]] = []
+    for name, text in help_texts(options).items():
         marks = getattr(hints[name], "__metadata__", ())
-        named_as = next((one.name for one in marks if getattr(one, "name", None)), None)
-        marked[name] = typing.Annotated[hints[name], tyro.conf.arg(help=text, name=named_as)]
-    made = type(options.__name__, (options,), {"__annotations__": marked, "__doc__": ""})
-    return dataclasses.dataclass(frozen=True, kw_only=True)(made)
+        flag = next((mark.name for mark in marks if getattr(mark, "name", None)), None)  # another name for the flag
+        annotated.append((name, typing.Annotated[hints[name], tyro.conf.arg(help=text, name=flag)]))
+    # fields that are annotated anew keep the defaults of the base
+    return dataclasses.make_dataclass(options.__name__, annotated, bases=(options,), frozen=True, kw_only=True)
 
 
-def _unboxed(said: str) -> str:
-    """What tyro says in a box, as a line."""
+def joined_options(name: str, *kinds: type[Any]) -> type[Any]:
+    """A dataclass with the fields of all of these: what a verb can be told and what a task can. Fields of the last come
+    first; a field that several have is the first's."""
+    return dataclasses.make_dataclass(name, [], bases=kinds, frozen=True, kw_only=True)
+
+
+def _error_of(said: str) -> str:
+    """An error that tyro prints in a box, as a line."""
     lines = [line.strip(" │╭╮╰╯─\n") for line in said.splitlines()]
     kept = [line for line in lines if line and not line.startswith(("For full helptext", "Parsing error"))]
     line = " ".join(kept).partition(" For full helptext")[0]

@@ -16,12 +16,12 @@ from bothways.files import require_file_writable, write_text
 from bothways.predictor import load
 from bothways.progress import CountProgress
 from bothways.tasks.base import Task
-from bothways.verbs.column_arguments import ColumnArguments
-from bothways.verbs.parse import parse
+from bothways.verbs.column_arguments import column_arguments, with_named_columns
+from bothways.verbs.parse import joined_options, parse
 
 
 @dataclass(frozen=True, kw_only=True)
-class PredictArguments(ColumnArguments):
+class PredictArguments:
     """table: rows, which need no labels. out: a .csv for spreadsheets, or .jsonl; without it, JSON lines are
     printed."""
 
@@ -31,13 +31,13 @@ class PredictArguments(ColumnArguments):
     device: str = "auto"
 
 
-def predict(arguments: Sequence[str]) -> None:
+def run_predict(arguments: Sequence[str]) -> None:
     """`bothways predict M F`."""
     from bothways.train.evaluate import write_predictions
 
     options = parse(
         "predict",
-        PredictArguments,
+        joined_options("PredictArguments", PredictArguments, column_arguments()),
         arguments,
         "Predict every row of a table. Example: bothways predict tickets new.csv --out predictions.csv",
     )
@@ -47,15 +47,15 @@ def predict(arguments: Sequence[str]) -> None:
         if out.exists() and Path(options.table).exists() and out.samefile(options.table):
             raise UserError(f"--out {out}: is the table itself")
     model = load(options.model, options.device)
-    task = options.applied(model.task())
+    task = with_named_columns(model.task(), options)
     if Path(options.table).suffix.lower() not in LABELLED_SUFFIXES:
         raise UserError(f"{options.table}: a table of rows ends in one of {', '.join(LABELLED_SUFFIXES)}")
     rows = read_rows(options.table, task.columns(labelled=False))
     with CountProgress("predict") as on_sequences:
         predictions = model.predict(rows, task, on_sequences)
     table = [
-        {**_carried(task, row), **task.describe(one, row, labelled=False)}
-        for one, row in zip(predictions, rows, strict=True)
+        {**_other_columns(task, row), **task.describe(prediction, row, labelled=False)}
+        for prediction, row in zip(predictions, rows, strict=True)
     ]
     lines = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in table)
     if out is None:
@@ -68,8 +68,8 @@ def predict(arguments: Sequence[str]) -> None:
         print(f"{out}: {len(rows):,} predictions")
 
 
-def _carried(task: Task, row: Row) -> dict[str, Any]:
-    """The row's other columns, an id say, where they fit a cell."""
+def _other_columns(task: Task, row: Row) -> dict[str, Any]:
+    """The columns of a row that the task does not read, an id say, where they fit a cell."""
     read = task.columns(labelled=True)
     return {
         name: value for name, value in row.values.items() if name not in read and isinstance(value, str | int | float)

@@ -26,7 +26,7 @@ class PrepareArguments(SourceArguments):
     workers: int | None = None
 
 
-def prepare(arguments: Sequence[str]) -> None:
+def run_prepare(arguments: Sequence[str]) -> None:
     """`bothways prepare SOURCE… --tokenizer DIR --out STORE`."""
     options = parse(
         "prepare",

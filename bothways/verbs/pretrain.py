@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tyro.conf import Positional
 
-from bothways.files import read_json
-from bothways.pages.report import add_provenance, pretraining_report
+from bothways.pages.report import pretraining_report
+from bothways.tasks.objectives import find_pretraining
 from bothways.train import pretrain as pretraining
 from bothways.train.distributed import is_main_process
 from bothways.train.pretrain_options import PretrainOptions
 from bothways.train.run import RunDirectory
 from bothways.verbs.parse import parse
-from bothways.verbs.run_output import say_interrupted, write_report
+from bothways.verbs.run_output import say_finished, say_interrupted, write_report
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +23,7 @@ class PretrainArguments(PretrainOptions):
     out: str
 
 
-def pretrain(arguments: Sequence[str]) -> int:
+def run_pretrain(arguments: Sequence[str]) -> int:
     """`bothways pretrain STORE --out RUN`."""
     options = parse(
         "pretrain",
@@ -39,10 +38,6 @@ def pretrain(arguments: Sequence[str]) -> int:
     if not is_main_process():
         return 0
     run = RunDirectory(options.out)
-    report = pretraining_report(run.metrics(), f"Pretraining of {options.out}")
-    add_provenance(report, read_json(run.model_path / "bothways.json")["provenance"])
-    write_report(run, report)
-    print(f"{options.out}: model in {run.model_path}")
-    ask = 'generate {} "the beginning of a text"' if options.objective == "causal" else 'fill {} "a [MASK] in a text"'
-    print(f"next: bothways {ask.format(shlex.quote(options.out))}")
+    write_report(run, pretraining_report(run.metrics(), f"Pretraining of {options.out}"))
+    say_finished(options.out, find_pretraining(options.objective).next_command)
     return 0

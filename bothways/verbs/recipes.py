@@ -1,4 +1,4 @@
-"""Recipes: a TOML file with one table a verb, under the verb's own option names: `[pretrain]`, `[finetune]`, …"""
+"""Recipes: TOML files with a table for each verb, in which options have the verb's own names: `[pretrain]`, …"""
 
 from __future__ import annotations
 
@@ -56,20 +56,21 @@ def read_recipe(name: str, verb: str, options: type) -> dict[str, Any]:
     if verb not in tables:
         raise UserError(f"{path}: has no [{verb}]; it has {', '.join(f'[{table}]' for table in tables) or 'nothing'}")
     values = tables[verb]
-    hints = {name: _plain(hint) for name, hint in typing.get_type_hints(options).items()}
+    hints = {name: _without_marks(hint) for name, hint in typing.get_type_hints(options).items()}
     for key, value in values.items():
         require_name(f"{path}: [{verb}]", key, hints)
         if not matches_type(value, hints[key]):
             raise UserError(f"{path}: [{verb}] {key} = {value!r}, expected {type_in_words(hints[key])}")
-    return {key: _converted(value, hints[key]) for key, value in values.items()}
+    return {key: _as_field(value, hints[key]) for key, value in values.items()}
 
 
-def _converted(value: Any, hint: Any) -> Any:
+def _as_field(value: Any, hint: Any) -> Any:
+    """A value out of TOML as a dataclass has it: lists are tuples, whole numbers floats where the field is one."""
     if isinstance(value, list):
         return tuple(value)
     return float(value) if float in union_members(hint) else value
 
 
-def _plain(hint: Any) -> Any:
-    """Without tyro's marks."""
+def _without_marks(hint: Any) -> Any:
+    """A type without tyro's marks, which say that an option is positional or has another flag."""
     return typing.get_args(hint)[0] if typing.get_origin(hint) is typing.Annotated else hint

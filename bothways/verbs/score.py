@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from bothways.errors import UserError
+from bothways.options import require_at_least
 from bothways.verbs.parse import parse
 from bothways.verbs.text_arguments import TextArguments, open_model_and_texts
 
@@ -19,7 +19,7 @@ class ScoreArguments(TextArguments):
     top_k: int = 5
 
 
-def score(arguments: Sequence[str]) -> None:
+def run_score(arguments: Sequence[str]) -> None:
     """`bothways score M [TEXT…]`."""
     options = parse(
         "score",
@@ -28,8 +28,7 @@ def score(arguments: Sequence[str]) -> None:
         "Say how likely a text is, and what may follow it. Example: bothways score run "
         '"Shanghai is a city in" --next China',
     )
-    if options.top_k < 1:
-        raise UserError(f"--top-k {options.top_k}: expected at least 1")
+    require_at_least(1, top_k=options.top_k)
     model, texts = open_model_and_texts(options)
     for text in texts:
         found = model.score(text, options.next, options.top_k)
@@ -39,11 +38,11 @@ def score(arguments: Sequence[str]) -> None:
         print(text)
         kind = "log-probability" if model.config.is_decoder else "pseudo-log-likelihood, each word masked in turn,"
         print(f"    {kind} {found.log_probability:.3f}   perplexity {found.perplexity:.2f}")
-        print("    " + "  ".join(f"{one.token} {one.probability:.2%}" for one in found.tokens))
+        print("    " + "  ".join(f"{piece.token} {piece.probability:.2%}" for piece in found.tokens))
         if found.next_probability is not None:
-            pieces = "  ".join(f"{one.token} {one.probability:.3%}" for one in found.next)
+            pieces = "  ".join(f"{piece.token} {piece.probability:.3%}" for piece in found.next)
             print(
                 f"    P({options.next} | text) {found.next_probability:.4%}"
                 + (f"  ({pieces})" if len(found.next) > 1 else "")
             )
-        print("    next: " + "  ".join(f"{one.token} {one.probability:.1%}" for one in found.alternatives))
+        print("    next: " + "  ".join(f"{piece.token} {piece.probability:.1%}" for piece in found.alternatives))

@@ -33,7 +33,7 @@ class SimilarArguments:
     device: str = "auto"
 
 
-def similar(arguments: Sequence[str]) -> None:
+def run_similar(arguments: Sequence[str]) -> None:
     """`bothways similar M QUERY --in FILE`."""
     options = parse(
         "similar",

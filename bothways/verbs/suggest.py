@@ -17,7 +17,7 @@ class SuggestArguments(TextArguments):
     top_k: int = 3
 
 
-def suggest(arguments: Sequence[str]) -> None:
+def run_suggest(arguments: Sequence[str]) -> None:
     """`bothways suggest M [TEXT…]`."""
     options = parse(
         "suggest",
@@ -27,8 +27,13 @@ def suggest(arguments: Sequence[str]) -> None:
     )
     model, texts = open_model_and_texts(options)
     for text in texts:
-        words = model.suggest(text, options.top_k)
+        suggestions = model.suggest(text, options.top_k)
         if options.json:
-            print(json.dumps({"text": text, "words": [asdict(one) for one in words]}, ensure_ascii=False))
+            print(
+                json.dumps(
+                    {"text": text, "words": [asdict(suggestion) for suggestion in suggestions]}, ensure_ascii=False
+                )
+            )
         else:
-            print(f"{text} … " + "   ".join(f"{one.word} {one.probability:.1%}" for one in words))
+            words = (f"{suggestion.word} {suggestion.probability:.1%}" for suggestion in suggestions)
+            print(f"{text} … " + "   ".join(words))

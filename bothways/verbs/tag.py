@@ -13,7 +13,7 @@ from bothways.verbs.parse import parse
 from bothways.verbs.text_arguments import open_model_and_texts
 
 
-def tag(arguments: Sequence[str]) -> None:
+def run_tag(arguments: Sequence[str]) -> None:
     """`bothways tag M [TEXT…]`."""
     options = parse(
         "tag",
@@ -27,8 +27,8 @@ def tag(arguments: Sequence[str]) -> None:
     found: Any = model.tag(texts, CountProgress("tag", len(texts)))
     for text, entities in zip(texts, found, strict=True):
         if options.json:
-            print(json.dumps({"text": text, "entities": [asdict(one) for one in entities]}))
+            print(json.dumps({"text": text, "entities": [asdict(entity) for entity in entities]}))
             continue
         print(text)
-        for one in entities:
-            print(f"    {one.label}\t{one.probability:.1%}\t{one.start}–{one.end}\t{one.text}")
+        for entity in entities:
+            print(f"    {entity.label}\t{entity.probability:.1%}\t{entity.start}–{entity.end}\t{entity.text}")

@@ -65,12 +65,13 @@ class TextArguments:
 
 
 def _pair(line: str) -> Text:
+    """A line as a pair where a tab parts two texts, else as a text."""
     first, tab, second = line.partition("\t")
     return (first, second) if tab and first.strip() and second.strip() else line
 
 
 def file_lines(path: Path) -> list[str]:
-    """The lines of a text file. Raises UserError for what is none."""
+    """The lines of a text file. Raises UserError for a file that cannot be read, is empty, binary or not UTF-8."""
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -93,6 +94,7 @@ def _decoded_lines(content: bytes | str, source: str) -> list[str]:
 
 
 def open_model(options: TextArguments, precision: InferencePrecision = "float32") -> tuple[Predictor, list[Text]]:
+    """The model that a verb is given, and its texts and pairs."""
     model = load(options.model, options.device, precision)
     return model, options.read(model.checkpoint.metadata.get("options", {}))
 
@@ -100,7 +102,7 @@ def open_model(options: TextArguments, precision: InferencePrecision = "float32"
 def open_model_and_texts(
     options: TextArguments, precision: InferencePrecision = "float32"
 ) -> tuple[Predictor, list[str]]:
-    """For verbs that know no pairs, where a tab is a blank."""
+    """The model that a verb is given, and its texts, for verbs without pairs: a tab is a blank in a text."""
     model = load(options.model, options.device, precision)
     return model, single_texts(
         options, {"text_column": model.checkpoint.metadata.get("options", {}).get("text_column")}
@@ -108,9 +110,10 @@ def open_model_and_texts(
 
 
 def single_texts(options: TextArguments, columns: Mapping[str, Any]) -> list[str]:
-    """The texts, none of them a pair; columns: as `TextArguments.read`."""
+    """The texts, a tab in them a blank. columns: as `TextArguments.read`."""
     return [text if isinstance(text, str) else "\t".join(text) for text in options.read(columns)]
 
 
 def shown_text(text: Text) -> str:
+    """A text as the terminal shows it; the two of a pair are parted by a bar."""
     return text if isinstance(text, str) else " | ".join(text)

@@ -1,4 +1,4 @@
-"""`bothways tokenizer` and `bothways prepare`: text → vocabulary → token store."""
+"""`bothways tokenizer SOURCE… --out DIR`: a vocabulary learnt from text."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class TokenizerArguments(SourceArguments):
     min_frequency: int = 2
 
 
-def tokenizer(arguments: Sequence[str]) -> None:
+def run_tokenizer(arguments: Sequence[str]) -> None:
     """`bothways tokenizer SOURCE… --vocab-size V --out DIR`."""
     options = parse(
         "tokenizer",

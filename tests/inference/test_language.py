@@ -19,7 +19,7 @@ from bothways.counter_random import mix, uniforms
 from bothways.data.prepare import prepare
 from bothways.errors import TruncationWarning, UserError
 from bothways.inference.generation import generate
-from bothways.inference.sampling import GenerationOptions, draw, filtered_logits
+from bothways.inference.sampling import GenerationOptions, draw_tokens, filtered_logits
 from bothways.model.heads import CausalLMHead, PretrainingHead
 from bothways.predictor import Predictor
 from bothways.text.tokenizer import Tokenizer
@@ -91,7 +91,7 @@ def without_cache(model: Predictor, prompt: np.ndarray, options: GenerationOptio
             logits = model.model(pack_sequences([(read, np.zeros_like(read))])).logits[-1:]
         logits = filtered_logits(logits, options, [torch.tensor(ids)])
         uniform = uniforms(mix(options.seed, np.array([sample])), np.array(step), 0)
-        chosen = logits.argmax() if options.greedy else draw(logits, torch.from_numpy(uniform))
+        chosen = logits.argmax() if options.greedy else draw_tokens(logits, torch.from_numpy(uniform))
         ids.append(int(chosen))
         if ids[-1] == tokenizer.sep_id:
             break

@@ -16,7 +16,7 @@ from transformers import (
 
 from bothways.counter_random import uniforms
 from bothways.errors import UserError
-from bothways.inference.sampling import GenerationOptions, draw, filtered_logits, generation_options
+from bothways.inference.sampling import GenerationOptions, draw_tokens, filtered_logits, generation_options
 
 OPTIONS = {
     "temperature": GenerationOptions(temperature=0.7),
@@ -53,7 +53,7 @@ def test_frequencies_of_20_000_draws_match_the_softmax(name: str) -> None:
     logits = torch.randn(1, 50, generator=torch.Generator().manual_seed(0))
     chances = filtered_logits(logits, OPTIONS[name], [torch.arange(5)])
     draws = uniforms(np.arange(number, dtype=np.uint64), np.zeros(number, dtype=np.int64), 0)
-    chosen = draw(chances.expand(number, -1), torch.from_numpy(draws))
+    chosen = draw_tokens(chances.expand(number, -1), torch.from_numpy(draws))
     counts = np.bincount(chosen.numpy(), minlength=50)
     expected = chances.double().softmax(-1)[0].numpy() * number
     assert not counts[expected == 0].any()
@@ -67,7 +67,7 @@ def test_frequencies_of_20_000_draws_match_the_softmax(name: str) -> None:
 def test_draws_at_the_ends_of_the_interval_are_tokens_that_can_be_drawn() -> None:
     logits = torch.tensor([[0.0, 0.25, 0.0, 0.75, 0.0]]).log()
     ends = torch.tensor([0.0, 0.2499999, 0.25, 1 - 2.0**-53], dtype=torch.float64)
-    assert draw(logits.expand(4, -1), ends).tolist() == [1, 1, 3, 3]
+    assert draw_tokens(logits.expand(4, -1), ends).tolist() == [1, 1, 3, 3]
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,9 @@ import bothways as bw
 from bothways.data.encoded import Encoded
 from bothways.data.tables import Row, read_rows
 from bothways.errors import TruncationWarning, UserError
-from bothways.tasks.answer import Answer, AnswerOptions, AnswerTask, best_exact, best_f1, context_tokens
+from bothways.tasks.answer import Answer, AnswerOptions, AnswerTask
+from bothways.tasks.answer_rows import context_tokens
+from bothways.tasks.squad_metric import best_exact, best_f1
 from bothways.text.tokenizer import Tokenizer
 from bothways.train.finetune import FinetuneOptions, finetune
 from tests.helpers import hugging_face_config, tiny_config, tiny_tokenizer
@@ -343,9 +345,9 @@ def test_refusals(pretrained: Path, tmp_path: Path) -> None:
     ):
         with pytest.raises(UserError, match=message):
             task.check(row(**values))
-    assert task.truths(row(context="x y y", answers="y", answer_start=float("nan"))) == [(2, 3)]
-    assert task.truths(row(context="x y y", answers="y", answer_start="4")) == [(4, 5)]
-    assert task.truths(row(context="x y", answers="")) == []
-    assert task.truths(row(context="x y", answers={"text": ["y"], "answer_start": [2]})) == [(2, 3)]
+    assert task.gold(row(context="x y y", answers="y", answer_start=float("nan"))) == [(2, 3)]
+    assert task.gold(row(context="x y y", answers="y", answer_start="4")) == [(4, 5)]
+    assert task.gold(row(context="x y", answers="")) == []
+    assert task.gold(row(context="x y", answers={"text": ["y"], "answer_start": [2]})) == [(2, 3)]
     with pytest.raises(UserError, match="answer needs a model fine-tuned for it"):
         bw.load(pretrained).answer("x", "y")

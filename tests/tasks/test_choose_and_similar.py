@@ -69,15 +69,15 @@ def test_choices_of_different_number_have_the_loss_of_each() -> None:
     expected = 0.0
     for number, row in enumerate(rows):
         own = torch.tensor([float(scores[n]) for n, one in enumerate(encoded) if one.row == number])
-        expected -= float(own.log_softmax(0)[task.truth(row)])
+        expected -= float(own.log_softmax(0)[task.gold(row)])
     assert float(task.sums(scores[torch.from_numpy(order)], targets)["loss"]) == pytest.approx(expected, rel=1e-5)
     assert task.counts(targets)["loss"] == 3
 
 
 def test_refused_choices() -> None:
     task = ChooseTask()
-    assert task.truth(Row({"choices": ["2", "0", "1"], "label": "0"}, "row 1")) == 0  # a number is a place
-    assert task.truth(Row({"choices": ["two ", "0", "1"], "label": " two"}, "row 1")) == 0
+    assert task.gold(Row({"choices": ["2", "0", "1"], "label": "0"}, "row 1")) == 0  # a number is a place
+    assert task.gold(Row({"choices": ["two ", "0", "1"], "label": " two"}, "row 1")) == 0
     for values, message in (
         ({"choices": ["a"], "label": 0}, "1 choices in choices, expected two or more"),
         ({"choices": ["a", ""], "label": 0}, "a choice is ''"),

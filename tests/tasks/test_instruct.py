@@ -18,7 +18,7 @@ from bothways.errors import TruncationWarning, UserError
 from bothways.inference.chat import Chat
 from bothways.inference.sampling import GenerationOptions
 from bothways.model.heads import CausalLMHead
-from bothways.tasks.instruct import InstructOptions, InstructTask
+from bothways.tasks.instruct import BEFORE_REPLIES, InstructOptions, InstructTask
 from bothways.train.evaluate import evaluate_rows
 from tests.helpers import Run, tiny_config, tiny_tokenizer
 
@@ -56,7 +56,7 @@ def helper(causal: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_only_replies_are_learnt_with_the_sep_that_ends_them() -> None:
     tokenizer, task = tiny_tokenizer(), InstructTask()
     (encoded,) = task.encode([Row({"messages": TALK}, "a")], tokenizer, 100)
-    rows, wanted = encoded.targets["reply_rows"], encoded.targets["next_tokens"]
+    rows, wanted = encoded.targets[BEFORE_REPLIES], encoded.targets["next_tokens"]
     assert (
         tokenizer.decode(encoded.input_ids.tolist())
         == "[CLS] the dog [SEP] eats [SEP] and the cat? [SEP] not in the house."
@@ -87,7 +87,7 @@ def test_packed_conversations_give_the_loss_of_each_by_transformers(causal: Path
     for one in encoded:
         ids = torch.from_numpy(np.append(one.input_ids, tokenizer.sep_id))[None]
         labels = torch.full_like(ids, -100)
-        labels[0, one.targets["reply_rows"] + 1] = torch.from_numpy(one.targets["next_tokens"])
+        labels[0, one.targets[BEFORE_REPLIES] + 1] = torch.from_numpy(one.targets["next_tokens"])
         number = len(one.targets["next_tokens"])
         losses += float(theirs(ids, labels=labels).loss.detach()) * number
         tokens += number

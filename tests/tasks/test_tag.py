@@ -19,8 +19,9 @@ from transformers import AutoTokenizer, BertForTokenClassification
 import bothways as bw
 from bothways.data.tables import Row, read_rows
 from bothways.errors import UserError
-from bothways.tasks.metrics import span_figures, spans
-from bothways.tasks.tag import TagOptions, TagTask, scheme_of
+from bothways.tasks.metrics import span_figures
+from bothways.tasks.tag import FIRST_PIECES, TagOptions, TagTask
+from bothways.tasks.tag_schemes import scheme_of, tag_spans
 from bothways.text.tokenizer import Tokenizer
 from bothways.train.finetune import FinetuneOptions, finetune
 from tests.helpers import hugging_face_config, tiny_config, tiny_tokenizer
@@ -52,11 +53,11 @@ def test_every_word_gets_one_decision(data: st.DataObject) -> None:
     assert len(set(decided)) == len(decided)
     found = task.words(row, labelled=False)
     pieces = tokenizer.encode(found.text, special_tokens=False)
-    for number, (start, end) in enumerate(found.places):
+    for number, (start, end) in enumerate(found.characters):
         own = np.flatnonzero((pieces.offsets[:, 0] >= start) & (pieces.offsets[:, 0] < end))
         assert (number in decided) == bool(len(own))
         for one in encoded:
-            for token in one.targets["word_index"][one.targets["words"] == number]:
+            for token in one.targets[FIRST_PIECES][one.targets["words"] == number]:
                 assert one.offsets[token].tolist() == pieces.offsets[own[0]].tolist()
     scores = [np.tile([1.0, 0.0], (len(one.targets["words"]), 1)).astype(np.float32) for one in encoded]
     prediction = task.decode(scores, encoded, row)
@@ -80,7 +81,7 @@ def test_spans_are_seqevals_on_adversarial_tags() -> None:
     rng = random.Random(0)
     for _ in range(1000):
         tags = random_tags(rng, ["a", "b", "a-b"], "BIES")
-        assert spans(tags) == get_entities(tags)
+        assert tag_spans(tags) == get_entities(tags)
 
 
 def check_figures(truth: list[list[str]], guess: list[list[str]]) -> None:
@@ -120,7 +121,7 @@ def test_schemes() -> None:
         task = TagTask(TagOptions(scheme=scheme)).fitted([row])  # type: ignore[arg-type]
         words = task.words(row)
         assert words.labels == labels
-        assert [text[a:b] for a, b in words.places] == ["Dr", ".", "Ann", "Lee", ",", "Rome", "."]
+        assert [text[a:b] for a, b in words.characters] == ["Dr", ".", "Ann", "Lee", ",", "Rome", "."]
         encoded = task.add_targets(task.encode([row], tiny_tokenizer(), 64), [row])
         scores = [np.eye(len(task.labels), dtype=np.float32)[one.targets["labels"]] * 9 for one in encoded]
         found = task.decode(scores, encoded, row).entities

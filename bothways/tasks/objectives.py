@@ -1,0 +1,64 @@
+"""The registry of pretraining: what can be learnt from a token store. A new objective is a new file and a line here.
+
+An entry names an `Objective`, which knows the head and the losses, and the maker of its examples, which knows how
+documents become batches with the objective's targets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from bothways.data.masking import MaskedExamples, Masker, Masking
+from bothways.data.next_tokens import NextTokens
+from bothways.data.sentence_pairs import FullSentences, FullSentencesAcross, Pairing, SentenceOrder, SentencePairs
+from bothways.data.spans import ExampleMaker, SpanOptions
+from bothways.errors import UserError, closest
+from bothways.tasks.base import Objective
+from bothways.tasks.pretraining import BertObjective, MaskedLMObjective, NextTokenObjective
+from bothways.text.tokenizer import Tokenizer
+
+MakeExamples = Callable[[SpanOptions, Masking, Tokenizer], ExampleMaker]
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """What a run of pretraining learns, and from what.
+
+    is_decoder: whether the model reads from left to right. next_command: what to type after training.
+    """
+
+    objective: Objective
+    make_examples: MakeExamples
+    is_decoder: bool = False
+    next_command: str = 'fill {model} "a [MASK] in a text"'
+
+
+def masked(pairing: Callable[[SpanOptions], Pairing]) -> MakeExamples:
+    """Examples with masks, of the segments that the pairing makes of documents."""
+
+    def make(options: SpanOptions, masking: Masking, tokenizer: Tokenizer) -> ExampleMaker:
+        return MaskedExamples(pairing(options), Masker(masking, tokenizer), tokenizer)
+
+    return make
+
+
+def next_tokens(options: SpanOptions, masking: Masking, tokenizer: Tokenizer) -> ExampleMaker:
+    """Examples of which each token is to say the next; nothing is masked."""
+    return NextTokens(options, tokenizer)
+
+
+OBJECTIVES: dict[str, Pretraining] = {
+    "bert": Pretraining(BertObjective(), masked(SentencePairs)),
+    "order": Pretraining(BertObjective("sop"), masked(SentenceOrder)),
+    "mlm": Pretraining(MaskedLMObjective(), masked(FullSentences)),
+    "roberta": Pretraining(MaskedLMObjective(), masked(FullSentencesAcross)),
+    "causal": Pretraining(NextTokenObjective(), next_tokens, True, 'generate {model} "the beginning of a text"'),
+}
+
+
+def find_pretraining(name: str) -> Pretraining:
+    """The entry of this name. Raises UserError for a name that the registry does not have."""
+    if name not in OBJECTIVES:
+        raise UserError(f"--objective {name}{closest(name, OBJECTIVES)}: accepted: {', '.join(OBJECTIVES)}")
+    return OBJECTIVES[name]

@@ -1,0 +1,70 @@
+"""A new task and a new objective are what CONTRIBUTING.md says and no more: its own steps, carried out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from bothways.data.prepare import PrepareOptions, prepare
+from tests.contributing import carry_out, copy_package
+from tests.data.test_prepare import write_corpus
+from tests.helpers import tiny_tokenizer
+
+MORE_OF_THE_TASK = """
+from pathlib import Path
+from bothways.data.stream import RowStream
+from bothways.inference.bulk import open_parts, run_bulk
+from bothways.inference.jobs import task_job
+from bothways.predictor import load
+from bothways.verbs.column_arguments import column_arguments
+from bothways.verbs.parse import help_texts
+
+print(probabilities)
+print(help_texts(column_arguments())["spam_column"])
+assert main(["evaluate", "spam", "unwanted.jsonl", "--spam-column", "unwanted", "--json"]) == 0
+model, source = load("spam"), RowStream(Path("mail.jsonl"), "text")
+job = task_job(model, "spam", source.columns, {})
+run_bulk(job, source, open_parts(job, source, Path("all.parquet")), lambda done: None)
+"""
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_a_new_task_is_a_file_and_a_line_and_goes_all_the_way(tmp_path: Path, pretrained: Path) -> None:
+    copy_package(tmp_path)
+    write(tmp_path / "mail.jsonl", [{"text": "the dog runs", "spam": 1}, {"text": "the old house", "spam": 0}] * 8)
+    write(tmp_path / "unwanted.jsonl", [{"text": "the dog runs", "unwanted": n} for n in (0, 1)])
+    done = carry_out("A new task", tmp_path, after=MORE_OF_THE_TASK)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0] == "accuracy 1.000"
+    assert "next: bothways predict spam table.jsonl" in lines
+    assert "Calibration" in (tmp_path / "spam" / "report.html").read_text()
+    predicted = [json.loads(line) for line in (tmp_path / "predictions.jsonl").read_text().splitlines()]
+    assert [line["predicted"] for line in predicted] == [True, False] * 8
+    of_table = pq.read_table(tmp_path / "all.parquet")["spam_probability"].to_pylist()
+    assert [probability > 0.5 for probability in of_table] == [True, False] * 8
+    at = lines.index("1 for an unwanted text, else 0")  # what --help says of --spam-column
+    assert 0 < json.loads(lines[at - 1])[0] < 1
+    assert json.loads(lines[at + 1]) == {"accuracy": 0.5}
+
+
+def test_a_new_objective_is_a_file_and_a_line_and_pretrains(tmp_path: Path) -> None:
+    copy_package(tmp_path)
+    write_corpus(tmp_path / "corpus.jsonl", documents=100)
+    prepare([str(tmp_path / "corpus.jsonl")], tiny_tokenizer(), tmp_path / "store", PrepareOptions(validation=0.2))
+    done = carry_out("A new objective", tmp_path)
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout.splitlines()[-1])
+    assert list(figures) == ["follows_loss", "follows_accuracy"]
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert lines[-1]["eval_follows_loss"] == pytest.approx(figures["follows_loss"], rel=1e-4)
+    assert min(line["loss"] for line in lines if "loss" in line) > 0
+    assert "follows accuracy" in (tmp_path / "run" / "report.html").read_text()
+    assert 'next: bothways fill run "a [MASK] in a text"' in done.stdout
