@@ -11,7 +11,7 @@ from typing import Any
 
 from bothways.errors import UserError
 from bothways.files import write_text
-from bothways.pages.pictures import SUFFIXES, draw
+from bothways.pages.pictures import PICTURE_SUFFIXES, draw_attention
 
 SCRIPTS = ("base.js", "attention.js", "views.js", "page.js")  # one function, in this order
 
@@ -54,8 +54,8 @@ class Explanation:
         path = Path(path)
         if path.suffix == ".html":
             write_text(path, self.html())
-        elif path.suffix in SUFFIXES:
-            draw(self.data, path, layer)
+        elif path.suffix in PICTURE_SUFFIXES:
+            draw_attention(self.data, path, layer)
         else:
-            raise UserError(f"--out {path}: accepted: .html, {', '.join(SUFFIXES)}")
+            raise UserError(f"--out {path}: accepted: .html, {', '.join(PICTURE_SUFFIXES)}")
         return path
