@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import html
 import json
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -11,25 +13,42 @@ from typing import Any
 
 from bothways.errors import UserError
 from bothways.files import write_text
-from bothways.pages.pictures import SUFFIXES, draw
+from bothways.pages.pictures import PICTURE_SUFFIXES, draw_attention
 
-SCRIPTS = ("base.js", "attention.js", "views.js", "page.js")  # one function, in this order
+STATIC = resources.files("bothways") / "pages" / "static"
+MODULES = (  # each after those that it imports
+    "geometry.js", "store.js", "arrays.js", "colours.js", "dom.js", "charts.js", "matrices.js", "tokens.js",
+    "thumbnails.js", "matrix_figure.js", "lines_figure.js", "attention.js", "steps.js", "embeddings.js",
+    "positions.js", "predictions.js", "checkpoints.js", "page.js",
+)  # fmt: skip
+IMPORT = re.compile(r"^import (\{[^}]*\}) from '\./(.+?)';$", re.MULTILINE)
+EXPORT = re.compile(r"^export (?=(?:async )?(?:const|function) (\w+))", re.MULTILINE)
+
+
+def join_modules(names: Sequence[str]) -> str:
+    """The ES modules of `static/`, in this order, become one script that a page holds: each is a function of its own
+    that returns its exports, so that no name of a file is seen in another without an import."""
+    functions = []
+    for name in names:
+        source = (STATIC / name).read_text(encoding="utf-8")
+        exports = ", ".join(EXPORT.findall(source))
+        body = IMPORT.sub(r"const \1 = modules['\2'];", EXPORT.sub("", source))
+        functions.append(f"modules['{name}'] = (() => {{\n{body}return {{ {exports} }};\n}})();\n")
+    return "'use strict';\nconst modules = {};\n" + "".join(functions)
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """What `m.explain(text)` gives: shows itself in a notebook, and is written as a page or a picture.
+    """What `m.explain(text)` gives: it shows itself in a notebook, and is written as a page or a picture.
 
-    data: what the page shows, arrays packed as `explain.arrays` has them.
+    data: what the page shows (`explain.page_data.page_data`), arrays compressed as `pages.arrays` has them.
     """
 
     data: dict[str, Any]
 
     def html(self) -> str:
         """The page, self-contained."""
-        static = resources.files("bothways") / "pages" / "static"
-        style = (static / "page.css").read_text(encoding="utf-8")
-        script = "\n".join((static / name).read_text(encoding="utf-8") for name in SCRIPTS)
+        style = (STATIC / "page.css").read_text(encoding="utf-8")
         # "</script>" in a text would end the block that it stands in
         content = json.dumps(self.data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
         title = html.escape(self.data["title"][:80])
@@ -38,24 +57,22 @@ class Explanation:
             '<meta name="viewport" content="width=device-width, initial-scale=1">'
             f"<title>{title}</title><style>{style}</style></head><body><main id=page></main>"
             f'<script type="application/json" id=data>{content}</script>'
-            f"<script>(() => {{\n'use strict';\n{script}}})();</script></body></html>\n"
+            f"<script>(() => {{\n{join_modules(MODULES)}}})();</script></body></html>\n"
         )
 
     def _repr_html_(self) -> str:
-        """In a frame of its own, so that a notebook's styles and names stay apart."""
+        """The page in a frame of its own, so that a notebook's styles and names stay apart."""
         page = html.escape(self.html(), quote=True)
         return f'<iframe srcdoc="{page}" style="width:100%;height:50rem;border:0"></iframe>'
 
     def write(self, path: str | Path, layer: int | None = None) -> Path:
-        """Write a page (.html) or a picture of attention (.png, .svg; of one layer, counted from 1, or of all).
-
-        Raises UserError for another suffix and a layer that there is not.
-        """
+        """Write a page (.html) or a picture of attention (.png, .svg; of one layer, counted from 1, or of all), and
+        return its path. Raises UserError for another suffix, and for a layer that the model does not have."""
         path = Path(path)
         if path.suffix == ".html":
             write_text(path, self.html())
-        elif path.suffix in SUFFIXES:
-            draw(self.data, path, layer)
+        elif path.suffix in PICTURE_SUFFIXES:
+            draw_attention(self.data, path, layer)
         else:
-            raise UserError(f"--out {path}: accepted: .html, {', '.join(SUFFIXES)}")
+            raise UserError(f"--out {path}: accepted: .html, {', '.join(PICTURE_SUFFIXES)}")
         return path

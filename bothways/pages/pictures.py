@@ -8,37 +8,38 @@ from typing import Any
 from bothways.errors import UserError
 from bothways.pages.arrays import decompress_array
 
-SUFFIXES = (".png", ".svg")
-LABELLED = 24  # tokens that fit beside a matrix
+PICTURE_SUFFIXES = (".png", ".svg")
+MAX_LABELLED_TOKENS = 24  # names of 6 points that fit beside a matrix of 2.6 inches
 
 
-def draw(data: dict[str, Any], path: Path, layer: int | None) -> None:
-    """One row of matrices a layer, one matrix a head; row i of a matrix is where token i looks.
+def draw_attention(data: dict[str, Any], path: Path, layer: int | None) -> None:
+    """A picture of one row of matrices a layer, one matrix a head, is written; row i of a matrix is where token i
+    looks.
 
-    Raises UserError where matplotlib is not installed, and for a layer that there is not.
+    data: of `explain.page_data.page_data`. layer: counted from 1; None for all. Raises UserError where matplotlib is
+    not installed, and for a layer that the model does not have.
     """
     try:
         import matplotlib as mpl
         from matplotlib.figure import Figure
     except ImportError as error:
         raise UserError(f"pictures need matplotlib ({error}): pip install 'bothways[report]'") from error
-    layers = data["model"]["layers"]
-    if layer is not None and not 1 <= layer <= layers:
-        raise UserError(f"--layer {layer}: the model has layers 1 to {layers}")
-    chosen = range(layers) if layer is None else [layer - 1]
-    tokens = [one["token"] for one in data["tokens"]]
-    labelled = layer is not None and len(tokens) <= LABELLED
-    shown, size = (tokens, 2.6) if labelled else ([], 1.1)
-    heads = data["model"]["heads"]
+    num_layers, num_heads = data["model"]["layers"], data["model"]["heads"]
+    if layer is not None and not 1 <= layer <= num_layers:
+        raise UserError(f"--layer {layer}: the model has layers 1 to {num_layers}")
+    layers = range(num_layers) if layer is None else [layer - 1]
+    tokens = [token["token"] for token in data["tokens"]]
+    with_names = layer is not None and len(tokens) <= MAX_LABELLED_TOKENS
+    names, inches = (tokens, 2.6) if with_names else ([], 1.1)
+    weights = data["runs"][0]["weights"]
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "bothways"}):
-        figure = Figure(figsize=(heads * size, len(chosen) * size + 0.4), layout="constrained")
-        panels = figure.subplots(len(chosen), heads, squeeze=False)
-        for row, number in zip(panels, chosen, strict=True):
-            for head, (panel, weights) in enumerate(
-                zip(row, decompress_array(data["runs"][0]["weights"][number]), strict=True)
-            ):
-                panel.imshow(weights, cmap="Blues", vmin=0, vmax=max(0.05, float(weights.max())))
-                panel.set_title(f"layer {number + 1}, head {head + 1}", fontsize=7)
-                panel.set_xticks(range(len(shown)), shown, rotation=90, fontsize=6)
-                panel.set_yticks(range(len(shown)), shown, fontsize=6)
+        figure = Figure(figsize=(num_heads * inches, len(layers) * inches + 0.4), layout="constrained")
+        panels = figure.subplots(len(layers), num_heads, squeeze=False)
+        for panel_row, index in zip(panels, layers, strict=True):
+            matrices = zip(panel_row, decompress_array(weights[index]), strict=True)
+            for head, (panel, matrix) in enumerate(matrices, 1):
+                panel.imshow(matrix, cmap="Blues", vmin=0, vmax=max(0.05, float(matrix.max())))
+                panel.set_title(f"layer {index + 1}, head {head}", fontsize=7)
+                panel.set_xticks(range(len(names)), names, rotation=90, fontsize=6)
+                panel.set_yticks(range(len(names)), names, fontsize=6)
         figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else {})

@@ -58,7 +58,7 @@ def run_explain(arguments: Sequence[str]) -> None:
     explanation = model.explain(text, **beside, projection=options.projection)
     run = Path(options.model)
     if options.pair is None and (run / "run.json").exists() and out.suffix == ".html":
-        from bothways.explain.training import checkpoint_view
+        from bothways.explain.checkpoint_series import checkpoint_view
 
         checkpoints, notes = checkpoint_view(model, run, options.text)
         notes = [*explanation.data["notes"], *notes]

@@ -22,9 +22,10 @@ from bothways.batch import PackedBatch, pack_sequences
 from bothways.checkpoint.hugging_face import Checkpoint, new_model
 from bothways.errors import UserError
 from bothways.explain.answers import ShownAnswer, shown_answer
-from bothways.explain.page_data import SUMMED, compress_weights, read
+from bothways.explain.page_data import MAX_SUMMED_WEIGHTS, compress_weights
 from bothways.explain.predictions import decision_of, integrated_gradients
 from bothways.explain.record import gradient_weighted, record, rollout
+from bothways.explain.tokens import tokens_of_text
 from bothways.model.heads import CausalLMHead, PretrainingHead, SequenceHead, SpanHead, TokenHead
 from bothways.pages.arrays import compress_array, compress_shares, decompress_array
 from bothways.predictor import Predictor
@@ -74,7 +75,7 @@ def test_attention_and_states_are_those_of_transformers(real: Predictor, minilm:
     for q, k, scores in zip(run["queries"], run["keys"], run["scores"], strict=True):
         products = np.einsum("aid,ajd->aij", decompress_array(q), decompress_array(k)) / size**0.5
         np.testing.assert_allclose(products, decompress_array(scores), atol=1e-2)
-    batch, _, _ = read(real.tokenizer, [real.tokenizer.encode(A), real.tokenizer.encode(B)])
+    batch, _, _ = tokens_of_text(real.tokenizer, [real.tokenizer.encode(A), real.tokenizer.encode(B)])
     with torch.inference_mode():
         states = record(real.model.encoder, batch).states
     for ours, expected in zip(states, output.hidden_states, strict=True):
@@ -156,7 +157,7 @@ def test_each_head_tells_what_it_predicts_and_its_attribution_adds_up(name: str)
     view = data["predictions"]
     assert name in view
     pieces = [model.tokenizer.encode(TEXT)]
-    batch, _, _ = read(model.tokenizer, pieces)
+    batch, _, _ = tokens_of_text(model.tokenizer, pieces)
     decision = decision_of(model, batch, shown_answer(model, batch, TEXT, pieces))
     assert decision is not None
     scores = integrated_gradients(model, batch, decision)
@@ -205,7 +206,7 @@ READINGS = {
 def answer_of(model: Predictor, *text: str) -> tuple[ShownAnswer, PackedBatch, list[str]]:
     """The answer that a page shows, the page's batch, and the word that each of its tokens belongs to."""
     pieces = [model.tokenizer.encode(part) for part in text]
-    batch, tokens, words = read(model.tokenizer, pieces)
+    batch, tokens, words = tokens_of_text(model.tokenizer, pieces)
     answer = shown_answer(model, batch, text[0] if len(text) == 1 else (text[0], text[1]), pieces)
     assert answer is not None
     return answer, batch, [f"{one['word']} {words[one['word']]}" for one in tokens]
@@ -282,7 +283,7 @@ def test_what_a_page_leaves_out_is_said(real: Predictor) -> None:
 def test_gradient_weighted_attention_is_weights_times_their_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
     """The gradient by finite differences: one weight of the first layer is changed by hand."""
     model = HEADS["classes"]
-    batch, _, _ = read(model.tokenizer, [model.tokenizer.encode(TEXT)])
+    batch, _, _ = tokens_of_text(model.tokenizer, [model.tokenizer.encode(TEXT)])
     decision = decision_of(model, batch)
     assert decision is not None
     seen = record(model.model.encoder, batch)
@@ -330,7 +331,7 @@ def test_a_long_text_stays_small_and_exact(real: Predictor) -> None:
     data = real.explain(text).data
     assert len(data["tokens"]) > 500
     assert len(json.dumps(data)) < 30e6
-    batch, _, _ = read(real.tokenizer, [real.tokenizer.encode(text)])
+    batch, _, _ = tokens_of_text(real.tokenizer, [real.tokenizer.encode(text)])
     with torch.inference_mode():
         weights = record(real.model.encoder, batch).weights
     shown = decompress_array(data["runs"][0]["weights"][3])
@@ -345,7 +346,7 @@ def test_the_largest_page_is_under_thirty_megabytes(real: Predictor) -> None:
     ids = np.array([real.tokenizer.cls_id, *words, real.tokenizer.sep_id])
     with torch.inference_mode():
         weights = record(real.model.encoder, pack_sequences([(ids, np.zeros_like(ids))])).weights
-    packed_layers = compress_weights(weights, SUMMED + 1)
+    packed_layers = compress_weights(weights, MAX_SUMMED_WEIGHTS + 1)
     np.testing.assert_allclose(decompress_array(packed_layers[2]), weights[2].numpy(), atol=1e-3)
     a_head = sum(len(one["data"]) for one in packed_layers) / (len(weights) * len(weights[0]))
     assert 24 * 16 * a_head < 30e6

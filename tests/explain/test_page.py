@@ -3,7 +3,6 @@ say."""
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,18 +18,6 @@ from bothways.predictor import Predictor
 from tests.helpers import tiny_config, tiny_tokenizer
 
 TEXT = ("<script>document.title = 'taken'</script> The bear ate the honey", "It was <b>hungry</b>")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if path is None:
-        pytest.skip("no Chromium on this machine")
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is a test dependency")
-    with api.sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield opened
-        opened.close()
 
 
 @pytest.fixture(scope="module")
@@ -66,15 +53,15 @@ def open_page(browser: Any, explained: tuple[Path, dict[str, Any]]) -> Iterator[
         return opened[-1]
 
     yield make
-    for one in opened:
-        one.context.close()
-        assert one.said == []
+    for watched in opened:
+        watched.context.close()
+        assert watched.said == []
 
 
 def cells(page: Any, matrix: str = "#matrix") -> np.ndarray:
     """The numbers of the large matrix as the page shows them."""
     found = page.eval_on_selector_all(
-        f"{matrix} rect[data-row]", "all => all.map(one => [one.dataset.row, one.dataset.column, one.dataset.value])"
+        f"{matrix} rect[data-row]", "rects => rects.map(({ dataset }) => [dataset.row, dataset.column, dataset.value])"
     )
     size = 1 + max(int(row) for row, _, _ in found)
     values = np.zeros((size, size))
@@ -99,37 +86,39 @@ def test_a_text_stays_text_and_every_view_is_there(open_page: Any, explained: tu
         assert page.locator(f"section#{section}").count() == 1, section
 
 
-def test_layers_heads_and_runs_show_the_models_numbers(open_page: Any, explained: tuple[Path, dict[str, Any]]) -> None:
-    page, runs = open_page().page, explained[1]["runs"]
-    choose(page, run="0", layer="3", head="5")
-    np.testing.assert_allclose(cells(page), decompress_array(runs[0]["weights"][3])[5], atol=1e-3)
-    choose(page, run="1")
-    page.wait_for_selector('#matrix[data-run="1"] rect.masked', state="attached")
-    shown = decompress_array(runs[1]["weights"][3])[5]
+def test_layers_heads_and_readings_show_the_models_numbers(
+    open_page: Any, explained: tuple[Path, dict[str, Any]]
+) -> None:
+    page, readings = open_page().page, explained[1]["runs"]
+    choose(page, reading="0", layer="3", head="5")
+    np.testing.assert_allclose(cells(page), decompress_array(readings[0]["weights"][3])[5], atol=1e-3)
+    choose(page, reading="1")
+    page.wait_for_selector('#matrix[data-reading="1"] rect.masked', state="attached")
+    shown = decompress_array(readings[1]["weights"][3])[5]
     np.testing.assert_allclose(np.tril(cells(page)), np.tril(shown), atol=1e-3)
     masked = page.locator("#matrix rect.masked").count()
     assert masked == len(shown) * (len(shown) - 1) / 2, "the upper triangle is empty"
-    page.select_option("#attention-run", "0")
+    page.select_option("#attention-reading", "0")
     page.check("#attention-beside")
     page.wait_for_selector("#matrix-beside rect.masked", state="attached")
 
 
 def test_looking_at_a_token_by_mouse_and_by_keyboard(open_page: Any, explained: tuple[Path, dict[str, Any]]) -> None:
     page = open_page().page
-    choose(page, run="0", layer="0", head="0")
+    choose(page, reading="0", layer="0", head="0")
     token = page.locator('.token[data-side="from"][data-token="3"]').first
     token.hover()
-    page.wait_for_function("document.querySelector('#looks').textContent.includes('sums to 1.000')")
-    before = page.locator("#looks").inner_text()
+    page.wait_for_function("document.querySelector('#strongest').textContent.includes('sums to 1.000')")
+    before = page.locator("#strongest").inner_text()
     token.focus()
     page.keyboard.press("ArrowDown")
-    page.wait_for_function("before => document.querySelector('#looks').innerText !== before", arg=before)
-    assert "sums to 1.000" in page.locator("#looks").inner_text()
+    page.wait_for_function("before => document.querySelector('#strongest').innerText !== before", arg=before)
+    assert "sums to 1.000" in page.locator("#strongest").inner_text()
 
 
 def test_pieces_merge_to_words(open_page: Any, explained: tuple[Path, dict[str, Any]]) -> None:
     page, data = open_page().page, explained[1]
-    choose(page, run="0", layer="2", head="1")
+    choose(page, reading="0", layer="2", head="1")
     page.check("#attention-words")
     groups: list[list[int]] = []
     for position, token in enumerate(data["tokens"]):
@@ -141,6 +130,43 @@ def test_pieces_merge_to_words(open_page: Any, explained: tuple[Path, dict[str, 
     expected = np.array([[weights[np.ix_(a, b)].sum(1).mean() for b in groups] for a in groups])
     page.wait_for_function(f"document.querySelectorAll('#matrix rect[data-row]').length === {expected.size}")
     np.testing.assert_allclose(cells(page), expected, atol=1e-3)
+
+
+def test_the_steps_follow_what_is_chosen_and_may_leave_it(open_page: Any) -> None:
+    page = open_page().page
+
+    def softmax() -> list[str]:
+        return page.locator("#steps .stepped").first.locator("td:nth-child(5)").all_inner_texts()
+
+    page.locator('.thumbnail[data-layer="2"][data-head="4"]').click()
+    page.locator(".chip").nth(5).click()
+    fields = ("reading", "layer", "head", "token")
+    assert [page.input_value(f"#steps-{field}") for field in fields] == ["0", "2", "4", "5"]
+    page.wait_for_selector('#matrix[data-layer="2"][data-head="4"]', state="attached")
+    np.testing.assert_allclose([float(share) for share in softmax()], cells(page)[5], atol=2e-3)
+    before = softmax()
+    page.select_option("#steps-layer", "1")
+    page.wait_for_function(
+        "before => document.querySelector('#steps .stepped td:nth-child(5)').innerText !== before", arg=before[0]
+    )
+    assert page.input_value("#attention-layer") == "2", "the section of attention stays"
+    assert sum(map(float, softmax())) == pytest.approx(1, abs=1e-2)
+
+
+def test_what_is_chosen_stays_when_light_becomes_dark(open_page: Any) -> None:
+    page = open_page(color_scheme="light").page
+    choose(page, layer="4", head="2")
+    page.locator(".chip").nth(3).click()
+    page.check("#attention-words")
+    light = page.eval_on_selector("#matrix rect[data-row]", "rect => rect.getAttribute('fill')")
+    page.emulate_media(color_scheme="dark")
+    page.wait_for_function(
+        "light => document.querySelector('#matrix rect[data-row]')?.getAttribute('fill') !== light", arg=light
+    )
+    page.wait_for_selector('#matrix[data-layer="4"][data-head="2"] rect[data-row]', state="attached")
+    assert page.input_value("#attention-layer") == "4"
+    assert page.is_checked("#attention-words")
+    assert page.locator(".chip").nth(3).get_attribute("aria-pressed") == "true"
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -181,7 +207,7 @@ def test_every_heads_predictions_are_drawn(name: str, browser: Any, tmp_path: Pa
         "tags": lambda: ["zebra", view["tags"][0]["labels"][0][0]],
         "span": lambda: [view["span"]["answer"]],
     }[name]()
-    assert all(one in shown for one in expected)
+    assert all(text in shown for text in expected)
     watched.context.close()
     assert watched.said == []
 

@@ -46,13 +46,13 @@ def test_a_runs_checkpoints_are_compared_on_the_same_text(tmp_path: Path, bothwa
     code, _, errors = bothways("explain", tmp_path / "run", "the old [MASK] eats", "--out", page)
     assert code == 0, errors
     data = data_of(page)
-    assert [one["name"] for one in data["checkpoints"]] == ["step 2", "step 4", "step 6"]
+    assert [checkpoint["name"] for checkpoint in data["checkpoints"]] == ["step 2", "step 4", "step 6"]
     last, own = data["checkpoints"][-1], data["runs"][0]
     np.testing.assert_allclose(decompress_array(last["weights"][1]), decompress_array(own["weights"][1]), atol=1e-3)
     (tmp_path / "run" / "checkpoints" / "step-00000004" / "model.safetensors").write_bytes(b"cut short")
     code, _, errors = bothways("explain", tmp_path / "run", "the old [MASK] eats", "--out", page)
     assert code == 0, errors
-    assert [one["name"] for one in data_of(page)["checkpoints"]] == ["step 2", "step 6"]
+    assert [checkpoint["name"] for checkpoint in data_of(page)["checkpoints"]] == ["step 2", "step 6"]
     assert "step-00000004 is left out" in " ".join(data_of(page)["notes"])
     first = decompress_array(data["checkpoints"][0]["weights"][1])
     assert np.abs(first - decompress_array(own["weights"][1])).max() > 1e-3
