@@ -24,7 +24,7 @@ from torch.utils.data import SequentialSampler
 from transformers import BertLMHeadModel, Trainer, TrainingArguments
 
 from bothways.baselines.language import compare_language_models, read_documents_of
-from bothways.batch import UNLIMITED, PackedBatch
+from bothways.batch import PackedBatch
 from bothways.checkpoint.hugging_face import Checkpoint, load_checkpoint, new_model, save_checkpoint
 from bothways.data.prepare import PrepareOptions, prepare
 from bothways.data.store import TokenStore
@@ -32,6 +32,7 @@ from bothways.model.config import EncoderConfig
 from bothways.model.heads import CausalLMHead
 from bothways.text.corpus import CorpusOptions
 from bothways.text.tokenizer import Tokenizer
+from bothways.token_budget import UNLIMITED
 from bothways.train.pretrain import evaluate_store, pretrain
 from bothways.train.pretrain_options import PretrainOptions, make_plan
 from bothways.train.run import RunDirectory

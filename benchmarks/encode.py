@@ -20,7 +20,7 @@ from finetune import minilm, stsb
 
 import bothways as bw
 from bothways.data.encoded import join_segments
-from bothways.inference.prepared import PRECISIONS, resolve_precision
+from bothways.precision import PRECISIONS, choose_inference_precision
 from bothways.tasks.metrics import correlations
 
 
@@ -34,7 +34,7 @@ def compare(size: str, number: int, rounds: int, left_out: list[str]) -> None:
         encoded = join_segments(model.tokenizer, lines, 256)
         tokenising = time.perf_counter() - began
         tokens = sum(len(one.input_ids) for one in encoded)
-        every = engines(directory, folder, resolve_precision("auto", model.device) == "bfloat16")
+        every = engines(directory, folder, choose_inference_precision("auto", model.device) == "bfloat16")
         contestants = {name: engine for name, engine in every if not any(part in name for part in left_out)}
         rates: dict[str, list[float]] = {name: [] for name in contestants}
         vectors = {}

@@ -22,10 +22,11 @@ from bothways.checkpoint.hugging_face import new_model
 from bothways.data.encoded import Encoded
 from bothways.hardware import INFERENCE_BATCH_TOKENS, choose_device, measured_peak
 from bothways.inference import engine
-from bothways.inference.prepared import prepare_model, resolve_precision
+from bothways.inference.prepared import prepare_model
 from bothways.model.config import EncoderConfig
 from bothways.model.config import EncoderConfig as Config
 from bothways.model.heads import EmbeddingHead
+from bothways.precision import choose_inference_precision
 from bothways.train.flops import training_flops
 
 LONGEST = 512
@@ -88,7 +89,7 @@ def main() -> None:
     chosen = parser.parse_args()
     INFERENCE_BATCH_TOKENS["cuda"] = chosen.budget
     device = choose_device("auto")
-    precision = resolve_precision("auto", device)
+    precision = choose_inference_precision("auto", device)
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
     peak = measured_peak(device, dtype)
     kinds = ["sdpa", *(["flash_attention_2"] if importlib.util.find_spec("flash_attn") else [])]

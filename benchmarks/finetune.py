@@ -36,7 +36,7 @@ import bothways as bw
 from bothways.checkpoint.hugging_face import load_checkpoint
 from bothways.data.encoded import Encoded
 from bothways.data.tables import read_rows
-from bothways.hardware import TrainingPrecision
+from bothways.precision import TrainingPrecision
 from bothways.progress import Progress
 from bothways.tasks.base import Task
 from bothways.train.evaluate import evaluate_rows

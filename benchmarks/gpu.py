@@ -22,9 +22,10 @@ from common import show
 from bothways.batch import pack
 from bothways.data.store import Shard, ShardWriter, TokenStore, store_fingerprint
 from bothways.files import write_json
-from bothways.hardware import choose_device, choose_precision, measured_peak
+from bothways.hardware import choose_device, measured_peak
 from bothways.model.attention import attend
 from bothways.model.kernels.eager import attend_eager
+from bothways.precision import choose_precision
 from bothways.text.corpus import CorpusReport
 from bothways.text.tokenizer import SPECIAL_TOKENS, Tokenizer
 from bothways.train.pretrain import measure_speed

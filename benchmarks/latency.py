@@ -19,7 +19,7 @@ from engines import engines, model_directory, temporary
 
 import bothways as bw
 from bothways.data.encoded import Encoded
-from bothways.inference.prepared import resolve_precision
+from bothways.precision import choose_inference_precision
 
 LENGTHS = (16, 128)
 ROUNDS = 3
@@ -29,7 +29,7 @@ def compare(size: str, calls: int) -> None:
     with temporary() as name:
         folder = Path(name)
         directory = model_directory(size, folder)
-        half = resolve_precision("auto", bw.load(directory, "cpu").device) == "bfloat16"
+        half = choose_inference_precision("auto", bw.load(directory, "cpu").device) == "bfloat16"
         generator = np.random.default_rng(0)
         one = {}
         for length in LENGTHS:

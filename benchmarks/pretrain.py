@@ -35,8 +35,9 @@ from transformers import (
 from bothways.data.masking import build_inputs
 from bothways.data.prepare import prepare
 from bothways.data.store import TokenStore
-from bothways.hardware import choose_device, choose_precision, measured_peak
+from bothways.hardware import choose_device, measured_peak
 from bothways.model.config import EncoderConfig
+from bothways.precision import choose_precision
 from bothways.train.pretrain import measure_speed
 from bothways.train.pretrain_options import PretrainOptions, make_plan
 from bothways.verbs.source_arguments import SourceArguments

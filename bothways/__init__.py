@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from bothways.tasks.answer import Answer
     from bothways.tasks.choose import Choice
     from bothways.tasks.classify import Classification, MultiClassification, Regression
-    from bothways.tasks.tag import Entity
+    from bothways.tasks.entities import Entity
     from bothways.train.finetune import FinetuneOptions, finetune
     from bothways.train.pretrain import pretrain
     from bothways.train.pretrain_options import PretrainOptions

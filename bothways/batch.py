@@ -5,14 +5,12 @@ Shapes: T tokens of a batch, N sequences.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
-
-UNLIMITED = 1 << 62  # a budget or limit in tokens that nothing reaches; sums with it still fit 64 bits
 
 
 @dataclass
@@ -105,15 +103,3 @@ def pack_sequences(sequences: Sequence[tuple[np.ndarray, np.ndarray]]) -> Packed
     lengths = np.array([len(ids) for ids, _ in sequences], dtype=np.int64)
     ids = np.concatenate([ids for ids, _ in sequences])
     return pack(ids, np.concatenate([token_type_ids for _, token_type_ids in sequences]), lengths)
-
-
-def cut_to_budget(lengths: Iterable[int], token_budget: int) -> Iterator[slice]:
-    """Cut a series of lengths into consecutive groups of at most `token_budget` tokens; a longer one stands alone."""
-    start, tokens, index = 0, 0, -1
-    for index, length in enumerate(lengths):
-        if tokens and tokens + length > token_budget:
-            yield slice(start, index)
-            start, tokens = index, 0
-        tokens += length
-    if index >= start:
-        yield slice(start, index + 1)

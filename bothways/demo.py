@@ -29,7 +29,7 @@ from bothways.model.config import EncoderConfig
 from bothways.pages.report import HtmlReport, add_finetuning, add_pretraining
 from bothways.predictor import Predictor, load
 from bothways.progress import ByteProgress, Progress
-from bothways.tasks.tag import Entity
+from bothways.tasks.entities import Entity
 from bothways.text.corpus import CorpusOptions, CorpusReport, read_documents
 from bothways.text.sources import resolve_sources
 from bothways.text.tokenizer import Tokenizer
@@ -39,7 +39,7 @@ from bothways.train.loop import TrainResult
 from bothways.train.pretrain import measure_speed, pretrain
 from bothways.train.pretrain_options import PretrainOptions
 from bothways.train.run import RunDirectory
-from bothways.verbs.parse import parse
+from bothways.verbs.flags import parse
 from bothways.verbs.source_arguments import SourceArguments
 from bothways.verbs.tokenizer import train_tokenizer
 

@@ -9,13 +9,10 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal
 
 import torch
 
 from bothways.errors import UserError
-
-TrainingPrecision = Literal["auto", "float32", "bfloat16"]
 
 # Token budgets by type of device: the tokens of one forward pass, at most.
 # In training: on a CPU the activations of some 2,000 tokens stay near its caches, and 1,000 or 8,000 were slower. A GPU
@@ -45,19 +42,6 @@ def choose_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"--device {name}: {str(error).splitlines()[0]}; accepted: auto, cpu, cuda, cuda:N") from error
     return device
-
-
-def choose_precision(precision: TrainingPrecision, device: torch.device) -> torch.dtype:
-    """The type that matrices are multiplied in.
-
-    `auto` is bfloat16 where the hardware multiplies it (AMX, AVX512-BF16, GPUs since Ampere), else float32: without
-    such hardware a bfloat16 matrix product is several times slower than a float32 one.
-    """
-    if precision != "auto":
-        return {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
-    return torch.bfloat16 if cpu_multiplies_bfloat16() else torch.float32
 
 
 def cpu_multiplies_bfloat16() -> bool:

@@ -20,16 +20,16 @@ from bothways.inference.chat import reply_to
 from bothways.inference.language import Suggestion, TextScore
 from bothways.inference.loaded import LoadedModel
 from bothways.inference.masked import Fill
-from bothways.inference.prepared import InferencePrecision
 from bothways.inference.sampling import generation_options
 from bothways.inference.texts import Text, listed_texts
 from bothways.inference.vectors import Match
 from bothways.pages.explanation import Explanation
+from bothways.precision import InferencePrecision
 from bothways.progress import OnProgress, no_progress
 from bothways.tasks.answer import Answer
 from bothways.tasks.base import Task
 from bothways.tasks.choose import Choice
-from bothways.tasks.tag import Entity
+from bothways.tasks.entities import Entity
 
 
 class Predictor(LoadedModel):

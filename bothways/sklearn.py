@@ -19,9 +19,9 @@ from bothways.errors import UserError
 from bothways.files import read_json, refuse_foreign_files, write_json
 from bothways.predictor import Predictor, load
 from bothways.progress import Progress
+from bothways.tasks.entities import tags_of
 from bothways.tasks.metrics import span_figures
 from bothways.tasks.tag import TagTask
-from bothways.tasks.tag_schemes import tags_of
 from bothways.train.finetune import FinetuneOptions, Preset, finetune
 
 try:

@@ -10,7 +10,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bothways.batch import cut_to_budget, pack, pack_sequences
+from bothways.batch import pack, pack_sequences
+from bothways.token_budget import cut_to_budget
 
 
 def test_positions_and_boundaries() -> None:

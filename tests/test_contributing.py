@@ -21,7 +21,7 @@ from bothways.inference.bulk import open_parts, run_bulk
 from bothways.inference.jobs import task_job
 from bothways.predictor import load
 from bothways.verbs.column_arguments import column_arguments
-from bothways.verbs.parse import help_texts
+from bothways.verbs.flags import help_texts
 
 print(probabilities)
 print(help_texts(column_arguments())["spam_column"])

@@ -20,7 +20,7 @@ from bothways.train.pretrain import pretrain
 from bothways.train.pretrain_options import PretrainOptions, phases_of
 from bothways.train.run import RunDirectory
 from bothways.verbs.column_arguments import column_arguments
-from bothways.verbs.parse import help_texts
+from bothways.verbs.flags import help_texts
 from bothways.verbs.recipes import read_recipe
 from bothways.verbs.tokenizer import TokenizerArguments
 from tests.data.test_prepare import write_corpus

@@ -65,8 +65,9 @@ def _sentence(lines: list[list[str]], universal: bool) -> dict[str, Any]:
 
 
 def read_squad(path: Path, lines: Iterable[str]) -> Iterator[ValuesAndSource]:
-    """Yields a row a question of a SQuAD file, v1.1 or v2.0: `id`, `title`, `question`, `context`, `answers`
-    (dictionaries of `text` and `answer_start`, none where the question has no answer).
+    """Yields a row a question of a SQuAD file, v1.1 or v2.0: `id`, `title`, `question`, `context`, `answers`.
+
+    Answers are dictionaries of `text` and `answer_start`; the list is empty where the question has no answer.
 
     Raises UserError for malformed JSON, another structure, and an id that stands twice, naming the places.
     """

@@ -6,7 +6,7 @@
 4. The examples of a block are shuffled. Each has a key, from which its masks follow.
 5. A step takes the next examples until one more would not fit `tokens_per_step`, on into the next block where needed.
 6. The step's examples are shared out among the processes and cut to the micro-batches' token budget
-   (`data/sharing.py`).
+   (`data/micro_batches.py`).
 7. The tokens of each micro-batch are gathered and masked.
 
 Where step k begins depends on the lengths of all examples before it, so the plan keeps a cursor of four integers. A
@@ -32,12 +32,13 @@ from typing import Any
 
 import numpy as np
 
-from bothways.batch import UNLIMITED, PackedBatch, cut_to_budget
+from bothways.batch import PackedBatch
 from bothways.counter_random import generator, mix
-from bothways.data.sharing import longest_first, share_among_ranks
+from bothways.data.micro_batches import longest_first, share_among_ranks
 from bothways.data.spans import ExampleMaker, Spans
 from bothways.data.store import SplitName, TokenStore, join_chunks
 from bothways.errors import UserError
+from bothways.token_budget import UNLIMITED, cut_to_budget
 
 BLOCK_TOKENS = 1 << 23  # large enough for a good shuffle; its price is in the module's docstring
 

@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from bothways.batch import UNLIMITED, PackedBatch, cut_to_budget
+from bothways.batch import PackedBatch
 from bothways.counter_random import generator
 from bothways.data.encoded import Encoded, KeepWhole, pack_encoded
 from bothways.errors import UserError
+from bothways.token_budget import UNLIMITED, cut_to_budget
 
 
 @dataclass(frozen=True)

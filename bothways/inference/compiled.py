@@ -18,7 +18,7 @@ from bothways.model.dropout import Dropout
 from bothways.model.embeddings import Embeddings, LearnedPositions, SinusoidalPositions
 from bothways.model.encoder import Encoder, Layer, SelfAttention
 from bothways.model.heads import Head, Model
-from bothways.native import library, mirror_structure
+from bothways.native.loading import library, mirror_structure
 
 
 @mirror_structure

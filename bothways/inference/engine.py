@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from bothways.batch import PackedBatch, cut_to_budget
+from bothways.batch import PackedBatch
 from bothways.data.encoded import Encoded, pack_encoded
 from bothways.data.tables import Row
 from bothways.hardware import inference_batch_tokens, keep_number_of_threads, use_threads
@@ -22,6 +22,7 @@ from bothways.model.heads import Model, device_of
 from bothways.prefetch import prefetch
 from bothways.progress import OnProgress, no_progress
 from bothways.tasks.base import Task
+from bothways.token_budget import cut_to_budget
 
 # Batches that run at the same time on a CPU, at most, as each of them takes memory: where there are more cores, several
 # share a batch. Chosen by hand, not measured.

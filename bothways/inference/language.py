@@ -23,7 +23,7 @@ from bothways.inference import engine
 from bothways.inference.generation import Decoding, Step, generate
 from bothways.inference.sampling import GenerationOptions
 from bothways.inference.texts import listed_texts
-from bothways.options import require_at_least
+from bothways.option_checks import require_at_least
 from bothways.text.lines import is_unicode
 from bothways.text.tokenizer import Pieces, Tokenizer
 

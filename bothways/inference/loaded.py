@@ -18,10 +18,11 @@ from bothways.data.tables import Row
 from bothways.errors import TruncationWarning, UserError
 from bothways.hardware import choose_device
 from bothways.inference import engine
-from bothways.inference.prepared import InferencePrecision, prepare_for_generation, prepare_model, resolve_precision
+from bothways.inference.prepared import prepare_for_generation, prepare_model
 from bothways.inference.texts import Text, listed_texts_and_pairs
 from bothways.model.config import EncoderConfig
 from bothways.model.heads import Ability, Model
+from bothways.precision import InferencePrecision, choose_inference_precision
 from bothways.progress import OnProgress
 from bothways.tasks import TASKS
 from bothways.tasks.base import Task, require_segment_types
@@ -39,7 +40,7 @@ class LoadedModel:
     def __init__(self, checkpoint: Checkpoint, device: str = "auto", precision: InferencePrecision = "auto") -> None:
         self.checkpoint = checkpoint
         self.device = choose_device(device)
-        self.precision = resolve_precision(precision, self.device)
+        self.precision = choose_inference_precision(precision, self.device)
         self.model = checkpoint.model.to(self.device).eval()
 
     @property

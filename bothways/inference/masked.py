@@ -14,7 +14,7 @@ from bothways.data.encoded import Encoded
 from bothways.errors import UserError
 from bothways.inference.language import TokenProbability
 from bothways.inference.texts import Text
-from bothways.options import require_at_least
+from bothways.option_checks import require_at_least
 
 if TYPE_CHECKING:
     from bothways.inference.loaded import LoadedModel

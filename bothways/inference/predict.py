@@ -15,7 +15,7 @@ from bothways.progress import OnProgress, no_progress
 from bothways.tasks.answer import Answer, AnswerTask
 from bothways.tasks.base import Task
 from bothways.tasks.choose import Choice
-from bothways.tasks.tag import Entity
+from bothways.tasks.entities import Entity
 
 
 def predict_rows(

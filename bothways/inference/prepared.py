@@ -11,21 +11,20 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable
-from typing import Literal, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bothways.errors import UserError
-from bothways.hardware import choose_precision, cpu_multiplies_int8
+from bothways.hardware import cpu_multiplies_int8
 from bothways.inference.compiled import CompiledModel, supports
 from bothways.model.encoder import Layer
 from bothways.model.heads import Model, device_of
-from bothways.native import library
+from bothways.native.loading import library
+from bothways.precision import InferencePrecision, choose_inference_precision
 
-InferencePrecision = Literal["auto", "float32", "bfloat16", "int8"]
-PRECISIONS: tuple[InferencePrecision, ...] = ("float32", "bfloat16", "int8")
 # Numbers in a matrix from which `FewRowsLinear` is used. Measured in float32 on an AVX-512 core beside other work: with
 # one row, prepacked matrices of 256 × 256, 384 × 384 and 1,024 × 256 (this size) take 1.9, 1.6 and 1.2 times as long;
 # with 16 rows 1.0, 1.05 and 0.6 times.
@@ -101,24 +100,6 @@ class Int8Linear(nn.Module):
         return torch.ops.aten.gelu_(result) if self._gelu else result
 
 
-def resolve_precision(precision: InferencePrecision, device: torch.device) -> InferencePrecision:
-    """The precision that a device runs: `auto` is bfloat16 where the hardware multiplies it, else float32;
-    never int8, whose answers differ.
-
-    Raises UserError for an unknown name, and for int8 on anything but a CPU.
-    """
-    if precision not in ("auto", *PRECISIONS):
-        raise UserError(f"--precision {precision}: accepted: auto, {', '.join(PRECISIONS)}")
-    if precision == "auto":
-        half = choose_precision("auto", device) == torch.bfloat16
-        return "bfloat16" if half else "float32"
-    if precision == "int8" and device.type != "cpu":
-        raise UserError(f"--precision int8: on a CPU only, this is {device}; use bfloat16")
-    if precision == "int8" and "onednn" not in torch.backends.quantized.supported_engines:
-        raise UserError("--precision int8: this build of torch has no oneDNN; use float32")
-    return precision
-
-
 def prepare_model(model: Model, precision: InferencePrecision = "float32") -> Model:
     """Returns a copy for predictions, in this precision; unchanged tensors are shared with `model`.
 
@@ -156,7 +137,7 @@ def _with_layers(model: Model, precision: InferencePrecision) -> Model:
     if not on_cpu or not torch.backends.mkldnn.is_available():
         return made
     if precision == "int8":
-        if resolve_precision("auto", torch.device("cpu")) == "bfloat16":
+        if choose_inference_precision("auto", torch.device("cpu")) == "bfloat16":
             _require_faster_than_half(made)
         _exchange(made.encoder, Int8Linear)
     elif precision == "bfloat16":

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from bothways.errors import UserError
-from bothways.options import require_name, require_type
+from bothways.option_checks import require_name, require_type
 
 
 @dataclass(frozen=True)

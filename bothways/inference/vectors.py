@@ -17,7 +17,7 @@ from bothways.inference import engine
 from bothways.inference.loaded import LoadedModel
 from bothways.inference.texts import Text, listed_texts
 from bothways.model.heads import EmbeddingHead
-from bothways.options import require_at_least
+from bothways.option_checks import require_at_least
 from bothways.progress import OnProgress, no_progress
 
 

@@ -17,7 +17,7 @@ from bothways.model.kernels.by_length import attend_by_length, attend_flash
 from bothways.model.kernels.compiled import attend_compiled
 from bothways.model.kernels.dropped import attend_dropped
 from bothways.model.kernels.varlen import attend_varlen, has_varlen
-from bothways.native import has_training_kernels
+from bothways.native.loading import has_training_kernels
 
 
 class Attend(Protocol):

@@ -15,12 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bothways.native import has_training_kernels, library
+from bothways.native.loading import has_training_kernels, library
 
 DECISIONS_A_DRAW, DECISION_VALUES = 4, 1 << 16  # a draw of 64 bits is four decisions of 16 bits
 
 
-def draw_seed() -> int:
+def draw_63_bits() -> int:
     """A seed of 63 bits, drawn from torch's CPU generator."""
     return int(torch.empty((), dtype=torch.int64).random_())
 
@@ -69,6 +69,6 @@ class Dropout(nn.Module):
         if x.is_cuda:
             return F.dropout(x, self.probability)
         if has_training_kernels(x):
-            dropped: Tensor = _Dropped.apply(x, self.probability, draw_seed())
+            dropped: Tensor = _Dropped.apply(x, self.probability, draw_63_bits())
             return dropped
         return x * torch.where(keep_mask(x, self.probability), 1 / (1 - self.probability), 0.0).to(x.dtype)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from bothways.tasks.tag_schemes import tag_spans
+from bothways.tasks.entities import entity_words
 
 
 def ratio(part: float, whole: float) -> float:
@@ -79,8 +79,8 @@ def _ranks(values: np.ndarray) -> np.ndarray:
 def span_figures(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> dict[str, Any]:
     """f1, precision and recall over all entities (micro), and by kind: an entity counts when its kind and both its ends
     are right (Tjong Kim Sang and De Meulder 2003). Source: `seqeval` in its default mode."""
-    true = {(row, *span) for row, tags in enumerate(gold) for span in tag_spans(tags)}
-    guessed = {(row, *span) for row, tags in enumerate(predicted) for span in tag_spans(tags)}
+    true = {(row, *span) for row, tags in enumerate(gold) for span in entity_words(tags)}
+    guessed = {(row, *span) for row, tags in enumerate(predicted) for span in entity_words(tags)}
     kinds = sorted({span[1] for span in true | guessed})
 
     def counted(found: set[tuple[int, str, int, int]]) -> np.ndarray:

@@ -23,17 +23,19 @@ from bothways.errors import UserError
 from bothways.model.encoder import Encoder
 from bothways.model.heads import Head, TokenHead
 from bothways.tasks.base import ResultColumn, Task, at_least_float32, check_label, options_from_json, softmax
-from bothways.tasks.metrics import classification_figures, span_figures
-from bothways.tasks.tag_schemes import (
+from bothways.tasks.entities import (
     OUTSIDE,
     PREFIXES,
+    Entity,
     Scheme,
+    entities_of,
+    entity_words,
     label_in_scheme,
     prefixed_label,
     scheme_of,
-    tag_spans,
     tags_of,
 )
+from bothways.tasks.metrics import classification_figures, span_figures
 from bothways.text.lines import is_unicode
 from bothways.text.tokenizer import Pieces, Tokenizer
 
@@ -42,18 +44,6 @@ ENTITY = pa.struct([
     ("probability", pa.float32()),
 ])  # fmt: skip
 FIRST_PIECES = "word_rows"  # a sequence's target; a run's fingerprint has the name, so it stays as it was
-
-
-@dataclass(frozen=True)
-class Entity:
-    """A part of a text with a label. text: the characters `start` to `end` of the text. probability: of its least
-    certain word, 0 to 1."""
-
-    label: str
-    text: str
-    start: int
-    end: int
-    probability: float
 
 
 @dataclass(frozen=True)
@@ -289,16 +279,8 @@ class TagTask(Task):
         for index in best:
             unread = OUTSIDE if OUTSIDE in self.labels else (labels[-1] if labels else self.labels[0])
             labels.append(self.labels[index] if index >= 0 else unread)
-        return Tagging(labels, sure.tolist(), found.characters, self._entities(found, labels, sure))
-
-    def _entities(self, found: Words, labels: Sequence[str], sure: np.ndarray) -> list[Entity]:
-        """The entities that the labels mark. sure: the probability of each word's label, `[words]`."""
-        entities = []
-        words = [(label, n, n) for n, label in enumerate(labels)]
-        for kind, first, last in words if self.scheme == "plain" else tag_spans(tags_of(labels, self.scheme)):
-            start, end = found.characters[first][0], found.characters[last][1]
-            entities.append(Entity(kind, found.text[start:end], start, end, float(sure[first : last + 1].min())))
-        return entities
+        entities = entities_of(found.text, found.characters, labels, sure.tolist(), self.scheme)
+        return Tagging(labels, sure.tolist(), found.characters, entities)
 
     def metrics(self, predictions: Sequence[Tagging], rows: Sequence[Row]) -> dict[str, Any]:
         """Of entities f1, precision and recall, and by kind, with the accuracy over words; where every word has a
@@ -331,7 +313,7 @@ class TagTask(Task):
             return " ".join(
                 f"{words.text[a:b]}/{label}" for (a, b), label in zip(words.characters, labels, strict=True)
             )
-        found = tag_spans(tags_of(labels, self.scheme))
+        found = entity_words(tags_of(labels, self.scheme))
         return "; ".join(
             f"{kind}: {words.text[words.characters[first][0] : words.characters[last][1]]}"
             for kind, first, last in found

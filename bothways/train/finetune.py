@@ -18,11 +18,11 @@ from bothways.checkpoint.hugging_face import Checkpoint, load_checkpoint, weight
 from bothways.data.encoded import Encoded
 from bothways.data.row_plan import RowPlan, RowPlanOptions
 from bothways.errors import UserError
-from bothways.hardware import TrainingPrecision
 from bothways.inference.engine import truncated_rows
 from bothways.model.config import EncoderConfig
 from bothways.model.heads import Model
-from bothways.options import checked, require_at_least, require_name, require_seed, require_type
+from bothways.option_checks import checked, require_at_least, require_name, require_seed, require_type
+from bothways.precision import TrainingPrecision
 from bothways.progress import Progress
 from bothways.tasks import find_task
 from bothways.tasks.base import Task, require_segment_types

@@ -17,7 +17,7 @@ import torch
 from bothways.batch import PackedBatch
 from bothways.hardware import measured_peak
 from bothways.model.heads import Model, device_of
-from bothways.native import is_missing
+from bothways.native.loading import is_missing
 from bothways.progress import Progress
 from bothways.tasks.base import Objective
 from bothways.train.distributed import reshard

@@ -52,14 +52,3 @@ def build_optimizer(model: nn.Module, options: TrainOptions) -> torch.optim.Opti
 
 def _decays(name: str) -> bool:
     return not (name.endswith("bias") or "norm" in name)
-
-
-def learning_rate(step: int, options: TrainOptions) -> float:
-    """The rate of step `step` (from 0): a linear climb over the warm-up's share of the steps, then linearly to zero.
-
-    Source: `transformers.get_linear_schedule_with_warmup`, whose value at the same step it has.
-    """
-    warmup = int(options.warmup * options.steps)
-    if step < warmup:
-        return options.lr * step / max(1, warmup)
-    return options.lr * max(0.0, (options.steps - step) / max(1, options.steps - warmup))

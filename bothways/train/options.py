@@ -10,9 +10,9 @@ from typing import Any, Literal
 import torch
 
 from bothways.errors import UserError
-from bothways.hardware import TrainingPrecision, choose_precision
 from bothways.model.config import EncoderConfig
-from bothways.options import require_at_least, values_of
+from bothways.option_checks import require_at_least, values_of
+from bothways.precision import TrainingPrecision, choose_precision
 
 Compile = Literal["auto", "on", "off"]
 Parallel = Literal["ddp", "fsdp"]

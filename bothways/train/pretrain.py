@@ -21,10 +21,11 @@ from bothways.checkpoint.hugging_face import (
 from bothways.data.plan import PretrainingPlan
 from bothways.data.store import SplitName, TokenStore
 from bothways.errors import UserError
-from bothways.hardware import choose_device, choose_precision, micro_batch_tokens
+from bothways.hardware import choose_device, micro_batch_tokens
 from bothways.model.config import EncoderConfig
 from bothways.model.heads import Model
-from bothways.options import checked, require_seed
+from bothways.option_checks import checked, require_seed
+from bothways.precision import choose_precision
 from bothways.progress import Progress
 from bothways.tasks.base import Objective
 from bothways.tasks.objectives import find_pretraining

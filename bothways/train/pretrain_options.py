@@ -5,18 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from bothways.batch import UNLIMITED
 from bothways.data.masking import Masking
 from bothways.data.phases import Phase, PhasedPlan, parse_phases
 from bothways.data.plan import PretrainingPlan
 from bothways.data.spans import ExampleMaker, SpanOptions
 from bothways.data.store import SplitName, TokenStore
 from bothways.errors import UserError
-from bothways.hardware import TrainingPrecision
 from bothways.model.config import EncoderConfig
-from bothways.options import require_at_least, values_of
+from bothways.option_checks import require_at_least, values_of
+from bothways.precision import TrainingPrecision
 from bothways.tasks.base import Objective
 from bothways.tasks.objectives import OBJECTIVES, find_pretraining
+from bothways.token_budget import UNLIMITED
 from bothways.train.options import Compile, Optimizer, Parallel, TrainOptions, derive_train_options
 
 # Peak learning rates for runs of a few thousand tokens a step; recipes with BERT's large batches say their own.

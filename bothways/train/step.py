@@ -18,16 +18,18 @@ import torch
 from torch import Tensor, nn
 
 from bothways.batch import PackedBatch
-from bothways.counter_random import mix
 from bothways.errors import UserError
-from bothways.hardware import choose_device, choose_precision, micro_batch_tokens
+from bothways.hardware import choose_device, micro_batch_tokens
 from bothways.model.heads import Model
+from bothways.precision import choose_precision
 from bothways.prefetch import prefetch
 from bothways.tasks.base import Objective
 from bothways.train.distributed import Replicated, Sharded, World, full_tensor
+from bothways.train.dropout_seed import seed_dropout
 from bothways.train.flops import training_flops
-from bothways.train.optimizer import build_optimizer, learning_rate
+from bothways.train.optimizer import build_optimizer
 from bothways.train.options import TrainOptions, compiles
+from bothways.train.schedule import learning_rate
 
 
 class BatchSource(Protocol):
@@ -154,7 +156,7 @@ class Stepper:
 
     def _step(self, step: int, batches: list[PackedBatch], stop: bool, began: float) -> StepResult:
         # 1. dropout of this step and rank
-        self._seed_dropout(step)
+        seed_dropout(self.options.seed, step, self.world.rank)
         # 2. counts over all micro-batches of all ranks, by which losses are divided
         counts, tokens, flops, stopping = self._totals(batches, stop)
         # 3. forward and backward for each micro-batch; ranks exchange gradients in the last backward pass
@@ -177,10 +179,6 @@ class Stepper:
         values = self.world.add(torch.stack([value.double() for value in sums.values()]).tolist(), self.device)
         by_name = dict(zip(sums, values, strict=True))
         return StepResult(by_name, counts, tokens, flops, norm, lr, time.perf_counter() - began, stopping)
-
-    def _seed_dropout(self, step: int) -> None:
-        """Make what a step draws a function of (seed, step, rank), so that a resumed run draws the same."""
-        torch.manual_seed(int(mix(self.options.seed, step, self.world.rank)) >> 1)  # torch takes 63 bits
 
     def _totals(self, batches: list[PackedBatch], stop: bool) -> tuple[dict[str, float], int, float, bool]:
         """Counts by name, tokens, FLOPs, and whether to stop: over all batches of all processes."""

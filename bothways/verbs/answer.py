@@ -13,12 +13,12 @@ from tyro.conf import Positional
 
 from bothways.errors import UserError
 from bothways.inference.jobs import task_job
-from bothways.inference.prepared import InferencePrecision
-from bothways.options import require_at_least
+from bothways.option_checks import require_at_least
+from bothways.precision import InferencePrecision
 from bothways.predictor import load
 from bothways.tasks.answer import Answer
 from bothways.verbs.bulk import into_file
-from bothways.verbs.parse import parse
+from bothways.verbs.flags import parse
 from bothways.verbs.text_arguments import file_lines
 
 

@@ -18,10 +18,11 @@ from tyro.conf import Positional
 from bothways.data.encoded import Encoded, join_segments
 from bothways.data.tables import read_rows
 from bothways.errors import UserError
-from bothways.inference.prepared import PRECISIONS, InferencePrecision, describe_layers, resolve_precision
+from bothways.inference.prepared import describe_layers
 from bothways.inference.vectors import sequence_vectors
+from bothways.precision import PRECISIONS, InferencePrecision, choose_inference_precision
 from bothways.predictor import Predictor, load
-from bothways.verbs.parse import parse
+from bothways.verbs.flags import parse
 from bothways.verbs.printing import say
 
 LATENCY_TOKENS = (16, 128)  # of the texts whose latency is measured: a question, and a paragraph
@@ -87,7 +88,7 @@ def run_bench(arguments: Sequence[str]) -> None:
 
 def offered_precisions(device: torch.device) -> list[InferencePrecision]:
     """The precisions that make sense on a device: float32, bfloat16 where the hardware multiplies it, int8 on a CPU."""
-    half = resolve_precision("auto", device) == "bfloat16"
+    half = choose_inference_precision("auto", device) == "bfloat16"
     skipped = {"bfloat16": not half, "int8": device.type != "cpu"}
     return [precision for precision in PRECISIONS if not skipped.get(precision)]
 

@@ -15,7 +15,8 @@ from bothways.files import require_file_writable
 from bothways.inference.bulk import Job, open_output, run_bulk
 from bothways.inference.bulk_formats import BULK_SUFFIXES
 from bothways.inference.jobs import task_job
-from bothways.inference.prepared import InferencePrecision, describe_layers
+from bothways.inference.prepared import describe_layers
+from bothways.precision import InferencePrecision
 from bothways.predictor import Predictor, load
 from bothways.progress import CountProgress, duration
 from bothways.verbs.text_arguments import TextArguments

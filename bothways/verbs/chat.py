@@ -14,8 +14,8 @@ from bothways.inference.chat import Chat
 from bothways.inference.sampling import GenerationOptions
 from bothways.predictor import Predictor, load
 from bothways.tasks.instruct import PROMPT_AND_RESPONSE
+from bothways.verbs.flags import parse
 from bothways.verbs.generate import print_as_made
-from bothways.verbs.parse import parse
 from bothways.verbs.text_arguments import TextArguments, single_texts
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from bothways.tasks import TASKS
 from bothways.tasks.base import Task
-from bothways.verbs.parse import COMMON, help_texts
+from bothways.verbs.flags import COMMON, help_texts
 
 
 def column_arguments() -> type[Any]:

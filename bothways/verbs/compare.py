@@ -19,7 +19,7 @@ from bothways.predictor import load
 from bothways.tasks.classify import ClassifyOptions, ClassifyTask
 from bothways.train.evaluate import usable_rows
 from bothways.train.finetune import FinetuneOptions, finetune
-from bothways.verbs.parse import parse
+from bothways.verbs.flags import parse
 from bothways.verbs.printing import say
 from bothways.verbs.run_output import say_stopped
 

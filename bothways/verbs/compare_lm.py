@@ -15,15 +15,15 @@ from rich.table import Table
 from tyro.conf import Positional
 
 from bothways.baselines.results import SAMPLE_TOKENS, LanguageModelResult, TrainingCost
-from bothways.batch import UNLIMITED
 from bothways.data.store import TokenStore
 from bothways.errors import UserError
 from bothways.predictor import Predictor, load
 from bothways.text.lines import is_unicode
 from bothways.text.tokenizer import Tokenizer
+from bothways.token_budget import UNLIMITED
 from bothways.train.pretrain import evaluate_store, pretrain
 from bothways.train.pretrain_options import ObjectiveName, PretrainOptions
-from bothways.verbs.parse import parse
+from bothways.verbs.flags import parse
 from bothways.verbs.printing import say
 from bothways.verbs.run_output import say_stopped
 

@@ -19,7 +19,7 @@ from bothways.inference.jobs import embed_job
 from bothways.predictor import Predictor
 from bothways.progress import CountProgress
 from bothways.verbs.bulk import TableArguments, into_file
-from bothways.verbs.parse import parse
+from bothways.verbs.flags import parse
 from bothways.verbs.text_arguments import open_model_and_texts
 
 

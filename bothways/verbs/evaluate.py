@@ -16,7 +16,7 @@ from bothways.files import require_file_writable
 from bothways.predictor import Predictor, load
 from bothways.progress import CountProgress
 from bothways.verbs.column_arguments import column_arguments, with_named_columns
-from bothways.verbs.parse import joined_options, parse
+from bothways.verbs.flags import joined_options, parse
 from bothways.verbs.printing import figure_lines, say
 
 

@@ -12,7 +12,7 @@ from tyro.conf import Positional
 from bothways.errors import UserError
 from bothways.files import require_file_writable
 from bothways.predictor import load
-from bothways.verbs.parse import parse
+from bothways.verbs.flags import parse
 
 
 @dataclass(frozen=True)

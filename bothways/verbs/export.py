@@ -14,7 +14,7 @@ from bothways.errors import UserError
 from bothways.files import require_writable
 from bothways.model.heads import EmbeddingHead, Model, Pooling
 from bothways.predictor import load
-from bothways.verbs.parse import parse
+from bothways.verbs.flags import parse
 from bothways.verbs.printing import say
 
 

@@ -10,7 +10,7 @@ from bothways.pages.report import finetuning_report
 from bothways.tasks import TASKS, find_task
 from bothways.train import finetune as finetuning
 from bothways.train.run import RunDirectory
-from bothways.verbs.parse import joined_options, parse
+from bothways.verbs.flags import joined_options, parse
 from bothways.verbs.printing import figure_lines
 from bothways.verbs.run_output import say_finished, say_interrupted, write_report
 

@@ -15,7 +15,7 @@ from bothways.errors import UserError
 from bothways.inference import language
 from bothways.inference.sampling import GenerationOptions
 from bothways.predictor import Predictor
-from bothways.verbs.parse import parse
+from bothways.verbs.flags import parse
 from bothways.verbs.text_arguments import TextArguments, open_model_and_texts
 
 ALTERNATIVES_SHOWN = 5  # likeliest pieces of each step, a column each

@@ -11,7 +11,6 @@ from typing import Any
 
 from tyro.conf import Positional
 
-from bothways.batch import UNLIMITED
 from bothways.data.plan import PretrainingPlan
 from bothways.data.store import TokenStore
 from bothways.data.survey import batch_in_words, estimate_epoch, length_histogram
@@ -19,9 +18,10 @@ from bothways.errors import UserError
 from bothways.files import read_json
 from bothways.text.corpus import CorpusReport
 from bothways.text.tokenizer import Tokenizer
+from bothways.token_budget import UNLIMITED
 from bothways.train.pretrain_options import PretrainOptions, make_plan, phases_of
 from bothways.train.run import RunDirectory
-from bothways.verbs.parse import parse
+from bothways.verbs.flags import parse
 from bothways.verbs.recipes import read_recipe, split_recipe
 
 

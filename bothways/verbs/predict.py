@@ -17,7 +17,7 @@ from bothways.predictor import load
 from bothways.progress import CountProgress
 from bothways.tasks.base import Task
 from bothways.verbs.column_arguments import column_arguments, with_named_columns
-from bothways.verbs.parse import joined_options, parse
+from bothways.verbs.flags import joined_options, parse
 
 
 @dataclass(frozen=True, kw_only=True)

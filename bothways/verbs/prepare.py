@@ -11,7 +11,7 @@ from bothways.data.prepare import prepare as prepare_store
 from bothways.progress import ByteProgress
 from bothways.text.sources import resolve_sources
 from bothways.text.tokenizer import Tokenizer
-from bothways.verbs.parse import parse
+from bothways.verbs.flags import parse
 from bothways.verbs.source_arguments import SourceArguments
 
 

@@ -13,7 +13,7 @@ from bothways.train import pretrain as pretraining
 from bothways.train.distributed import is_main_process
 from bothways.train.pretrain_options import PretrainOptions
 from bothways.train.run import RunDirectory
-from bothways.verbs.parse import parse
+from bothways.verbs.flags import parse
 from bothways.verbs.run_output import say_finished, say_interrupted, write_report
 
 

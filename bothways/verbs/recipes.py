@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bothways.errors import UserError, closest
-from bothways.options import matches_type, require_name, type_in_words, union_members
+from bothways.option_checks import matches_type, require_name, type_in_words, union_members
 from bothways.verbs import VERBS
 
 

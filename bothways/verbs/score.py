@@ -6,8 +6,8 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from bothways.options import require_at_least
-from bothways.verbs.parse import parse
+from bothways.option_checks import require_at_least
+from bothways.verbs.flags import parse
 from bothways.verbs.text_arguments import TextArguments, open_model_and_texts
 
 

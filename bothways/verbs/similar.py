@@ -13,10 +13,10 @@ from tyro.conf import Positional
 
 from bothways.data.tables import LABELLED_SUFFIXES, read_rows
 from bothways.errors import UserError
-from bothways.inference.prepared import InferencePrecision
+from bothways.precision import InferencePrecision
 from bothways.predictor import load
 from bothways.progress import CountProgress
-from bothways.verbs.parse import parse
+from bothways.verbs.flags import parse
 from bothways.verbs.text_arguments import file_lines
 
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from bothways.verbs.parse import parse
+from bothways.verbs.flags import parse
 from bothways.verbs.text_arguments import TextArguments, open_model_and_texts
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from bothways.progress import CountProgress
 from bothways.verbs.bulk import TableArguments, table_into_file
-from bothways.verbs.parse import parse
+from bothways.verbs.flags import parse
 from bothways.verbs.text_arguments import open_model_and_texts
 
 

@@ -13,8 +13,8 @@ from tyro.conf import Positional
 
 from bothways.data.tables import LABELLED_SUFFIXES, read_rows
 from bothways.errors import UserError
-from bothways.inference.prepared import InferencePrecision
 from bothways.inference.texts import Text
+from bothways.precision import InferencePrecision
 from bothways.predictor import Predictor, load
 
 

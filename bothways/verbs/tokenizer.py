@@ -12,7 +12,7 @@ from bothways.progress import ByteProgress
 from bothways.text.corpus import CorpusReport, read_documents
 from bothways.text.sources import resolve_sources
 from bothways.text.tokenizer import VOCABULARY_FILES, Tokenizer
-from bothways.verbs.parse import parse
+from bothways.verbs.flags import parse
 from bothways.verbs.source_arguments import SourceArguments
 
 

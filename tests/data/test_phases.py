@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from bothways.batch import UNLIMITED
 from bothways.data.phases import Phase, PhasedPlan, parse_phases
 from bothways.data.plan import PretrainingPlan
 from bothways.data.sentence_pairs import SentencePairs
 from bothways.data.spans import SpanOptions
 from bothways.data.store import TokenStore
 from bothways.errors import UserError
+from bothways.token_budget import UNLIMITED
 from tests.data.helpers import masked, same
 
 

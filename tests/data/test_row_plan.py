@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bothways.batch import UNLIMITED
 from bothways.data.encoded import Encoded
 from bothways.data.row_plan import RowPlan, RowPlanOptions
 from bothways.errors import UserError
+from bothways.token_budget import UNLIMITED
 
 
 def row_plan(**changes: object) -> RowPlan:

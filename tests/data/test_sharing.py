@@ -9,8 +9,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from bothways.data.sharing import cut_evenly, leave_none_empty, share_among_ranks
+from bothways.data.micro_batches import leave_none_empty, share_among_ranks
 from bothways.errors import UserError
+from bothways.token_budget import cut_evenly
 
 
 def shares_of(lengths: list[int], world_size: int, budget: int) -> list[list[list[int]]]:

@@ -51,7 +51,7 @@ def test_texts_are_of_all_lengths() -> None:
 
 def test_int8_is_refused_where_bfloat16_is_faster(monkeypatch: pytest.MonkeyPatch) -> None:
     model = new_model(tiny_config(), PoolerHead, seed=1)
-    monkeypatch.setattr(prepared, "resolve_precision", lambda precision, device: "bfloat16")
+    monkeypatch.setattr(prepared, "choose_inference_precision", lambda precision, device: "bfloat16")
     taken = iter([0.002, 0.001])
 
     def seconds(call: Callable[[], object]) -> float:

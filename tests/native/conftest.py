@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from bothways import native
 from bothways.native import building
+from bothways.native import loading as native
 
 PORTABLE_FLAGS = ("-O2", "-std=c++20", "-shared", "-fPIC", "-pthread", "-fopenmp", "-Wno-psabi")
 WIDTHS = ["installed", "wide", "narrow"]  # as an install builds them; 16 lanes and 4 lanes, on whatever this CPU has

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 import hatch_build
-from bothways import native
 from bothways.inference.compiled import EmbeddingTables, EncoderCall, LayerWeights
 from bothways.model.kernels.compiled import AttentionCall
 from bothways.native import building
+from bothways.native import loading as native
 
 can_build = pytest.mark.skipif(
     shutil.which("g++") is None or platform.machine() != "x86_64", reason="nothing can be built here"

@@ -19,9 +19,9 @@ from transformers import AutoTokenizer, BertForTokenClassification
 import bothways as bw
 from bothways.data.tables import Row, read_rows
 from bothways.errors import UserError
+from bothways.tasks.entities import entity_words, scheme_of
 from bothways.tasks.metrics import span_figures
 from bothways.tasks.tag import FIRST_PIECES, TagOptions, TagTask
-from bothways.tasks.tag_schemes import scheme_of, tag_spans
 from bothways.text.tokenizer import Tokenizer
 from bothways.train.finetune import FinetuneOptions, finetune
 from tests.helpers import hugging_face_config, tiny_config, tiny_tokenizer
@@ -81,7 +81,7 @@ def test_spans_are_seqevals_on_adversarial_tags() -> None:
     rng = random.Random(0)
     for _ in range(1000):
         tags = random_tags(rng, ["a", "b", "a-b"], "BIES")
-        assert tag_spans(tags) == get_entities(tags)
+        assert entity_words(tags) == get_entities(tags)
 
 
 def check_figures(truth: list[list[str]], guess: list[list[str]]) -> None:

@@ -17,22 +17,23 @@ from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 from transformers import get_linear_schedule_with_warmup
 
-from bothways import native
 from bothways.batch import PackedBatch
 from bothways.checkpoint.hugging_face import load_checkpoint
 from bothways.data.prepare import prepare
 from bothways.data.store import TokenStore
 from bothways.errors import UserError
 from bothways.hardware import choose_device
+from bothways.native import loading as native
 from bothways.progress import Progress
 from bothways.tasks.pretraining import BertObjective
 from bothways.train import run as running
 from bothways.train.flops import training_flops
-from bothways.train.optimizer import build_optimizer, learning_rate
+from bothways.train.optimizer import build_optimizer
 from bothways.train.options import TrainOptions
 from bothways.train.pretrain import pretrain
 from bothways.train.pretrain_options import PretrainOptions, make_plan
 from bothways.train.run import RunDirectory
+from bothways.train.schedule import learning_rate
 from bothways.train.step import Stepper
 from tests.data.test_prepare import write_corpus
 from tests.helpers import tiny_tokenizer

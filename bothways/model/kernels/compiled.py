@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from bothways.model.dropout import draw_seed
-from bothways.native import library, mirror_structure
+from bothways.model.dropout import draw_63_bits
+from bothways.native.loading import library, mirror_structure
 
 
 @mirror_structure
@@ -58,7 +58,7 @@ def attend_compiled(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor, causal: bo
         raise ValueError(f"queries, keys and values are not alike: {described}")
     if (lengths < 0).any() or int(lengths.sum()) != len(q):
         raise ValueError(f"the lengths of the sequences come to {int(lengths.sum())}, and there are {len(q)} tokens")
-    options = _Options(causal, dropout, draw_seed() if dropout else 0)
+    options = _Options(causal, dropout, draw_63_bits() if dropout else 0)
     attended: Tensor = _Attention.apply(q, k, v, lengths.long().contiguous(), options)
     return attended
 

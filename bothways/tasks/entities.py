@@ -1,14 +1,30 @@
-"""How labels of words mark entities: BIO, BIOES, BILOU, IO; or `plain`, where every word has a label of its own."""
+"""Entities: how labels of words mark them, and how they are put together from the labels.
+
+Schemes are BIO, BIOES, BILOU and IO; or `plain`, where every word has a label of its own.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 Scheme = Literal["auto", "BIO", "BIOES", "BILOU", "IO", "plain"]
 OUTSIDE = "O"  # the label of a word outside of every entity
 PREFIXES = {"BIO": "B-, I-", "BIOES": "B-, I-, E-, S-", "BILOU": "B-, I-, L-, U-"}
 BIOES_PREFIX = {"L": "E", "U": "S"}  # BILOU's last and unit by BIOES' names
+
+
+@dataclass(frozen=True)
+class Entity:
+    """A part of a text with a label. text: the characters `start` to `end` of the text. probability: of its least
+    certain word, 0 to 1."""
+
+    label: str
+    text: str
+    start: int
+    end: int
+    probability: float
 
 
 def scheme_of(labels: Sequence[str]) -> str:
@@ -42,7 +58,7 @@ def prefixed_label(label: str, first: bool, last: bool, scheme: str) -> str:
     return f"B-{label}" if first else f"I-{label}"
 
 
-def tag_spans(tags: Sequence[str]) -> list[tuple[str, int, int]]:
+def entity_words(tags: Sequence[str]) -> list[tuple[str, int, int]]:
     """The entities in a sequence of B- I- E- S- O tags: kind, number of the first word, of the last word.
 
     Lenient, as conlleval and `seqeval` in its default mode: a tag continues the entity before it when it is an inside
@@ -58,3 +74,23 @@ def tag_spans(tags: Sequence[str]) -> list[tuple[str, int, int]]:
             found.append((kind, word, word))
         before, kind_before = prefix, kind
     return found
+
+
+def entities_of(
+    text: str,
+    characters: Sequence[tuple[int, int]],
+    labels: Sequence[str],
+    probabilities: Sequence[float],
+    scheme: str,
+) -> list[Entity]:
+    """The entities that the labels of a text's words mark; in the plain scheme every word with its label.
+
+    characters: where each word stands, `(start, end)`. probabilities: of each word's label; an entity has that of its
+    least certain word.
+    """
+    words = [(label, number, number) for number, label in enumerate(labels)]
+    entities = []
+    for kind, first, last in words if scheme == "plain" else entity_words(tags_of(labels, scheme)):
+        start, end = characters[first][0], characters[last][1]
+        entities.append(Entity(kind, text[start:end], start, end, min(probabilities[first : last + 1])))
+    return entities

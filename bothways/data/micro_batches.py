@@ -12,12 +12,11 @@ Six examples of 9, 8, 7, 6, 5, 4 tokens, two ranks, a budget of 20 tokens:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import ceil
 
 import numpy as np
 
-from bothways.batch import cut_to_budget
 from bothways.errors import UserError
+from bothways.token_budget import cut_evenly
 
 
 def share_among_ranks(lengths: np.ndarray, rank: int, world_size: int, token_budget: int) -> list[np.ndarray]:
@@ -56,18 +55,6 @@ def longest_first(lengths: np.ndarray) -> np.ndarray:
 def split_among_ranks(order: np.ndarray, rank: int, world_size: int) -> np.ndarray:
     """One rank's share: every `world_size`-th example."""
     return order[rank::world_size]
-
-
-def cut_evenly(lengths: np.ndarray, token_budget: int) -> list[int]:
-    """Where batches of consecutive examples end: as few as fit the budget, and of about one size.
-
-    A small last batch would cost as many kernel calls as a full one.
-    """
-    tokens = lengths.tolist()
-    fewest = [batch.stop for batch in cut_to_budget(tokens, token_budget)]
-    even_size = ceil(sum(tokens) / len(fewest)) + tokens[0]  # the longest example may not fit behind the others
-    even = [batch.stop for batch in cut_to_budget(tokens, min(token_budget, even_size))]
-    return even if len(even) == len(fewest) else fewest
 
 
 def leave_none_empty(ends: Sequence[int], count: int) -> list[int]:

@@ -1,0 +1,87 @@
+"""The compiled code: the encoder for inference, attention and dropout for training on a CPU.
+
+An install builds one library for each kind of CPU if there is a C++ compiler; `library()` opens the one for this CPU.
+Without it torch's own kernels do the work.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+
+from bothways.native.building import accepted_fingerprints
+
+FOLDER = Path(__file__).parent
+MIRRORS: list[type[ctypes.Structure]] = []
+Mirror = TypeVar("Mirror", bound=type[ctypes.Structure])
+
+
+@functools.cache
+def library() -> ctypes.CDLL | None:
+    """The library for this CPU; None where it was not built, or was built for another CPU or from other sources."""
+    libraries = (open_library(FOLDER / f"native_{variant}.so", variant) for variant in _variants_for_cpu())
+    return next((library for library in libraries if library is not None), None)
+
+
+def is_missing() -> bool:
+    """Whether this CPU has no library although an install with a compiler would build one."""
+    return library() is None and bool(_variants_for_cpu())
+
+
+def _variants_for_cpu() -> tuple[str, ...]:
+    """The variants that this CPU can run, the fastest first; none where torch reports anything but x86-64."""
+    return {"AVX2": ("avx2",), "AVX512": ("avx512", "avx2")}.get(torch.backends.cpu.get_cpu_capability(), ())
+
+
+def open_library(path: Path, variant: str) -> ctypes.CDLL | None:
+    """The library at `path`; None where the file is missing, or was built from other sources or with other flags.
+
+    Raises AssertionError where a structure in `MIRRORS` has not the size of its C++ structure.
+    """
+    try:
+        loaded = ctypes.CDLL(str(path))
+        loaded.bothways_fingerprint.restype = ctypes.c_int64
+        if loaded.bothways_fingerprint() not in accepted_fingerprints(FOLDER, variant):
+            return None
+    except (OSError, AttributeError):
+        return None
+    for mirror in MIRRORS:
+        _check_size(loaded, mirror)
+    number, pointer = ctypes.c_int64, ctypes.c_void_p
+    loaded.bothways_panel.restype = number
+    loaded.bothways_pack.argtypes = [pointer, number, number, pointer]
+    for drop in (loaded.bothways_drop_float32, loaded.bothways_drop_bfloat16):
+        drop.argtypes = [pointer, pointer, number, ctypes.c_uint64, ctypes.c_double, number]
+    for attend in (loaded.bothways_attend, loaded.bothways_attend_backward):
+        attend.argtypes, attend.restype = [pointer], number
+    return loaded
+
+
+def mirror_structure(structure: Mirror) -> Mirror:
+    """Declares a class as the mirror of the C++ structure of its name, so that every library is checked for its size.
+
+    Raises AssertionError where a library that is already open has another size.
+    """
+    MIRRORS.append(structure)
+    if library.cache_info().currsize and (loaded := library()) is not None:
+        _check_size(loaded, structure)
+    return structure
+
+
+def _check_size(loaded: ctypes.CDLL, structure: type[ctypes.Structure]) -> None:
+    name = structure.__name__
+    function = getattr(loaded, f"bothways_sizeof_{name}", None)
+    assert function is not None, f"{loaded._name} does not tell the size of {name}"
+    function.restype = ctypes.c_int64
+    ours, theirs = ctypes.sizeof(structure), function()
+    assert ours == theirs, f"{name} has {ours} bytes in Python and {theirs} bytes in {loaded._name}"
+
+
+def has_training_kernels(tensor: torch.Tensor) -> bool:
+    """Whether the library can train with such tensors: float32 or bfloat16, on a CPU, outside of torch.compile."""
+    accepted = tensor.device.type == "cpu" and tensor.dtype in (torch.float32, torch.bfloat16)
+    return accepted and not torch.compiler.is_compiling() and library() is not None
