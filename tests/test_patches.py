@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-READ_BY_CTYPES = {"argtypes", "restype"}  # declarations of a C function
+READ_BY_PYTHON = {"argtypes", "restype", "__class__"}  # by ctypes, and by `type`
 
 
 def sources(folder: str) -> dict[str, str]:
@@ -84,7 +84,7 @@ def without_effect(tests: Mapping[str, str], code: Mapping[str, str]) -> list[st
             if owner in functions:
                 if name not in functions[owner] and f"{owner}.{name}" not in attributes:
                     faults.append(f"{path}:{line}: no function of {owner} reads {name}")
-            elif name not in attributes | READ_BY_CTYPES:
+            elif name not in attributes | READ_BY_PYTHON:
                 faults.append(f"{path}:{line}: nothing in the code reads .{name}")
     return faults
 
