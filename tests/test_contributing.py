@@ -15,20 +15,14 @@ from tests.data.test_prepare import write_corpus
 from tests.helpers import tiny_tokenizer
 
 MORE_OF_THE_TASK = """
-from pathlib import Path
-from bothways.data.stream import RowStream
-from bothways.inference.bulk import open_parts, run_bulk
-from bothways.inference.jobs import task_job
-from bothways.predictor import load
+from bothways.verbs.bulk import TableArguments, table_into_file
 from bothways.verbs.column_arguments import column_arguments
 from bothways.verbs.flags import help_texts
 
 print(probabilities)
 print(help_texts(column_arguments())["spam_column"])
 assert main(["evaluate", "spam", "unwanted.jsonl", "--spam-column", "unwanted", "--json"]) == 0
-model, source = load("spam"), RowStream(Path("mail.jsonl"), "text")
-job = task_job(model, "spam", source.columns, {})
-run_bulk(job, source, open_parts(job, source, Path("all.parquet")), lambda done: None)
+table_into_file("spam", TableArguments(model="spam", input="mail.jsonl", out="all.parquet"))  # as a verb would
 """
 
 
