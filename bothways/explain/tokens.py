@@ -19,26 +19,20 @@ def tokens_of_text(
     Returns a batch of this one sequence; of each of its T tokens what a page tells (its `word` is an index into the
     words, -1 of `[CLS]` and `[SEP]`); the words, each joined of its pieces.
     """
+    pieces, token_type_ids = tokenizer.with_special_tokens(parts)
+    first_words = np.cumsum([0, *(part.word_ids.max(initial=-1) + 1 for part in parts)])
+    word_indices = np.where(pieces.word_ids < 0, -1, pieces.word_ids + first_words[token_type_ids])
     special = {tokenizer.cls_id, tokenizer.sep_id, tokenizer.mask_id}
-    ids, token_type_ids, word_indices = [tokenizer.cls_id], [0], [-1]
-    words: list[str] = []
-    for part_index, pieces in enumerate(parts):
-        first_word = len(words)
-        for id, word_id in zip(pieces.input_ids.tolist(), pieces.word_ids.tolist(), strict=True):
-            if first_word + word_id >= len(words):
-                words.append("")
-            words[first_word + word_id] += tokenizer.token(id).removeprefix("##")
-            ids.append(id)
-            token_type_ids.append(part_index)
-            word_indices.append(first_word + word_id)
-        ids.append(tokenizer.sep_id)
-        token_type_ids.append(part_index)
-        word_indices.append(-1)
+    words = [""] * int(first_words[-1])
+    for id, word in zip(pieces.input_ids.tolist(), word_indices.tolist(), strict=True):
+        if word >= 0:
+            words[word] += tokenizer.token(id).removeprefix("##")
+    columns = zip(pieces.input_ids.tolist(), token_type_ids.tolist(), word_indices.tolist(), strict=True)
     tokens = [
         {
             "token": tokenizer.token(id), "id": id, "position": position, "segment": token_type, "word": word,
             "special": word < 0 or id in special, "unknown": id == tokenizer.unk_id,
         }
-        for position, (id, token_type, word) in enumerate(zip(ids, token_type_ids, word_indices, strict=True))
+        for position, (id, token_type, word) in enumerate(columns)
     ]  # fmt: skip
-    return pack_sequences([(np.array(ids), np.array(token_type_ids))]), tokens, words
+    return pack_sequences([(pieces.input_ids, token_type_ids)]), tokens, words
