@@ -16,13 +16,13 @@ from bothways.files import write_text
 from bothways.pages.pictures import PICTURE_SUFFIXES, draw_attention
 
 STATIC = resources.files("bothways") / "pages" / "static"
-MODULES = (  # each after those that it imports
+PAGE_MODULES = (  # each after those that it imports
     "geometry.js", "store.js", "arrays.js", "colours.js", "dom.js", "charts.js", "matrices.js", "tokens.js",
     "thumbnails.js", "matrix_figure.js", "lines_figure.js", "attention.js", "steps.js", "embeddings.js",
     "positions.js", "predictions.js", "checkpoints.js", "page.js",
 )  # fmt: skip
-IMPORT = re.compile(r"^import (\{[^}]*\}) from '\./(.+?)';$", re.MULTILINE)
-EXPORT = re.compile(r"^export (?=(?:async )?(?:const|function) (\w+))", re.MULTILINE)
+IMPORT_STATEMENT = re.compile(r"^import (\{[^}]*\}) from '\./(.+?)';$", re.MULTILINE)
+EXPORT_KEYWORD = re.compile(r"^export (?=(?:async )?(?:const|function) (\w+))", re.MULTILINE)
 
 
 def join_modules(names: Sequence[str]) -> str:
@@ -31,8 +31,8 @@ def join_modules(names: Sequence[str]) -> str:
     functions = []
     for name in names:
         source = (STATIC / name).read_text(encoding="utf-8")
-        exports = ", ".join(EXPORT.findall(source))
-        body = IMPORT.sub(r"const \1 = modules['\2'];", EXPORT.sub("", source))
+        exports = ", ".join(EXPORT_KEYWORD.findall(source))
+        body = IMPORT_STATEMENT.sub(r"const \1 = modules['\2'];", EXPORT_KEYWORD.sub("", source))
         functions.append(f"modules['{name}'] = (() => {{\n{body}return {{ {exports} }};\n}})();\n")
     return "'use strict';\nconst modules = {};\n" + "".join(functions)
 
@@ -57,7 +57,7 @@ class Explanation:
             '<meta name="viewport" content="width=device-width, initial-scale=1">'
             f"<title>{title}</title><style>{style}</style></head><body><main id=page></main>"
             f'<script type="application/json" id=data>{content}</script>'
-            f"<script>(() => {{\n{join_modules(MODULES)}}})();</script></body></html>\n"
+            f"<script>(() => {{\n{join_modules(PAGE_MODULES)}}})();</script></body></html>\n"
         )
 
     def _repr_html_(self) -> str:

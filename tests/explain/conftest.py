@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from bothways.pages.explanation import MODULES, join_modules
+from bothways.pages.explanation import PAGE_MODULES, join_modules
 
 
 @pytest.fixture(scope="session")
@@ -48,7 +48,7 @@ def run_script(request: pytest.FixtureRequest) -> Callable[[str], Any]:
 def evaluate(run_script: Callable[[str], Any]) -> Callable[..., Any]:
     """`evaluate(function, *arguments)`: what a JavaScript function gives of the page's modules (all but `page.js`,
     which starts the page), by their names, and of arguments that JSON can hold."""
-    modules = join_modules([name for name in MODULES if name != "page.js"])
+    modules = join_modules([name for name in PAGE_MODULES if name != "page.js"])
     by_name = "Object.fromEntries(Object.entries(modules).map(([name, module]) => [name.slice(0, -3), module]))"
 
     def call(function: str, *arguments: Any) -> Any:

@@ -12,23 +12,23 @@ import pytest
 
 import bothways
 from bothways.pages.arrays import compress_array
-from bothways.pages.explanation import EXPORT, IMPORT, MODULES, join_modules
+from bothways.pages.explanation import EXPORT_KEYWORD, IMPORT_STATEMENT, PAGE_MODULES, join_modules
 
 STATIC = Path(bothways.__file__).parent / "pages" / "static"
-SOURCES = {name: (STATIC / name).read_text(encoding="utf-8") for name in MODULES}
-EXPORTS = {name: set(EXPORT.findall(source)) for name, source in SOURCES.items()}
+SOURCES = {name: (STATIC / name).read_text(encoding="utf-8") for name in PAGE_MODULES}
+EXPORTS = {name: set(EXPORT_KEYWORD.findall(source)) for name, source in SOURCES.items()}
 NO_CODE = re.compile(r"/\*.*?\*/|(?<![:'])//[^\n]*|'(?:[^'\\\n]|\\.)*'", re.DOTALL)  # comments and strings
 
 
 def imports(name: str) -> Iterator[tuple[str, str]]:
     """Each name that a file imports, and from which file."""
-    for names, source in IMPORT.findall(SOURCES[name]):
+    for names, source in IMPORT_STATEMENT.findall(SOURCES[name]):
         for imported in re.findall(r"\w+", names):
             yield imported, source
 
 
 def test_every_file_is_a_module_of_the_page_and_keeps_to_the_form() -> None:
-    assert sorted(MODULES) == sorted(path.name for path in STATIC.glob("*.js"))
+    assert sorted(PAGE_MODULES) == sorted(path.name for path in STATIC.glob("*.js"))
     for path in STATIC.iterdir():
         lines = path.read_text(encoding="utf-8").splitlines()
         assert [number for number, line in enumerate(lines, 1) if len(line) > 120] == [], path.name
@@ -36,13 +36,13 @@ def test_every_file_is_a_module_of_the_page_and_keeps_to_the_form() -> None:
         assert len(lines) <= 250, path.name
 
 
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name", PAGE_MODULES)
 def test_a_file_sees_of_others_what_it_imports(name: str) -> None:
-    before = MODULES[: MODULES.index(name)]
-    body = NO_CODE.sub("", IMPORT.sub("", SOURCES[name]))
+    before = PAGE_MODULES[: PAGE_MODULES.index(name)]
+    body = NO_CODE.sub("", IMPORT_STATEMENT.sub("", SOURCES[name]))
     assert "import " not in body, "imports are `import { … } from './FILE';`"
     for imported, source in imports(name):
-        assert source in before, f"{source} must stand before {name} in MODULES"
+        assert source in before, f"{source} must stand before {name} in PAGE_MODULES"
         assert imported in EXPORTS[source], f"{source} does not export {imported}"
         assert re.search(rf"\b{imported}\b", body), f"{name} does not use {imported}"
     known = EXPORTS[name] | {imported for imported, _ in imports(name)}
@@ -52,7 +52,7 @@ def test_a_file_sees_of_others_what_it_imports(name: str) -> None:
 
 def test_every_export_is_used() -> None:
     tests = Path(__file__).read_text(encoding="utf-8")
-    imported = {pair for name in MODULES for pair in imports(name)}
+    imported = {pair for name in PAGE_MODULES for pair in imports(name)}
     unused = [
         (name, exported)
         for name, exports in EXPORTS.items()
@@ -63,7 +63,7 @@ def test_every_export_is_used() -> None:
 
 
 def test_the_pages_script_is_javascript(run_script: Callable[[str], Any]) -> None:
-    assert run_script(f"new Function({join_modules(MODULES)!r}) instanceof Function")
+    assert run_script(f"new Function({join_modules(PAGE_MODULES)!r}) instanceof Function")
 
 
 def test_a_matrix_has_its_cells_where_the_pointer_finds_them(evaluate: Callable[..., Any]) -> None:
