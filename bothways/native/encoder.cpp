@@ -30,11 +30,15 @@
 
 #include "gemm.h"
 
-// Rows that go through a layer's second half at a time where there is one thread: their intermediate, 96 x 1536 floats
-// of MiniLM, 576 KiB, stays in the second-level cache.
+// Rows that go through a layer's second half at a time where there is one thread, so that their intermediate (of MiniLM
+// 96 x 1536 floats, 576 KiB) stays in the second-level cache. No result depends on it. Measured as BLOCK_BYTES was, for
+// 48, 96 and 192 rows: a layer of BERT-base with 400 tokens 89, 82 and 89 ms, of MiniLM with 200 tokens 8.2, 8.4 and
+// 8.4 ms, which is as near as the measurement.
 constexpr int64_t BLOCK_ROWS = 96;
 
-// Turns of the waiting loop before a thread offers its core to others.
+// Turns of the waiting loop before a thread offers its core to others: some microseconds, as long as the slower thread
+// of a phase may need. Measured on two cores that were busy with other work, 400, 4000 and 40000 turns: a layer of
+// MiniLM with 16 tokens on two threads 0.68, 0.69 and 0.80 ms.
 constexpr int SPINS_BEFORE_YIELD = 4000;
 
 // Mirrored, as the next two are, by structures of bothways/inference/compiled.py. Matrices are panels from
