@@ -15,7 +15,7 @@ lint: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python tools/house_rules.py
-	$(BIN)/clang-format --dry-run --Werror bothways/native/*.cpp bothways/native/*.h
+	$(BIN)/clang-format --dry-run --Werror bothways/native/*.cpp bothways/native/*.h tests/native/*.cpp
 
 test: lint
 	$(BIN)/python -m pytest

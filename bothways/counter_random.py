@@ -11,7 +11,8 @@ import numpy as np
 def mix(*words: int | np.ndarray) -> np.ndarray:
     """Hash integers (or arrays of them, broadcast) into uint64: SplitMix64's finaliser over each word in turn.
 
-    Source: Steele, Lea and Flood 2014, "Fast splittable pseudorandom number generators", constants of figure 17.
+    Source: Steele, Lea and Flood 2014, "Fast splittable pseudorandom number generators", constants of figure 17. Of a
+    single word it is `splitmix64` in `native/random.h`, which a test holds together with this.
     """
     state = np.zeros(np.broadcast_shapes(*(np.shape(word) for word in words)), dtype=np.uint64)
     with np.errstate(over="ignore"):

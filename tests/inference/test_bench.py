@@ -22,7 +22,7 @@ def test_figures_and_table(pretrained: Path, bothways: Run) -> None:
     assert code == 0, err
     found = json.loads(out)
     speeds = {one["precision"]: one for one in found["precisions"]}
-    assert list(speeds) == bench.offered(torch.device("cpu"))
+    assert list(speeds) == bench.offered_precisions(torch.device("cpu"))
     assert speeds["float32"]["cosine"] == pytest.approx(1, abs=1e-5)
     assert speeds["int8"]["cosine"] > 0.9
     assert all(one["tokens_per_second"] > 0 for one in speeds.values())
