@@ -24,10 +24,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from common import shared_data, show
 from finetune import minilm
-from transformers import BertModel
+from transformers import BertConfig, BertModel
 
 import bothways as bw
-from bothways.model.config import EncoderConfig
 
 PART = 50_000  # rows written at a time
 
@@ -45,7 +44,7 @@ def write_table(path: Path, rows: int) -> None:
 
 
 def small_model(folder: Path) -> Path:
-    config = EncoderConfig(hidden_size=128, num_hidden_layers=2, num_attention_heads=2, intermediate_size=512)
+    config = BertConfig(hidden_size=128, num_hidden_layers=2, num_attention_heads=2, intermediate_size=512)
     BertModel(config).save_pretrained(folder)
     for name in ("tokenizer.json", "tokenizer_config.json", "vocab.txt"):
         (folder / name).write_bytes((minilm() / name).read_bytes())

@@ -33,7 +33,8 @@ def compare(size: str, number: int, rounds: int, left_out: list[str]) -> None:
         began = time.perf_counter()
         encoded = join_segments(model.tokenizer, lines, 256)
         tokenising = time.perf_counter() - began
-        tokens = sum(len(one.input_ids) for one in encoded)
+        lengths = [len(sequence.input_ids) for sequence in encoded]
+        tokens = sum(lengths)
         every = engines(directory, folder, choose_inference_precision("auto", model.device) == "bfloat16")
         contestants = {name: engine for name, engine in every if not any(part in name for part in left_out)}
         rates: dict[str, list[float]] = {name: [] for name in contestants}
@@ -61,7 +62,7 @@ def compare(size: str, number: int, rounds: int, left_out: list[str]) -> None:
             f"encode-{size}",
             ["engine", "tokens/s", "of the best peer's in this precision", "slowest–fastest turn", "least cosine"],
             rows,
-            texts=number, tokens=tokens, longest=int(max(len(one.input_ids) for one in encoded)), rounds=rounds,
+            texts=number, tokens=tokens, longest=max(lengths), rounds=rounds,
             tokenising_tokens_per_second=tokens / tokenising,
         )  # fmt: skip
         print(f"\n{tokens:,} tokens, {tokens / number:.0f} a text; tokenising {tokens / tokenising:,.0f} tokens/s")

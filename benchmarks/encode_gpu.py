@@ -16,7 +16,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from common import show
-from transformers import BertModel
+from transformers import BertConfig, BertModel
 
 from bothways.checkpoint.hugging_face import new_model
 from bothways.data.encoded import Encoded
@@ -24,7 +24,6 @@ from bothways.hardware import INFERENCE_BATCH_TOKENS, choose_device, measured_pe
 from bothways.inference import engine
 from bothways.inference.prepared import prepare_model
 from bothways.model.config import EncoderConfig
-from bothways.model.config import EncoderConfig as Config
 from bothways.model.heads import EmbeddingHead
 from bothways.precision import choose_inference_precision
 from bothways.train.flops import training_flops
@@ -58,9 +57,9 @@ def seconds(call: Callable[[], object], device: torch.device) -> float:
 def with_transformers(
     size: dict[str, int], kind: str, encoded: list[Encoded], budget: int, device: torch.device, dtype: torch.dtype
 ) -> float:
-    config = EncoderConfig(**size, attn_implementation=kind)
+    config = BertConfig(**size, attn_implementation=kind)
     model = BertModel(config, add_pooling_layer=False).to(device, dtype).eval()
-    order = sorted(encoded, key=lambda one: -len(one.input_ids))
+    order = sorted(encoded, key=lambda sequence: -len(sequence.input_ids))
 
     @torch.inference_mode()
     def run() -> None:
@@ -71,9 +70,9 @@ def with_transformers(
             start += len(part)
             ids = torch.zeros(len(part), longest, dtype=torch.long)
             mask = torch.zeros_like(ids)
-            for row, one in enumerate(part):
-                ids[row, : len(one.input_ids)] = torch.from_numpy(one.input_ids)
-                mask[row, : len(one.input_ids)] = 1
+            for row, sequence in enumerate(part):
+                ids[row, : len(sequence.input_ids)] = torch.from_numpy(sequence.input_ids)
+                mask[row, : len(sequence.input_ids)] = 1
             hidden = model(ids.to(device), attention_mask=mask.to(device)).last_hidden_state
             share = mask.to(device, dtype)[..., None]
             ((hidden * share).sum(1) / share.sum(1)).float().cpu()
@@ -87,15 +86,15 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=400_000)
     parser.add_argument("--budget", type=int, default=INFERENCE_BATCH_TOKENS["cuda"])
     chosen = parser.parse_args()
-    INFERENCE_BATCH_TOKENS["cuda"] = chosen.budget
     device = choose_device("auto")
+    INFERENCE_BATCH_TOKENS[device.type] = chosen.budget  # Bothways' batches are the peer's size
     precision = choose_inference_precision("auto", device)
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
     peak = measured_peak(device, dtype)
     kinds = ["sdpa", *(["flash_attention_2"] if importlib.util.find_spec("flash_attn") else [])]
     rows = []
     for size in chosen.sizes:
-        config = Config.from_size(size)
+        config = EncoderConfig.from_size(size)
         model = new_model(config, lambda encoder: EmbeddingHead(encoder, "mean"), seed=0).to(device).eval()
         ours = prepare_model(model, precision)
         shape = {
@@ -104,7 +103,7 @@ def main() -> None:
         }  # fmt: skip
         for variable in (False, True):
             encoded = sequences(chosen.tokens, variable)
-            tokens = sum(len(one.input_ids) for one in encoded)
+            tokens = sum(len(sequence.input_ids) for sequence in encoded)
             whole = engine.pack_encoded(encoded, engine.no_targets)
             flops = training_flops(model, whole) / 3  # without the backward pass
 

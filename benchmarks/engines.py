@@ -18,7 +18,7 @@ import numpy as np
 import torch
 import transformers
 from finetune import minilm
-from transformers import AutoModel, BertModel, EncoderConfig
+from transformers import AutoModel, BertConfig, BertModel
 
 import bothways as bw
 from bothways.data.encoded import Encoded
@@ -52,7 +52,7 @@ def model_directory(size: str, folder: Path) -> Path:
     shapes = {"base": (768, 12, 12, 3072), "large": (1024, 24, 16, 4096)}
     hidden, layers, heads, intermediate = shapes[size]
     torch.manual_seed(0)
-    config = EncoderConfig(
+    config = BertConfig(
         hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=heads, intermediate_size=intermediate
     )
     BertModel(config).eval().save_pretrained(folder / size)
@@ -62,12 +62,12 @@ def model_directory(size: str, folder: Path) -> Path:
 
 
 def padded(encoded: Sequence[Encoded]) -> dict[str, np.ndarray]:
-    longest = max(len(one.input_ids) for one in encoded)
+    longest = max(len(sequence.input_ids) for sequence in encoded)
     ids = np.zeros((len(encoded), longest), dtype=np.int64)
     mask = np.zeros_like(ids)
-    for row, one in enumerate(encoded):
-        ids[row, : len(one.input_ids)] = one.input_ids
-        mask[row, : len(one.input_ids)] = 1
+    for row, sequence in enumerate(encoded):
+        ids[row, : len(sequence.input_ids)] = sequence.input_ids
+        mask[row, : len(sequence.input_ids)] = 1
     return {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
 
 

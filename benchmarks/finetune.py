@@ -39,6 +39,7 @@ from bothways.data.tables import read_rows
 from bothways.precision import TrainingPrecision
 from bothways.progress import Progress
 from bothways.tasks.base import Task
+from bothways.tasks.tag import FIRST_PIECES
 from bothways.train.evaluate import evaluate_rows
 from bothways.train.finetune import FinetuneOptions, finetune, make_task
 
@@ -106,7 +107,7 @@ def stsb(folder: Path) -> tuple[Rows, Rows]:
     def read(name: str) -> Rows:
         lines = (folder / "stsbenchmark" / name).read_text(encoding="utf-8").rstrip("\n").split("\n")
         cells = [line.split("\t") for line in lines]
-        return [{"text": one[5], "pair": one[6], "score": float(one[4])} for one in cells]
+        return [{"text": row[5], "pair": row[6], "score": float(row[4])} for row in cells]
 
     return read("sts-train.csv"), read("sts-dev.csv")
 
@@ -213,36 +214,37 @@ def features(data: Data, train: Rows) -> tuple[str, list[dict[str, Any]], tuple[
     name = {"classify": "SequenceClassification", "tag": "TokenClassification", "answer": "QuestionAnswering"}[
         data.task
     ]
-    return f"BertFor{name}", [_feature(data.task, one) for one in encoded], task.labels
+    return f"BertFor{name}", [_feature(data.task, sequence) for sequence in encoded], task.labels
 
 
-def _feature(task: str, one: Encoded) -> dict[str, Any]:
-    targets: dict[str, Any] = {"labels": one.targets.get("labels")}
+def _feature(task: str, sequence: Encoded) -> dict[str, Any]:
+    targets: dict[str, Any] = {"labels": sequence.targets.get("labels")}
     if task == "tag":
-        targets["labels"] = np.full(len(one.input_ids), -100)
-        targets["labels"][one.targets["word_index"]] = one.targets["labels"]
+        targets["labels"] = np.full(len(sequence.input_ids), -100)
+        targets["labels"][sequence.targets[FIRST_PIECES]] = sequence.targets["labels"]
     elif task == "answer":
-        targets = {"start_positions": one.targets["start"], "end_positions": one.targets["end"]}
-    return {"input_ids": one.input_ids, "token_type_ids": one.token_type_ids, **targets}
+        targets = {"start_positions": sequence.targets["start"], "end_positions": sequence.targets["end"]}
+    return {"input_ids": sequence.input_ids, "token_type_ids": sequence.token_type_ids, **targets}
 
 
 def _choices(group: list[Encoded]) -> dict[str, Any]:
-    sequences = [{"input_ids": one.input_ids, "token_type_ids": one.token_type_ids} for one in group]
+    sequences = [{"input_ids": choice.input_ids, "token_type_ids": choice.token_type_ids} for choice in group]
     return {"sequences": sequences, "labels": group[0].targets["label"], "input_ids": sequences[0]["input_ids"]}
 
 
 def collate(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
     """Padded to the longest."""
     choices = len(rows[0].get("sequences", ()))
-    sequences = [one for row in rows for one in row["sequences"]] if choices else rows
-    longest = max(len(one["input_ids"]) for one in sequences)
+    sequences = [sequence for row in rows for sequence in row["sequences"]] if choices else rows
+    longest = max(len(sequence["input_ids"]) for sequence in sequences)
 
     def padded(name: str, fill: int) -> torch.Tensor:
-        values = [np.pad(one[name], (0, longest - len(one[name])), constant_values=fill) for one in sequences]
+        ragged = [sequence[name] for sequence in sequences]
+        values = [np.pad(ids, (0, longest - len(ids)), constant_values=fill) for ids in ragged]
         tensor = torch.from_numpy(np.stack(values))
         return tensor.unflatten(0, (-1, choices)) if choices else tensor
 
-    lengths = torch.tensor([len(one["input_ids"]) for one in sequences])
+    lengths = torch.tensor([len(sequence["input_ids"]) for sequence in sequences])
     mask = (torch.arange(longest) < lengths[:, None]).long()
     batch = {
         "input_ids": padded("input_ids", 0),
@@ -311,11 +313,13 @@ def compare_quality(names: list[str], seeds: list[int], rows: int | None, precis
                 found[peer].append(alone(run, name, train, test, seed, None, precision))
                 print(json.dumps({"data": name, "seed": seed, "peer": peer, **vars(found[peer][-1])}), flush=True)
         for peer, results in found.items():
-            quality = [one.quality for one in results]
+            quality = [result.quality for result in results]
             spread = f" ± {statistics.pstdev(quality):.4f}" if len(quality) > 1 else ""
-            seconds, wall = (statistics.median(getattr(one, key) for one in results) for key in ("seconds", "wall"))
-            ratio = statistics.median(one.seconds for one in found["transformers"]) / seconds
-            memory = max(one.memory for one in results)
+            seconds, wall = (
+                statistics.median(getattr(result, key) for result in results) for key in ("seconds", "wall")
+            )
+            ratio = statistics.median(result.seconds for result in found["transformers"]) / seconds
+            memory = max(result.memory for result in results)
             table.append(
                 [name, len(train), peer, f"{statistics.mean(quality):.4f}{spread}", seconds, ratio, wall, memory]
             )
@@ -332,8 +336,8 @@ def compare_speed(names: list[str], steps: int, rounds: int, precision: Training
         for seed in range(rounds):
             for peer, run in PEERS.items():
                 found[peer].append(alone(run, name, train, test, seed, steps, precision))
-        theirs, ours = (statistics.median(one.seconds for one in results) for results in found.values())
-        memory = [max(one.memory for one in results) for results in found.values()]
+        theirs, ours = (statistics.median(result.seconds for result in results) for results in found.values())
+        memory = [max(result.memory for result in results) for results in found.values()]
         table.append([name, theirs, ours, theirs / ours, *memory])
         print(table[-1], flush=True)
     header = ["data", "transformers, s", "Bothways, s", "ratio", "transformers, MB", "Bothways, MB"]

@@ -71,7 +71,7 @@ def check_attention(device: torch.device, dtype: torch.dtype) -> float:
     ours.float().square().sum().backward()
     theirs.square().sum().backward()
     gaps = [(ours.float() - theirs).abs().max()]
-    gaps += [(one.grad.float() - two.grad).abs().max() for one, two in zip(parts, exact, strict=True)]
+    gaps += [(part.grad.float() - reference.grad).abs().max() for part, reference in zip(parts, exact, strict=True)]
     return max(float(gap) for gap in gaps)
 
 

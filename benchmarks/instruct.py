@@ -39,7 +39,7 @@ def main() -> None:
     steps = parser.parse_args().steps
     samples, folder = Path(str(resources.files("bothways"))) / "samples" / "helpdesk", Path(tempfile.mkdtemp())
     said = texts(samples)
-    (folder / "texts.txt").write_text("\n\n".join(" ".join(one.split()) for one in said))
+    (folder / "texts.txt").write_text("\n\n".join(" ".join(text.split()) for text in said))
     tokenizer = Tokenizer.train(lambda: said, 3000)
     options = PrepareOptions(CorpusOptions(documents="blank-line"), validation=0.05)
     store = prepare([str(folder / "texts.txt")], tokenizer, folder / "store", options)

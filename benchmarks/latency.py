@@ -31,10 +31,10 @@ def compare(size: str, calls: int) -> None:
         directory = model_directory(size, folder)
         half = choose_inference_precision("auto", bw.load(directory, "cpu").device) == "bfloat16"
         generator = np.random.default_rng(0)
-        one = {}
+        sequences = {}
         for length in LENGTHS:
             ids = generator.integers(1000, 20000, length)
-            one[length] = [Encoded(ids, np.zeros_like(ids), np.zeros((length, 2), dtype=np.int64))]
+            sequences[length] = [Encoded(ids, np.zeros_like(ids), np.zeros((length, 2), dtype=np.int64))]
         kinds = {name: engine for name, engine in engines(directory, folder, half) if "streams" not in name}
         taken: dict[tuple[str, int], list[float]] = {(name, length): [] for name in kinds for length in LENGTHS}
         for turn in range(ROUNDS + 1):
@@ -42,7 +42,7 @@ def compare(size: str, calls: int) -> None:
                 for length in LENGTHS:
                     for _ in range(10 if turn == 0 else calls // ROUNDS):
                         began = time.perf_counter()
-                        engine(one[length])
+                        engine(sequences[length])
                         if turn:
                             taken[name, length].append((time.perf_counter() - began) * 1e3)
         rows = []

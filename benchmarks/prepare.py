@@ -28,7 +28,9 @@ def texts(source: Path) -> list[str]:
     from bothways.text.corpus import CorpusOptions, CorpusReport, read_documents
     from bothways.text.sources import resolve_sources
 
-    return [one.text for one in read_documents(resolve_sources([str(source)]), CorpusOptions(), CorpusReport())]
+    return [
+        document.text for document in read_documents(resolve_sources([str(source)]), CorpusOptions(), CorpusReport())
+    ]
 
 
 def encode_batch(source: Path, vocabulary: Path, workers: int) -> float:
@@ -156,7 +158,7 @@ def main() -> None:
     runs = {name: [measure(name, small, folder, chosen.workers) for _ in range(chosen.rounds)] for name in names}
     alone = min(seconds for seconds, _ in runs["encode_batch"])
     for name, measured in runs.items():
-        seconds, peak = min(one for one, _ in measured), max(one for _, one in measured)
+        seconds, peak = min(taken for taken, _ in measured), max(memory for _, memory in measured)
         rows.append([name, f"{megabytes:.0f} MB", megabytes / seconds, alone / seconds, peak])
         print(rows[-1], flush=True)
     if chosen.all:

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from common import shared_data, show
 from transformers import (
+    BertConfig,
     BertForMaskedLM,
     BertForPreTraining,
     BertTokenizerFast,
@@ -27,9 +28,6 @@ from transformers import (
     Trainer,
     TrainerCallback,
     TrainingArguments,
-)
-from transformers import (
-    EncoderConfig as HuggingFaceConfig,
 )
 
 from bothways.data.masking import build_inputs
@@ -82,7 +80,7 @@ def trainer_speed(store: TokenStore, options: PretrainOptions, steps: int, preci
     settings = {name: value for name, value in ours.to_dict().items() if name != "architectures"}
     kind = BertForPreTraining if options.objective == "bert" else BertForMaskedLM
     torch.manual_seed(0)
-    model, clock = kind(HuggingFaceConfig(**settings)), Clock()
+    model, clock = kind(BertConfig(**settings)), Clock()
     with tempfile.TemporaryDirectory() as folder:
         arguments = TrainingArguments(
             output_dir=folder,
@@ -161,7 +159,7 @@ def main() -> None:
                 ours.append(measure_speed(stores[pieces], options, chosen.steps))
                 for parts in (1, 4):  # whole steps, and parts that stay near the caches as ours do
                     theirs.append(trainer_speed(stores[pieces], options, chosen.steps, precision, parts))
-            speed = max(ours, key=lambda one: one.tokens_per_second)
+            speed = max(ours, key=lambda measured: measured.tokens_per_second)
             share = speed.flops_per_second / measured_peak(device, precision)
             name = "MLM + NSP" if objective == "bert" else "MLM"
             rows.append([size, name, peer, max(theirs), speed.tokens_per_second, speed.tokens_per_second / max(theirs)])
