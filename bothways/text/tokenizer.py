@@ -35,7 +35,8 @@ from tokenizers import (
 )
 
 from bothways.errors import UserError
-from bothways.files import read_json, write_json, write_text
+from bothways.files import write_json, write_text
+from bothways.text.tokenizer_settings import add_tokens, check_vocabulary, read_settings, with_added_as_words
 
 MAX_WORD_CHARACTERS = 100  # a longer word is `[UNK]`, as in google-research/bert and `transformers`
 FINGERPRINT_DIGITS = 16  # hexadecimal; 64 bits
@@ -75,8 +76,9 @@ class Tokenizer:
         tokenizer.no_padding()
         tokenizer.no_truncation()
         self._tokenizer = tokenizer
-        # The same tokenizer for running text, where a literal "[MASK]" is a word between two brackets.
-        self._plain = BackendTokenizer.from_str(tokenizer.to_str())
+        # The same tokenizer for running text, where a literal "[MASK]" is a word between two brackets. Tokens that were
+        # added are tokens in both.
+        self._plain = BackendTokenizer.from_str(with_added_as_words(tokenizer.to_str()))
         self._plain.encode_special_tokens = True
         vocabulary = tokenizer.get_vocab(with_added_tokens=True)
         missing = [token for token in SPECIAL_TOKENS if token not in vocabulary]
@@ -138,43 +140,41 @@ class Tokenizer:
         strip_accents: None strips them exactly where text is lower-cased. tokenize_chinese_chars: whether each Chinese
         character is a word.
         """
-        vocabulary = {piece: index for index, piece in enumerate(pieces)}
-        model = models.WordPiece(vocabulary, unk_token=UNK, max_input_chars_per_word=MAX_WORD_CHARACTERS)
-        tokenizer = BackendTokenizer(model)
-        tokenizer.normalizer = _normalizer(lowercase, strip_accents, tokenize_chinese_chars)
-        tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-        tokenizer.decoder = decoders.WordPiece(prefix="##")
-        present = [token for token in SPECIAL_TOKENS if token in vocabulary]
-        tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in present])
-        if CLS in vocabulary and SEP in vocabulary:
-            tokenizer.post_processor = processors.TemplateProcessing(
-                single=f"{CLS}:0 $A:0 {SEP}:0",
-                pair=f"{CLS}:0 $A:0 {SEP}:0 $B:1 {SEP}:1",
-                special_tokens=[(CLS, vocabulary[CLS]), (SEP, vocabulary[SEP])],
-            )
-        return cls(tokenizer)
+        return cls(_bert_backend(pieces, _normalizer(lowercase, strip_accents, tokenize_chinese_chars)))
 
     @classmethod
     def load(cls, directory: str | Path) -> Tokenizer:
-        """Open `tokenizer.json`, or `vocab.txt` with `tokenizer_config.json`.
+        """Open `tokenizer.json`, or `vocab.txt`, with what `tokenizer_settings` reads beside them.
 
-        Raises UserError where neither is there, or the tokenizer is not WordPiece.
+        What `tokenizer_config.json` states of the normalisation holds, as in `transformers`; the rest is as in
+        `tokenizer.json`. Raises UserError where neither vocabulary is there, or the tokenizer is not BERT's. Warns of a
+        vocabulary whose case is not that of the normalised text.
         """
         directory = Path(directory)
         if not directory.is_dir():
             raise UserError(f"{directory}: no such tokenizer directory")
-        if (directory / "tokenizer.json").exists():
-            return cls(_read_backend(directory / "tokenizer.json"))
-        if not (directory / "vocab.txt").exists():
-            raise UserError(f"{directory}: not a tokenizer directory: tokenizer.json and vocab.txt are both missing")
-        path = directory / "tokenizer_config.json"
-        settings = read_json(path) if path.exists() else {}
-        return cls.from_pieces(
-            _read_pieces(directory / "vocab.txt"),
-            bool(settings.get("do_lower_case", True)),
-            settings.get("strip_accents"),
-            bool(settings.get("tokenize_chinese_chars", True)),
-        )
+        settings = read_settings(directory)
+        path = directory / "tokenizer.json"
+        if path.exists():
+            backend = _read_backend(path)
+            if not settings.generic and isinstance(backend.normalizer, normalizers.BertNormalizer):
+                for option, value in settings.normalisation.items():
+                    setattr(backend.normalizer, option, value)
+        else:
+            path = directory / "vocab.txt"
+            if not path.exists():
+                raise UserError(
+                    f"{directory}: not a tokenizer directory: tokenizer.json and vocab.txt are both missing"
+                )
+            pieces = _read_pieces(path)
+            backend = _bert_backend(pieces, _normalizer(**{"lowercase": True, **settings.normalisation}))
+        add_tokens(backend, settings)
+        try:
+            tokenizer = cls(backend)
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from None
+        check_vocabulary(path, tokenizer.pieces(), tokenizer.lowercase)
+        return tokenizer
 
     @classmethod
     def from_json(cls, content: str) -> Tokenizer:
@@ -192,7 +192,10 @@ class Tokenizer:
         """
         directory = Path(directory)
         write_text(directory / "tokenizer.json", self._tokenizer.to_str(pretty=True))
-        write_text(directory / "vocab.txt", "".join(f"{self.token(index)}\n" for index in range(self.vocab_size)))
+        added = self._tokenizer.get_added_tokens_decoder()
+        beyond = {index for index, token in added.items() if token.content not in SPECIAL_TOKENS}
+        size = max(set(self._vocabulary.values()) - beyond) + 1  # added tokens are in the settings
+        write_text(directory / "vocab.txt", "".join(f"{self.token(index)}\n" for index in range(size)))
         settings: dict[str, Any] = {
             "tokenizer_class": "BertTokenizer",
             "do_lower_case": self.lowercase,
@@ -204,6 +207,8 @@ class Tokenizer:
                 for name, token in zip(("pad", "unk", "cls", "sep", "mask"), SPECIAL_TOKENS, strict=True)
             },
         }
+        if beyond:
+            settings["added_tokens_decoder"] = {str(index): token.__getstate__() for index, token in added.items()}
         write_json(directory / "tokenizer_config.json", settings)
 
     @property
@@ -268,6 +273,10 @@ class Tokenizer:
         """The piece with an id; ids without a piece, as a padded embedding table has, are `[unusedN]`."""
         return self._tokenizer.id_to_token(index) or f"[unused{index}]"
 
+    def pieces(self) -> list[str]:
+        """Every piece, in order of ids."""
+        return sorted(self._vocabulary, key=self._vocabulary.__getitem__)
+
     def id(self, token: str) -> int | None:
         """The id of a piece, or None."""
         return self._vocabulary.get(token)
@@ -308,23 +317,48 @@ def _pieces(encoding: Encoding) -> Pieces:
 
 
 def _normalizer(
-    lowercase: bool, strip_accents: bool | None = None, tokenize_chinese_chars: bool = True
+    lowercase: bool, strip_accents: bool | None = None, handle_chinese_chars: bool = True
 ) -> normalizers.BertNormalizer:
     return normalizers.BertNormalizer(
         clean_text=True,
-        handle_chinese_chars=tokenize_chinese_chars,
+        handle_chinese_chars=handle_chinese_chars,
         strip_accents=strip_accents,
         lowercase=lowercase,
     )
+
+
+def _bert_backend(pieces: Sequence[str], normalizer: normalizers.BertNormalizer) -> BackendTokenizer:
+    """WordPiece over BERT's words, of a vocabulary in order of ids."""
+    vocabulary = {piece: index for index, piece in enumerate(pieces)}
+    model = models.WordPiece(vocabulary, unk_token=UNK, max_input_chars_per_word=MAX_WORD_CHARACTERS)
+    tokenizer = BackendTokenizer(model)
+    tokenizer.normalizer = normalizer
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece(prefix="##")
+    present = [token for token in SPECIAL_TOKENS if token in vocabulary]
+    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in present])
+    if CLS in vocabulary and SEP in vocabulary:
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=f"{CLS}:0 $A:0 {SEP}:0",
+            pair=f"{CLS}:0 $A:0 {SEP}:0 $B:1 {SEP}:1",
+            special_tokens=[(CLS, vocabulary[CLS]), (SEP, vocabulary[SEP])],
+        )
+    return tokenizer
 
 
 def _read_backend(path: Path) -> BackendTokenizer:
     try:
         backend = BackendTokenizer.from_file(str(path))
     except Exception as error:  # tokenizers raises bare Exception
-        raise UserError(f"{path}: cannot be read: {error}") from error
-    if not isinstance(backend.model, models.WordPiece):
-        raise UserError(f"{path}: a {type(backend.model).__name__} tokenizer, not WordPiece")
+        raise UserError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from error
+    model = backend.model
+    if not isinstance(model, models.WordPiece):
+        raise UserError(f"{path}: a {type(model).__name__} tokenizer, not WordPiece")
+    if (model.continuing_subword_prefix, model.unk_token) != ("##", UNK):
+        raise UserError(
+            f"{path}: continues words with {model.continuing_subword_prefix!a} and has {model.unk_token!a} for what is "
+            f"unknown; read are ## and {UNK}"
+        )
     return backend
 
 
