@@ -17,9 +17,16 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from bothways.checkpoint.fit import require_fit
 from bothways.checkpoint.names import from_hugging_face, modern_names, their_names, tied_to, to_hugging_face
-from bothways.checkpoint.sentence_transformers import SentenceModules, read_modules, write_modules
-from bothways.checkpoint.weights import find_model, read_weights
+from bothways.checkpoint.sentence_transformers import (
+    SentenceModules,
+    encoder_directory,
+    lower_cases_texts,
+    read_modules,
+    write_modules,
+)
+from bothways.checkpoint.weights import find_model, read_weights, refuse_foreign_form
 from bothways.errors import UserError
 from bothways.files import read_json, replace_directory, write_json, write_text
 from bothways.model.assembly import build_encoder
@@ -114,7 +121,8 @@ def write_all_but_weights(checkpoint: Checkpoint, directory: Path) -> None:
         write_text(directory / "chat_template.jinja", checkpoint.metadata["chat_template"])
     if model.head.pooling is not None:
         limit = checkpoint.metadata.get("sequence_length", model.config.max_position_embeddings)
-        modules = SentenceModules(model.head.pooling, model.head.normalize, limit)
+        prompt, similarity = checkpoint.metadata.get("prompt", ""), checkpoint.metadata.get("similarity", "cosine")
+        modules = SentenceModules(model.head.pooling, model.head.normalize, limit, prompt, similarity)
         write_modules(directory, modules, model.config.hidden_size)
 
 
@@ -155,21 +163,28 @@ def load_checkpoint(
     dropout: replaces the config's probabilities. seed: what the file does not hold is initialised from it.
     Raises UserError: not a model directory, a config that does not fit the weights, another model's vocabulary.
     """
-    directory = find_model(path_or_hub_id)
+    root = find_model(path_or_hub_id)
+    directory = encoder_directory(root)
     raw_config = read_json(directory / "config.json")
-    config = EncoderConfig.from_dict(raw_config)
+    if (directory / "adapter_config.json").exists():
+        refuse_foreign_form(directory)
+    config = EncoderConfig.from_dict(raw_config, directory / "config.json")
     state = read_json(directory / "bothways.json") if (directory / "bothways.json").exists() else {}
     if dropout is not None:
         config = replace(config, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout)
     tokenizer = Tokenizer.load(directory)
     _check_vocabulary(directory, config, tokenizer, state)
+    if lower_cases_texts(root):
+        tokenizer = tokenizer.lower_cased()
     weights = read_weights(directory)
     architecture = _architecture(raw_config, weights)
     named = _head_class(architecture)
-    modules = read_modules(directory) if head is None and named.trained_for is None else None
+    modules = read_modules(root) if head is None and named.trained_for is None else None
     state = _with_config(state, _foreign_state(directory, raw_config, weights, named, modules))
     known_labels = state.get("labels", [])
-    model = new_model(config, head or _head_builder(named, known_labels, modules), seed)
+    build = head or _head_builder(named, known_labels, modules)
+    require_fit(directory, config, build, weights, "head.classifier" if head is not None else None)
+    model = new_model(config, build, seed)
     # a classifier for other labels, or of another kind of model, is not the one that is asked for
     other = head is not None and (list(labels) != known_labels or model.head.architecture != architecture)
     report = _load_weights(model, weights, directory, "head.classifier" if other else None)
@@ -228,10 +243,7 @@ def _foreign_state(
 ) -> dict[str, Any]:
     """What `bothways.json` would say of a model that was made elsewhere: its task, its labels."""
     if modules is not None:
-        longest = int(raw_config.get("max_position_embeddings", 512))
-        limit = {} if modules.max_length is None else {"sequence_length": min(modules.max_length, longest)}
-        options = {"pooling": modules.pooling, "normalize": modules.normalize}
-        return {"task": "similar", "options": options, **limit}
+        return modules.state(int(raw_config.get("max_position_embeddings", 512)))
     if head.trained_for is None:
         return {}
     labels = _labels(directory, raw_config, weights) if head.needs_labels else []
@@ -277,19 +289,11 @@ def _load_weights(model: Model, weights: Mapping[str, Tensor], directory: Path, 
             raise UserError(
                 f"{directory}: its decoder is not its token table (tie_word_embeddings false), not supported"
             )
-    for name, tensor in found.items():
-        if tensor.shape != wanted[name].shape:
-            raise UserError(
-                f"{directory / 'config.json'} does not fit the weights: it asks for {their_names(name)[0]} of shape "
-                f"{list(wanted[name].shape)}, the file holds {list(tensor.shape)}"
-            )
-    model.load_state_dict(found, strict=False)
-    beyond = {name for name in unused if "encoder.layer." in name}
-    if beyond:
-        raise UserError(
-            f"{directory / 'config.json'} does not fit the weights: it has num_hidden_layers "
-            f"{model.config.num_hidden_layers}, the file holds {sorted(beyond)[0]} as well"
-        )
+    try:
+        model.load_state_dict(found, strict=False)
+    except RuntimeError as error:
+        shapes = " ".join(str(error).split())
+        raise UserError(f"{directory / 'config.json'} does not fit the weights: {shapes}") from error
     new = [name for name in wanted if name not in found and name not in tied]
     return LoadReport(list(found), new, unused)
 

@@ -13,8 +13,33 @@ from torch import Tensor
 from bothways.errors import UserError
 from bothways.files import read_json
 
-MODEL_FILES = ("config.json", "tokenizer*", "vocab.txt", "special_tokens_map.json", "bothways.json")
-SENTENCE_FILES = ("modules.json", "sentence_bert_config.json", "*/config.json")  # of sentence-transformers
+MODEL_FILES = (
+    "config.json",
+    "tokenizer*",
+    "vocab.txt",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "adapter_config.json",
+    "bothways.json",
+)
+# Of sentence-transformers, whose older versions keep the encoder in a folder of its own.
+SENTENCE_FILES = ("modules.json", "*sentence_*.json", "*/config.json", *(f"0_*/{name}" for name in MODEL_FILES))
+_WEIGHTS = (("model", "safetensors"), ("pytorch_model", "bin"))
+SAFETENSORS_FILES, BINARY_FILES = (
+    tuple(
+        folder + name
+        for folder in ("", "0_*/")
+        for name in (f"{stem}.{kind}", f"{stem}.{kind}.index.json", f"{stem}-*-of-*.{kind}")
+    )
+    for stem, kind in _WEIGHTS
+)
+# What else a model's directory may hold, and what it is, for those that look for weights and find these.
+FOREIGN_FILES = {
+    "adapter_config.json": "an adapter (PEFT), which changes what the model computes; merge it into the model first",
+    "bert_config.json": "google-research/bert's form; convert it with transformers first",
+    "tf_model.h5": "TensorFlow's weights; save the model with transformers as safetensors first",
+    "flax_model.msgpack": "Flax's weights; save the model with transformers as safetensors first",
+}
 
 
 def find_model(path_or_hub_id: str | Path) -> Path:
@@ -31,6 +56,8 @@ def find_model(path_or_hub_id: str | Path) -> Path:
             return run
         if not (path / "config.json").exists() and (path / "checkpoints").is_dir():
             raise UserError(f"{path}: this run has not finished; the command that began it goes on with it")
+        if not (path / "config.json").exists():
+            refuse_foreign_form(path)
         return path
     if path.exists():
         raise UserError(f"{path} is a file; a model is a directory with config.json and model.safetensors")
@@ -40,9 +67,9 @@ def find_model(path_or_hub_id: str | Path) -> Path:
 
     wanted = [*MODEL_FILES, *SENTENCE_FILES]
     try:
-        snapshot = Path(snapshot_download(str(path_or_hub_id), allow_patterns=[*wanted, "model.safetensors*"]))
-        if not any(snapshot.glob("model.safetensors*")):
-            snapshot_download(str(path_or_hub_id), allow_patterns=["pytorch_model.bin"])
+        snapshot = Path(snapshot_download(str(path_or_hub_id), allow_patterns=[*wanted, *SAFETENSORS_FILES]))
+        if not any(path for pattern in SAFETENSORS_FILES for path in snapshot.glob(pattern)):
+            snapshot_download(str(path_or_hub_id), allow_patterns=list(BINARY_FILES))
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
@@ -51,26 +78,52 @@ def find_model(path_or_hub_id: str | Path) -> Path:
     return snapshot
 
 
+def refuse_foreign_form(directory: Path) -> None:
+    """Raises UserError where a directory holds a model in a form that is not read, or a part that is left to others."""
+    for name, form in FOREIGN_FILES.items():
+        if (directory / name).exists():
+            raise UserError(f"{directory}: {name} is {form}")
+
+
 def read_weights(directory: Path) -> dict[str, Tensor]:
-    """Every tensor of `model.safetensors`, of its shards, or of a `pytorch_model.bin` that holds tensors and no code.
+    """Every tensor of `model.safetensors`, of its shards, or of a `pytorch_model.bin` or its shards that hold tensors
+    and no code.
 
     Raises UserError for files that are missing, damaged, or anything else.
     """
-    index = directory / "model.safetensors.index.json"
-    binary = directory / "pytorch_model.bin"
     try:
-        if index.exists():
-            weight_map = read_json(index).get("weight_map")
-            if not isinstance(weight_map, dict):
-                raise UserError(f"{index}: has no weight_map")
-            shards = sorted(set(weight_map.values()))
-            return {name: tensor for shard in shards for name, tensor in load_file(directory / shard).items()}
         if (directory / "model.safetensors").exists():
             return load_file(directory / "model.safetensors")
-    except (SafetensorError, OSError, RuntimeError) as error:
+        if (shards := _shards(directory / "model.safetensors.index.json")) is not None:
+            return {name: tensor for shard in shards for name, tensor in load_file(shard).items()}
+    except (SafetensorError, OSError, RuntimeError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
         raise UserError(f"{directory}: the weights cannot be read: {_first_line(error)}") from error
-    if not binary.exists():
-        raise UserError(f"{directory}: not a model directory: model.safetensors and pytorch_model.bin are both missing")
+    binary = directory / "pytorch_model.bin"
+    if binary.exists():
+        return _read_binary(binary)
+    if (shards := _shards(directory / "pytorch_model.bin.index.json")) is not None:
+        return {name: tensor for shard in shards for name, tensor in _read_binary(shard).items()}
+    refuse_foreign_form(directory)
+    raise UserError(f"{directory}: not a model directory: model.safetensors and pytorch_model.bin are both missing")
+
+
+def _shards(index: Path) -> list[Path] | None:
+    """The files that an index names, all of them beside it; None where there is no index."""
+    if not index.exists():
+        return None
+    weight_map = read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise UserError(f"{index}: has no weight_map")
+    names = set(map(str, weight_map.values()))
+    for name in sorted(names):
+        if not re.fullmatch(r"[\w.-]+", name) or not (index.parent / name).is_file():
+            raise UserError(f"{index}: names the file {name[:80]!a}, which is not beside it")
+    return [index.parent / name for name in sorted(names)]
+
+
+def _read_binary(binary: Path) -> dict[str, Tensor]:
     try:
         content = torch.load(binary, map_location="cpu", weights_only=True)
     except Exception as error:  # pickle.UnpicklingError and kin: never retried without weights_only

@@ -15,7 +15,7 @@ from bothways.errors import UserError, closest
 from bothways.inference import engine
 from bothways.inference.bulk import Job
 from bothways.inference.loaded import LoadedModel
-from bothways.inference.vectors import sequence_vectors
+from bothways.inference.vectors import sequence_vectors, with_prompt
 from bothways.progress import OnProgress
 
 
@@ -29,13 +29,16 @@ def embed_job(model: LoadedModel, columns: Collection[str], text_column: str, no
     schema = pa.schema([("embedding", pa.list_(pa.float32(), size))])
 
     def encode(rows: Sequence[Row]) -> list[Encoded]:
-        return join_segments(model.tokenizer, [row.text(text_column) for row in rows], model.sequence_length)
+        texts = with_prompt(model, [row.text(text_column) for row in rows])
+        return join_segments(model.tokenizer, texts, model.sequence_length)
 
     def embed(rows: Sequence[Row], encoded: list[Encoded], on_progress: OnProgress) -> list[pa.Array]:
         flat = np.concatenate(sequence_vectors(model, encoded, normalize, on_progress))
         return [pa.FixedSizeListArray.from_arrays(pa.array(flat), size)]
 
     described = {"verb": "embed", "text_column": text_column, "normalize": normalize}
+    if prompt := model.checkpoint.metadata.get("prompt"):
+        described["prompt"] = prompt
     return Job({**described, **_described(model)}, encode, embed, schema)
 
 

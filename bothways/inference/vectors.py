@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from bothways.batch import PackedBatch
 from bothways.data.encoded import Encoded, join_segments
+from bothways.errors import UserError
 from bothways.inference import engine
 from bothways.inference.loaded import LoadedModel
 from bothways.inference.texts import Text, listed_texts
@@ -31,17 +33,30 @@ class Match:
     cosine: float
 
 
+@dataclass(frozen=True)
+class DotMatch(Match):
+    """A match by a model that was made for dot products. dot: that of the two vectors, by which matches are ranked."""
+
+    dot: float
+
+
 def embed_texts(
     model: LoadedModel, texts: str | Sequence[str], normalize: bool = True, on_progress: OnProgress = no_progress
 ) -> np.ndarray:
     """A vector for each text, float32 `[N, H]`, of length 1 with `normalize`. Warns of texts that were cut short."""
     vectors = model.run_in_chunks(
-        model.checked_texts(listed_texts(texts)),
+        with_prompt(model, model.checked_texts(listed_texts(texts))),
         lambda chunk: join_segments(model.tokenizer, chunk, model.sequence_length),
         lambda chunk, encoded, progress: sequence_vectors(model, encoded, normalize, progress),
         on_progress,
     )
     return np.array(vectors, dtype=np.float32).reshape(len(vectors), model.config.hidden_size)
+
+
+def with_prompt(model: LoadedModel, texts: Sequence[Any]) -> list[Any]:
+    """The texts as they are read: behind the model's default prompt, where sentence-transformers gave it one."""
+    prompt = model.checkpoint.metadata.get("prompt", "")
+    return [prompt + text if isinstance(text, str) else (prompt + text[0], *text[1:]) for text in texts]
 
 
 def sequence_vectors(
@@ -61,12 +76,28 @@ def sequence_vectors(
 def similar_texts(
     model: LoadedModel, query: str, texts: Sequence[str], top_k: int, on_progress: OnProgress
 ) -> list[Match]:
-    """The `top_k` texts that are most like the query, most alike first. Raises UserError for `top_k` below 1."""
+    """The `top_k` texts that are most like the query, most alike first, by the similarity that the model was made for.
+
+    Raises UserError for `top_k` below 1, and for a model whose vectors are compared by their distance.
+    """
     require_at_least(1, top_k=top_k)
+    metadata = model.checkpoint.metadata
+    similarity = metadata.get("similarity", "cosine")
+    if similarity not in ("cosine", "dot"):
+        raise UserError(
+            f"{model.checkpoint.source}: its vectors are compared by {similarity} distance (similarity_fn_name); "
+            "similar ranks by cosine or dot product; take embed, and compare them yourself"
+        )
+    normalize = similarity == "cosine" or metadata.get("options", {}).get("normalize", True)
     listed = listed_texts(texts)
-    cosines = embed_texts(model, listed, on_progress=on_progress) @ embed_texts(model, query)[0]
-    best = np.argsort(-cosines, kind="stable")[:top_k]
-    return [Match(listed[index], int(index), float(cosines[index])) for index in best]
+    vectors, asked = embed_texts(model, listed, normalize, on_progress), embed_texts(model, query, normalize)[0]
+    products = vectors @ asked
+    best = np.argsort(-products, kind="stable")[:top_k].tolist()
+    if similarity == "cosine":
+        return [Match(listed[index], index, float(products[index])) for index in best]
+    lengths = np.maximum(np.linalg.norm(vectors, axis=1) * np.linalg.norm(asked), 1e-12)
+    cosines = products / lengths
+    return [DotMatch(listed[index], index, float(cosines[index]), float(products[index])) for index in best]
 
 
 def hidden_states(model: LoadedModel, texts: Text | Sequence[Text]) -> list[Tensor]:

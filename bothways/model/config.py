@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import typing
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from bothways.errors import UserError, closest
+from bothways.option_checks import require_type
 
 # Turc et al. 2019 (arXiv:1908.08962), table 1, for tiny to medium; Devlin et al. 2018, section 3, for base and large.
 # name: (num_hidden_layers, hidden_size, intermediate_size, num_attention_heads)
@@ -22,6 +25,25 @@ SIZES: dict[str, tuple[int, int, int, int]] = {
 
 POSITIONS = ("learned", "sinusoidal")
 ACTIVATIONS = ("gelu", "gelu_new", "gelu_pytorch_tanh", "relu")
+# Lowest and highest. 2^24 is a thousand times BERT-large's; products of two still fit 64 bits. No published transformer
+# is deeper than 1,000 layers (DeepNet, arXiv:2203.00555).
+_SIZE_RANGE = (1, 1 << 24)
+SIZE_RANGES: dict[str, tuple[int, int]] = {
+    "vocab_size": _SIZE_RANGE,
+    "hidden_size": _SIZE_RANGE,
+    "num_hidden_layers": (1, 1000),
+    "num_attention_heads": _SIZE_RANGE,
+    "intermediate_size": _SIZE_RANGE,
+    "max_position_embeddings": (8, 1 << 24),
+    "type_vocab_size": _SIZE_RANGE,
+}
+# Keys of a config.json that change what a model computes and are not read, with the values that change nothing.
+FOREIGN_KEYS: dict[str, tuple[Any, ...]] = {
+    "quantization_config": (),
+    "pruned_heads": ({},),
+    "add_cross_attention": (False,),
+    "is_encoder_decoder": (False,),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,18 +72,18 @@ class EncoderConfig:
     positions: str = "learned"
 
     def __post_init__(self) -> None:
-        for name in ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} {getattr(self, name)}: expected at least 1")
-        if self.max_position_embeddings < 8 or self.type_vocab_size < 1:
-            raise UserError(
-                f"max_position_embeddings {self.max_position_embeddings} and type_vocab_size {self.type_vocab_size}: "
-                "expected at least 8 and 1"
-            )
+        for name, hint in typing.get_type_hints(type(self)).items():
+            require_type(name, getattr(self, name), hint)
+        for name, (least, most) in SIZE_RANGES.items():
+            if not least <= getattr(self, name) <= most:
+                raise UserError(f"{name} {getattr(self, name)}: expected at least {least}, at most {most}")
         for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"):
             value = getattr(self, name)
             if value is not None and not 0 <= value < 1:
                 raise UserError(f"{name} (--dropout) {value}: expected a probability, 0 to below 1")
+        for name in ("initializer_range", "layer_norm_eps"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(f"{name} {getattr(self, name)}: expected 0 to below 1")
         if self.hidden_size % self.num_attention_heads:
             raise UserError(
                 f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}"
@@ -93,24 +115,26 @@ class EncoderConfig:
         )
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> EncoderConfig:
+    def from_dict(cls, values: Mapping[str, Any], path: str | Path = "config.json") -> EncoderConfig:
         """Read a Hugging Face `config.json`; keys that are not ours are ignored, what we cannot run is an error.
 
-        Raises UserError for another `model_type` and for relative position embeddings.
+        path: of the file, for messages. Raises UserError for another `model_type`, for relative position embeddings,
+        for keys that change what the model computes and are not ours (`FOREIGN_KEYS`), and for values that cannot be.
         """
         model_type = values.get("model_type", "bert")
         if model_type != "bert":
-            raise UserError(f"config.json has model_type {model_type!r}; accepted: 'bert'")
+            raise UserError(f"{path} has model_type {model_type!r}; accepted: 'bert'")
         positions = values.get("position_embedding_type", "absolute")
         if positions != "absolute":
-            raise UserError(f"config.json has position_embedding_type {positions!r}; accepted: 'absolute'")
+            raise UserError(f"{path} has position_embedding_type {positions!r}; accepted: 'absolute'")
+        for key, harmless in FOREIGN_KEYS.items():
+            if values.get(key) not in (None, *harmless):
+                raise UserError(f"{path} has {key} {str(values[key])[:60]}, which is not read")
         known = {field.name for field in dataclasses.fields(cls)}
-        given = {key: value for key, value in values.items() if key in known}
-        for field in dataclasses.fields(cls):
-            wanted: Any = {"int": int, "float": (int, float), "str": str, "bool": bool}.get(str(field.type))
-            if field.name in given and wanted and not isinstance(given[field.name], wanted):
-                raise UserError(f"config.json: {field.name} is {given[field.name]!r}, expected {field.type}")
-        return cls(**given)
+        try:
+            return cls(**{key: value for key, value in values.items() if key in known})
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from None
 
     def to_dict(self) -> dict[str, Any]:
         """The keys of a Hugging Face `config.json` that describe the encoder."""

@@ -381,5 +381,5 @@ def initialise(model: nn.Module, initializer_range: float, generator: torch.Gene
 
 
 def device_of(model: nn.Module) -> torch.device:
-    """The device of the model's parameters, which are all on one."""
-    return next(model.parameters()).device
+    """The device of the model's parameters, which are all on one; compiled layers, which have none, are on the CPU."""
+    return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))

@@ -56,11 +56,13 @@ COSINE_SCALE = 20.0  # of cosines before the softmax, as sentence-transformers' 
 class SimilarTask(Task):
     """Pairs with a score: the mean squared error between the cosine and the score, scaled to 0 to 1.
 
-    score_range: the lowest and the highest score in training, which become 0 and 1.
+    score_range: the lowest and the highest score in training, which become 0 and 1. prompt: stands before every text,
+    as models that were made elsewhere may have it.
     """
 
     options: SimilarOptions = SimilarOptions()
     score_range: tuple[float, float] = (0.0, 1.0)
+    prompt: str = field(default="", repr=False)
 
     name: ClassVar[str] = "similar"
     Options: ClassVar[type] = SimilarOptions
@@ -71,7 +73,7 @@ class SimilarTask(Task):
     def for_columns(self, columns: Collection[str]) -> SimilarTask:
         """Scored pairs where there is a column of scores, else pairs that belong together."""
         kind = SimilarTask if self.options.score_column in columns else ContrastTask
-        return kind(self.options, self.score_range)
+        return kind(self.options, self.score_range, self.prompt)
 
     @classmethod
     def make(cls, options: Any) -> SimilarTask:
@@ -95,18 +97,19 @@ class SimilarTask(Task):
         return replace(self, score_range=(min(scores), max(scores)))
 
     def to_json(self) -> dict[str, Any]:
-        return {"task": self.name, "options": asdict(self.options), "score_range": list(self.score_range)}
+        prompt = {"prompt": self.prompt} if self.prompt else {}
+        return {"task": self.name, "options": asdict(self.options), "score_range": list(self.score_range), **prompt}
 
     @classmethod
     def from_json(cls, state: Mapping[str, Any]) -> SimilarTask:
         if state.get("task") != cls.name:
             raise UserError("this model was not made to compare texts; make one with `bothways finetune similar`")
         low, high = state.get("score_range", (0.0, 1.0))
-        return SimilarTask(options_from_json(SimilarOptions, state), (low, high))
+        return SimilarTask(options_from_json(SimilarOptions, state), (low, high), state.get("prompt", ""))
 
     def encode(self, rows: Sequence[Row], tokenizer: Tokenizer, max_length: int) -> list[Encoded]:
         """Two sequences a row: the text, and the text it is compared with."""
-        texts = [text for row in rows for text in self._texts(row)]
+        texts = [self.prompt + text for row in rows for text in self._texts(row)]
         encoded = join_segments(tokenizer, texts, max_length)
         return [replace(sequence, row=sequence.row // 2) for sequence in encoded]
 

@@ -216,6 +216,15 @@ class Tokenizer:
         """Whether text is lower-cased before it is cut (accents are then stripped as well)."""
         return bool(self._normalisation("lowercase", False))
 
+    def lower_cased(self) -> Tokenizer:
+        """The tokenizer that reads every text in lower case; accents stay, or go, as they do with this one."""
+        if self.lowercase:
+            return self
+        backend = BackendTokenizer.from_str(self.to_json())
+        accents, chinese = self._normalisation("strip_accents", None), self._normalisation("handle_chinese_chars", True)
+        backend.normalizer = _normalizer(True, bool(accents), chinese)
+        return Tokenizer(backend)
+
     def _normalisation(self, option: str, default: Any) -> Any:
         return getattr(self._tokenizer.normalizer, option, default)
 

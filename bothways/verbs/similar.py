@@ -13,6 +13,7 @@ from tyro.conf import Positional
 
 from bothways.data.tables import LABELLED_SUFFIXES, read_rows
 from bothways.errors import UserError
+from bothways.inference.vectors import DotMatch
 from bothways.precision import InferencePrecision
 from bothways.predictor import load
 from bothways.progress import CountProgress
@@ -53,6 +54,7 @@ def run_similar(arguments: Sequence[str]) -> None:
     for match in model.similar(options.query, texts, options.top_k, CountProgress("embed", len(texts))):
         place = lines[match.index][0]
         if options.json:
-            print(json.dumps({"place": place, "cosine": match.cosine, "text": match.text}))
+            dot = {"dot": match.dot} if isinstance(match, DotMatch) else {}
+            print(json.dumps({"place": place, "cosine": match.cosine, **dot, "text": match.text}))
         else:
-            print(f"{match.cosine:.3f}\t{place}\t{match.text}")
+            print(f"{match.dot if isinstance(match, DotMatch) else match.cosine:.3f}\t{place}\t{match.text}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from transformers import (
 
 import bothways as bw
 from bothways.checkpoint.hugging_face import Checkpoint, load_checkpoint, new_model, save_checkpoint
+from bothways.checkpoint.weights import FOREIGN_FILES, find_model
 from bothways.errors import UserError
 from bothways.model.heads import (
     ChoiceHead,
@@ -311,12 +313,98 @@ def test_half_precision_and_shards_open(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"num_attention_heads": 0}, {"hidden_size": -32}, {"hidden_dropout_prob": 2.0}, {"type_vocab_size": 0}],
+    [
+        {"num_attention_heads": 0},
+        {"hidden_size": -32},
+        {"hidden_dropout_prob": 2.0},
+        {"type_vocab_size": 0},
+        {"intermediate_size": 10**21},
+        {"num_hidden_layers": 10**9},
+        {"max_position_embeddings": 1 << 40},
+        {"vocab_size": 1 << 24, "hidden_size": 1 << 24},
+        {"intermediate_size": "64"},
+        {"hidden_size": 32.0},
+        {"hidden_size": True},
+        {"hidden_size": None},
+        {"layer_norm_eps": float("nan")},
+        {"layer_norm_eps": -1e-12},
+        {"initializer_range": "0.02"},
+        {"classifier_dropout": "0.1"},
+        {"pad_token_id": "x"},
+        {"is_decoder": 1},
+        {"quantization_config": {"quant_method": "bitsandbytes"}},
+        {"pruned_heads": {"0": [1]}},
+        {"add_cross_attention": True},
+    ],
 )
 def test_impossible_configs_are_one_line(change: dict[str, object], tmp_path: Path) -> None:
     model = saved(tmp_path)
     edit_config(model, pad_token_id=None)
     load_checkpoint(model)
     edit_config(model, **change)
-    with pytest.raises(UserError, match=next(iter(change))):
+    with pytest.raises(UserError, match=rf"config\.json.*{next(iter(change))}|vocab_size") as refusal:
         load_checkpoint(model)
+    assert "\n" not in str(refusal.value)
+
+
+def test_shards_of_pickled_tensors_open(tmp_path: Path) -> None:
+    model = saved(tmp_path)
+    whole = load_checkpoint(model)
+    weights = load_file(model / "model.safetensors")
+    (model / "model.safetensors").unlink()
+    files = {name: f"pytorch_model-0000{1 + n % 2}-of-00002.bin" for n, name in enumerate(weights)}
+    for file in set(files.values()):
+        torch.save({name: weights[name] for name in weights if files[name] == file}, model / file)
+    index = model / "pytorch_model.bin.index.json"
+    index.write_text(json.dumps({"weight_map": files}))
+    again = load_checkpoint(model)
+    before, after = whole.model.state_dict(), again.model.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    for stray in ("../elsewhere.bin", "absent.bin", 7):
+        index.write_text(json.dumps({"weight_map": {**files, "x": stray}}))
+        with pytest.raises(UserError, match="which is not beside it"):
+            load_checkpoint(model)
+    torch.save({"bert.embeddings.word_embeddings.weight": Evil()}, model / "pytorch_model-00001-of-00002.bin")
+    index.write_text(json.dumps({"weight_map": files}))
+    with pytest.raises(UserError, match="refused"):
+        load_checkpoint(model)
+
+
+@pytest.mark.parametrize("name", FOREIGN_FILES)
+def test_a_model_in_another_form_is_named(name: str, tmp_path: Path) -> None:
+    model = saved(tmp_path)
+    (model / name).write_text("{}")
+    if name == "bert_config.json":
+        (model / "config.json").unlink()
+    elif name != "adapter_config.json":  # which counts beside a whole model as well
+        load_checkpoint(model)
+        (model / "model.safetensors").unlink()
+    with pytest.raises(UserError, match=f"{name} is "):
+        load_checkpoint(model)
+
+
+def test_quantised_weights_are_refused(tmp_path: Path) -> None:
+    model = saved(tmp_path)
+    weights = load_file(model / "model.safetensors")
+    name = "bert.encoder.layer.0.output.dense.weight"
+    save_file({**weights, name: weights[name].to(torch.int8)}, model / "model.safetensors")
+    with pytest.raises(UserError, match=f"{name} is of torch.int8"):
+        load_checkpoint(model)
+
+
+def test_from_the_hub_every_file_that_counts_is_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fetched = "config.json tokenizer_config.json vocab.txt added_tokens.json special_tokens_map.json modules.json "
+    fetched += "config_sentence_transformers.json sentence_roberta_config.json 1_Pooling/config.json 0_BERT/vocab.txt "
+    fetched += (
+        "0_BERT/pytorch_model.bin pytorch_model-00001-of-00002.bin pytorch_model.bin.index.json adapter_config.json"
+    )
+    wanted: list[str] = []
+
+    def download(name: str, allow_patterns: list[str]) -> str:
+        wanted.extend(allow_patterns)
+        return str(tmp_path)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    assert find_model("bert-base-uncased") == tmp_path
+    assert {file for file in fetched.split() if not any(fnmatch(file, pattern) for pattern in wanted)} == set()
+    assert not any(fnmatch(file, pattern) for file in ("tf_model.h5", "rust_model.ot") for pattern in wanted)
