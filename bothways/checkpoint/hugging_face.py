@@ -33,8 +33,19 @@ from bothways.model.assembly import build_encoder
 from bothways.model.config import EncoderConfig
 from bothways.model.encoder import Encoder
 from bothways.model.heads import HEADS, EmbeddingHead, Head, Model, PoolerHead, initialise
+from bothways.option_checks import matches_type, type_in_words
 from bothways.text.tokenizer import Tokenizer
 
+STATE_TYPES: dict[str, Any] = {  # of what `bothways.json` may hold
+    "task": str,
+    "labels": list,
+    "options": dict,
+    "problem_type": str | None,
+    "sequence_length": int,
+    "tokenizer": str,
+    "prompt": str,
+    "similarity": str,
+}
 BARE_ENCODER = "BertModel"  # the class without a head
 
 
@@ -169,7 +180,7 @@ def load_checkpoint(
     if (directory / "adapter_config.json").exists():
         refuse_foreign_form(directory)
     config = EncoderConfig.from_dict(raw_config, directory / "config.json")
-    state = read_json(directory / "bothways.json") if (directory / "bothways.json").exists() else {}
+    state = _read_state(directory / "bothways.json")
     if dropout is not None:
         config = replace(config, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout)
     tokenizer = Tokenizer.load(directory)
@@ -193,6 +204,20 @@ def load_checkpoint(
     return Checkpoint(model.eval(), tokenizer, state, report, str(path_or_hub_id))
 
 
+def _read_state(path: Path) -> dict[str, Any]:
+    """`bothways.json`, or nothing where it is not there. Raises UserError for values that cannot be."""
+    state = read_json(path) if path.exists() else {}
+    for name, kind in STATE_TYPES.items():
+        if name in state and not matches_type(state[name], kind):
+            raise UserError(f"{path}: {name} is {str(state[name])[:60]!a}, expected {type_in_words(kind)}")
+    labels = state.get("labels", [])
+    if len(set(map(str, labels))) < len(labels) or not all(isinstance(label, str) for label in labels):
+        raise UserError(f"{path}: labels is {str(labels)[:60]!a}, expected different names")
+    if state.get("sequence_length", 3) < 3:
+        raise UserError(f"{path}: sequence_length is {state['sequence_length']}, expected at least 3")
+    return state
+
+
 def weights_fingerprint(model: nn.Module) -> str:
     """Sixteen hexadecimal digits over every parameter's bytes."""
     digest = hashlib.sha256()
@@ -206,6 +231,8 @@ def _architecture(raw_config: Mapping[str, Any], weights: Mapping[str, Tensor]) 
     """The class that the config names; early files name none, then what the weights are for."""
     named = raw_config.get("architectures")
     if named:
+        if not isinstance(named, list):
+            raise UserError(f"config.json: architectures is {str(named)[:60]!r}, expected a list of names")
         return str(named[0])
     names = set(modern_names(weights).values())
 

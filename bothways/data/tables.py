@@ -114,7 +114,13 @@ def read_rows(table: str | Path | Iterable[Mapping[str, Any]], columns: Iterable
 
 
 def _read_file(path: Path) -> Iterator[Row]:
-    if not path.is_file():
+    try:
+        is_file = path.is_file()
+    except (OSError, ValueError) as error:  # a name that is too long, or has a NUL
+        raise UserError(
+            f"{str(path)[:60]!a}: is no name of a file ({getattr(error, 'strerror', None) or error})"
+        ) from error
+    if not is_file:
         raise UserError(f"{path}: {'is a folder, not a file' if path.is_dir() else 'no such file'}")
     suffix = path.suffix.lower()
     if suffix not in LABELLED_SUFFIXES:

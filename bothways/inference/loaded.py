@@ -87,7 +87,14 @@ class LoadedModel:
                 f"{name or 'TASK'}`); this one {was}"
             )
         self.require_trained(trained)
-        return TASKS[trained].from_json(self.checkpoint.metadata)
+        try:
+            return TASKS[trained].from_json(self.checkpoint.metadata)
+        except (TypeError, ValueError, KeyError, AttributeError) as error:
+            if isinstance(error, UserError):
+                raise
+            raise UserError(
+                f"{self.checkpoint.source}: bothways.json: what it says of {trained} is damaged: {error}"
+            ) from error
 
     def encode_rows(self, task: Task, rows: Sequence[Row]) -> list[Encoded]:
         """Rows as the sequences that this model reads. Raises UserError for pairs where it has one segment type."""

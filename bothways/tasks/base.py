@@ -18,7 +18,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, ClassVar, Protocol, Self, TypeVar
+from typing import Any, ClassVar, get_type_hints, Protocol, Self, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -30,6 +30,7 @@ from bothways.errors import UserError, closest
 from bothways.model.config import EncoderConfig
 from bothways.model.encoder import Encoder
 from bothways.model.heads import Head
+from bothways.option_checks import require_type
 from bothways.text.tokenizer import Tokenizer
 
 
@@ -206,12 +207,17 @@ MASKED_LOGIT = -1e30  # of a place that does not exist, so that a softmax gives 
 
 
 def options_from_json(kind: type[_Options], state: Mapping[str, Any]) -> _Options:
-    """A task's options from a checkpoint's JSON; options that it does not name keep their defaults."""
+    """A task's options from a checkpoint's JSON; options that it does not name keep their defaults.
+
+    Raises UserError for a value of another type.
+    """
     given = state.get("options", {})
     known = {field.name for field in fields(kind)}  # type: ignore[arg-type]
-    return kind(
-        **{key: tuple(value) if isinstance(value, list) else value for key, value in given.items() if key in known}
-    )
+    named = {key: tuple(value) if isinstance(value, list) else value for key, value in given.items() if key in known}
+    hints = get_type_hints(kind)
+    for name, value in named.items():
+        require_type(f"bothways.json: the option {name}", value, hints[name])
+    return kind(**named)
 
 
 def require_segment_types(config: EncoderConfig, source: str) -> None:

@@ -18,8 +18,15 @@ from tokenizers import AddedToken, Tokenizer
 
 from bothways.errors import UserError
 from bothways.files import read_json
+from bothways.text.lines import is_unicode
 
-ROLES = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
+ROLE_TOKENS = {
+    "pad_token": "[PAD]",
+    "unk_token": "[UNK]",
+    "cls_token": "[CLS]",
+    "sep_token": "[SEP]",
+    "mask_token": "[MASK]",
+}
 # Other names of BERT's tokenizer: the same cutting and the same options.
 BERT_CLASSES = ("BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer")
 # Classes that are nothing but their tokenizer.json; options in tokenizer_config.json do not count for them.
@@ -67,7 +74,7 @@ def read_settings(directory: Path) -> TokenizerSettings:
                 "which alone is read here"
             )
     never_split = settings.get("never_split") or []
-    if not isinstance(never_split, list) or set(map(str, never_split)) - set(ROLES.values()):
+    if not isinstance(never_split, list) or set(map(str, never_split)) - set(ROLE_TOKENS.values()):
         raise UserError(f"{path}: never_split is {str(never_split)[:60]}; words that are never split are not read here")
     decoder = settings.get("added_tokens_decoder")
     source = path
@@ -80,7 +87,7 @@ def read_settings(directory: Path) -> TokenizerSettings:
         decoder = _added_by_id(source, _special_texts(settings | special))
         settings = settings | named
     added += [(token, index) for index, token in sorted(_decoded(source, decoder).items())]
-    contents = {token.content for token, _ in added} | set(ROLES.values())
+    contents = {token.content for token, _ in added} | set(ROLE_TOKENS.values())
     added += [(token, None) for token in _special_tokens(path, settings) if token.content not in contents]
     return TokenizerSettings(_normalisation(path, settings), tuple(added), str(source), generic)
 
@@ -100,7 +107,9 @@ def add_tokens(backend: Tokenizer, settings: TokenizerSettings) -> None:
 def with_added_as_words(content: str) -> str:
     """The content of `tokenizer.json` with no special tokens but BERT's own: the others are no template's."""
     state = json.loads(content)
-    others = [token for token in state["added_tokens"] if token["special"] and token["content"] not in ROLES.values()]
+    others = [
+        token for token in state["added_tokens"] if token["special"] and token["content"] not in ROLE_TOKENS.values()
+    ]
     for token in others:
         token["special"] = False
     return json.dumps(state) if others else content
@@ -142,7 +151,7 @@ def _normalisation(path: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def _special_tokens(path: Path, settings: Mapping[str, Any]) -> list[AddedToken]:
     """Special tokens beside BERT's five. Raises UserError where one of the five is another token here."""
-    for role, token in ROLES.items():
+    for role, token in ROLE_TOKENS.items():
         stated = _content(settings.get(role))
         if stated is not None and stated != token:
             raise UserError(
@@ -153,21 +162,21 @@ def _special_tokens(path: Path, settings: Mapping[str, Any]) -> list[AddedToken]
 
 def _special_texts(settings: Mapping[str, Any]) -> list[str]:
     """The contents of special tokens beside BERT's five, in the order in which `transformers` adds them."""
-    values = [value for name, value in settings.items() if name.endswith("_token") and name not in ROLES]
+    values = [value for name, value in settings.items() if name.endswith("_token") and name not in ROLE_TOKENS]
     extra = settings.get("extra_special_tokens") or settings.get("additional_special_tokens") or []
     values += extra.values() if isinstance(extra, dict) else extra if isinstance(extra, list) else []
-    texts = [text for text in map(_content, values) if isinstance(text, str) and text]
-    return [text for text in dict.fromkeys(texts) if text not in ROLES.values()]
+    texts = [text for text in map(_content, values) if isinstance(text, str) and text and is_unicode(text)]
+    return [text for text in dict.fromkeys(texts) if text not in ROLE_TOKENS.values()]
 
 
 def _content(value: Any) -> Any:
     return value.get("content") if isinstance(value, dict) else value if isinstance(value, str) else None
 
 
-def _added_by_id(path: Path, special: list[str]) -> dict[Any, Any]:
+def _added_by_id(path: Path, special: list[str]) -> dict[str, Any]:
     """`added_tokens.json`, token to id, as an `added_tokens_decoder`."""
     return {
-        index: {"content": token, "special": token in special, "normalized": token not in special}
+        str(index): {"content": token, "special": token in special, "normalized": token not in special}
         for token, index in _optional_json(path).items()
     }
 
@@ -184,7 +193,12 @@ def _decoded(path: Path, decoder: Any) -> dict[int, AddedToken]:
         number = str(index)
         if not (number.isascii() and number.isdigit() and len(number) < 10):
             raise UserError(f"{path}: an added token has the id {number[:60]!r}, expected a whole number")
-        if not isinstance(content, str) or not content or not all(isinstance(flag, bool) for flag in stated.values()):
+        if (
+            not isinstance(content, str)
+            or not content
+            or not is_unicode(content)
+            or not all(isinstance(flag, bool) for flag in stated.values())
+        ):
             raise UserError(f"{path}: the added token {number} is {str(token)[:60]!a}, expected a token with its flags")
         tokens[int(number)] = AddedToken(content, **stated)
     return tokens
