@@ -7,7 +7,7 @@ from __future__ import annotations
 import ast
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,8 @@ from bothways.data.tables import as_label
 from bothways.errors import UserError
 
 VECTOR_AS_TEXT = re.compile(r"\[?\s*[01]\.?0?(?:[\s,;]+[01]\.?0?){2,}\s*\]?")  # 1,0,1 and [1 0 1] and [1. 0. 1.]
+NUMBER = re.compile(r"[+-]?\d*\.?\d+(?:[eE][+-]?\d+)?")
+FEWEST_ROWS = 10  # of which it can be said that hardly a label repeats
 QUOTES_SIDE_BY_SIDE = re.compile(r"(['\"])\s+\1")  # numpy writes ['a' 'b'], which Python reads as ['ab']
 VECTOR_VALUES = {"0": False, "0.0": False, "False": False, "1": True, "1.0": True, "True": True}
 
@@ -26,6 +28,21 @@ def require_no_list(value: Any, place: str) -> None:
     if listed or (isinstance(value, str) and (VECTOR_AS_TEXT.fullmatch(value.strip()) or _is_list_as_text(value))):
         kind = "a list" if listed else f"a list as text, {value.strip()[:40]!r}"
         raise UserError(f"{place} is {kind}; --problem-type multi_label_classification learns several labels a row")
+
+
+def require_classes(counts: Mapping[str, int], source: str) -> None:
+    """Raises UserError where the labels are measurements, numbers with fractions that hardly ever repeat.
+
+    counts: the rows of each label. source: of the first row.
+    """
+    rows = sum(counts.values())
+    if rows >= FEWEST_ROWS and len(counts) > rows / 2 and all(map(NUMBER.fullmatch, counts)):
+        fraction = next((label for label in counts if "." in label), None)
+        if fraction is not None:
+            raise UserError(
+                f"{source}: the labels are {len(counts):,} different numbers in {rows:,} rows, {fraction} say; "
+                "--problem-type regression learns numbers"
+            )
 
 
 def several_labels(value: Any, place: str) -> tuple[str, ...]:
@@ -100,7 +117,9 @@ def _parsed(text: str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError):
         pass
-    if QUOTES_SIDE_BY_SIDE.search(text):
+    if NUMBER = re.compile(r"[+-]?\d*\.?\d+(?:[eE][+-]?\d+)?")
+FEWEST_ROWS = 10  # of which it can be said that hardly a label repeats
+QUOTES_SIDE_BY_SIDE.search(text):
         return None
     try:
         return ast.literal_eval(text)

@@ -149,6 +149,14 @@ def test_missing_labels_whole_numbers_and_booleans() -> None:
     assert {ClassifyTask().gold(row) for row in booleans} == {"True"}
 
 
+def test_measurements_are_no_classes() -> None:
+    for numbers in (np.linspace(0, 1, 12), [f"{n / 7:.4f}" for n in range(12)]):
+        with pytest.raises(UserError, match=r"row 1: the labels are 12 different numbers.*--problem-type regression"):
+            ClassifyTask().fitted(read_rows([{"text": "x", "label": number} for number in numbers]))
+    for classes in (range(12), [1.5, 2.0, 2.5, 3.0] * 3, [f"v1.{n}" for n in range(12)]):
+        ClassifyTask().fitted(read_rows([{"text": "x", "label": label} for label in classes]))
+
+
 def test_an_unknown_label_among_thousands_is_one_short_line() -> None:
     task = ClassifyTask(labels=tuple(f"c{n}" for n in range(5000)))
     with pytest.raises(UserError, match=r"'c5000' was never seen.*known: c0, c1, .* and 4,980 more") as error:
