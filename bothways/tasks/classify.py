@@ -194,10 +194,8 @@ class ClassifyTask(Task):
 
     def decode(self, scores: Sequence[np.ndarray], encoded: Sequence[Encoded], row: Row) -> Any:
         probabilities = softmax(scores[0])
-        return Classification(self.labels[int(probabilities.argmax())], self._by_label(probabilities))
-
-    def _by_label(self, probabilities: np.ndarray) -> Mapping[str, float]:
-        return scores_by_label(self.label_numbers, probabilities)
+        by_label = scores_by_label(self.label_numbers, probabilities)
+        return Classification(self.labels[int(probabilities.argmax())], by_label)
 
     def condensed(self, prediction: Any) -> Any:
         return Classification(prediction.label, {prediction.label: prediction.scores[prediction.label]})
@@ -295,7 +293,7 @@ class MultiLabelTask(ClassifyTask):
 
     def decode(self, scores: Sequence[np.ndarray], encoded: Sequence[Encoded], row: Row) -> Any:
         probabilities = 1 / (1 + np.exp(-scores[0].astype(np.float64)))
-        by_label = self._by_label(probabilities)
+        by_label = scores_by_label(self.label_numbers, probabilities)
         given = np.flatnonzero(score_array(by_label) >= np.array(self.thresholds or 0.5))
         return MultiClassification([self.labels[number] for number in given], by_label)
 

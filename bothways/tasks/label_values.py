@@ -117,9 +117,7 @@ def _parsed(text: str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError):
         pass
-    if NUMBER = re.compile(r"[+-]?\d*\.?\d+(?:[eE][+-]?\d+)?")
-FEWEST_ROWS = 10  # of which it can be said that hardly a label repeats
-QUOTES_SIDE_BY_SIDE.search(text):
+    if QUOTES_SIDE_BY_SIDE.search(text):
         return None
     try:
         return ast.literal_eval(text)

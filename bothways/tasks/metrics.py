@@ -67,11 +67,11 @@ def classification_figures(gold: Sequence[str], predicted: Sequence[str], labels
     number = {label: index for index, label in enumerate(labels)}
     truth = np.array([number[label] for label in gold], dtype=np.int64)
     guess = np.array([number[label] for label in predicted], dtype=np.int64)
-    right, predicted, support = (np.bincount(n, minlength=len(labels)) for n in (truth[truth == guess], guess, truth))
+    right, guessed, support = (np.bincount(n, minlength=len(labels)) for n in (truth[truth == guess], guess, truth))
     return {
         "accuracy": ratio(int((truth == guess).sum()), len(truth)),
-        "macro_f1": macro_f1(right, predicted, support),
-        "labels": figures_by_label(right, predicted, support, labels),
+        "macro_f1": macro_f1(right, guessed, support),
+        "labels": figures_by_label(right, guessed, support, labels),
         **_confusions(truth, guess, labels),
     }
 
