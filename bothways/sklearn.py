@@ -1,25 +1,27 @@
 """BERT as scikit-learn estimators: they work in `Pipeline`, `cross_val_score` and `GridSearchCV`.
 
-X is a list, array or Series of texts (or of pairs of texts); a tagger's X is a list of lists of words. `save` and
-`load` keep a fitted estimator as a Hugging Face directory, without pickle.
+X is a list, array, Series or one-column frame of texts, or of pairs of texts; a tagger's X is a list of lists of words.
+`save` and `load` keep a fitted estimator as a Hugging Face directory, without pickle; pickles and copies work too.
 """
 
 from __future__ import annotations
 
 import itertools
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 
 from bothways.checkpoint.hugging_face import save_checkpoint
+from bothways.data.tables import is_missing_value
 from bothways.errors import UserError
 from bothways.files import read_json, refuse_foreign_files, write_json
 from bothways.predictor import Predictor, load
 from bothways.progress import Progress
 from bothways.tasks.entities import tags_of
+from bothways.tasks.label_scores import score_array
 from bothways.tasks.metrics import span_figures
 from bothways.tasks.tag import TagTask
 from bothways.train.finetune import FinetuneOptions, Preset, finetune
@@ -136,9 +138,10 @@ class BertClassifier(ClassifierMixin, _Finetuned):
     def fit(self, X: Iterable[Any], y: Sequence[Any]) -> Self:  # noqa: N803
         """Fine-tune on texts and their labels.
 
-        Raises UserError for what is no text, for labels that are not as many as texts, and for a single label.
+        y: one label a text, also as a frame or array of one column. Raises UserError for what is no text, for missing
+        labels, for labels that are not as many as texts, and for a single label.
         """
-        texts, labels = _texts(X), np.asarray(y)
+        texts, labels = _texts(X), _labels(y)
         _same_number(texts, labels)
         self.classes_ = np.unique(labels)
         names = dict(zip(self.classes_.tolist(), self._names(), strict=True))
@@ -148,11 +151,14 @@ class BertClassifier(ClassifierMixin, _Finetuned):
 
     def predict_proba(self, X: Iterable[Any]) -> np.ndarray:  # noqa: N803
         """Probabilities `[N, classes]`, columns as in `classes_`."""
-        results = self._fitted().classify(_texts(X))
-        names = self._names()
-        return np.array([[result.scores[name] for name in names] for result in results]).reshape(
-            len(results), len(names)
-        )
+        predictor = self._fitted()
+        results = predictor.classify(_texts(X))
+        number = {label: place for place, label in enumerate(predictor.labels)}
+        order = [number[name] for name in self._names()]
+        probabilities = np.empty((len(results), len(order)))
+        for row, result in zip(probabilities, results, strict=True):
+            row[:] = score_array(result.scores)[order]
+        return probabilities
 
     def _names(self) -> list[str]:
         """What the model calls the classes: as they are written, or by number where that would not tell them apart."""
@@ -168,7 +174,11 @@ class BertRegressor(RegressorMixin, _Finetuned):
     """A number a text. Targets are brought to mean 0 and deviation 1 for training."""
 
     def fit(self, X: Iterable[Any], y: Sequence[float]) -> Self:  # noqa: N803
-        texts, numbers = _texts(X), np.asarray(y, dtype=np.float64)
+        """Fine-tune on texts and their numbers, one a text, also as a frame or array of one column.
+
+        Raises UserError for what is no text, for missing and infinite numbers, and for fewer or more than texts.
+        """
+        texts, numbers = _texts(X), _numbers(y)
         _same_number(texts, numbers)
         self.mean_, self.scale_ = float(numbers.mean()), float(numbers.std()) or 1.0
         scaled = ((numbers - self.mean_) / self.scale_).tolist()
@@ -232,17 +242,73 @@ class BertEmbedder(TransformerMixin, _TextEstimator):
 
 
 def _texts(values: Any) -> list[Any]:
-    """Texts, or pairs of texts, out of whatever they came in. Raises UserError for anything else."""
-    if isinstance(values, str) or not isinstance(values, Iterable):
+    """Texts, or pairs of texts, out of whatever they came in. Raises UserError for anything else.
+
+    values: a list, an array or a Series; a frame or an array of one column are texts, of two columns pairs.
+    """
+    if hasattr(values, "columns") and hasattr(values, "to_numpy"):  # a loop over a frame runs over its columns' names
+        names = [str(name) for name in values.columns]
+        if len(names) not in (1, 2):
+            raise UserError(f"X: a table with the columns {', '.join(names)}; give that of the texts, df[['text']] say")
+        values = values.to_numpy()
+    nothing_to_list = isinstance(values, str | Mapping) or (isinstance(values, np.ndarray) and not values.ndim)
+    if nothing_to_list or not isinstance(values, Iterable):
         raise UserError(f"X: expected a list of texts, found {type(values).__name__}")
     listed = [tuple(text) if isinstance(text, list | np.ndarray) else text for text in values]
     if not listed:
         raise UserError("X: no texts")
+    listed = [text[0] if isinstance(text, tuple) and len(text) == 1 else text for text in listed]
     for number, text in enumerate(listed):
         segments = text if isinstance(text, tuple) and len(text) == 2 else (text,)
         if not all(isinstance(segment, str) for segment in segments):
             raise UserError(f"X[{number}]: expected a text or a pair of texts, found {str(text)[:60]}")
     return [tuple(map(str, text)) if isinstance(text, tuple) else str(text) for text in listed]  # no numpy strings
+
+
+def _column(y: Any, what: str) -> np.ndarray:
+    """What comes beside the texts, one a text, as scikit-learn has it: an array `[N]` of objects, a single column
+    raveled. Raises UserError for several columns and for a missing value."""
+    if isinstance(y, str | Mapping) or not isinstance(y, Iterable):
+        raise UserError(f"y: expected {what}s, one a text, found {type(y).__name__}")
+    values = y.to_numpy() if hasattr(y, "to_numpy") else y
+    if isinstance(values, np.ndarray) and not values.ndim:
+        raise UserError(f"y: expected {what}s, one a text, found {values}")
+    listed = list(values)
+    listed = [
+        value[0] if isinstance(value, list | tuple | np.ndarray) and len(value) == 1 else value for value in listed
+    ]
+    for number, value in enumerate(listed):
+        if isinstance(value, list | tuple | set | np.ndarray):
+            raise UserError(f"y[{number}]: expected one {what}, found {len(value)}")
+        if is_missing_value(value):
+            raise UserError(f"y[{number}]: no {what}")
+    column = np.empty(len(listed), dtype=object)
+    column[:] = listed
+    return column
+
+
+def _labels(y: Any) -> np.ndarray:
+    """The labels, of the type that numpy finds. Raises UserError as `_column`, and for text beside numbers, which numpy
+    would make text of."""
+    column = _column(y, "label")
+    texts = [isinstance(value, str) for value in column]
+    if any(texts) and not all(texts):
+        raise UserError(f"y[{texts.index(not texts[0])}]: labels are texts or numbers, not both")
+    return np.array(column.tolist())
+
+
+def _numbers(y: Any) -> np.ndarray:
+    """The numbers, float64. Raises UserError as `_column`, and for what is no number or not finite."""
+    column = _column(y, "number")
+    numbers = np.empty(len(column))
+    for place, value in enumerate(column):
+        try:
+            numbers[place] = value
+        except (TypeError, ValueError, OverflowError):
+            numbers[place] = np.nan
+        if not np.isfinite(numbers[place]):
+            raise UserError(f"y[{place}]: {str(value)[:40]!r} is no number")
+    return numbers
 
 
 def _row(text: Any) -> dict[str, str]:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
+import joblib
 import numpy as np
 import pandas as pd
 import pytest
 from sklearn.base import clone
+from sklearn.compose import ColumnTransformer
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.model_selection import GridSearchCV, cross_val_score, cross_validate
 from sklearn.pipeline import make_pipeline
 from sklearn.utils.estimator_checks import check_estimator
 from transformers import BertForSequenceClassification
 
+import bothways as bw
 from bothways.checkpoint.hugging_face import Checkpoint, new_model, save_checkpoint
 from bothways.errors import UserError
 from bothways.model.heads import PretrainingHead
@@ -118,3 +122,85 @@ def test_refusals(model: str) -> None:
         classifier(model).predict(["a"])
     with pytest.raises(UserError, match="every row has the label '1'"):
         classifier(model).fit(["a", "b"], [1, 1])
+
+
+def test_frames_and_columns_as_x(model: str) -> None:
+    frame = pd.DataFrame({"text": TEXTS, "other": TEXTS[::-1], "n": range(len(TEXTS))})
+    embedder = BertEmbedder(model).fit(frame[["text"]])
+    expected = embedder.transform(TEXTS)
+    for one_column in (frame[["text"]], frame[["text"]].to_numpy(), [[text] for text in TEXTS], frame["text"]):
+        assert np.array_equal(embedder.transform(one_column), expected)
+    columns = ColumnTransformer([("bert", BertEmbedder(model), ["text"])]).fit_transform(frame)
+    assert np.array_equal(columns, expected)
+    pairs = classifier(model, epochs=1).fit(frame[["text", "other"]], LABELS)
+    listed = list(zip(TEXTS, TEXTS[::-1], strict=True))
+    assert np.array_equal(pairs.predict_proba(frame[["text", "other"]]), pairs.predict_proba(listed))
+    with pytest.raises(UserError, match=r"X: a table with the columns text, other, n; give that of the texts"):
+        embedder.transform(frame)
+    with pytest.raises(UserError, match="X: expected a list of texts, found dict"):
+        embedder.transform({"text": TEXTS})
+    with pytest.raises(UserError, match=r"X\[1\]: expected a text"):
+        embedder.transform(pd.DataFrame({"text": ["a", None]}))
+    loaded = bw.load(model)
+    for ask in (loaded.embed, loaded.hidden_states, lambda table: loaded.similar("a", table)):
+        for table in (frame, frame.to_dict("list")):
+            with pytest.raises(
+                UserError, match=r"expected texts, found a .* of columns; give one of them, df\['text'\] say"
+            ):
+                ask(table)
+    for table in (frame, frame.to_dict("list")):
+        with pytest.raises(UserError, match=r"expected rows, found a .* of columns; give"):
+            bw.finetune("classify", model, table, None, "unused")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        ["a", None, "b", "a"],
+        ["a", float("nan"), "b", "a"],
+        [1.0, float("nan"), 2.0, 1.0],
+        pd.Series([1, pd.NA, 2, 1], dtype="Int64"),
+        pd.Series(["a", None, "b", "a"], dtype="category"),
+        np.array([["a"], [None], ["b"], ["a"]], dtype=object),
+        pd.DataFrame({"y": [1, None, 2, 1]}),
+    ],
+)
+def test_a_missing_label_is_named(model: str, labels: object) -> None:
+    with pytest.raises(UserError, match=r"^y\[1\]: no label$"):
+        BertClassifier(model, epochs=1).fit(TEXTS[:4], labels)  # type: ignore[arg-type]
+    if not isinstance(labels, list) or "a" not in labels:
+        with pytest.raises(UserError, match=r"^y\[[01]\]: (no number|'a' is no number)$"):
+            BertRegressor(model, epochs=1).fit(TEXTS[:4], labels)  # type: ignore[arg-type]
+
+
+def test_labels_and_numbers_in_a_column(model: str) -> None:
+    column = LABELS.reshape(-1, 1)
+    expected = classifier(model, epochs=1).fit(TEXTS, LABELS)
+    for y in (column, column.tolist(), pd.DataFrame({"y": LABELS}), pd.Series(LABELS, dtype="Int64")):
+        fitted = classifier(model, epochs=1).fit(TEXTS, y)
+        assert fitted.classes_.tolist() == [1, 2]
+        assert np.array_equal(fitted.predict_proba(TEXTS), expected.predict_proba(TEXTS))
+    regressor = BertRegressor(model, epochs=1).fit(TEXTS, column.astype(float))
+    assert (regressor.mean_, regressor.predict(TEXTS).shape) == (1.5, (8,))
+    for y, message in (
+        ([1, 2, "a", 1], r"y\[2\]: labels are texts or numbers, not both"),
+        (np.eye(4), r"y\[0\]: expected one label, found 4"),
+        (None, "y: expected labels, one a text, found NoneType"),
+    ):
+        with pytest.raises(UserError, match=message):
+            BertClassifier(model, epochs=1).fit(TEXTS[:4], y)  # type: ignore[arg-type]
+    for value in ("x", np.inf, 1j):
+        with pytest.raises(UserError, match=r"y\[1\]: .* is no number"):
+            BertRegressor(model, epochs=1).fit(TEXTS[:2], [1.0, value])  # type: ignore[list-item]
+
+
+def test_what_has_predicted_is_pickled_and_copied(model: str, tmp_path: Path) -> None:
+    pipeline = make_pipeline(BertEmbedder(model), LogisticRegression(C=100.0)).fit(TEXTS, LABELS)
+    expected = pipeline.predict_proba(TEXTS)
+    joblib.dump(pipeline, tmp_path / "pipeline.joblib")
+    assert np.array_equal(joblib.load(tmp_path / "pipeline.joblib").predict_proba(TEXTS), expected)
+    estimators = cross_validate(classifier(model, epochs=1), TEXTS, LABELS, cv=2, return_estimator=True)["estimator"]
+    again = pickle.loads(pickle.dumps(estimators))
+    assert [one.predict_proba(TEXTS).tolist() for one in again] == [
+        one.predict_proba(TEXTS).tolist() for one in estimators
+    ]

@@ -66,13 +66,22 @@ class Row:
         return [*value]
 
 
+def is_missing_value(value: Any) -> bool:
+    """Whether this stands for no value: None, a float that is not a number, or what pandas and numpy have for it."""
+    return (
+        value is None
+        or (isinstance(value, float | np.floating) and bool(value != value))
+        or type(value).__name__ in ("NAType", "NaTType", "MaskedConstant")  # of pandas and numpy, without an import
+    )
+
+
 def as_label(value: Any, place: str) -> str:
     """A label as text; whole numbers without a decimal point.
 
     place: where it is, for errors. Raises UserError for what is empty or no label.
     """
     value = value.item() if isinstance(value, np.generic) else value
-    if value is None or (isinstance(value, str) and not value.strip()) or (isinstance(value, float) and value != value):
+    if is_missing_value(value) or (isinstance(value, str) and not value.strip()):
         raise UserError(f"{place} has no label")
     if not isinstance(value, str | int | float) or not is_unicode(str(value)):
         raise UserError(f"{place} is {str(value)[:40]!a}, not a label")
@@ -90,6 +99,9 @@ def read_rows(table: str | Path | Iterable[Mapping[str, Any]], columns: Iterable
     if not isinstance(table, Iterable | Path):
         raise UserError(f"expected a file or rows, found {table!r}")
     if not isinstance(table, str | Path):
+        if isinstance(table, Mapping) or hasattr(table, "columns"):
+            cure = "df.to_dict('records')" if hasattr(table, "to_dict") else "a list of dictionaries, one a row"
+            raise UserError(f"expected rows, found a {type(table).__name__} of columns; give {cure}")
         rows = []
         for number, values in enumerate(table, 1):
             if not isinstance(values, Mapping):

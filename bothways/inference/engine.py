@@ -33,6 +33,12 @@ QUEUED_PER_THREAD = 2
 # few enough that their tokens fit in memory. Chosen by hand, not measured.
 CHUNK_TEXTS = 8192
 
+# Rows whose scores are in memory together: as many as a part of a bulk job has at most, fewer of thousands of labels.
+CHUNK_ROWS = 1 << 15
+MIN_CHUNK_ROWS = 256
+MAX_CHUNK_SCORES = 1 << 24  # 64 MB in float32, a few times that while predictions are made of them
+MAX_KEPT_SCORES = 1 << 26  # 256 MB in float32, which a machine has that trains: 13,000 rows of 5,000 labels
+
 Collate = Callable[[Sequence[Encoded]], dict[str, np.ndarray]]
 # (a batch's scores, its sequences, the batch) → one result a sequence
 SplitScores = Callable[[Any, Sequence[Encoded], PackedBatch], Sequence[Any]]
@@ -143,3 +149,26 @@ def predict(
 ) -> list[Any]:
     """A prediction for each row, of what `task.encode` made of the rows."""
     return decode(task, score(model, task, encoded, on_progress), encoded, rows)
+
+
+def predict_in_chunks(
+    model: Model, task: Task, encoded: Sequence[Encoded], rows: Sequence[Row], on_progress: OnProgress = no_progress
+) -> Iterator[tuple[Sequence[Row], list[Any]]]:
+    """As `predict`, some rows at a time with their predictions, so that not all scores are in memory.
+
+    Of so many rows and labels that their scores were more than `MAX_KEPT_SCORES`, predictions are condensed.
+    """
+    labels = max(1, len(task.labels))
+    condense = len(rows) * labels > MAX_KEPT_SCORES
+    size = min(CHUNK_ROWS, max(MIN_CHUNK_ROWS, MAX_CHUNK_SCORES // labels))
+    first = np.searchsorted([sequence.row for sequence in encoded], np.arange(0, len(rows), size))
+    ends = [*first[1:].tolist(), len(encoded)]
+    for start, begin, end in zip(range(0, len(rows), size), first.tolist(), ends, strict=True):
+        chunk = rows[start : start + size]
+        found = predict(model, task, encoded[begin:end], chunk, _after(begin, on_progress))
+        yield chunk, [task.condensed(prediction) for prediction in found] if condense else found
+
+
+def _after(done: int, on_progress: OnProgress) -> OnProgress:
+    """Progress that begins behind what is done."""
+    return lambda more: on_progress(done + more)

@@ -53,8 +53,11 @@ def task_job(model: LoadedModel, verb: str, columns: Collection[str], names: dic
     added = task.result_columns()
 
     def answer(rows: Sequence[Row], encoded: list[Encoded], on_progress: OnProgress) -> list[pa.Array]:
-        predictions = engine.predict(model.for_prediction, task, encoded, rows, on_progress)
-        return [pa.array([column.value(prediction) for prediction in predictions], column.type) for column in added]
+        values: list[list[Any]] = [[] for _ in added]
+        for _, predictions in engine.predict_in_chunks(model.for_prediction, task, encoded, rows, on_progress):
+            for of_column, column in zip(values, added, strict=True):
+                of_column += map(column.value, predictions)
+        return [pa.array(of_column, column.type) for of_column, column in zip(values, added, strict=True)]
 
     schema = pa.schema([(column.name, column.type) for column in added])
     described = {"verb": verb, "task": task.to_json(), **_described(model)}

@@ -7,9 +7,11 @@ Shapes: T_i tokens of text i.
 
 from __future__ import annotations
 
+import copy
 import functools
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from bothways.checkpoint.hugging_face import Checkpoint, LoadReport
@@ -39,9 +41,18 @@ class LoadedModel:
 
     def __init__(self, checkpoint: Checkpoint, device: str = "auto", precision: InferencePrecision = "auto") -> None:
         self.checkpoint = checkpoint
+        self._asked = device, precision
         self.device = choose_device(device)
         self.precision = choose_inference_precision(precision, self.device)
         self.model = checkpoint.model.to(self.device).eval()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickles and copies are of the checkpoint, on the CPU: what was prepared from it points into this process's
+        memory and this machine's layouts, so it is made anew where it is first needed."""
+        kept = self.checkpoint
+        if self.device.type != "cpu":
+            kept = replace(kept, model=copy.deepcopy(kept.model).cpu())
+        return type(self), (kept, *self._asked)
 
     @property
     def config(self) -> EncoderConfig:

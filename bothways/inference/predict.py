@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
+from bothways.data.encoded import Encoded
 from bothways.data.tables import Row, read_rows
 from bothways.inference import engine
 from bothways.inference.loaded import LoadedModel
@@ -30,12 +31,28 @@ def predict_rows(
     """
     task = task or model.task()
     listed = rows if are_rows(rows) else read_rows(cast(Any, rows), task.columns(labelled=False))
-    return model.run_in_chunks(
-        cast("Sequence[Row]", listed),
-        lambda chunk: model.encode_rows(task, chunk),
-        lambda chunk, encoded, progress: engine.predict(model.for_prediction, task, encoded, chunk, progress),
-        on_progress,
+    return _run_task(model, task, cast("Sequence[Row]", listed), lambda prediction, row: prediction, on_progress)
+
+
+def describe_rows(
+    model: LoadedModel, rows: Sequence[Row], task: Task, on_progress: OnProgress = no_progress
+) -> list[dict[str, Any]]:
+    """What `predict_rows` predicts as lines of a table, `Task.describe`; the scores of all labels are not kept."""
+    return _run_task(
+        model, task, rows, lambda prediction, row: task.describe(prediction, row, labelled=False), on_progress
     )
+
+
+def _run_task(
+    model: LoadedModel, task: Task, rows: Sequence[Row], keep: Callable[[Any, Row], Any], on_progress: OnProgress
+) -> list[Any]:
+    """What `keep` makes of each row's prediction."""
+
+    def answer(chunk: Sequence[Row], encoded: list[Encoded], progress: OnProgress) -> list[Any]:
+        found = engine.predict(model.for_prediction, task, encoded, chunk, progress)
+        return [keep(prediction, row) for prediction, row in zip(found, chunk, strict=True)]
+
+    return model.run_in_chunks(rows, lambda chunk: model.encode_rows(task, chunk), answer, on_progress)
 
 
 def classify_texts(model: LoadedModel, texts: Text | Sequence[Text], on_progress: OnProgress) -> list[Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from bothways.data.tables import Row
@@ -33,6 +33,12 @@ def listed_texts(texts: Any) -> list[Any]:
         return [texts]
     if not isinstance(texts, Iterable):
         raise UserError(f"expected texts, found {texts!r}")
+    if isinstance(texts, Mapping) or hasattr(texts, "columns"):  # a loop over these runs over the names of columns
+        names = list(texts.columns if hasattr(texts, "columns") else texts)
+        raise UserError(
+            f"expected texts, found a {type(texts).__name__} of columns; give one of them"
+            + (f", df[{names[0]!r}] say" if names and isinstance(names[0], str) else "")
+        )
     return list(texts)
 
 

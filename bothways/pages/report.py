@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bothways.files import write_text
+from bothways.tasks.metrics import commonest_labels
 from bothways.train.evaluate import Evaluation
 
 STYLE = """
@@ -277,10 +278,16 @@ def add_finetuning(report: HtmlReport, metrics: Sequence[Mapping[str, Any]], eva
         metrics, {"loss": "training loss", deciding: f"{deciding.replace('_', ' ')} (decides which epoch is kept)"}
     )
     if figures.get("labels"):
-        rows = [[label, *by_label.values()] for label, by_label in figures["labels"].items()]
+        rows = [[label, *by_label.values()] for label, by_label in commonest_labels(figures["labels"])]
+        if len(rows) < len(figures["labels"]):
+            shown = f"the {len(rows)} commonest of {len(figures['labels']):,} labels; evaluation.json has all"
+            report.heading("Figures by label", shown)
         report.table(["label", "precision", "recall", "F1", "rows"], rows)
     if "confusion" in figures:
         report.confusion(list(figures["labels"]), figures["confusion"])
+    elif figures.get("most_confused"):
+        report.heading("The commonest mistakes", f"no confusion matrix: {figures['confusion_left_out']}")
+        report.table(["truth", "predicted", "rows"], [list(pair.values()) for pair in figures["most_confused"]])
     table = evaluation.table()
     _add_calibration(report, table)
     _add_mistakes(report, table)

@@ -95,6 +95,7 @@ class AnswerTask(Task):
         "context": "A red light means that the fibre is unplugged.",
         "answers": [{"text": "the fibre is unplugged", "answer_start": 23}],
     }
+    has_thresholds: ClassVar[bool] = True
     next_command: ClassVar[str] = 'answer {model} "a question" "a text that may hold the answer"'
 
     @classmethod

@@ -15,6 +15,9 @@ Shapes: T tokens and N sequences of a batch, R tokens that a head reads, H hidde
 
 from __future__ import annotations
 
+import functools
+import itertools
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -87,6 +90,7 @@ class Task(ABC):
     Options: ClassVar[type]  # a frozen dataclass; the names of its options for columns end in `_column`
     next_command: ClassVar[str] = "predict {model} table.jsonl"  # what to type after training
     labels: tuple[str, ...] = ()  # in the order of the head's outputs; empty for tasks without labels
+    has_thresholds: ClassVar[bool] = False  # whether `with_tuned_thresholds` chooses any
     cut_at: ClassVar[str] = "end"  # where a text that is too long loses tokens
     keep_whole: ClassVar[KeepWhole] = "sequence"  # what the loss needs in one batch: a sequence, a row, the whole step
 
@@ -94,6 +98,11 @@ class Task(ABC):
     def losses(self) -> tuple[str, ...]:
         """As `Objective.losses`."""
         return ("loss",)
+
+    @functools.cached_property
+    def label_numbers(self) -> dict[str, int]:
+        """The number of each label, by which the head's outputs are counted."""
+        return {label: number for number, label in enumerate(self.labels)}
 
     @classmethod
     @abstractmethod
@@ -160,6 +169,10 @@ class Task(ABC):
         """The targets of a batch of these N sequences, in this order; of sequences without gold labels only what the
         head needs. An index into tokens counts the tokens of the batch, 0 to T - 1."""
 
+    def targets_as_json(self, targets: Mapping[str, np.ndarray]) -> str:
+        """A sequence's targets as text, by which a resumed run knows its rows."""
+        return json.dumps({name: value.tolist() for name, value in targets.items()})
+
     @abstractmethod
     def head(self, encoder: Encoder) -> Head:
         """A new head for this encoder, from `model.heads` or the task's own file."""
@@ -179,6 +192,11 @@ class Task(ABC):
     @abstractmethod
     def decode(self, scores: Sequence[np.ndarray], encoded: Sequence[Encoded], row: Row) -> Any:
         """The prediction for one row, from the scores of its sequences, as `split` cut them."""
+
+    def condensed(self, prediction: Any) -> Any:
+        """The prediction without what `metrics`, `describe` and `result_columns` do not read, the scores of labels that
+        were not given, say. Where there are many rows, this is what is kept."""
+        return prediction
 
     def with_tuned_thresholds(self, predictions: Sequence[Any], rows: Sequence[Row]) -> Task:
         """The task with thresholds chosen on labelled rows; itself where it has no thresholds."""
@@ -203,6 +221,7 @@ class Task(ABC):
 
 
 _Options = TypeVar("_Options")
+MAX_NAMES_SHOWN = 20  # of labels in a message, which is to stay a line
 MASKED_LOGIT = -1e30  # of a place that does not exist, so that a softmax gives it nothing
 
 
@@ -226,12 +245,22 @@ def require_segment_types(config: EncoderConfig, source: str) -> None:
         raise UserError(f"{source}: one segment type only (type_vocab_size 1), so it cannot read pairs")
 
 
-def check_label(label: str, known: Sequence[str], source: str) -> None:
-    """Raises UserError, naming the row's source, for a label that is not known; before training every label is."""
+def check_label(label: str, known: Collection[str], source: str) -> None:
+    """Raises UserError, naming the row's source, for a label that is not known; before training every label is.
+
+    known: the labels, a mapping or set where there are many.
+    """
     if known and label not in known:
         raise UserError(
-            f"{source}: label {label!r} was never seen in training{closest(label, known)}; known: {', '.join(known)}"
+            f"{source}: label {label!r} was never seen in training{closest(label, known)}; known: "
+            f"{shortened_list(known)}"
         )
+
+
+def shortened_list(names: Collection[str]) -> str:
+    """Names with commas, the first `MAX_NAMES_SHOWN` of them."""
+    more = len(names) - MAX_NAMES_SHOWN
+    return ", ".join(itertools.islice(names, MAX_NAMES_SHOWN)) + (f" and {more:,} more" if more > 0 else "")
 
 
 def at_least_float32(scores: Tensor) -> Tensor:

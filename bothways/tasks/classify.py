@@ -15,12 +15,23 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bothways.data.encoded import Encoded, join_segments
-from bothways.data.tables import Row, as_label
+from bothways.data.tables import Row
 from bothways.errors import UserError
 from bothways.model.encoder import Encoder
 from bothways.model.heads import Head, SequenceHead
-from bothways.tasks.base import ResultColumn, Task, at_least_float32, check_label, options_from_json, softmax
-from bothways.tasks.metrics import classification_figures, correlations, figures_by_label, macro_f1, ratio
+from bothways.tasks.base import (
+    ResultColumn,
+    Task,
+    at_least_float32,
+    check_label,
+    options_from_json,
+    shortened_list,
+    softmax,
+)
+from bothways.tasks.class_weights import class_weights
+from bothways.tasks.label_scores import best_threshold, least_certain, score_array, scores_by_label
+from bothways.tasks.label_values import labels_of_vector, require_classes, require_no_list, several_labels
+from bothways.tasks.metrics import classification_figures, correlations, figures_of_several
 from bothways.text.tokenizer import Tokenizer
 
 ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
@@ -29,19 +40,19 @@ ProblemType = Literal["single_label_classification", "multi_label_classification
 @dataclass(frozen=True)
 class Classification:
     """The label of a text. label: the likeliest. scores: the probability of every label, in the model's order; they
-    sum to 1."""
+    sum to 1. They are a dictionary; of more than 100 labels a mapping over an array, as `tasks.label_scores` has it."""
 
     label: str
-    scores: dict[str, float]
+    scores: Mapping[str, float]
 
 
 @dataclass(frozen=True)
 class MultiClassification:
     """The labels of a text. labels: those whose probability reaches their threshold. scores: the probability of every
-    label, each by itself, 0 to 1."""
+    label, each by itself, 0 to 1, as `Classification` has them."""
 
     labels: list[str]
-    scores: dict[str, float]
+    scores: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -57,6 +68,7 @@ class ClassifyOptions:
 
     pair_column: the second text of a pair. problem_type: one label a row; several, as a list or as text with commas; or
     a number. class_weights: `balanced` (a label counts in inverse proportion to its rows) or LABEL=WEIGHT for some.
+    label_names: where a row's several labels are a vector of 0 and 1, the name of each of its places, in order.
     """
 
     text_column: str = "text"
@@ -64,6 +76,14 @@ class ClassifyOptions:
     label_column: str = "label"
     problem_type: ProblemType = "single_label_classification"
     class_weights: tuple[str, ...] = ()
+    label_names: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        names = self.label_names
+        if names and self.problem_type != "multi_label_classification":
+            raise UserError("--label-names: for vectors of 0 and 1, with --problem-type multi_label_classification")
+        if len({*names, ""}) != len(names) + 1:
+            raise UserError("--label-names: each place of the vectors has a name of its own, and none is empty")
 
 
 @dataclass(frozen=True)
@@ -99,30 +119,30 @@ class ClassifyTask(Task):
 
     def gold(self, row: Row) -> Any:
         """The row's gold label. Raises UserError for a row without one."""
-        value = row.values.get(self.options.label_column)
-        if isinstance(value, list | tuple):
-            raise UserError(
-                f"{row.source}: column {self.options.label_column!r} is a list; --problem-type "
-                "multi_label_classification learns several labels a row"
-            )
-        return row.label(self.options.label_column)
+        column = self.options.label_column
+        require_no_list(row.values.get(column), f"{row.source}: column {column!r}")
+        return row.label(column)
 
     def check(self, row: Row) -> None:
         self.texts(row)
-        check_label(self.gold(row), self.labels, row.source)
+        check_label(self.gold(row), self.label_numbers, row.source)
 
     def fitted(self, rows: Sequence[Row]) -> Self:
         counts = Counter(self.gold(row) for row in rows)
+        require_classes(counts, rows[0].source)
         labels = sorted(counts)
         if len(labels) < 2:
             raise UserError(
                 f"{rows[0].source}: every row has the label {labels[0]!r}; classification needs at least two"
             )
-        return replace(self, labels=tuple(labels), weights=_weights(self.options.class_weights, counts, labels))
+        return replace(self, labels=tuple(labels), weights=class_weights(self.options.class_weights, counts, labels))
 
     def to_json(self) -> dict[str, Any]:
         named = {"task": self.name, "problem_type": self.options.problem_type, "labels": list(self.labels)}
-        return {**named, "options": asdict(self.options)}
+        options = asdict(self.options)
+        if not self.options.label_names:
+            del options["label_names"]  # runs from before there were such names go on
+        return {**named, "options": options}
 
     @classmethod
     def from_json(cls, state: Mapping[str, Any]) -> ClassifyTask:
@@ -147,7 +167,7 @@ class ClassifyTask(Task):
 
     def _target(self, row: Row) -> np.ndarray:
         """The number of the gold label: int64 `[]`."""
-        return np.array(self.labels.index(self.gold(row)))
+        return np.array(self.label_numbers[self.gold(row)])
 
     def collate(self, encoded: Sequence[Encoded]) -> dict[str, np.ndarray]:
         """labels: `[N]`, or `[N, labels]` where a row may have several."""
@@ -173,8 +193,12 @@ class ClassifyTask(Task):
         }
 
     def decode(self, scores: Sequence[np.ndarray], encoded: Sequence[Encoded], row: Row) -> Any:
-        probabilities = dict(zip(self.labels, softmax(scores[0]).tolist(), strict=True))
-        return Classification(max(probabilities, key=probabilities.__getitem__), probabilities)
+        probabilities = softmax(scores[0])
+        by_label = scores_by_label(self.label_numbers, probabilities)
+        return Classification(self.labels[int(probabilities.argmax())], by_label)
+
+    def condensed(self, prediction: Any) -> Any:
+        return Classification(prediction.label, {prediction.label: prediction.scores[prediction.label]})
 
     def metrics(self, predictions: Sequence[Any], rows: Sequence[Row]) -> dict[str, Any]:
         gold = [self.gold(row) for row in rows]
@@ -204,30 +228,31 @@ class MultiLabelTask(ClassifyTask):
     """
 
     thresholds: tuple[float, ...] = ()
+    has_thresholds: ClassVar[bool] = True
 
     def gold(self, row: Row) -> tuple[str, ...]:
-        column = self.options.label_column
-        value = row.values.get(column)
-        if isinstance(value, str):
-            value = [part for part in value.split(",") if part.strip()]
-        if not isinstance(value, Sequence | np.ndarray):
-            raise UserError(
-                f"{row.source}: column {column!r} is {value!r}; several labels are a list, or a text with commas"
-            )
-        return tuple(dict.fromkeys(as_label(label, f"{row.source}: column {column!r}") for label in value))
+        value, place = row.values.get(self.options.label_column), f"{row.source}: column {self.options.label_column!r}"
+        if self.options.label_names:
+            return labels_of_vector(value, self.options.label_names, place)
+        return several_labels(value, place)
 
     def check(self, row: Row) -> None:
         self.texts(row)
         for label in self.gold(row):
-            check_label(label, self.labels, row.source)
+            check_label(label, self.label_numbers, row.source)
 
     def fitted(self, rows: Sequence[Row]) -> Self:
         if self.options.class_weights:
             raise UserError("--class-weights: for one label a row; with several, thresholds are tuned instead")
-        labels = sorted({label for row in rows for label in self.gold(row)})
+        labels = {label for row in rows for label in self.gold(row)}
         if not labels:
             raise UserError(f"{rows[0].source}: no row has any label")
-        return replace(self, labels=tuple(labels))
+        if labels == {"0", "1"} and all(len(self.gold(row)) == 2 for row in rows):
+            raise UserError(
+                f"{rows[0].source}: every row has the two labels 0 and 1; if they are vectors of 0 and 1, say with "
+                "--label-names NAME NAME what their places stand for"
+            )
+        return replace(self, labels=self.options.label_names or tuple(sorted(labels)))
 
     def to_json(self) -> dict[str, Any]:
         return {**super().to_json(), "thresholds": list(self.thresholds)}
@@ -237,8 +262,24 @@ class MultiLabelTask(ClassifyTask):
         return cls(options, labels, thresholds=tuple(state.get("thresholds", ())))
 
     def _target(self, row: Row) -> np.ndarray:
-        """1 for a gold label, else 0: float32 `[labels]`."""
-        return np.isin(self.labels, self.gold(row)).astype(np.float32)
+        """The numbers of the gold labels: int64 `[given]`."""
+        return np.array([self.label_numbers[label] for label in self.gold(row)], dtype=np.int64)
+
+    def collate(self, encoded: Sequence[Encoded]) -> dict[str, np.ndarray]:
+        """labels: 1 for a gold label, else 0, float32 `[N, labels]`."""
+        if "labels" not in encoded[0].targets:
+            return {}
+        labels = np.zeros((len(encoded), len(self.labels)), dtype=np.float32)
+        for row, sequence in zip(labels, encoded, strict=True):
+            row[sequence.targets["labels"]] = 1
+        return {"labels": labels}
+
+    def targets_as_json(self, targets: Mapping[str, np.ndarray]) -> str:
+        """As runs have it that were begun when a row's target was all its zeros and ones."""
+        written = ["0.0"] * len(self.labels)
+        for number in targets["labels"]:
+            written[number] = "1.0"
+        return f'{{"labels": [{", ".join(written)}]}}'
 
     def counts(self, targets: Mapping[str, Tensor]) -> dict[str, float]:
         return dict.fromkeys(("loss", "accuracy"), targets["labels"].numel())
@@ -251,35 +292,31 @@ class MultiLabelTask(ClassifyTask):
         }
 
     def decode(self, scores: Sequence[np.ndarray], encoded: Sequence[Encoded], row: Row) -> Any:
-        probabilities = (1 / (1 + np.exp(-scores[0].astype(np.float64)))).tolist()
-        thresholds = self.thresholds or (0.5,) * len(self.labels)
-        judged = zip(self.labels, probabilities, thresholds, strict=True)
-        given = [label for label, probability, threshold in judged if probability >= threshold]
-        return MultiClassification(given, dict(zip(self.labels, probabilities, strict=True)))
+        probabilities = 1 / (1 + np.exp(-scores[0].astype(np.float64)))
+        by_label = scores_by_label(self.label_numbers, probabilities)
+        given = np.flatnonzero(score_array(by_label) >= np.array(self.thresholds or 0.5))
+        return MultiClassification([self.labels[number] for number in given], by_label)
+
+    def condensed(self, prediction: Any) -> Any:
+        kept = (*prediction.labels, least_certain(prediction.scores, prediction.labels)[0])
+        return MultiClassification(prediction.labels, {label: prediction.scores[label] for label in kept})
 
     def with_tuned_thresholds(self, predictions: Sequence[Any], rows: Sequence[Row]) -> Self:
         """For each label the threshold of the best F1 on these rows; 0.5 for a label that none of them has."""
-        gold = np.array([self._target(row) for row in rows]) > 0.5
-        scores = np.array([list(prediction.scores.values()) for prediction in predictions])
-        by_label = zip(scores.T, gold.T, strict=True)
-        return replace(self, thresholds=tuple(_best_threshold(of_label, given) for of_label, given in by_label))
+        gold = np.zeros((len(self.labels), len(rows)), dtype=bool)
+        for number, row in enumerate(rows):
+            gold[self._target(row), number] = True
+        scores = np.stack([score_array(prediction.scores) for prediction in predictions], axis=1)
+        return replace(self, thresholds=tuple(map(best_threshold, scores, gold)))
 
     def metrics(self, predictions: Sequence[Any], rows: Sequence[Row]) -> dict[str, Any]:
-        """micro_f1, macro_f1, the share of rows with exactly the right labels, figures by label."""
-        gold = np.array([self._target(row) for row in rows]) > 0.5
-        given = np.array([np.isin(self.labels, prediction.labels) for prediction in predictions])
-        right, predicted, support = (gold & given).sum(0), given.sum(0), gold.sum(0)
-        figures = figures_by_label(right, predicted, support, self.labels)
-        return {
-            "micro_f1": ratio(2 * right.sum(), support.sum() + predicted.sum()),
-            "macro_f1": macro_f1(figures),
-            "exact_match": float((gold == given).all(1).mean()),
-            "labels": figures,
-        }
+        gold = [self._target(row) for row in rows]
+        given = [[self.label_numbers[label] for label in prediction.labels] for prediction in predictions]
+        return figures_of_several(gold, given, self.labels)
 
     def describe(self, prediction: Any, row: Row, labelled: bool) -> dict[str, Any]:
-        sure = [p if label in prediction.labels else 1 - p for label, p in prediction.scores.items()]
-        described = {"predicted": ", ".join(prediction.labels) or "no label", "least_probability": min(sure)}
+        _, certainty = least_certain(prediction.scores, prediction.labels)
+        described = {"predicted": ", ".join(prediction.labels) or "no label", "least_probability": certainty}
         if labelled:
             gold = self.gold(row)
             described |= {"truth": ", ".join(sorted(gold)), "right": set(gold) == set(prediction.labels)}
@@ -317,7 +354,9 @@ class RegressionTask(ClassifyTask):
     @classmethod
     def _restored(cls, options: ClassifyOptions, labels: tuple[str, ...], state: Mapping[str, Any]) -> Self:
         if len(labels) != 1:
-            raise UserError(f"a regression of {len(labels)} numbers ({', '.join(labels)}) is not read, one number is")
+            raise UserError(
+                f"a regression of {len(labels)} numbers ({shortened_list(labels)}) is not read, one number is"
+            )
         return cls(options, labels)
 
     def _target(self, row: Row) -> np.ndarray:
@@ -333,6 +372,9 @@ class RegressionTask(ClassifyTask):
 
     def decode(self, scores: Sequence[np.ndarray], encoded: Sequence[Encoded], row: Row) -> Any:
         return Regression(float(scores[0][0]))
+
+    def condensed(self, prediction: Any) -> Any:
+        return prediction
 
     def metrics(self, predictions: Sequence[Any], rows: Sequence[Row]) -> dict[str, Any]:
         """spearman, pearson, and the mean absolute error."""
@@ -354,42 +396,3 @@ PROBLEMS: dict[str, type[ClassifyTask]] = {
     "multi_label_classification": MultiLabelTask,
     "regression": RegressionTask,
 }
-
-
-def _weights(asked: Sequence[str], counts: Mapping[str, int], labels: Sequence[str]) -> tuple[float, ...]:
-    """The weight of each label in the loss, from `--class-weights` and the rows that each label has."""
-    if not asked:
-        return ()
-    if tuple(asked) == ("balanced",):  # as scikit-learn's class_weight="balanced"
-        return tuple(sum(counts.values()) / (len(labels) * counts[label]) for label in labels)
-    weights = dict.fromkeys(labels, 1.0)
-    for option in asked:
-        label, _, number = option.rpartition("=")
-        try:
-            weight = float(number)
-        except ValueError:
-            weight = -1.0
-        if label not in weights or not 0 < weight < np.inf:
-            raise UserError(
-                f"--class-weights {option}: expected `balanced` or LABEL=WEIGHT with a weight above 0 and a label out "
-                f"of {', '.join(labels)}"
-            )
-        weights[label] = weight
-    return tuple(weights.values())
-
-
-def _best_threshold(scores: np.ndarray, gold: np.ndarray) -> float:
-    """The threshold of the highest F1, halfway between two neighbouring scores; of several the nearest to 0.5.
-
-    scores: probabilities `[rows]` of a label. gold: bool `[rows]`, whether a row has the label.
-    """
-    if not gold.any():
-        return 0.5
-    order = np.argsort(-scores, kind="stable")
-    ordered, right = scores[order], np.cumsum(gold[order])
-    f1 = 2 * right / (gold.sum() + np.arange(1, len(right) + 1))
-    following = np.append(ordered[1:], 0.0)
-    f1 = np.where(ordered > following, f1, -1.0)  # a threshold cannot part equal scores
-    middles = (ordered + following) / 2
-    best = np.flatnonzero(f1 >= f1.max() - 1e-12)
-    return float(middles[best[np.argmin(np.abs(middles[best] - 0.5))]])

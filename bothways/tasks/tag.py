@@ -184,7 +184,7 @@ class TagTask(Task):
 
     def check(self, row: Row) -> None:
         for label in self._gold(row):
-            check_label(label, self.labels, row.source)
+            check_label(label, self.label_numbers, row.source)
 
     def _gold(self, row: Row) -> list[str]:
         return self.words(row).labels or []
@@ -227,7 +227,7 @@ class TagTask(Task):
         ]
 
     def add_targets(self, encoded: Sequence[Encoded], rows: Sequence[Row]) -> list[Encoded]:
-        number = {label: index for index, label in enumerate(self.labels)}
+        number = self.label_numbers
         gold = [np.array([number[label] for label in self._gold(row)]) for row in rows]
         return [
             replace(window, targets={**window.targets, "labels": gold[window.row][window.targets["words"]]})

@@ -93,15 +93,33 @@ def evaluate_rows(
 ) -> Evaluation:
     """Predict labelled rows and measure the predictions.
 
-    encoded: what `task.encode` made of the rows. tune: choose the task's thresholds on these rows first. on_progress:
-    called with how many sequences are done.
+    encoded: what `task.encode` made of the rows. tune: choose the task's thresholds on these rows first, or on some of
+    them where rows × labels is more than `engine.MAX_KEPT_SCORES`; then predictions are `condensed` as well.
+    on_progress: called with how many sequences are done.
     """
-    scores = engine.score(model, task, encoded, on_progress)
-    predictions = engine.decode(task, scores, encoded, rows)
-    tuned = task.with_tuned_thresholds(predictions, rows) if tune else task
-    if tuned is not task:
+    tune = tune and task.has_thresholds
+    if tune and len(rows) * max(1, len(task.labels)) <= engine.MAX_KEPT_SCORES:
+        scores = engine.score(model, task, encoded, on_progress)
+        tuned = task.with_tuned_thresholds(engine.decode(task, scores, encoded, rows), rows)
         predictions = engine.decode(tuned, scores, encoded, rows)
-    return Evaluation(tuned, rows, predictions, tuned.metrics(predictions, rows))
+        return Evaluation(tuned, rows, predictions, tuned.metrics(predictions, rows))
+    tuned, tuned_on = _tuned_on_some(model, task, rows, encoded) if tune else (task, {})
+    chunks = engine.predict_in_chunks(model, tuned, encoded, rows, on_progress)
+    predictions = [prediction for _, chunk in chunks for prediction in chunk]
+    return Evaluation(tuned, rows, predictions, {**tuned.metrics(predictions, rows), **tuned_on})
+
+
+def _tuned_on_some(
+    model: Model, task: Task, rows: Sequence[Row], encoded: Sequence[Encoded]
+) -> tuple[Task, dict[str, int]]:
+    """The task with thresholds chosen on as many rows, evenly spaced, as have no more than `MAX_KEPT_SCORES` scores,
+    since all scores of a label have to be in memory for that; and how many rows these were, for the figures."""
+    number = max(1, engine.MAX_KEPT_SCORES // len(task.labels))
+    chosen = {index * len(rows) // number: index for index in range(number)}
+    some = [rows[index] for index in chosen]
+    sequences = [replace(sequence, row=chosen[sequence.row]) for sequence in encoded if sequence.row in chosen]
+    tuned = task.with_tuned_thresholds(engine.predict(model, task, sequences, some), some)
+    return tuned, {"rows_thresholds_were_tuned_on": number}
 
 
 def columns_of(rows: Sequence[Row]) -> list[str]:

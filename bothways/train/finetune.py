@@ -240,7 +240,7 @@ def _plan(
         identity={
             "model": weights_fingerprint(checkpoint.model),
             "dropout": options.dropout,
-            "rows": _fingerprint(with_targets),
+            "rows": _fingerprint(task, with_targets),
             "task": json.loads(json.dumps(task.to_json())),  # as a checkpoint has it, tuples are lists
             "tokenizer": checkpoint.tokenizer.fingerprint,
             "freeze_layers": options.freeze_layers,
@@ -278,9 +278,9 @@ def _loop_options(options: FinetuneOptions, plan: RowPlan, hidden_size: int) -> 
     )
 
 
-def _fingerprint(encoded: Sequence[Encoded]) -> str:
+def _fingerprint(task: Task, encoded: Sequence[Encoded]) -> str:
     digest = hashlib.sha256()
     for sequence in encoded:
         digest.update(sequence.input_ids.tobytes())
-        digest.update(json.dumps({name: value.tolist() for name, value in sequence.targets.items()}).encode())
+        digest.update(task.targets_as_json(sequence.targets).encode())
     return digest.hexdigest()[:16]

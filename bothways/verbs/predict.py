@@ -13,6 +13,7 @@ from tyro.conf import Positional
 from bothways.data.tables import LABELLED_SUFFIXES, Row, read_rows
 from bothways.errors import UserError
 from bothways.files import require_file_writable, write_text
+from bothways.inference.predict import describe_rows
 from bothways.predictor import load
 from bothways.progress import CountProgress
 from bothways.tasks.base import Task
@@ -52,11 +53,8 @@ def run_predict(arguments: Sequence[str]) -> None:
         raise UserError(f"{options.table}: a table of rows ends in one of {', '.join(LABELLED_SUFFIXES)}")
     rows = read_rows(options.table, task.columns(labelled=False))
     with CountProgress("predict") as on_sequences:
-        predictions = model.predict(rows, task, on_sequences)
-    table = [
-        {**_other_columns(task, row), **task.describe(prediction, row, labelled=False)}
-        for prediction, row in zip(predictions, rows, strict=True)
-    ]
+        described = describe_rows(model, rows, task, on_sequences)
+    table = [{**_other_columns(task, row), **line} for line, row in zip(described, rows, strict=True)]
     lines = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in table)
     if out is None:
         print(lines, end="")

@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from bothways.tasks.metrics import MAX_LABELS_SHOWN, commonest_labels
+
 
 def say(line: str) -> None:
     """A line of its own on standard error."""
@@ -24,10 +26,14 @@ def figure_lines(figures: Mapping[str, Any]) -> list[str]:
     with console.capture() as capture:
         if figures.get("labels"):
             by_label = Table("label", "precision", "recall", "F1", "rows")
-            for label, values in figures["labels"].items():
+            for label, values in commonest_labels(figures["labels"]):
                 *ratios, support = values.values()
                 by_label.add_row(escape(label), *(f"{value:.3f}" for value in ratios), f"{support:,}")
             console.print(by_label)
+            if len(figures["labels"]) > MAX_LABELS_SHOWN:
+                console.print(f"the {MAX_LABELS_SHOWN} commonest of {len(figures['labels']):,} labels; --json has all")
+        if "confusion_left_out" in figures:
+            console.print(f"no confusion matrix: {figures['confusion_left_out']}; --json has the commonest mistakes")
         if "confusion" in figures and len(figures["confusion"]) <= 12:
             labels = list(figures["labels"])
             confusion = Table("truth ↓ predicted →", *map(escape, labels))
