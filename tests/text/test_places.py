@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import unicodedata
 
 import numpy as np
@@ -59,7 +60,7 @@ def test_pieces_end_behind_marks_and_never_in_the_next(text: str) -> None:
         assert not continues[end] or following <= end
     words = Tokenizer.words(text)
     assert all(a < b for a, b in words)
-    assert all(b <= c for (_, b), (c, _) in zip(words, words[1:], strict=False))
+    assert all(b <= c for (_, b), (c, _) in itertools.pairwise(words))
 
 
 def test_places_of_marks_by_hand() -> None:
