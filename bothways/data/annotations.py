@@ -92,7 +92,8 @@ def read_squad(path: Path, lines: Iterable[str]) -> Iterator[ValuesAndSource]:
                 places[name] = place
                 impossible = question.get("is_impossible", False)
                 answers = question.get("answers")
-                if not isinstance(impossible, bool) or (impossible and answers):
+                given = given_answers(answers) if isinstance(answers, list) else answers
+                if not isinstance(impossible, bool) or (impossible and given):
                     raise UserError(f"{place}: is_impossible is {impossible!r} beside answers {str(answers)[:60]}")
                 answers = [] if impossible else answers
                 context = paragraph.get("context")
@@ -100,6 +101,12 @@ def read_squad(path: Path, lines: Iterable[str]) -> Iterator[ValuesAndSource]:
                 asked = question.get("question")
                 row = {"id": name, "title": title, "question": asked, "context": context, "answers": answers}
                 yield row, f"{place} (id {name})"
+
+
+def given_answers(answers: Iterable[Any]) -> list[Any]:
+    """The answers, texts or dictionaries with a `text`, without those of an empty text, which say "no answer"."""
+    texts = [(answer.get("text") if isinstance(answer, dict) else answer, answer) for answer in answers]
+    return [answer for text, answer in texts if not isinstance(text, str) or text.strip()]
 
 
 def _items(value: Any, key: str, place: str) -> list[Any]:

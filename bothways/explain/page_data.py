@@ -25,6 +25,7 @@ from bothways.explain.embeddings import (
 )
 from bothways.explain.predictions import MAX_LENS_STATES, decision_of, prediction_view
 from bothways.explain.record import gradient_weighted, record, rollout
+from bothways.explain.tagged_words import tagged_words
 from bothways.explain.tokens import tokens_of_text
 from bothways.pages.arrays import ARRAY_TOLERANCE, compress_array, compress_shares
 
@@ -68,6 +69,9 @@ def page_data(
             f"explain: the text is {batch.num_tokens} tokens long; the position table has "
             f"{config.max_position_embeddings} rows"
         )
+    tagged = tagged_words(model, [first] if second is None else [first, second], parts)
+    if tagged is not None:
+        batch.targets["word_index"] = torch.tensor(tagged[0], dtype=torch.int64)
     batch = batch.to(model.device)
     num_weights = config.num_hidden_layers * config.num_attention_heads * batch.num_tokens**2
     notes = _notes(model, batch.num_tokens, num_weights)
@@ -96,7 +100,7 @@ def page_data(
         "runs": readings,
         "embeddings": embeddings,
         "positions": position_view(model.model.encoder),
-        "predictions": prediction_view(model, batch, tokens, words, answer),
+        "predictions": prediction_view(model, batch, tokens, words, answer, tagged[1] if tagged else None),
         "checkpoints": None,
     }
 

@@ -33,13 +33,15 @@ class ReadText:
     """A text as a page has it.
 
     batch: one sequence, with the targets that its head reads by. tokens, words: what the page tells of each token, and
-    the texts of words. scores: the head's; None where it reads nothing of the text.
+    the texts of words. scores: the head's; None where it reads nothing of the text. tagged: the words that a tagger
+    decides, where its task says which.
     """
 
     batch: PackedBatch
     tokens: Sequence[Mapping[str, Any]]
     words: Sequence[str]
     scores: Any
+    tagged: Sequence[str] | None = None
 
 
 def decision_of(model: LoadedModel, batch: PackedBatch, answer: ShownAnswer | None = None) -> Decision | None:
@@ -71,7 +73,8 @@ def _column_name(model: LoadedModel) -> Callable[[int], str]:
 
 
 def _with_targets(model: LoadedModel, batch: PackedBatch) -> PackedBatch:
-    """The batch with the targets that heads read by: masks, a causal model's last token, the first pieces of words."""
+    """The batch with the targets that heads read by: masks, a causal model's last token, the first pieces of words, by
+    the vocabulary's pieces where the batch does not say which words its task has (`tagged_words`)."""
     tokenizer, ids = model.tokenizer, batch.input_ids
     masks = (ids == tokenizer.mask_id).nonzero().flatten()
     ordinary = (ids != tokenizer.cls_id) & (ids != tokenizer.sep_id)
@@ -79,7 +82,7 @@ def _with_targets(model: LoadedModel, batch: PackedBatch) -> PackedBatch:
     # the text's [SEP] is not read by a model that goes on from the words before it
     last = torch.tensor([batch.num_tokens - 2], device=ids.device)
     targets = {"mlm_index": masks, "lm_index": last, "word_index": (ordinary & ~continues).nonzero().flatten()}
-    return replace(batch, targets=targets)
+    return replace(batch, targets={**targets, **batch.targets})
 
 
 def _scores(model: LoadedModel, batch: PackedBatch, hidden: Tensor) -> Any:
@@ -99,16 +102,17 @@ def prediction_view(
     tokens: Sequence[Mapping[str, Any]],
     words: Sequence[str],
     answer: ShownAnswer | None = None,
+    tagged: Sequence[str] | None = None,
 ) -> dict[str, Any] | None:
     """The view of predictions, with what this model's head has to say; None where that is nothing. answer: as in
-    `decision_of`."""
+    `decision_of`. tagged: the words of the batch's `word_index`, where a task made it."""
     abilities, view = model.model.head.abilities, dict[str, Any]()
     batch = _with_targets(model, batch)
     with torch.no_grad():
         states = record(model.model.encoder, batch).states
         if "language-model" in abilities:
             view["lens"] = _lens(model, states)
-        text = ReadText(batch, tokens, words, _scores(model, batch, states[-1]))
+        text = ReadText(batch, tokens, words, _scores(model, batch, states[-1]), tagged)
         if text.scores is not None:
             for ability in abilities & set(SCORE_VIEWS):
                 view |= SCORE_VIEWS[ability](model, text)
@@ -140,11 +144,13 @@ def _fills_view(model: LoadedModel, text: ReadText) -> dict[str, Any]:
 
 def _tags_view(model: LoadedModel, text: ReadText) -> dict[str, Any]:
     probabilities = text.scores.float().softmax(-1)
-    first_pieces = zip(text.batch.targets["word_index"].tolist(), probabilities, strict=True)
+    words = text.tagged
+    if words is None:
+        words = [text.words[text.tokens[token]["word"]] for token in text.batch.targets["word_index"].tolist()]
     return {
         "tags": [
-            {"word": text.words[text.tokens[token]["word"]], "labels": _likeliest(of_word, model.labels.__getitem__)}
-            for token, of_word in first_pieces
+            {"word": word, "labels": _likeliest(of_word, model.labels.__getitem__)}
+            for word, of_word in zip(words, probabilities, strict=True)
         ]
     }
 

@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from bothways.data.annotations import given_answers
 from bothways.data.encoded import Encoded
 from bothways.data.tables import Row
 from bothways.errors import UserError
+from bothways.text.places import other_unit
 
 Span = tuple[int, int]  # first and one past the last character; or first and last token
 
@@ -18,19 +20,24 @@ def gold_spans(row: Row, context_column: str, answers_column: str, start_column:
     """The characters `(start, end)` of each gold answer in the context; none for a question without an answer.
 
     The answers are a list of {text, answer_start} or of texts, lists of both side by side, or one text, whose start is
-    in `start_column`. An answer without a start is looked for. Raises UserError for an answer that does not stand
-    where the row says, or nowhere.
+    in `start_column`. An answer without a start is looked for. An answer of an empty text says that there is none, as
+    several copies of SQuAD 2.0 have it; beside other answers it is not counted, as in SQuAD's own script.
+    Raises UserError for an answer that does not stand where the row says, or nowhere.
     """
     context, value = row.text(context_column), row.values.get(answers_column)
-    if value is None and not row.values.get("is_impossible"):
+    impossible = row.values.get("is_impossible")
+    if value is None and not impossible:
         raise UserError(f"{row.source}: column {answers_column!r} is missing")
     answers: list[Any]
     if isinstance(value, str):
-        answers = [{"text": value, "answer_start": row.values.get(start_column)}] if value else []
+        answers = [{"text": value, "answer_start": row.values.get(start_column)}]
     elif isinstance(value, Mapping):
         answers = _side_by_side(row, answers_column, value)
     else:
         answers = [] if value is None else row.items(answers_column)
+    answers = given_answers(answers)
+    if answers and isinstance(impossible, bool | np.bool_) and impossible:
+        raise UserError(f"{row.source}: is_impossible is True beside answers {str(answers)[:60]}")
     return [_locate(row, context, answer) for answer in answers]
 
 
@@ -57,7 +64,7 @@ def _locate(row: Row, context: str, answer: Any) -> Span:
         text = text.strip()
         begin = context.find(text)
     if begin < 0 or context[begin : begin + len(text)] != text:
-        there = f" at character {begin}" if begin >= 0 else ""
+        there = f" at character {begin}{other_unit(context, begin, text)}" if begin >= 0 else ""
         raise UserError(f"{row.source}: the answer {text[:60]!r} is not in its context{there}")
     return begin + len(text) - len(text.lstrip()), begin + len(text.rstrip())
 

@@ -118,6 +118,10 @@ class Task(ABC):
     def to_json(self) -> dict[str, Any]:
         """What `bothways.json` must keep to build this task again; `task` is its name."""
 
+    def identity(self) -> dict[str, Any]:
+        """What a resumed run must share of the task, as JSON: by default all that `to_json` keeps."""
+        return self.to_json()
+
     @abstractmethod
     def columns(self, labelled: bool = True) -> Mapping[str, str]:
         """The columns that a row must have, each with what it holds; `labelled`: with those of the gold labels."""

@@ -1,6 +1,7 @@
 """Entities: how labels of words mark them, and how they are put together from the labels.
 
-Schemes are BIO, BIOES, BILOU and IO; or `plain`, where every word has a label of its own.
+Schemes are BIO, BIOES, BILOU, BMES, BMEWO and IO; or `plain`, where every word has a label of its own. Labels without a
+kind, a bare B, I or O, mark entities of a single kind.
 """
 
 from __future__ import annotations
@@ -9,10 +10,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-Scheme = Literal["auto", "BIO", "BIOES", "BILOU", "IO", "plain"]
+Scheme = Literal["auto", "BIO", "BIOES", "BILOU", "BMES", "BMEWO", "IO", "plain"]
 OUTSIDE = "O"  # the label of a word outside of every entity
-PREFIXES = {"BIO": "B-, I-", "BIOES": "B-, I-, E-, S-", "BILOU": "B-, I-, L-, U-"}
-BIOES_PREFIX = {"L": "E", "U": "S"}  # BILOU's last and unit by BIOES' names
+PREFIXES = {
+    "BIO": "B-, I-",
+    "BIOES": "B-, I-, E-, S-",
+    "BILOU": "B-, I-, L-, U-",
+    "BMES": "B-, M-, E-, S-",
+    "BMEWO": "B-, M-, E-, W-",
+}
+# The inside, end and single tags of the other schemes by BIOES' names. No scheme uses one letter for two of them.
+BIOES_PREFIX = {"L": "E", "U": "S", "M": "I", "W": "S"}
+BARE_KIND = "entity"  # the kind of entities whose labels name none; `seqeval` calls it _
+# Labels that models from elsewhere have for tokens which are no word's first: continuations and special tokens.
+NO_WORD_LABELS = frozenset({"X", "[CLS]", "[SEP]", "[PAD]", "PAD", "<PAD>"})
+_LIKE_OUTSIDE = frozenset("0o\u039f\u041e")  # the digit, the small letter, the Greek and the Cyrillic capital
 
 
 @dataclass(frozen=True)
@@ -28,23 +40,53 @@ class Entity:
 
 
 def scheme_of(labels: Sequence[str]) -> str:
-    """BIO, BIOES or BILOU where every label is O or has such a prefix, IO where others stand beside O, else plain."""
+    """BIO, BIOES, BILOU, BMES or BMEWO where every label is O or has such a prefix, or nearly every one; IO where
+    others stand beside O, else plain. `NO_WORD_LABELS` beside prefixes do not count."""
+    of_words = [label for label in labels if label not in NO_WORD_LABELS]
+    kindless = "B" in of_words or set(of_words) == {"I", OUTSIDE}
     for scheme in PREFIXES:
-        if all(label_in_scheme(label, scheme) for label in labels):
+        if all(label_in_scheme(label, scheme) for label in of_words) or (kindless and follows(of_words, scheme)):
             return scheme
-    return "IO" if OUTSIDE in labels else "plain"
+    return _nearest_scheme(of_words) or ("IO" if OUTSIDE in labels else "plain")
+
+
+def follows(labels: Sequence[str], scheme: str) -> bool:
+    """Whether all labels are of the scheme, which is one of `PREFIXES`: O, or a prefix with a kind; or, in none of
+    them, a prefix alone."""
+    return all(label_in_scheme(label, scheme) for label in labels) or all(
+        label == OUTSIDE or f"{label}-" in PREFIXES[scheme].split(", ") for label in labels
+    )
+
+
+def _nearest_scheme(labels: Sequence[str]) -> str | None:
+    """The scheme that more than half of the labels other than O follow, though not all; or, where something that looks
+    like an O stands beside O, any of them. None where there is no such scheme."""
+    marked = [label for label in labels if label != OUTSIDE]
+    counts = {scheme: sum(label_in_scheme(label, scheme) for label in marked) for scheme in PREFIXES}
+    best = max(PREFIXES, key=lambda scheme: counts[scheme])
+    others = [label for label in marked if not label_in_scheme(label, best)]
+    mistyped = OUTSIDE in labels and all(label in _LIKE_OUTSIDE for label in others)
+    return best if counts[best] > len(marked) / 2 or (mistyped and counts[best]) else None
 
 
 def label_in_scheme(label: str, scheme: str) -> bool:
-    """Whether a label is O or has a prefix of the scheme, which is one of `PREFIXES`."""
-    return label == OUTSIDE or (label[1:2] == "-" and f"{label[0]}-" in PREFIXES[scheme] and len(label) > 2)
+    """Whether a label is O or has a prefix of the scheme, which is one of `PREFIXES`, and a kind: B-x, or B_x."""
+    return label == OUTSIDE or (label[1:2] in ("-", "_") and f"{label[0]}-" in PREFIXES[scheme] and len(label) > 2)
 
 
-def tags_of(labels: Sequence[str], scheme: str) -> Sequence[str]:
-    """Labels of a scheme that marks entities, as B- I- E- S- O tags."""
-    if scheme == "IO":
-        return [label if label == OUTSIDE else f"I-{label}" for label in labels]
-    return [BIOES_PREFIX.get(label[0], label[0]) + label[1:] for label in labels] if scheme == "BILOU" else labels
+def tags_of(labels: Sequence[str], scheme: str) -> list[str]:
+    """Labels of a scheme that marks entities, as B- I- E- S- O tags. A label that is none of the scheme is a kind."""
+    return [_tag(label, scheme) for label in labels]
+
+
+def _tag(label: str, scheme: str) -> str:
+    if label == OUTSIDE:
+        return label
+    if scheme in PREFIXES and f"{label}-" in PREFIXES[scheme].split(", "):
+        return f"{BIOES_PREFIX.get(label, label)}-{BARE_KIND}"
+    if scheme not in PREFIXES or not label_in_scheme(label, scheme):
+        return f"I-{label}"
+    return f"{BIOES_PREFIX.get(label[0], label[0])}-{label[2:]}"
 
 
 def prefixed_label(label: str, first: bool, last: bool, scheme: str) -> str:
@@ -52,10 +94,11 @@ def prefixed_label(label: str, first: bool, last: bool, scheme: str) -> str:
     last."""
     if scheme in ("IO", "plain"):
         return label
-    if scheme in ("BIOES", "BILOU") and last:
-        alone, end = ("S", "E") if scheme == "BIOES" else ("U", "L")
+    if scheme != "BIO" and last:
+        alone, end = {"BILOU": ("U", "L"), "BMEWO": ("W", "E")}.get(scheme, ("S", "E"))
         return f"{alone}-{label}" if first else f"{end}-{label}"
-    return f"B-{label}" if first else f"I-{label}"
+    inside = "M" if scheme.startswith("BM") else "I"
+    return f"B-{label}" if first else f"{inside}-{label}"
 
 
 def entity_words(tags: Sequence[str]) -> list[tuple[str, int, int]]:

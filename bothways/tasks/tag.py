@@ -6,8 +6,8 @@ model reads is read in windows, and each word is decided in the window where it 
 
 from __future__ import annotations
 
-import bisect
 import itertools
+import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar, Self
@@ -18,25 +18,27 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bothways.data.encoded import Encoded, assemble, token_windows
-from bothways.data.tables import Row, as_label
+from bothways.data.tables import Row
 from bothways.errors import UserError
 from bothways.model.encoder import Encoder
 from bothways.model.heads import Head, TokenHead
 from bothways.tasks.base import ResultColumn, Task, at_least_float32, check_label, options_from_json, softmax
 from bothways.tasks.entities import (
+    NO_WORD_LABELS,
     OUTSIDE,
     PREFIXES,
     Entity,
     Scheme,
     entities_of,
     entity_words,
+    follows,
     label_in_scheme,
-    prefixed_label,
     scheme_of,
     tags_of,
 )
 from bothways.tasks.metrics import classification_figures, span_figures
-from bothways.text.lines import is_unicode
+from bothways.tasks.tag_rows import Words, listed_words, text_words, warn_of_spans
+from bothways.tasks.word_rule import WordRule
 from bothways.text.tokenizer import Pieces, Tokenizer
 
 ENTITY = pa.struct([
@@ -62,8 +64,9 @@ class TagOptions:
     """Columns of the table, and how labels mark entities.
 
     words_column and labels_column: lists of the same length, as CoNLL files give them; or text_column and spans_column,
-    a text and a list of {start, end, label} in characters. scheme: BIO, BIOES, BILOU, IO (an entity's label or O), or
-    plain (every word has a label, as a part of speech); `auto` sees it from the labels, and takes BIO for spans.
+    a text and a list of {start, end, label} in characters. scheme: BIO, BIOES, BILOU, BMES, BMEWO, IO (an entity's
+    label or O), or plain (every word has a label, as a part of speech); `auto` sees it from the labels, and takes BIO
+    for spans.
     overlap: tokens that two windows of a long text share, at most half of a window.
     """
 
@@ -80,21 +83,16 @@ class TagOptions:
 
 
 @dataclass(frozen=True)
-class Words:
-    """A row's words. text: all of them. characters: where each stands in the text, `(start, end)`. labels: the gold
-    label of each, where they were asked for."""
-
-    text: str
-    characters: list[tuple[int, int]]
-    labels: list[str] | None = None
-
-
-@dataclass(frozen=True)
 class TagTask(Task):
-    """Cross-entropy over the labels, a mean over words."""
+    """Cross-entropy over the labels, a mean over words.
+
+    word_rule: how a running text is cut into words, after training on listed ones; None after training on texts, whose
+    words are the tokenizer's.
+    """
 
     options: TagOptions = TagOptions()
     labels: tuple[str, ...] = ()
+    word_rule: WordRule | None = None
 
     name: ClassVar[str] = "tag"
     Options: ClassVar[type] = TagOptions
@@ -117,61 +115,28 @@ class TagTask(Task):
         Raises UserError for labels that are not as many as words, spans outside the text, and empty texts.
         """
         options = self.options
-        if row.values.get(options.words_column) is not None:
-            return self._listed_words(row, labelled)
+        if self._lists_words(row):
+            return listed_words(row, options.words_column, options.labels_column if labelled else None)
         if options.text_column not in row.values:
             raise UserError(
                 f"{row.source}: neither a column {options.words_column!r} nor {options.text_column!r}; "
                 f"columns present: {', '.join(map(str, row.values)) or 'none'}"
             )
-        text = row.text(options.text_column)
         if labelled and options.spans_column not in row.values:
+            row.text(options.text_column)
             raise UserError(
                 f"{row.source}: no column {options.spans_column!r} with the entities of {options.text_column!r}; "
                 f"columns present: {', '.join(map(str, row.values))}"
             )
-        characters = Tokenizer.words(text)
-        return Words(text, characters, self._span_labels(row, text, characters) if labelled else None)
+        spans_column = options.spans_column if labelled else None
+        return text_words(row, options.text_column, spans_column, self.words_of_text, self._scheme_of_spans)
 
-    def _listed_words(self, row: Row, labelled: bool) -> Words:
-        options = self.options
-        listed = row.items(options.words_column)
-        bad = [word for word in listed if not isinstance(word, str) or not word or not is_unicode(word)]
-        if bad or not listed:
-            raise UserError(
-                f"{row.source}: column {options.words_column!r} holds {bad[0]!r}, not a word"
-                if bad
-                else f"{row.source}: no words"
-            )
-        ends = np.cumsum([len(word) + 1 for word in listed]).tolist()
-        characters = [(end - len(word) - 1, end - 1) for word, end in zip(listed, ends, strict=True)]
-        if not labelled:
-            return Words(" ".join(listed), characters)
-        labels = row.items(options.labels_column)
-        if len(labels) != len(listed):
-            raise UserError(
-                f"{row.source}: {len(listed)} words in {options.words_column!r}, "
-                f"but {len(labels)} labels in {options.labels_column!r}"
-            )
-        place = f"{row.source}: column {options.labels_column!r}"
-        return Words(" ".join(listed), characters, [as_label(label, place) for label in labels])
+    def words_of_text(self, text: str) -> list[tuple[int, int]]:
+        """Start and end character of each word of a running text, as training had words."""
+        return Tokenizer.words(text) if self.word_rule is None else self.word_rule.words(text)
 
-    def _span_labels(self, row: Row, text: str, characters: Sequence[tuple[int, int]]) -> list[str]:
-        """Each word's label in the scheme; a word belongs to the span that it shares a character with."""
-        labels = [OUTSIDE] * len(characters)
-        begins, ends = [a for a, _ in characters], [b for _, b in characters]
-        taken: dict[int, str] = {}
-        for span in row.items(self.options.spans_column):
-            start, end, label = _span(row, span, len(text))
-            inside = range(bisect.bisect_right(ends, start), bisect.bisect_left(begins, end))
-            if not inside:
-                raise UserError(f"{row.source}: the span {text[start:end]!r} holds no word")
-            for n in inside:
-                if n in taken:
-                    raise UserError(f"{row.source}: the spans {taken[n]!r} and {text[start:end]!r} share a word")
-                taken[n] = text[start:end]
-                labels[n] = prefixed_label(label, n == inside[0], n == inside[-1], self._scheme_of_spans)
-        return labels
+    def _lists_words(self, row: Row) -> bool:
+        return row.values.get(self.options.words_column) is not None
 
     @property
     def _scheme_of_spans(self) -> str:
@@ -190,27 +155,59 @@ class TagTask(Task):
         return self.words(row).labels or []
 
     def fitted(self, rows: Sequence[Row]) -> Self:
-        seen = sorted({label for row in rows for label in self._gold(row)})
+        listed = [row.items(self.options.words_column) for row in rows if self._lists_words(row)]
+        # what is learnt from lists holds for the texts among the rows too, so that there is one kind of word
+        task = replace(self, word_rule=WordRule.learnt(listed) if listed else None)
+        read = [(row.source, task.words(row)) for row in rows]
+        seen = sorted({label for _, words in read for label in words.labels or ()})
         if len(seen) < 2:
             raise UserError(f"{rows[0].source}: every word has the label {seen[0]!r}; tagging needs at least two")
+        task._check_scheme(seen, read)
+        warn_of_spans(read)
+        return replace(task, labels=tuple(seen))
+
+    def _check_scheme(self, seen: Sequence[str], read: Sequence[tuple[str, Words]]) -> None:
+        """Raises UserError, naming row and word, for a label that is none of the scheme. Warns of numbers."""
         scheme = scheme_of(seen) if self.options.scheme == "auto" else self.options.scheme
-        wrong = [label for label in seen if scheme in PREFIXES and not label_in_scheme(label, scheme)]
-        if wrong:
-            raise UserError(f"--scheme {scheme}: the label {wrong[0]!r} is none of it; {PREFIXES[scheme]} or O are")
-        return replace(self, labels=tuple(seen))
+        if scheme in PREFIXES and not follows(seen, scheme):
+            stray = next(label for label in seen if not label_in_scheme(label, scheme))
+            source, words = next((source, words) for source, words in read if stray in (words.labels or ()))
+            number = (words.labels or []).index(stray)
+            start, end = words.characters[number]
+            place = f"{source}: word {number + 1}, {words.text[start:end]!r}, has the label {stray!r}"
+            raise UserError(
+                f"{place} (nearly {scheme}: the other labels are {PREFIXES[scheme]} or O); correct it, or give "
+                f"--scheme IO where it is a kind of its own"
+                if self.options.scheme == "auto"
+                else f"--scheme {scheme}: the label {stray!r} is none of it; {PREFIXES[scheme]} or O are; {place}"
+            )
+        if scheme == "plain" and all(label.lstrip("-").isdecimal() for label in seen):
+            message = (
+                f"the labels are numbers ({', '.join(seen[:3])}, …), so that every word has one and none marks an "
+                "entity; give their names, such as O and B-PER, where they stand for entities"
+            )
+            warnings.warn(message, stacklevel=2)
 
     def to_json(self) -> dict[str, Any]:
         return {
             "task": self.name,
             "labels": list(self.labels),
             "options": {**asdict(self.options), "scheme": self.scheme},
+            **({"words": self.word_rule.to_json()} if self.word_rule else {}),
         }
+
+    def identity(self) -> dict[str, Any]:
+        known = self.to_json()
+        known.pop("words", None)  # follows from the rows; runs of before it was known go on
+        return known
 
     @classmethod
     def from_json(cls, state: Mapping[str, Any]) -> Self:
         if state.get("task") != cls.name or not state.get("labels"):
             raise UserError("this model does not tag words; make one with `bothways finetune tag`")
-        return cls(options_from_json(TagOptions, state), tuple(state["labels"]))
+        # models from elsewhere were trained on listed words; ours of before this was kept are read as they were
+        rule = WordRule.from_json(state["words"]) if "words" in state else None if "options" in state else WordRule()
+        return cls(options_from_json(TagOptions, state), tuple(state["labels"]), rule)
 
     def encode(self, rows: Sequence[Row], tokenizer: Tokenizer, max_length: int) -> list[Encoded]:
         """Targets `FIRST_PIECES`, the tokens that decide words, and `words`, the numbers of these words in the row."""
@@ -222,7 +219,7 @@ class TagTask(Task):
             replace(assemble(tokenizer, [of_row[window]], row=number), targets=targets)
             for number, (words, of_row) in enumerate(zip(found, pieces, strict=True))
             for window, targets in _windows_with_words(
-                _first_pieces(words.characters, of_row), len(of_row.input_ids), room, overlap
+                first_pieces(words.characters, of_row), len(of_row.input_ids), room, overlap
             )
         ]
 
@@ -262,7 +259,7 @@ class TagTask(Task):
         return np.split(scores.float().cpu().numpy(), ends[:-1])
 
     def decode(self, scores: Sequence[np.ndarray], encoded: Sequence[Encoded], row: Row) -> Tagging:
-        """Every word's likeliest label, from the window that decides the word.
+        """Every word's likeliest label, from the window that decides the word, of those that words have.
 
         A word without a piece of its own (a control character, say) is outside of every entity, or, where every word
         has a label, gets the label of the word before it; its probability is 1.
@@ -270,22 +267,27 @@ class TagTask(Task):
         found = self.words(row, labelled=False)
         best = np.full(len(found.characters), -1)
         sure = np.ones(len(found.characters))
+        scheme = self.scheme
+        foreign = NO_WORD_LABELS if scheme in PREFIXES else ()
+        columns = np.array([number for number, label in enumerate(self.labels) if label not in foreign])
         for window_scores, window in zip(scores, encoded, strict=True):
             if len(window_scores):
-                probabilities = softmax(window_scores)
-                best[window.targets["words"]] = probabilities.argmax(-1)
+                probabilities = softmax(window_scores[:, columns])
+                best[window.targets["words"]] = columns[probabilities.argmax(-1)]
                 sure[window.targets["words"]] = probabilities.max(-1)
         labels: list[str] = []
         for index in best:
             unread = OUTSIDE if OUTSIDE in self.labels else (labels[-1] if labels else self.labels[0])
             labels.append(self.labels[index] if index >= 0 else unread)
-        entities = entities_of(found.text, found.characters, labels, sure.tolist(), self.scheme)
+        entities = entities_of(found.text, found.characters, labels, sure.tolist(), scheme)
         return Tagging(labels, sure.tolist(), found.characters, entities)
 
     def metrics(self, predictions: Sequence[Tagging], rows: Sequence[Row]) -> dict[str, Any]:
         """Of entities f1, precision and recall, and by kind, with the accuracy over words; where every word has a
         label, accuracy, macro_f1, figures by label and the confusion matrix over words."""
-        gold = [self._gold(row) for row in rows]
+        read = [(row.source, self.words(row)) for row in rows]
+        warn_of_spans(read)
+        gold = [words.labels or [] for _, words in read]
         guessed = [prediction.labels for prediction in predictions]
         gold_words, guessed_words = list(itertools.chain(*gold)), list(itertools.chain(*guessed))
         if self.scheme == "plain":
@@ -326,17 +328,7 @@ class TagTask(Task):
         return (entities,)
 
 
-def _span(row: Row, span: Any, length: int) -> tuple[int, int, str]:
-    """Start, end and label of a span. Raises UserError for one that is not in a text of `length` characters."""
-    if not isinstance(span, Mapping) or not {"start", "end", "label"} <= set(span):
-        raise UserError(f"{row.source}: a span is {span!r}, expected an object of start, end and label")
-    start, end = span["start"], span["end"]
-    if not (isinstance(start, int) and isinstance(end, int) and 0 <= start < end <= length):
-        raise UserError(f"{row.source}: a span from {start!r} to {end!r} in a text of {length} characters")
-    return start, end, as_label(span["label"], f"{row.source}: a span")
-
-
-def _first_pieces(characters: Sequence[tuple[int, int]], pieces: Pieces) -> np.ndarray:
+def first_pieces(characters: Sequence[tuple[int, int]], pieces: Pieces) -> np.ndarray:
     """The number of each word's first piece, int64 `[words]`; -1 for a word without a piece."""
     starts = np.array([start for start, _ in characters])
     word = np.searchsorted(starts, pieces.offsets[:, 0], side="right") - 1

@@ -36,6 +36,7 @@ from tokenizers import (
 
 from bothways.errors import UserError
 from bothways.files import write_json, write_text
+from bothways.text.places import offsets_with_marks, words_with_marks
 from bothways.text.tokenizer_settings import add_tokens, check_vocabulary, read_settings, with_added_as_words
 
 MAX_WORD_CHARACTERS = 100  # a longer word is `[UNK]`, as in google-research/bert and `transformers`
@@ -53,7 +54,8 @@ PAD, UNK, CLS, SEP, MASK = SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]",
 class Pieces:
     """The pieces of a text, without `[CLS]` and `[SEP]`.
 
-    input_ids: int64 `[T]`. offsets: int64 `[T, 2]`, start and end character of each piece in the text as it was given.
+    input_ids: int64 `[T]`. offsets: int64 `[T, 2]`, start and end character of each piece in the text as it was given,
+    the end behind the marks that belong to its last character, also where the normaliser took them away.
     word_ids: int64 `[T]`, the number of the word that each piece belongs to. `pieces[:5]` are the first five of them.
     """
 
@@ -297,7 +299,8 @@ class Tokenizer:
     def encode_batch(self, texts: Sequence[str], special_tokens: bool = True) -> list[Pieces]:
         """Cut many texts as `encode` does, on all cores."""
         tokenizer = self._tokenizer if special_tokens else self._plain
-        return [_pieces(encoding) for encoding in tokenizer.encode_batch(list(texts), add_special_tokens=False)]
+        encodings = tokenizer.encode_batch(list(texts), add_special_tokens=False)
+        return [_pieces(encoding, text) for encoding, text in zip(encodings, texts, strict=True)]
 
     def encode_ids(self, texts: Sequence[str]) -> list[list[int]]:
         """The ids of many running texts and nothing else: literal special tokens in them are plain characters."""
@@ -307,8 +310,8 @@ class Tokenizer:
     @staticmethod
     def words(text: str) -> list[tuple[int, int]]:
         """Start and end character of each word. Words are separated by blanks; a punctuation mark or a Chinese
-        character is a word of its own."""
-        return [span for _, span in _WORDS.pre_tokenize_str(text)]
+        character is a word of its own. Marks belong to the character before them."""
+        return words_with_marks([span for _, span in _WORDS.pre_tokenize_str(text)], text)
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of some ids, special tokens included."""
@@ -319,10 +322,11 @@ def _special_piece(id: int) -> Pieces:
     return Pieces(np.array([id]), np.zeros((1, 2), dtype=np.int64), np.array([-1]))
 
 
-def _pieces(encoding: Encoding) -> Pieces:
+def _pieces(encoding: Encoding, text: str) -> Pieces:
     words = [-1 if word is None else word for word in encoding.word_ids]
     offsets = np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2)
-    return Pieces(np.array(encoding.ids, dtype=np.int64), offsets, np.array(words, dtype=np.int64))
+    ids = np.array(encoding.ids, dtype=np.int64)
+    return Pieces(ids, offsets_with_marks(offsets, text), np.array(words, dtype=np.int64))
 
 
 def _normalizer(

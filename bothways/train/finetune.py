@@ -241,7 +241,7 @@ def _plan(
             "model": weights_fingerprint(checkpoint.model),
             "dropout": options.dropout,
             "rows": _fingerprint(task, with_targets),
-            "task": json.loads(json.dumps(task.to_json())),  # as a checkpoint has it, tuples are lists
+            "task": json.loads(json.dumps(task.identity())),  # as a checkpoint has it, tuples are lists
             "tokenizer": checkpoint.tokenizer.fingerprint,
             "freeze_layers": options.freeze_layers,
             "evaluation rows": eval_rows.fingerprint,  # the best of epochs measured on other rows would be no best

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -334,7 +335,9 @@ def test_refusals(pretrained: Path, tmp_path: Path) -> None:
         ({"context": " ", "answers": []}, "column 'context' is empty"),
         ({"context": "x"}, "column 'answers' is missing"),
         ({"context": "x", "answers": 5}, "not a list"),
-        ({"context": "x", "answers": [{"text": ""}]}, "an answer is ''"),
+        ({"context": "x", "answers": [{"text": None}]}, "an answer is None"),
+        ({"context": "x y", "answers": [{"text": "y"}], "is_impossible": True}, "is_impossible is True beside answers"),
+        ({"context": "🙂🙂 y", "answers": [{"text": "y", "answer_start": 5}]}, "UTF-16 units"),
         ({"context": "x y", "answers": "y", "answer_start": "7"}, "is not in its context at character 7"),
         ({"context": "x y", "answers": "y", "answer_start": "two"}, "answer_start is 'two', expected the number"),
         ({"context": "x y", "answers": "y", "answer_start": -1}, "answer_start is '-1', expected the number"),
@@ -351,3 +354,51 @@ def test_refusals(pretrained: Path, tmp_path: Path) -> None:
     assert task.gold(row(context="x y", answers={"text": ["y"], "answer_start": [2]})) == [(2, 3)]
     with pytest.raises(UserError, match="answer needs a model fine-tuned for it"):
         bw.load(pretrained).answer("x", "y")
+
+
+def test_ways_of_saying_that_there_is_no_answer(tmp_path: Path) -> None:
+    """Empty texts, at -1 or 0 or without a place, alone and side by side; beside an answer they do not count, as in
+    SQuAD's script, which filters them out of the gold answers."""
+    task = AnswerTask()
+    for nothing in (
+        [{"text": "", "answer_start": -1}],
+        [{"text": "", "answer_start": 0}, {"text": " ", "answer_start": 0}],
+        {"text": [""], "answer_start": [0]},
+        {"text": [""], "answer_start": [-1]},
+        {"text": [], "answer_start": []},
+        [{"text": ""}],
+        [""],
+        " ",
+    ):
+        assert task.gold(row(context="x y", answers=nothing)) == []
+        assert task.gold(row(context="x y", answers=nothing, is_impossible=True)) == []
+    assert task.gold(row(context="x y", answers=[{"text": "", "answer_start": -1}, "y"])) == [(2, 3)]
+    asked = {"id": "1", "question": "?", "is_impossible": True, "answers": [{"text": "", "answer_start": -1}]}
+    content = {"data": [{"title": "t", "paragraphs": [{"context": "a b", "qas": [asked]}]}]}
+    (tmp_path / "q.json").write_text(json.dumps(content))
+    assert [task.gold(found) for found in read_rows(tmp_path / "q.json")] == [[]]
+
+
+@pytest.mark.parametrize("lowercase", [True, False])
+@pytest.mark.parametrize(
+    ("context", "answer"),
+    [
+        (unicodedata.normalize("NFD", "We met at the Café. Then we left."), unicodedata.normalize("NFD", "the Café")),
+        ("वह दिल्ली में रहता है।", "दिल्ली में"),
+        ("הוּא גָּר בִּירוּשָׁלַיִם הַיּוֹם", "בִּירוּשָׁלַיִם"),
+        ("ذَهَبَ الوَلَدُ إِلَى المَدْرَسَةِ أَمْسِ", "المَدْرَسَةِ"),
+        ("I love ❤️ so much", "love ❤️"),
+        ("ไป ที่ น้ำ นี้", "น้ำ"),
+        ("葛󠄀城市に行く", "葛󠄀"),
+        (unicodedata.normalize("NFD", "나는 서울에 산다"), unicodedata.normalize("NFD", "서울에")),
+    ],
+)
+def test_answers_that_end_in_marks_can_be_reached(context: str, answer: str, lowercase: bool) -> None:
+    """The best that a model can do is the gold answer itself, to the character; so is what it says in bulk."""
+    tokenizer, task = Tokenizer.train(lambda: [context] * 4, 160, lowercase, 1), AnswerTask()
+    asked = row(context=context, answers=[{"text": answer, "answer_start": context.index(answer)}])
+    found = found_again(task, asked, tokenizer, 64)
+    assert found.text == context[found.start : found.end] == answer
+    assert task.metrics([found], [asked]) == {"f1": 1.0, "exact_match": 1.0}
+    (told,) = [column.value(found) for column in task.result_columns() if column.name == "predicted"]
+    assert told == answer
