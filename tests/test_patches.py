@@ -77,6 +77,10 @@ def without_effect(tests: Mapping[str, str], code: Mapping[str, str]) -> list[st
         for node in ast.walk(tree):
             if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
                 attributes |= {node.attr, dotted(node, names) or node.attr}
+        for function in ast.walk(tree):
+            if isinstance(function, ast.FunctionDef):  # an import in it is read when it is called
+                inside = [node for node in ast.walk(function) if isinstance(node, ast.ImportFrom)]
+                attributes |= {alias.name for node in inside for alias in node.names}
     functions = {module_name(path): read_in_functions(source) for path, source in code.items()}
     faults = []
     for path, source in tests.items():
