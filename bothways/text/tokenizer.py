@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +37,9 @@ from bothways.errors import UserError
 from bothways.files import read_json, write_json, write_text
 
 MAX_WORD_CHARACTERS = 100  # a longer word is `[UNK]`, as in google-research/bert and `transformers`
+# The limit of vocabularies learnt here: scripts without blanks (Thai, Khmer) have whole sentences in a word, DNA a line.
+# The time of a character grows with its word: 77,000 characters/s in words of 90, 6,000 in words of 900.
+MAX_LEARNT_WORD_CHARACTERS = 1000
 FINGERPRINT_DIGITS = 16  # hexadecimal; 64 bits
 VOCABULARY_FILES = ("tokenizer.json", "vocab.txt", "tokenizer_config.json")
 # The Unicode blocks that BERT's normaliser puts blanks around (google-research/bert, tokenization.py).
@@ -92,18 +94,23 @@ class Tokenizer:
 
     @classmethod
     def train(
-        cls, texts: Callable[[], Iterable[str]], vocab_size: int, lowercase: bool = True, min_frequency: int = 2
+        cls,
+        texts: Callable[[], Iterable[str]],
+        vocab_size: int,
+        lowercase: bool = True,
+        min_frequency: int = 2,
+        strip_accents: bool | None = None,
     ) -> Tokenizer:
         """Train a vocabulary of `vocab_size` pieces; `texts()` is called twice, each time for the whole text.
 
         The first pass collects the characters, so that each has a piece and the result does not depend on the order
         of a hash table: the trainer numbers continuation characters as it meets them, and numbers break its ties.
-        min_frequency: how often a word must occur to be a piece. Raises UserError when the characters alone overfill
-        the vocabulary.
+        min_frequency: how often a word must occur to be a piece. strip_accents: None strips them exactly where text is
+        lower-cased. Raises UserError when the characters alone overfill the vocabulary.
         """
-        normalizer = _normalizer(lowercase)
+        normalizer = _normalizer(lowercase, strip_accents)
         alphabet = _alphabet(texts(), normalizer)
-        continuations = [f"##{character}" for character in alphabet if not _is_always_a_word(character)]
+        continuations = [f"##{character}" for character in alphabet if not _is_always_a_word(character, normalizer)]
         first = [*SPECIAL_TOKENS, *alphabet, *continuations]
         if len(first) >= vocab_size:
             raise UserError(
@@ -123,7 +130,8 @@ class Tokenizer:
         backend.train_from_iterator(texts(), trainer)
         trained = backend.get_vocab()
         rest = trained.keys() - {*first}
-        return cls.from_pieces(first + sorted(rest, key=trained.__getitem__), lowercase)
+        pieces = first + sorted(rest, key=trained.__getitem__)
+        return cls.from_pieces(pieces, lowercase, strip_accents, max_word_characters=MAX_LEARNT_WORD_CHARACTERS)
 
     @classmethod
     def from_pieces(
@@ -132,14 +140,15 @@ class Tokenizer:
         lowercase: bool = True,
         strip_accents: bool | None = None,
         tokenize_chinese_chars: bool = True,
+        max_word_characters: int = MAX_WORD_CHARACTERS,
     ) -> Tokenizer:
         """The tokenizer of a vocabulary in order of ids, as in `vocab.txt`, with the options of BERT's normalisation.
 
         strip_accents: None strips them exactly where text is lower-cased. tokenize_chinese_chars: whether each Chinese
-        character is a word.
+        character is a word. max_word_characters: a longer word is `[UNK]`.
         """
         vocabulary = {piece: index for index, piece in enumerate(pieces)}
-        model = models.WordPiece(vocabulary, unk_token=UNK, max_input_chars_per_word=MAX_WORD_CHARACTERS)
+        model = models.WordPiece(vocabulary, unk_token=UNK, max_input_chars_per_word=max_word_characters)
         tokenizer = BackendTokenizer(model)
         tokenizer.normalizer = _normalizer(lowercase, strip_accents, tokenize_chinese_chars)
         tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -174,6 +183,7 @@ class Tokenizer:
             bool(settings.get("do_lower_case", True)),
             settings.get("strip_accents"),
             bool(settings.get("tokenize_chinese_chars", True)),
+            settings.get("max_input_chars_per_word", MAX_WORD_CHARACTERS),
         )
 
     @classmethod
@@ -199,6 +209,11 @@ class Tokenizer:
             "strip_accents": self._normalisation("strip_accents", None),
             "tokenize_chinese_chars": self._normalisation("handle_chinese_chars", True),
             "model_max_length": max_length,
+            **(
+                {}
+                if self.max_word_characters == MAX_WORD_CHARACTERS
+                else {"max_input_chars_per_word": self.max_word_characters}
+            ),
             **{
                 f"{name}_token": token
                 for name, token in zip(("pad", "unk", "cls", "sep", "mask"), SPECIAL_TOKENS, strict=True)
@@ -211,18 +226,26 @@ class Tokenizer:
         """Whether text is lower-cased before it is cut (accents are then stripped as well)."""
         return bool(self._normalisation("lowercase", False))
 
+    @property
+    def max_word_characters(self) -> int:
+        """The characters of a word, at most; a longer word is `[UNK]`."""
+        return int(self._tokenizer.model.max_input_chars_per_word)
+
     def _normalisation(self, option: str, default: Any) -> Any:
         return getattr(self._tokenizer.normalizer, option, default)
 
     @property
     def fingerprint(self) -> str:
-        """`FINGERPRINT_DIGITS` of a hash over the vocabulary and its normalisation."""
+        """`FINGERPRINT_DIGITS` of a hash over the vocabulary, its normalisation, and its limit where that is not
+        BERT's."""
         normalisation = [
             self.lowercase,
             self._normalisation("strip_accents", None),
             self._normalisation("handle_chinese_chars", True),
         ]
-        content = [[self.token(index) for index in range(self.vocab_size)], normalisation]
+        content: list[Any] = [[self.token(index) for index in range(self.vocab_size)], normalisation]
+        if self.max_word_characters != MAX_WORD_CHARACTERS:
+            content.append(self.max_word_characters)
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:FINGERPRINT_DIGITS]
 
     @property
@@ -344,8 +367,9 @@ def _alphabet(texts: Iterable[str], normalizer: normalizers.BertNormalizer) -> l
     return sorted(set(normalizer.normalize_str(" ".join(sorted(characters)))) - {" "})
 
 
-def _is_always_a_word(character: str) -> bool:
-    """True for punctuation, ASCII symbols and Chinese characters: BERT's splitting makes each a word of its own."""
-    if unicodedata.category(character).startswith("P") or (character.isascii() and not character.isalnum()):
-        return True
-    return "CJK" in unicodedata.name(character, "") and character.isalpha()
+def _is_always_a_word(character: str, normalizer: normalizers.BertNormalizer) -> bool:
+    """True for punctuation, ASCII symbols and Chinese characters: BERT's splitting makes each a word of its own.
+
+    The splitting itself is asked: its tables of Unicode are of another year than Python's.
+    """
+    return len(pre_tokenizers.BertPreTokenizer().pre_tokenize_str(normalizer.normalize_str(f"a{character}a"))) == 3
