@@ -295,6 +295,10 @@ class Tokenizer:
         """The id of a piece, or None."""
         return self._vocabulary.get(token)
 
+    def normalise(self, text: str) -> str:
+        """The text as it is cut into words: controls out and, as the vocabulary has it, lower case, marks off."""
+        return str(self._tokenizer.normalizer.normalize_str(text)) if self._tokenizer.normalizer else text
+
     def encode(self, text: str, special_tokens: bool = True) -> Pieces:
         """Cut a text into pieces. With `special_tokens` a literal `[MASK]` is the mask token, else plain characters."""
         return self.encode_batch([text], special_tokens)[0]
