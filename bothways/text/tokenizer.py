@@ -37,7 +37,7 @@ from bothways.errors import UserError
 from bothways.files import read_json, write_json, write_text
 
 MAX_WORD_CHARACTERS = 100  # a longer word is `[UNK]`, as in google-research/bert and `transformers`
-# The limit of vocabularies learnt here: scripts without blanks (Thai, Khmer) have whole sentences in a word, DNA a line.
+# The limit of vocabularies learnt here: scripts without blanks (Thai, Khmer) have whole sentences in a word.
 # The time of a character grows with its word: 77,000 characters/s in words of 90, 6,000 in words of 900.
 MAX_LEARNT_WORD_CHARACTERS = 1000
 FINGERPRINT_DIGITS = 16  # hexadecimal; 64 bits
