@@ -26,7 +26,8 @@ from bothways.inference.prepared import prepare_for_generation
 from bothways.inference.sampling import GenerationOptions
 from bothways.model.config import EncoderConfig
 from bothways.model.heads import CausalLMHead, Model
-from bothways.text.tokenizer import SPECIAL_TOKENS, Tokenizer
+from bothways.text.tokenizer import Tokenizer
+from bothways.text.tokenizer_backend import SPECIAL_TOKENS
 
 
 def ours(model: Model, prompts: list[np.ndarray], tokens: int, greedy: bool) -> list[list[int]]:

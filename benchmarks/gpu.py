@@ -27,7 +27,8 @@ from bothways.model.attention import attend
 from bothways.model.kernels.eager import attend_eager
 from bothways.precision import choose_precision
 from bothways.text.corpus import CorpusReport
-from bothways.text.tokenizer import SPECIAL_TOKENS, Tokenizer
+from bothways.text.tokenizer import Tokenizer
+from bothways.text.tokenizer_backend import SPECIAL_TOKENS
 from bothways.train.pretrain import measure_speed
 from bothways.train.pretrain_options import PretrainOptions
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import functools
 import os
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -78,15 +79,51 @@ def use_threads(number: int) -> None:
     torch.set_num_threads(number)
 
 
+class _KeptThreads:
+    """torch's number of threads while callers of `use_threads` are at work: what it was before the first of them."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.callers = self.number = 0
+
+    def enter(self) -> int:
+        with self.lock:
+            if not self.callers:
+                self.number = torch.get_num_threads()
+            self.callers += 1
+            return self.number
+
+    def leave(self) -> None:
+        with self.lock:
+            self.callers -= 1
+            torch.set_num_threads(self.number)
+
+
+_kept_threads = _KeptThreads()
+
+
 @contextmanager
-def keep_number_of_threads() -> Iterator[None]:
-    """Afterwards torch's number of threads is what it was. A thread made later begins with what any thread set last, so
-    whoever calls `use_threads` in threads of its own does it in here."""
-    number = torch.get_num_threads()
+def keep_number_of_threads() -> Iterator[int]:
+    """Afterwards torch's number of threads is what it was, which it yields. A thread made later begins with what any
+    thread set last, so whoever calls `use_threads` in threads of its own does it in here; several at a time may."""
+    number = _kept_threads.enter()
     try:
-        yield
+        yield number
     finally:
-        torch.set_num_threads(number)
+        _kept_threads.leave()
+
+
+def _use_no_threads_of_the_parent() -> None:
+    """In a process forked from this one: products run on one thread. Those of torch's OpenMP stay in the parent, and
+    a product that waited for them would hang (pytorch/pytorch#49555); `tokenizers` then warns of its own."""
+    global _kept_threads
+    _kept_threads = _KeptThreads()  # the lock may be held by a thread that is not in this process
+    torch.set_num_threads(1)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_use_no_threads_of_the_parent)
 
 
 @functools.cache

@@ -10,7 +10,8 @@ from transformers import BertConfig as HuggingFaceConfig
 
 from bothways.batch import PackedBatch, pack, pack_sequences
 from bothways.model.config import EncoderConfig
-from bothways.text.tokenizer import SPECIAL_TOKENS, Tokenizer
+from bothways.text.tokenizer import Tokenizer
+from bothways.text.tokenizer_backend import SPECIAL_TOKENS
 
 Run = Callable[..., tuple[int, str, str]]  # arguments of the command line → exit code, output, errors
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -114,6 +115,22 @@ def test_vectors_and_neighbours(tuned: Callable[..., Path], bothways: Run, tmp_p
     table = write(tmp_path / "only.jsonl", [{"text": "a house\tsleeps."}])
     assert json.loads(bothways("embed", run, "--in", table)[1])["text"] == "a house\tsleeps."
     assert json.loads(bothways("similar", run, "a dog", "--in", table, "--json")[1])["place"] == f"{table}:1"
+
+
+def test_a_tab_parts_a_pair_only_for_a_model_that_was_trained_on_pairs(
+    tuned: Callable[..., Path], bothways: Run, tmp_path: Path
+) -> None:
+    (tmp_path / "lines.txt").write_text("the dog\ta cat\nthe house\n", encoding="utf-8")
+    single = tuned("classify", test_classify.ROWS, "--epochs", 1)
+    lines = bothways("classify", single, "--in", tmp_path / "lines.txt", "--json")[1].splitlines()
+    assert [json.loads(line)["text"] for line in lines] == ["the dog\ta cat", "the house"]
+    for text in ("the dog a cat", "the dog\ta cat"):
+        assert json.loads(bothways("classify", single, text, "--json")[1])["scores"] == json.loads(lines[0])["scores"]
+    shutil.rmtree(single)
+    pairs = [{**row, "pair": "a cat"} for row in test_classify.ROWS]
+    paired = tuned("classify", pairs, "--epochs", 1, "--pair-column", "pair")
+    lines = bothways("classify", paired, "--in", tmp_path / "lines.txt", "--json")[1].splitlines()
+    assert [json.loads(line)["text"] for line in lines] == [["the dog", "a cat"], "the house"]
 
 
 def test_kinds_of_labels(tuned: Callable[..., Path], bothways: Run) -> None:

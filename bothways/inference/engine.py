@@ -91,14 +91,20 @@ def _map_concurrently(
 ) -> Iterator[_Made]:
     """`function` of every item, in the order in which they are done; on a CPU by several threads that share the
     cores."""
-    cores = torch.get_num_threads()
-    workers = min(cores, MAX_CONCURRENT_BATCHES, len(items) // 2) if device.type == "cpu" else 1
-    if workers < 2:
-        yield from map(function, items)
-        return
+    with keep_number_of_threads() as cores:
+        workers = min(cores, MAX_CONCURRENT_BATCHES, len(items) // 2) if device.type == "cpu" else 1
+        if workers < 2:
+            yield from map(function, items)
+            return
+        yield from _map_in_threads(function, items, workers, max(1, cores // workers))
+
+
+def _map_in_threads(
+    function: Callable[[_Item], _Made], items: Sequence[_Item], workers: int, threads: int
+) -> Iterator[_Made]:
+    """`function` of every item, in the order in which they are done, by so many workers with so many threads each."""
     waiting = iter(items)
-    pool = ThreadPoolExecutor(workers, "bothways", use_threads, (max(1, cores // workers),))
-    with keep_number_of_threads(), pool:
+    with ThreadPoolExecutor(workers, "bothways", use_threads, (threads,)) as pool:
         first = itertools.islice(waiting, QUEUED_PER_THREAD * workers)
         running: set[Future[_Made]] = {pool.submit(function, item) for item in first}
         try:

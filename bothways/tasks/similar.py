@@ -1,12 +1,13 @@
 """similar: texts as vectors whose cosine says how alike they are (Reimers and Gurevych 2019).
 
 Trained by pairs with a score, whose cosine is brought near it, or by pairs that belong together, each of which is to be
-told from the other pairs of its step (in-batch negatives: Henderson et al. 2017, section 4.4).
+told from the other pairs of its step (in-batch negatives: Henderson et al. 2017, section 4.4). A text that stands in
+several pairs is never told from itself, nor from another text that it belongs to.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar, Self
 
@@ -164,7 +165,8 @@ class SimilarTask(Task):
 
 @dataclass(frozen=True)
 class ContrastTask(SimilarTask):
-    """Pairs that belong together: cross-entropy of each text's own pair among all pairs of the step."""
+    """Pairs that belong together: cross-entropy of each text's own pair among all pairs of the step, but those which
+    `_not_negatives` leaves out."""
 
     example: ClassVar[Mapping[str, Any]] = {"text": "My wifi is slow.", "pair": "The wireless crawls."}
 
@@ -184,6 +186,13 @@ class ContrastTask(SimilarTask):
             replace(text, targets={"side": np.array(n % 2), "score": np.array(1.0)}) for n, text in enumerate(encoded)
         ]
 
+    def collate(self, encoded: Sequence[Encoded]) -> dict[str, np.ndarray]:
+        """Besides `pairs` and `scores`: texts `[N]`, a number for each sequence, the same where the tokens are."""
+        targets = super().collate(encoded)
+        if not targets:
+            return targets
+        return {**targets, "texts": _numbered([sequence.input_ids.tobytes() for sequence in encoded])}
+
     def counts(self, targets: Mapping[str, Tensor]) -> dict[str, float]:
         return dict.fromkeys(("loss", "accuracy"), len(targets["pairs"]))
 
@@ -191,6 +200,8 @@ class ContrastTask(SimilarTask):
         a, b = F.normalize(at_least_float32(scores), dim=-1)[targets["pairs"]].unbind(1)
         cosines = COSINE_SCALE * a @ b.T
         own = torch.arange(len(a), device=cosines.device)
+        texts, paired = targets["texts"][targets["pairs"]].unbind(1)
+        cosines = cosines.masked_fill(_not_negatives(own, texts, paired), -torch.inf)
         return {
             "loss": F.cross_entropy(cosines, own, reduction="sum"),
             "accuracy": (cosines.detach().argmax(-1) == own).sum(),
@@ -198,13 +209,18 @@ class ContrastTask(SimilarTask):
 
     def metrics(self, predictions: Sequence[Similarity], rows: Sequence[Row]) -> dict[str, Any]:
         """accuracy: the share of texts that are more like their own pair than like any other row's. mrr: the mean over
-        texts of 1 / rank of their own pair."""
+        texts of 1 / rank of their own pair. Other rows of the same text, or with the same pair, are not compared with.
+        """
         vectors = np.array([similarity.vectors for similarity in predictions])
         a, b = F.normalize(torch.from_numpy(vectors), dim=-1).unbind(1)
+        numbers = _numbered([text for row in rows for text in self._texts(row)])
+        texts, paired = torch.from_numpy(numbers).view(-1, 2).unbind(1)
         ranks = []
         for number, block in enumerate(a.split(BLOCK_TEXTS)):
             cosines = block @ b.T
             own = cosines.diagonal(number * BLOCK_TEXTS)[:, None]  # of the same product, so that rounding ranks nothing
+            places = torch.arange(len(block)) + number * BLOCK_TEXTS
+            cosines = cosines.masked_fill(_not_negatives(places, texts, paired), -torch.inf)
             ranks.append((cosines > own).sum(1) + 1)
         rank = torch.cat(ranks).double()
         return {"accuracy": float((rank == 1).double().mean()), "mrr": float((1 / rank).mean())}
@@ -214,6 +230,23 @@ class ContrastTask(SimilarTask):
             **super().describe(prediction, row, labelled=False),
             **({"error": 1 - prediction.cosine} if labelled else {}),
         }
+
+
+def _numbered(values: Sequence[Hashable]) -> np.ndarray:
+    """int64 `[N]`: a number for each value, equal ones with the same."""
+    numbers: dict[Hashable, int] = {}
+    return np.array([numbers.setdefault(value, len(numbers)) for value in values], dtype=np.int64)
+
+
+def _not_negatives(places: Tensor, texts: Tensor, paired: Tensor) -> Tensor:
+    """Boolean `[P, rows]`: the other rows whose pair a row's text is not to be told from.
+
+    Their pair is the row's own pair, or the row's text itself, or belongs to the same text. places: `[P]`, of the rows
+    that are compared. texts, paired: `[rows]`, a number for each row's two texts.
+    """
+    text, own = texts[places, None], paired[places, None]
+    equal = (paired == own) | (paired == text) | (texts == text)
+    return equal & (places[:, None] != torch.arange(len(texts), device=texts.device))
 
 
 def cosine(a: np.ndarray, b: np.ndarray) -> float:

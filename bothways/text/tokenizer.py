@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,14 +19,11 @@ from typing import Any
 
 import numpy as np
 from tokenizers import (
-    AddedToken,
     Encoding,
     Regex,
-    decoders,
     models,
     normalizers,
     pre_tokenizers,
-    processors,
     trainers,
 )
 from tokenizers import (
@@ -37,9 +33,20 @@ from tokenizers import (
 from bothways.errors import UserError
 from bothways.files import write_json, write_text
 from bothways.text.places import offsets_with_marks, words_with_marks
+from bothways.text.tokenizer_backend import (
+    MAX_WORD_CHARACTERS,
+    SPECIAL_TOKENS,
+    UNK,
+    bert_backend,
+    bert_normalizer,
+    read_backend,
+    read_pieces,
+)
 from bothways.text.tokenizer_settings import add_tokens, check_vocabulary, read_settings, with_added_as_words
 
-MAX_WORD_CHARACTERS = 100  # a longer word is `[UNK]`, as in google-research/bert and `transformers`
+# The limit of vocabularies learnt here: scripts without blanks (Thai, Khmer) have whole sentences in a word.
+# The time of a character grows with its word: 77,000 characters/s in words of 90, 6,000 in words of 900.
+MAX_LEARNT_WORD_CHARACTERS = 1000
 FINGERPRINT_DIGITS = 16  # hexadecimal; 64 bits
 VOCABULARY_FILES = ("tokenizer.json", "vocab.txt", "tokenizer_config.json")
 # The Unicode blocks that BERT's normaliser puts blanks around (google-research/bert, tokenization.py).
@@ -47,7 +54,6 @@ _CHINESE = r"[\x{4E00}-\x{9FFF}\x{3400}-\x{4DBF}\x{F900}-\x{FAFF}\x{20000}-\x{2C
 _WORDS = pre_tokenizers.Sequence(
     [pre_tokenizers.BertPreTokenizer(), pre_tokenizers.Split(Regex(_CHINESE), behavior="isolated")]
 )
-PAD, UNK, CLS, SEP, MASK = SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
 @dataclass(frozen=True)
@@ -96,18 +102,23 @@ class Tokenizer:
 
     @classmethod
     def train(
-        cls, texts: Callable[[], Iterable[str]], vocab_size: int, lowercase: bool = True, min_frequency: int = 2
+        cls,
+        texts: Callable[[], Iterable[str]],
+        vocab_size: int,
+        lowercase: bool = True,
+        min_frequency: int = 2,
+        strip_accents: bool | None = None,
     ) -> Tokenizer:
         """Train a vocabulary of `vocab_size` pieces; `texts()` is called twice, each time for the whole text.
 
         The first pass collects the characters, so that each has a piece and the result does not depend on the order
         of a hash table: the trainer numbers continuation characters as it meets them, and numbers break its ties.
-        min_frequency: how often a word must occur to be a piece. Raises UserError when the characters alone overfill
-        the vocabulary.
+        min_frequency: how often a word must occur to be a piece. strip_accents: None strips them exactly where text is
+        lower-cased. Raises UserError when the characters alone overfill the vocabulary.
         """
-        normalizer = _normalizer(lowercase)
+        normalizer = bert_normalizer(lowercase, strip_accents)
         alphabet = _alphabet(texts(), normalizer)
-        continuations = [f"##{character}" for character in alphabet if not _is_always_a_word(character)]
+        continuations = [f"##{character}" for character in alphabet if not _is_always_a_word(character, normalizer)]
         first = [*SPECIAL_TOKENS, *alphabet, *continuations]
         if len(first) >= vocab_size:
             raise UserError(
@@ -127,7 +138,8 @@ class Tokenizer:
         backend.train_from_iterator(texts(), trainer)
         trained = backend.get_vocab()
         rest = trained.keys() - {*first}
-        return cls.from_pieces(first + sorted(rest, key=trained.__getitem__), lowercase)
+        pieces = first + sorted(rest, key=trained.__getitem__)
+        return cls.from_pieces(pieces, lowercase, strip_accents, max_word_characters=MAX_LEARNT_WORD_CHARACTERS)
 
     @classmethod
     def from_pieces(
@@ -136,13 +148,15 @@ class Tokenizer:
         lowercase: bool = True,
         strip_accents: bool | None = None,
         tokenize_chinese_chars: bool = True,
+        max_word_characters: int = MAX_WORD_CHARACTERS,
     ) -> Tokenizer:
         """The tokenizer of a vocabulary in order of ids, as in `vocab.txt`, with the options of BERT's normalisation.
 
         strip_accents: None strips them exactly where text is lower-cased. tokenize_chinese_chars: whether each Chinese
-        character is a word.
+        character is a word. max_word_characters: a longer word is `[UNK]`.
         """
-        return cls(_bert_backend(pieces, _normalizer(lowercase, strip_accents, tokenize_chinese_chars)))
+        normalizer = bert_normalizer(lowercase, strip_accents, tokenize_chinese_chars)
+        return cls(bert_backend(pieces, normalizer, max_word_characters))
 
     @classmethod
     def load(cls, directory: str | Path) -> Tokenizer:
@@ -158,7 +172,7 @@ class Tokenizer:
         settings = read_settings(directory)
         path = directory / "tokenizer.json"
         if path.exists():
-            backend = _read_backend(path)
+            backend = read_backend(path)
             if not settings.generic and isinstance(backend.normalizer, normalizers.BertNormalizer):
                 for option, value in settings.normalisation.items():
                     setattr(backend.normalizer, option, value)
@@ -168,8 +182,9 @@ class Tokenizer:
                 raise UserError(
                     f"{directory}: not a tokenizer directory: tokenizer.json and vocab.txt are both missing"
                 )
-            pieces = _read_pieces(path)
-            backend = _bert_backend(pieces, _normalizer(**{"lowercase": True, **settings.normalisation}))
+            pieces = read_pieces(path)
+            normalizer = bert_normalizer(**{"lowercase": True, **settings.normalisation})
+            backend = bert_backend(pieces, normalizer, settings.max_word_characters)
         add_tokens(backend, settings)
         try:
             tokenizer = cls(backend)
@@ -204,6 +219,11 @@ class Tokenizer:
             "strip_accents": self._normalisation("strip_accents", None),
             "tokenize_chinese_chars": self._normalisation("handle_chinese_chars", True),
             "model_max_length": max_length,
+            **(
+                {}
+                if self.max_word_characters == MAX_WORD_CHARACTERS
+                else {"max_input_chars_per_word": self.max_word_characters}
+            ),
             **{
                 f"{name}_token": token
                 for name, token in zip(("pad", "unk", "cls", "sep", "mask"), SPECIAL_TOKENS, strict=True)
@@ -224,21 +244,29 @@ class Tokenizer:
             return self
         backend = BackendTokenizer.from_str(self.to_json())
         accents, chinese = self._normalisation("strip_accents", None), self._normalisation("handle_chinese_chars", True)
-        backend.normalizer = _normalizer(True, bool(accents), chinese)
+        backend.normalizer = bert_normalizer(True, bool(accents), chinese)
         return Tokenizer(backend)
+
+    @property
+    def max_word_characters(self) -> int:
+        """The characters of a word, at most; a longer word is `[UNK]`."""
+        return int(self._tokenizer.model.max_input_chars_per_word)
 
     def _normalisation(self, option: str, default: Any) -> Any:
         return getattr(self._tokenizer.normalizer, option, default)
 
     @property
     def fingerprint(self) -> str:
-        """`FINGERPRINT_DIGITS` of a hash over the vocabulary and its normalisation."""
+        """`FINGERPRINT_DIGITS` of a hash over the vocabulary, its normalisation, and its limit where that is not
+        BERT's."""
         normalisation = [
             self.lowercase,
             self._normalisation("strip_accents", None),
             self._normalisation("handle_chinese_chars", True),
         ]
-        content = [[self.token(index) for index in range(self.vocab_size)], normalisation]
+        content: list[Any] = [[self.token(index) for index in range(self.vocab_size)], normalisation]
+        if self.max_word_characters != MAX_WORD_CHARACTERS:
+            content.append(self.max_word_characters)
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:FINGERPRINT_DIGITS]
 
     @property
@@ -292,6 +320,10 @@ class Tokenizer:
         """The id of a piece, or None."""
         return self._vocabulary.get(token)
 
+    def normalise(self, text: str) -> str:
+        """The text as it is cut into words: controls out and, as the vocabulary has it, lower case, marks off."""
+        return str(self._tokenizer.normalizer.normalize_str(text)) if self._tokenizer.normalizer else text
+
     def encode(self, text: str, special_tokens: bool = True) -> Pieces:
         """Cut a text into pieces. With `special_tokens` a literal `[MASK]` is the mask token, else plain characters."""
         return self.encode_batch([text], special_tokens)[0]
@@ -329,59 +361,6 @@ def _pieces(encoding: Encoding, text: str) -> Pieces:
     return Pieces(ids, offsets_with_marks(offsets, text), np.array(words, dtype=np.int64))
 
 
-def _normalizer(
-    lowercase: bool, strip_accents: bool | None = None, handle_chinese_chars: bool = True
-) -> normalizers.BertNormalizer:
-    return normalizers.BertNormalizer(
-        clean_text=True,
-        handle_chinese_chars=handle_chinese_chars,
-        strip_accents=strip_accents,
-        lowercase=lowercase,
-    )
-
-
-def _bert_backend(pieces: Sequence[str], normalizer: normalizers.BertNormalizer) -> BackendTokenizer:
-    """WordPiece over BERT's words, of a vocabulary in order of ids."""
-    vocabulary = {piece: index for index, piece in enumerate(pieces)}
-    model = models.WordPiece(vocabulary, unk_token=UNK, max_input_chars_per_word=MAX_WORD_CHARACTERS)
-    tokenizer = BackendTokenizer(model)
-    tokenizer.normalizer = normalizer
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.decoder = decoders.WordPiece(prefix="##")
-    present = [token for token in SPECIAL_TOKENS if token in vocabulary]
-    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in present])
-    if CLS in vocabulary and SEP in vocabulary:
-        tokenizer.post_processor = processors.TemplateProcessing(
-            single=f"{CLS}:0 $A:0 {SEP}:0",
-            pair=f"{CLS}:0 $A:0 {SEP}:0 $B:1 {SEP}:1",
-            special_tokens=[(CLS, vocabulary[CLS]), (SEP, vocabulary[SEP])],
-        )
-    return tokenizer
-
-
-def _read_backend(path: Path) -> BackendTokenizer:
-    try:
-        backend = BackendTokenizer.from_file(str(path))
-    except Exception as error:  # tokenizers raises bare Exception
-        raise UserError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from error
-    model = backend.model
-    if not isinstance(model, models.WordPiece):
-        raise UserError(f"{path}: a {type(model).__name__} tokenizer, not WordPiece")
-    if (model.continuing_subword_prefix, model.unk_token) != ("##", UNK):
-        raise UserError(
-            f"{path}: continues words with {model.continuing_subword_prefix!a} and has {model.unk_token!a} for what is "
-            f"unknown; read are ## and {UNK}"
-        )
-    return backend
-
-
-def _read_pieces(path: Path) -> list[str]:
-    try:
-        return path.read_text(encoding="utf-8").rstrip("\n").split("\n")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8: {error.reason} at byte {error.start + 1}") from error
-
-
 def _alphabet(texts: Iterable[str], normalizer: normalizers.BertNormalizer) -> list[str]:
     """The different characters of the normalised texts, without the blank, sorted."""
     characters: set[str] = set()
@@ -391,8 +370,9 @@ def _alphabet(texts: Iterable[str], normalizer: normalizers.BertNormalizer) -> l
     return sorted(set(normalizer.normalize_str(" ".join(sorted(characters)))) - {" "})
 
 
-def _is_always_a_word(character: str) -> bool:
-    """True for punctuation, ASCII symbols and Chinese characters: BERT's splitting makes each a word of its own."""
-    if unicodedata.category(character).startswith("P") or (character.isascii() and not character.isalnum()):
-        return True
-    return "CJK" in unicodedata.name(character, "") and character.isalpha()
+def _is_always_a_word(character: str, normalizer: normalizers.BertNormalizer) -> bool:
+    """True for punctuation, ASCII symbols and Chinese characters: BERT's splitting makes each a word of its own.
+
+    The splitting itself is asked: its tables of Unicode are of another year than Python's.
+    """
+    return len(pre_tokenizers.BertPreTokenizer().pre_tokenize_str(normalizer.normalize_str(f"a{character}a"))) == 3

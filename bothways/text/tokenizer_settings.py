@@ -19,6 +19,7 @@ from tokenizers import AddedToken, Tokenizer
 from bothways.errors import UserError
 from bothways.files import read_json
 from bothways.text.lines import is_unicode
+from bothways.text.tokenizer_backend import MAX_WORD_CHARACTERS
 
 ROLE_TOKENS = {
     "pad_token": "[PAD]",
@@ -51,12 +52,14 @@ class TokenizerSettings:
     normalisation: `lowercase`, `strip_accents` and `handle_chinese_chars`, each where the directory states it.
     added: tokens that are cut out of a text before its words, with their ids; None where the next free id is meant.
     source: the file that names them. generic: whether tokenizer.json alone says how text is normalised.
+    max_word_characters: a longer word is `[UNK]`; 100 in google-research/bert and `transformers`.
     """
 
     normalisation: Mapping[str, Any]
     added: tuple[tuple[AddedToken, int | None], ...] = ()
     source: str = ""
     generic: bool = False
+    max_word_characters: int = MAX_WORD_CHARACTERS
 
 
 def read_settings(directory: Path) -> TokenizerSettings:
@@ -89,7 +92,16 @@ def read_settings(directory: Path) -> TokenizerSettings:
     added += [(token, index) for index, token in sorted(_decoded(source, decoder).items())]
     contents = {token.content for token, _ in added} | set(ROLE_TOKENS.values())
     added += [(token, None) for token in _special_tokens(path, settings) if token.content not in contents]
-    return TokenizerSettings(_normalisation(path, settings), tuple(added), str(source), generic)
+    return TokenizerSettings(
+        _normalisation(path, settings), tuple(added), str(source), generic, _max_word_characters(path, settings)
+    )
+
+
+def _max_word_characters(path: Path, settings: Mapping[str, Any]) -> int:
+    limit = settings.get("max_input_chars_per_word", MAX_WORD_CHARACTERS)
+    if not isinstance(limit, int) or isinstance(limit, bool) or not 0 < limit < 1 << 31:
+        raise UserError(f"{path}: max_input_chars_per_word is {str(limit)[:40]!a}, expected a number of characters")
+    return limit
 
 
 def add_tokens(backend: Tokenizer, settings: TokenizerSettings) -> None:

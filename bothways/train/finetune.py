@@ -137,7 +137,7 @@ def finetune(
     provenance = {"bothways": __version__, "model": str(model), "options": asdict(options)}
     metadata = {"sequence_length": limit, "provenance": provenance}
     best = BestEpoch(checkpoint, eval_rows, eval_encoded, run, options.patience, metadata)
-    training = train(stepper, run, progress, best.evaluate, best.is_out_of_patience)
+    training = train(stepper, run, progress, lambda step: best.evaluate(), best.is_out_of_patience)
     evaluation = best.finish() if training.interrupted is None else None
     return FinetuneResult(training, evaluation, truncated, rows.skipped + eval_rows.skipped)
 

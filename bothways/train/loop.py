@@ -80,15 +80,15 @@ def train(
     stepper: Stepper,
     run: RunDirectory,
     progress: Progress,
-    evaluate: Callable[[], dict[str, Any]],
+    evaluate: Callable[[int], dict[str, Any]],
     has_learnt_enough: Callable[[], bool] = lambda: False,
 ) -> TrainResult:
     """Train the stepper's model in place for `options.steps` steps, resuming from the run's last checkpoint if there is
     one.
 
-    evaluate: called every `evaluate_every` steps and at the end, on every process; its values are logged with the
-    prefix `eval_`. has_learnt_enough: asked at the start and after each evaluation; True ends the run. SIGINT and
-    SIGTERM end the run after the step at hand, with a checkpoint.
+    evaluate: called every `evaluate_every` steps and at the end, with the number of steps that are done, on every
+    process; its values are logged with the prefix `eval_`. has_learnt_enough: asked at the start and after each
+    evaluation; True ends the run. SIGINT and SIGTERM end the run after the step at hand, with a checkpoint.
     Raises UserError when the checkpoint is of a run with other data or settings, when the norm of a step's gradient is
     not finite, and when memory runs out. A loss is not looked at by itself.
     """
@@ -112,7 +112,7 @@ def train(
             log.step(state, result)
             enough = False
             if _is_due(state, options, options.evaluate_every):
-                log.evaluated(state, evaluate())
+                log.evaluated(state, evaluate(state.step))
                 reshard(stepper.model)
                 stepper.model.train()
                 enough = has_learnt_enough()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from bothways.tasks.objectives import find_pretraining
 from bothways.train.distributed import World, full_tensor, join_world
 from bothways.train.loop import TrainResult, evaluate_objective, say_if_not_compiled, train
 from bothways.train.pretrain_options import (
+    DEFAULT_VALIDATION_TOKENS,
     PretrainOptions,
     build_objective,
     loop_options,
@@ -39,6 +41,7 @@ from bothways.train.pretrain_options import (
     make_validation_plan,
     options_json,
     phases_of,
+    validation_tokens,
 )
 from bothways.train.run import RunDirectory
 from bothways.train.samples import samples
@@ -94,10 +97,14 @@ def _pretrain(store: TokenStore, out: Path, options: PretrainOptions, progress: 
     if validation is None:
         progress.say(f"{store.directory}: no held-out documents to speak of, so nothing is evaluated")
 
-    def evaluate() -> dict[str, Any]:
+    started = json.loads(world.gather(json.dumps(run.described().get("options", {})))[0])
+    read = validation_tokens(options, settings, world.size, started)
+
+    def evaluate(step: int) -> dict[str, Any]:
         if validation is None:
             return {}
-        figures = evaluate_held_out(model, objective, validation, options)
+        tokens = read.at_end if step == settings.steps else read.during
+        figures = evaluate_held_out(model, objective, validation, replace(options, validation_tokens=tokens))
         if "lm_loss" in figures:
             figures = {**figures, "perplexity": _perplexity(figures["lm_loss"])}
         return {**figures, **samples(model, validation)}
@@ -144,7 +151,7 @@ def evaluate_held_out(
     document, as all its pairs are true next sentences."""
     device = choose_device(options.device)
     budget = micro_batch_tokens(options.micro_batch_tokens, device)
-    batches = validation.evaluation_batches(budget, options.validation_tokens)
+    batches = validation.evaluation_batches(budget, options.validation_tokens or DEFAULT_VALIDATION_TOKENS)
     figures = evaluate_objective(model, objective, batches, choose_precision(options.precision, device))
     single = validation.documents == 1
     return {name: value for name, value in figures.items() if not (single and name.startswith("nsp"))}
@@ -155,7 +162,7 @@ def evaluate_store(
     store: TokenStore,
     split: SplitName,
     device: str,
-    limit: int = PretrainOptions.validation_tokens,
+    limit: int = DEFAULT_VALIDATION_TOKENS,
 ) -> dict[str, Any]:
     """Loss, perplexity and accuracy of a pretrained model on a split of a store.
 

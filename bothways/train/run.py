@@ -58,6 +58,11 @@ class RunDirectory:
         if self._writes and not self.checkpoints():
             write_json(self.path / "run.json", values)
 
+    def described(self) -> dict[str, Any]:
+        """What `describe` wrote; empty where run.json is not there."""
+        path = self.path / "run.json"
+        return read_json(path) if path.exists() else {}
+
     def log(self, values: dict[str, Any]) -> None:
         """Append one line to metrics.jsonl."""
         if not self._writes:

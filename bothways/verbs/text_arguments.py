@@ -23,8 +23,8 @@ class TextArguments:
     """A model and texts for it.
 
     texts: as arguments, or one a line of `--in FILE` or of standard input; in these a pair is two texts with a tab
-    between. A .csv, .tsv, .jsonl or .parquet after `--in` gives its columns: those the model was fine-tuned on, or
-    `--text-column` and `--pair-column`. json: JSON lines.
+    between, unless the model was fine-tuned on single texts. A .csv, .tsv, .jsonl or .parquet after `--in` gives its
+    columns: those the model was fine-tuned on, or `--text-column` and `--pair-column`. json: JSON lines.
     """
 
     model: Positional[str]
@@ -55,7 +55,8 @@ class TextArguments:
             raise UserError("the text is empty" if self.texts else f"{self.input or 'standard input'}: no text in it")
         if len(kept) < len(lines):
             print(f"{len(lines) - len(kept)} empty lines left out", file=sys.stderr)
-        return [_pair(line) for line in kept]
+        single = bool(columns.get("text_column")) and not columns.get("pair_column")
+        return list(kept) if single else [_pair(line) for line in kept]
 
     def _from_table(self, table: str, trained: Mapping[str, Any]) -> list[Text]:
         first = self.text_column or trained.get("text_column") or "text"

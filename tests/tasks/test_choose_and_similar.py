@@ -137,7 +137,8 @@ def test_losses_are_those_of_sentence_transformers() -> None:
     ranking = losses.MultipleNegativesRankingLoss(model=None, scale=20.0)
     expected = ranking.compute_loss_from_embeddings([a, b], None)
     contrast = ContrastTask()
-    assert (contrast.sums(vectors, {"pairs": pairs})["loss"] / 6).item() == pytest.approx(expected.item(), rel=1e-5)
+    ours = contrast.sums(vectors, {"pairs": pairs, "texts": torch.arange(12)})["loss"] / 6
+    assert ours.item() == pytest.approx(expected.item(), rel=1e-5)
     mse = torch.nn.functional.mse_loss(torch.cosine_similarity(a, b), scores)
     scored = SimilarTask()
     ours = scored.sums(vectors, {"pairs": pairs, "scores": scores})["loss"] / 6
@@ -163,7 +164,67 @@ def test_a_pair_that_is_the_same_text_is_its_own_nearest() -> None:
     vectors = np.random.default_rng(0).normal(size=(1500, 384)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     task = ContrastTask()
-    assert task.metrics([Similarity(1.0, np.stack([one, one])) for one in vectors], []) == {"accuracy": 1.0, "mrr": 1.0}
+    rows = read_rows([{"text": f"a{n}", "pair": f"b{n}"} for n in range(1500)])
+    predictions = [Similarity(1.0, np.stack([vector, vector])) for vector in vectors]
+    assert task.metrics(predictions, rows) == {"accuracy": 1.0, "mrr": 1.0}
+
+
+# The rows of a step by their texts, and for each row the rows whose pair it is told from: never one whose pair is its
+# own pair (1), belongs to the same text (2), or is the text itself (3).
+STEPS = {
+    "one answer to two questions": ([("q", "x"), ("r", "x"), ("s", "y")], [{0, 2}, {1, 2}, {0, 1, 2}]),
+    "two answers to one question": ([("q", "x"), ("q", "y"), ("s", "z")], [{0, 2}, {1, 2}, {0, 1, 2}]),
+    "pairs both ways": ([("q", "x"), ("x", "q"), ("s", "z")], [{0, 2}, {1, 2}, {0, 1, 2}]),
+    "the same row twice": ([("q", "x"), ("q", "x"), ("s", "z")], [{0, 2}, {1, 2}, {0, 1, 2}]),
+    "all different": ([("q", "x"), ("r", "y"), ("s", "z")], [{0, 1, 2}, {0, 1, 2}, {0, 1, 2}]),
+    "nothing but one answer": ([("q", "x"), ("r", "x")], [{0}, {1}]),
+}
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_equal_texts_of_a_step_are_not_each_others_negatives(name: str) -> None:
+    texts, compared = STEPS[name]
+    rows = read_rows([{"text": text, "pair": pair} for text, pair in texts])
+    task, tokenizer = ContrastTask(), tiny_tokenizer()
+    words = ["the dog", "a cat", "the house", "red", "blue", "old"]  # tiny_tokenizer knows words, not letters
+    named = {letter: words[n] for n, letter in enumerate(sorted({letter for pair in texts for letter in pair}))}
+    spelt = read_rows([{"text": named[text], "pair": named[pair]} for text, pair in texts])
+    encoded = task.add_targets(task.encode(spelt, tokenizer, 64), spelt)
+    order = np.random.default_rng(0).permutation(len(encoded))
+    shuffled = [encoded[index] for index in order]
+    targets = {key: torch.from_numpy(value) for key, value in task.collate(shuffled).items()}
+    generator = torch.Generator().manual_seed(0)
+    vectors = {letter: torch.randn(8, generator=generator) for letter in named}
+    scores = torch.stack([vectors[letter] for pair in texts for letter in pair])[torch.from_numpy(order)]
+    unit = {letter: vector / vector.norm() for letter, vector in vectors.items()}
+    expected = 0.0
+    first, ranks = 0, []
+    for number, (text, pair) in enumerate(texts):
+        cosines = {other: float(unit[text] @ unit[texts[other][1]]) for other in compared[number]}
+        own = cosines[number]
+        expected += float(np.log(sum(np.exp(20 * value) for value in cosines.values()))) - 20 * own
+        ranks.append(1 + sum(value > own for value in cosines.values()))
+        first += own == max(cosines.values())
+        assert pair == texts[number][1]
+    sums = task.sums(scores, targets)
+    assert float(sums["loss"]) == pytest.approx(expected, rel=1e-4, abs=1e-5)
+    assert int(sums["accuracy"]) == first
+    predictions = [Similarity(0.0, torch.stack([vectors[text], vectors[pair]]).numpy()) for text, pair in texts]
+    figures = task.metrics(predictions, rows)
+    assert figures["accuracy"] == pytest.approx(np.mean([rank == 1 for rank in ranks]))
+    assert figures["mrr"] == pytest.approx(np.mean([1 / rank for rank in ranks]))
+
+
+def test_few_answers_to_many_questions_can_be_learnt(pretrained: Path, tmp_path: Path) -> None:
+    """Each answer stands in a step several times. If copies were negatives the loss could not fall below log 4."""
+    answers = ["a cat sleeps", "the red house", "a bird eats", "the old dog runs"]
+    rows = [{"text": f"the {animal} {'a ' * n}", "pair": answers[number]} for n in range(8) for number, animal in
+            enumerate(("dog", "cat", "bird", "house"))]  # fmt: skip
+    options = FinetuneOptions(steps=60, batch_size=16, lr=2e-3, dropout=0.0, precision="float32")
+    result = finetune("similar", pretrained, rows, rows, tmp_path / "run", options)
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text("utf-8").splitlines()]
+    assert [line["loss"] for line in lines if "loss" in line][-1] < 0.5 < np.log(4)
+    assert result.metrics == {"accuracy": 1.0, "mrr": 1.0}
 
 
 def test_one_or_many_texts(minilm: Path) -> None:

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,8 @@ from transformers import get_linear_schedule_with_warmup
 
 from bothways.batch import PackedBatch
 from bothways.checkpoint.hugging_face import load_checkpoint
-from bothways.data.prepare import prepare
+from bothways.data.plan import PretrainingPlan
+from bothways.data.prepare import PrepareOptions, prepare
 from bothways.data.store import TokenStore
 from bothways.errors import UserError
 from bothways.hardware import choose_device
@@ -33,6 +35,7 @@ from bothways.train.options import TrainOptions
 from bothways.train.pretrain import pretrain
 from bothways.train.pretrain_options import PretrainOptions, make_plan
 from bothways.train.run import RunDirectory
+from bothways.train.samples import READ_TOKENS
 from bothways.train.schedule import learning_rate
 from bothways.train.step import Stepper
 from tests.data.test_prepare import write_corpus
@@ -263,6 +266,35 @@ def test_continuing_from_a_model_of_another_vocabulary_is_refused(
 def test_rates_that_train_nothing_are_refused(name: str, value: float) -> None:
     with pytest.raises(UserError, match=f"--{name}"):
         TrainOptions(**{"steps": 1, "lr": 1.0, name: value})
+
+
+def test_evaluations_before_the_last_read_the_beginning_of_what_the_last_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_corpus(tmp_path / "c.jsonl", documents=800)
+    store = prepare([str(tmp_path / "c.jsonl")], tiny_tokenizer(), tmp_path / "store", PrepareOptions(validation=0.4))
+    read: list[int] = []
+    original = PretrainingPlan.evaluation_batches
+
+    def counting(plan: PretrainingPlan, budget: int, most: int) -> Iterator[PackedBatch]:
+        batches = list(original(plan, budget, most))
+        if most != READ_TOKENS:  # the samples' own
+            read.append(sum(len(batch.input_ids) for batch in batches))
+        yield from batches
+
+    options = replace(
+        OPTIONS, tokens_per_step=8000
+    )  # 48,000 tokens between two evaluations, of which 4,800 are a tenth
+    with monkeypatch.context() as patch:
+        patch.setattr(PretrainingPlan, "evaluation_batches", counting)
+        pretrain(store.directory, tmp_path / "whole", options, progress=StopAfter(-1))
+    assert len(read) == 2
+    assert 4800 - 32 <= read[0] <= 4800
+    assert read[1] > 10_000
+    for stop in (3, 7):  # before and after the evaluation in the middle
+        pretrain(store.directory, tmp_path / f"{stop}", options, progress=StopAfter(stop))
+        pretrain(store.directory, tmp_path / f"{stop}", options, progress=StopAfter(-1))
+        assert state_of(tmp_path / f"{stop}") == state_of(tmp_path / "whole")
 
 
 def test_one_held_out_word_is_no_validation(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
-from typing import get_type_hints
+from typing import Any, get_type_hints
 
 import pytest
 
@@ -11,7 +11,7 @@ from bothways.errors import UserError
 from bothways.train.finetune import FinetuneOptions, default_epochs
 from bothways.train.options import TrainOptions, derive_train_options
 from bothways.train.pretrain import pretrain
-from bothways.train.pretrain_options import PretrainOptions, loop_options
+from bothways.train.pretrain_options import PretrainOptions, loop_options, validation_tokens
 from tests.helpers import tiny_config
 
 DERIVED = {
@@ -77,3 +77,27 @@ def test_types_are_checked_before_anything_is_read() -> None:
     ):
         with pytest.raises(UserError, match=message):
             pretrain("no store", "no run", PretrainOptions(**wrong))  # type: ignore[arg-type]
+
+
+def held_out(processes: int = 1, described: dict[str, Any] | None = None, **options: Any) -> tuple[int, int]:
+    given = PretrainOptions(**options)
+    tokens = validation_tokens(given, loop_options(given, tiny_config()), processes, described or {})
+    return tokens.during, tokens.at_end
+
+
+def test_an_evaluation_reads_at_most_a_tenth_of_what_is_trained_between_two() -> None:
+    assert held_out(steps=2000, tokens_per_step=8192) == (163_840, 200_000)  # every 200 steps: 1,638,400 trained
+    assert held_out(steps=1000, tokens_per_step=1000, evaluate_every=500) == (50_000, 200_000)
+    assert held_out(steps=1_000_000, tokens_per_step=131_072) == (200_000, 200_000)
+    assert held_out(steps=10, tokens_per_step=100) == (4096, 200_000)  # fewer would say nothing
+    assert held_out(steps=1000, tokens_per_step=1000, evaluate_every=0) == (100_000, 200_000)
+    assert held_out(processes=4, steps=2000, tokens_per_step=8192) == (40_960, 200_000)  # each evaluates, all train
+    phases = ("128:0.5:8192", "512:0.5:4096")
+    assert held_out(steps=2000, tokens_per_step=100, phases=phases) == (81_920, 200_000)  # of the smallest step
+    assert held_out(steps=2000, validation_tokens=7) == (7, 7)
+
+
+def test_a_run_of_an_earlier_bothways_goes_on_with_the_number_that_it_wrote_down() -> None:
+    assert held_out(steps=20, described={"validation_tokens": 200_000}) == (200_000, 200_000)
+    assert held_out(steps=20, described={"validation_tokens": None}) == (4096, 200_000)
+    assert held_out(steps=20, described={"validation_tokens": 200_000}, validation_tokens=9) == (9, 9)
