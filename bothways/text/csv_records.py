@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 from bothways.text.lines import Fault, Lines
 
-SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
-_NO_SEPARATORS = str.maketrans(dict.fromkeys(SEPARATORS))
+FIELD_SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+_NO_SEPARATORS = str.maketrans(dict.fromkeys(FIELD_SEPARATORS))
 _COMMENT_LINES = 100  # so many at the head of a file are looked at
 _QUOTED = re.compile(r'"(?:[^"]|"")*"')
 # A field as csv writers leave it where they had to quote: all of it in quotes, each quote in it doubled, one at least.
@@ -77,7 +77,7 @@ class CsvRecords(Iterator[CsvRecord | Fault]):
         elif not self._separator:
             self._separator = _separator_of(first)
             if self._separator != ",":
-                self.remarks.append(f"fields are parted by {SEPARATORS[self._separator]}")
+                self.remarks.append(f"fields are parted by {FIELD_SEPARATORS[self._separator]}")
         elif first.startswith('"') and all(_QUOTED.fullmatch(name) for name in first.rstrip("\r\n").split("\t")):
             self._quotes = True
             self.remarks.append("the header's names stand in quotes, so quotes are read as in .csv")
@@ -137,7 +137,7 @@ class CsvRecords(Iterator[CsvRecord | Fault]):
             found = expected  # spreadsheets end rows with separators
         if found == expected and not (fields[-1].startswith('"') and self._is_torn(fields[-1])):
             return CsvRecord(dict(zip(self.header, fields, strict=False)), line)
-        parted = "" if self._separator == "," and self._quotes else f", parted by {SEPARATORS[self._separator]}"
+        parted = "" if self._separator == "," and self._quotes else f", parted by {FIELD_SEPARATORS[self._separator]}"
         quotes = not self._quotes and any('"' in field for field in fields)
         hint = "; in .tsv quotes hold no tabs and no line ends: save the table as .csv or .jsonl" if quotes else ""
         if found == expected:
@@ -193,7 +193,7 @@ def _separator_of(header: str) -> str:
     bare = _QUOTED.sub("", header)
     if "," in bare:
         return ","
-    return max(SEPARATORS, key=bare.count) if any(map(bare.count, SEPARATORS)) else ","
+    return max(FIELD_SEPARATORS, key=bare.count) if any(map(bare.count, FIELD_SEPARATORS)) else ","
 
 
 def _is_blank(line: str) -> bool:
