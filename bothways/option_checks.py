@@ -18,7 +18,8 @@ _Options = TypeVar("_Options")
 
 def union_members(hint: Any) -> tuple[Any, ...]:
     """The types that a union allows; of any other type the type alone."""
-    return typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    is_union = isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union  # Literal | None is a Union
+    return typing.get_args(hint) if is_union else (hint,)
 
 
 def matches_type(value: Any, hint: Any) -> bool:
@@ -46,10 +47,13 @@ def matches_type(value: Any, hint: Any) -> bool:
 
 def type_in_words(hint: Any) -> str:
     """An option's type in words, without its None: `int`, `'quick' or 'standard'`."""
-    if typing.get_origin(hint) is Literal:
-        return " or ".join(repr(choice) for choice in typing.get_args(hint))
-    members = [member for member in union_members(hint) if member is not type(None)]
-    return " or ".join(getattr(member, "__name__", str(member)) for member in members)
+    words: list[str] = []
+    for member in union_members(hint):
+        if typing.get_origin(member) is Literal:
+            words += map(repr, typing.get_args(member))
+        elif member is not type(None):
+            words.append(getattr(member, "__name__", str(member)))
+    return " or ".join(words)
 
 
 def require_name(owner: str, name: str, known: Collection[str]) -> None:

@@ -77,7 +77,7 @@ def test_texts_from_a_file_and_from_standard_input(place: Path, bothways: Run, m
     code, out, err = bothways("classify", place / "classifier")
     assert code == 0
     assert [line.split("\t")[0] for line in out.splitlines()] == ["animal", "thing"]
-    assert "1 empty lines left out" in err
+    assert "1 empty lines (2) left out" in err
 
 
 def test_info_says_what_things_are(place: Path, bothways: Run) -> None:

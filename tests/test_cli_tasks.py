@@ -45,6 +45,13 @@ def test_answers(tuned: Callable[..., Path], bothways: Run, tmp_path: Path) -> N
     assert answer["text"] == row["context"][answer["start"] : answer["end"]]
     (tmp_path / "context.txt").write_text(row["context"])
     assert answer["text"] in bothways("answer", run, row["question"], "--in", tmp_path / "context.txt")[1]
+    # places are those of the file: a byte order mark and carriage returns are characters of it
+    in_lines = "\ufeffNo more.\r\nAnd:\r" + row["context"].replace(" ", "\r\n") + "\r\n"
+    (tmp_path / "crlf.txt").write_bytes(in_lines.encode())
+    code, out, _ = bothways("answer", run, row["question"], "--in", tmp_path / "crlf.txt", "--json")
+    answer = json.loads(out)
+    assert answer["text"]
+    assert answer["text"] == in_lines[answer["start"] : answer["end"]]
     code, _, err = bothways("answer", run, row["question"])
     assert (code, err.count("\n")) == (2, 1)
     squad = {
@@ -69,6 +76,9 @@ def test_tags(tuned: Callable[..., Path], bothways: Run, tmp_path: Path) -> None
         for row in test_tag.ROWS
     )
     (tmp_path / "rows.conll").write_text(lines)
+    (tmp_path / "rows.testa").write_text(lines + "\nodd\n")
+    code, _, err = bothways("evaluate", run, tmp_path / "rows.testa", "--skip-bad", "--format", "conll")
+    assert (code, "left out" in err, "1 columns, expected 2" in err) == (0, True, True)
     code, out, _ = bothways("evaluate", run, tmp_path / "rows.conll")
     assert out.startswith("f1 1.000")
     code, out, err = bothways("evaluate", run, tmp_path / "rows.conll", "--question-column", "x")
@@ -106,9 +116,17 @@ def test_vectors_and_neighbours(tuned: Callable[..., Path], bothways: Run, tmp_p
     assert (found[0]["place"].rpartition(":")[2], found[0]["text"]) == ("3", "the dog runs.")
     assert bothways("embed", run, "--in", tmp_path / "lines.txt", "--out", tmp_path / "v.npy")[0] == 0
     vectors = np.load(tmp_path / "v.npy")
-    assert vectors.shape == (3, 32)
+    assert vectors.shape == (4, 32)
+    assert np.isnan(vectors[1]).all()
+    vectors = vectors[[0, 2, 3]]
     assert vectors.dtype == np.float32
     assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
+    (tmp_path / "gaps.txt").write_text("\na house sleeps.\n \n\n")
+    code, _, err = bothways("embed", run, "--in", tmp_path / "gaps.txt", "--out", tmp_path / "gaps.npy")
+    gaps = np.load(tmp_path / "gaps.npy")
+    assert np.isnan(gaps[[0, 2, 3]]).all()
+    assert np.allclose(gaps[1], vectors[0], atol=1e-5)
+    assert "3 empty lines (1, 3, 4) have a row of NaN" in err
     code, out, _ = bothways("embed", run, "a house sleeps.")
     assert np.allclose(json.loads(out)["embedding"], vectors[0], atol=1e-5)
     assert bothways("embed", run, "x", "--out", tmp_path / "v.txt")[0] == 2

@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bothways.data.tables import Row
+from bothways.data.tables import BadRow, Row
 from bothways.errors import UserError
 from bothways.text.lines import Fault, decompressed, is_unicode, uncompressed_suffix
 from bothways.text.table_reader import CSV_SUFFIXES, JSON_SUFFIXES, TABLE_SUFFIXES, TableReader, TableReaderOptions
@@ -32,14 +32,6 @@ JSON_TEXT = {"json": "text"}  # metadata of a column of values that a table has 
 
 
 @dataclass(frozen=True)
-class BadRow:
-    """A row that cannot be used. source: `file:line`. reason: a sentence without the place."""
-
-    source: str
-    reason: str
-
-
-@dataclass(frozen=True)
 class ArrowRow(Row):
     """A row of a Parquet file. batch, index: where it is, so that its columns can be copied as they are."""
 
@@ -50,12 +42,14 @@ class ArrowRow(Row):
 class RowStream:
     """The rows of a .parquet, .jsonl, .csv, .tsv or .txt (a row a line), the last four also as .gz or .zst.
 
-    text_column: what the lines of a .txt are called. columns: the names in the first rows, in order.
+    text_column: what the lines of a .txt are called. columns: the names in the first rows, in order. remarks: what a
+    user should know of how the file is read.
     Raises UserError for a file that is none of these, or has no row that can be read.
     """
 
     def __init__(self, path: Path, text_column: str = "text") -> None:
         self.path = path
+        self.remarks: list[str] = []
         self._options = TableReaderOptions(max_field_characters=MAX_FIELD_CHARACTERS, line_column=text_column)
         if not path.is_file():
             raise UserError(f"{path}: {'is a folder, not a file' if path.is_dir() else 'no such file'}")
@@ -98,7 +92,7 @@ class RowStream:
         reader = TableReader(self.path, self._options)
         with self._user_errors():
             for row in reader.rows(skip):
-                place = reader.place(row.line)
+                place, self.remarks = reader.place(row.line), reader.remarks
                 if isinstance(row, Fault):
                     if row.final:
                         raise UserError(f"{place}: {row.message}")

@@ -6,19 +6,20 @@ A row remembers the file and line it came from, so that every complaint about it
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 
-from bothways.data.annotations import read_conll, read_squad
+from bothways.data.annotations import ConllReader, is_conll, read_json_rows
 from bothways.errors import UserError, closest
-from bothways.text.lines import Fault, Lines, is_unicode
-from bothways.text.table_reader import TABLE_SUFFIXES, TableReader
+from bothways.text.lines import Fault, Lines, damage_of, decompressed, is_unicode, uncompressed_suffix
+from bothways.text.table_reader import TABLE_SUFFIXES, TableReader, TableReaderOptions
 
 CONLL_SUFFIXES = (".conll", ".conllu", ".bio")
+TableFormat = Literal["csv", "tsv", "jsonl", "parquet", "conll", "conllu", "squad"]
 LABELLED_SUFFIXES = (*TABLE_SUFFIXES, *CONLL_SUFFIXES, ".json")
 MAX_NUMBER = 3e38  # float32, which targets are, ends at 3.4e38
 WHOLE_FILE_CHARACTERS = 1 << 40  # no limit: a SQuAD file may be a single line, and is read as a whole anyway
@@ -75,6 +76,40 @@ def is_missing_value(value: Any) -> bool:
     )
 
 
+@dataclass(frozen=True)
+class BadRow:
+    """A row that cannot be used. source: `file:line`. reason: a sentence without the place."""
+
+    source: str
+    reason: str
+
+
+def _be_silent(line: str) -> None:
+    """The default of `TableOptions.say`."""
+
+
+@dataclass(frozen=True)
+class TableOptions:
+    """How a table is read. format: what it is, where its name does not say it. say: called with what a user should
+    know of how the file was read, separators say. Raises UserError for other formats."""
+
+    format: TableFormat | None = None
+    say: Callable[[str], None] = _be_silent
+
+    def __post_init__(self) -> None:
+        if self.format is not None and self.format not in get_args(TableFormat):
+            raise UserError(f"format {self.format!r}: expected one of {', '.join(get_args(TableFormat))}")
+
+    def suffix_of(self, path: Path) -> str:
+        """The suffix by which the file is read."""
+        return ".json" if self.format == "squad" else f".{self.format}" if self.format else uncompressed_suffix(path)
+
+
+def is_labelled_table(path: str | Path) -> bool:
+    """Whether a file's name says that it is a table of rows."""
+    return uncompressed_suffix(Path(path)) in LABELLED_SUFFIXES
+
+
 def as_label(value: Any, place: str) -> str:
     """A label as text; whole numbers without a decimal point.
 
@@ -90,30 +125,21 @@ def as_label(value: Any, place: str) -> str:
     return str(value).strip()
 
 
-def read_rows(table: str | Path | Iterable[Mapping[str, Any]], columns: Iterable[str] = ()) -> list[Row]:
+def read_rows(
+    table: str | Path | Iterable[Mapping[str, Any]], columns: Iterable[str] = (), options: TableOptions | None = None
+) -> list[Row]:
     """All rows of a file, or of an iterable of dictionaries.
 
-    columns: names that every row must have. Raises UserError for a missing, empty, binary or undecodable file, an
-    unknown suffix, a malformed line, and a column that is not there, with a list of those that are.
+    columns: names that every row must have. Raises UserError for a missing, empty, binary or undecodable file, a name
+    that does not say what it is, a malformed line, and a column that is not there, with a list of those that are.
     """
-    if not isinstance(table, Iterable | Path):
-        raise UserError(f"expected a file or rows, found {table!r}")
-    if not isinstance(table, str | Path):
-        if isinstance(table, Mapping) or hasattr(table, "columns"):
-            cure = "df.to_dict('records')" if hasattr(table, "to_dict") else "a list of dictionaries, one a row"
-            raise UserError(f"expected rows, found a {type(table).__name__} of columns; give {cure}")
-        rows = []
-        for number, values in enumerate(table, 1):
-            if not isinstance(values, Mapping):
-                raise UserError(f"row {number}: expected a dictionary of columns, found {type(values).__name__}")
-            rows.append(Row(dict(values), f"row {number}"))
-        name = "the rows given"
-    else:
-        path = Path(table)
-        name = str(path)
-        rows = list(_read_file(path))
+    rows = []
+    for row in _entries(table, options or TableOptions()):
+        if isinstance(row, BadRow):
+            raise UserError(f"{row.source}: {row.reason}")
+        rows.append(row)
     if not rows:
-        raise UserError(f"{name}: no rows")
+        raise _no_rows(table)
     for column in columns:
         missing = next((row for row in rows if column not in row.values), None)
         if missing is not None:
@@ -125,7 +151,37 @@ def read_rows(table: str | Path | Iterable[Mapping[str, Any]], columns: Iterable
     return rows
 
 
-def _read_file(path: Path) -> Iterator[Row]:
+def read_table(
+    table: str | Path | Iterable[Mapping[str, Any]], options: TableOptions | None = None
+) -> list[Row | BadRow]:
+    """All rows as `read_rows` gives them; what it would raise for one row is in the row's place."""
+    rows = list(_entries(table, options or TableOptions()))
+    if not rows:
+        raise _no_rows(table)
+    return rows
+
+
+def _no_rows(table: Any) -> UserError:
+    return UserError(f"{table if isinstance(table, str | Path) else 'the rows given'}: no rows")
+
+
+def _entries(table: Any, options: TableOptions) -> Iterator[Row | BadRow]:
+    if isinstance(table, str | Path):
+        yield from _read_file(Path(table), options)
+        return
+    if not isinstance(table, Iterable):
+        raise UserError(f"expected a file or rows, found {table!r}")
+    if isinstance(table, Mapping) or hasattr(table, "columns"):
+        cure = "df.to_dict('records')" if hasattr(table, "to_dict") else "a list of dictionaries, one a row"
+        raise UserError(f"expected rows, found a {type(table).__name__} of columns; give {cure}")
+    for number, values in enumerate(table, 1):
+        if isinstance(values, Mapping):
+            yield Row(dict(values), f"row {number}")
+        else:
+            yield BadRow(f"row {number}", f"expected a dictionary of columns, found {type(values).__name__}")
+
+
+def _read_file(path: Path, options: TableOptions) -> Iterator[Row | BadRow]:
     try:
         is_file = path.is_file()
     except (OSError, ValueError) as error:  # a name that is too long, or has a NUL
@@ -134,35 +190,75 @@ def _read_file(path: Path) -> Iterator[Row]:
         ) from error
     if not is_file:
         raise UserError(f"{path}: {'is a folder, not a file' if path.is_dir() else 'no such file'}")
-    suffix = path.suffix.lower()
-    if suffix not in LABELLED_SUFFIXES:
-        known = ", ".join(LABELLED_SUFFIXES)
-        raise UserError(f"{path}: {suffix or 'no'} suffix; a table of labelled rows ends in one of {known}")
     if path.stat().st_size == 0:
         raise UserError(f"{path}: the file is empty")
+    suffix = options.suffix_of(path)
     try:
         if suffix in TABLE_SUFFIXES:
-            yield from _read_table(path)
+            yield from _read_columns(path, suffix, options)
+        elif suffix == ".json":
+            yield from _located(read_json_rows(path, _text_lines(path)))
         else:
-            read = read_squad if suffix == ".json" else read_conll
-            yield from (Row(values, source) for values, source in read(path, _text_lines(path)))
+            yield from _read_conll(path, suffix, options)
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
-def _read_table(path: Path) -> Iterator[Row]:
-    reader = TableReader(path)
+def _read_columns(path: Path, suffix: str, options: TableOptions) -> Iterator[Row | BadRow]:
+    reader = TableReader(path, TableReaderOptions(suffix=suffix))
     for row in reader.rows():
         place = reader.place(row.line)
-        if isinstance(row, Fault):
+        if not isinstance(row, Fault):
+            yield Row(row.values, place)
+        elif row.final:
             raise UserError(f"{place}: {row.message}")
-        yield Row(row.values, place)
+        else:
+            yield BadRow(place, row.message)
+    _say_remarks(path, reader.remarks, options)
+
+
+def _read_conll(path: Path, suffix: str, options: TableOptions) -> Iterator[Row | BadRow]:
+    """Rows of CoNLL columns, also of a file whose name does not say that it has them, .txt or .train or .testa."""
+    known = suffix in CONLL_SUFFIXES
+    try:
+        lines = list(_text_lines(path))
+    except UserError:
+        if known:
+            raise
+        raise _unknown_suffix(path) from None
+    if not known and not is_conll(lines):
+        raise _unknown_suffix(path)
+    reader = ConllReader(str(path), lines, suffix == ".conllu")
+    yield from _located(reader.sentences())
+    _say_remarks(path, reader.remarks if known else ["read as CoNLL columns", *reader.remarks], options)
+
+
+def _unknown_suffix(path: Path) -> UserError:
+    return UserError(
+        f"{path}: {path.suffix.lower() or 'no'} suffix; a table of labelled rows ends in one of "
+        f"{', '.join(LABELLED_SUFFIXES)}, or --format says what it is"
+    )
+
+
+def _located(found: Iterable[tuple[Mapping[str, Any] | str, str]]) -> Iterator[Row | BadRow]:
+    for values, source in found:
+        yield BadRow(source, values) if isinstance(values, str) else Row(values, source)
+
+
+def _say_remarks(path: Path, remarks: Iterable[str], options: TableOptions) -> None:
+    for remark in remarks:
+        options.say(f"{path}: {remark}")
 
 
 def _text_lines(path: Path) -> Iterator[str]:
-    with path.open("rb") as file:
-        lines = Lines(file, WHOLE_FILE_CHARACTERS, allow_nul=False)
-        for line in lines:
-            if fault := lines.take_fault():
-                raise UserError(f"{path}:{fault.line}: {fault.message}")
-            yield line
+    lines = None
+    with path.open("rb") as raw:
+        try:
+            with decompressed(raw, path) as file:
+                lines = Lines(file, WHOLE_FILE_CHARACTERS, allow_nul=False)
+                for line in lines:
+                    if fault := lines.take_fault():
+                        raise UserError(f"{path}:{fault.line}: {fault.message}")
+                    yield line
+        except OSError as error:
+            raise UserError(f"{path}: {damage_of(error, lines).message}") from error

@@ -16,8 +16,8 @@ from typing import Any
 import pyarrow as pa
 
 from bothways.data.encoded import Encoded
-from bothways.data.stream import BadRow, RowStream
-from bothways.data.tables import Row
+from bothways.data.stream import RowStream
+from bothways.data.tables import BadRow, Row
 from bothways.errors import UserError
 from bothways.inference import engine
 from bothways.inference.bulk_formats import JsonLinesFormat, ParquetFormat, RowFormat

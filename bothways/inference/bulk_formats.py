@@ -13,8 +13,8 @@ from typing import Any, NamedTuple, Protocol, cast
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bothways.data.stream import ArrowRow, BadRow
-from bothways.data.tables import Row
+from bothways.data.stream import ArrowRow
+from bothways.data.tables import BadRow, Row
 
 BULK_SUFFIXES = (".parquet", ".jsonl")
 # At least so many in a row group of the file in the end: a part may have 256 rows, and readers are slow with thousands

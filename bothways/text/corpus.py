@@ -195,6 +195,8 @@ class _Reader:
                 self.leave_out(row)
             else:
                 yield from self._row(row)
+        for remark in reader.remarks:
+            self.report.count(self.source.name, 0, remark)
 
     def _readable(self, lines: Lines) -> Iterator[tuple[int, str]]:
         """The lines that can be read, with their numbers."""

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import pyarrow as pa
 
@@ -41,7 +41,8 @@ class Fault:
 
 
 class Lines(Iterator[str]):
-    """The decoded lines of a stream, with their ends; never more than `limit` characters of a line are held.
+    """The decoded lines of a stream, with their ends; never more than `limit` characters of a line are held. Of a file
+    whose first lines end in a lone carriage return, as old spreadsheets write them, each of those ends a line.
 
     number: of the last line, from 1. fault: what was wrong with a line up to this one, until `take_fault`; it may
     outlive its line, because the csv module asks for several lines at once. What comes in place of a wrong line must
@@ -50,7 +51,7 @@ class Lines(Iterator[str]):
     """
 
     def __init__(self, stream: IO[bytes], limit: int, allow_nul: bool = True) -> None:
-        self._stream, self._limit, self._allow_nul = stream, limit, allow_nul
+        self._stream, self._limit, self._allow_nul = _with_line_feeds(stream), limit, allow_nul
         self.number = 0
         self.fault: Fault | None = None
 
@@ -61,6 +62,8 @@ class Lines(Iterator[str]):
         self.number += 1
         if len(line) > self._limit and not line.endswith(b"\n"):
             line = self._read_on(line)
+        if self.number == 1 and line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            self.note("UTF-16 file", "save it as UTF-8", "a UTF-16 file; save it as UTF-8")
         if not self._allow_nul and b"\0" in line:
             self.note("NUL byte", "text has none", "a NUL byte; this is a binary file, not text")
         if self.number == 1:
@@ -110,6 +113,34 @@ class Lines(Iterator[str]):
             if block.endswith(b"\n"):
                 break
         return skipped
+
+
+class _LineFeeds(io.RawIOBase):
+    """A stream with a line feed for each carriage return, and for each of both."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream, self._after_return = stream, False
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while block := self._stream.read(len(buffer)):
+            cut = block[1:] if self._after_return and block.startswith(b"\n") else block
+            self._after_return = block.endswith(b"\r")
+            if cut:
+                changed = cut.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+                buffer[: len(changed)] = changed
+                return len(changed)
+        return 0
+
+
+def _with_line_feeds(stream: IO[bytes]) -> IO[bytes]:
+    """The stream, or one with line feeds if its first lines end in carriage returns alone."""
+    sample = stream.peek(BINARY_SAMPLE_BYTES) if isinstance(stream, io.BufferedReader) else b""
+    if b"\n" in sample or b"\r" not in sample[:-1] or b"\0" in sample:
+        return stream
+    return io.BufferedReader(_LineFeeds(stream), DECOMPRESSED_BUFFER_BYTES)
 
 
 def decompressed(raw: IO[bytes], path: Path) -> AbstractContextManager[io.BufferedReader]:

@@ -6,17 +6,18 @@ whether that stops the reading (`tables.read_rows`), is counted (`corpus`) or is
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from bothways.text.csv_records import CsvRecords, repeated_column
 from bothways.text.lines import Fault, Lines, binary_fault, damage_of, decompressed, uncompressed_suffix
+from bothways.text.parquet_values import python_values
 
 JSON_SUFFIXES = (".jsonl", ".ndjson")
 CSV_SUFFIXES = (".csv", ".tsv")
@@ -44,9 +45,11 @@ class TableReaderOptions:
     """max_line_characters: a longer line cannot be read. max_field_characters: nor can a longer field of a csv; where a
     quote is not closed, what it swallows is at most that long.
 
-    strict: False lets NUL bytes after the first kilobytes and columns of the same name pass; the last of those counts.
-    columns: of Parquet, the ones to read; all are read where one of them is not there, for an error to list them.
+    strict: False lets NUL bytes after the first kilobytes pass, and columns of the same name that are not in `columns`.
+    columns: those that are asked for. Of Parquet only they are read, or all where one of them is not there, for an
+    error to list them.
     batch_rows: of Parquet, how many become Python objects at a time. line_column: what the lines of a .txt are called.
+    suffix: how the file is read, where its name does not say it.
     """
 
     max_line_characters: int = MAX_LINE_CHARACTERS
@@ -55,15 +58,20 @@ class TableReaderOptions:
     columns: tuple[str, ...] = ()
     batch_rows: int = 1024
     line_column: str = "text"
+    suffix: str = ""
 
 
 class TableReader:
     """Reads one file with a suffix of `TABLE_SUFFIXES`, or a .txt of which every line is a row; all but .parquet also
-    as .gz or .zst."""
+    as .gz or .zst.
+
+    remarks: what a user should know of how the file is read, separators say; from the first row on.
+    """
 
     def __init__(self, path: Path, options: TableReaderOptions | None = None) -> None:
         self.path, self.options = path, options or TableReaderOptions()
-        self.suffix = uncompressed_suffix(path)
+        self.suffix = self.options.suffix or uncompressed_suffix(path)
+        self.remarks: list[str] = []
         self._file: IO[bytes] | None = None
         self._parquet_bytes = 0
 
@@ -110,36 +118,15 @@ class TableReader:
             elif self.suffix not in JSON_SUFFIXES:
                 yield TableRow({self.options.line_column: line.rstrip("\r\n")}, lines.number)
             elif line.strip():
-                yield _json_row(line, lines.number)
+                yield json_row(line, lines.number)
 
     def _csv(self, lines: Lines) -> Iterator[TableRow | Fault]:
-        # Strict, or else a quote that is never closed would silently swallow the rows after it.
-        reader = csv.reader(lines, delimiter="\t" if self.suffix == ".tsv" else ",", strict=True)
-        header: list[str] | None = None
-        fields: list[str] | None = []
-        while fields is not None:
-            line, fields = lines.number + 1, []
-            try:
-                fields = _next_fields(reader, self.options.max_field_characters)
-            except csv.Error as error:
-                lines.note("not valid csv", str(error), _csv_sentence(error, lines.number), line)
-            if fault := lines.take_fault():
-                if header is None or fault.reason == "line too long":
-                    # Rows after it can no longer be told apart: nobody knows whether a quote was open.
-                    yield replace(fault, reason=f"{fault.reason}, nothing after it read", final=True)
-                    return
-                yield fault
-            elif not fields:
-                continue
-            elif header is None:
-                header = fields
-                if self.options.strict and (fault := _repeated_column(line, header, "stands twice in the header")):
-                    yield fault
-                    return
-            elif len(fields) != len(header):
-                yield _wrong_fields(line, fields, header)
-            else:
-                yield TableRow(dict(zip(header, fields, strict=True)), line)
+        limit = self.options.max_field_characters
+        unique = None if self.options.strict else frozenset(self.options.columns)
+        records = CsvRecords(lines, self.suffix == ".tsv", limit, unique)
+        for record in records:
+            self.remarks = records.remarks
+            yield record if isinstance(record, Fault) else TableRow(record.values, record.line)
 
     def _parquet_file(self, skip: int) -> Iterator[TableRow | Fault]:
         with self.path.open("rb") as self._file:
@@ -147,7 +134,8 @@ class TableReader:
                 # Without pre-buffering a row group is read page by page; it may be larger than memory.
                 file = pq.ParquetFile(self._file, pre_buffer=False, buffer_size=PARQUET_BUFFER_BYTES)
                 names = file.schema_arrow.names
-                if self.options.strict and (fault := _repeated_column(0, names, "is there twice")):
+                unique = None if self.options.strict else frozenset(self.options.columns)
+                if fault := repeated_column(0, names, "is there twice", unique):
                     yield fault
                     return
                 yield from self._row_groups(file, skip)
@@ -166,7 +154,7 @@ class TableReader:
                 continue
             for batch in file.iter_batches(self.options.batch_rows, row_groups=[group], columns=columns):
                 start = max(0, skip - number)
-                for index, values in enumerate(_python_values(batch.slice(start)), start):
+                for index, values in enumerate(python_values(batch.slice(start)), start):
                     line = number + index + 1
                     if isinstance(values, UnicodeDecodeError):
                         yield _undecodable_cell(line, values)
@@ -176,63 +164,31 @@ class TableReader:
                 self._parquet_bytes = int(self.path.stat().st_size * number / file.metadata.num_rows)
 
 
-def _json_row(line: str, number: int) -> TableRow | Fault:
+def json_row(line: str, number: int) -> TableRow | Fault:
+    """The row of a line of JSON, or what is wrong with it."""
     try:
-        values: Any = json.loads(line)
+        values: Any = json.loads(line, object_pairs_hook=unique_keys)
     except json.JSONDecodeError as error:
-        return Fault(number, "not valid JSON", f"{error.msg} at character {error.pos + 1}")
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits, nesting without end
+        hint = ", an array? name the file .json" if number == 1 and line.lstrip().startswith("[") else ""
+        return Fault(number, "not valid JSON", f"{error.msg} at character {error.pos + 1}{hint}")
+    except (ValueError, RecursionError) as error:  # a key twice, a number of thousands of digits, nesting without end
         return Fault(number, "not readable JSON", str(error))
     if not isinstance(values, dict):
         kind = type(values).__name__
-        return Fault(number, "not a JSON object", kind, f"expected a JSON object, found {kind}")
+        rows = kind == "list" and any(isinstance(value, dict) for value in values)
+        hint = "; name a file of an array of objects .json" if rows else ""
+        return Fault(number, "not a JSON object", kind, f"expected a JSON object, found {kind}{hint}")
     return TableRow(values, number)
 
 
-def _next_fields(reader: Iterator[list[str]], limit: int) -> list[str] | None:
-    """A row with fields of at most `limit` characters, or None after the last row.
-
-    The csv module has one limit for the whole process, so it is put back. Raises csv.Error.
-    """
-    before = csv.field_size_limit(limit)
-    try:
-        return next(reader, None)
-    finally:
-        csv.field_size_limit(before)
-
-
-def _csv_sentence(error: csv.Error, last_line: int) -> str:
-    about_quotes = "quote" in str(error) or "delimiter" in str(error) or "expected after" in str(error)
-    hint = "; a quote that opens a field must close it" if about_quotes else ""
-    return f"not valid csv: {error} (up to line {last_line}){hint}"
-
-
-def _wrong_fields(line: int, fields: list[str], header: list[str]) -> Fault:
-    found, expected = len(fields), len(header)
-    return Fault(
-        line,
-        "wrong number of fields",
-        f"{found}, the header has {expected}",
-        f"{found} fields, but the header has {expected}: {', '.join(header)}",
-    )
-
-
-def _repeated_column(line: int, names: list[str], how: str) -> Fault | None:
-    """The fault of a table with two columns of one name, or None."""
-    repeated = sorted({name for name in names if names.count(name) > 1})
-    if not repeated:
-        return None
-    return Fault(line, "repeated column", repr(repeated[0]), f"the column {repeated[0]!r} {how}", final=True)
-
-
-def _python_values(batch: pa.RecordBatch) -> list[dict[str, Any] | UnicodeDecodeError]:
-    """The batch's rows as dictionaries; the error in place of a row with text that is not UTF-8."""
-    try:
-        return [*batch.to_pylist()]
-    except UnicodeDecodeError as error:
-        if len(batch) == 1:
-            return [error]
-    return [values for index in range(len(batch)) for values in _python_values(batch.slice(index, 1))]
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON. Raises ValueError for a key that stands twice, of which `json` would take the last."""
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        seen: set[str] = set()
+        repeated = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise ValueError(f"the key {repeated!r} stands twice in an object")
+    return values
 
 
 def _undecodable_cell(line: int, error: UnicodeDecodeError) -> Fault:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bothways.data.encoded import Encoded
-from bothways.data.tables import Row, read_rows
+from bothways.data.tables import BadRow, Row, TableOptions, read_table
 from bothways.errors import UserError, closest
 from bothways.files import write_text
 from bothways.inference import engine
@@ -37,11 +37,11 @@ class RowSet:
     skipped: int = 0
 
     @classmethod
-    def read(cls, table: Table, task: Task, skip_bad: bool, say: Callable[[str], None]) -> RowSet:
-        """Read a table. Raises UserError as `read_rows` and `usable_rows` do."""
-        found = read_rows(table)
+    def read(cls, table: Table, task: Task, skip_bad: bool, options: TableOptions) -> RowSet:
+        """Read a table. Raises UserError as `read_table` and `usable_rows` do."""
+        found = read_table(table, options)
         task = task.for_columns(columns_of(found))
-        rows, skipped = usable_rows(task, found, skip_bad, say)
+        rows, skipped = usable_rows(task, found, skip_bad, options.say)
         return cls(task, rows, skipped)
 
     def fitted(self) -> RowSet:
@@ -122,21 +122,26 @@ def _tuned_on_some(
     return tuned, {"rows_thresholds_were_tuned_on": number}
 
 
-def columns_of(rows: Sequence[Row]) -> list[str]:
+def columns_of(rows: Sequence[Row | BadRow]) -> list[str]:
     """Every column that some row has, in order."""
-    return list(dict.fromkeys(name for row in rows for name in row.values))
+    return list(dict.fromkeys(name for row in rows if isinstance(row, Row) for name in row.values))
 
 
-def usable_rows(task: Task, rows: Sequence[Row], skip_bad: bool, say: Callable[[str], None]) -> tuple[list[Row], int]:
+def usable_rows(
+    task: Task, rows: Sequence[Row | BadRow], skip_bad: bool, say: Callable[[str], None]
+) -> tuple[list[Row], int]:
     """The rows that the task can use, and how many it cannot.
 
     Raises UserError at the first bad row, or, with skip_bad, only where no row is good; what was left out is said.
     """
-    everywhere = Row(dict.fromkeys(columns_of(rows)), rows[0].source)
-    _require_columns(task, everywhere)  # a table without the column is a mistake in the command, not a bad row
+    readable = next((row for row in rows if isinstance(row, Row)), None)
+    if readable is not None:  # a table without the column is a mistake in the command, not a bad row
+        _require_columns(task, Row(dict.fromkeys(columns_of(rows)), readable.source))
     good, bad = [], []
     for row in rows:
         try:
+            if isinstance(row, BadRow):
+                raise UserError(f"{row.source}: {row.reason}")
             _require_columns(task, row)
             task.check(row)
             good.append(row)

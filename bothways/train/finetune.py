@@ -17,6 +17,7 @@ from typing import Any, Literal, get_origin, get_type_hints
 from bothways.checkpoint.hugging_face import Checkpoint, load_checkpoint, weights_fingerprint
 from bothways.data.encoded import Encoded
 from bothways.data.row_plan import RowPlan, RowPlanOptions
+from bothways.data.tables import TableFormat, TableOptions
 from bothways.errors import UserError
 from bothways.inference.engine import truncated_rows
 from bothways.model.config import EncoderConfig
@@ -60,7 +61,8 @@ class FinetuneOptions:
     batch_size: examples in a step; tokens_per_step: a token budget instead. lr: by default 5e-5 for 768 hidden units
     (Devlin et al. 2018, A.3), more for smaller models. patience: epochs without a better evaluation after which the run
     ends; 0 never ends it. freeze_layers: the embeddings and this many layers from below are not trained; -1: the whole
-    encoder. skip_bad: leave out rows that cannot be used, and count them, instead of stopping at the first.
+    encoder. format: what the tables are, where their names do not say it. skip_bad: leave out rows that cannot be used,
+    and count them, instead of stopping at the first.
     """
 
     preset: Preset = "standard"
@@ -76,6 +78,7 @@ class FinetuneOptions:
     dropout: float = 0.1
     patience: int = 0
     freeze_layers: int = 0
+    format: TableFormat | None = None
     skip_bad: bool = False
     micro_batch_tokens: int | None = TrainOptions.micro_batch_tokens
     log_every: int = TrainOptions.log_every
@@ -125,7 +128,8 @@ def finetune(
     """
     options = _checked(options or FinetuneOptions())
     progress = progress or Progress(f"finetune {task_name}")
-    rows = RowSet.read(train_table, make_task(task_name, task_options), options.skip_bad, progress.say).fitted()
+    reading = TableOptions(options.format, progress.say)
+    rows = RowSet.read(train_table, make_task(task_name, task_options), options.skip_bad, reading).fitted()
     eval_rows = _evaluation_rows(eval_table, rows.task, options, progress.say)
     checkpoint = _load(model, rows.task, options, progress.say)
     run, limit = RunDirectory(out), _sequence_limit(options, checkpoint.config)
@@ -172,7 +176,7 @@ def _evaluation_rows(table: Table | None, task: Task, options: FinetuneOptions, 
         if options.patience:
             raise UserError(f"--patience {options.patience}: needs --eval, by which epochs are compared")
         return RowSet(task)
-    found = RowSet.read(table, task, options.skip_bad, say)
+    found = RowSet.read(table, task, options.skip_bad, TableOptions(options.format, say))
     # trained on pairs, measured on scores: the range of the scores is known from these rows alone
     return found if type(found.task) is type(task) else found.fitted()
 

@@ -19,12 +19,13 @@ from bothways.predictor import load
 from bothways.tasks.answer import Answer
 from bothways.verbs.bulk import into_file
 from bothways.verbs.flags import parse
-from bothways.verbs.text_arguments import file_lines
+from bothways.verbs.text_arguments import file_text
 
 
 @dataclass(frozen=True)
 class AnswerArguments:
-    """context: where the answer may stand, as a text; or `--in FILE`, a text file, all of which is read.
+    """context: where the answer may stand, as a text; or `--in FILE`, a text file, all of which is read;
+    places are counted in the file's characters, carriage returns and a byte order mark included.
 
     question: what is asked; without it each row of the table `--in` asks its own. out: with such a table, a .parquet or
     .jsonl of all its rows, however many; the same command again goes on with it. precision: auto, float32, bfloat16 or
@@ -73,7 +74,7 @@ def run_answer(arguments: Sequence[str]) -> None:
     require_at_least(1, top_k=options.top_k)
     if (options.context is None) == (options.input is None):
         raise UserError("answer: give the text that may hold the answer, either as an argument or by --in FILE")
-    context = options.context if options.input is None else "\n".join(file_lines(Path(options.input)))
+    context = options.context if options.input is None else file_text(Path(options.input))
     found = load(options.model, options.device, options.precision).answer(options.question, context or "")
     if options.json:
         print(json.dumps(_answer_json(found)))

@@ -38,6 +38,8 @@ def into_file(verb: str, options: Any, make_job: MakeJob, line_column: Callable[
         raise UserError(f"--json: prints, and --out {out} writes a file; name a .jsonl after --out for JSON")
     model = load(options.model, options.device, options.precision)
     source = RowStream(Path(options.input), line_column(model.checkpoint.metadata.get("options", {})))
+    for remark in source.remarks:
+        print(f"{source.path}: {remark}", file=sys.stderr)
     job = make_job(model, source)
     output = open_output(job, source, out)
     print(f"{verb} on {model.device}: {describe_layers(model.for_prediction, model.precision)}", file=sys.stderr)

@@ -6,9 +6,8 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from bothways.data.tables import LABELLED_SUFFIXES, read_rows
+from bothways.data.tables import is_labelled_table, read_rows
 from bothways.errors import UserError
 from bothways.inference.chat import Chat
 from bothways.inference.sampling import GenerationOptions
@@ -68,7 +67,7 @@ def run_chat(arguments: Sequence[str]) -> None:
 def _said_in(table: str | None, model: Predictor) -> str | None:
     """The column of a table that holds what is said: the fine-tuning's, or one that its rows would have."""
     named: str | None = model.checkpoint.metadata.get("options", {}).get("prompt_column")
-    if named or table is None or Path(table).suffix.lower() not in LABELLED_SUFFIXES:
+    if named or table is None or not is_labelled_table(table):
         return named
     present = read_rows(table)[0].values
     return next((prompt for prompt, _ in PROMPT_AND_RESPONSE if prompt in present), None)

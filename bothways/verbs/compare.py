@@ -13,7 +13,7 @@ from rich.table import Table
 from tyro.conf import Positional
 
 from bothways.baselines.results import ClassifierResult, TrainingCost
-from bothways.data.tables import Row, read_rows
+from bothways.data.tables import Row, TableOptions, read_table
 from bothways.errors import UserError
 from bothways.predictor import load
 from bothways.tasks.classify import ClassifyOptions, ClassifyTask
@@ -57,9 +57,10 @@ def run_compare(arguments: Sequence[str]) -> int:
     task = ClassifyTask(
         ClassifyOptions(**{field.name: getattr(options, field.name) for field in fields(ClassifyOptions)})
     )
-    train, _ = usable_rows(task, read_rows(options.train), options.skip_bad, say)
+    reading = TableOptions(options.format, say)
+    train, _ = usable_rows(task, read_table(options.train, reading), options.skip_bad, say)
     task = task.fitted(train)
-    eval_rows, _ = usable_rows(task, read_rows(options.eval), options.skip_bad, say)
+    eval_rows, _ = usable_rows(task, read_table(options.eval, reading), options.skip_bad, say)
     held_out = _columns(task, eval_rows)
     results: list[ClassifierResult] = list(compare_classifiers(*_columns(task, train), *held_out, task.labels))
     own = asdict(task.options)

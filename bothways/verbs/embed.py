@@ -16,17 +16,18 @@ from bothways.files import require_file_writable, user_errors
 from bothways.inference.bulk import Job
 from bothways.inference.bulk_formats import BULK_SUFFIXES
 from bothways.inference.jobs import embed_job
-from bothways.predictor import Predictor
+from bothways.predictor import Predictor, load
 from bothways.progress import CountProgress
 from bothways.verbs.bulk import TableArguments, into_file
 from bothways.verbs.flags import parse
-from bothways.verbs.text_arguments import open_model_and_texts
+from bothways.verbs.printing import say
+from bothways.verbs.text_arguments import empty_lines, open_model_and_texts, single_lines
 
 
 @dataclass(frozen=True)
 class EmbedArguments(TableArguments):
-    """out: a .npy file of float32 `[N, H]`; or, for the table after `--in`, however many rows it has, a .parquet or
-    .jsonl, with which the same command again goes on. Without it, JSON lines.
+    """out: a .npy file of float32 `[N, H]`, row n for line n, NaN for an empty line; or, for the table after `--in`,
+    however many rows it has, a .parquet or .jsonl, with which the same command again goes on. Without it, JSON lines.
 
     no_normalize: vectors as long as they come.
     """
@@ -46,13 +47,24 @@ def run_embed(arguments: Sequence[str]) -> None:
         require_file_writable(Path(options.out), (".npy", *BULK_SUFFIXES), "--out")
         if Path(options.out).suffix in BULK_SUFFIXES:
             return _embed_table(options)
+        return _embed_lines(options, Path(options.out))
     model, texts = open_model_and_texts(options, options.precision)
     vectors = model.embed(texts, not options.no_normalize, CountProgress("embed", len(texts)))
-    if options.out is None:
-        for text, vector in zip(texts, vectors, strict=True):
-            print(json.dumps({"text": text, "embedding": [round(value, 7) for value in vector.tolist()]}))
-        return
-    path = Path(options.out)
+    for text, vector in zip(texts, vectors, strict=True):
+        print(json.dumps({"text": text, "embedding": [round(value, 7) for value in vector.tolist()]}))
+
+
+def _embed_lines(options: EmbedArguments, path: Path) -> None:
+    """Write an array with a row for every line."""
+    model = load(options.model, options.device, options.precision)
+    lines = single_lines(options, {"text_column": model.checkpoint.metadata.get("options", {}).get("text_column")})
+    places = [place for place, line in enumerate(lines) if line is not None]
+    texts = [line for line in lines if line is not None]
+    found = model.embed(texts, not options.no_normalize, CountProgress("embed", len(texts)))
+    vectors = np.full((len(lines), found.shape[1]), np.nan, np.float32)
+    vectors[places] = found
+    if empty := empty_lines(lines):
+        say(f"{empty} have a row of NaN in {path}")
     with user_errors(path):
         partial = path.with_name(f".{path.name}.partial")
         with partial.open("wb") as file:

@@ -11,7 +11,7 @@ from typing import Any
 
 from tyro.conf import Positional
 
-from bothways.data.tables import read_rows
+from bothways.data.tables import TableFormat, TableOptions, read_table
 from bothways.files import require_file_writable
 from bothways.predictor import Predictor, load
 from bothways.progress import CountProgress
@@ -24,13 +24,15 @@ from bothways.verbs.printing import figure_lines, say
 class EvaluateArguments:
     """table: labelled rows; or, for a pretrained model, a store or text, on which it does what it was pretrained for.
 
-    predictions: write what was predicted of each row to this .csv. skip_bad: leave out rows that cannot be used.
+    predictions: write what was predicted of each row to this .csv. skip_bad: leave out rows that cannot be used,
+    and count them. format: what the table is, where its name does not say it.
     """
 
     model: Positional[str]
     table: Positional[str]
     predictions: str | None = None
     skip_bad: bool = False
+    format: TableFormat | None = None
     json: bool = False
     device: str = "auto"
 
@@ -55,9 +57,9 @@ def _of_rows(model: Predictor, options: EvaluateArguments) -> dict[str, Any]:
     from bothways.train.evaluate import columns_of, evaluate_rows, usable_rows, write_predictions
 
     task = with_named_columns(model.task(), options)
-    rows = read_rows(options.table)
-    task = task.for_columns(columns_of(rows))
-    rows, _ = usable_rows(task, rows, options.skip_bad, say)
+    found = read_table(options.table, TableOptions(options.format, say))
+    task = task.for_columns(columns_of(found))
+    rows, _ = usable_rows(task, found, options.skip_bad, say)
     encoded = task.encode(rows, model.tokenizer, model.sequence_length)
     counting = CountProgress("evaluate", len(encoded))
     evaluation = evaluate_rows(model.model, task, rows, encoded, on_progress=counting)

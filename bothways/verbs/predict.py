@@ -10,7 +10,7 @@ from typing import Any
 
 from tyro.conf import Positional
 
-from bothways.data.tables import LABELLED_SUFFIXES, Row, read_rows
+from bothways.data.tables import Row, TableFormat, TableOptions, read_rows
 from bothways.errors import UserError
 from bothways.files import require_file_writable, write_text
 from bothways.inference.predict import describe_rows
@@ -19,16 +19,18 @@ from bothways.progress import CountProgress
 from bothways.tasks.base import Task
 from bothways.verbs.column_arguments import column_arguments, with_named_columns
 from bothways.verbs.flags import joined_options, parse
+from bothways.verbs.printing import say
 
 
 @dataclass(frozen=True, kw_only=True)
 class PredictArguments:
     """table: rows, which need no labels. out: a .csv for spreadsheets, or .jsonl; without it, JSON lines are
-    printed."""
+    printed. format: what the table is, where its name does not say it."""
 
     model: Positional[str]
     table: Positional[str]
     out: str | None = None
+    format: TableFormat | None = None
     device: str = "auto"
 
 
@@ -49,9 +51,7 @@ def run_predict(arguments: Sequence[str]) -> None:
             raise UserError(f"--out {out}: is the table itself")
     model = load(options.model, options.device)
     task = with_named_columns(model.task(), options)
-    if Path(options.table).suffix.lower() not in LABELLED_SUFFIXES:
-        raise UserError(f"{options.table}: a table of rows ends in one of {', '.join(LABELLED_SUFFIXES)}")
-    rows = read_rows(options.table, task.columns(labelled=False))
+    rows = read_rows(options.table, task.columns(labelled=False), TableOptions(options.format, say))
     with CountProgress("predict") as on_sequences:
         described = describe_rows(model, rows, task, on_sequences)
     table = [{**_other_columns(task, row), **line} for line, row in zip(described, rows, strict=True)]

@@ -11,13 +11,14 @@ from typing import Annotated
 import tyro
 from tyro.conf import Positional
 
-from bothways.data.tables import LABELLED_SUFFIXES, read_rows
+from bothways.data.tables import TableOptions, is_labelled_table, read_rows
 from bothways.errors import UserError
 from bothways.inference.vectors import DotMatch
 from bothways.precision import InferencePrecision
 from bothways.predictor import load
 from bothways.progress import CountProgress
 from bothways.verbs.flags import parse
+from bothways.verbs.printing import say
 from bothways.verbs.text_arguments import file_lines
 
 
@@ -43,8 +44,9 @@ def run_similar(arguments: Sequence[str]) -> None:
         'Find the lines of a file most like a text. Example: bothways similar model "slow wifi" --in tickets.txt',
     )
     path = Path(options.input)
-    if path.suffix.lower() in LABELLED_SUFFIXES:
-        lines = [(row.source, row.text("text")) for row in read_rows(path, ["text"])]
+    if is_labelled_table(path):
+        rows = read_rows(path, ["text"], TableOptions(say=say))
+        lines = [(row.source, row.text("text")) for row in rows]
     else:
         lines = [(f"{path}:{number}", line) for number, line in enumerate(file_lines(path), 1) if line.strip()]
     if not lines:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,11 +12,14 @@ from typing import Annotated, Any
 import tyro
 from tyro.conf import Positional
 
-from bothways.data.tables import LABELLED_SUFFIXES, read_rows
+from bothways.data.tables import TableOptions, is_labelled_table, read_rows
 from bothways.errors import UserError
 from bothways.inference.texts import Text
 from bothways.precision import InferencePrecision
 from bothways.predictor import Predictor, load
+from bothways.verbs.printing import say
+
+MAX_LINES_SHOWN = 10  # numbers of empty lines
 
 
 @dataclass(frozen=True)
@@ -36,32 +40,37 @@ class TextArguments:
     device: str = "auto"
 
     def read(self, columns: Mapping[str, Any]) -> list[Text]:
-        """The texts, wherever they are; columns: those of the fine-tuning, by the name of the option. Raises UserError
-        where there are none, or in two places."""
+        """The texts, wherever they are, without empty lines, of which it says how many they are and where; columns:
+        those of the fine-tuning, by the name of the option. Raises UserError where there are none, or in two places."""
+        texts = self.read_lines(columns)
+        if empty := empty_lines(texts):
+            say(f"{empty} left out")
+        return [text for text in texts if text is not None]
+
+    def read_lines(self, columns: Mapping[str, Any]) -> list[Text | None]:
+        """The texts as `read`, but with None in place of each empty line."""
         if self.texts and self.input:
             raise UserError(f"texts are given both as arguments and by --in {self.input}; choose one")
-        if self.input and Path(self.input).suffix.lower() in LABELLED_SUFFIXES:
-            return self._from_table(self.input, columns)
+        if self.input and is_labelled_table(self.input):
+            return [*self._from_table(self.input, columns)]
         if self.texts:
             lines = list(self.texts)
         elif self.input:
             lines = file_lines(Path(self.input))
         elif not sys.stdin.isatty():
-            lines = _decoded_lines(getattr(sys.stdin, "buffer", sys.stdin).read(), "standard input")
+            said = _decoded(getattr(sys.stdin, "buffer", sys.stdin).read(), "standard input")
+            lines = _lines_of(said.removeprefix("\ufeff"))
         else:
             raise UserError("no text: give texts as arguments, a file after --in, or lines on standard input")
-        kept = [line for line in lines if line.strip()]
-        if not kept:
+        if not any(map(str.strip, lines)):
             raise UserError("the text is empty" if self.texts else f"{self.input or 'standard input'}: no text in it")
-        if len(kept) < len(lines):
-            print(f"{len(lines) - len(kept)} empty lines left out", file=sys.stderr)
         single = bool(columns.get("text_column")) and not columns.get("pair_column")
-        return list(kept) if single else [_pair(line) for line in kept]
+        return [None if not line.strip() else line if single else _pair(line) for line in lines]
 
     def _from_table(self, table: str, trained: Mapping[str, Any]) -> list[Text]:
         first = self.text_column or trained.get("text_column") or "text"
         second = self.pair_column or trained.get("pair_column")
-        rows = read_rows(table, [first, second] if second else [first])
+        rows = read_rows(table, [first, second] if second else [first], TableOptions(say=say))
         return [(row.text(first), row.text(second)) if second else row.text(first) for row in rows]
 
 
@@ -71,27 +80,49 @@ def _pair(line: str) -> Text:
     return (first, second) if tab and first.strip() and second.strip() else line
 
 
+def empty_lines(texts: Sequence[Text | None]) -> str:
+    """`2 empty lines (3, 7)`, the numbers of the first few; an empty text where there are none."""
+    numbers = [number for number, text in enumerate(texts, 1) if text is None]
+    if not numbers:
+        return ""
+    more = ", …" if len(numbers) > MAX_LINES_SHOWN else ""
+    return f"{len(numbers):,} empty lines ({', '.join(map(str, numbers[:MAX_LINES_SHOWN]))}{more})"
+
+
 def file_lines(path: Path) -> list[str]:
     """The lines of a text file. Raises UserError for a file that cannot be read, is empty, binary or not UTF-8."""
+    return _lines_of(file_text(path).removeprefix("\ufeff"))
+
+
+def file_text(path: Path) -> str:
+    """The characters of a text file, all of them: carriage returns and a byte order mark too. Raises UserError as
+    `file_lines`."""
     try:
         content = path.read_bytes()
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from error
     if not content:
         raise UserError(f"{path}: the file is empty")
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise UserError(f"{path}: a UTF-16 file; save it as UTF-8")
     if b"\0" in content[:8192]:
         raise UserError(f"{path}: a binary file, not text")
-    return _decoded_lines(content, str(path))
+    return _decoded(content, str(path))
 
 
-def _decoded_lines(content: bytes | str, source: str) -> list[str]:
+def _lines_of(text: str) -> list[str]:
+    """The lines; they end in line feeds, in carriage returns and line feeds, or in carriage returns alone."""
+    text = text.replace("\r\n", "\n")
+    return (text if "\n" in text else text.replace("\r", "\n")).removesuffix("\n").split("\n")
+
+
+def _decoded(content: bytes | str, source: str) -> str:
     try:
-        text = content if isinstance(content, str) else content.decode("utf-8-sig")
+        return content if isinstance(content, str) else content.decode("utf-8")
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         place = f"{source}:{line}: byte 0x{error.object[error.start]:02x}"
         raise UserError(f"{place} is not UTF-8; save the text as UTF-8") from error
-    return text.removesuffix("\n").replace("\r\n", "\n").split("\n")
 
 
 def open_model(options: TextArguments, precision: InferencePrecision = "float32") -> tuple[Predictor, list[Text]]:
@@ -113,6 +144,11 @@ def open_model_and_texts(
 def single_texts(options: TextArguments, columns: Mapping[str, Any]) -> list[str]:
     """The texts, a tab in them a blank. columns: as `TextArguments.read`."""
     return [text if isinstance(text, str) else "\t".join(text) for text in options.read(columns)]
+
+
+def single_lines(options: TextArguments, columns: Mapping[str, Any]) -> list[str | None]:
+    """The texts as `single_texts`, with None in place of each empty line."""
+    return ["\t".join(text) if isinstance(text, tuple) else text for text in options.read_lines(columns)]
 
 
 def shown_text(text: Text) -> str:

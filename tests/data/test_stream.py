@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from bothways.data.stream import BadRow, RowStream
-from bothways.data.tables import Row
+from bothways.data.stream import RowStream
+from bothways.data.tables import BadRow, Row
 from bothways.errors import UserError
 
 ROWS = [{"id": n, "text": f"line {n}\nand more" if n % 3 else f"“quoted”, {n}"} for n in range(25)]
@@ -25,9 +25,10 @@ def written(folder: Path) -> list[Path]:
     (folder / "t.jsonl").write_text(jsonl, encoding="utf-8")
     (folder / "t.jsonl.gz").write_bytes(gzip.compress(jsonl.encode()))
     (folder / "t.jsonl.zst").write_bytes(zstandard.compress(jsonl.encode()))
-    for name, comma in (("t.csv", ","), ("t.tsv", "\t")):
+    for name, comma, quote in (("t.csv", ",", ""), ("t.tsv", "\t", '"')):  # quotes around a .tsv's header: like csv
         lines = [f'{row["id"]}{comma}"{row["text"]}"' for row in ROWS]
-        (folder / name).write_text("\ufeff" + "\n".join([f"id{comma}text", *lines]), encoding="utf-8")
+        header = f"{quote}id{quote}{comma}{quote}text{quote}"
+        (folder / name).write_text("\ufeff" + "\n".join([header, *lines]), encoding="utf-8")
     return [folder / name for name in ("t.parquet", "t.jsonl", "t.jsonl.gz", "t.jsonl.zst", "t.csv", "t.tsv")]
 
 

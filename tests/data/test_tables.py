@@ -18,12 +18,11 @@ def test_every_format_gives_the_same_rows(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text(
         '﻿text,label\n"no, light",hardware\n"a ""quoted""\nline",billing\n', encoding="utf-8"
     )
-    (tmp_path / "a.tsv").write_text('text\tlabel\nno, light\thardware\n"a ""quoted""\nline"\tbilling\n')
     (tmp_path / "a.jsonl").write_text(
         '{"text": "no, light", "label": "hardware"}\n\n{"text": "a \\"quoted\\"\\nline", "label": "billing"}\n'
     )
     pq.write_table(pa.Table.from_pylist(ROWS), tmp_path / "a.parquet")
-    for suffix in ("csv", "tsv", "jsonl", "parquet"):
+    for suffix in ("csv", "jsonl", "parquet"):
         assert [dict(row.values) for row in read_rows(tmp_path / f"a.{suffix}", ["text", "label"])] == ROWS
     assert [dict(row.values) for row in read_rows(ROWS)] == ROWS
     assert read_rows(tmp_path / "a.csv")[1].source.endswith("a.csv:3")
@@ -43,7 +42,16 @@ BAD = {
     "list.jsonl": (b"[1]\n", r"list\.jsonl:1: expected a JSON object, found list"),
     "no.parquet": (b"PAR1 not really", "not a readable parquet file"),
     "twice.csv": (b"text,text\na,b\n", r"twice\.csv:1: the column 'text' stands twice"),
-    "quote.tsv": (b'text\tlabel\nfoo\tneg\n"hello there\tpos\nbye" now\tneg\n', r"quote\.tsv:3: not valid csv"),
+    "quote.tsv": (
+        b'text\tlabel\nfoo\tneg\n"hello\nthere"\tpos\n',
+        r"quote\.tsv:3: 1 fields, .*; in \.tsv quotes hold no tabs and no line ends: save the table as \.csv",
+    ),
+    "torn.tsv": (b'label\ttext\nx\t"hello\nthere"\n', r"torn\.tsv:2: a quoted field is not closed; in \.tsv"),
+    "keys.jsonl": (b'{"text": "a", "text": "b"}\n', r"keys\.jsonl:1: .*the key 'text' stands twice"),
+    "array.jsonl": (b'[\n{"text": "a"}\n]\n', r"array\.jsonl:1: .*an array\? name the file \.json"),
+    "wide.csv": (b"\xff\xfet\0e\0", r"wide\.csv:1: a UTF-16 file; save it as UTF-8"),
+    "blanks.csv": (b"text, text\na,b\n", r"blanks\.csv:1: the column 'text' stands twice .*a name of its own"),
+    "prose.txt": (b"A line of words.\nAnd another one\n", r"prose\.txt: \.txt suffix; .* or --format says what it is"),
     "open.csv": (b'text,label\na,x\nb,"y\nc,x\n', r"open\.csv:3: not valid csv"),
     "deep.jsonl": (b"[" * 100_000 + b"\n", r"deep\.jsonl:1: not"),
     "digits.jsonl": (b'{"text": ' + b"9" * 5000 + b"}\n", r"digits\.jsonl:1: not readable JSON"),

@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from bothways.data.stream import BadRow, RowStream
-from bothways.data.tables import read_rows
+from bothways.data.stream import RowStream
+from bothways.data.tables import BadRow, read_rows
 from bothways.errors import UserError
 from bothways.text.corpus import CorpusOptions, CorpusReport, read_documents
 from bothways.text.lines import Fault
@@ -27,7 +27,7 @@ def found(path: Path, options: TableReaderOptions | None = None, skip: int = 0) 
 FAULTS = {
     "a.jsonl": (b'{"text": "a"}\n[]\n\n{"text": "b"}\n', "not a JSON object"),
     "a.csv": (b"text\na\nx,y\nb\n", "wrong number of fields"),
-    "a.tsv": (b'text\na\n"x" y\nb\n', "not valid csv"),
+    "a.tsv": (b'text\na\n"x"\ty\nb\n', "wrong number of fields"),
 }
 
 
