@@ -63,13 +63,15 @@ def find_model(path_or_hub_id: str | Path) -> Path:
         raise UserError(f"{path} is a file; a model is a directory with config.json and model.safetensors")
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", str(path_or_hub_id)):
         raise UserError(f"{path}: no such model directory")
-    from huggingface_hub import snapshot_download
+    import huggingface_hub
 
     wanted = [*MODEL_FILES, *SENTENCE_FILES]
     try:
-        snapshot = Path(snapshot_download(str(path_or_hub_id), allow_patterns=[*wanted, *SAFETENSORS_FILES]))
+        snapshot = Path(
+            huggingface_hub.snapshot_download(str(path_or_hub_id), allow_patterns=[*wanted, *SAFETENSORS_FILES])
+        )
         if not any(path for pattern in SAFETENSORS_FILES for path in snapshot.glob(pattern)):
-            snapshot_download(str(path_or_hub_id), allow_patterns=list(BINARY_FILES))
+            huggingface_hub.snapshot_download(str(path_or_hub_id), allow_patterns=list(BINARY_FILES))
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(

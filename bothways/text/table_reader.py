@@ -139,7 +139,7 @@ class TableReader:
                     yield fault
                     return
                 yield from self._row_groups(file, skip)
-            except (pa.ArrowException, OSError) as error:
+            except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # the last: of a column's name
                 if isinstance(error, OSError) and error.errno is not None:
                     raise
                 yield Fault(0, "not a readable parquet file", str(error).splitlines()[0], final=True)
