@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save_file
 import bothways as bw
 from bothways.checkpoint.hugging_face import Checkpoint, new_model, save_checkpoint
 from bothways.data.stream import RowStream
+from bothways.data.tables import TableOptions
 from bothways.model.encoder import Encoder
 from bothways.model.heads import EmbeddingHead, Head, PretrainingHead, SequenceHead, SpanHead, TokenHead
 from bothways.tasks import TASKS
@@ -170,7 +171,7 @@ def ask(directory: Path, kind: str) -> object:
 
 def trained_on(table: Any, task: Task, skip_bad: bool) -> object:
     """What `finetune` makes of a table before it trains: its rows, their hash, sequences with targets."""
-    found = RowSet.read(table, task, skip_bad, lambda line: None).fitted()
+    found = RowSet.read(table, task, skip_bad, TableOptions()).fitted()
     encoded = found.task.add_targets(found.encode(tiny_tokenizer(), 64), found.rows)
     return found.fingerprint, found.task.collate(encoded)
 
