@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import sys
+import warnings
 from collections.abc import Iterable
 
 
@@ -15,6 +17,14 @@ class UserError(ValueError):
 
 class TruncationWarning(UserWarning):
     """Text was cut to a model's length; the message says how much."""
+
+
+def warn_truncated(message: str) -> None:
+    """Give a `TruncationWarning` at the user's own line: the first frame outside of this package."""
+    level, frame = 2, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "bothways":
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, TruncationWarning, stacklevel=level)
 
 
 def closest(name: str, accepted: Iterable[str]) -> str:

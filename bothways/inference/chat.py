@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bothways.errors import TruncationWarning, UserError
+from bothways.errors import UserError, warn_truncated
 from bothways.inference.language import generate_steps, require_causal, text_pieces
 from bothways.inference.sampling import GenerationOptions
 from bothways.tasks.instruct import Turn, check_turns, conversation_ids
@@ -89,5 +88,5 @@ def conversation_prompt(model: LoadedModel, turns: Sequence[Turn], options: Gene
         )
     if left_out:
         message = f"the conversation is too long for the model: its oldest {left_out} turns are no longer read"
-        warnings.warn(message, TruncationWarning, stacklevel=4)
+        warn_truncated(message)
     return ids

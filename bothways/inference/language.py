@@ -18,7 +18,7 @@ from torch import Tensor
 
 from bothways.batch import PackedBatch, pack_sequences
 from bothways.data.encoded import Encoded, assemble
-from bothways.errors import TruncationWarning, UserError
+from bothways.errors import TruncationWarning, UserError, warn_truncated
 from bothways.inference import engine
 from bothways.inference.generation import Decoding, Step, generate
 from bothways.inference.sampling import GenerationOptions
@@ -127,7 +127,7 @@ def _fitting(
             "room to go on; --truncate left reads its end only"
         )
     message = f"{len(too_long):,} prompts are longer than the position table ({table:,} rows) and lost their beginning"
-    warnings.warn(message, TruncationWarning, stacklevel=5)
+    warn_truncated(message)
     return [of_prompt[-kept:] if len(of_prompt) > table - 2 else of_prompt for of_prompt in ids]
 
 
@@ -147,7 +147,7 @@ def generate_steps(model: LoadedModel, prompts: Sequence[np.ndarray], options: G
     cut = [text for text, length in lengths.items() if text not in ended and length < options.max_tokens]
     if cut:
         message = f"{len(cut):,} texts end where the position table does, at {table:,} tokens"
-        warnings.warn(message, TruncationWarning, stacklevel=3)
+        warn_truncated(message)
 
 
 def generate_texts(model: LoadedModel, prompts: Sequence[np.ndarray], options: GenerationOptions) -> list[list[str]]:

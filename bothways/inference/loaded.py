@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import functools
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -17,7 +16,7 @@ from typing import Any
 from bothways.checkpoint.hugging_face import Checkpoint, LoadReport
 from bothways.data.encoded import Encoded, join_segments
 from bothways.data.tables import Row
-from bothways.errors import TruncationWarning, UserError
+from bothways.errors import UserError, warn_truncated
 from bothways.hardware import choose_device
 from bothways.inference import engine
 from bothways.inference.prepared import prepare_for_generation, prepare_model
@@ -161,7 +160,7 @@ class LoadedModel:
         if cut:
             number = f"{cut:,} of {len(items):,} texts"
             message = f"{number} are longer than {self.sequence_length} tokens and were cut short"
-            warnings.warn(message, TruncationWarning, stacklevel=5)
+            warn_truncated(message)
         return results
 
     def require_head(self, ability: Ability, verb: str) -> None:

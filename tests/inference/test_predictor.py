@@ -10,7 +10,7 @@ from transformers import AutoTokenizer, BertForPreTraining, BertModel
 
 import bothways as bw
 from bothways.checkpoint.hugging_face import Checkpoint, new_model, save_checkpoint
-from bothways.errors import UserError
+from bothways.errors import TruncationWarning, UserError
 from bothways.model.heads import PretrainingHead
 from tests.helpers import tiny_config, tiny_tokenizer
 
@@ -76,3 +76,11 @@ def test_refusals(pretrained: Path, minilm: Path) -> None:
             encoder.hidden_states(nonsense)  # type: ignore[arg-type]
     with pytest.raises(UserError, match="expected a model's directory"):
         bw.load(5)  # type: ignore[arg-type]
+
+
+def test_a_warning_of_cut_texts_names_the_users_line(pretrained: Path) -> None:
+    model = bw.load(pretrained, device="cpu")
+    for ask in (lambda: model.embed(["dog " * 900]), lambda: model.similar("a cat", ["dog " * 900])):
+        with pytest.warns(TruncationWarning, match="1 of 1 texts are longer") as given:
+            ask()
+        assert [warning.filename for warning in given] == [__file__]
