@@ -98,10 +98,10 @@ class LoadedModel:
                 f"{self.checkpoint.source}: bothways.json: what it says of {trained} is damaged: {error}"
             ) from error
         with torch.device("meta"):
-            wanted = type(task.head(self.model.encoder))
-        if type(self.model.head) is not wanted:
+            needed = type(task.head(self.model.encoder))
+        if type(self.model.head) is not needed:
             raise UserError(
-                f"{self.checkpoint.source}: bothways.json says {trained}, which needs a {wanted.__name__}; "
+                f"{self.checkpoint.source}: bothways.json says {trained}, which needs a {needed.__name__}; "
                 f"architectures in config.json gives a {type(self.model.head).__name__}"
             )
         return task
