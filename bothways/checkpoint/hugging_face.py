@@ -231,9 +231,9 @@ def _architecture(raw_config: Mapping[str, Any], weights: Mapping[str, Tensor]) 
     """The class that the config names; early files name none, then what the weights are for."""
     named = raw_config.get("architectures")
     if named:
-        if not isinstance(named, list):
+        if not isinstance(named, list) or not isinstance(named[0], str):
             raise UserError(f"config.json: architectures is {str(named)[:60]!r}, expected a list of names")
-        return str(named[0])
+        return named[0]
     names = set(modern_names(weights).values())
 
     def holds(head: type[Head]) -> bool:

@@ -13,6 +13,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+import torch
+
 from bothways.checkpoint.hugging_face import Checkpoint, LoadReport
 from bothways.data.encoded import Encoded, join_segments
 from bothways.data.tables import Row
@@ -98,13 +100,21 @@ class LoadedModel:
             )
         self.require_trained(trained)
         try:
-            return TASKS[trained].from_json(self.checkpoint.metadata)
+            task = TASKS[trained].from_json(self.checkpoint.metadata)
         except (TypeError, ValueError, KeyError, AttributeError) as error:
             if isinstance(error, UserError):
                 raise
             raise UserError(
                 f"{self.checkpoint.source}: bothways.json: what it says of {trained} is damaged: {error}"
             ) from error
+        with torch.device("meta"):
+            needed = type(task.head(self.model.encoder))
+        if type(self.model.head) is not needed:
+            raise UserError(
+                f"{self.checkpoint.source}: bothways.json says {trained}, which needs a {needed.__name__}; "
+                f"architectures in config.json gives a {type(self.model.head).__name__}"
+            )
+        return task
 
     def encode_rows(self, task: Task, rows: Sequence[Row]) -> list[Encoded]:
         """Rows as the sequences that this model reads. Raises UserError for pairs where it has one segment type."""

@@ -285,6 +285,18 @@ def test_what_was_trained_on_elsewhere_since_is_what_the_config_says(tmp_path: P
         bw.load(tmp_path / "m").classify("the dog")
 
 
+def test_a_task_with_another_head_is_refused(tmp_path: Path) -> None:
+    state = {"task": "classify", "labels": ["a", "b"], "problem_type": "single_label_classification"}
+    head = lambda encoder: SequenceHead(encoder, 2)  # noqa: E731
+    save_checkpoint(Checkpoint(new_model(tiny_config(), head, seed=1), tiny_tokenizer(), state), tmp_path / "m")
+    edit_config(tmp_path / "m", architectures=["BertModel"])
+    with pytest.raises(UserError, match=r"needs trained weights|says classify, which needs a SequenceHead"):
+        bw.load(tmp_path / "m").classify("the dog")
+    edit_config(tmp_path / "m", architectures=[["BertForSequenceClassification"]])
+    with pytest.raises(UserError, match=r"architectures is .* expected a list of names"):
+        bw.load(tmp_path / "m")
+
+
 def test_an_untied_decoder_is_refused(tmp_path: Path) -> None:
     BertForMaskedLM(hugging_face_config(tiny_config(), tie_word_embeddings=False)).save_pretrained(tmp_path)
     tiny_tokenizer().save(tmp_path)
