@@ -5,14 +5,17 @@ Nothing heavy is imported before a verb is known, so `bothways --help` answers a
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import io
 import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from typing import TextIO
 
 from bothways.errors import UserError, closest
+from bothways.progress import print_note
 from bothways.verbs import VERBS
 from bothways.version import __version__
 
@@ -24,6 +27,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     the reader of the output has closed it; 128 + n where a training was stopped by signal n.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        _open_closed_streams()
+        code = _run(arguments)
+        sys.stdout.flush()
+        return code
+    except UserError as error:
+        print_note(f"bothways: {' '.join(str(error).split())}")
+        return 2
+    except KeyboardInterrupt:
+        print_note("bothways: stopped")
+        return 130
+    except BrokenPipeError:  # the reader of our output (head, less) has seen enough
+        return 141
+    except OSError as error:
+        if error.filename is not None:
+            print_note(f"bothways: {error.filename}: {error.strerror}")
+        else:
+            print_note(f"bothways: the output cannot be written: {error.strerror}")
+        return 2
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            _discard_what_cannot_be_written(stream)
+
+
+def _run(arguments: Sequence[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_help())
         return 0
@@ -35,28 +63,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal that cannot show a letter gets its number
+    if verb not in VERBS:
+        raise UserError(f"unknown verb {verb!r}{closest(verb, VERBS)}; accepted: {', '.join(VERBS)}")
     try:
-        if verb not in VERBS:
-            raise UserError(f"unknown verb {verb!r}{closest(verb, VERBS)}; accepted: {', '.join(VERBS)}")
-        code = _function_of(verb)(rest) or 0
+        return _function_of(verb)(rest) or 0
+    except SystemExit:  # of --help, which has printed
         sys.stdout.flush()
-        return code
-    except UserError as error:
-        print(f"bothways: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("bothways: stopped", file=sys.stderr)
-        return 130
-    except BrokenPipeError:  # the reader of our output (head, less) has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
-    except OSError as error:
-        if error.filename is not None:
-            print(f"bothways: {error.filename}: {error.strerror}", file=sys.stderr)
-            return 2
-        print(f"bothways: the output cannot be written: {error.strerror}", file=sys.stderr)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 2
+        raise
+
+
+def _open_closed_streams() -> None:
+    """Let a closed standard input be an empty one, and a closed standard error one that nobody reads: else the next
+    file that is opened takes the place. Raises UserError where standard output is closed, as the answer goes there."""
+    if sys.stdin is None:
+        sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: SIM115
+    if sys.stdout is None:
+        raise UserError("standard output is closed; send it to a file or to /dev/null")
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+
+
+def _discard_what_cannot_be_written(stream: TextIO | None) -> None:
+    """Let what is left in a stream's buffer go nowhere where it cannot be written, as Python tries again at its end."""
+    if stream is None:
+        return
+    try:
+        stream.flush()
+    except (OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError):  # a stream of another kind has no number, or is closed
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _function_of(verb: str) -> Callable[[Sequence[str]], int | None]:
@@ -68,7 +103,7 @@ def _function_of(verb: str) -> Callable[[Sequence[str]], int | None]:
 
 def _say_warning(message: Warning | str, category: type[Warning], *place: object, **more: object) -> None:
     """A warning as a line of our own, in place of Python's two with file and line."""
-    print(f"bothways: {message}", file=sys.stderr)
+    print_note(f"bothways: {message}")
 
 
 def _help() -> str:

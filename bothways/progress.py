@@ -4,6 +4,7 @@ now and then where standard error is a file. Training, counts of sequences and b
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sys
@@ -37,6 +38,14 @@ def no_progress(done: int) -> None:
     """An `OnProgress` that shows nothing."""
 
 
+def print_note(text: str, end: str = "\n") -> None:
+    """Print a line on standard error, where there is one that takes it: a job goes on without its notes, after its
+    terminal has gone or the disk behind a log is full."""
+    if sys.stderr is not None:
+        with contextlib.suppress(OSError, ValueError):  # ValueError: it is closed
+            print(text, end=end, file=sys.stderr, flush=True)
+
+
 class ProgressLine:
     """The line, without figures: when it is shown, and how it ends. As a context manager it is ended with the block.
 
@@ -45,7 +54,7 @@ class ProgressLine:
 
     def __init__(self, title: str, *, shown: bool = True) -> None:
         self.title, self._shown = title, shown
-        self._in_place = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+        self._in_place = sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
         self._began = self._drawn_at = time.monotonic()
         self._line = ""  # what stands at the terminal and is to be rewritten
 
@@ -72,22 +81,22 @@ class ProgressLine:
         """Show a line in place of the one before; the last one stays."""
         self._drawn_at = time.monotonic()
         if not self._in_place:
-            print(line, file=sys.stderr, flush=True)
+            print_note(line)
             return
-        print(f"{self._eraser()}{line}", end="\n" if last else "", file=sys.stderr, flush=True)
+        print_note(f"{self._eraser()}{line}", end="\n" if last else "")
         self._line = "" if last else line
 
     def say(self, text: str) -> None:
         """Print a line that stays; the line in place goes on below it."""
         if self._shown:
-            print(f"{self._eraser()}{text}", file=sys.stderr, flush=True)
+            print_note(f"{self._eraser()}{text}")
             if self._line:
-                print(self._line, end="", file=sys.stderr, flush=True)
+                print_note(self._line, end="")
 
     def end(self) -> None:
         """Leave the line in place as it is, so that what is printed next begins on its own line."""
         if self._line:
-            print(file=sys.stderr, flush=True)
+            print_note("")
             self._line = ""
 
     def _eraser(self) -> str:

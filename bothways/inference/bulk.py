@@ -6,7 +6,6 @@ results of a row do not depend on other rows, so parts may be of any size.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from bothways.data.encoded import Encoded
 from bothways.data.stream import RowStream
 from bothways.data.tables import BadRow, Row
 from bothways.errors import UserError
+from bothways.files import to_json
 from bothways.inference import engine
 from bothways.inference.bulk_formats import JsonLinesFormat, ParquetFormat, RowFormat
 from bothways.parts import Parts
@@ -107,7 +107,7 @@ class BulkOutput:
     def _write_bad_rows(self, path: Path) -> None:
         with path.open("w", encoding="utf-8") as file:
             for marker in self._parts.markers():
-                file.writelines(json.dumps(bad, ensure_ascii=False) + "\n" for bad in marker["bad"])
+                file.writelines(to_json(bad, ensure_ascii=False) + "\n" for bad in marker["bad"])
 
 
 def open_output(job: Job, source: RowStream, out: Path) -> BulkOutput:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import pyarrow.parquet as pq
 
 from bothways.data.stream import ArrowRow
 from bothways.data.tables import BadRow, Row
+from bothways.files import to_json
 
 BULK_SUFFIXES = (".parquet", ".jsonl")
 # At least so many in a row group of the file in the end: a part may have 256 rows, and readers are slow with thousands
@@ -62,7 +62,7 @@ class JsonLinesFormat:
             rows = iter(columns)
             for batch in results.to_batches(max_chunksize=PYTHON_ROWS):
                 for result in batch.to_pylist():
-                    file.write(json.dumps({**next(rows), **result}, ensure_ascii=False, default=str) + "\n")
+                    file.write(to_json({**next(rows), **result}, ensure_ascii=False, default=str) + "\n")
 
     def merge(self, parts: Sequence[Path], whole: Path) -> None:
         """Append the parts to each other."""
@@ -100,7 +100,7 @@ class ParquetFormat:
         """A row's values, with those of columns without a type as JSON."""
         as_json = {field.name for field in self.own if field.metadata}
         return {
-            name: json.dumps(value, ensure_ascii=False) if name in as_json and value is not None else value
+            name: to_json(value, ensure_ascii=False) if name in as_json and value is not None else value
             for name, value in values.items()
         }
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bothways.errors import UserError
-from bothways.files import write_text
+from bothways.files import to_json, write_text
 from bothways.pages.pictures import PICTURE_SUFFIXES, draw_attention
 
 STATIC = resources.files("bothways") / "pages" / "static"
@@ -50,7 +49,7 @@ class Explanation:
         """The page, self-contained."""
         style = (STATIC / "page.css").read_text(encoding="utf-8")
         # "</script>" in a text would end the block that it stands in
-        content = json.dumps(self.data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
+        content = to_json(self.data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
         title = html.escape(self.data["title"][:80])
         return (
             "<!doctype html><html lang=en><head><meta charset=utf-8>"

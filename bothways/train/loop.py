@@ -7,6 +7,7 @@ run bit for bit on a CPU, if Bothways is installed as it was.
 from __future__ import annotations
 
 import contextlib
+import math
 import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -55,6 +56,15 @@ class _RunningMeans:
         for name in sums:
             self.sums[name] = self.sums.get(name, 0.0) + sums[name]
             self.counts[name] = self.counts.get(name, 0) + counts[name]
+
+    @classmethod
+    def from_json(cls, saved: Mapping[str, Mapping[str, float | None]]) -> _RunningMeans:
+        """What a checkpoint kept, where a sum that was not finite is null."""
+        found = {
+            name: {key: math.nan if value is None else value for key, value in values.items()}
+            for name, values in saved.items()
+        }
+        return cls(**found)
 
     def means(self) -> dict[str, float]:
         return {name: self.sums[name] / (self.counts[name] or 1) for name in self.sums}
@@ -155,7 +165,7 @@ def _resume(stepper: Stepper, run: RunDirectory, identity: dict[str, Any], progr
     for line in saved["skipped"]:
         progress.say(f"passed over a damaged checkpoint: {line}")
     progress.say(f"resuming at step {saved['step']:,} of {stepper.options.steps:,}")
-    return _State(saved["step"], saved["tokens"], saved["seconds"], _RunningMeans(**saved["window"]))
+    return _State(saved["step"], saved["tokens"], saved["seconds"], _RunningMeans.from_json(saved["window"]))
 
 
 @contextlib.contextmanager

@@ -31,7 +31,7 @@ from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.tensor import DTensor
 
 from bothways.errors import UserError
-from bothways.files import read_json, replace_directory, require_writable, user_errors, write_json, write_text
+from bothways.files import read_json, replace_directory, require_writable, to_json, user_errors, write_json, write_text
 from bothways.train.distributed import World
 from bothways.train.optimizer import CombinedOptimizer
 
@@ -68,10 +68,14 @@ class RunDirectory:
         if not self._writes:
             return
         with user_errors(self.metrics_path), self.metrics_path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(values) + "\n")
+            file.write(to_json(values) + "\n")
 
     def metrics(self) -> list[dict[str, Any]]:
-        """All lines of metrics.jsonl; a line that a crash cut off or garbled is left out."""
+        """All lines of metrics.jsonl, without figures that were not finite; a line that a crash cut off or garbled is
+        left out."""
+        return [{name: value for name, value in line.items() if value is not None} for line in self._metrics_lines()]
+
+    def _metrics_lines(self) -> list[dict[str, Any]]:
         if not self.metrics_path.exists():
             return []
         found = []
@@ -84,7 +88,7 @@ class RunDirectory:
         """Drop what was logged after `step`: the resumed run will log it again."""
         if not self._writes:
             return
-        kept = [json.dumps(line) + "\n" for line in self.metrics() if line["step"] <= step]
+        kept = [to_json(line) + "\n" for line in self._metrics_lines() if line["step"] <= step]
         write_text(self.metrics_path, "".join(kept))
 
     def checkpoints(self) -> list[Path]:

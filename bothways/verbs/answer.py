@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import tyro
 from tyro.conf import Positional
 
 from bothways.errors import UserError
+from bothways.files import to_json
 from bothways.inference.jobs import task_job
 from bothways.option_checks import require_at_least
 from bothways.precision import InferencePrecision
@@ -77,7 +77,7 @@ def run_answer(arguments: Sequence[str]) -> None:
     context = options.context if options.input is None else file_text(Path(options.input))
     found = load(options.model, options.device, options.precision).answer(options.question, context or "")
     if options.json:
-        print(json.dumps(_answer_json(found)))
+        print(to_json(_answer_json(found)))
         return
     if not found.text:
         print(f"no answer in the text\t{found.no_answer_probability:.1%}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -18,6 +17,7 @@ from tyro.conf import Positional
 from bothways.data.encoded import Encoded, join_segments
 from bothways.data.tables import read_rows
 from bothways.errors import UserError
+from bothways.files import to_json
 from bothways.inference.prepared import describe_layers
 from bothways.inference.vectors import sequence_vectors
 from bothways.precision import PRECISIONS, InferencePrecision, choose_inference_precision
@@ -81,7 +81,7 @@ def run_bench(arguments: Sequence[str]) -> None:
         "tokenising_tokens_per_second": tokens / seconds,
     }  # fmt: skip
     if options.json:
-        print(json.dumps({**facts, "precisions": [asdict(speed) for speed in speeds]}))
+        print(to_json({**facts, "precisions": [asdict(speed) for speed in speeds]}))
         return
     _show(facts, speeds)
 

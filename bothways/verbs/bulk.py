@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from bothways.inference.jobs import task_job
 from bothways.inference.prepared import describe_layers
 from bothways.precision import InferencePrecision
 from bothways.predictor import Predictor, load
-from bothways.progress import CountProgress, duration
+from bothways.progress import CountProgress, duration, print_note
 from bothways.verbs.text_arguments import TextArguments
 
 MakeJob = Callable[[Predictor, RowStream], Job]
@@ -39,10 +38,10 @@ def into_file(verb: str, options: Any, make_job: MakeJob, line_column: Callable[
     model = load(options.model, options.device, options.precision)
     source = RowStream(Path(options.input), line_column(model.checkpoint.metadata.get("options", {})))
     for remark in source.remarks:
-        print(f"{source.path}: {remark}", file=sys.stderr)
+        print_note(f"{source.path}: {remark}")
     job = make_job(model, source)
     output = open_output(job, source, out)
-    print(f"{verb} on {model.device}: {describe_layers(model.for_prediction, model.precision)}", file=sys.stderr)
+    print_note(f"{verb} on {model.device}: {describe_layers(model.for_prediction, model.precision)}")
     began = time.monotonic()
     with CountProgress(verb, source.count(), output.counts.resumed) as on_rows:
         counts = run_bulk(job, source, output, on_rows)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bothways.data.tables import is_labelled_table, read_rows
 from bothways.errors import UserError
+from bothways.files import to_json
 from bothways.inference.chat import Chat
 from bothways.inference.sampling import GenerationOptions
 from bothways.predictor import Predictor, load
+from bothways.progress import print_note
 from bothways.tasks.instruct import PROMPT_AND_RESPONSE
 from bothways.verbs.flags import parse
 from bothways.verbs.generate import print_as_made
@@ -44,24 +45,24 @@ def run_chat(arguments: Sequence[str]) -> None:
         for text in texts:
             reply = "".join(talk.reply(text, options))
             talk.reset()
-            print(json.dumps({"text": text, "reply": reply}, ensure_ascii=False) if options.json else reply)
+            print(to_json({"text": text, "reply": reply}, ensure_ascii=False) if options.json else reply)
         return
     talk = Chat(load(options.model, options.device), options.system)
     if sys.stdin.isatty():
-        print("/reset forgets the conversation, /stop or Ctrl-D ends it", file=sys.stderr)
+        print_note("/reset forgets the conversation, /stop or Ctrl-D ends it")
     while (said := _next_line()) is not None:
         if said == "/reset":
             talk.reset()
-            print("(forgotten)", file=sys.stderr)
+            print_note("(forgotten)")
         elif said:
             try:
                 pieces = talk.reply(said, options)
                 if options.json:
-                    print(json.dumps({"text": said, "reply": "".join(pieces)}, ensure_ascii=False), flush=True)
+                    print(to_json({"text": said, "reply": "".join(pieces)}, ensure_ascii=False), flush=True)
                 else:
                     print_as_made(pieces)
             except UserError as error:  # of one line; the conversation goes on
-                print(f"bothways: {error}", file=sys.stderr)
+                print_note(f"bothways: {error}")
 
 
 def _said_in(table: str | None, model: Predictor) -> str | None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 
+from bothways.files import to_json
 from bothways.progress import CountProgress
 from bothways.tasks.classify import Classification, Regression
 from bothways.verbs.bulk import TableArguments, table_into_file
@@ -27,7 +27,7 @@ def run_classify(arguments: Sequence[str]) -> None:
     results = model.classify(texts, CountProgress("classify", len(texts)))
     for text, result in zip(texts, results, strict=True):
         if options.json:
-            print(json.dumps({"text": text, **asdict(result)}))
+            print(to_json({"text": text, **asdict(result)}))
         elif isinstance(result, Classification):
             print(f"{result.label}\t{result.scores[result.label]:.1%}\t{shown_text(text)}")
         elif isinstance(result, Regression):

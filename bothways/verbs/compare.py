@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -15,6 +14,7 @@ from tyro.conf import Positional
 from bothways.baselines.results import ClassifierResult, TrainingCost
 from bothways.data.tables import Row, TableOptions, read_table
 from bothways.errors import UserError
+from bothways.files import to_json
 from bothways.predictor import load
 from bothways.tasks.classify import ClassifyOptions, ClassifyTask
 from bothways.train.evaluate import usable_rows
@@ -69,7 +69,7 @@ def run_compare(arguments: Sequence[str]) -> int:
         return say_stopped(options.out, tuned.training.interrupted)
     results.append(_bert(options, task, eval_rows, tuned.training.seconds))
     if options.json:
-        print("\n".join(json.dumps(asdict(result)) for result in results))
+        print("\n".join(to_json(asdict(result)) for result in results))
     else:
         print("\n".join(classifier_lines(results, len(eval_rows))))
         print(f"{options.out}: the fine-tuned BERT")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -17,6 +16,7 @@ from tyro.conf import Positional
 from bothways.baselines.results import SAMPLE_TOKENS, LanguageModelResult, TrainingCost
 from bothways.data.store import TokenStore
 from bothways.errors import UserError
+from bothways.files import to_json
 from bothways.predictor import Predictor, load
 from bothways.text.lines import is_unicode
 from bothways.text.tokenizer import Tokenizer
@@ -79,7 +79,7 @@ def run_compare_lm(arguments: Sequence[str]) -> int:
         return say_stopped(options.out, trained.interrupted)
     results.append(_transformer(load(options.out, options.device), store, options, prompt, trained.seconds))
     if options.json:
-        print("\n".join(json.dumps(asdict(result), ensure_ascii=False) for result in results))
+        print("\n".join(to_json(asdict(result), ensure_ascii=False) for result in results))
     else:
         words = tokenizer.decode([tokenizer.id(piece) or 0 for piece in prompt])
         print("\n".join(language_model_lines(results, sum(map(len, held_out)), words)))

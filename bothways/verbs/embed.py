@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 
 from bothways.data.stream import RowStream
 from bothways.errors import UserError
-from bothways.files import require_file_writable, user_errors
+from bothways.files import require_file_writable, to_json, user_errors
 from bothways.inference.bulk import Job
 from bothways.inference.bulk_formats import BULK_SUFFIXES
 from bothways.inference.jobs import embed_job
@@ -51,7 +50,7 @@ def run_embed(arguments: Sequence[str]) -> None:
     model, texts = open_model_and_texts(options, options.precision)
     vectors = model.embed(texts, not options.no_normalize, CountProgress("embed", len(texts)))
     for text, vector in zip(texts, vectors, strict=True):
-        print(json.dumps({"text": text, "embedding": [round(value, 7) for value in vector.tolist()]}))
+        print(to_json({"text": text, "embedding": [round(value, 7) for value in vector.tolist()]}))
 
 
 def _embed_lines(options: EmbedArguments, path: Path) -> None:

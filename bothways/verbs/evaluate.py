@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import Any
 from tyro.conf import Positional
 
 from bothways.data.tables import TableFormat, TableOptions, read_table
-from bothways.files import require_file_writable
+from bothways.files import require_file_writable, to_json
 from bothways.predictor import Predictor, load
 from bothways.progress import CountProgress
 from bothways.verbs.column_arguments import column_arguments, with_named_columns
@@ -50,7 +49,7 @@ def run_evaluate(arguments: Sequence[str]) -> None:
     model = load(options.model, options.device)
     pretrained = "language-model" in model.model.head.abilities and "task" not in model.checkpoint.metadata
     figures = _of_text(model, options.table) if pretrained else _of_rows(model, options)
-    print(json.dumps(figures) if options.json else "\n".join(figure_lines(figures)))
+    print(to_json(figures) if options.json else "\n".join(figure_lines(figures)))
 
 
 def _of_rows(model: Predictor, options: EvaluateArguments) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -12,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from bothways.errors import UserError
+from bothways.files import to_json
 from bothways.inference import language
 from bothways.inference.sampling import GenerationOptions
 from bothways.predictor import Predictor
@@ -51,7 +51,7 @@ def run_generate(arguments: Sequence[str]) -> None:
         for prompt, texts in zip(prompts, language.generate_texts(model, ids, options), strict=True):
             for number, text in enumerate(texts):
                 line = {"prompt": prompt, **({"sample": number} if options.samples > 1 else {}), "text": text}
-                print(json.dumps(line, ensure_ascii=False) if options.json else prompt + text)
+                print(to_json(line, ensure_ascii=False) if options.json else prompt + text)
     else:
         print(prompts[0], end="", flush=True)
         print_as_made(language.stream_text(model, prompts[0], options, options.truncate))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from bothways.data.plan import PretrainingPlan
 from bothways.data.store import TokenStore
 from bothways.data.survey import batch_in_words, estimate_epoch, length_histogram
 from bothways.errors import UserError
-from bothways.files import read_json
+from bothways.files import read_json, to_json
 from bothways.text.corpus import CorpusReport
 from bothways.text.tokenizer import Tokenizer
 from bothways.token_budget import UNLIMITED
@@ -50,7 +49,7 @@ def run_info(arguments: Sequence[str]) -> None:
     elif (path / "manifest.json").exists() or (path / "progress.json").exists():
         store = TokenStore(path)
         if options.json:
-            print(json.dumps({**store.manifest, "lengths": length_histogram(store).rows}))
+            print(to_json({**store.manifest, "lengths": length_histogram(store).rows}))
         else:
             print("\n".join([*store_lines(store), *length_histogram(store).lines(), *_epoch_lines(store, recipe)]))
     elif (path / "config.json").exists() or (path / "model" / "config.json").exists():
@@ -123,7 +122,7 @@ def _print_batch(path: Path, step: int, recipe: str | None) -> None:
 
 
 def _print_facts(facts: Mapping[str, Any], as_json: bool) -> None:
-    print(json.dumps(facts) if as_json else "\n".join(f"{name}: {value}" for name, value in facts.items()))
+    print(to_json(facts) if as_json else "\n".join(f"{name}: {value}" for name, value in facts.items()))
 
 
 def store_lines(store: TokenStore) -> list[str]:

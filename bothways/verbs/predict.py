@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from tyro.conf import Positional
 
 from bothways.data.tables import Row, TableFormat, TableOptions, read_rows
 from bothways.errors import UserError
-from bothways.files import require_file_writable, write_text
+from bothways.files import require_file_writable, to_json, write_text
 from bothways.inference.predict import describe_rows
 from bothways.predictor import load
 from bothways.progress import CountProgress
@@ -55,7 +54,7 @@ def run_predict(arguments: Sequence[str]) -> None:
     with CountProgress("predict") as on_sequences:
         described = describe_rows(model, rows, task, on_sequences)
     table = [{**_other_columns(task, row), **line} for line, row in zip(described, rows, strict=True)]
-    lines = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in table)
+    lines = "".join(to_json(line, ensure_ascii=False) + "\n" for line in table)
     if out is None:
         print(lines, end="")
     elif out.suffix == ".csv":

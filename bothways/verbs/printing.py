@@ -9,14 +9,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from bothways.progress import print_note
 from bothways.tasks.metrics import MAX_LABELS_SHOWN, commonest_labels
 
 
 def say(line: str) -> None:
     """A line of its own on standard error."""
-    import sys
-
-    print(line, file=sys.stderr)
+    print_note(line)
 
 
 def figure_lines(figures: Mapping[str, Any]) -> list[str]:

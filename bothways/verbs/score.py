@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
+from bothways.files import to_json
 from bothways.option_checks import require_at_least
 from bothways.verbs.flags import parse
 from bothways.verbs.text_arguments import TextArguments, open_model_and_texts
@@ -33,7 +33,7 @@ def run_score(arguments: Sequence[str]) -> None:
     for text in texts:
         found = model.score(text, options.next, options.top_k)
         if options.json:
-            print(json.dumps({"text": text, **asdict(found)}, ensure_ascii=False))
+            print(to_json({"text": text, **asdict(found)}, ensure_ascii=False))
             continue
         print(text)
         kind = "log-probability" if model.config.is_decoder else "pseudo-log-likelihood, each word masked in turn,"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from tyro.conf import Positional
 
 from bothways.data.tables import TableOptions, is_labelled_table, read_rows
 from bothways.errors import UserError
+from bothways.files import to_json
 from bothways.inference.vectors import DotMatch
 from bothways.precision import InferencePrecision
 from bothways.predictor import load
@@ -57,6 +57,6 @@ def run_similar(arguments: Sequence[str]) -> None:
         place = lines[match.index][0]
         if options.json:
             dot = {"dot": match.dot} if isinstance(match, DotMatch) else {}
-            print(json.dumps({"place": place, "cosine": match.cosine, **dot, "text": match.text}))
+            print(to_json({"place": place, "cosine": match.cosine, **dot, "text": match.text}))
         else:
             print(f"{match.dot if isinstance(match, DotMatch) else match.cosine:.3f}\t{place}\t{match.text}")

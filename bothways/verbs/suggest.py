@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
+from bothways.files import to_json
 from bothways.verbs.flags import parse
 from bothways.verbs.text_arguments import TextArguments, open_model_and_texts
 
@@ -30,9 +30,7 @@ def run_suggest(arguments: Sequence[str]) -> None:
         suggestions = model.suggest(text, options.top_k)
         if options.json:
             print(
-                json.dumps(
-                    {"text": text, "words": [asdict(suggestion) for suggestion in suggestions]}, ensure_ascii=False
-                )
+                to_json({"text": text, "words": [asdict(suggestion) for suggestion in suggestions]}, ensure_ascii=False)
             )
         else:
             words = (f"{suggestion.word} {suggestion.probability:.1%}" for suggestion in suggestions)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from bothways.files import to_json
 from bothways.progress import CountProgress
 from bothways.verbs.bulk import TableArguments, table_into_file
 from bothways.verbs.flags import parse
@@ -27,7 +27,7 @@ def run_tag(arguments: Sequence[str]) -> None:
     found: Any = model.tag(texts, CountProgress("tag", len(texts)))
     for text, entities in zip(texts, found, strict=True):
         if options.json:
-            print(json.dumps({"text": text, "entities": [asdict(entity) for entity in entities]}))
+            print(to_json({"text": text, "entities": [asdict(entity) for entity in entities]}))
             continue
         print(text)
         for entity in entities:

@@ -57,9 +57,8 @@ class TextArguments:
             lines = list(self.texts)
         elif self.input:
             lines = file_lines(Path(self.input))
-        elif not sys.stdin.isatty():
-            said = _decoded(getattr(sys.stdin, "buffer", sys.stdin).read(), "standard input")
-            lines = _lines_of(said.removeprefix("\ufeff"))
+        elif sys.stdin is not None and not sys.stdin.isatty():
+            lines = _lines_of(_decoded(_standard_input(), "standard input").removeprefix("\ufeff"))
         else:
             raise UserError("no text: give texts as arguments, a file after --in, or lines on standard input")
         if not any(map(str.strip, lines)):
@@ -108,6 +107,15 @@ def file_text(path: Path) -> str:
     if b"\0" in content[:8192]:
         raise UserError(f"{path}: a binary file, not text")
     return _decoded(content, str(path))
+
+
+def _standard_input() -> bytes | str:
+    """All of standard input; text where it is a stream of text alone, as in a notebook."""
+    try:
+        content: bytes | str = getattr(sys.stdin, "buffer", sys.stdin).read()
+    except OSError as error:
+        raise UserError(f"standard input cannot be read: {error.strerror or error}") from error
+    return content
 
 
 def _lines_of(text: str) -> list[str]:
