@@ -11,8 +11,12 @@ from collections.abc import Iterable
 class UserError(ValueError):
     """Something the user can mend: names the file and line, or the option, its value and what would be accepted.
 
-    The command line prints the message on standard error as one line and exits with code 2.
+    The command line prints the message on standard error as one line and exits with code 2. Line ends in what it
+    quotes, a column's name or a label, become blanks.
     """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(" ".join(message.splitlines()))
 
 
 class TruncationWarning(UserWarning):

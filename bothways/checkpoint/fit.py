@@ -27,7 +27,7 @@ def require_fit(
     """Compare the sizes that the config asks for with those of the weights; names that are missing are left to others.
 
     ignored: a module of ours that need not fit. Raises UserError for other sizes, another number of layers, and
-    weights that are no floating-point numbers.
+    weights that are no floating-point numbers, NaN or infinite.
     """
     path = directory / "config.json"
     held = {modern: weights[name] for name, modern in modern_names(weights).items()}
@@ -54,3 +54,7 @@ def require_fit(
                 )
             if part in held and not held[part].is_floating_point():
                 raise UserError(f"{directory}: {part} is of {held[part].dtype}; quantised weights are not read")
+            if part in held and not torch.isfinite(held[part]).all():
+                raise UserError(
+                    f"{directory}: {part} holds NaN or infinity: the file is damaged, or its training has diverged"
+                )

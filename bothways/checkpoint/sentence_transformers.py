@@ -14,6 +14,7 @@ from typing import Any
 from bothways.errors import UserError
 from bothways.files import read_json, write_json, write_text
 from bothways.model.heads import Pooling
+from bothways.text.lines import is_unicode
 
 POOLINGS: dict[str, Pooling] = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls"}
 
@@ -138,8 +139,8 @@ def _prompt_and_similarity(path: Path) -> tuple[str, str]:
     if name is None:
         return "", similarity
     prompt = prompts.get(name) if isinstance(prompts, dict) and isinstance(name, str) else None
-    if not isinstance(prompt, str):
-        raise UserError(f"{path}: default_prompt_name is {str(name)[:60]!r}, and prompts has no text of this name")
+    if not isinstance(prompt, str) or not is_unicode(prompt):
+        raise UserError(f"{path}: default_prompt_name is {str(name)[:60]!a}, and prompts has no text of this name")
     return prompt, similarity
 
 

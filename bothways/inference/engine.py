@@ -17,6 +17,7 @@ import torch
 from bothways.batch import PackedBatch
 from bothways.data.encoded import Encoded, pack_encoded
 from bothways.data.tables import Row
+from bothways.errors import UserError
 from bothways.hardware import inference_batch_tokens, keep_number_of_threads, use_threads
 from bothways.model.heads import Model, device_of
 from bothways.prefetch import prefetch
@@ -133,10 +134,16 @@ def truncated_rows(encoded: Sequence[Encoded]) -> int:
 
 
 def score(model: Model, task: Task, encoded: Sequence[Encoded], on_progress: OnProgress = no_progress) -> Scores:
-    """For each row, in order, the scores of its sequences, as `task.split` gives them."""
+    """For each row, in order, the scores of its sequences, as `task.split` gives them.
+
+    Raises UserError for scores that are NaN or infinite.
+    """
 
     def split(scores: Any, sequences: Sequence[Encoded], batch: PackedBatch) -> list[np.ndarray]:
-        return task.split(scores, sequences)
+        found = task.split(scores, sequences)
+        if any(isinstance(part, np.ndarray) and not np.isfinite(part).all() for part in found):
+            raise UserError("the scores are NaN or infinite: the model's weights are damaged, or its training diverged")
+        return found
 
     device = device_of(model)
     scores = run_batches(model.eval(), split, encoded, device, collate=task.collate, on_progress=on_progress)

@@ -404,6 +404,27 @@ def test_quantised_weights_are_refused(tmp_path: Path) -> None:
         load_checkpoint(model)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_refused(value: float, tmp_path: Path) -> None:
+    model = saved(tmp_path)
+    weights = load_file(model / "model.safetensors")
+    name = "bert.encoder.layer.0.output.dense.bias"
+    weights[name][3] = value
+    save_file(weights, model / "model.safetensors")
+    with pytest.raises(UserError, match=f"{name} holds NaN or infinity"):
+        load_checkpoint(model)
+    weights[name][3] = 3e38  # a number, but what is computed with it is none
+    weights["bert.encoder.layer.0.output.dense.weight"][3] = 3e38
+    save_file(weights, model / "model.safetensors")
+    config = {"architectures": ["BertForQuestionAnswering"]}
+    edit_config(model, **config)
+    (model / "bothways.json").unlink()
+    qa = {"qa_outputs.weight": torch.full((2, 32), 3e38), "qa_outputs.bias": torch.zeros(2)}
+    save_file({**weights, **qa}, model / "model.safetensors")
+    with pytest.raises(UserError, match="scores are NaN or infinite"):
+        bw.load(model, precision="float32").answer("the dog?", "the red dog runs in the house")
+
+
 def test_from_the_hub_every_file_that_counts_is_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fetched = "config.json tokenizer_config.json vocab.txt added_tokens.json special_tokens_map.json modules.json "
     fetched += "config_sentence_transformers.json sentence_roberta_config.json 1_Pooling/config.json 0_BERT/vocab.txt "
