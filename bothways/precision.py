@@ -10,6 +10,8 @@ from bothways.errors import UserError
 from bothways.hardware import cpu_multiplies_bfloat16
 
 TrainingPrecision = Literal["auto", "float32", "bfloat16"]
+InferencePrecision = Literal["auto", "float32", "bfloat16", "int8"]
+PRECISIONS: tuple[InferencePrecision, ...] = ("float32", "bfloat16", "int8")
 
 
 def choose_precision(precision: TrainingPrecision, device: torch.device) -> torch.dtype:
@@ -23,12 +25,6 @@ def choose_precision(precision: TrainingPrecision, device: torch.device) -> torc
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
     return torch.bfloat16 if cpu_multiplies_bfloat16() else torch.float32
-
-
-InferencePrecision = Literal["auto", "float32", "bfloat16", "int8"]
-
-
-PRECISIONS: tuple[InferencePrecision, ...] = ("float32", "bfloat16", "int8")
 
 
 def choose_inference_precision(precision: InferencePrecision, device: torch.device) -> InferencePrecision:
