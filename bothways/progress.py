@@ -108,10 +108,15 @@ class ProgressLine:
 
 
 class Progress(ProgressLine):
-    """The progress of a training: step, loss and accuracies, tokens/s, ETA."""
+    """The progress of a training: step, loss and accuracies, tokens/s, ETA.
+
+    steps_per_epoch: of a training that is measured after each epoch, which is then told by its epochs.
+    """
 
     def __init__(self, title: str, *, shown: bool = True) -> None:
         super().__init__(title, shown=shown)
+        self.steps_per_epoch: int | None = None
+        self._evaluated, self._unchanged = "", ""  # the figures that stand there, and since when they are the same
         self._tokens_per_second = self._seconds_per_step = 0.0
         self._steps_seen = 0
 
@@ -134,9 +139,25 @@ class Progress(ProgressLine):
             self.draw("  ".join([f"{self.title}  step {step:,}/{steps:,}", *shown, speed, left]), last)
 
     def evaluated(self, step: int, figures: Mapping[str, float]) -> None:
-        """Show held-out figures on a line that stays."""
+        """Show held-out figures on a line that stays; the same figures again are told in one line for all times."""
         values = "  ".join(f"{name.removeprefix('eval_')} {value:.3f}" for name, value in figures.items())
-        self.say(f"{self.title}  step {step:,}  held-out: {values}")
+        at = f"epoch {-(-step // self.steps_per_epoch):,}" if self.steps_per_epoch else f"step {step:,}"
+        if values == self._evaluated:
+            self._unchanged = at
+            return
+        self._say_unchanged()
+        self._evaluated = values
+        self.say(f"{self.title}  {at}  held-out: {values}")
+
+    def end(self) -> None:
+        """As `ProgressLine.end`, with what was not told of the evaluations."""
+        self._say_unchanged()
+        super().end()
+
+    def _say_unchanged(self) -> None:
+        if self._unchanged:
+            self.say(f"{self.title}  up to {self._unchanged}  held-out: unchanged")
+            self._unchanged = ""
 
 
 class CountProgress(ProgressLine):

@@ -10,7 +10,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_origin, get_type_hints
 
@@ -22,7 +22,7 @@ from bothways.errors import UserError
 from bothways.inference.engine import truncated_rows
 from bothways.model.config import EncoderConfig
 from bothways.model.heads import Model
-from bothways.option_checks import checked, require_at_least, require_name, require_seed, require_type
+from bothways.option_checks import checked, require_at_least, require_name, require_seed, require_type, values_of
 from bothways.precision import TrainingPrecision
 from bothways.progress import Progress
 from bothways.tasks import find_task
@@ -31,9 +31,9 @@ from bothways.train.best_epoch import BestEpoch
 from bothways.train.evaluate import Evaluation, RowSet, Table
 from bothways.train.loop import TrainResult, say_if_not_compiled, train
 from bothways.train.options import TrainOptions, derive_train_options
+from bothways.train.provenance import in_effect, of_this_machine
 from bothways.train.run import RunDirectory
 from bothways.train.step import Stepper
-from bothways.version import __version__
 
 Preset = Literal["quick", "standard"]
 
@@ -92,13 +92,16 @@ class FinetuneResult:
     """A finished or interrupted run.
 
     evaluation: of the best epoch on the evaluation rows; None without such rows or where the run was interrupted.
-    truncated: rows that lost tokens. skipped: rows left out as unusable.
+    truncated: rows that lost tokens. skipped: rows left out as unusable. best_epoch: whose model is kept, counted from
+    1 (None without evaluation rows), of so many epochs that were measured.
     """
 
     training: TrainResult
     evaluation: Evaluation | None
     truncated: int
     skipped: int
+    best_epoch: int | None = None
+    epochs: int = 0
 
     @property
     def metrics(self) -> dict[str, Any] | None:
@@ -136,14 +139,43 @@ def finetune(
     encoded, eval_encoded = (table.encode(checkpoint.tokenizer, limit) for table in (rows, eval_rows))
     truncated = _say_truncated(progress.say, rows.task, (encoded, eval_encoded), limit)
     plan = _plan(rows, encoded, eval_rows, checkpoint, options)
-    stepper = Stepper(checkpoint.model, rows.task, plan, _loop_options(options, plan, checkpoint.config.hidden_size))
+    settings = _loop_options(options, plan, checkpoint.config.hidden_size)
+    stepper = Stepper(checkpoint.model, rows.task, plan, settings)
     say_if_not_compiled(stepper.device, progress)
-    provenance = {"bothways": __version__, "model": str(model), "options": asdict(options)}
+    progress.steps_per_epoch = plan.steps(1)
+    provenance = {
+        **of_this_machine(stepper.device),
+        "model": str(model),
+        **_tables_in_words(train_table, rows, eval_table, eval_rows),
+        "options": in_effect(
+            {**values_of(options, FinetuneOptions), **task_options},
+            settings,
+            epochs=_whole(settings.steps / plan.steps(1)),
+            sequence_length=limit,
+            batch_size=None if options.tokens_per_step else options.batch_size,
+        ),
+    }
     metadata = {"sequence_length": limit, "provenance": provenance}
     best = BestEpoch(checkpoint, eval_rows, eval_encoded, run, options.patience, metadata)
     training = train(stepper, run, progress, lambda step: best.evaluate(), best.is_out_of_patience)
     evaluation = best.finish() if training.interrupted is None else None
-    return FinetuneResult(training, evaluation, truncated, rows.skipped + eval_rows.skipped)
+    skipped = rows.skipped + eval_rows.skipped
+    return FinetuneResult(training, evaluation, truncated, skipped, best.number, len(best.scores))
+
+
+def _whole(number: float) -> float | int:
+    """A number as people write it: without decimals where it is whole, else with two."""
+    return round(number) if number == round(number) else round(number, 2)
+
+
+def _tables_in_words(train_table: Table, rows: RowSet, eval_table: Table | None, eval_rows: RowSet) -> dict[str, Any]:
+    """Which tables were learnt from and measured on, and how many rows of them."""
+    tables = {"train": (train_table, rows)} | ({} if eval_table is None else {"evaluation": (eval_table, eval_rows)})
+    told: dict[str, Any] = {}
+    for name, (table, of_table) in tables.items():
+        told[name] = str(table) if isinstance(table, str | Path) else "rows given in Python"
+        told[f"{name}_rows"] = len(of_table.rows)
+    return told
 
 
 def make_task(name: str, options: Mapping[str, Any]) -> Task:

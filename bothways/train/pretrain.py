@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from bothways.checkpoint.hugging_face import (
     Checkpoint,
@@ -32,10 +29,12 @@ from bothways.tasks.base import Objective
 from bothways.tasks.objectives import find_pretraining
 from bothways.train.distributed import World, full_tensor, join_world
 from bothways.train.loop import TrainResult, evaluate_objective, say_if_not_compiled, train
+from bothways.train.options import TrainOptions
 from bothways.train.pretrain_options import (
     DEFAULT_VALIDATION_TOKENS,
     PretrainOptions,
     build_objective,
+    epochs_of,
     loop_options,
     make_plan,
     make_validation_plan,
@@ -43,10 +42,10 @@ from bothways.train.pretrain_options import (
     phases_of,
     validation_tokens,
 )
+from bothways.train.provenance import in_effect, of_text, of_this_machine
 from bothways.train.run import RunDirectory
 from bothways.train.samples import samples
 from bothways.train.step import Stepper
-from bothways.version import __version__
 
 
 def pretrain(
@@ -113,20 +112,20 @@ def _pretrain(store: TokenStore, out: Path, options: PretrainOptions, progress: 
     say_if_not_compiled(stepper.device, progress)
     result = train(stepper, run, progress, evaluate)
     if result.interrupted is None:
-        _finish(checkpoint, objective, run, world, provenance(store, options, result, world))
+        _finish(checkpoint, objective, run, world, provenance(store, options, settings, result, world))
     return result
 
 
-def provenance(store: TokenStore, options: PretrainOptions, result: TrainResult, world: World) -> dict[str, Any]:
-    """Where a model comes from: software, machine, text, options."""
+def provenance(
+    store: TokenStore, options: PretrainOptions, settings: TrainOptions, result: TrainResult, world: World
+) -> dict[str, Any]:
+    """Where a model comes from: software, machine, date, text, and the options as they were in effect."""
     return {
-        "bothways": __version__,
-        "torch": torch.__version__,
-        "machine": f"{platform.machine()}, {world.size} process{'es' if world.size > 1 else ''}",
-        "store": store.fingerprint,
-        "tokenizer": store.tokenizer_fingerprint,
-        "options": options_json(options),
+        **of_this_machine(choose_device(settings.device), world.size),
+        **of_text(store),
+        "epochs": round(epochs_of(store, options), 2),
         "seconds": round(result.seconds, 1),
+        "options": in_effect(options_json(options), settings),
     }
 
 

@@ -11,6 +11,7 @@ from bothways.data.phases import Phase, PhasedPlan, parse_phases
 from bothways.data.plan import PretrainingPlan
 from bothways.data.spans import ExampleMaker, SpanOptions
 from bothways.data.store import SplitName, TokenStore
+from bothways.data.survey import estimate_epoch
 from bothways.errors import UserError
 from bothways.model.config import EncoderConfig
 from bothways.option_checks import require_at_least, values_of
@@ -131,6 +132,17 @@ def make_plan(store: TokenStore, options: PretrainOptions) -> PretrainingPlan | 
         for number, phase in enumerate(phases)
     ]
     return plans[0] if len(plans) == 1 else PhasedPlan(phases, plans)
+
+
+def epochs_of(store: TokenStore, options: PretrainOptions) -> float:
+    """How many times the run reads the text that it trains on, estimated from the first block of each phase."""
+    plan = make_plan(store, options)
+    phases = phases_of(options)
+    plans = plan.plans if isinstance(plan, PhasedPlan) else [plan]
+    return sum(
+        (phase.end - phase.first) * (phase.tokens_per_step or options.tokens_per_step) / estimate_epoch(of_phase).tokens
+        for phase, of_phase in zip(phases, plans, strict=True)
+    )
 
 
 def make_validation_plan(

@@ -23,6 +23,14 @@ class FinetuneArguments(finetuning.FinetuneOptions):
     out: str
 
 
+def _best_line(result: finetuning.FinetuneResult) -> str:
+    """Which epoch's model is kept, and by which figure."""
+    assert result.evaluation is not None
+    figure = next(iter(result.evaluation.metrics)).replace("_", " ")
+    score = f"{figure} {result.evaluation.score:.3f}"
+    return f"best: epoch {result.best_epoch:,} of {result.epochs:,} ({score}); its model is kept"
+
+
 FINETUNE_HELP = (
     f"Train a model for a task: {', '.join(TASKS)}. `bothways finetune TASK --help` has the task's own options. "
     "Example: bothways finetune classify --model run --train train.csv --eval test.csv --out tickets"
@@ -45,6 +53,7 @@ def run_finetune(arguments: Sequence[str]) -> int:
     if result.evaluation:
         run = RunDirectory(options.out)
         print("\n".join(figure_lines(result.evaluation.metrics)))
+        print(_best_line(result))
         print(f"{run.path / 'predictions.csv'}: what was predicted of each row")
         write_report(run, finetuning_report(run.metrics(), result.evaluation, f"Fine-tuning of {options.out}"))
     say_finished(options.out, find_task(task).next_command)
