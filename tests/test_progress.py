@@ -111,14 +111,14 @@ def test_what_an_earlier_run_did_counts_for_no_speed(file: io.StringIO, wait: Wa
 
 def test_training_shows_the_figures_it_knows_and_keeps_evaluations(file: io.StringIO, wait: Wait) -> None:
     with Progress("pretrain") as training:
-        for step in (1, 2, 3):
+        for step, held_out in ((1, 2.75), (2, 2.5), (3, 2.25)):
             wait(6)
             training.update(step, 3, {"loss": 2.5, "mlm_accuracy": 0.25, "other": 1.0}, tokens=1200, seconds=6)
-            training.evaluated(step, {"eval_loss": 2.25})
+            training.evaluated(step, {"eval_loss": held_out})
     assert file.getvalue().splitlines() == [
-        "pretrain  step 1  held-out: loss 2.250",
+        "pretrain  step 1  held-out: loss 2.750",
         "pretrain  step 2/3  loss 2.500  mlm 25.0%  200 tokens/s  ETA 0:06",
-        "pretrain  step 2  held-out: loss 2.250",
+        "pretrain  step 2  held-out: loss 2.500",
         "pretrain  step 3/3  loss 2.500  mlm 25.0%  200 tokens/s  ETA 0:00",
         "pretrain  step 3  held-out: loss 2.250",
     ]
@@ -128,6 +128,20 @@ def test_training_shows_the_figures_it_knows_and_keeps_evaluations(file: io.Stri
     hidden.update(3, 3, {"loss": 1.0}, 1, 1.0)
     hidden.say("nothing")
     assert file.getvalue() == before
+
+
+def test_equal_evaluations_are_one_line_and_epochs_are_counted(file: io.StringIO) -> None:
+    with Progress("finetune") as training:
+        training.steps_per_epoch = 4
+        for step, accuracy in ((4, 0.5), (8, 0.75), (12, 0.75), (16, 0.75), (20, 0.9), (22, 0.9)):
+            training.evaluated(step, {"eval_accuracy": accuracy})
+    assert file.getvalue().splitlines() == [
+        "finetune  epoch 1  held-out: accuracy 0.500",
+        "finetune  epoch 2  held-out: accuracy 0.750",
+        "finetune  up to epoch 4  held-out: unchanged",
+        "finetune  epoch 5  held-out: accuracy 0.900",
+        "finetune  up to epoch 6  held-out: unchanged",
+    ]
 
 
 def test_bytes_of_a_corpus(terminal: Terminal, wait: Wait) -> None:

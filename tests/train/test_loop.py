@@ -213,7 +213,14 @@ def test_what_a_run_leaves_behind(store: TokenStore, tmp_path: Path) -> None:
     assert [line["step"] for line in evaluated] == [6, 12]
     assert {"eval_mlm_accuracy", "eval_nsp_accuracy", "eval_nsp_loss"} <= set(evaluated[0])
     checkpoint = load_checkpoint(tmp_path / "run")
-    assert checkpoint.metadata["provenance"]["store"] == store.fingerprint
+    told = checkpoint.metadata["provenance"]
+    assert told["store"] == store.fingerprint
+    assert told["documents"] + told["held_out_documents"] == store.manifest["documents"]
+    assert told["tokens"] + told["held_out_tokens"] == store.manifest["tokens"]
+    assert told["epochs"] == pytest.approx(OPTIONS.steps * OPTIONS.tokens_per_step / told["tokens"], rel=0.3)
+    assert told["options"]["lr"] == OPTIONS.lr or OPTIONS.lr is None
+    assert told["options"]["evaluate_every"] == 6
+    assert None not in told["options"].values()
     assert json.loads((tmp_path / "run" / "model" / "config.json").read_text())["architectures"] == [
         "BertForPreTraining"
     ]
