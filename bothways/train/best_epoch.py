@@ -44,8 +44,7 @@ class BestEpoch:
     @property
     def scores(self) -> list[float]:
         """The deciding figure of each epoch so far, as the run's metrics have it."""
-        lines = [[value for name, value in line.items() if name.startswith("eval_")] for line in self._run.metrics()]
-        return [values[0] for values in lines if values]
+        return scores_of(self._run.metrics())
 
     @property
     def number(self) -> int | None:
@@ -96,6 +95,12 @@ class BestEpoch:
     def _metadata_of(self, task: Task, **provenance: Any) -> dict[str, Any]:
         """What bothways.json keeps. provenance: what is to be said of this model besides."""
         return {**task.to_json(), **self._metadata, "provenance": {**self._metadata["provenance"], **provenance}}
+
+
+def scores_of(metrics: Sequence[Mapping[str, Any]]) -> list[float]:
+    """The deciding figure of each epoch: the first that was logged of each evaluation."""
+    lines = [[value for name, value in line.items() if name.startswith("eval_")] for line in metrics]
+    return [values[0] for values in lines if values]
 
 
 def best_of(scores: Sequence[float]) -> int | None:

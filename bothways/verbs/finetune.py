@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 from bothways.errors import UserError
-from bothways.pages.report import finetuning_report
+from bothways.pages.finetuning import finetuning_report
 from bothways.tasks import TASKS, find_task
 from bothways.train import finetune as finetuning
 from bothways.train.run import RunDirectory
 from bothways.verbs.flags import joined_options, parse
 from bothways.verbs.printing import figure_lines
-from bothways.verbs.run_output import say_finished, say_interrupted, write_report
+from bothways.verbs.run_output import provenance_of, say_finished, say_interrupted, write_report
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +55,7 @@ def run_finetune(arguments: Sequence[str]) -> int:
         print("\n".join(figure_lines(result.evaluation.metrics)))
         print(_best_line(result))
         print(f"{run.path / 'predictions.csv'}: what was predicted of each row")
-        write_report(run, finetuning_report(run.metrics(), result.evaluation, f"Fine-tuning of {options.out}"))
+        title = f"{options.out}: fine-tuned to {task}"
+        write_report(run, finetuning_report(run.metrics(), result.evaluation, title, provenance_of(run)))
     say_finished(options.out, find_task(task).next_command)
     return 0

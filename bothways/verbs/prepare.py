@@ -42,7 +42,7 @@ def run_prepare(arguments: Sequence[str]) -> None:
             PrepareOptions(options.corpus_options(), options.validation, options.workers),
             on_progress=progress.update,
         )
-    from bothways.verbs.info import store_lines
+    from bothways.verbs.describe_text import store_lines
 
     print("\n".join(store_lines(store)))
     print(f"next: bothways pretrain {options.out} --size mini --out run")

@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import shlex
 from signal import Signals
+from typing import Any
 
 from bothways.files import read_json
-from bothways.pages.report import HtmlReport, add_provenance, can_report
+from bothways.pages.curves import can_draw_curves
+from bothways.pages.report import HtmlReport, add_provenance
 from bothways.train.distributed import is_main_process
 from bothways.train.loop import TrainResult
 from bothways.train.run import RunDirectory
 from bothways.verbs.printing import say
 
 
+def provenance_of(run: RunDirectory) -> dict[str, Any]:
+    """Where a finished run's model comes from, and the command that began the run where run.json has it."""
+    described = run.described()
+    command = {"command": described["command"]} if "command" in described else {}
+    return {**command, **read_json(run.model_path / "bothways.json")["provenance"]}
+
+
 def write_report(run: RunDirectory, report: HtmlReport) -> None:
     """Write the run's page, with where the model comes from, and say so."""
-    add_provenance(report, read_json(run.model_path / "bothways.json")["provenance"])
+    add_provenance(report, provenance_of(run))
     path = run.path / "report.html"
     report.write(path)
-    print(f"{path}: figures" + (" and curves" if can_report() else "; curves need pip install 'bothways[report]'"))
+    print(f"{path}: figures" + (" and curves" if can_draw_curves() else "; curves need pip install 'bothways[report]'"))
 
 
 def say_finished(out: str, next_command: str) -> None:

@@ -15,7 +15,7 @@ import torch
 import bothways as bw
 from bothways.checkpoint.hugging_face import load_checkpoint
 from bothways.errors import UserError
-from bothways.pages.report import finetuning_report
+from bothways.pages.finetuning import finetuning_report
 from bothways.tasks.metrics import classification_figures
 from bothways.train.finetune import FinetuneOptions, finetune
 from bothways.train.run import RunDirectory
