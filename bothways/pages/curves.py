@@ -44,9 +44,10 @@ def curve_svg(metrics: Sequence[Mapping[str, Any]], name: str, epochs_per_step: 
             points = [(line["step"] * (epochs_per_step or 1), line[key]) for line in metrics if key in line]
             if points:
                 panel.plot(*zip(*points, strict=True), **look)
+        panel.set_xlim(left=0)
         panel.set_title(display_name(name), loc="left", fontsize=9)
         panel.set_xlabel("epochs" if epochs_per_step else "steps")
-        panel.xaxis.set_major_locator(MaxNLocator(MAX_TICKS, integer=True))
+        panel.xaxis.set_major_locator(MaxNLocator(MAX_TICKS, integer=True, min_n_ticks=1))
         panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
         panel.legend(frameon=False)
         picture = io.StringIO()

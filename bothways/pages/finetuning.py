@@ -42,7 +42,7 @@ def add_finetuning(
     """
     figures = evaluation.metrics
     numbers = {name: value for name, value in figures.items() if isinstance(value, float)}
-    report.table([display_name(name) for name in numbers], [list(numbers.values())])
+    report.table(["", ""], [[display_name(name), value] for name, value in numbers.items()])
     _add_summary(report, metrics, provenance)
     deciding = next(iter(numbers))
     options = provenance.get("options", {})
@@ -96,15 +96,11 @@ def _add_examples(report: HtmlReport, evaluation: Evaluation, level: int) -> Non
     ]
     texts = [text for text in marked if text is not None and (text.found or text.true)]
     for title, is_right in (("Examples that are wrong", False), ("Examples that are right", True)):
-        shown = [text for text in texts if text.right == is_right][:MAX_EXAMPLES]
+        alike = [text for text in texts if text.right == is_right]
+        shown = alike[:: -(-len(alike) // MAX_EXAMPLES)] if alike else []  # evenly spaced: neighbours share a context
         if shown:
-            number = sum(text.right == is_right for text in texts)
-            report.heading(
-                title,
-                f"{len(shown)} of {number:,}. Marked: what the model found. Underlined: what is true.",
-                level=level,
-                folded=is_right,
-            )
+            about = f"{len(shown)} of {len(alike):,}. Marked: what the model found. Underlined: what is true."
+            report.heading(title, about, level=level, folded=is_right)
         for text in shown:
             report.example(text.text, text.found, text.true, text.about)
 

@@ -13,34 +13,48 @@ CONTEXT_CHARACTERS = 120  # shown on either side of what is marked: a line or tw
 
 def marked_html(text: str, found: Sequence[Span], true: Sequence[Span]) -> str:
     """The text around its spans as HTML: what was found is in `<mark>`, what is true in `<u>`, with their labels; of a
-    long text only what is near."""
-    begin, end = _shown(text, [*found, *true])
-    marks = {edge for start, stop, _ in (*found, *true) for edge in (start, stop)}
-    edges = sorted({begin, end, *(edge for edge in marks if begin < edge < end)})
-    pieces = [_piece(text, part, found, true) for part in itertools.pairwise(edges)]
-    return ("… " if begin else "") + "".join(pieces) + (" …" if end < len(text) else "")
+    long text only what is near a span."""
+    edges = {edge for start, end, _ in (*found, *true) for edge in (start, end)}
+    windows = _windows(text, [*found, *true])
+    parts = []
+    for begin, end in windows:
+        cuts = sorted({begin, end, *(edge for edge in edges if begin < edge < end)})
+        parts.append("".join(_piece(text, piece, found, true) for piece in itertools.pairwise(cuts)))
+    before = "… " if windows[0][0] else ""
+    after = " …" if windows[-1][1] < len(text) else ""
+    return before + " … ".join(parts) + after
 
 
-def _shown(text: str, spans: Sequence[Span]) -> tuple[int, int]:
-    """The characters that are shown, from a word's beginning to a word's end where there are blanks."""
-    first = min((start for start, _, _ in spans), default=0)
-    last = max((stop for _, stop, _ in spans), default=0)
-    begin, end = max(0, first - CONTEXT_CHARACTERS), min(len(text), last + CONTEXT_CHARACTERS)
-    if begin:
-        begin = text.find(" ", begin, first) + 1 or begin
-    if end < len(text):
-        end = max(text.rfind(" ", last, end), last) if " " in text[last:end] else end
-    return begin, end
+def _windows(text: str, spans: Sequence[Span]) -> list[tuple[int, int]]:
+    """The characters around each span that are shown, those that touch as one; without spans the text's beginning."""
+    windows: list[tuple[int, int]] = []
+    for start, end, _ in sorted(spans) or [(0, 0, "")]:
+        begin, end = _to_words(text, start - CONTEXT_CHARACTERS, start), _to_words(text, end + CONTEXT_CHARACTERS, end)
+        if windows and begin <= windows[-1][1]:
+            begin, before = windows.pop()
+            end = max(end, before)
+        windows.append((begin, end))
+    return windows
 
 
-def _piece(text: str, part: tuple[int, int], found: Sequence[Span], true: Sequence[Span]) -> str:
-    start, stop = part
-    piece = html.escape(text[start:stop])
+def _to_words(text: str, place: int, span_edge: int) -> int:
+    """A place in the text or its end, moved towards the edge of a span to where a word begins or ends."""
+    if not 0 < place < len(text):
+        return min(max(place, 0), len(text))
+    if place < span_edge:
+        return text.find(" ", place, span_edge) + 1 or place
+    blank = text.rfind(" ", span_edge, place)
+    return place if blank < 0 else blank
+
+
+def _piece(text: str, piece: tuple[int, int], found: Sequence[Span], true: Sequence[Span]) -> str:
+    """Characters between two edges of spans, in the elements of the spans that they are part of."""
+    start, end = piece
+    shown = html.escape(text[start:end])
     for tag, spans in (("mark", found), ("u", true)):
-        inside = next((span for span in spans if span[0] <= start and stop <= span[1]), None)
-        if inside is not None:
-            is_last = stop == inside[1] and inside[2]
-            twice = tag == "u" and inside in found
-            label = f" <small>{html.escape(inside[2])}</small>" if is_last and not twice else ""
-            piece = f"<{tag}>{piece}{label}</{tag}>"
-    return piece
+        span = next((span for span in spans if span[0] <= start and end <= span[1]), None)
+        if span is not None:
+            said_already = tag == "u" and span in found
+            label = html.escape(span[2]) if end == span[1] and not said_already else ""
+            shown = f"<{tag}>{shown}{f' <small>{label}</small>' if label else ''}</{tag}>"
+    return shown

@@ -54,8 +54,12 @@ def text_in_words(provenance: Mapping[str, Any]) -> str:
     """The text that a model was trained on: "40 files in texts: 39 documents, 100,000 tokens"."""
     where = f"{provenance['text']}: " if provenance.get("text") else ""
     held_out = provenance.get("held_out_documents", 0)
-    besides = f"; held out: {held_out:,} documents, {provenance['held_out_tokens']:,} tokens" if held_out else ""
-    return f"{where}{provenance['documents']:,} documents, {provenance['tokens']:,} tokens{besides}"
+    besides = f"; held out: {_documents(held_out)}, {provenance['held_out_tokens']:,} tokens" if held_out else ""
+    return f"{where}{_documents(provenance['documents'])}, {provenance['tokens']:,} tokens{besides}"
+
+
+def _documents(number: int) -> str:
+    return f"{number:,} document{'s' if number != 1 else ''}"
 
 
 def epochs_in_words(provenance: Mapping[str, Any]) -> str:
@@ -81,7 +85,7 @@ def _add_fills(report: HtmlReport, lines: Sequence[Mapping[str, Any]], level: in
     shown = _evenly_spaced(lines)
     report.heading(
         "The same held-out masks over training",
-        "The first guess for [MASK] and its probability, by step. Where _ stands, a word was hidden or replaced, too.",
+        "The first guess for [MASK] and its probability, by step. Where _ stands, another word was to be filled in.",
         level=level,
     )
     rows = [
@@ -116,4 +120,4 @@ def _evenly_spaced(lines: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]
 
 
 def _guess(fills: Sequence[Mapping[str, Any]], number: int) -> str:
-    return f"{fills[number]['guess']} {fills[number]['probability']:.0%}" if number < len(fills) else ""
+    return f"“{fills[number]['guess']}” {fills[number]['probability']:.0%}" if number < len(fills) else ""

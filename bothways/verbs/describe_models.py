@@ -28,10 +28,8 @@ def describe_model(path: Path) -> Description:
     model = load(str(path))
     kind = "sentence-transformers" if (path / "modules.json").exists() else "Hugging Face"
     lines = [f"{path}: a {kind} directory with a model that {_purpose(model.checkpoint)}", *_model_lines(model)]
-    provenance = model.checkpoint.metadata.get("provenance", {})
-    return Description(
-        [*lines, *_provenance_lines(provenance, 0.0)], _model_facts(path, model), _next_command(path, model)
-    )
+    lines += _provenance_lines(model.checkpoint.metadata.get("provenance", {}))
+    return Description(lines, _model_facts(path, model), _next_command(path, model))
 
 
 def describe_run(path: Path) -> Description:
