@@ -58,7 +58,8 @@ def report_tickets(
     examples: Sequence[Sequence[Any]],
 ) -> None:
     """The classifier beside what came before BERT."""
-    report.heading("Sorting tickets", "Accuracy on held-out tickets, beside what BERT must beat.")
+    accuracy = f"Accuracy {evaluation.metrics['accuracy']:.1%} on held-out tickets, beside what BERT must beat."
+    report.heading("Sorting tickets", accuracy, folded=True)
     report.table(["", "accuracy"], compared)
     run = RunDirectory(out / "tickets")
     add_finetuning(report, run.metrics(), evaluation, _provenance(run), level=3)
@@ -75,14 +76,16 @@ def report_helpdesk(
     asked: Sequence[Sequence[Any]],
 ) -> None:
     """Entities marked and questions answered."""
-    report.heading("Marking devices, amounts, dates and plans", "In tickets that were never trained on.")
-    for text, found in marked:
-        report.example(text, [(entity.start, entity.end, entity.label) for entity in found])
+    found = f"F1 {entities.metrics['f1']:.1%} in tickets that were never trained on."
+    report.heading("Marking devices, amounts, dates and plans", found, folded=True)
+    for text, marks in marked:
+        report.example(text, [(entity.start, entity.end, entity.label) for entity in marks])
     run = RunDirectory(out / "entities")
     add_finetuning(report, run.metrics(), entities, _provenance(run), level=3)
-    report.heading("Answering questions", "About help articles that were never trained on, the surest answers first.")
+    told = f"F1 {answers.metrics['f1']:.1%} about help articles that were never trained on."
+    report.heading("Answering questions", told, folded=True)
     right = sum(verdict == "right" for *_, verdict in asked)
-    report.note(f"{right} of these {len(asked)} are exactly right.")
+    report.note(f"The surest {len(asked)} answers, of which {right} are exactly right:")
     report.table(["question", "answer", "probability", "truth", "right or wrong"], asked)
     run = RunDirectory(out / "questions")
     add_finetuning(report, run.metrics(), answers, _provenance(run), level=3)

@@ -49,7 +49,7 @@ def add_finetuning(
     per_step = options["epochs"] / options["steps"] if {"epochs", "steps"} <= options.keys() else None
     report.curves(metrics, ["loss", deciding], per_step)
     report.note(f"The {display_name(deciding)} decides which epoch is kept.")
-    _add_labels(report, figures, level)
+    _add_labels(report, figures, evaluation.task.label_unit, level)
     _add_examples(report, evaluation, level)
     table = evaluation.table()
     _add_calibration(report, table, level)
@@ -72,20 +72,20 @@ def _add_summary(report: HtmlReport, metrics: Sequence[Mapping[str, Any]], prove
     report.table(["", ""], rows)
 
 
-def _add_labels(report: HtmlReport, figures: Mapping[str, Any], level: int) -> None:
+def _add_labels(report: HtmlReport, figures: Mapping[str, Any], unit: str, level: int) -> None:
     """Figures by label, and which labels were taken for which."""
     if figures.get("labels"):
         rows = [[label, *by_label.values()] for label, by_label in commonest_labels(figures["labels"])]
         of_all = f"the {len(rows)} commonest of {len(figures['labels']):,} labels; evaluation.json has all"
         report.heading("By label", of_all if len(rows) < len(figures["labels"]) else "", level=level)
-        report.table(["label", "precision", "recall", "F1", "rows"], rows)
+        report.table(["label", "precision", "recall", "F1", unit], rows)
     if "confusion" in figures:
         report.confusion(list(figures["labels"]), figures["confusion"])
     elif figures.get("most_confused"):
         report.heading(
             "The commonest mistakes", f"no confusion matrix: {figures['confusion_left_out']}", level=level, folded=True
         )
-        report.table(["truth", "predicted", "rows"], [list(pair.values()) for pair in figures["most_confused"]])
+        report.table(["truth", "predicted", unit], [list(pair.values()) for pair in figures["most_confused"]])
 
 
 def _add_examples(report: HtmlReport, evaluation: Evaluation, level: int) -> None:

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import html
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from bothways.files import write_text
 from bothways.pages.curves import can_draw_curves, curve_svg
 from bothways.pages.display_names import DISPLAY_NAMES, display_name
+from bothways.pages.explanation import read_styles
 from bothways.pages.marked_text import Span, marked_html
 
 DARKEST_SHADE = 0.7  # of a confusion matrix, so that numbers stay readable
@@ -33,11 +33,11 @@ class HtmlReport:
 
     def heading(self, text: str, note: str = "", level: int = 2, folded: bool = False) -> None:
         """Begin a section, with a line below its heading that explains it. level: 2, or 3 for a section within one.
-        folded: the section opens when its heading is pressed."""
+        folded: only heading and line are seen until they are pressed."""
         self._end_sections(level)
         title = f"<h{level}>{html.escape(text)}</h{level}>"
         if folded:
-            self._parts.append(f"<details><summary>{title}</summary>{_note(note)}")
+            self._parts.append(f"<details><summary>{title}{_note(note)}</summary>")
         else:
             self._parts.append(f"<section>{title}{_note(note)}")
         self._open.append((level, "</details>" if folded else "</section>"))
@@ -113,7 +113,7 @@ class HtmlReport:
     def write(self, path: Path) -> None:
         """Write the page atomically. Raises UserError where it cannot be written."""
         self._end_sections(0)
-        style = (resources.files("bothways") / "pages" / "static" / "report.css").read_text(encoding="utf-8")
+        style = read_styles("report.css")
         head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width">'
         head += f"<title>{html.escape(self.title)}</title><style>{style}</style>"
         write_text(path, f"<!doctype html><html lang=en><head>{head}</head>\n" + "\n".join(self._parts) + "\n")

@@ -112,6 +112,11 @@ class Task(ABC):
         """As `Objective.losses`."""
         return ("loss",)
 
+    @property
+    def label_unit(self) -> str:
+        """What the figures by label count: rows, words or entities."""
+        return "rows"
+
     @functools.cached_property
     def label_numbers(self) -> dict[str, int]:
         """The number of each label, by which the head's outputs are counted."""

@@ -107,6 +107,10 @@ class TagTask(Task):
     example: ClassVar[Mapping[str, Any]] = {"words": ["Rome", "is", "old"], "labels": ["B-place", "O", "O"]}
     next_command: ClassVar[str] = 'tag {model} "a text of yours"'
 
+    @property
+    def label_unit(self) -> str:
+        return "words" if self.scheme == "plain" else "entities"
+
     @classmethod
     def make(cls, options: Any) -> TagTask:
         return cls(options)

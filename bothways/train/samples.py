@@ -127,7 +127,7 @@ class _MaskedTexts:
             hidden = self._hidden.intersection(range(begin, end))
             shown += [tokenizer.mask_id] if hidden else self._ids[begin:end]
             first = end
-        return tokenizer.decode(shown).replace("[MASK]", "_").replace("[SEP]", "|")
+        return " ".join(tokenizer.decode(shown).replace("[MASK]", "_").replace("[SEP]", " | ").split())
 
 
 def _first_batch(validation: PretrainingPlan) -> PackedBatch | None:

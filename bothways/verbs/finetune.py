@@ -55,7 +55,7 @@ def run_finetune(arguments: Sequence[str]) -> int:
         print("\n".join(figure_lines(result.evaluation.metrics)))
         print(_best_line(result))
         print(f"{run.path / 'predictions.csv'}: what was predicted of each row")
-        title = f"{options.out}: fine-tuned to {task}"
+        title = f"{options.out}: fine-tuned for the task {task}"
         write_report(run, finetuning_report(run.metrics(), result.evaluation, title, provenance_of(run)))
     say_finished(options.out, find_task(task).next_command)
     return 0
