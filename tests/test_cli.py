@@ -82,7 +82,7 @@ def test_texts_from_a_file_and_from_standard_input(place: Path, bothways: Run, m
 
 def test_info_says_what_things_are(place: Path, bothways: Run) -> None:
     assert "60 documents" in bothways("info", place / "store")[1]
-    assert "PretrainingHead" in bothways("info", place / "run")[1]
+    assert "fills in masked words" in bothways("info", place / "run")[1]
     assert json.loads(bothways("info", place / "vocabulary", "--json")[1])["pieces"] == 92
     facts = json.loads(bothways("info", place / "classifier", "--json")[1])
     assert facts["labels"] == ["animal", "thing"]

@@ -37,7 +37,7 @@ def report_pretraining(
     if unsure:
         report.note(
             f"Of {unsure} of these {len(fills)} masks the model is unsure: its best guess is more likely wrong than "
-            "right. Minutes of training teach what kind of word stands somewhere, hours teach which."
+            "right. More minutes make better guesses: bothways demo --minutes 20."
         )
     for text, alternatives in fills:
         report.bars(text, alternatives)

@@ -6,12 +6,12 @@ import html
 import itertools
 from collections.abc import Sequence
 
-Span = tuple[int, int, str]  # the first character, the one behind the last, a label; or an empty label
+LabelledSpan = tuple[int, int, str]  # the first character, the one behind the last, a label; or an empty label
 
 CONTEXT_CHARACTERS = 120  # shown on either side of what is marked: a line or two
 
 
-def marked_html(text: str, found: Sequence[Span], true: Sequence[Span]) -> str:
+def marked_html(text: str, found: Sequence[LabelledSpan], true: Sequence[LabelledSpan]) -> str:
     """The text around its spans as HTML: what was found is in `<mark>`, what is true in `<u>`, with their labels; of a
     long text only what is near a span."""
     edges = {edge for start, end, _ in (*found, *true) for edge in (start, end)}
@@ -25,7 +25,7 @@ def marked_html(text: str, found: Sequence[Span], true: Sequence[Span]) -> str:
     return before + " … ".join(parts) + after
 
 
-def _windows(text: str, spans: Sequence[Span]) -> list[tuple[int, int]]:
+def _windows(text: str, spans: Sequence[LabelledSpan]) -> list[tuple[int, int]]:
     """The characters around each span that are shown, those that touch as one; without spans the text's beginning."""
     windows: list[tuple[int, int]] = []
     for start, end, _ in sorted(spans) or [(0, 0, "")]:
@@ -47,7 +47,7 @@ def _to_words(text: str, place: int, span_edge: int) -> int:
     return place if blank < 0 else blank
 
 
-def _piece(text: str, piece: tuple[int, int], found: Sequence[Span], true: Sequence[Span]) -> str:
+def _piece(text: str, piece: tuple[int, int], found: Sequence[LabelledSpan], true: Sequence[LabelledSpan]) -> str:
     """Characters between two edges of spans, in the elements of the spans that they are part of."""
     start, end = piece
     shown = html.escape(text[start:end])

@@ -14,7 +14,7 @@ from bothways.files import write_text
 from bothways.pages.curves import can_draw_curves, curve_svg
 from bothways.pages.display_names import DISPLAY_NAMES, display_name
 from bothways.pages.explanation import read_styles
-from bothways.pages.marked_text import Span, marked_html
+from bothways.pages.marked_text import LabelledSpan, marked_html
 
 DARKEST_SHADE = 0.7  # of a confusion matrix, so that numbers stay readable
 LONG_TEXT = 24  # characters of a cell, from which a table is stacked on a telephone rather than scrolled
@@ -78,7 +78,9 @@ class HtmlReport:
         marked = html.escape(text).replace("[MASK]", "<mark>[MASK]</mark>")
         self._parts.append(f'<p>{marked}</p><table class="bars">{rows}</table>')
 
-    def example(self, text: str, found: Sequence[Span], true: Sequence[Span] = (), about: str = "") -> None:
+    def example(
+        self, text: str, found: Sequence[LabelledSpan], true: Sequence[LabelledSpan] = (), about: str = ""
+    ) -> None:
         """A text with what was found in it marked and what is true underlined. about: what stands above it."""
         above = f"<strong>{html.escape(about)}</strong><br>" if about else ""
         self._parts.append(f'<p class="example">{above}{marked_html(text, found, true)}</p>')
