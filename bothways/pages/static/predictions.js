@@ -29,7 +29,7 @@ function attributionCard(data, { of, method, scores: ofTokens }) {
   const ranked = scored.map(({ name, score }) => [name, score]).sort((one, next) => next[1] - one[1]);
   const spokeFor = ranked.filter(([, score]) => score > 0).slice(0, 4);
   const spokeAgainst = ranked.filter(([, score]) => score < 0).slice(-4).reverse();
-  const listed = (pairs) => pairTexts(pairs.map(([name, score]) => [`“${name}”`, score])).join(', ') || 'nothing';
+  const listed = (pairs) => pairTexts(pairs).join(', ') || 'nothing';
   return card(`What spoke for “${of}”`, explanation(`By ${method}: blue spoke for it, orange against it.`),
     el('p', { class: 'attribution' }, shaded), readout,
     el('p', {}, `Most for: ${listed(spokeFor)}. `, `Most against: ${listed(spokeAgainst)}.`));
