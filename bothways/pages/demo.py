@@ -37,7 +37,7 @@ def report_pretraining(
     if unsure:
         report.note(
             f"Of {unsure} of these {len(fills)} masks the model is unsure: its best guess is more likely wrong than "
-            "right. More minutes make better guesses: bothways demo --minutes 20."
+            "right. More minutes of pretraining make better guesses."
         )
     for text, alternatives in fills:
         report.bars(text, alternatives)
