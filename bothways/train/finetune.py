@@ -147,13 +147,7 @@ def finetune(
         **of_this_machine(stepper.device),
         "model": str(model),
         **_tables_in_words(train_table, rows, eval_table, eval_rows),
-        "options": in_effect(
-            {**values_of(options, FinetuneOptions), **task_options},
-            settings,
-            epochs=_whole(settings.steps / plan.steps(1)),
-            sequence_length=limit,
-            batch_size=None if options.tokens_per_step else options.batch_size,
-        ),
+        "options": _options_in_effect(options, task_options, settings, plan, limit),
     }
     metadata = {"sequence_length": limit, "provenance": provenance}
     best = BestEpoch(checkpoint, eval_rows, eval_encoded, run, options.patience, metadata)
@@ -163,9 +157,17 @@ def finetune(
     return FinetuneResult(training, evaluation, truncated, skipped, best.number, len(best.scores))
 
 
-def _whole(number: float) -> float | int:
-    """A number as people write it: without decimals where it is whole, else with two."""
-    return round(number) if number == round(number) else round(number, 2)
+def _options_in_effect(
+    options: FinetuneOptions, task_options: Mapping[str, Any], settings: TrainOptions, plan: RowPlan, limit: int
+) -> dict[str, Any]:
+    """The options with what followed from the rows and the model. limit: the tokens of a sequence, at most."""
+    return in_effect(
+        {**task_options, **values_of(options, FinetuneOptions)},
+        settings,
+        epochs=_epochs(options, plan) if options.steps is None else round(settings.steps / plan.steps(1), 2),
+        sequence_length=limit,
+        batch_size=None if options.tokens_per_step else options.batch_size,
+    )
 
 
 def _tables_in_words(train_table: Table, rows: RowSet, eval_table: Table | None, eval_rows: RowSet) -> dict[str, Any]:
@@ -293,6 +295,10 @@ def default_epochs(preset: Preset, steps_per_epoch: int) -> int:
     return min(most, max(fewest, math.ceil(MINIMUM_STEPS / steps_per_epoch)))
 
 
+def _epochs(options: FinetuneOptions, plan: RowPlan) -> int:
+    return default_epochs(options.preset, plan.steps(1)) if options.epochs is None else options.epochs
+
+
 def default_finetuning_lr(hidden_size: int) -> float:
     """The peak learning rate for a model of this width, where the user names none."""
     return LR_OF_BASE * (BASE_WIDTH / hidden_size) ** LR_EXPONENT
@@ -302,11 +308,10 @@ def _loop_options(options: FinetuneOptions, plan: RowPlan, hidden_size: int) -> 
     """The loop's options, with what follows from the number of rows and the model's width."""
     require_at_least(1, epochs=options.epochs)
     steps_per_epoch = plan.steps(1)
-    epochs = default_epochs(options.preset, steps_per_epoch) if options.epochs is None else options.epochs
     return derive_train_options(
         options,
         FinetuneOptions,
-        steps=plan.steps(epochs) if options.steps is None else options.steps,
+        steps=plan.steps(_epochs(options, plan)) if options.steps is None else options.steps,
         lr=default_finetuning_lr(hidden_size) if options.lr is None else options.lr,
         log_every=min(options.log_every, steps_per_epoch),
         evaluate_every=steps_per_epoch,
