@@ -217,7 +217,8 @@ def test_what_a_run_leaves_behind(store: TokenStore, tmp_path: Path) -> None:
     assert told["store"] == store.fingerprint
     assert told["documents"] + told["held_out_documents"] == store.manifest["documents"]
     assert told["tokens"] + told["held_out_tokens"] == store.manifest["tokens"]
-    assert told["epochs"] == pytest.approx(OPTIONS.steps * OPTIONS.tokens_per_step / told["tokens"], rel=0.3)
+    read = OPTIONS.steps * OPTIONS.tokens_per_step  # with [CLS] and [SEP], which are many where sequences are short
+    assert 0.5 < told["epochs"] / (read / told["tokens"]) < 1
     assert told["options"]["lr"] == OPTIONS.lr or OPTIONS.lr is None
     assert told["options"]["evaluate_every"] == 6
     assert None not in told["options"].values()
