@@ -9,15 +9,20 @@ import contextlib
 import importlib
 import io
 import os
+import platform
 import sys
 import warnings
 from collections.abc import Callable, Sequence
 from typing import TextIO
 
 from bothways.errors import UserError, closest
-from bothways.progress import print_note
+from bothways.progress import print_note, waiting
 from bothways.verbs import VERBS
+from bothways.verbs.command_line import HELP
 from bothways.version import __version__
+
+
+VERSION = ("--version", "-V")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -52,21 +57,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str]) -> int:
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(_help())
+    verb, *rest = arguments or ["help"]
+    if verb in ("help", *HELP):
+        if not rest:
+            print(_help())
+            return 0
+        verb, rest = rest[0], [*rest[1:], "--help"]
+    if verb in VERSION:
+        print(_version())
         return 0
-    if arguments[0] == "--version":
-        print(f"bothways {__version__}")
-        return 0
-    verb, *rest = arguments
     warnings.showwarning = _say_warning
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal that cannot show a letter gets its number
+    if verb.startswith("-"):
+        known = ("--help", "--version")
+        raise UserError(f"unknown option {verb}{closest(verb, known)}; accepted: {', '.join(known)}, or a verb first")
     if verb not in VERBS:
-        raise UserError(f"unknown verb {verb!r}{closest(verb, VERBS)}; accepted: {', '.join(VERBS)}")
+        raise UserError(f"unknown verb {verb!r}{closest(verb, [*VERBS, 'help'])}; accepted: {', '.join(VERBS)}")
     try:
-        return _function_of(verb)(rest) or 0
+        with waiting(f"bothways {verb}: loading …"):
+            function = _function_of(verb)
+        return function(rest) or 0
     except SystemExit:  # of --help, which has printed
         sys.stdout.flush()
         raise
@@ -110,10 +122,23 @@ def _help() -> str:
     width = max(map(len, VERBS))
     verbs = "\n".join(f"  {verb:<{width}}  {what}" for verb, what in VERBS.items())
     return (
-        "usage: bothways <verb> [arguments]\n\n"
+        "usage: bothways VERB [arguments]\n\n"
         "A complete BERT system: from your own text to a model that understands it.\n\n"
         f"{verbs}\n\n"
-        "`bothways <verb> --help` shows a verb's options and an example. Every training verb takes --recipe FILE.toml."
+        "bothways help VERB   a verb's options and an example\n"
+        "bothways --version   the version, and what is compiled"
+    )
+
+
+def _version() -> str:
+    """The version, what is compiled and for which instructions, torch and Python."""
+    with waiting("bothways --version: loading torch …"):
+        import torch
+
+        from bothways.native.loading import describe_library
+    return (
+        f"bothways {__version__}\nnative library: {describe_library()}\n"
+        f"torch {torch.__version__}, Python {platform.python_version()}, {platform.system()} {platform.machine()}"
     )
 
 

@@ -55,9 +55,9 @@ MIN_CHECKPOINT_STEPS = 100
 class FinetuneOptions:
     """What `bothways finetune` can be told, whatever the task; each task has options of its own besides.
 
-    preset: `standard` is three epochs, and on small data as many as make `MINIMUM_STEPS`, up to twenty; `quick` one
-    epoch, with at most 128 tokens of a text. epochs, or steps, and sequence_length say otherwise (by default the
-    position table's length).
+    preset: `standard` is three epochs, and on small data as many as make 200 steps, up to twenty; `quick` one epoch,
+    with at most 128 tokens of a text. epochs: passes over the training rows; by default the preset's. steps: optimizer
+    steps, in place of epochs. sequence_length: tokens of a text, at most; by default as many as the model can read.
     batch_size: examples in a step; tokens_per_step: a token budget instead. lr: by default 5e-5 for 768 hidden units
     (Devlin et al. 2018, A.3), more for smaller models. patience: epochs without a better evaluation after which the run
     ends; 0 never ends it. freeze_layers: the embeddings and this many layers from below are not trained; -1: the whole

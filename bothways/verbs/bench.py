@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
-from tyro.conf import Positional
 
 from bothways.data.encoded import Encoded, join_segments
 from bothways.data.tables import read_rows
@@ -23,6 +22,7 @@ from bothways.inference.vectors import sequence_vectors
 from bothways.precision import PRECISIONS, InferencePrecision, choose_inference_precision
 from bothways.predictor import Predictor, load
 from bothways.verbs.flags import parse
+from bothways.verbs.options import Positional
 from bothways.verbs.printing import say
 
 LATENCY_TOKENS = (16, 128)  # of the texts whose latency is measured: a question, and a paragraph

@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 from rich.console import Console
 from rich.table import Table
-from tyro.conf import Positional
 
 from bothways.baselines.results import ClassifierResult, TrainingCost
 from bothways.data.tables import Row, TableOptions, read_table
@@ -20,6 +19,7 @@ from bothways.tasks.classify import ClassifyOptions, ClassifyTask
 from bothways.train.evaluate import usable_rows
 from bothways.train.finetune import FinetuneOptions, finetune
 from bothways.verbs.flags import parse
+from bothways.verbs.options import Positional
 from bothways.verbs.printing import say
 from bothways.verbs.run_output import say_stopped
 

@@ -11,7 +11,6 @@ import numpy as np
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
-from tyro.conf import Positional
 
 from bothways.baselines.results import SAMPLE_TOKENS, LanguageModelResult, TrainingCost
 from bothways.data.store import TokenStore
@@ -24,6 +23,7 @@ from bothways.token_budget import UNLIMITED
 from bothways.train.pretrain import evaluate_store, pretrain
 from bothways.train.pretrain_options import ObjectiveName, PretrainOptions
 from bothways.verbs.flags import parse
+from bothways.verbs.options import Positional
 from bothways.verbs.printing import say
 from bothways.verbs.run_output import say_stopped
 

@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tyro.conf import Positional
-
 from bothways.data.tables import TableFormat, TableOptions, read_table
 from bothways.files import require_file_writable, to_json
 from bothways.predictor import Predictor, load
 from bothways.progress import CountProgress
 from bothways.verbs.column_arguments import column_arguments, with_named_columns
 from bothways.verbs.flags import joined_options, parse
+from bothways.verbs.options import Positional
 from bothways.verbs.printing import figure_lines, say
 
 

@@ -7,12 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from tyro.conf import Positional
-
 from bothways.errors import UserError
 from bothways.files import require_file_writable
 from bothways.predictor import load
 from bothways.verbs.flags import parse
+from bothways.verbs.options import Positional
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tyro.conf import Positional
-
 from bothways.data.plan import PretrainingPlan
 from bothways.data.store import TokenStore
 from bothways.data.survey import batch_in_words, estimate_epoch, length_histogram
@@ -21,6 +19,7 @@ from bothways.token_budget import UNLIMITED
 from bothways.train.pretrain_options import PretrainOptions, make_plan, phases_of
 from bothways.train.run import RunDirectory
 from bothways.verbs.flags import parse
+from bothways.verbs.options import Positional
 from bothways.verbs.recipes import read_recipe, split_recipe
 
 

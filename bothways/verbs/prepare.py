@@ -17,7 +17,9 @@ from bothways.verbs.source_arguments import SourceArguments
 
 @dataclass(frozen=True, kw_only=True)
 class PrepareArguments(SourceArguments):
-    """tokenizer: a vocabulary's or a model's directory. validation: share of documents held out. workers: processes;
+    """out: the store's directory; the same command again goes on with it.
+
+    tokenizer: a vocabulary's or a model's directory. validation: share of documents held out. workers: processes;
     by default one a core."""
 
     tokenizer: str

@@ -5,10 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
-
-import tyro
-from tyro.conf import Positional
 
 from bothways.data.tables import TableOptions, is_labelled_table, read_rows
 from bothways.errors import UserError
@@ -18,6 +14,7 @@ from bothways.precision import InferencePrecision
 from bothways.predictor import load
 from bothways.progress import CountProgress
 from bothways.verbs.flags import parse
+from bothways.verbs.options import Positional
 from bothways.verbs.printing import say
 from bothways.verbs.text_arguments import file_lines
 
@@ -28,7 +25,7 @@ class SimilarArguments:
 
     model: Positional[str]
     query: Positional[str]
-    input: Annotated[str, tyro.conf.arg(name="in")]
+    input: str
     top_k: int = 5
     json: bool = False
     precision: InferencePrecision = "auto"

@@ -19,8 +19,9 @@ from bothways.verbs.source_arguments import SourceArguments
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizerArguments(SourceArguments):
-    """vocab_size: pieces to learn. cased: keep capitals and accents. keep_marks: lower case, but accents and other
-    marks of letters stay, as Japanese, Korean, Hindi or Vietnamese need them. min_frequency: of a piece, to be kept."""
+    """out: the vocabulary's directory. vocab_size: pieces to learn. cased: keep capitals and accents. keep_marks: lower
+    case, but accents and other marks of letters stay, as Japanese, Korean, Hindi or Vietnamese need them.
+    min_frequency: of a piece, to be kept."""
 
     out: str
     vocab_size: int = 30522
