@@ -16,11 +16,10 @@ from collections.abc import Callable, Sequence
 from typing import TextIO
 
 from bothways.errors import UserError, closest
-from bothways.progress import print_note, waiting
+from bothways.progress import end_line, print_note, waiting
 from bothways.verbs import VERBS
 from bothways.verbs.command_line import HELP
 from bothways.version import __version__
-
 
 VERSION = ("--version", "-V")
 
@@ -38,22 +37,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except UserError as error:
-        print_note(f"bothways: {' '.join(str(error).split())}")
+        _say_at_the_end(" ".join(str(error).split()))
         return 2
-    except KeyboardInterrupt:
-        print_note("bothways: stopped")
+    except KeyboardInterrupt as interrupt:
+        _say_at_the_end(str(interrupt) or "stopped")
         return 130
     except BrokenPipeError:  # the reader of our output (head, less) has seen enough
         return 141
     except OSError as error:
-        if error.filename is not None:
-            print_note(f"bothways: {error.filename}: {error.strerror}")
-        else:
-            print_note(f"bothways: the output cannot be written: {error.strerror}")
+        _say_at_the_end(f"{error.filename or 'the output cannot be written'}: {error.strerror}")
         return 2
     finally:
         for stream in (sys.stdout, sys.stderr):
             _discard_what_cannot_be_written(stream)
+
+
+def _say_at_the_end(line: str) -> None:
+    """The last line of a command that fails, below what it has shown of its progress."""
+    end_line()
+    print_note(f"bothways: {line}")
 
 
 def _run(arguments: Sequence[str]) -> int:
