@@ -228,26 +228,33 @@ class CountProgress(ProgressLine):
 
 
 class DocumentCounts(Protocol):
-    """What `ByteProgress` shows of a corpus: `text.corpus.CorpusReport` has it."""
+    """What `ByteProgress` shows of a corpus; `text.corpus.CorpusReport` has it."""
 
-    documents: int
-    bytes_read: int
+    @property
+    def documents(self) -> int: ...
+
+    @property
+    def bytes_read(self) -> int: ...
 
 
 class ByteProgress(ProgressLine):
-    """The progress of reading a corpus: documents, tokens, MB/s and ETA. total: bytes of all files on disk."""
+    """The progress of reading a corpus: documents, tokens, MB/s and ETA.
 
-    def __init__(self, title: str, total: int) -> None:
+    total: bytes of all files on disk. passes: how often they are read.
+    """
+
+    def __init__(self, title: str, total: int, passes: int = 1) -> None:
         super().__init__(title)
-        self.total = total
+        self.total, self.passes = total, passes
 
-    def update(self, report: DocumentCounts, tokens: int | None = None) -> None:
-        """Show how much is read. tokens: how many it became; None where it is not cut into tokens yet."""
+    def update(self, counts: DocumentCounts, tokens: int | None = None, begun: int = 0) -> None:
+        """Show how much is done. tokens: how many it became; None where it is not cut into tokens yet. begun: passes
+        that were made before this one."""
         if not self.is_due():
             return
-        done = max(1, report.bytes_read)
-        left = self.elapsed * max(0, self.total - done) / done
-        counted = f"{report.documents:,} documents" + (f", {tokens:,} tokens" if tokens is not None else "")
+        done = max(1, begun * self.total + counts.bytes_read)
+        left = self.elapsed * max(0, self.passes * self.total - done) / done
+        counted = f"{counts.documents:,} documents" + (f", {tokens:,} tokens" if tokens is not None else "")
         self.draw(f"{self.title}  {counted}  {done / 1e6 / self.elapsed:.1f} MB/s  ETA {duration(left)}")
 
 

@@ -32,6 +32,7 @@ from bothways.train.evaluate import Evaluation, RowSet, Table
 from bothways.train.loop import TrainResult, say_if_not_compiled, train
 from bothways.train.options import TrainOptions, derive_train_options
 from bothways.train.run import RunDirectory
+from bothways.train.start_line import finetuning_start
 from bothways.train.step import Stepper
 from bothways.version import __version__
 
@@ -128,6 +129,7 @@ def finetune(
     """
     options = _checked(options or FinetuneOptions())
     progress = progress or Progress(f"finetune {task_name}")
+    progress.wait(f"{progress.title}  reading rows, opening the model …")
     reading = TableOptions(options.format, progress.say)
     rows = RowSet.read(train_table, make_task(task_name, task_options), options.skip_bad, reading).fitted()
     eval_rows = _evaluation_rows(eval_table, rows.task, options, progress.say)
@@ -141,7 +143,8 @@ def finetune(
     provenance = {"bothways": __version__, "model": str(model), "options": asdict(options)}
     metadata = {"sequence_length": limit, "provenance": provenance}
     best = BestEpoch(checkpoint, eval_rows, eval_encoded, run, options.patience, metadata)
-    training = train(stepper, run, progress, lambda step: best.evaluate(), best.is_out_of_patience)
+    start_line = finetuning_start(stepper, len(rows.rows), plan.steps(1))
+    training = train(stepper, run, progress, lambda step: best.evaluate(), best.is_out_of_patience, start_line)
     evaluation = best.finish() if training.interrupted is None else None
     return FinetuneResult(training, evaluation, truncated, rows.skipped + eval_rows.skipped)
 

@@ -94,14 +94,16 @@ def train(
     progress: Progress,
     evaluate: Callable[[int], dict[str, Any]],
     has_learnt_enough: Callable[[], bool] = lambda: False,
+    start_line: str = "",
 ) -> TrainResult:
     """Train the stepper's model in place for `options.steps` steps, resuming from the run's last checkpoint if there is
     one.
 
     evaluate: called every `evaluate_every` steps and at the end, with the number of steps that are done, on every
     process; its values are logged with the prefix `eval_`. has_learnt_enough: asked at the start and after each
-    evaluation; True ends the run. SIGINT and SIGTERM end the run with a checkpoint: between two micro-batches, of which
-    the step is then given up, or, where several processes work on it, after the step at hand.
+    evaluation; True ends the run. start_line: said where there is a step to take. SIGINT and SIGTERM end the run with
+    a checkpoint: between two micro-batches, whose step is then given up, or, where several processes work on it, after
+    the step at hand.
     Raises UserError when the checkpoint is of a run with other data or settings, when the norm of a step's gradient is
     not finite, and when memory runs out. A loss is not looked at by itself.
     """
@@ -116,6 +118,9 @@ def train(
         run.save_checkpoint(stepper.model, stepper.optimizer, kept, world, options.keep_checkpoints)
 
     stop = _why_stop(state, options, signalled=False, enough=has_learnt_enough())
+    if stop is None and start_line:
+        progress.say(f"{progress.title}: {start_line}")
+        progress.wait(f"{progress.title}  taking the first step …")
     profiling = _profiling(run, progress, options.profile and world.main)
     signals = StopSignals(lambda number: progress.say(_answer(number, run)), lambda: _last_words(run))
     with signals, hold_freed_memory(), progress, profiling as profile_step:

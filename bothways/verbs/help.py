@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import sys
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -12,8 +11,9 @@ from dataclasses import dataclass
 
 from bothways.option_checks import union_members
 from bothways.verbs.options import Option
+from bothways.verbs.screen import filled, screen_width
 
-WIDTH, MAX_WIDTH = 80, 100  # columns where the output is no terminal; more than these are hard to read
+MAX_WIDTH = 100  # columns; longer lines are hard to read
 LABEL_WIDTH = 26  # columns of an option's name, behind which its text begins
 
 # What stands for an option's value, where its type does not say enough.
@@ -76,11 +76,11 @@ class Page:
     options: Sequence[Option]
     texts: Mapping[str, str]
 
-    def lines(self, width: int = WIDTH) -> list[str]:
+    def lines(self, width: int) -> list[str]:
         """The help, no line longer than `width` but for a word that is."""
         what, _, example = self.description.partition(" Example: ")
-        command = _filled(_words(example), width - 2, "    ", carry=" \\")
-        lines = [*_filled(self._usage(), width, "    "), "", *textwrap.wrap(what, width)]
+        command = filled(_words(example), width - 2, indent="    ", carry=" \\")
+        lines = [*filled(self._usage(), width, indent="    "), "", *textwrap.wrap(what, width)]
         lines += ["", "Example:", *(f"  {line}" for line in command)]
         for group in GROUPS:
             members = [option for option in self.options if _group(option) == group]
@@ -122,7 +122,7 @@ def print_help(page: Page) -> None:
 
 def help_width() -> int:
     """Columns of the help: the terminal's, within what is read easily."""
-    return max(40, min(MAX_WIDTH, shutil.get_terminal_size((WIDTH, 24)).columns))
+    return max(40, min(MAX_WIDTH, screen_width()))
 
 
 def _group(option: Option) -> str:
@@ -167,15 +167,3 @@ def _entry(label: str, text: str, width: int) -> list[str]:
 def _words(command: str) -> list[str]:
     """A command's words, each with its quotes."""
     return re.findall(r"'[^']*'|\"[^\"]*\"|\S+", command)
-
-
-def _filled(words: Sequence[str], width: int, indent: str, carry: str = "") -> list[str]:
-    """Words in lines of at most `width`; carry: what ends a line that goes on."""
-    lines, line = [], ""
-    for word in words:
-        if line and len(line) + 1 + len(word) + len(carry) > width:
-            lines.append(line + carry)
-            line = indent + word
-        else:
-            line = f"{line} {word}" if line else word
-    return [*lines, line]

@@ -37,6 +37,7 @@ def run_prepare(arguments: Sequence[str]) -> None:
         "Turn text into a token store. Example: bothways prepare texts/ --tokenizer vocabulary --out store",
     )
     with ByteProgress("prepare", sum(source.size for source in resolve_sources(options.sources))) as progress:
+        progress.wait("prepare  opening the text …")
         store = prepare_store(
             options.sources,
             Tokenizer.load(options.tokenizer),

@@ -50,7 +50,9 @@ def run_similar(arguments: Sequence[str]) -> None:
         raise UserError(f"{options.input}: no text in it")
     model = load(options.model, options.device, options.precision)
     texts = [line for _, line in lines]
-    for match in model.similar(options.query, texts, options.top_k, CountProgress("embed", len(texts))):
+    with CountProgress("embed", len(texts)) as on_sequences:
+        matches = model.similar(options.query, texts, options.top_k, on_sequences)
+    for match in matches:
         place = lines[match.index][0]
         if options.json:
             dot = {"dot": match.dot} if isinstance(match, DotMatch) else {}
