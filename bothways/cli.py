@@ -8,19 +8,23 @@ from __future__ import annotations
 import contextlib
 import importlib
 import io
+import json
 import os
 import platform
 import sys
+import time
 import warnings
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TextIO
 
-from bothways.errors import UserError, closest
+from bothways.errors import ProcessError, UserError, closest
 from bothways.progress import end_line, print_note, waiting
 from bothways.verbs import VERBS
 from bothways.verbs.command_line import HELP
 from bothways.version import __version__
 
+TORCHRUN_SECONDS = 10.0  # in which the first process fails as this one did, and torchrun ends this one
 VERSION = ("--version", "-V")
 
 
@@ -37,7 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except UserError as error:
-        _say_at_the_end(" ".join(str(error).split()))
+        line = " ".join(str(error).split())
+        _tell_torchrun(line, alone=isinstance(error, ProcessError))
+        _say_at_the_end(line)
         return 2
     except KeyboardInterrupt as interrupt:
         _say_at_the_end(str(interrupt) or "stopped")
@@ -56,6 +62,19 @@ def _say_at_the_end(line: str) -> None:
     """The last line of a command that fails, below what it has shown of its progress."""
     end_line()
     print_note(f"bothways: {line}")
+
+
+def _tell_torchrun(line: str, alone: bool) -> None:
+    """Let torchrun's own report, which is 40 lines long, have the line. alone: only this process has it to say; else
+    the first process says it for all: torchrun ends the others when one has failed."""
+    report = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if not report or "RANK" not in os.environ:
+        return
+    said = {"message": line, "extraInfo": {"py_callstack": f"bothways: {line}", "timestamp": str(int(time.time()))}}
+    with contextlib.suppress(OSError):
+        Path(report).write_text(json.dumps({"message": said}), encoding="utf-8")
+    if not alone and os.environ["RANK"] != "0":
+        time.sleep(TORCHRUN_SECONDS)
 
 
 def _run(arguments: Sequence[str]) -> int:

@@ -126,7 +126,8 @@ def train(
     with signals, hold_freed_memory(), progress, profiling as profile_step:
         while stop is None:
             try:
-                result = stepper.step(state.step, bool(signals.caught), log.within_step(state, signals))
+                asked, within = bool(signals.caught), log.within_step(state, signals)
+                result = stepper.step(state.step, stop=asked, on_micro_batch=within)
             except StepAbandoned:
                 stop = "signal"
                 if state.step > resumed_at:
