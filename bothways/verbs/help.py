@@ -161,7 +161,8 @@ def _entry(label: str, text: str, width: int) -> list[str]:
     lines = textwrap.wrap(text, width, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
     if len(label) <= LABEL_WIDTH - 2 and lines:
         return [f"  {label}".ljust(LABEL_WIDTH + 2) + lines[0].strip(), *lines[1:]]
-    return [f"  {label}", *lines]
+    choices = re.split(r"(?<=\|)", f"  {label}")  # too many for a line where it is long
+    return [*filled(choices, width, gap="", indent=" " * 6), *lines]
 
 
 def _words(command: str) -> list[str]:
