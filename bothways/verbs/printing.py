@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich import box
 from rich.console import Console
-from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -17,7 +17,6 @@ from bothways.tasks.metrics import MAX_LABELS_SHOWN, commonest_labels
 from bothways.verbs.screen import filled, screen_width
 
 MAX_CONFUSION_LABELS = 12  # of a matrix that is printed
-WIDE = 10_000  # columns, more than any table has
 GAP = 3  # between two columns of a table
 TEXT_COLUMNS = 20  # of the screen that a column of texts has at least, if they are as long
 _NUMBER = re.compile(r"[-\d—]")  # how a cell begins that stands at the right and is never broken
@@ -41,35 +40,46 @@ def table_lines(heads: Sequence[str], rows: Sequence[Sequence[str]], least: Sequ
 
     least: heads of columns that are left out where there is no room even so, the first of them first; a line says so.
     """
-    console = Console(width=screen_width(), highlight=False)
-    kept = list(heads)
-    table = _table(heads, rows, kept)
+    columns = [[head, *cells] for head, *cells in zip(heads, *rows, strict=True)]
+    kept = list(columns)
     for head in least:
-        if Measurement.get(console, console.options.update(width=WIDE), table).minimum <= console.width:
+        if sum(map(_least_width, kept)) + GAP * len(kept) <= screen_width():
             break
-        kept.remove(head)
-        table = _table(heads, rows, kept)
+        kept = [column for column in kept if column[0] != head]
+    left_out = [head for head in heads if head not in [column[0] for column in kept]]
+    note = f"(no room for {', '.join(left_out)}: a wider terminal shows more)"
+    return [*_rendered(kept), *(textwrap.wrap(note, screen_width()) if left_out else [])]
+
+
+def _least_width(column: Sequence[str]) -> int:
+    """Of a column, its head first: no number and no word is broken, and a longer text has `TEXT_COLUMNS`."""
+    cells = column[1:]
+    words = max(len(word) for text in column for word in [*text.split(), ""])
+    longest = max(map(len, cells), default=0)
+    return max(words, longest if _is_of_numbers(cells) else min(longest, TEXT_COLUMNS))
+
+
+def _is_of_numbers(cells: Sequence[str]) -> bool:
+    return all(_NUMBER.match(cell) for cell in cells)
+
+
+def _rendered(columns: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a table; what room there is goes to the columns that have too little, a character each in turn."""
+    widths = [_least_width(column) for column in columns]
+    room = screen_width() - sum(widths) - GAP * len(widths)
+    while room > 0 and (narrow := [n for n, column in enumerate(columns) if widths[n] < max(map(len, column))]):
+        for number in narrow[:room]:
+            widths[number] += 1
+        room -= len(narrow)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for (head, *cells), width in zip(columns, widths, strict=True):
+        table.add_column(Text(head), justify="right" if _is_of_numbers(cells) else "left", width=width)
+    for row in zip(*(column[1:] for column in columns), strict=True):
+        table.add_row(*map(Text, row))
+    console = Console(width=max(screen_width(), sum(widths) + GAP * len(widths)), highlight=False)
     with console.capture() as capture:
         console.print(table)
-    left_out = [head for head in heads if head not in kept]
-    note = [f"(no room for {', '.join(left_out)}: a wider terminal shows more)"] if left_out else []
-    return [line.rstrip() for line in capture.get().splitlines() if line.strip()] + note
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], kept: Sequence[str]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    columns = [column for column, head in enumerate(heads) if head in kept]
-    for column in columns:
-        numbers = all(_NUMBER.match(row[column]) for row in rows)
-        longest = max((len(row[column]) for row in rows), default=0)
-        table.add_column(
-            Text(heads[column]),
-            justify="right" if numbers else "left",
-            min_width=longest if numbers else min(longest, TEXT_COLUMNS),
-        )
-    for row in rows:
-        table.add_row(*(Text(row[column]) for column in columns))
-    return table
+    return [line.rstrip() for line in capture.get().splitlines() if line.strip()]
 
 
 def figure_lines(figures: Mapping[str, Any]) -> list[str]:
@@ -92,7 +102,7 @@ def _label_lines(labels: Mapping[str, Mapping[str, Any]]) -> list[str]:
     for label, values in commonest_labels(labels):
         *ratios, support = values.values()
         rows.append([label, *(f"{value:.3f}" for value in ratios), f"{support:,}"])
-    return table_lines(["label", "precision", "recall", "F1", "rows"], rows)
+    return table_lines(["label", "precision", "recall", "F1", "rows"], rows, least=["rows", "recall", "precision"])
 
 
 def _confusion_lines(labels: Sequence[str], confusion: Sequence[Sequence[int]]) -> list[str]:

@@ -86,8 +86,8 @@ def test_words_become_values(line: str, values: dict[str, object]) -> None:
         ("s --quick=yes", "pretrain: --quick: is a switch, and takes no value; found 'yes'"),
         (
             "--names a s",
-            "pretrain: STORE is missing; --names takes all words behind it, so write STORE before it (bothways pretrain "
-            "--help has an example)",
+            "pretrain: STORE is missing; --names takes all words behind it, so write STORE before it (bothways "
+            "pretrain --help has an example)",
         ),
     ],
 )
@@ -127,7 +127,8 @@ def test_help_has_groups_metavars_and_real_defaults(
     with pytest.raises(SystemExit):
         read("--steps ten --help")
     shown = capsys.readouterr().out
-    assert shown.startswith("usage: bothways pretrain STORE [TEXT…] [options]\n\nDo.\n\nExample:\n  bothways pretrain store\n")
+    usage = "usage: bothways pretrain STORE [TEXT…] [options]"
+    assert shown.startswith(f"{usage}\n\nDo.\n\nExample:\n  bothways pretrain store\n")
     assert re.findall(r"^\w.*$", shown, re.MULTILINE)[3:] == ["needed", "usual", "rare"]
     for line in (
         "  --steps N                 how many (default 2000)",
