@@ -8,6 +8,7 @@ import contextlib
 import os
 import shutil
 import sys
+import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -131,7 +132,8 @@ class ProgressLine:
     def say(self, text: str) -> None:
         """Print a line that stays; the line in place goes on below it."""
         if self._shown:
-            print_note(text)
+            wrapped = textwrap.wrap(text, self.columns, break_long_words=False, break_on_hyphens=False)
+            print_note("\n".join(wrapped) if self._in_place else text)
 
     def end(self) -> None:
         """Leave the line in place as it is, so that what is printed next begins on its own line."""

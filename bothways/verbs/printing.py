@@ -16,7 +16,7 @@ from bothways.progress import print_note
 from bothways.tasks.metrics import MAX_LABELS_SHOWN, commonest_labels
 from bothways.verbs.screen import filled, screen_width
 
-MAX_CONFUSION_LABELS = 12  # of a matrix that is printed
+MAX_PRINTED_LABELS = 12  # of a matrix that is printed
 GAP = 3  # between two columns of a table
 TEXT_COLUMNS = 20  # of the screen that a column of texts has at least, if they are as long
 _NUMBER = re.compile(r"[-\d—]")  # how a cell begins that stands at the right and is never broken
@@ -92,7 +92,7 @@ def figure_lines(figures: Mapping[str, Any]) -> list[str]:
             lines.append(f"the {MAX_LABELS_SHOWN} commonest of {len(labels):,} labels; --json has all")
     if "confusion_left_out" in figures:
         lines.append(f"no confusion matrix: {figures['confusion_left_out']}; --json has the commonest mistakes")
-    if "confusion" in figures and len(figures["confusion"]) <= MAX_CONFUSION_LABELS:
+    if "confusion" in figures and len(figures["confusion"]) <= MAX_PRINTED_LABELS:
         lines += _confusion_lines(list(figures["labels"]), figures["confusion"])
     return lines
 
