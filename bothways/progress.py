@@ -34,7 +34,7 @@ FIGURES = {
 
 
 # Figures that a narrow terminal does without, the first of them first.
-LEAST_FIGURES = ("grad_norm", "lr", "fraction_of_peak")
+LEAST_FIGURES = ("grad_norm", "lr", "fraction_of_peak", "tokens_per_second")
 
 OnProgress = Callable[[int], None]
 
@@ -49,7 +49,10 @@ _standing: ProgressLine | None = None  # whose line stands at the terminal and i
 
 def print_note(text: str) -> None:
     """Print a line on standard error, where there is one that takes it: a job goes on without its notes, after its
-    terminal has gone or the disk behind a log is full. A line in place goes on below it."""
+    terminal has gone or the disk behind a log is full. A terminal gets it in lines of whole words, and a line in place
+    goes on below it."""
+    if _at_terminal():
+        text = "\n".join(textwrap.wrap(text, terminal_columns(), break_long_words=False, break_on_hyphens=False))
     with _screen:
         if _standing is None:
             _write(f"{text}\n")
@@ -71,6 +74,16 @@ def waiting(text: str) -> Iterator[None]:
         yield
 
 
+def terminal_columns() -> int:
+    """Columns of the terminal."""
+    return max(1, shutil.get_terminal_size().columns)
+
+
+def _at_terminal() -> bool:
+    """Whether standard error is a terminal that can rewrite a line."""
+    return sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+
+
 def _write(text: str) -> None:
     if sys.stderr is not None:
         with contextlib.suppress(OSError, ValueError):  # ValueError: it is closed
@@ -85,7 +98,7 @@ class ProgressLine:
 
     def __init__(self, title: str, *, shown: bool = True) -> None:
         self.title, self._shown = title, shown
-        self._in_place = sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+        self._in_place = _at_terminal()
         self._began = self._drawn_at = time.monotonic()
         self.line = ""  # what stands at the terminal and is to be rewritten
         self._fleeting = False  # it is not left there
@@ -132,8 +145,7 @@ class ProgressLine:
     def say(self, text: str) -> None:
         """Print a line that stays; the line in place goes on below it."""
         if self._shown:
-            wrapped = textwrap.wrap(text, self.columns, break_long_words=False, break_on_hyphens=False)
-            print_note("\n".join(wrapped) if self._in_place else text)
+            print_note(text)
 
     def end(self) -> None:
         """Leave the line in place as it is, so that what is printed next begins on its own line."""
@@ -147,13 +159,8 @@ class ProgressLine:
         """The control sequence that clears the line in place, which a narrow terminal shows in several rows."""
         if not self.line:
             return ""
-        rows = -(-len(self.line) // self.columns)
+        rows = -(-len(self.line) // terminal_columns())
         return (f"\x1b[{rows - 1}A" if rows > 1 else "") + "\r\x1b[J"
-
-    @property
-    def columns(self) -> int:
-        """Of the terminal."""
-        return max(1, shutil.get_terminal_size().columns)
 
 
 class Progress(ProgressLine):
@@ -180,12 +187,12 @@ class Progress(ProgressLine):
             shown = {
                 name: f"{short} {figures[name]:{form}}" for name, (short, form) in FIGURES.items() if name in figures
             }
-            speed = f"{self._tokens_per_second:,.0f} tokens/s"
+            shown["tokens_per_second"] = f"{self._tokens_per_second:,.0f} tokens/s"
             left = f"ETA {duration((steps - step) * self._seconds_per_step)}"
             for least in ("", *LEAST_FIGURES):
                 shown.pop(least, "")
-                line = "  ".join([f"{self.title}  step {step:,}/{steps:,}", *shown.values(), speed, left])
-                if not self._in_place or len(line) < self.columns:
+                line = "  ".join([f"{self.title}  step {step:,}/{steps:,}", *shown.values(), left])
+                if not self._in_place or len(line) < terminal_columns():
                     break
             self.draw(line, last)
 

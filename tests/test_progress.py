@@ -135,7 +135,20 @@ def test_a_narrow_terminal_does_without_the_least_figures(terminal: Terminal, wa
     with Progress("t") as training:
         wait(3)
         training.update(1, 2, figures, tokens=30, seconds=3)
-    assert terminal.getvalue() == "t  step 1/2  loss 2.500  10 tokens/s  ETA 0:03\n"  # 46: no narrower without the loss
+    assert terminal.getvalue() == "t  step 1/2  loss 2.500  ETA 0:03\n"
+
+
+def test_a_terminal_gets_notes_in_lines_of_whole_words(terminal: Terminal, file: io.StringIO) -> None:
+    note = "a note that is longer than forty columns, with /a/path/that-is/no-word/but/one/that-stays"
+    print_note(note)
+    assert file.getvalue() == f"{note}\n"
+    progress.sys.stderr = terminal
+    print_note(note)
+    assert terminal.getvalue().splitlines() == [
+        "a note that is longer than forty",
+        "columns, with",
+        "/a/path/that-is/no-word/but/one/that-stays",
+    ]
 
 
 def test_a_slow_step_shows_how_much_of_it_is_done(terminal: Terminal, wait: Wait) -> None:
