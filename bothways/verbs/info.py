@@ -41,6 +41,7 @@ def run_info(arguments: Sequence[str]) -> None:
         rest,
         "Say what a store, a model, a run or a vocabulary is; of a store also what a --recipe would see of it; with "
         "--batch K the batch of step K in words. Example: bothways info store --recipe bert-mini",
+        table="pretrain",
     )
     path = Path(options.path)
     if options.batch is not None:
