@@ -36,8 +36,6 @@ METAVARS = {
     "seconds": "SECONDS",
     "short": "SHARE",
     "size": "tiny|mini|small|medium|base|large|vanilla",
-    "sources": "SOURCE",
-    "texts": "TEXT",
     "tokenizer": "DIR",
     "top_p": "SHARE",
     "train": "FILE",

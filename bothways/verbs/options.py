@@ -14,7 +14,8 @@ _Value = TypeVar("_Value")
 _POSITIONAL = object()  # the mark of a field whose value stands by itself, without `--name`
 Positional = Annotated[_Value, _POSITIONAL]
 
-SPELT = {"input": "in"}  # fields that cannot have the name of their flag, as it is a keyword of Python
+# Fields that are spelt otherwise: `in` is a keyword of Python, and of many one is named in the help.
+SPELT = {"input": "in", "sources": "source", "texts": "text"}
 TYPES_IN_WORDS: dict[Any, str] = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
 
 

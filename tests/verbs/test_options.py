@@ -97,6 +97,11 @@ def test_a_mistake_is_one_plain_sentence(line: str, sentence: str) -> None:
     assert str(error.value) == sentence
 
 
+def test_the_words_of_the_help_are_those_of_the_errors(bothways: Run) -> None:
+    missing = "SOURCE and --out are missing (bothways tokenizer --help has an example)"
+    assert bothways("tokenizer") == (2, "", f"bothways: tokenizer: {missing}\n")
+
+
 def test_texts_with_blanks_may_begin_with_a_dash_and_words_too_many_are_refused() -> None:
     found = parse("fill", Arguments, ["s", "- a [MASK]", "--in", "-x y"], "Do. Example: bothways fill s")
     assert (found.texts, found.input) == (("- a [MASK]",), "-x y")
