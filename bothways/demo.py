@@ -60,7 +60,9 @@ QUESTION_EPOCHS = 4  # passes over the training questions; chosen by hand, not m
 
 @dataclass(frozen=True)
 class DemoArguments:
-    """minutes: for pretraining, the part that more time makes better. characters: of documentation to read."""
+    """out: the directory of all that it makes; the same command again goes on with it.
+
+    minutes: for pretraining, the part that more time makes better. characters: of documentation to read."""
 
     out: str = "bothways-demo"
     minutes: float = 5.0

@@ -18,7 +18,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from fractions import Fraction
 from math import ceil
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -33,6 +33,7 @@ from bothways.files import (
     user_errors,
     write_json,
 )
+from bothways.progress import DocumentCounts
 from bothways.text.corpus import CorpusOptions, CorpusReport, Document, read_documents
 from bothways.text.sentences import split_sentences
 from bothways.text.sources import Source, resolve_sources
@@ -81,11 +82,11 @@ def prepare(
     out: Path,
     options: PrepareOptions | None = None,
     *,
-    on_progress: Callable[[CorpusReport, int], None] = lambda report, tokens: None,
+    on_progress: Callable[[DocumentCounts, int], None] = lambda counts, tokens: None,
 ) -> TokenStore:
     """Write a token store; the same input gives the same bytes whatever the number of workers.
 
-    on_progress: called with the report so far and the number of tokens written.
+    on_progress: called with how many documents and bytes are done, and the number of tokens written.
     A store that is complete and was made of the same files with the same tokenizer and options is opened as it is.
     Raises UserError for unreadable sources, an unfinished store made otherwise, an unwritable or full disk.
     """
@@ -106,8 +107,20 @@ def prepare(
     share = Fraction(options.validation).limit_denominator(1_000_000)
     for number, prepared in _prepare_all(documents, tokenizer, options.workers or os.cpu_count() or 1):
         writer.add(prepared, "validation" if _held_out(number, share) else "train")
-        on_progress(report, writer.tokens)
+        on_progress(_Done.of(report, writer.documents), writer.tokens)
     return writer.finish(report)
+
+
+class _Done(NamedTuple):
+    """How much of a corpus is written. Reading is ahead of that by what waits for the workers, often all of it."""
+
+    documents: int
+    bytes_read: int
+
+    @classmethod
+    def of(cls, report: CorpusReport, documents: int) -> _Done:
+        """So many of the documents that are read, and their share of the bytes."""
+        return cls(documents, report.bytes_read * documents // max(documents, report.documents))
 
 
 def _held_out(number: int, share: Fraction) -> bool:

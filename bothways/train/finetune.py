@@ -33,6 +33,7 @@ from bothways.train.loop import TrainResult, say_if_not_compiled, train
 from bothways.train.options import TrainOptions, derive_train_options
 from bothways.train.provenance import in_effect, of_this_machine
 from bothways.train.run import RunDirectory
+from bothways.train.start_line import finetuning_start
 from bothways.train.step import Stepper
 
 Preset = Literal["quick", "standard"]
@@ -55,9 +56,9 @@ MIN_CHECKPOINT_STEPS = 100
 class FinetuneOptions:
     """What `bothways finetune` can be told, whatever the task; each task has options of its own besides.
 
-    preset: `standard` is three epochs, and on small data as many as make `MINIMUM_STEPS`, up to twenty; `quick` one
-    epoch, with at most 128 tokens of a text. epochs, or steps, and sequence_length say otherwise (by default the
-    position table's length).
+    preset: `standard` is three epochs, and on small data as many as make 200 steps, up to twenty; `quick` one epoch,
+    with at most 128 tokens of a text. epochs: passes over the training rows; by default the preset's. steps: optimizer
+    steps, in place of epochs. sequence_length: tokens of a text, at most; by default as many as the model can read.
     batch_size: examples in a step; tokens_per_step: a token budget instead. lr: by default 5e-5 for 768 hidden units
     (Devlin et al. 2018, A.3), more for smaller models. patience: epochs without a better evaluation after which the run
     ends; 0 never ends it. freeze_layers: the embeddings and this many layers from below are not trained; -1: the whole
@@ -131,6 +132,7 @@ def finetune(
     """
     options = _checked(options or FinetuneOptions())
     progress = progress or Progress(f"finetune {task_name}")
+    progress.wait(f"{progress.title}  reading rows, opening the model …")
     reading = TableOptions(options.format, progress.say)
     rows = RowSet.read(train_table, make_task(task_name, task_options), options.skip_bad, reading).fitted()
     eval_rows = _evaluation_rows(eval_table, rows.task, options, progress.say)
@@ -151,7 +153,8 @@ def finetune(
     }
     metadata = {"sequence_length": limit, "provenance": provenance}
     best = BestEpoch(checkpoint, eval_rows, eval_encoded, run, options.patience, metadata)
-    training = train(stepper, run, progress, lambda step: best.evaluate(), best.is_out_of_patience)
+    start_line = finetuning_start(stepper, len(rows.rows), plan.steps(1))
+    training = train(stepper, run, progress, lambda step: best.evaluate(), best.is_out_of_patience, start_line)
     evaluation = best.finish() if training.interrupted is None else None
     skipped = rows.skipped + eval_rows.skipped
     return FinetuneResult(training, evaluation, truncated, skipped, best.number, len(best.scores))

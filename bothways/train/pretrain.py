@@ -45,6 +45,7 @@ from bothways.train.pretrain_options import (
 from bothways.train.provenance import in_effect, of_text, of_this_machine
 from bothways.train.run import RunDirectory
 from bothways.train.samples import samples
+from bothways.train.start_line import pretraining_start
 from bothways.train.step import Stepper
 
 
@@ -71,6 +72,7 @@ def pretrain(
 
 
 def _pretrain(store: TokenStore, out: Path, options: PretrainOptions, progress: Progress, world: World) -> TrainResult:
+    progress.wait(f"{progress.title}  opening the store, making the model …")
     run = RunDirectory(out, world)
     objective = build_objective(options)
     checkpoint = _starting_point(store, objective, options)
@@ -110,7 +112,7 @@ def _pretrain(store: TokenStore, out: Path, options: PretrainOptions, progress: 
 
     stepper = Stepper(model, objective, plan, settings, world)
     say_if_not_compiled(stepper.device, progress)
-    result = train(stepper, run, progress, evaluate)
+    result = train(stepper, run, progress, evaluate, start_line=pretraining_start(stepper, plan, options))
     if result.interrupted is None:
         _finish(checkpoint, objective, run, world, provenance(store, options, settings, result, world))
     return result

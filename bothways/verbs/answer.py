@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
-
-import tyro
-from tyro.conf import Positional
+from typing import Any
 
 from bothways.errors import UserError
 from bothways.files import to_json
@@ -19,6 +16,7 @@ from bothways.predictor import load
 from bothways.tasks.answer import Answer
 from bothways.verbs.bulk import into_file
 from bothways.verbs.flags import parse
+from bothways.verbs.options import Positional
 from bothways.verbs.text_arguments import file_text
 
 
@@ -28,14 +26,14 @@ class AnswerArguments:
     places are counted in the file's characters, carriage returns and a byte order mark included.
 
     question: what is asked; without it each row of the table `--in` asks its own. out: with such a table, a .parquet or
-    .jsonl of all its rows, however many; the same command again goes on with it. precision: auto, float32, bfloat16 or
-    int8; auto is bfloat16 where the hardware multiplies it, else float32.
+    .jsonl of all its rows, however many; the same command again goes on with it. precision: auto is
+    bfloat16 where the hardware multiplies it, else float32.
     """
 
     model: Positional[str]
     question: Positional[str | None] = None
     context: Positional[str | None] = None
-    input: Annotated[str | None, tyro.conf.arg(name="in")] = None
+    input: str | None = None
     out: str | None = None
     question_column: str | None = None
     context_column: str | None = None

@@ -7,10 +7,6 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from rich.console import Console
-from rich.table import Table
-from tyro.conf import Positional
-
 from bothways.baselines.results import ClassifierResult, TrainingCost
 from bothways.data.tables import Row, TableOptions, read_table
 from bothways.errors import UserError
@@ -20,7 +16,8 @@ from bothways.tasks.classify import ClassifyOptions, ClassifyTask
 from bothways.train.evaluate import usable_rows
 from bothways.train.finetune import FinetuneOptions, finetune
 from bothways.verbs.flags import parse
-from bothways.verbs.printing import say
+from bothways.verbs.options import Positional
+from bothways.verbs.printing import say, size_in_words, table_lines
 from bothways.verbs.run_output import say_stopped
 
 
@@ -98,12 +95,9 @@ def _bert(options: CompareArguments, task: ClassifyTask, rows: Sequence[Row], se
 
 def classifier_lines(results: Sequence[ClassifierResult], rows: int) -> list[str]:
     """The comparison as a table for the terminal."""
-    console = Console(width=120)
-    table = Table(f"on {rows:,} held-out rows", "accuracy", "macro F1", "training", "size", "one text")
+    heads = [f"on {rows:,} held-out rows", "accuracy", "macro F1", "training", "size", "one text"]
+    lines = []
     for result in results:
-        size = f"{result.size_bytes / 1e6:,.1f} MB" if result.size_bytes > 1e5 else f"{result.size_bytes / 1e3:,.1f} kB"
-        figures = f"{result.accuracy:.1%}", f"{result.macro_f1:.3f}", f"{result.train_seconds:,.1f} s", size
-        table.add_row(result.name, *figures, f"{result.latency_ms:.1f} ms")
-    with console.capture() as capture:
-        console.print(table)
-    return capture.get().splitlines()
+        figures = f"{result.accuracy:.1%}", f"{result.macro_f1:.3f}", f"{result.train_seconds:,.1f} s"
+        lines.append([result.name, *figures, size_in_words(result.size_bytes), f"{result.latency_ms:.1f} ms"])
+    return table_lines(heads, lines, least=["size", "training"])

@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tyro.conf import Positional
-
 from bothways.data.tables import TableFormat, TableOptions, read_table
 from bothways.files import require_file_writable, to_json
 from bothways.predictor import Predictor, load
 from bothways.progress import CountProgress
 from bothways.verbs.column_arguments import column_arguments, with_named_columns
 from bothways.verbs.flags import joined_options, parse
+from bothways.verbs.options import Positional
 from bothways.verbs.printing import figure_lines, say
 
 
@@ -60,8 +59,8 @@ def _of_rows(model: Predictor, options: EvaluateArguments) -> dict[str, Any]:
     task = task.for_columns(columns_of(found))
     rows, _ = usable_rows(task, found, options.skip_bad, say)
     encoded = task.encode(rows, model.tokenizer, model.sequence_length)
-    counting = CountProgress("evaluate", len(encoded))
-    evaluation = evaluate_rows(model.model, task, rows, encoded, on_progress=counting)
+    with CountProgress("evaluate", len(encoded)) as on_sequences:
+        evaluation = evaluate_rows(model.model, task, rows, encoded, on_progress=on_sequences)
     truncated = len({sequence.row for sequence in encoded if sequence.truncated})
     if truncated:
         say(f"{truncated:,} rows are longer than {model.sequence_length} tokens and were cut short")

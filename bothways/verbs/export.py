@@ -7,14 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from tyro.conf import Positional
-
 from bothways.checkpoint.hugging_face import Checkpoint, save_checkpoint
 from bothways.errors import UserError
 from bothways.files import require_writable
 from bothways.model.heads import EmbeddingHead, Model, Pooling
 from bothways.predictor import load
 from bothways.verbs.flags import parse
+from bothways.verbs.options import Positional
 from bothways.verbs.printing import say
 
 

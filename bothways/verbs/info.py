@@ -6,14 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tyro.conf import Positional
-
 from bothways.errors import UserError, closest
 from bothways.files import to_json
 from bothways.verbs.describe_files import describe_file, describe_folder, describe_parts
 from bothways.verbs.describe_text import describe_store, describe_unfinished_store, describe_vocabulary
 from bothways.verbs.description import Description
 from bothways.verbs.flags import parse
+from bothways.verbs.options import Positional
 from bothways.verbs.recipes import split_recipe
 
 
@@ -38,6 +37,7 @@ def run_info(arguments: Sequence[str]) -> None:
         "Say what a file or folder is: a store, a model, a run, a vocabulary, a table, text; of a store also what a "
         "--recipe would see of it; with --batch K the batch of step K in words. "
         "Example: bothways info store --recipe bert-mini",
+        table="pretrain",
     )
     path = Path(options.path)
     if options.batch is not None:

@@ -17,7 +17,9 @@ from bothways.verbs.source_arguments import SourceArguments
 
 @dataclass(frozen=True, kw_only=True)
 class PrepareArguments(SourceArguments):
-    """tokenizer: a vocabulary's or a model's directory. validation: share of documents held out. workers: processes;
+    """out: the store's directory; the same command again goes on with it.
+
+    tokenizer: a vocabulary's or a model's directory. validation: share of documents held out. workers: processes;
     by default one a core."""
 
     tokenizer: str
@@ -35,6 +37,7 @@ def run_prepare(arguments: Sequence[str]) -> None:
         "Turn text into a token store. Example: bothways prepare texts/ --tokenizer vocabulary --out store",
     )
     with ByteProgress("prepare", sum(source.size for source in resolve_sources(options.sources))) as progress:
+        progress.wait("prepare  opening the text …")
         store = prepare_store(
             options.sources,
             Tokenizer.load(options.tokenizer),

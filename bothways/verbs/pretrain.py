@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tyro.conf import Positional
-
 from bothways.pages.pretraining import pretraining_report
 from bothways.tasks.objectives import find_pretraining
 from bothways.train import pretrain as pretraining
@@ -14,6 +12,7 @@ from bothways.train.distributed import is_main_process
 from bothways.train.pretrain_options import PretrainOptions
 from bothways.train.run import RunDirectory
 from bothways.verbs.flags import parse
+from bothways.verbs.options import Positional
 from bothways.verbs.run_output import provenance_of, say_finished, say_interrupted, write_report
 
 

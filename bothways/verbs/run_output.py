@@ -39,7 +39,9 @@ def say_finished(out: str, next_command: str) -> None:
 def say_interrupted(result: TrainResult, out: str) -> int:
     """What a signal ended, and how to go on; returns the exit code."""
     assert result.interrupted is not None
-    if is_main_process():
+    if is_main_process() and not result.steps:
+        print(f"{out}: stopped by {result.interrupted.name} within its first step; the same command again begins anew")
+    elif is_main_process():
         print(f"{out}: stopped by {result.interrupted.name} after step {result.steps:,}, all of it saved; ", end="")
         print("the same command again goes on from there")
     return 128 + result.interrupted

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from tyro.conf import Positional
-
 from bothways.text.corpus import CorpusOptions
+from bothways.verbs.options import Positional
 
 
 @dataclass(frozen=True)

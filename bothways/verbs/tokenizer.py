@@ -16,11 +16,14 @@ from bothways.text.tokenizer import VOCABULARY_FILES, Tokenizer
 from bothways.verbs.flags import parse
 from bothways.verbs.source_arguments import SourceArguments
 
+PASSES = 2  # in which `Tokenizer.train` reads the text
+
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizerArguments(SourceArguments):
-    """vocab_size: pieces to learn. cased: keep capitals and accents. keep_marks: lower case, but accents and other
-    marks of letters stay, as Japanese, Korean, Hindi or Vietnamese need them. min_frequency: of a piece, to be kept."""
+    """out: the vocabulary's directory. vocab_size: pieces to learn. cased: keep capitals and accents. keep_marks: lower
+    case, but accents and other marks of letters stay, as Japanese, Korean, Hindi or Vietnamese need them.
+    min_frequency: of a piece, to be kept."""
 
     out: str
     vocab_size: int = 30522
@@ -80,14 +83,18 @@ def train_tokenizer(
         nonlocal report, passes
         passes += 1
         report = CorpusReport()
-        with ByteProgress("tokenizer", sum(source.size for source in sources)) as progress:
-            for document in read_documents(sources, arguments.corpus_options(), report):
-                if on_text is not None and passes == 1:
-                    on_text(document.text)
-                yield document.text
-                progress.update(report)
+        for document in read_documents(sources, arguments.corpus_options(), report):
+            if on_text is not None and passes == 1:
+                on_text(document.text)
+            yield document.text
+            progress.update(report, begun=passes - 1)
+        if passes == PASSES:
+            progress.end()
+            progress.wait("tokenizer  learning pieces of the words …")
 
-    trained = Tokenizer.train(texts, vocab_size, lowercase, min_frequency, strip_accents)
+    with ByteProgress("tokenizer", sum(source.size for source in sources), PASSES) as progress:
+        progress.wait("tokenizer  opening the text …")
+        trained = Tokenizer.train(texts, vocab_size, lowercase, min_frequency, strip_accents)
     if not report.documents:
         raise UserError(report.no_text_message([source.name for source in sources]))
     return trained, report
