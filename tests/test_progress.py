@@ -144,6 +144,22 @@ def test_equal_evaluations_are_one_line_and_epochs_are_counted(file: io.StringIO
     ]
 
 
+def test_a_terminal_hears_of_unchanged_evaluations_above_the_last_line(terminal: Terminal, wait: Wait) -> None:
+    with Progress("t") as training:
+        wait(3)
+        training.update(1, 2, {"loss": 2.5}, tokens=30, seconds=3)
+        training.evaluated(1, {"eval_f1": 0.5})
+        training.evaluated(2, {"eval_f1": 0.5})
+    line = "t  step 1/2  loss 2.500  ETA 0:03"
+    told = [
+        f"{line}\r\x1b[Jt  step 1  held-out: f1 0.500",
+        f"{line}\r\x1b[Jt  up to step 2  held-out: unchanged",
+        line,
+        "",
+    ]
+    assert terminal.getvalue().split("\n") == told
+
+
 def test_a_narrow_terminal_does_without_the_least_figures(terminal: Terminal, wait: Wait) -> None:
     figures = {"loss": 2.5, "lr": 1e-3, "grad_norm": 1.25, "fraction_of_peak": 0.5}
     with Progress("t") as training:
