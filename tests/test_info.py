@@ -12,6 +12,7 @@ import pytest
 
 from bothways.cli import main
 from bothways.tasks import TASKS
+from bothways.tasks.instruct import PROMPT_AND_RESPONSE, InstructOptions
 from bothways.verbs.describe_files import TASK_COLUMNS
 from tests.helpers import Run
 from tests.train.test_finetune import ROWS
@@ -177,6 +178,15 @@ def test_torch_is_imported_for_models_alone(folder: Path) -> None:
 
 
 def test_tables_are_known_by_the_columns_of_the_tasks() -> None:
-    assert set(TASK_COLUMNS) == set(TASKS)
-    for name, columns in TASK_COLUMNS.items():
-        assert set(columns) <= set(TASKS[name].example), name
+    assert {name for name, _ in TASK_COLUMNS} == set(TASKS)
+    for name, columns in TASK_COLUMNS:
+        if name != "instruct":
+            assert set(columns) <= set(TASKS[name].example), name
+    conversations = {columns for name, columns in TASK_COLUMNS if name == "instruct"}
+    assert conversations == {(InstructOptions().messages_column,), *PROMPT_AND_RESPONSE}
+
+
+def test_a_table_of_exchanges_is_for_instruct(bothways: Run, tmp_path: Path) -> None:
+    table = tmp_path / "exchanges.jsonl"
+    table.write_text('{"question": "A red light?", "answer": "Check the cable."}\n')
+    assert lines_of(bothways, table)[-1].startswith("used by: bothways finetune instruct --model MODEL --train ")

@@ -17,15 +17,18 @@ from bothways.text.sources import resolve_sources
 from bothways.text.table_reader import TABLE_SUFFIXES
 from bothways.verbs.description import Description
 
-# Columns by which a table is known for a task, as the tasks' own examples have them; torch is not imported for this.
-TASK_COLUMNS = {
-    "answer": ("question", "context", "answers"),
-    "choose": ("text", "choices", "label"),
-    "tag": ("words", "labels"),
-    "instruct": ("messages",),
-    "classify": ("text", "label"),
-    "similar": ("text", "pair"),
-}
+# Columns by which a table is known for a task, the first that it has all of; torch is not imported for this.
+TASK_COLUMNS = (
+    ("answer", ("question", "context", "answers")),
+    ("choose", ("text", "choices", "label")),
+    ("tag", ("words", "labels")),
+    ("instruct", ("messages",)),
+    ("instruct", ("prompt", "response")),
+    ("instruct", ("question", "answer")),
+    ("instruct", ("command", "result")),
+    ("classify", ("text", "label")),
+    ("similar", ("text", "pair")),
+)
 MAX_LABELS_TOLD = 8  # of a column of labels, the commonest first
 MAX_LABELS = 50  # different values of a column `label`, above which they are hardly classes
 MAX_ROWS_READ = 100_000  # for the counts of labels
@@ -76,7 +79,7 @@ def _describe_rows(path: Path, kind: str, rows: int, columns: list[str]) -> Desc
     """A table of rows, and who reads it."""
     name = shlex.quote(str(path))
     lines = [f"{path}: {kind}, {rows:,} rows; columns: {', '.join(map(str, columns))}"]
-    task = next((task for task, needed in TASK_COLUMNS.items() if set(needed) <= set(columns)), None)
+    task = next((task for task, needed in TASK_COLUMNS if set(needed) <= set(columns)), None)
     if "predicted" in columns:
         lines.append("it holds predictions, in the column predicted")
     elif task is not None:
