@@ -80,7 +80,7 @@ COMMON = {
     "out": "the run's directory; the same command again goes on with it",
     "optimizer": "what makes a step of the gradients",
     "pair_column": "column of the second text",
-    "path": "a store, a model, a run or a vocabulary",
+    "path": "a file or a folder",
     "precision": "auto is bfloat16 where the hardware multiplies it",
     "query": "what the others are compared with",
     "question": "what is asked",

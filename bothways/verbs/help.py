@@ -50,7 +50,7 @@ FILE_VERBS = ("explain", "predict", "embed", "classify", "tag", "answer")  # who
 
 # What most people never need, and the help therefore has last.
 RARE = frozenset((
-    "batch_size", "checkpoint_every", "clip", "compile", "class_weights", "device", "dropout", "evaluate_every",
+    "all", "batch_size", "checkpoint_every", "clip", "compile", "class_weights", "device", "dropout", "evaluate_every",
     "format", "freeze_layers", "hidden_act", "keep_checkpoints", "label_names", "log_every", "mask_rate",
     "mask_rate_end", "max_position_embeddings", "micro_batch_tokens", "min_frequency", "min_p", "no_normalize",
     "optimizer", "overlap", "parallel", "patience", "phases", "pooling", "positions", "precision", "profile",
