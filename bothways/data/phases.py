@@ -64,7 +64,7 @@ class PhasedPlan:
         self.identity: dict[str, Any] = {name: [plan.identity[name] for plan in plans] for name in first}
         self.identity |= {name: first[name] for name in ("store", "tokenizer", "seed")}
         self.identity["phases"] = [phase.end for phase in phases]
-        self.documents, self.tokens = plans[0].documents, plans[0].tokens
+        self.documents = plans[0].documents
 
     def micro_batches(self, step: int, rank: int, world_size: int, token_budget: int) -> list[PackedBatch]:
         """The micro-batches that the plan of the step's phase makes (`PretrainingPlan.micro_batches`)."""

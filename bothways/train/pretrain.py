@@ -125,7 +125,7 @@ def provenance(
     return {
         **of_this_machine(choose_device(settings.device), world.size),
         **of_text(store),
-        "epochs": round(epochs_of(store, options), 2),
+        "epochs": round(epochs_of(make_plan(store, options), options), 2),
         "seconds": round(result.seconds, 1),
         "options": in_effect(options_json(options), settings),
     }

@@ -134,9 +134,11 @@ def make_plan(store: TokenStore, options: PretrainOptions) -> PretrainingPlan | 
     return plans[0] if len(plans) == 1 else PhasedPlan(phases, plans)
 
 
-def epochs_of(store: TokenStore, options: PretrainOptions) -> float:
-    """How many times the run reads the text that it trains on, estimated from the first block of each phase."""
-    plan = make_plan(store, options)
+def epochs_of(plan: PretrainingPlan | PhasedPlan, options: PretrainOptions) -> float:
+    """How many times the run reads the text that it trains on, estimated from the first block of each phase.
+
+    plan: as `make_plan` makes it of these options.
+    """
     phases = phases_of(options)
     plans = plan.plans if isinstance(plan, PhasedPlan) else [plan]
     return sum(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bothways.data.phases import PhasedPlan
 from bothways.data.plan import PretrainingPlan
-from bothways.train.pretrain_options import PretrainOptions, phases_of
+from bothways.train.pretrain_options import PretrainOptions, epochs_of, phases_of
 from bothways.train.step import Stepper
 
 BERT_EPOCHS = 40  # of BERT's own pretraining: Devlin et al. 2018, A.2
@@ -18,7 +18,7 @@ def pretraining_start(stepper: Stepper, plan: PretrainingPlan | PhasedPlan, opti
     ]
     steps = " and then ".join(f"{n:,} steps of {tokens:,} tokens at length {length}" for n, tokens, length in phases)
     tokens = sum(number * per_step for number, per_step, _ in phases)
-    times = tokens / plan.tokens
+    times = epochs_of(plan, options)
     much = f" (BERT read its own {BERT_EPOCHS} times; more text helps more)" if times > BERT_EPOCHS else ""
     name = options.model or options.size
     return f"{name}, {_model(stepper)}; {steps}: {tokens:,} tokens, the text {_times(times)}{much}"

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from bothways.checkpoint.hugging_face import load_checkpoint
 from bothways.data.prepare import prepare
 from bothways.data.store import TokenStore
 from bothways.progress import Progress
@@ -129,7 +130,7 @@ def test_the_start_says_what_will_be_done(store: TokenStore, tmp_path: Path) -> 
     pretrain(store.directory, tmp_path / "run", CUT, progress=progress)
     [line] = [line for line in progress.said if line.startswith("pretrain: ")]
     tokens = 12 * CUT.tokens_per_step
-    times = tokens / store.split("train").tokens
+    times = load_checkpoint(tmp_path / "run").metadata["provenance"]["epochs"]  # as info and the report say it
     assert line.startswith("pretrain: tiny, ")
     assert f"parameters, on cpu in float32; 12 steps of {CUT.tokens_per_step:,} tokens at length 32: " in line
     assert line.endswith(f": {tokens:,} tokens, the text {times:.1f} times")
