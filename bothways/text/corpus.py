@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
-from bothways.errors import UserError, closest
+from bothways.errors import UserError, closest, option
 from bothways.text import python_docs
 from bothways.text.lines import Fault, Lines, binary_fault, damage_of, decompressed, is_unicode
 from bothways.text.sources import Source, packages
@@ -161,7 +161,8 @@ class _Reader:
         """Count a fault where `skip_bad` says so, or else raise it as a UserError."""
         if not self.options.skip_bad:
             place = f"{self.source.name}:{fault.line}" if fault.line else self.source.name
-            raise UserError(f"{place}: {fault.reason}: {fault.detail}; --skip-bad leaves such text out and counts it")
+            cure = f"{option('skip_bad', True)} leaves such text out and counts it"
+            raise UserError(f"{place}: {fault.reason}: {fault.detail}; {cure}")
         self.report.count(self.source.name, fault.line, fault.reason)
 
     def _text(self, path: Path) -> Iterator[Document]:
@@ -272,7 +273,7 @@ class _Reader:
         raise UserError(
             f"{self.source.name}:{max(self.line, 1)}: no column {self.options.text_column!r}"
             f"{closest(self.options.text_column, present)}; columns present: {', '.join(present) or 'none'} "
-            "(--text-column names one)"
+            f"({option('text_column')} names one)"
         )
 
     def _python_docs(self) -> Iterator[Document]:

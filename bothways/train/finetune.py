@@ -18,7 +18,7 @@ from bothways.checkpoint.hugging_face import Checkpoint, load_checkpoint, weight
 from bothways.data.encoded import Encoded
 from bothways.data.row_plan import RowPlan, RowPlanOptions
 from bothways.data.tables import TableFormat, TableOptions
-from bothways.errors import UserError
+from bothways.errors import UserError, option
 from bothways.inference.engine import truncated_rows
 from bothways.model.config import EncoderConfig
 from bothways.model.heads import Model
@@ -164,9 +164,9 @@ def _checked(options: FinetuneOptions) -> FinetuneOptions:
     checked(options, FinetuneOptions)
     require_seed(options.seed)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UserError("fine-tuning runs in one process; start it without torchrun, or with --nproc-per-node 1")
+        raise UserError("fine-tuning runs in one process; start it without torchrun")
     if options.patience < 0:
-        raise UserError(f"--patience {options.patience}: expected 0 or more epochs")
+        raise UserError(f"{option('patience', options.patience)}: expected 0 or more epochs")
     return options
 
 
@@ -174,7 +174,8 @@ def _evaluation_rows(table: Table | None, task: Task, options: FinetuneOptions, 
     """The evaluation rows, the task as their columns have it; no rows without a table."""
     if table is None:
         if options.patience:
-            raise UserError(f"--patience {options.patience}: needs --eval, by which epochs are compared")
+            needed = f"{option('eval')}, by which epochs are compared"
+            raise UserError(f"{option('patience', options.patience)}: needs {needed}")
         return RowSet(task)
     found = RowSet.read(table, task, options.skip_bad, TableOptions(options.format, say))
     # trained on pairs, measured on scores: the range of the scores is known from these rows alone
@@ -193,7 +194,8 @@ def _load(model: str | Path, task: Task, options: FinetuneOptions, say: Callable
         )
     _freeze(checkpoint.model, options.freeze_layers)
     if not any(parameter.requires_grad for parameter in checkpoint.model.parameters()):
-        raise UserError(f"--freeze-layers {options.freeze_layers}: nothing is left to train for {task.name}")
+        asked = option("freeze_layers", options.freeze_layers)
+        raise UserError(f"{asked}: nothing is left to train for {task.name}")
     return checkpoint
 
 
@@ -201,7 +203,8 @@ def _freeze(model: Model, number: int) -> None:
     """Exclude the embeddings and this many layers from training; -1: the whole encoder."""
     encoder = model.encoder
     if not -1 <= number <= len(encoder.layers):
-        raise UserError(f"--freeze-layers {number}: expected 0 to {len(encoder.layers)}, or -1 for the whole encoder")
+        accepted = f"0 to {len(encoder.layers)}, or -1 for the whole encoder"
+        raise UserError(f"{option('freeze_layers', number)}: expected {accepted}")
     if number:
         frozen = len(encoder.layers) if number == -1 else number
         for module in (encoder.embeddings, *encoder.layers[:frozen]):
@@ -213,10 +216,11 @@ def _sequence_limit(options: FinetuneOptions, config: EncoderConfig) -> int:
     table = config.max_position_embeddings
     default = min(QUICK_LENGTH, table) if options.preset == "quick" else table
     limit = default if options.sequence_length is None else options.sequence_length
+    asked = option("sequence_length", limit)
     if limit > table:
-        raise UserError(f"--sequence-length {limit} is above the position table (max_position_embeddings {table})")
+        raise UserError(f"{asked} is above the position table (max_position_embeddings {table})")
     if limit < SHORTEST_LENGTH:
-        raise UserError(f"--sequence-length {limit}: expected at least {SHORTEST_LENGTH} tokens")
+        raise UserError(f"{asked}: expected at least {SHORTEST_LENGTH} tokens")
     return limit
 
 

@@ -21,7 +21,7 @@ from bothways.checkpoint.hugging_face import (
 )
 from bothways.data.plan import PretrainingPlan
 from bothways.data.store import SplitName, TokenStore
-from bothways.errors import UserError
+from bothways.errors import UserError, option
 from bothways.hardware import choose_device, micro_batch_tokens
 from bothways.model.config import EncoderConfig
 from bothways.model.heads import Model
@@ -79,7 +79,7 @@ def _pretrain(store: TokenStore, out: Path, options: PretrainOptions, progress: 
     longest = max(phase.sequence_length for phase in phases_of(options))
     if longest > checkpoint.config.max_position_embeddings:
         raise UserError(
-            f"--sequence-length {longest} is above the position table "
+            f"{option('sequence_length', longest)} is above the position table "
             f"(max_position_embeddings {checkpoint.config.max_position_embeddings})"
         )
     if checkpoint.report is not None:
@@ -89,7 +89,7 @@ def _pretrain(store: TokenStore, out: Path, options: PretrainOptions, progress: 
     if plan.documents == 1 and "nsp_loss" in objective.losses:
         progress.say(
             f"{store.directory}: one document only, so every pair is a true next sentence and the next-sentence head "
-            "learns nothing; --objective mlm leaves it out"
+            f"learns nothing; {option('objective', 'mlm')} leaves it out"
         )
     settings = loop_options(options, checkpoint.config)
     run.describe({"store": str(store.directory.resolve()), "options": options_json(options)})
@@ -243,11 +243,12 @@ def _starting_point(store: TokenStore, objective: Objective, options: PretrainOp
     if checkpoint.tokenizer.fingerprint != store.tokenizer_fingerprint:
         raise UserError(
             f"{store.directory} was prepared with the vocabulary {store.tokenizer_fingerprint}, "
-            f"{options.model} has {checkpoint.tokenizer.fingerprint}; prepare the text with --tokenizer {options.model}"
+            f"{options.model} has {checkpoint.tokenizer.fingerprint}; prepare the text with "
+            f"{option('tokenizer', options.model)}"
         )
     if checkpoint.config.is_decoder != causal:
         reads = "from left to right" if checkpoint.config.is_decoder else "both ways"
         raise UserError(
-            f"{options.model} reads {reads} (is_decoder), which --objective {options.objective} does not fit"
+            f"{options.model} reads {reads} (is_decoder), which {option('objective', options.objective)} does not fit"
         )
     return checkpoint

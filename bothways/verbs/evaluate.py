@@ -45,7 +45,7 @@ def run_evaluate(arguments: Sequence[str]) -> None:
         "Measure a model on labelled rows. Example: bothways evaluate tickets test.csv",
     )
     if options.predictions is not None:
-        require_file_writable(Path(options.predictions), (".csv",), "--predictions")
+        require_file_writable(Path(options.predictions), (".csv",), "predictions")
     model = load(options.model, options.device)
     pretrained = "language-model" in model.model.head.abilities and "task" not in model.checkpoint.metadata
     figures = _of_text(model, options.table) if pretrained else _of_rows(model, options)
