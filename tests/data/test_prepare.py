@@ -124,9 +124,9 @@ def test_refusals(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(UserError, match="cannot be written"):
         prepare([str(tmp_path / "empty.txt")], tokenizer, tmp_path / "file" / "store")
-    with pytest.raises(UserError, match="--workers 0"):
+    with pytest.raises(UserError, match="workers=0"):
         prepare([str(tmp_path / "empty.txt")], tokenizer, tmp_path / "s2", PrepareOptions(workers=0))
-    with pytest.raises(UserError, match="--validation 2"):
+    with pytest.raises(UserError, match="validation=2"):
         prepare([str(tmp_path / "empty.txt")], tokenizer, tmp_path / "s2", PrepareOptions(validation=2))
 
 
