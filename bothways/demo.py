@@ -24,7 +24,7 @@ from bothways.data.prepare import prepare
 from bothways.data.store import TokenStore
 from bothways.data.tables import Row, read_rows
 from bothways.errors import UserError, install_command, option
-from bothways.files import read_json, replace_directory, require_writable, write_json, write_text
+from bothways.files import read_json, require_writable, write_json, write_text
 from bothways.model.config import EncoderConfig
 from bothways.pages.report import HtmlReport, add_finetuning, add_pretraining
 from bothways.predictor import Predictor, load
@@ -33,6 +33,7 @@ from bothways.tasks.entities import Entity
 from bothways.text.corpus import CorpusOptions, CorpusReport, read_documents
 from bothways.text.sources import resolve_sources
 from bothways.text.tokenizer import Tokenizer
+from bothways.text.vocabulary import train_tokenizer
 from bothways.train.evaluate import Evaluation
 from bothways.train.finetune import FinetuneOptions, FinetuneResult, finetune
 from bothways.train.loop import TrainResult
@@ -40,8 +41,6 @@ from bothways.train.pretrain import measure_speed, pretrain
 from bothways.train.pretrain_options import PretrainOptions
 from bothways.train.run import RunDirectory
 from bothways.verbs.flags import parse
-from bothways.verbs.source_arguments import SourceArguments
-from bothways.verbs.tokenizer import train_tokenizer
 
 MASKED = [
     "Returns True if the two [MASK] are equal.",
@@ -87,8 +86,7 @@ def run_demo(arguments: Sequence[str]) -> int:
     corpus = collect_documentation(out / "corpus.jsonl", options.characters, console)
     _title(console, 2, f"A WordPiece vocabulary of {options.vocab_size:,} pieces")
     tokenizer = learn_vocabulary(corpus, out / "vocabulary", options.vocab_size, console)
-    with ByteProgress("prepare", corpus.stat().st_size) as progress:
-        store = prepare([str(corpus)], tokenizer, out / "store", on_progress=progress.update)
+    store = prepare(corpus, tokenizer, out / "store")
     console.print(f"{store.manifest['tokens']:,} tokens in {store.directory}")
     _title(console, 3, f"Pretraining: a BERT of size {options.size}, masked words and next sentences")
     pretraining = pretrain_model(store, out / "pretrained", options, console)
@@ -184,9 +182,7 @@ def collect_documentation(path: Path, characters: int, console: Console) -> Path
 def learn_vocabulary(corpus: Path, out: Path, vocab_size: int, console: Console) -> Tokenizer:
     """Train the vocabulary, or open the one of an earlier run."""
     if not out.exists():
-        tokenizer, _ = train_tokenizer(SourceArguments((str(corpus),)), vocab_size, lowercase=True)
-        with replace_directory(out) as directory:
-            tokenizer.save(directory)
+        train_tokenizer(corpus, out, vocab_size=vocab_size)
     tokenizer = Tokenizer.load(out)
     example = "The deserializer re-encodes unpicklable objects."
     pieces = [tokenizer.token(index) for index in tokenizer.encode(example).input_ids]

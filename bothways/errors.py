@@ -60,6 +60,11 @@ def option(name: str, *value: object) -> str:
     return " ".join([f"--{flag}", *map(str, entries)])
 
 
+def only_in_python(words: str) -> str:
+    """Words of a message that hold for Python's functions and for no verb; nothing under the command line."""
+    return "" if _as_flags else words
+
+
 @contextlib.contextmanager
 def options_as_flags() -> Iterator[None]:
     """Within the block `option` spells as the command line does."""

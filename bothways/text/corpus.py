@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal, NoReturn, TypedDict
 
 from bothways.errors import UserError, closest, option
 from bothways.text import python_docs
@@ -55,6 +55,16 @@ class CorpusOptions:
         for name in ("max_line_characters", "max_document_characters"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} {getattr(self, name)}: expected a number of characters, 1 or more")
+
+
+class CorpusKeywords(TypedDict, total=False):
+    """The fields of `CorpusOptions`, as keywords of Python's functions."""
+
+    text_column: str
+    documents: Literal["file", "blank-line"]
+    skip_bad: bool
+    max_line_characters: int
+    max_document_characters: int
 
 
 @dataclass
@@ -142,6 +152,9 @@ class _Reader:
         self.line = 0
 
     def documents(self) -> Iterator[Document]:
+        if self.source.texts is not None:
+            yield from self._texts_in_memory(self.source.texts)
+            return
         if self.source.path is None:
             yield from self._python_docs()
             return
@@ -275,6 +288,12 @@ class _Reader:
             f"{closest(self.options.text_column, present)}; columns present: {', '.join(present) or 'none'} "
             f"({option('text_column')} names one)"
         )
+
+    def _texts_in_memory(self, texts: Sequence[Any]) -> Iterator[Document]:
+        for text in texts:
+            self.line += 1
+            self.report.bytes_read += len(text) if isinstance(text, str) else 0
+            yield from self._row(TableRow({self.options.text_column: text}, self.line))
 
     def _python_docs(self) -> Iterator[Document]:
         for module in python_docs.modules(packages(self.source.name)):

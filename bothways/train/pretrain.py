@@ -8,7 +8,7 @@ import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 
@@ -25,12 +25,13 @@ from bothways.errors import UserError, option
 from bothways.hardware import choose_device, micro_batch_tokens
 from bothways.model.config import EncoderConfig
 from bothways.model.heads import Model
-from bothways.option_checks import checked, require_seed
+from bothways.option_checks import options_from, require_path, require_seed
 from bothways.precision import choose_precision
 from bothways.progress import Progress
 from bothways.tasks.base import Objective
 from bothways.tasks.objectives import find_pretraining
 from bothways.train.distributed import World, full_tensor, join_world
+from bothways.train.keywords import PretrainKeywords
 from bothways.train.loop import TrainResult, evaluate_objective, say_if_not_compiled, train
 from bothways.train.pretrain_options import (
     DEFAULT_VALIDATION_TOKENS,
@@ -52,23 +53,29 @@ from bothways.version import __version__
 def pretrain(
     store: str | Path,
     out: str | Path,
-    options: PretrainOptions | None = None,
+    options: PretrainOptions | Mapping[str, Any] | None = None,
     *,
+    quiet: bool = False,
     progress: Progress | None = None,
+    **keywords: Unpack[PretrainKeywords],
 ) -> TrainResult:
     """Pretrain a BERT on a token store; the same call again resumes a run that was stopped. Under `torchrun` all
     processes make the call, and work on the same run.
+
+    options: `PretrainOptions`, or a dictionary of them; as keywords they win (`size="tiny"`, `steps=300`, …).
+    quiet: nothing on the screen; what would stand there goes to the logger `bothways`. progress: what shows it, in
+    place of the line on standard error.
 
     Writes `out/metrics.jsonl`, `out/checkpoints/`, and, when it is done, `out/model/`.
     Raises UserError for an option of another type or out of range, a sequence longer than the position table, a model
     of another vocabulary, and another run's directory.
     """
-    options = checked(options or PretrainOptions(), PretrainOptions)
-    require_seed(options.seed)
-    with join_world(choose_device(options.device)) as world:
-        return _pretrain(
-            TokenStore(store), Path(out), options, progress or Progress("pretrain", shown=world.main), world
-        )
+    require_path(store=store, out=out)
+    settings = options_from(PretrainOptions, "pretrain", options, keywords)
+    require_seed(settings.seed)
+    with join_world(choose_device(settings.device)) as world:
+        progress = progress or Progress("pretrain", shown=world.main and not quiet)
+        return _pretrain(TokenStore(store), Path(out), settings, progress, world)
 
 
 def _pretrain(store: TokenStore, out: Path, options: PretrainOptions, progress: Progress, world: World) -> TrainResult:

@@ -130,7 +130,7 @@ def test_vectors_of_zeros_and_ones_get_names() -> None:
 def test_a_list_is_no_label() -> None:
     for value in (["a"], np.array([0, 1]), {"a"}, "[1, 0, 0]", "1 0 1", "['a', 'b']"):
         with pytest.raises(
-            UserError, match=r"row 1: column 'label' is a list.*multi_label_classification learns several"
+            UserError, match=r"row 1: column 'label' is a list.*multi_label_classification. learns several"
         ):
             ClassifyTask().check(read_rows([{"text": "x", "label": value}])[0])
     for value in ("[CLS]", "a, b", "101", "[urgent] bug"):
