@@ -31,6 +31,8 @@ def choose_device(name: str) -> torch.device:
 
     Raises UserError for a device this machine does not have.
     """
+    if not isinstance(name, str):
+        raise UserError(f"{option('device', name)}: accepted: auto, cpu, cuda, cuda:N")
     if name.startswith("cuda:") and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         own = f"{option('device', 'cuda')} gives each its own"
         raise UserError(f"{option('device', name)}: several processes cannot share one GPU; {own}")

@@ -132,7 +132,7 @@ def require_given(**arguments: object) -> None:
 def require_path(**arguments: object) -> None:
     """Raises UserError for the first argument that is neither text nor a path, or is empty."""
     for name, value in arguments.items():
-        if not isinstance(value, str | Path) or not str(value).strip():
+        if not isinstance(value, str | Path) or not str(value).strip() or "\0" in str(value):
             raise UserError(f"{option(name)}: expected a path, found {in_short(value)}")
 
 

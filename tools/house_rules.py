@@ -67,7 +67,8 @@ def _doubled_names(trees: Mapping[str, ast.Module]) -> Iterator[str]:
 
 def _names_made_by(node: ast.stmt) -> set[str]:
     if isinstance(node, ast.FunctionDef | ast.ClassDef):
-        return {node.name}
+        overloaded = any(ast.unparse(decorator) == "overload" for decorator in node.decorator_list)
+        return set() if overloaded else {node.name}
     targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
     return {name.id for target in targets for name in ast.walk(target) if isinstance(name, ast.Name)}
 

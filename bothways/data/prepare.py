@@ -35,7 +35,7 @@ from bothways.files import (
     user_errors,
     write_json,
 )
-from bothways.option_checks import options_from, require_at_least, require_name, require_path
+from bothways.option_checks import options_from, require_at_least, require_name, require_path, require_type
 from bothways.progress import ByteProgress
 from bothways.text.corpus import CorpusKeywords, CorpusOptions, CorpusReport, Document, read_documents
 from bothways.text.sentences import split_sentences
@@ -106,6 +106,7 @@ def prepare(
     A store that is complete and was made of the same files with the same tokenizer and options is opened as it is.
     Raises UserError for unreadable sources, an unfinished store made otherwise, an unwritable or full disk.
     """
+    require_type("quiet", quiet, bool)
     options = _with_keywords(options, keywords)
     require_path(out=out)
     out, tokenizer = Path(out or ""), _opened(tokenizer)

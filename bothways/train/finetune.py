@@ -30,6 +30,7 @@ from bothways.option_checks import (
     require_name,
     require_path,
     require_seed,
+    require_type,
 )
 from bothways.precision import TrainingPrecision
 from bothways.progress import Progress
@@ -141,6 +142,7 @@ def finetune(
     Raises UserError for options that there are not, bad rows, labels in evaluation that training never saw, and a
     sequence above the position table.
     """
+    require_type("quiet", quiet, bool)
     require_path(out=out)
     in_dictionary = options if isinstance(options, Mapping) else {}
     of_task, of_training = _split(task, {**in_dictionary, **keywords})

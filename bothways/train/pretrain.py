@@ -25,7 +25,7 @@ from bothways.errors import UserError, option
 from bothways.hardware import choose_device, micro_batch_tokens
 from bothways.model.config import EncoderConfig
 from bothways.model.heads import Model
-from bothways.option_checks import options_from, require_path, require_seed
+from bothways.option_checks import options_from, require_path, require_seed, require_type
 from bothways.precision import choose_precision
 from bothways.progress import Progress
 from bothways.tasks.base import Objective
@@ -51,7 +51,7 @@ from bothways.version import __version__
 
 
 def pretrain(
-    store: str | Path,
+    store: str | Path | TokenStore,
     out: str | Path,
     options: PretrainOptions | Mapping[str, Any] | None = None,
     *,
@@ -62,20 +62,24 @@ def pretrain(
     """Pretrain a BERT on a token store; the same call again resumes a run that was stopped. Under `torchrun` all
     processes make the call, and work on the same run.
 
-    options: `PretrainOptions`, or a dictionary of them; as keywords they win (`size="tiny"`, `steps=300`, …).
-    quiet: nothing on the screen; what would stand there goes to the logger `bothways`. progress: what shows it, in
-    place of the line on standard error.
+    store: as `prepare` gives it, or its directory. out: the run's directory. options: `PretrainOptions`, or a dict
+    of them; as keywords they win (`size="tiny"`, `steps=300`, …). quiet: nothing on the screen; what would stand there
+    goes to the logger `bothways`. progress: what shows it, in place of the line on standard error.
 
     Writes `out/metrics.jsonl`, `out/checkpoints/`, and, when it is done, `out/model/`.
     Raises UserError for an option of another type or out of range, a sequence longer than the position table, a model
     of another vocabulary, and another run's directory.
     """
-    require_path(store=store, out=out)
+    require_type("quiet", quiet, bool)
+    if not isinstance(store, TokenStore):
+        require_path(store=store)
+        store = TokenStore(store)
+    require_path(out=out)
     settings = options_from(PretrainOptions, "pretrain", options, keywords)
     require_seed(settings.seed)
     with join_world(choose_device(settings.device)) as world:
         progress = progress or Progress("pretrain", shown=world.main and not quiet)
-        return _pretrain(TokenStore(store), Path(out), settings, progress, world)
+        return _pretrain(store, Path(out), settings, progress, world)
 
 
 def _pretrain(store: TokenStore, out: Path, options: PretrainOptions, progress: Progress, world: World) -> TrainResult:

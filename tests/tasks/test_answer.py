@@ -324,7 +324,7 @@ def test_refusals(pretrained: Path, tmp_path: Path) -> None:
     assert result.skipped == 1
     with pytest.raises(UserError, match="overlap=-1 and max_answer_length=30: expected at least 0 and 1"):
         finetune("answer", pretrained, ROWS, None, tmp_path / "s", overlap=-1)
-    with pytest.raises(UserError, match="answer: overlap is 'x', expected int"):
+    with pytest.raises(UserError, match="overlap is 'x', expected int"):
         finetune("answer", pretrained, ROWS, None, tmp_path / "s", overlap="x")
     with pytest.raises(UserError, match="no question has an answer"):
         finetune("answer", pretrained, UNANSWERED, None, tmp_path / "s")

@@ -232,5 +232,5 @@ def test_refusals(pretrained: Path, tmp_path: Path) -> None:
         finetune("tag", pretrained, [{"words": ["a"], "labels": ["O"]}], None, tmp_path / "r")
     with pytest.raises(UserError, match="overlap=-6: expected 0 or more tokens"):
         finetune("tag", pretrained, ROWS, None, tmp_path / "r", overlap=-6)
-    with pytest.raises(UserError, match="tag: scheme is 'BIOLU', expected 'auto' or 'BIO'"):
+    with pytest.raises(UserError, match="scheme is 'BIOLU', expected 'auto' or 'BIO'"):
         finetune("tag", pretrained, ROWS, None, tmp_path / "r", scheme="BIOLU")
