@@ -60,6 +60,14 @@ def option(name: str, *value: object) -> str:
     return " ".join([f"--{flag}", *map(str, entries)])
 
 
+def command(verb: str, subject: str = "") -> str:
+    """A verb as its user types it, as `option` does options: `bothways.finetune('tag', …)` in Python,
+    `bothways finetune tag` on the command line, backticks included."""
+    if _as_flags:
+        return f"`{' '.join(['bothways', verb, subject]).strip()}`"
+    return f"`bothways.{verb}({repr(subject) + ', ' if subject else ''}…)`"
+
+
 def only_in_python(words: str) -> str:
     """Words of a message that hold for Python's functions and for no verb; nothing under the command line."""
     return "" if _as_flags else words

@@ -13,7 +13,7 @@ import pytest
 
 import bothways as bw
 from bothways.data.tables import read_rows
-from bothways.errors import EXTRAS, install_command, option, options_as_flags
+from bothways.errors import EXTRAS, command, install_command, option, options_as_flags
 
 
 def test_what_is_quoted_does_not_break_the_line() -> None:
@@ -45,6 +45,15 @@ def test_an_option_is_spelled_as_it_is_typed(given: tuple[str, object], in_pytho
     with options_as_flags():
         assert option(*given) == as_flag
     assert option(*given) == in_python
+
+
+def test_a_verb_is_spelled_as_it_is_typed() -> None:
+    assert (command("prepare"), command("finetune", "tag")) == (
+        "`bothways.prepare(…)`",
+        "`bothways.finetune('tag', …)`",
+    )
+    with options_as_flags():
+        assert (command("prepare"), command("finetune", "tag")) == ("`bothways prepare`", "`bothways finetune tag`")
 
 
 def test_the_same_mistake_in_python_and_on_the_command_line(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bothways.errors import UserError, option, warn_truncated
+from bothways.errors import UserError, command, option, warn_truncated
 from bothways.inference.language import generate_steps, require_causal, text_pieces
 from bothways.inference.sampling import GenerationOptions
 from bothways.tasks.instruct import Turn, check_turns, conversation_ids
@@ -27,8 +27,8 @@ class Chat:
         require_causal(model, "chat")
         if model.checkpoint.metadata.get("task") != "instruct":
             raise UserError(
-                f"{model.checkpoint.source}: chat needs a model fine-tuned on conversations (`bothways finetune "
-                "instruct`); `bothways generate` goes on with a text"
+                f"{model.checkpoint.source}: chat needs a model fine-tuned on conversations "
+                f"({command('finetune', 'instruct')}); `generate` goes on with a text"
             )
         self._model = model
         self._begin: list[Turn] = []

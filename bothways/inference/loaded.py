@@ -19,7 +19,7 @@ import torch
 from bothways.checkpoint.hugging_face import Checkpoint, LoadReport
 from bothways.data.encoded import Encoded, join_segments
 from bothways.data.tables import Row
-from bothways.errors import UserError, option, warn_truncated
+from bothways.errors import UserError, command, option, warn_truncated
 from bothways.hardware import choose_device
 from bothways.inference import engine
 from bothways.inference.prepared import prepare_for_generation, prepare_model
@@ -107,10 +107,9 @@ class LoadedModel:
         trained = self.checkpoint.metadata.get("task")
         if trained not in TASKS or (name is not None and trained != name):
             was = f"was made for {trained}" if trained in TASKS else f"has {type(self.model.head).__name__} and no task"
-            wanted = name or "what is asked"
+            wanted, cure = name or "what is asked", command("finetune", name or "TASK")
             raise UserError(
-                f"{self.checkpoint.source}: {wanted} needs a model fine-tuned for it (`bothways finetune "
-                f"{name or 'TASK'}`); this one {was}"
+                f"{self.checkpoint.source}: {wanted} needs a model fine-tuned for it ({cure}); this one {was}"
             )
         self.require_trained(trained)
         try:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from bothways.data.encoded import Encoded, assemble, token_windows
 from bothways.data.tables import Row
-from bothways.errors import TruncationWarning, UserError, option
+from bothways.errors import TruncationWarning, UserError, command, option
 from bothways.model.encoder import Encoder
 from bothways.model.heads import Head, SpanHead
 from bothways.tasks.answer_rows import context_tokens, gold_spans, whole_gold_tokens
@@ -130,7 +130,7 @@ class AnswerTask(Task):
     @classmethod
     def from_json(cls, state: Mapping[str, Any]) -> Self:
         if state.get("task") != cls.name:
-            raise UserError("this model does not answer questions; make one with `bothways finetune answer`")
+            raise UserError(f"this model does not answer questions; make one with {command('finetune', 'answer')}")
         # a model from elsewhere may have been trained on either kind; its own scores decide
         options = options_from_json(AnswerOptions, state)
         return cls(options, bool(state.get("no_answer", True)), float(state.get("threshold", 0.0)))

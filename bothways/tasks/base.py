@@ -221,7 +221,7 @@ class Task(ABC):
 
         Raises UserError for a task that has none.
         """
-        raise UserError(f"{self.name}: has no columns for a large table; `bothways predict` writes its predictions")
+        raise UserError(f"{self.name}: has no columns for a large table; `predict` writes its predictions")
 
 
 _Options = TypeVar("_Options")

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from bothways.data.encoded import Encoded, join_segments
 from bothways.data.tables import Row
-from bothways.errors import UserError, option
+from bothways.errors import UserError, command, option
 from bothways.model.encoder import Encoder
 from bothways.model.heads import Head, SequenceHead
 from bothways.tasks.base import (
@@ -154,7 +154,7 @@ class ClassifyTask(Task):
         problem = state.get("problem_type") or "single_label_classification"
         labels = tuple(state.get("labels", ()))
         if state.get("task") != cls.name or problem not in PROBLEMS or not labels:
-            raise UserError("this model is not a classifier; make one with `bothways finetune classify`")
+            raise UserError(f"this model is not a classifier; make one with {command('finetune', 'classify')}")
         options: Any = {**state.get("options", {}), "problem_type": problem}
         return PROBLEMS[problem]._restored(options_from_json(ClassifyOptions, {"options": options}), labels, state)
 

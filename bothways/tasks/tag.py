@@ -19,7 +19,7 @@ from torch import Tensor
 
 from bothways.data.encoded import Encoded, assemble, token_windows
 from bothways.data.tables import Row
-from bothways.errors import UserError, option
+from bothways.errors import UserError, command, option
 from bothways.model.encoder import Encoder
 from bothways.model.heads import Head, TokenHead
 from bothways.tasks.base import ResultColumn, Task, at_least_float32, check_label, options_from_json, softmax
@@ -205,7 +205,7 @@ class TagTask(Task):
     @classmethod
     def from_json(cls, state: Mapping[str, Any]) -> Self:
         if state.get("task") != cls.name or not state.get("labels"):
-            raise UserError("this model does not tag words; make one with `bothways finetune tag`")
+            raise UserError(f"this model does not tag words; make one with {command('finetune', 'tag')}")
         # models from elsewhere were trained on listed words; ours of before this was kept are read as they were
         rule = WordRule.from_json(state["words"]) if "words" in state else None if "options" in state else WordRule()
         return cls(options_from_json(TagOptions, state), tuple(state["labels"]), rule)
