@@ -122,13 +122,6 @@ def field_values(kind: type, owner: str, given: Mapping[Any, Any]) -> dict[str, 
     return values
 
 
-def require_given(**arguments: object) -> None:
-    """Raises UserError for the first argument that is None, although nothing can be done without it."""
-    for name, value in arguments.items():
-        if value is None:
-            raise UserError(f"{option(name)} is missing")
-
-
 def require_path(**arguments: object) -> None:
     """Raises UserError for the first argument that is neither text nor a path, or is empty."""
     for name, value in arguments.items():

@@ -14,6 +14,7 @@ import pytest
 
 import bothways as bw
 from bothways.data.prepare import PrepareKeywords
+from bothways.inference.loaded import LoadedModel
 from bothways.option_checks import union_members
 from bothways.tasks import TASKS
 from bothways.text.corpus import CorpusKeywords, CorpusOptions
@@ -118,6 +119,13 @@ def test_options_as_object_dictionary_and_keywords(way: Path, tmp_path: Path) ->
     bw.finetune("classify", way / "run", named, out=tmp_path / "too", steps=1, quiet=True, **columns)  # type: ignore[arg-type]
     assert bw.evaluate(tmp_path / "named", named, quiet=True) == bw.evaluate(tmp_path / "too", named, quiet=True)
     assert bw.evaluate(tmp_path / "too", ROWS, text_column="text", label_column="label", quiet=True)["accuracy"] >= 0
+
+
+def test_pretraining_goes_on_from_a_loaded_model(way: Path, tmp_path: Path) -> None:
+    for name, model in (("path", way / "run"), ("loaded", bw.load(way / "run", device="cpu"))):
+        bw.pretrain(way / "store", tmp_path / name, model=model, quiet=True, **TINY)  # type: ignore[arg-type]
+    weights = [(tmp_path / name / "model" / "model.safetensors").read_bytes() for name in ("path", "loaded")]
+    assert weights[0] == weights[1] != (way / "run" / "model" / "model.safetensors").read_bytes()
 
 
 def test_a_comparison_in_python(way: Path, tmp_path: Path) -> None:
@@ -253,8 +261,8 @@ def hints_of(kind: type) -> dict[str, Any]:
 
 
 def test_keywords_have_the_names_and_types_of_the_options() -> None:
-    objective = {"objective": str}  # the registry's names, which are known when it runs
-    assert hints_of(PretrainKeywords) == {**hints_of(bw.PretrainOptions), **objective}
+    wider = {"objective": str, "model": str | Path | LoadedModel | None}  # names of the registry; a model by itself
+    assert hints_of(PretrainKeywords) == {**hints_of(bw.PretrainOptions), **wider}
     corpus = hints_of(CorpusOptions)
     assert hints_of(CorpusKeywords) == corpus
     of_store = {name: hint for name, hint in hints_of(bw.PrepareOptions).items() if name != "corpus"}

@@ -156,9 +156,8 @@ def _split(task: str, given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[st
     own = [field.name for field in fields(find_task(task).Options)]
     for name in given:
         require_name(f"finetune {task}", name, [*own, *(field.name for field in fields(FinetuneOptions))])
-    return {name: given[name] for name in own if name in given}, {
-        name: value for name, value in given.items() if name not in own
-    }
+    of_training = {name: value for name, value in given.items() if name not in own}
+    return {name: given[name] for name in own if name in given}, of_training
 
 
 def _finetune(

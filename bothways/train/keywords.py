@@ -6,9 +6,11 @@ What they mean is told by the dataclasses, whose names and types these are; test
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal, TypedDict
 
 from bothways.data.tables import TableFormat
+from bothways.inference.loaded import LoadedModel
 from bothways.model.heads import Pooling
 from bothways.precision import TrainingPrecision
 from bothways.tasks.classify import ProblemType
@@ -20,8 +22,8 @@ class PretrainKeywords(TypedDict, total=False):
     """The fields of `PretrainOptions`."""
 
     size: str
-    model: str | None
-    objective: str
+    model: str | Path | LoadedModel | None  # `PretrainOptions` has the name of it
+    objective: str  # of `tasks.objectives.OBJECTIVES`
     positions: Literal["learned", "sinusoidal"]
     hidden_act: Literal["gelu", "gelu_new", "gelu_pytorch_tanh", "relu"]
     steps: int

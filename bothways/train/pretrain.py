@@ -23,6 +23,7 @@ from bothways.data.plan import PretrainingPlan
 from bothways.data.store import SplitName, TokenStore
 from bothways.errors import UserError, option
 from bothways.hardware import choose_device, micro_batch_tokens
+from bothways.inference.loaded import source_of
 from bothways.model.config import EncoderConfig
 from bothways.model.heads import Model
 from bothways.option_checks import options_from, require_path, require_seed, require_type
@@ -63,8 +64,9 @@ def pretrain(
     processes make the call, and work on the same run.
 
     store: as `prepare` gives it, or its directory. out: the run's directory. options: `PretrainOptions`, or a dict
-    of them; as keywords they win (`size="tiny"`, `steps=300`, …). quiet: nothing on the screen; what would stand there
-    goes to the logger `bothways`. progress: what shows it, in place of the line on standard error.
+    of them; as keywords they win (`size="tiny"`, `steps=300`, …), and there `model` may be what `bw.load` gives. quiet:
+    nothing on the screen; what would stand there goes to the logger `bothways`. progress: what shows it, in place of
+    the line on standard error.
 
     Writes `out/metrics.jsonl`, `out/checkpoints/`, and, when it is done, `out/model/`.
     Raises UserError for an option of another type or out of range, a sequence longer than the position table, a model
@@ -75,7 +77,10 @@ def pretrain(
         require_path(store=store)
         store = TokenStore(store)
     require_path(out=out)
-    settings = options_from(PretrainOptions, "pretrain", options, keywords)
+    given: dict[str, Any] = {**(options if isinstance(options, Mapping) else {}), **keywords}
+    if given.get("model") is not None:
+        given["model"] = str(source_of(given["model"]))
+    settings = options_from(PretrainOptions, "pretrain", options, given)
     require_seed(settings.seed)
     with join_world(choose_device(settings.device)) as world:
         progress = progress or Progress("pretrain", shown=world.main and not quiet)

@@ -51,16 +51,8 @@ def run_info(arguments: Sequence[str]) -> None:
         if options.json:
             print(to_json({**store.manifest, "lengths": length_histogram(store).rows}))
         else:
-            print(
-                "\n".join(
-                    [
-                        *store_lines(store),
-                        *_remarks(store),
-                        *length_histogram(store).lines(),
-                        *_epoch_lines(store, recipe),
-                    ]
-                )
-            )
+            lines = [*store_lines(store), *_remarks(store), *length_histogram(store).lines()]
+            print("\n".join([*lines, *_epoch_lines(store, recipe)]))
     elif (path / "config.json").exists() or (path / "model" / "config.json").exists():
         _print_facts(_model_facts(options.path), options.json)
     elif (path / "metrics.jsonl").exists():
