@@ -5,6 +5,7 @@ The verbs' flags and recipes, the keywords of Python's functions and the options
 
 from __future__ import annotations
 
+import numbers
 import types
 import typing
 from collections.abc import Collection, Mapping
@@ -71,9 +72,16 @@ def require_type(name: str, value: Any, hint: Any) -> None:
 
 
 def require_at_least(least: int, **options: int | None) -> None:
-    """Raises UserError for the first option below `least`; an option that is None is left to its default."""
+    """Raises UserError for the first option that is below `least` or no whole number; an option that is None is left to
+    its default."""
+    require_count(least, **{name: value for name, value in options.items() if value is not None})
+
+
+def require_count(least: int = 1, /, **options: int) -> None:
+    """As `require_at_least`, for options that None says nothing for."""
     for name, value in options.items():
-        if value is not None and value < least:
+        require_type(name, plain_number(value), int)
+        if value < least:
             raise UserError(f"{option(name, value)}: expected at least {least}")
 
 
@@ -117,9 +125,15 @@ def field_values(kind: type, owner: str, given: Mapping[Any, Any]) -> dict[str, 
         require_name(owner, name, hints)
         if typing.get_origin(hints[name]) is tuple:
             value = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
+        value = plain_number(value)
         require_type(name, value, hints[name])
         values[name] = value
     return values
+
+
+def plain_number(value: Any) -> Any:
+    """A number of numpy's as Python's own, which JSON has; anything else as it is."""
+    return value.item() if isinstance(value, numbers.Number) and hasattr(value, "item") else value
 
 
 def require_path(**arguments: object) -> None:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import bothways as bw
@@ -19,6 +20,7 @@ from bothways.option_checks import union_members
 from bothways.tasks import TASKS
 from bothways.text.corpus import CorpusKeywords, CorpusOptions
 from bothways.train.keywords import ColumnKeywords, FinetuneKeywords, PretrainKeywords
+from tests.nets.models import assemble
 
 TEXTS = [f"the {colour} {animal} eats the fish." for colour in ("old", "red", "blue") for animal in ("dog", "cat")] * 4
 ROWS = [{"text": text, "label": "dog" if "dog" in text else "cat"} for text in TEXTS]
@@ -252,6 +254,55 @@ def test_an_argument_of_any_type_is_taken_or_refused_in_a_line(
             except Exception as error:
                 faults.append(f"{function}({parameter}={value!r}): {type(error).__name__}: {error}")
     assert faults == []
+
+
+@pytest.fixture(scope="module")
+def predictors(way: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bw.Predictor]:
+    folder = tmp_path_factory.mktemp("predictors")
+    bw.finetune("classify", way / "run", ROWS, out=folder / "classify", steps=1, quiet=True)
+    models = {name: assemble(name, folder / name) for name in ("pretraining", "causal")}
+    return {name: bw.load(path, device="cpu") for name, path in {**models, "classify": folder / "classify"}.items()}
+
+
+GENERATED: dict[str, Any] = {"max_tokens": 2, "temperature": 1.0, "top_k": 0, "seed": 0}
+METHODS: dict[str, tuple[str, dict[str, Any]]] = {
+    "classify": ("classify", {"texts": "the dog"}),
+    "predict": ("classify", {"rows": [{"text": "the dog"}]}),
+    "embed": ("pretraining", {"texts": "the dog", "normalize": True}),
+    "similar": ("pretraining", {"texts": ["the dog", "a cat"], "query": "the dog", "top_k": 1}),
+    "hidden_states": ("pretraining", {"texts": "the dog"}),
+    "fill": ("pretraining", {"text": "the [MASK]", "top_k": 2}),
+    "next_sentence": ("pretraining", {"a": "the dog", "b": "the cat"}),
+    "score": ("pretraining", {"text": "the dog", "next": None, "top_k": 2}),
+    "generate": ("causal", {"prompt": "the dog", "truncate": None, **GENERATED}),
+    "suggest": ("causal", {"prompt": "the dog", "top_k": 2}),
+    "explain": ("pretraining", {"text": "the dog", "others": (), "word": None, "anchors": (), "projection": "pca"}),
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_question_of_any_type_is_answered_or_refused_in_a_line(
+    method: str, predictors: dict[str, bw.Predictor]
+) -> None:
+    name, right = METHODS[method]
+    ask = getattr(predictors[name], method)
+    ask(**right)
+    faults = []
+    for parameter in right:
+        for value in WRONG:
+            try:
+                ask(**{**right, parameter: value})
+            except bw.UserError as error:
+                faults += [] if len(str(error).splitlines()) == 1 else [f"{error}: several lines"]
+            except Exception as error:
+                faults.append(f"{method}({parameter}={value!r}): {type(error).__name__}: {error}")
+    assert faults == []
+
+
+def test_numbers_of_numpy_are_numbers(way: Path, tmp_path: Path) -> None:
+    steps, lr = np.arange(3)[2], np.float32(1e-3)
+    assert bw.pretrain(way / "store", tmp_path / "run", size="tiny", steps=steps, lr=lr, quiet=True).steps == 2
+    assert len(bw.load(tmp_path / "run").fill("the [MASK]", top_k=steps)[0]) == 2
 
 
 def hints_of(kind: type) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from bothways.inference import engine
 from bothways.inference.generation import Decoding, Step, generate
 from bothways.inference.sampling import GenerationOptions
 from bothways.inference.texts import listed_texts
-from bothways.option_checks import require_at_least
+from bothways.option_checks import require_count
 from bothways.text.lines import is_unicode
 from bothways.text.tokenizer import Pieces, Tokenizer
 
@@ -184,7 +184,7 @@ def score_text(model: LoadedModel, text: str, next_word: str | None, top_k: int)
     model.require_head("language-model", "score")
     if "causal-LM" in model.model.head.abilities:
         require_causal(model, "score")
-    require_at_least(1, top_k=top_k)
+    require_count(top_k=top_k)
     (checked,) = model.checked_texts([text])
     if not isinstance(checked, str):
         raise UserError("score: expected one text, not a pair")
@@ -288,7 +288,7 @@ def suggest_words(model: LoadedModel, prompt: str, top_k: int) -> list[Suggestio
     """The `top_k` words that a causal model finds likeliest behind a prompt, of which it reads the end only where it is
     long. Raises UserError for an empty prompt, and for a model that reads both ways."""
     require_causal(model, "suggest")
-    require_at_least(1, top_k=top_k)
+    require_count(top_k=top_k)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", TruncationWarning)  # the next word depends on the end of the prompt only
         (ids,) = prompt_ids(model, [prompt], GenerationOptions(max_tokens=MAX_WORD_PIECES), "left")

@@ -8,7 +8,7 @@ from typing import Unpack
 
 from bothways.errors import UserError
 from bothways.files import refuse_foreign_files, replace_directory, require_writable
-from bothways.option_checks import options_from, require_at_least, require_path, require_type
+from bothways.option_checks import options_from, require_count, require_path, require_type
 from bothways.progress import ByteProgress, ProgressLine
 from bothways.text.corpus import CorpusKeywords, CorpusOptions, CorpusReport, read_documents
 from bothways.text.folding import CharacterCounts, folding_message
@@ -39,16 +39,10 @@ def train_tokenizer(
     small for the characters of the text.
     """
     options = options_from(CorpusOptions, "train_tokenizer", None, corpus)
-    for name, value, kind in (
-        ("vocab_size", vocab_size, int),
-        ("cased", cased, bool),
-        ("keep_marks", keep_marks, bool),
-        ("min_frequency", min_frequency, int),
-        ("quiet", quiet, bool),
-    ):
-        require_type(name, value, kind)
-    require_at_least(1, vocab_size=vocab_size)
-    require_at_least(0, min_frequency=min_frequency)
+    for name, value in (("cased", cased), ("keep_marks", keep_marks), ("quiet", quiet)):
+        require_type(name, value, bool)
+    require_count(vocab_size=vocab_size)
+    require_count(0, min_frequency=min_frequency)
     resolved, counts, report = resolve_sources(sources, texts), CharacterCounts(), CorpusReport()
     if out is not None:
         require_path(out=out)
