@@ -67,6 +67,9 @@ def test_texts_in_memory_are_read_as_those_of_files(tmp_path: Path) -> None:
     assert (
         bw.prepare(texts=TEXTS, tokenizer=of_list, out=tmp_path / "b", quiet=True).fingerprint == stores[1].fingerprint
     )
+    for library in ("pandas", "polars"):
+        column = pytest.importorskip(library).Series(TEXTS)
+        assert bw.train_tokenizer(texts=column, **options).pieces() == of_list.pieces()  # type: ignore[arg-type]
     with pytest.raises(bw.UserError, match=r"texts has changed since .*b was prepared"):
         bw.prepare(texts=TEXTS[1:], tokenizer=of_list, out=tmp_path / "b", quiet=True)
 
@@ -178,6 +181,10 @@ MISTAKES: dict[str, tuple[Callable[[Path], object], str]] = {
     "texts as sources": (
         lambda way: bw.train_tokenizer(TEXTS),
         r"^the old dog eats the fish\.: no such file or folder \(texts themselves go in as texts\)$",
+    ),
+    "long texts as sources": (
+        lambda way: bw.train_tokenizer([" ".join(TEXTS * 9)]),
+        r"^the old dog .{40,50}…: cannot be opened: .* \(texts themselves go in as texts\)$",
     ),
     "both sources and texts": (
         lambda way: bw.train_tokenizer("a.txt", texts=TEXTS),

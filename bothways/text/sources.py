@@ -18,6 +18,7 @@ from bothways.text.table_reader import TABLE_SUFFIXES
 
 CORPUS_SUFFIXES = (".txt", ".md", *TABLE_SUFFIXES)
 PYTHON_DOCS = "python-docs:"
+LONGEST_NAME = 255  # of a file, in characters
 Sources = str | Path | Iterable[str | Path]
 
 
@@ -62,7 +63,8 @@ def resolve_sources(sources: Sources, texts: Iterable[str] | None = None) -> lis
         try:
             found += _resolve(name)
         except OSError as error:
-            raise UserError(f"{error.filename or name}: cannot be opened: {error.strerror or error}") from error
+            place, reason = _shortened(str(error.filename or name)), error.strerror or error
+            raise UserError(f"{place}: cannot be opened: {reason}{_texts_hint()}") from error
     if not found:
         raise UserError(f"no source{only_in_python(', and no texts')}: give files, folders, globs or python-docs:")
     return found
@@ -91,8 +93,16 @@ def _resolve(name: str) -> list[Source]:
         matches = sorted(Path(match) for match in glob.glob(name, recursive=True))
         return _readable_of(name, "matches", [match for match in matches if match.is_file()])
     neighbours = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
-    hint = only_in_python(f" (texts themselves go in as {option('texts')})")
-    raise UserError(f"{name}: no such file or folder{closest(path.name, neighbours)}{hint}")
+    raise UserError(f"{_shortened(name)}: no such file or folder{closest(path.name, neighbours)}{_texts_hint()}")
+
+
+def _shortened(name: str) -> str:
+    """A name as an error quotes it: its beginning, where it is longer than any file's, as a text is."""
+    return name if len(name) <= LONGEST_NAME else f"{name[:60]}…"
+
+
+def _texts_hint() -> str:
+    return only_in_python(f" (texts themselves go in as {option('texts')})")
 
 
 def packages(name: str) -> list[str]:
