@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -17,9 +17,15 @@ from bothways.inference.loaded import LoadedModel, source_of
 from bothways.option_checks import require_name, require_path, require_type
 from bothways.predictor import load
 from bothways.progress import CountProgress
+from bothways.tasks import TASKS
 from bothways.train.evaluate import RowSet, Table, evaluate_rows, write_predictions
 from bothways.train.keywords import ColumnKeywords
 from bothways.train.pretrain import evaluate_store
+
+# The options of all tasks that name a column.
+COLUMN_OPTIONS = [
+    field.name for task in TASKS.values() for field in fields(task.Options) if field.name.endswith("_column")
+]
 
 
 def evaluate(
@@ -48,7 +54,7 @@ def evaluate(
     require_type("skip_bad", skip_bad, bool)
     require_type("quiet", quiet, bool)
     for name in columns:
-        require_name("evaluate", name, ColumnKeywords.__annotations__)
+        require_name("evaluate", name, COLUMN_OPTIONS)
     if predictions is not None:
         require_path(predictions=predictions)
         require_file_writable(Path(predictions), (".csv",), "predictions")

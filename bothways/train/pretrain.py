@@ -73,15 +73,15 @@ def pretrain(
     of another vocabulary, and another run's directory.
     """
     require_type("quiet", quiet, bool)
-    if not isinstance(store, TokenStore):
-        require_path(store=store)
-        store = TokenStore(store)
     require_path(out=out)
     given: dict[str, Any] = {**(options if isinstance(options, Mapping) else {}), **keywords}
     if given.get("model") is not None:
         given["model"] = str(source_of(given["model"]))
     settings = options_from(PretrainOptions, "pretrain", options, given)
     require_seed(settings.seed)
+    if not isinstance(store, TokenStore):
+        require_path(store=store)
+        store = TokenStore(store)
     with join_world(choose_device(settings.device)) as world:
         progress = progress or Progress("pretrain", shown=world.main and not quiet)
         return _pretrain(store, Path(out), settings, progress, world)
