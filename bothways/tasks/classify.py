@@ -81,10 +81,8 @@ class ClassifyOptions:
     def __post_init__(self) -> None:
         names = self.label_names
         if names and self.problem_type != "multi_label_classification":
-            raise UserError(
-                f"{option('label_names')}: for vectors of 0 and 1, with "
-                f"{option('problem_type', 'multi_label_classification')}"
-            )
+            kind = option("problem_type", "multi_label_classification")
+            raise UserError(f"{option('label_names')}: for vectors of 0 and 1, with {kind}")
         if len({*names, ""}) != len(names) + 1:
             raise UserError(
                 f"{option('label_names')}: each place of the vectors has a name of its own, and none is empty"
@@ -248,9 +246,8 @@ class MultiLabelTask(ClassifyTask):
 
     def fitted(self, rows: Sequence[Row]) -> Self:
         if self.options.class_weights:
-            raise UserError(
-                f"{option('class_weights')}: for one label a row; with several, thresholds are tuned instead"
-            )
+            asked = option("class_weights")
+            raise UserError(f"{asked}: for one label a row; with several, thresholds are tuned instead")
         labels = {label for row in rows for label in self.gold(row)}
         if not labels:
             raise UserError(f"{rows[0].source}: no row has any label")
