@@ -98,6 +98,10 @@ class AnswerTask(Task):
     has_thresholds: ClassVar[bool] = True
     next_command: ClassVar[str] = 'answer {model} "a question" "a text that may hold the answer"'
 
+    @property
+    def reads_pairs(self) -> bool:
+        return True
+
     @classmethod
     def make(cls, options: Any) -> AnswerTask:
         return cls(options)

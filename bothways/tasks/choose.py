@@ -64,6 +64,10 @@ class ChooseTask(Task):
         "label": 0,
     }
 
+    @property
+    def reads_pairs(self) -> bool:
+        return True
+
     @classmethod
     def make(cls, options: Any) -> ChooseTask:
         return cls(options)

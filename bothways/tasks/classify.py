@@ -102,6 +102,10 @@ class ClassifyTask(Task):
     example: ClassVar[Mapping[str, Any]] = {"text": "The router shows a red light.", "label": "hardware"}
     next_command: ClassVar[str] = 'classify {model} "a text of yours"'
 
+    @property
+    def reads_pairs(self) -> bool:
+        return self.options.pair_column is not None
+
     @classmethod
     def make(cls, options: ClassifyOptions) -> ClassifyTask:
         """The task that the options' `problem_type` asks for."""
