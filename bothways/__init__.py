@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from bothways.predictor import Predictor, load
     from bothways.tasks.answer import Answer
     from bothways.tasks.choose import Choice
-    from bothways.tasks.classify import Classification, MultiClassification, Regression
+    from bothways.tasks.classifications import Classification, MultiClassification, Regression
     from bothways.tasks.entities import Entity
+    from bothways.tasks.results import to_table
     from bothways.train.finetune import FinetuneOptions, finetune
     from bothways.train.pretrain import pretrain
     from bothways.train.pretrain_options import PretrainOptions
@@ -35,10 +36,11 @@ _WHERE = {
     "GenerationOptions": "bothways.inference.sampling",
     "Answer": "bothways.tasks.answer",
     "Choice": "bothways.tasks.choose",
-    "Classification": "bothways.tasks.classify",
-    "MultiClassification": "bothways.tasks.classify",
-    "Regression": "bothways.tasks.classify",
-    "Entity": "bothways.tasks.tag",
+    "Classification": "bothways.tasks.classifications",
+    "MultiClassification": "bothways.tasks.classifications",
+    "Regression": "bothways.tasks.classifications",
+    "Entity": "bothways.tasks.entities",
+    "to_table": "bothways.tasks.results",
     "pretrain": "bothways.train.pretrain",
     "finetune": "bothways.train.finetune",
     "FinetuneOptions": "bothways.train.finetune",
@@ -64,6 +66,7 @@ __all__ = [
     "finetune",
     "load",
     "pretrain",
+    "to_table",
 ]
 
 

@@ -217,7 +217,8 @@ class Predictor(LoadedModel):
         `explain.page_data.page_data` has them."""
         asked = self.asked(text, "explain")
         for name in ("others", "anchors"):
-            options[name] = self.asked(options.get(name, []), name, pairs=False).texts
+            beside = options.get(name, ())
+            options[name] = self.asked(list(beside) if isinstance(beside, tuple) else beside, name, pairs=False).texts
         if options.get("word") is not None:
             self.asked([options["word"]], "word", pairs=False)
         self.warn_of_unknown([sequence.input_ids for sequence in join_segments(self.tokenizer, asked.texts, 1 << 30)])

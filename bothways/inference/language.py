@@ -24,6 +24,7 @@ from bothways.inference.generation import Decoding, Step, generate
 from bothways.inference.sampling import GenerationOptions
 from bothways.inference.texts import Texts
 from bothways.option_checks import require_at_least
+from bothways.tasks.results import Result
 from bothways.text.lines import is_unicode
 from bothways.text.tokenizer import Pieces, Tokenizer
 
@@ -37,7 +38,7 @@ MAX_NATS = 700  # exp(709.8) is the largest float64
 
 
 @dataclass(frozen=True)
-class TokenProbability:
+class TokenProbability(Result):
     """A piece and the probability that it stands at its place: at a `[MASK]`, in a text, or behind one."""
 
     token: str
@@ -45,7 +46,7 @@ class TokenProbability:
 
 
 @dataclass(frozen=True)
-class TextScore:
+class TextScore(Result):
     """How likely a text is.
 
     log_probability: natural logarithm, the sum over its pieces; perplexity: exp of minus their mean. tokens: the pieces
@@ -62,7 +63,7 @@ class TextScore:
 
 
 @dataclass(frozen=True)
-class Suggestion:
+class Suggestion(Result):
     """A word that may come next. probability: of all its pieces, and that the word ends with them."""
 
     word: str

@@ -21,10 +21,11 @@ from bothways.inference.texts import Texts
 from bothways.model.heads import EmbeddingHead
 from bothways.option_checks import require_at_least
 from bothways.progress import OnProgress, no_progress
+from bothways.tasks.results import Result
 
 
 @dataclass(frozen=True)
-class Match:
+class Match(Result):
     """A text that is like the query. index: its number among the texts asked, from 0. cosine: of its vector with the
     query's, -1 to 1."""
 

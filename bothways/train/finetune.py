@@ -28,7 +28,7 @@ from bothways.progress import Progress
 from bothways.tasks import find_task
 from bothways.tasks.base import Task, require_segment_types
 from bothways.train.best_epoch import BestEpoch
-from bothways.train.evaluate import Evaluation, RowSet, Table
+from bothways.train.evaluate import Evaluation, RowSet, Table, figures_in_short
 from bothways.train.loop import TrainResult, say_if_not_compiled, train
 from bothways.train.options import TrainOptions, derive_train_options
 from bothways.train.run import RunDirectory
@@ -99,6 +99,12 @@ class FinetuneResult:
     evaluation: Evaluation | None
     truncated: int
     skipped: int
+
+    def __repr__(self) -> str:
+        stopped = "" if self.training.interrupted is None else f", stopped by {self.training.interrupted.name}"
+        figures = f", {figures_in_short(self.metrics)}" if self.metrics else ""
+        counts = f", truncated={self.truncated}, skipped={self.skipped}"
+        return f"FinetuneResult(steps={self.training.steps}{stopped}{figures}{counts})"
 
     @property
     def metrics(self) -> dict[str, Any] | None:

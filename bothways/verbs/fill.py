@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from bothways.files import to_json
 from bothways.verbs.flags import parse
@@ -27,7 +27,7 @@ def run_fill(arguments: Sequence[str]) -> None:
     for text in texts:
         masks = model.fill(text, options.top_k)
         if options.json:
-            print(to_json({"text": text, "masks": [[asdict(fill) for fill in fills] for fills in masks]}))
+            print(to_json({"text": text, "masks": [[fill.to_dict() for fill in fills] for fills in masks]}))
             continue
         print(shown_text(text))
         for fills in masks:
