@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bothways.data.encoded import Encoded
+from bothways.data.store import TokenStore
 from bothways.text.tokenizer import Tokenizer
 
 # A text of which more than this share is unknown is a guess. Measured on sentences of eleven languages and three
@@ -62,10 +63,7 @@ class UnknownTokens:
         """As `sentence`, of rows that are trained or measured on: also where a large share of all is unknown."""
         if self.tokens and self.unknown > LARGE_UNKNOWN_SHARE * self.tokens:
             share = self.unknown / self.tokens
-            return (
-                f"{share:.0%} of the tokens of the {what} are unknown to this model's vocabulary; all of them are the "
-                "same [UNK] to it"
-            )
+            return f"{share:.0%} of the tokens of the {what} are unknown to this model's vocabulary, the same [UNK] all"
         return self.sentence(what)
 
 
@@ -85,6 +83,14 @@ def count_unknown(tokenizer: Tokenizer, ids: Sequence[np.ndarray], texts: Sequen
     guess = of_these > MOSTLY_UNKNOWN * tokens
     counts = len(tokens), tokens.sum(), of_these.sum(), guess.sum(), tokens[guess].sum(), of_these[guess].sum()
     return UnknownTokens(*map(int, counts))
+
+
+def unknown_in_store(store: TokenStore, name: str) -> str | None:
+    """A sentence where a large share of a store's tokens is unknown, else None. name: of its text."""
+    tokens, unknown = store.manifest["tokens"], store.manifest["unknown_tokens"]
+    if unknown <= LARGE_UNKNOWN_SHARE * tokens:
+        return None
+    return f"{unknown / tokens:.0%} of the tokens of {name} are unknown to the vocabulary, the same [UNK] all"
 
 
 def count_unknown_in(tokenizer: Tokenizer, encoded: Sequence[Encoded]) -> UnknownTokens:

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tyro.conf import Positional
 
@@ -14,9 +14,12 @@ from bothways.data.tables import TableFormat, TableOptions, read_table
 from bothways.files import require_file_writable, to_json
 from bothways.predictor import Predictor, load
 from bothways.progress import CountProgress
-from bothways.verbs.column_arguments import column_arguments, with_named_columns
+from bothways.verbs.column_arguments import column_arguments, named_columns
 from bothways.verbs.flags import joined_options, parse
 from bothways.verbs.printing import figure_lines, say
+
+if TYPE_CHECKING:
+    from bothways.data.store import SplitName, TokenStore
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,9 +56,10 @@ def run_evaluate(arguments: Sequence[str]) -> None:
 
 
 def _of_rows(model: Predictor, options: EvaluateArguments) -> dict[str, Any]:
+    from bothways.data.unknown_tokens import count_unknown_in
     from bothways.train.evaluate import columns_of, evaluate_rows, usable_rows, write_predictions
 
-    task = with_named_columns(model.task(), options)
+    task = model.task(columns=named_columns(options))
     found = read_table(options.table, TableOptions(options.format, say))
     task = task.for_columns(columns_of(found))
     rows, _ = usable_rows(task, found, options.skip_bad, say)
@@ -65,6 +69,8 @@ def _of_rows(model: Predictor, options: EvaluateArguments) -> dict[str, Any]:
     truncated = len({sequence.row for sequence in encoded if sequence.truncated})
     if truncated:
         say(f"{truncated:,} rows are longer than {model.sequence_length} tokens and were cut short")
+    if (unknown := count_unknown_in(model.tokenizer, encoded).table_sentence("rows")) is not None:
+        say(unknown)
     if options.predictions:
         write_predictions(Path(options.predictions), evaluation.table())
         say(f"{options.predictions}: {len(rows):,} predictions")
@@ -75,10 +81,18 @@ def _of_text(model: Predictor, source: str) -> dict[str, Any]:
     """The figures of a pretrained model's own objective: on a store's held-out part, or on all of a text."""
     from bothways.data.prepare import PrepareOptions, prepare
     from bothways.data.store import TokenStore
-    from bothways.train.pretrain import evaluate_store
 
     if (Path(source) / "manifest.json").exists():
-        return evaluate_store(model.checkpoint, TokenStore(Path(source)), "validation", str(model.device))
+        return _of_store(model, TokenStore(Path(source)), "validation", source)
     with tempfile.TemporaryDirectory() as folder:
         store = prepare([source], model.tokenizer, Path(folder) / "store", PrepareOptions(validation=0))
-        return evaluate_store(model.checkpoint, store, "train", str(model.device))
+        return _of_store(model, store, "train", source)
+
+
+def _of_store(model: Predictor, store: TokenStore, split: SplitName, name: str) -> dict[str, Any]:
+    from bothways.data.unknown_tokens import unknown_in_store
+    from bothways.train.pretrain import evaluate_store
+
+    if (unknown := unknown_in_store(store, name)) is not None:
+        say(unknown)
+    return evaluate_store(model.checkpoint, store, split, str(model.device))

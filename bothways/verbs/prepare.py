@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from bothways.data.prepare import PrepareOptions
 from bothways.data.prepare import prepare as prepare_store
+from bothways.data.unknown_tokens import unknown_in_store
 from bothways.progress import ByteProgress
 from bothways.text.sources import resolve_sources
 from bothways.text.tokenizer import Tokenizer
@@ -45,4 +47,9 @@ def run_prepare(arguments: Sequence[str]) -> None:
     from bothways.verbs.info import store_lines
 
     print("\n".join(store_lines(store)))
-    print(f"next: bothways pretrain {options.out} --size mini --out run")
+    unknown = unknown_in_store(store, options.out)
+    if unknown is None:
+        print(f"next: bothways pretrain {options.out} --size mini --out run")
+    else:  # a model of it would learn nothing
+        again = f"bothways tokenizer {shlex.join(options.sources)} --out another-vocabulary"
+        print(f"{unknown}; learn a vocabulary from this text, and prepare it with that: {again}")
