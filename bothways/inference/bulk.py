@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,7 @@ class BulkCounts:
     bad: int = 0
     truncated: int = 0
     resumed: int = 0
-    unknown: UnknownTokens = UnknownTokens()
+    unknown: UnknownTokens = field(default_factory=UnknownTokens)
 
 
 @dataclass(frozen=True)

@@ -57,8 +57,8 @@ def next_sentence_probabilities(model: LoadedModel, first: Texts, second: Texts)
     """The probability that the second text follows the first (`next_sentence_label` 0); of many texts a list, one text
     goes with many. Raises UserError for a model without a next-sentence head."""
     model.require_head("next-sentence", "next_sentence")
-    one, other = (model.asked(values, "next_sentence", pairs=False) for values in (first, second))
-    pairs, alone = together(one, other, ("first text", "second text"))
+    before, behind = (model.asked(values, "next_sentence", pairs=False) for values in (first, second))
+    pairs, alone = together(before, behind, ("first text", "second text"))
     asked = Asked(model.asked(pairs, "next_sentence").texts, alone)
     nothing = torch.zeros(0, dtype=torch.long)
     scores = [_scores(model, encoded, nothing).nsp for encoded in model.encode_whole_texts(asked.texts)]
