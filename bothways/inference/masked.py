@@ -25,7 +25,6 @@ class Fill(TokenProbability):
     """A piece that may stand at a `[MASK]`, and its probability there."""
 
 
-@torch.inference_mode()
 def fill_masks(model: LoadedModel, texts: Texts, top_k: int) -> Any:
     """For each `[MASK]` in the text, in order, the `top_k` likeliest pieces; of many texts a list each.
 
@@ -52,7 +51,6 @@ def _fills(model: LoadedModel, encoded: Encoded, top_k: int) -> list[list[Fill]]
     ]
 
 
-@torch.inference_mode()
 def next_sentence_probabilities(model: LoadedModel, first: Texts, second: Texts) -> Any:
     """The probability that the second text follows the first (`next_sentence_label` 0); of many texts a list, one text
     goes with many. Raises UserError for a model without a next-sentence head."""
@@ -65,6 +63,7 @@ def next_sentence_probabilities(model: LoadedModel, first: Texts, second: Texts)
     return asked.given([float(of_pair.float().softmax(-1)[0, 0]) for of_pair in scores])
 
 
+@torch.inference_mode()
 def _scores(model: LoadedModel, encoded: Encoded, mlm_index: Tensor) -> Any:
     """The head's scores of a sequence, masked-LM scores at the tokens in `mlm_index`."""
     batch = pack_sequences([(encoded.input_ids, encoded.token_type_ids)])

@@ -24,8 +24,7 @@ def run_fill(arguments: Sequence[str]) -> None:
         'Fill in masks. Example: bothways fill run "Returns [MASK] if the file exists."',
     )
     model, texts = open_model(options)
-    for text in texts:
-        masks = model.fill(text, options.top_k)
+    for text, masks in zip(texts, model.fill(texts, options.top_k), strict=True):
         if options.json:
             print(to_json({"text": text, "masks": [[fill.to_dict() for fill in fills] for fills in masks]}))
             continue
