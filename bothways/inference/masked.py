@@ -41,6 +41,7 @@ def fill_masks(model: LoadedModel, texts: Texts, top_k: int) -> Any:
     return asked.given([_fills(model, sequence, top_k) for sequence in encoded])
 
 
+@torch.inference_mode()
 def _fills(model: LoadedModel, encoded: Encoded, top_k: int) -> list[list[Fill]]:
     masks = np.flatnonzero(encoded.input_ids == model.tokenizer.mask_id)
     scores = _scores(model, encoded, torch.from_numpy(masks)).mlm.logits

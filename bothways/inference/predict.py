@@ -62,7 +62,7 @@ def classify_texts(model: LoadedModel, texts: Texts, on_progress: OnProgress) ->
     if model.reads_pairs and (single := next((n for n, t in enumerate(asked.texts, 1) if isinstance(t, str)), None)):
         raise UserError(
             f"{model.checkpoint.source} was fine-tuned on pairs and never saw a single text, which text {single} is; "
-            "give pairs, (a, b)"
+            "give pairs: (a, b) in Python, a tab between the two in a line"
         )
     results: list[Any] = [None] * len(asked.texts)
     for pair in (None, "pair"):

@@ -207,7 +207,7 @@ def test_pairs_only_where_the_model_saw_them() -> None:
         ):
             ask()
     with pytest.raises(
-        UserError, match=r"fine-tuned on pairs and never saw a single text, which text 2 is; give pairs"
+        UserError, match=r"fine-tuned on pairs and never saw a single text, which text 2 is; give pairs: "
     ):
         pairs.classify([pair, "a"])
 
