@@ -55,8 +55,8 @@ def test_the_columns_are_the_fields() -> None:
         {"row": 0, "text": "a"}, {"row": 0, "text": "b"}, {"row": 2, "text": "c"}
     ]  # fmt: skip
     assert bw.to_table([]).num_rows == 0
-    for nonsense in (entities[0][0].__class__, [[[Regression(1.0)]]], [Regression(1.0), [Regression(1.0)]], [b"x"]):
-        with pytest.raises(UserError, match="^to_table: "):
+    for nonsense in (bw.Entity, [[[Regression(1.0)]]], [Regression(1.0), [Regression(1.0)]], [b"x"]):
+        with pytest.raises(UserError, match=r"^to_table: "):
             bw.to_table(nonsense)
 
 
