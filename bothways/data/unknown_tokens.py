@@ -74,10 +74,16 @@ def count_unknown(tokenizer: Tokenizer, ids: Sequence[np.ndarray], texts: Sequen
     """
     if not len(ids):
         return UnknownTokens()
-    numbers = np.arange(len(ids)) if texts is None else np.unique(texts, return_inverse=True)[1]
-    flat, owner = np.concatenate(ids), np.repeat(numbers, [len(sequence) for sequence in ids])
+    flat = np.concatenate(ids)
     unknown = flat == tokenizer.unk_id
-    counted = unknown | ~np.isin(flat, tokenizer.special_ids)
+    counted = np.ones(len(flat), dtype=bool)
+    for id in tokenizer.special_ids:
+        counted &= flat != id
+    counted |= unknown
+    if not unknown.any():  # nearly always, and then it costs a short text no more than this
+        return UnknownTokens(len(ids) if texts is None else len(set(texts)), int(counted.sum()))
+    numbers = np.arange(len(ids)) if texts is None else np.unique(texts, return_inverse=True)[1]
+    owner = np.repeat(numbers, [len(sequence) for sequence in ids])
     tokens = np.bincount(owner[counted], minlength=int(numbers.max()) + 1)
     of_these = np.bincount(owner[unknown], minlength=len(tokens))
     guess = of_these > MOSTLY_UNKNOWN * tokens

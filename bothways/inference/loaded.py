@@ -162,9 +162,9 @@ class LoadedModel:
         asked = asked_texts(texts, None if isinstance(texts, str | tuple | list) else self._text_columns(pairs))
         pair = next((text for text in asked.texts if isinstance(text, tuple)), None)
         if pair is not None and not pairs:
-            raise UserError(f"{verb} reads single texts, found a pair; give a list {_as_list(pair)} for two texts")
+            raise UserError(f"{verb} reads single texts, found a pair; give each text by itself, in Python {_as_list(pair)}")
         if pair is not None:
-            self._require_pairs(f"give a list {_as_list(pair)} for two texts")
+            self._require_pairs(f"give each text by itself, in Python {_as_list(pair)}")
         return asked
 
     def _text_columns(self, pairs: bool) -> TextColumns:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ import pytest
 import torch
 
 import bothways as bw
-from bothways.checkpoint.hugging_face import Checkpoint, new_model
+from bothways.checkpoint.hugging_face import Checkpoint, new_model, save_checkpoint
 from bothways.errors import UserError
 from bothways.model.heads import (
     CausalLMHead,
@@ -25,7 +26,7 @@ from bothways.model.heads import (
     SpanHead,
     TokenHead,
 )
-from tests.helpers import tiny_config, tiny_tokenizer
+from tests.helpers import Run, tiny_config, tiny_tokenizer
 
 Ask = Callable[[bw.Predictor, Any], Any]
 A, B = "the red dog [MASK] in the house", "a small cat [MASK]"
@@ -192,7 +193,10 @@ def test_pairs_only_where_the_model_saw_them() -> None:
         lambda: single.hidden_states(pair), lambda: model_of("tag").explain(pair),
     ]  # fmt: skip
     for ask in asks:
-        with pytest.raises(UserError, match=r"was fine-tuned on single texts and never saw a pair; give a list \['the"):
+        with pytest.raises(
+            UserError,
+            match=r"on single texts and never saw a pair; give each text by itself, in Python \['the",
+        ):
             ask()
     for verb, ask in (
         ("tag", lambda: model_of("tag").tag(pair)),
@@ -203,7 +207,8 @@ def test_pairs_only_where_the_model_saw_them() -> None:
         ("answer", lambda: model_of("answer").answer(pair, "a")),
     ):
         with pytest.raises(
-            UserError, match=rf"^{verb} reads single texts, found a pair; give a list \['the dog', 'a cat'\]"
+            UserError,
+            match=rf"^{verb} reads single texts, found a pair; give each text by itself, in Python \['the",
         ):
             ask()
     with pytest.raises(
@@ -289,3 +294,24 @@ def test_a_predictor_shows_itself() -> None:
     explanation = model_of("classify").explain(A)
     assert repr(explanation).startswith(f"Explanation({A!r} by ")
     assert len(repr(explanation)) < 200
+
+
+def test_the_command_line_refuses_pairs_that_the_model_never_saw(tmp_path: Path, bothways: Run) -> None:
+    for kind in ("classify", "elsewhere"):
+        save_checkpoint(model_of(kind).checkpoint, tmp_path / kind)
+    table = tmp_path / "pairs.jsonl"
+    table.write_text('{"text": "the dog", "other": "a cat", "label": "gas"}\n')
+    pair = ("--pair-column", "other")
+    for arguments in (
+        ("explain", "the dog", "--pair", "a cat", "--out", tmp_path / "page.html"),
+        ("classify", "--in", table, *pair),
+        ("classify", "--in", table, *pair, "--out", tmp_path / "out.jsonl"),
+        ("predict", table, *pair),
+        ("evaluate", table, *pair),
+    ):
+        verb, *rest = arguments
+        code, _, err = bothways(verb, tmp_path / "classify", *rest)
+        assert code == 2, arguments
+        assert "was fine-tuned on single texts and never saw a pair; " in err
+        code, _, err = bothways(verb, tmp_path / "elsewhere", *rest)
+        assert code == 0, err
