@@ -6,6 +6,7 @@ A table is what has pandas' interface, or Arrow's stream of structs (`__arrow_c_
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
@@ -26,9 +27,9 @@ def frame_columns(values: Any) -> list[Any] | None:
         if table is None:
             return None
         names = table.column_names
-    repeated = next((name for number, name in enumerate(names) if name in names[:number]), None)
-    if repeated is not None:
-        raise UserError(f"the table has two columns {repeated!r}; rename one of them")
+    repeated, count = Counter(names).most_common(1)[0] if names else (None, 1)
+    if count > 1:
+        raise UserError(f"the table has {count} columns {repeated!r}; rename all but one of them")
     return names
 
 

@@ -149,10 +149,10 @@ def read_rows(
     for column in columns:
         missing = next((row for row in rows if column not in row.values), None)
         if missing is not None:
-            present = [key for key in missing.values if key is not None]
+            present = [str(key) for key in missing.values if key is not None]
             raise UserError(
                 f"{missing.source}: no column {column!r}{closest(column, present)}; "
-                f"columns present: {', '.join(map(str, present)) or 'none'}"
+                f"columns present: {', '.join(present) or 'none'}"
             )
     return rows
 

@@ -162,7 +162,9 @@ class LoadedModel:
         asked = asked_texts(texts, None if isinstance(texts, str | tuple | list) else self._text_columns(pairs))
         pair = next((text for text in asked.texts if isinstance(text, tuple)), None)
         if pair is not None and not pairs:
-            raise UserError(f"{verb} reads single texts, found a pair; give each text by itself, in Python {_as_list(pair)}")
+            raise UserError(
+                f"{verb} reads single texts, found a pair; give each text by itself, in Python {_as_list(pair)}"
+            )
         if pair is not None:
             self._require_pairs(f"give each text by itself, in Python {_as_list(pair)}")
         return asked

@@ -175,7 +175,7 @@ def test_what_has_no_text_is_refused_with_the_cure() -> None:
         ([{"text": "a"}], r"text 1: expected .*; give the texts of rows, \[row\['text'\] for row in rows\] say"),
         (["a", None], "text 2 is missing"),
         (pd.DataFrame({"text": ["a", None]}), "text 2 is missing"),
-        (pd.DataFrame([["a", "b"]], columns=["text", "text"]), "two columns 'text'"),
+        (pd.DataFrame([["a", "b"]], columns=["text", "text"]), "the table has 2 columns 'text'"),
     ):  # fmt: skip
         with pytest.raises(UserError, match=message):
             model.classify(texts)
