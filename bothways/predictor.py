@@ -14,7 +14,6 @@ import numpy as np
 from torch import Tensor
 
 from bothways.checkpoint.hugging_face import load_checkpoint
-from bothways.data.encoded import join_segments
 from bothways.explain.page_data import page_data
 from bothways.inference import language, masked, predict, vectors
 from bothways.inference.chat import reply_to
@@ -221,7 +220,7 @@ class Predictor(LoadedModel):
             options[name] = self.asked(list(beside) if isinstance(beside, tuple) else beside, name, pairs=False).texts
         if options.get("word") is not None:
             self.asked([options["word"]], "word", pairs=False)
-        self.warn_of_unknown([sequence.input_ids for sequence in join_segments(self.tokenizer, asked.texts, 1 << 30)])
+        self.encode_whole_texts(asked.texts)  # refuses what is too long, warns of what the vocabulary cannot read
         return asked.given([Explanation(page_data(self, checked, **options)) for checked in asked.texts])
 
 

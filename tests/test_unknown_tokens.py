@@ -34,12 +34,16 @@ def test_the_share_is_counted_by_hand() -> None:
     tokenizer = tiny_tokenizer()
     texts = ["the red dog", "the 今年番", CHINESE, ("the dog", CHINESE[:2]), "[MASK] 今 dog dog"]
     counted = count_unknown_in(tokenizer, join_segments(tokenizer, texts, 64))
-    # unknown of tokens: 0 of 3, 3 of 4, 13 of 13 (the full stop 。 too), 2 of 4, 1 of 3 as [MASK] is no text
-    assert counted == UnknownTokens(texts=5, tokens=27, unknown=19, guesses=2, guess_tokens=17, guess_unknown=16)
-    assert counted.sentence() == (
-        "94% of the tokens of 2 of 5 texts are unknown to this model's vocabulary; what it says of them is a guess"
+    # unknown of tokens: 0 of 3, 3 of 4, 13 of 13 (the full stop 。 too), 0 of 2 and 2 of 2, 1 of 3 as [MASK] is no text
+    assert counted == UnknownTokens(5, 27, 19, guesses=3, guess_tokens=19, guess_unknown=18, halves=1)
+    assert count_unknown_in(tokenizer, join_segments(tokenizer, texts[:3], 64)).sentence() == (
+        "94% of the tokens of 2 of 3 texts are unknown to this model's vocabulary; what it says of them is a guess"
     )
     assert counted + UnknownTokens() == counted
+    # a segment counts by itself, however long the other one is
+    pair = count_unknown_in(tokenizer, join_segments(tokenizer, ["the dog", ("the red dog runs", CHINESE[:2])], 64))
+    assert pair == UnknownTokens(texts=2, tokens=8, unknown=2, guesses=1, guess_tokens=2, guess_unknown=2, halves=1)
+    assert (pair.sentence() or "").startswith("100% of the tokens of a segment of 1 of 2 texts are unknown to")
     assert (counted + counted).texts == 10
     assert count_unknown(tokenizer, []) == UnknownTokens()
     assert count_unknown(tokenizer, [np.array([tokenizer.cls_id, tokenizer.sep_id])]).sentence() is None
@@ -168,3 +172,8 @@ def test_frames_of_unreadable_texts() -> None:
     with pytest.warns(UnknownTokensWarning, match=r"100% of the tokens of 2 of 3 texts"):
         assert len(model_of("classify").classify(pd.DataFrame({"text": [CHINESE, "the dog", CHINESE]}))) == 3
     assert isinstance(model_of("classify").classify("the dog"), bw.Classification)
+
+
+def test_a_question_that_cannot_be_read_is_said_however_long_its_context() -> None:
+    with pytest.warns(UnknownTokensWarning, match=r"^100% of the tokens of a segment of the text are unknown"):
+        model_of("answer").answer(CHINESE, "the red dog sleeps in the house. " * 9)

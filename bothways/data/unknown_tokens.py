@@ -31,8 +31,9 @@ LARGE_UNKNOWN_SHARE = 0.2
 class UnknownTokens:
     """Counts of some texts; those of several add up.
 
-    texts, tokens, unknown: all texts, their tokens, and how many of these are `[UNK]`. guesses: texts of which more
-    than `MOSTLY_UNKNOWN` is; guess_tokens, guess_unknown: the tokens of these.
+    texts, tokens, unknown: all texts, their tokens, and how many of these are `[UNK]`. guesses: texts with a segment of
+    which more than `MOSTLY_UNKNOWN` is: a question, say, whatever its context; guess_tokens, guess_unknown: the tokens
+    of these segments. halves: guesses whose other segment can be read.
     """
 
     texts: int = 0
@@ -41,6 +42,7 @@ class UnknownTokens:
     guesses: int = 0
     guess_tokens: int = 0
     guess_unknown: int = 0
+    halves: int = 0
 
     def __add__(self, other: UnknownTokens) -> UnknownTokens:
         return UnknownTokens(*(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))
@@ -49,9 +51,10 @@ class UnknownTokens:
         """Which texts the vocabulary cannot read; None where there are none. what: how they are called."""
         if not self.guesses:
             return None
+        whose = ("a segment of " if self.halves else "") + self._number(self.guesses, what)
         return (
-            f"{self.guess_unknown / self.guess_tokens:.0%} of the tokens of {self._number(self.guesses, what)} are "
-            "unknown to this model's vocabulary; what it says of them is a guess"
+            f"{self.guess_unknown / self.guess_tokens:.0%} of the tokens of {whose} are unknown to this model's "
+            "vocabulary; what it says of them is a guess"
         )
 
     def _number(self, number: int, what: str) -> str:
@@ -67,11 +70,22 @@ class UnknownTokens:
         return self.sentence(what)
 
 
-def count_unknown(tokenizer: Tokenizer, ids: Sequence[np.ndarray], texts: Sequence[int] | None = None) -> UnknownTokens:
-    """Count what the vocabulary does not have.
+def count_unknown(tokenizer: Tokenizer, ids: Sequence[np.ndarray]) -> UnknownTokens:
+    """Count what the vocabulary does not have. ids: int `[T]` of each text."""
+    nothing = [np.zeros(len(of_text), dtype=np.int64) for of_text in ids]
+    return _count(tokenizer, ids, nothing, range(len(ids)))
 
-    ids: int `[T]` of each sequence. texts: the number of the text that each sequence belongs to; None: each is one.
-    """
+
+def count_unknown_in(tokenizer: Tokenizer, encoded: Sequence[Encoded]) -> UnknownTokens:
+    """As `count_unknown`, of the rows of encoded sequences."""
+    ids, types = [sequence.input_ids for sequence in encoded], [sequence.token_type_ids for sequence in encoded]
+    return _count(tokenizer, ids, types, [sequence.row for sequence in encoded])
+
+
+def _count(
+    tokenizer: Tokenizer, ids: Sequence[np.ndarray], token_type_ids: Sequence[np.ndarray], texts: Sequence[int]
+) -> UnknownTokens:
+    """token_type_ids: int `[T]` of each sequence, 0 or 1. texts: the number of the text that each belongs to."""
     if not len(ids):
         return UnknownTokens()
     flat = np.concatenate(ids)
@@ -81,13 +95,17 @@ def count_unknown(tokenizer: Tokenizer, ids: Sequence[np.ndarray], texts: Sequen
         counted &= flat != id
     counted |= unknown
     if not unknown.any():  # nearly always, and then it costs a short text no more than this
-        return UnknownTokens(len(ids) if texts is None else len(set(texts)), int(counted.sum()))
-    numbers = np.arange(len(ids)) if texts is None else np.unique(texts, return_inverse=True)[1]
-    owner = np.repeat(numbers, [len(sequence) for sequence in ids])
-    tokens = np.bincount(owner[counted], minlength=int(numbers.max()) + 1)
-    of_these = np.bincount(owner[unknown], minlength=len(tokens))
-    guess = of_these > MOSTLY_UNKNOWN * tokens
-    counts = len(tokens), tokens.sum(), of_these.sum(), guess.sum(), tokens[guess].sum(), of_these[guess].sum()
+        return UnknownTokens(len(set(texts)), int(counted.sum()))
+    numbers = np.unique(texts, return_inverse=True)[1]
+    owner = np.repeat(2 * numbers, [len(sequence) for sequence in ids]) + np.concatenate(token_type_ids)
+    size = 2 * (int(numbers.max()) + 1)
+    tokens, of_these = (np.bincount(owner[which], minlength=size).reshape(-1, 2) for which in (counted, unknown))
+    guess = of_these > MOSTLY_UNKNOWN * tokens  # [texts, segments]
+    halves = guess.any(1) & (tokens > 0).all(1) & ~guess.all(1)
+    counts = (
+        *(len(tokens), tokens.sum(), of_these.sum()),
+        *(guess.any(1).sum(), tokens[guess].sum(), of_these[guess].sum(), halves.sum()),
+    )
     return UnknownTokens(*map(int, counts))
 
 
@@ -97,10 +115,3 @@ def unknown_in_store(store: TokenStore, name: str) -> str | None:
     if unknown <= LARGE_UNKNOWN_SHARE * tokens:
         return None
     return f"{unknown / tokens:.0%} of the tokens of {name} are unknown to the vocabulary, the same [UNK] all"
-
-
-def count_unknown_in(tokenizer: Tokenizer, encoded: Sequence[Encoded]) -> UnknownTokens:
-    """As `count_unknown`, of the rows of encoded sequences."""
-    return count_unknown(
-        tokenizer, [sequence.input_ids for sequence in encoded], [sequence.row for sequence in encoded]
-    )

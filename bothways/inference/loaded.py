@@ -151,7 +151,7 @@ class LoadedModel:
                 raise UserError(
                     f"{begin[:40]!r}… is {len(sequence.input_ids)} tokens long; the position table has {limit} rows"
                 )
-        self.warn_of_unknown([sequence.input_ids for sequence in encoded])
+        self._say_unknown(count_unknown_in(self.tokenizer, encoded))
         return encoded
 
     def asked(self, texts: Texts, verb: str, pairs: bool = True) -> Asked:
