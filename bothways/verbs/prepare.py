@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bothways.data.prepare import PrepareOptions
 from bothways.data.prepare import prepare as prepare_store
+from bothways.data.unknown_tokens import unknown_in_store
 from bothways.verbs.flags import parse
 from bothways.verbs.source_arguments import SourceArguments
 
@@ -39,4 +41,9 @@ def run_prepare(arguments: Sequence[str]) -> None:
     from bothways.verbs.info import store_lines
 
     print("\n".join(store_lines(store)))
-    print(f"next: bothways pretrain {options.out} --size mini --out run")
+    unknown = unknown_in_store(store, options.out)
+    if unknown is None:
+        print(f"next: bothways pretrain {options.out} --size mini --out run")
+    else:  # a model of it would learn nothing
+        again = f"bothways tokenizer {shlex.join(options.sources)} --out another-vocabulary"
+        print(f"{unknown}; learn a vocabulary from this text, and prepare it with that: {again}")
