@@ -113,7 +113,7 @@ def _of_text(model: LoadedModel, text: Table | TokenStore, skip_bad: bool, quiet
         store = prepare(
             **read, tokenizer=model.tokenizer, out=Path(folder) / "store", validation=0, skip_bad=skip_bad, quiet=quiet
         )
-        return _of_store(model, store, "train", "the text", quiet)
+        return _of_store(model, store, "train", str(read.get("sources", "the text")), quiet)
 
 
 def _of_store(model: LoadedModel, store: TokenStore, split: SplitName, name: str, quiet: bool) -> dict[str, Any]:

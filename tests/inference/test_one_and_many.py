@@ -228,7 +228,7 @@ def test_a_table_of_pairs_is_read_by_the_columns_of_the_fine_tuning() -> None:
 
 
 def test_a_pair_column_is_refused_by_a_model_of_single_texts() -> None:
-    with pytest.raises(UserError, match="never saw a pair; leave out --pair-column"):
+    with pytest.raises(UserError, match="never saw a pair; leave out pair_column"):
         model_of("classify").task("classify", {"pair_column": "b"})
     assert model_of("elsewhere").task("classify", {"pair_column": "b"}).columns(labelled=False).keys() == {"text", "b"}
 
