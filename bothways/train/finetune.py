@@ -22,7 +22,8 @@ from bothways.errors import UserError
 from bothways.inference.engine import truncated_rows
 from bothways.model.config import EncoderConfig
 from bothways.model.heads import Model
-from bothways.option_checks import checked, require_at_least, require_name, require_seed, require_type
+from bothways.option_checks import checked, require_at_least, require_name, require_seed, require_type, values_of
+from bothways.outputs import command_line, file_record, require_apart
 from bothways.precision import TrainingPrecision
 from bothways.progress import Progress
 from bothways.tasks import find_task
@@ -114,10 +115,14 @@ def finetune(
     out: str | Path,
     options: FinetuneOptions | None = None,
     *,
+    overwrite: bool = False,
     progress: Progress | None = None,
     **task_options: Any,
 ) -> FinetuneResult:
     """Fine-tune `model` for a task (`tasks.TASKS`); the same call again resumes a run that was stopped.
+
+    With other `epochs` or `steps` a run goes on too, finished or not: from there on as a run of that length does.
+    overwrite: begin anew where `out` holds another run.
 
     Tables are files (csv, tsv, jsonl, parquet, CoNLL, SQuAD json) or iterables of dictionaries. task_options: the
     task's own (`pair_column="b"`, `overlap=64`, …). With evaluation rows, every epoch is measured on them and the best
@@ -128,11 +133,13 @@ def finetune(
     """
     options = _checked(options or FinetuneOptions())
     progress = progress or Progress(f"finetune {task_name}")
+    if overwrite:
+        require_apart(out, [model, train_table, eval_table])
     reading = TableOptions(options.format, progress.say)
     rows = RowSet.read(train_table, make_task(task_name, task_options), options.skip_bad, reading).fitted()
     eval_rows = _evaluation_rows(eval_table, rows.task, options, progress.say)
     checkpoint = _load(model, rows.task, options, progress.say)
-    run, limit = RunDirectory(out), _sequence_limit(options, checkpoint.config)
+    run, limit = RunDirectory(out, overwrite=overwrite), _sequence_limit(options, checkpoint.config)
     encoded, eval_encoded = (table.encode(checkpoint.tokenizer, limit) for table in (rows, eval_rows))
     truncated = _say_truncated(progress.say, rows.task, (encoded, eval_encoded), limit)
     plan = _plan(rows, encoded, eval_rows, checkpoint, options)
@@ -141,9 +148,36 @@ def finetune(
     provenance = {"bothways": __version__, "model": str(model), "options": asdict(options)}
     metadata = {"sequence_length": limit, "provenance": provenance}
     best = BestEpoch(checkpoint, eval_rows, eval_encoded, run, options.patience, metadata)
+    inputs = {"model": model, "train": train_table, "eval": eval_table}
+    checkpoint.metadata = {**rows.task.to_json(), **metadata}
+    run.begin(_described(run, rows.task, inputs, options), checkpoint)
     training = train(stepper, run, progress, lambda step: best.evaluate(), best.is_out_of_patience)
     evaluation = best.finish() if training.interrupted is None else None
     return FinetuneResult(training, evaluation, truncated, rows.skipped + eval_rows.skipped)
+
+
+def _described(run: RunDirectory, task: Task, inputs: Mapping[str, Any], options: FinetuneOptions) -> dict[str, Any]:
+    """What the run is started with, as run.json has it. inputs: a path, or rows of which no file is known, by option."""
+    given, own, default = values_of(options, FinetuneOptions), asdict(task.options), asdict(type(task.options)())
+    files = {name: str(value) if isinstance(value, str | Path) else "ROWS" for name, value in inputs.items()}
+    arguments = {name: files[name] for name, value in inputs.items() if value is not None}
+    words = ["bothways", "finetune", task.name, *(word for name in arguments for word in (f"--{name}", files[name]))]
+    return {
+        "command": command_line(
+            [*words, "--out", str(run.path)], {**given, **own}, {**asdict(FinetuneOptions()), **default}
+        ),
+        "task": task.name,
+        "inputs": {name: _input_record(name, value) for name, value in inputs.items()},
+        "options": given,
+        "task_options": own,
+    }
+
+
+def _input_record(name: str, value: Any) -> Any:
+    """A file's record; the path of a model; None for what was not given and for rows that are no file."""
+    if not isinstance(value, str | Path):
+        return None
+    return str(value) if name == "model" else file_record(value)
 
 
 def make_task(name: str, options: Mapping[str, Any]) -> Task:

@@ -26,6 +26,7 @@ from bothways.hardware import choose_device, micro_batch_tokens
 from bothways.model.config import EncoderConfig
 from bothways.model.heads import Model
 from bothways.option_checks import checked, require_seed
+from bothways.outputs import command_line, require_apart
 from bothways.precision import choose_precision
 from bothways.progress import Progress
 from bothways.tasks.base import Objective
@@ -46,6 +47,7 @@ from bothways.train.pretrain_options import (
 from bothways.train.run import RunDirectory
 from bothways.train.samples import samples
 from bothways.train.step import Stepper
+from bothways.train.tensorboard import require_tensorboard
 from bothways.version import __version__
 
 
@@ -54,25 +56,29 @@ def pretrain(
     out: str | Path,
     options: PretrainOptions | None = None,
     *,
+    overwrite: bool = False,
     progress: Progress | None = None,
 ) -> TrainResult:
     """Pretrain a BERT on a token store; the same call again resumes a run that was stopped. Under `torchrun` all
     processes make the call, and work on the same run.
 
-    Writes `out/metrics.jsonl`, `out/checkpoints/`, and, when it is done, `out/model/`.
+    With other `steps` a run goes on too, finished or not: from there on as a run of that many steps does.
+    overwrite: begin anew where `out` holds another run. Writes `out/metrics.jsonl`, `out/checkpoints/`, and, when it is done, `out/model/`.
     Raises UserError for an option of another type or out of range, a sequence longer than the position table, a model
     of another vocabulary, and another run's directory.
     """
     options = checked(options or PretrainOptions(), PretrainOptions)
     require_seed(options.seed)
     with join_world(choose_device(options.device)) as world:
-        return _pretrain(
-            TokenStore(store), Path(out), options, progress or Progress("pretrain", shown=world.main), world
-        )
+        if overwrite:
+            require_apart(out, [store, options.model])
+        run = RunDirectory(out, world, overwrite=overwrite)
+        return _pretrain(TokenStore(store), run, options, progress or Progress("pretrain", shown=world.main), world)
 
 
-def _pretrain(store: TokenStore, out: Path, options: PretrainOptions, progress: Progress, world: World) -> TrainResult:
-    run = RunDirectory(out, world)
+def _pretrain(
+    store: TokenStore, run: RunDirectory, options: PretrainOptions, progress: Progress, world: World
+) -> TrainResult:
     objective = build_objective(options)
     checkpoint = _starting_point(store, objective, options)
     model = checkpoint.model
@@ -85,14 +91,24 @@ def _pretrain(store: TokenStore, out: Path, options: PretrainOptions, progress: 
     if checkpoint.report is not None:
         progress.say(f"{options.model}: {checkpoint.report.sentence()}")
     plan = make_plan(store, options)
-    plan.identity |= {"model": weights_fingerprint(model), "dropout": options.dropout}
+    start = {"model": weights_fingerprint(model), "dropout": options.dropout}
+    plan.identity |= start
+
+    def identity_at(steps: int) -> dict[str, Any]:
+        if steps == options.steps:
+            return plan.identity
+        return {**make_plan(store, replace(options, steps=steps)).identity, **start}
+
     if plan.documents == 1 and "nsp_loss" in objective.losses:
         progress.say(
             f"{store.directory}: one document only, so every pair is a true next sentence and the next-sentence head "
             "learns nothing; --objective mlm leaves it out"
         )
     settings = loop_options(options, checkpoint.config)
-    run.describe({"store": str(store.directory.resolve()), "options": options_json(options)})
+    if options.tensorboard:
+        require_tensorboard()
+    stepper = Stepper(model, objective, plan, settings, world)
+    run.begin(_described(store, run, options), checkpoint)
     validation = make_validation_plan(store, options)
     if validation is None:
         progress.say(f"{store.directory}: no held-out documents to speak of, so nothing is evaluated")
@@ -109,12 +125,23 @@ def _pretrain(store: TokenStore, out: Path, options: PretrainOptions, progress: 
             figures = {**figures, "perplexity": _perplexity(figures["lm_loss"])}
         return {**figures, **samples(model, validation)}
 
-    stepper = Stepper(model, objective, plan, settings, world)
     say_if_not_compiled(stepper.device, progress)
-    result = train(stepper, run, progress, evaluate)
+    result = train(stepper, run, progress, evaluate, identity_at=identity_at)
     if result.interrupted is None:
         _finish(checkpoint, objective, run, world, provenance(store, options, result, world))
     return result
+
+
+def _described(store: TokenStore, run: RunDirectory, options: PretrainOptions) -> dict[str, Any]:
+    """What the run is started with, as run.json has it."""
+    given = options_json(options)
+    words = ["bothways", "pretrain", str(store.directory), "--out", str(run.path)]
+    return {
+        "command": command_line(words, given, options_json(PretrainOptions())),
+        "store": str(store.directory.resolve()),
+        "inputs": {"store": str(store.directory.resolve())},
+        "options": given,
+    }
 
 
 def provenance(store: TokenStore, options: PretrainOptions, result: TrainResult, world: World) -> dict[str, Any]:

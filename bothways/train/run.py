@@ -1,6 +1,7 @@
 """A run's directory: metrics.jsonl, checkpoints to resume from, the model.
 
-RUN/run.json                   what it was started with: the store, the options
+RUN/run.json                   what it was started with: the files, the options, the command
+RUN/start/                     config and tokenizer, with which its last checkpoint is a model until it has finished
 RUN/metrics.jsonl              an object for each log step
 RUN/checkpoints/step-00000100/ model.safetensors, optimizer.safetensors, state.json; of a sharded run, one
                                safetensors file for each process instead of the first two
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 import warnings
 from collections.abc import Callable, Mapping
@@ -30,21 +32,66 @@ from torch import Tensor, nn
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.tensor import DTensor
 
+from bothways.checkpoint.hugging_face import Checkpoint, write_all_but_weights
+from bothways.checkpoint.unfinished import START
 from bothways.errors import UserError
-from bothways.files import read_json, replace_directory, require_writable, to_json, user_errors, write_json, write_text
+from bothways.files import (
+    read_json,
+    refuse_foreign_files,
+    replace_directory,
+    replace_with,
+    require_writable,
+    to_json,
+    user_errors,
+    write_json,
+    write_text,
+)
+from bothways.outputs import BEGIN_ANEW, discard, file_changes, made_otherwise, option_change, option_changes
 from bothways.train.distributed import World
 from bothways.train.optimizer import CombinedOptimizer
 
 STATE_KEYS = {"step", "tokens", "seconds", "window", "cursor", "data"}  # of state.json
 
+# What a run's directory may hold: what `--overwrite` removes.
+RUN_FILES = (
+    "run.json", START, "metrics.jsonl", "checkpoints", "model", "best", "evaluation.json", "predictions.csv",
+    "report.html", "tensorboard", "trace.json",
+)  # fmt: skip
+
+# Options that say how long a run is. They may change: what follows is said when it goes on.
+LENGTH_OPTIONS = ("steps", "epochs")
+# Options about the machine, the screen, and what is kept: no reason for a run to be another.
+RUNNING_OPTIONS = (
+    *LENGTH_OPTIONS, "device", "precision", "compile", "parallel", "micro_batch_tokens", "log_every", "evaluate_every",
+    "validation_tokens", "checkpoint_every", "keep_checkpoints", "patience", "tensorboard", "profile",
+)  # fmt: skip
+# What a run's identity has as a fingerprint, in words, for a difference that no option or file explains.
+FINGERPRINTED = {
+    "store": "the store has other text in it",
+    "tokenizer": "the vocabulary is another",
+    "model": "the weights that it starts from are others",
+    "rows": "the training rows are others",
+    "evaluation rows": "the evaluation rows are others",
+    "objective": "the objective, the masking or the length of examples is another",
+    "task": "the options of the task are others",
+    "phases": "the phases are others",
+}
+
 
 class RunDirectory:
-    """Reads and writes a run; every write is complete or absent. Of several processes only the main one writes."""
+    """Reads and writes a run; every write is complete or absent. Of several processes only the main one writes.
 
-    def __init__(self, path: str | Path, world: World | None = None) -> None:
+    overwrite: `begin` removes the run that is there. Raises UserError for a directory of something else.
+    """
+
+    def __init__(self, path: str | Path, world: World | None = None, *, overwrite: bool = False) -> None:
         self.path, self._writes = Path(path), (world or World()).main
+        self._overwrite = overwrite and not _is_restarted()
+        self._asked: dict[str, Any] = {}
         if self._writes:
             require_writable(self.path)
+            if self._overwrite:
+                refuse_foreign_files(self.path, RUN_FILES)
         for name in ("config.json", "manifest.json"):
             if (self.path / name).exists():
                 raise UserError(
@@ -53,15 +100,47 @@ class RunDirectory:
         self.metrics_path = self.path / "metrics.jsonl"
         self.model_path = self.path / "model"
 
-    def describe(self, values: dict[str, Any]) -> None:
-        """Write run.json, what the run was started with, unless the run has a checkpoint to resume from."""
-        if self._writes and not self.checkpoints():
-            write_json(self.path / "run.json", values)
+    def begin(self, described: dict[str, Any], checkpoint: Checkpoint) -> None:
+        """Write what the run is started with, unless it has a checkpoint to go on from.
+
+        described: run.json; "command" is the command line, "options" and "task_options" are by name, "inputs" are
+        `file_record`s by option. checkpoint: of the model at the start, whose weights are not written.
+        """
+        self._asked = described
+        if not self._writes:
+            return
+        if self._overwrite:
+            discard(self.path, RUN_FILES)
+        if self.checkpoints() and (self.path / START).exists():
+            return
+        with replace_directory(self.path / START) as directory:
+            write_all_but_weights(checkpoint, directory)
+        if not self.checkpoints():
+            write_json(self.path / "run.json", described)
 
     def described(self) -> dict[str, Any]:
-        """What `describe` wrote; empty where run.json is not there."""
+        """What `begin` wrote; empty where run.json is not there."""
         path = self.path / "run.json"
         return read_json(path) if path.exists() else {}
+
+    def change_length(self) -> None:
+        """Write down the length that is asked for now, as the run's own."""
+        there = self.described()
+        if self._writes and "options" in there:
+            asked = self._asked["options"]
+            length = {name: asked[name] for name in LENGTH_OPTIONS if name in asked}
+            changed = {"command": self._asked["command"], "options": {**there["options"], **length}}
+            write_json(self.path / "run.json", {**there, **changed})
+
+    def reopen(self) -> None:
+        """A finished run goes on. Its model is the last checkpoint's, which is there; where epochs were measured it is
+        the best one so far."""
+        if not self._writes or not self.model_path.exists():
+            return
+        if (self.path / "evaluation.json").exists():
+            replace_with(self.model_path, self.path / "best")
+        else:
+            shutil.rmtree(self.model_path)
 
     def log(self, values: dict[str, Any]) -> None:
         """Append one line to metrics.jsonl."""
@@ -134,14 +213,16 @@ class RunDirectory:
         self,
         model: nn.Module,
         optimizer: torch.optim.Optimizer | CombinedOptimizer,
-        expected: Mapping[str, Any],
+        identity_at: Callable[[int], Mapping[str, Any]],
         world: World | None = None,
     ) -> dict[str, Any] | None:
         """Load the newest checkpoint that every process can read into model and optimizer; None when there is none.
 
+        identity_at: what the run must share with the checkpoint, were it of that many steps.
+
         An unreadable checkpoint is passed over for the checkpoint before it, and listed under "skipped" in the state
         returned. All processes must call it; the main process says which checkpoints there are.
-        Raises UserError when the checkpoint is of a run that differs from `expected`, naming what and both values.
+        Raises UserError when the checkpoint is of a run that differs, and says in which options and files.
         """
         world = world or World()
         names = world.gather(json.dumps([path.name for path in self.checkpoints()]))[0]
@@ -150,25 +231,54 @@ class RunDirectory:
             path = self.path / "checkpoints" / name
             state, failure = _attempt(_read_state, world, path / "state.json")
             if state is not None:
-                self._require_same(state["data"], expected)
+                self._require_same(state["data"], identity_at(state["data"]["steps"]))
                 tensors, failure = _attempt(_read_tensors, world, path, model)
                 if tensors is not None:
                     _load(model, optimizer, tensors)
                     return {**state, "skipped": skipped}
             skipped.append(f"{path}: {failure}")
         if skipped:
-            raise UserError(f"no checkpoint can be read: {skipped[0]}; choose another --out to begin anew")
+            raise UserError(f"no checkpoint can be read: {skipped[0]}; {BEGIN_ANEW}")
         if self.model_path.exists():
-            raise UserError(f"{self.path} holds a model but no checkpoint to go on from; choose another --out")
+            raise UserError(f"{self.path} holds a model but no checkpoint to go on from; {BEGIN_ANEW}")
         return None
 
     def _require_same(self, there: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
-        for name, value in expected.items():
-            if there.get(name) != value:
-                raise UserError(
-                    f"{self.path} holds a run with {name} {there.get(name)}, now asked for {value}; "
-                    "choose another --out, or give the run's own options to resume it"
-                )
+        """Raises UserError where the fingerprints and values of two runs differ, with what a person did otherwise."""
+        differing = [name for name, value in expected.items() if there.get(name) != value]
+        if differing:
+            changes = _changes(self.described(), self._asked) or [
+                FINGERPRINTED.get(name) or option_change(name, there.get(name), expected[name]) for name in differing
+            ]
+            raise made_otherwise(self.path, "a run", changes)
+
+
+def is_pretraining_run(path: Path) -> bool:
+    """Whether a directory is a run of pretraining: its run.json names a store."""
+    return (path / "run.json").exists() and "store" in read_json(path / "run.json")
+
+
+def _is_restarted() -> bool:
+    """Whether `torchrun` has started this process again, which is to go on with what it has begun."""
+    return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
+
+
+def _changes(there: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
+    """What a person did otherwise, by two run.json. An earlier Bothways wrote down less."""
+    changes = []
+    inputs = there.get("inputs", {})
+    for name, now in asked.get("inputs", {}).items():
+        before = inputs.get(name)
+        if not isinstance(now, dict) or not isinstance(before, dict):
+            if name in inputs and before != now:
+                changes.append(option_change(name, before, now))
+        elif before["path"] != now["path"] and before.get("sha256") != now.get("sha256"):
+            changes.append(option_change(name, before["path"], now["path"]))
+        else:
+            changes += file_changes([before], [now])
+    for kind in ("options", "task_options"):
+        changes += option_changes(there.get(kind, {}), asked.get(kind, {}), RUNNING_OPTIONS)
+    return changes
 
 
 def _parameters(model: nn.Module) -> dict[str, torch.Tensor]:

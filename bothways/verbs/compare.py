@@ -33,6 +33,7 @@ class CompareArguments(FinetuneOptions, ClassifyOptions):
     train: str
     eval: str
     out: str
+    overwrite: bool = False
     json: bool = False
 
 
@@ -62,11 +63,12 @@ def run_compare(arguments: Sequence[str]) -> int:
     task = task.fitted(train)
     eval_rows, _ = usable_rows(task, read_table(options.eval, reading), options.skip_bad, say)
     held_out = _columns(task, eval_rows)
-    results: list[ClassifierResult] = list(compare_classifiers(*_columns(task, train), *held_out, task.labels))
-    own = asdict(task.options)
+    own = {**asdict(task.options), "overwrite": options.overwrite}
+    # before the others, as it is what --out may refuse
     tuned = finetune("classify", options.model, options.train, options.eval, options.out, options, **own)
     if tuned.training.interrupted is not None:
-        return say_stopped(options.out, tuned.training.interrupted)
+        return say_stopped(options, tuned.training.interrupted)
+    results: list[ClassifierResult] = list(compare_classifiers(*_columns(task, train), *held_out, task.labels))
     results.append(_bert(options, task, eval_rows, tuned.training.seconds))
     if options.json:
         print("\n".join(to_json(asdict(result)) for result in results))

@@ -39,6 +39,7 @@ class CompareLanguageArguments(PretrainOptions):
 
     store: Positional[str]
     out: str
+    overwrite: bool = False
     objective: ObjectiveName = "causal"
     order: int = 3
     prompt: str | None = None
@@ -71,12 +72,13 @@ def run_compare_lm(arguments: Sequence[str]) -> int:
             ".txt --documents blank-line)"
         )
     prompt = _prompt(options, tokenizer, held_out[0])
+    # before the others, as it is what --out may refuse
+    trained = pretrain(options.store, options.out, options, overwrite=options.overwrite)
+    if trained.interrupted is not None:
+        return say_stopped(options, trained.interrupted)
     results: list[LanguageModelResult] = list(
         compare_language_models(train, held_out, tokenizer, prompt, options.order, say)
     )
-    trained = pretrain(options.store, options.out, options)
-    if trained.interrupted is not None:
-        return say_stopped(options.out, trained.interrupted)
     results.append(_transformer(load(options.out, options.device), store, options, prompt, trained.seconds))
     if options.json:
         print("\n".join(to_json(asdict(result), ensure_ascii=False) for result in results))

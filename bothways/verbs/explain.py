@@ -12,6 +12,7 @@ from tyro.conf import Positional
 from bothways.errors import UserError
 from bothways.files import require_file_writable
 from bothways.predictor import load
+from bothways.train.run import is_pretraining_run
 from bothways.verbs.flags import parse
 
 
@@ -57,7 +58,7 @@ def run_explain(arguments: Sequence[str]) -> None:
     beside = {"others": options.others, "word": options.word, "anchors": options.anchors}
     explanation = model.explain(text, **beside, projection=options.projection)
     run = Path(options.model)
-    if options.pair is None and (run / "run.json").exists() and out.suffix == ".html":
+    if options.pair is None and is_pretraining_run(run) and out.suffix == ".html":
         from bothways.explain.checkpoint_series import checkpoint_view
 
         checkpoints, notes = checkpoint_view(model, run, options.text)

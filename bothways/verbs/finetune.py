@@ -21,6 +21,7 @@ class FinetuneArguments(finetuning.FinetuneOptions):
     train: str
     eval: str | None = None
     out: str
+    overwrite: bool = False
 
 
 FINETUNE_HELP = (
@@ -39,9 +40,12 @@ def run_finetune(arguments: Sequence[str]) -> int:
     own = find_task(task).Options
     options = parse("finetune", joined_options("FinetuneArguments", FinetuneArguments, own), rest, FINETUNE_HELP, task)
     task_options = {field.name: getattr(options, field.name) for field in fields(own)}
-    result = finetuning.finetune(task, options.model, options.train, options.eval, options.out, options, **task_options)
+    tables = options.train, options.eval
+    result = finetuning.finetune(
+        task, options.model, *tables, options.out, options, overwrite=options.overwrite, **task_options
+    )
     if result.training.interrupted is not None:
-        return say_interrupted(result.training, options.out)
+        return say_interrupted(result.training, options)
     if result.evaluation:
         run = RunDirectory(options.out)
         print("\n".join(figure_lines(result.evaluation.metrics)))

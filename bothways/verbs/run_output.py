@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from signal import Signals
+from typing import Any
 
 from bothways.files import read_json
 from bothways.pages.report import HtmlReport, add_provenance, can_report
@@ -27,16 +28,20 @@ def say_finished(out: str, next_command: str) -> None:
     print(f"next: bothways {next_command.format(model=shlex.quote(out))}")
 
 
-def say_interrupted(result: TrainResult, out: str) -> int:
-    """What a signal ended, and how to go on; returns the exit code."""
+def say_interrupted(result: TrainResult, options: Any) -> int:
+    """What a signal ended, and how to go on; returns the exit code. options: of the verb, `out` and `overwrite`."""
     assert result.interrupted is not None
     if is_main_process():
-        print(f"{out}: stopped by {result.interrupted.name} after step {result.steps:,}, all of it saved; ", end="")
-        print("the same command again goes on from there")
+        stopped = f"{options.out}: stopped by {result.interrupted.name} after step {result.steps:,}, all of it saved"
+        print(f"{stopped}; {_same_command(options)} goes on from there")
     return 128 + result.interrupted
 
 
-def say_stopped(out: str, signal: Signals) -> int:
+def say_stopped(options: Any, signal: Signals) -> int:
     """As `say_interrupted`, on standard error, for a verb that prints a table or JSON; returns the exit code."""
-    say(f"{out}: stopped, all of it saved; the same command again goes on from there")
+    say(f"{options.out}: stopped, all of it saved; {_same_command(options)} goes on from there")
     return 128 + signal
+
+
+def _same_command(options: Any) -> str:
+    return "the same command again" + (", without --overwrite," if options.overwrite else "")
