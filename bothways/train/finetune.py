@@ -174,9 +174,9 @@ def _described(run: RunDirectory, task: Task, inputs: Mapping[str, Any], options
 
 
 def _input_record(name: str, value: Any) -> Any:
-    """A file's record; the path of a model; None for what was not given and for rows that are no file."""
+    """A file's record; the path of a model; None for what was not given."""
     if not isinstance(value, str | Path):
-        return None
+        return None if value is None else "rows in memory"
     return str(value) if name == "model" else file_record(value)
 
 

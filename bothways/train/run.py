@@ -46,7 +46,7 @@ from bothways.files import (
     write_json,
     write_text,
 )
-from bothways.outputs import BEGIN_ANEW, discard, file_changes, made_otherwise, option_change, option_changes
+from bothways.outputs import BEGIN_ANEW, discard, made_otherwise, option_change, option_changes
 from bothways.train.distributed import World
 from bothways.train.optimizer import CombinedOptimizer
 
@@ -88,6 +88,7 @@ class RunDirectory:
         self.path, self._writes = Path(path), (world or World()).main
         self._overwrite = overwrite and not _is_restarted()
         self._asked: dict[str, Any] = {}
+        self._start: Checkpoint | None = None
         if self._writes:
             require_writable(self.path)
             if self._overwrite:
@@ -106,27 +107,32 @@ class RunDirectory:
         described: run.json; "command" is the command line, "options" and "task_options" are by name, "inputs" are
         `file_record`s by option. checkpoint: of the model at the start, whose weights are not written.
         """
-        self._asked = described
-        if not self._writes:
-            return
-        if self._overwrite:
+        self._asked, self._start = described, checkpoint
+        if self._writes and self._overwrite:
             discard(self.path, RUN_FILES)
-        if self.checkpoints() and (self.path / START).exists():
-            return
-        with replace_directory(self.path / START) as directory:
-            write_all_but_weights(checkpoint, directory)
-        if not self.checkpoints():
+        if self._writes and not self.checkpoints():
+            self._write_start()
             write_json(self.path / "run.json", described)
+
+    def _write_start(self) -> None:
+        assert self._start is not None
+        with replace_directory(self.path / START) as directory:
+            write_all_but_weights(self._start, directory)
 
     def described(self) -> dict[str, Any]:
         """What `begin` wrote; empty where run.json is not there."""
         path = self.path / "run.json"
         return read_json(path) if path.exists() else {}
 
-    def change_length(self) -> None:
-        """Write down the length that is asked for now, as the run's own."""
+    def go_on(self, steps_before: int, steps: int) -> None:
+        """Write down the length that is asked for now, as the run's own, and what an earlier Bothways did not write.
+
+        To be called when the run is known to be the one that is asked for.
+        """
+        if self._writes and self._start is not None and not (self.path / START).exists():
+            self._write_start()
         there = self.described()
-        if self._writes and "options" in there:
+        if self._writes and steps_before != steps and "options" in there:
             asked = self._asked["options"]
             length = {name: asked[name] for name in LENGTH_OPTIONS if name in asked}
             changed = {"command": self._asked["command"], "options": {**there["options"], **length}}
@@ -268,14 +274,13 @@ def _changes(there: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
     changes = []
     inputs = there.get("inputs", {})
     for name, now in asked.get("inputs", {}).items():
-        before = inputs.get(name)
-        if not isinstance(now, dict) or not isinstance(before, dict):
-            if name in inputs and before != now:
-                changes.append(option_change(name, before, now))
-        elif before["path"] != now["path"] and before.get("sha256") != now.get("sha256"):
-            changes.append(option_change(name, before["path"], now["path"]))
-        else:
-            changes += file_changes([before], [now])
+        before = inputs.get(name, now)
+        paths = [entry["path"] if isinstance(entry, dict) else entry for entry in (before, now)]
+        contents = [entry["sha256"] if isinstance(entry, dict) else None for entry in (before, now)]
+        if paths[0] == paths[1] and contents[0] != contents[1]:
+            changes.append(f"{paths[1]} has changed since")
+        elif paths[0] != paths[1] and (contents[0] != contents[1] or contents[0] is None):
+            changes.append(option_change(name, *paths))
     for kind in ("options", "task_options"):
         changes += option_changes(there.get(kind, {}), asked.get(kind, {}), RUNNING_OPTIONS)
     return changes
