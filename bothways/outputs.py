@@ -1,8 +1,8 @@
 """What is at `--out` already: what it was made of, how that differs from what is asked, and whether it may be replaced.
 
 One rule for all that writes to `--out`. The same again goes on, or is done already. What is unfinished and has written
-nothing of worth begins anew. What differs is refused, in the user's words. `overwrite` replaces what Bothways wrote, and
-nothing else, when the new begins to be written.
+nothing of worth begins anew. What differs is refused, in the user's words. `overwrite` replaces what Bothways wrote,
+and nothing else, when the new begins to be written.
 """
 
 from __future__ import annotations

@@ -157,8 +157,8 @@ def finetune(
 
 
 def _described(run: RunDirectory, task: Task, inputs: Mapping[str, Any], options: FinetuneOptions) -> dict[str, Any]:
-    """What the run is started with, as run.json has it. inputs: a path, or rows of which no file is known, by option."""
-    given, own, default = values_of(options, FinetuneOptions), asdict(task.options), asdict(type(task.options)())
+    """What the run is started with, as run.json has it. inputs: by option a path, or rows that are no file."""
+    given, own, default = values_of(options, FinetuneOptions), task.to_json()["options"], asdict(task.Options())
     files = {name: str(value) if isinstance(value, str | Path) else "ROWS" for name, value in inputs.items()}
     arguments = {name: files[name] for name, value in inputs.items() if value is not None}
     words = ["bothways", "finetune", task.name, *(word for name in arguments for word in (f"--{name}", files[name]))]

@@ -101,7 +101,8 @@ def train(
     evaluate: called every `evaluate_every` steps and at the end, with the number of steps that are done, on every
     process; its values are logged with the prefix `eval_`. has_learnt_enough: asked at the start and after each
     evaluation; True ends the run. identity_at: the data's identity in a run of so many steps, where it depends on that.
-    A run that goes on with another number of steps is from there on as a run of that many steps is. SIGINT and SIGTERM end the run after the step at hand, with a checkpoint.
+    A run that goes on with another number of steps is from there on as a run of that many steps is. SIGINT and SIGTERM
+    end the run after the step at hand, with a checkpoint.
     Raises UserError when the checkpoint is of a run with other data or settings, when the norm of a step's gradient is
     not finite, and when memory runs out. A loss is not looked at by itself.
     """

@@ -63,7 +63,8 @@ def pretrain(
     processes make the call, and work on the same run.
 
     With other `steps` a run goes on too, finished or not: from there on as a run of that many steps does.
-    overwrite: begin anew where `out` holds another run. Writes `out/metrics.jsonl`, `out/checkpoints/`, and, when it is done, `out/model/`.
+    overwrite: begin anew where `out` holds another run.
+    Writes `out/metrics.jsonl`, `out/checkpoints/`, and, when it is done, `out/model/`.
     Raises UserError for an option of another type or out of range, a sequence longer than the position table, a model
     of another vocabulary, and another run's directory.
     """

@@ -147,9 +147,7 @@ def test_changed_sources_are_noticed(tmp_path: Path) -> None:
     prepare([str(source)], tokenizer, tmp_path / "store")
     content = source.read_text()
     source.write_text(content.replace("dog", "cat", 1))
-    with pytest.raises(
-        UserError, match=r"store holds a store that was made otherwise: \S*c\.jsonl has changed since; --o"
-    ):
+    with pytest.raises(UserError, match=r"store that was made otherwise: \S*c\.jsonl has changed since; --overwrite"):
         prepare([str(source)], tokenizer, tmp_path / "store")
     source.write_text(content)
     (tmp_path / "d.txt").write_text("the dog runs.")
