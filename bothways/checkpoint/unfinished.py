@@ -7,6 +7,7 @@ state; RUN/start/ has config and tokenizer. `train/run.py` writes both.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -75,7 +76,7 @@ def _read_shards(checkpoint: Path) -> dict[str, Tensor]:
 
     reader = dcp.HuggingFaceStorageReader(str(checkpoint))
     try:
-        stored = reader.read_metadata().state_dict_metadata
+        stored: dict[str, Any] = reader.read_metadata().state_dict_metadata
         # the optimizer's state is called PARAMETER/ENTRY
         sizes = {name: metadata.size for name, metadata in stored.items() if "/" not in name}
         tensors = {name: torch.empty(size) for name, size in sizes.items()}
