@@ -7,7 +7,6 @@ and nothing else, when the new begins to be written.
 
 from __future__ import annotations
 
-import shlex
 import shutil
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -85,6 +84,12 @@ def discard(directory: Path, names: Collection[str]) -> None:
         shutil.rmtree(old)
 
 
+def require_new_file(path: Path, option: str) -> None:
+    """Raises UserError where a file is there already: what else it may hold than an earlier result is not known."""
+    if path.exists():
+        raise UserError(f"{option}: {path} is there already; --overwrite replaces it, or choose another --out")
+
+
 def require_apart(out: str | Path, inputs: Collection[Any]) -> None:
     """Raises UserError where an input, if it is a path, is what `--overwrite` would remove, or is in it."""
     for path in inputs:
@@ -92,8 +97,8 @@ def require_apart(out: str | Path, inputs: Collection[Any]) -> None:
             raise UserError(f"--overwrite: {path} is read, and would be removed with --out {out}; choose another --out")
 
 
-def command_line(words: Sequence[str], options: Mapping[str, Any], defaults: Mapping[str, Any]) -> str:
-    """A command as a shell reads it. words: those before the options. options: left out where they are the defaults."""
+def command_words(words: Sequence[str], options: Mapping[str, Any], defaults: Mapping[str, Any]) -> list[str]:
+    """The words of a command. words: those before the options. options: left out where they are the defaults."""
     flags: list[str] = []
     for name, value in options.items():
         if _plain(value) == _plain(defaults.get(name)):
@@ -101,7 +106,7 @@ def command_line(words: Sequence[str], options: Mapping[str, Any], defaults: Map
         flags.append(f"--no-{_flag(name)[2:]}" if value is False else _flag(name))
         if not isinstance(value, bool):
             flags += map(str, value) if isinstance(value, list | tuple) else [str(value)]
-    return shlex.join([*words, *flags])
+    return [*words, *flags]
 
 
 def _flag(name: str) -> str:

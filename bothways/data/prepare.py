@@ -25,7 +25,6 @@ import numpy as np
 from bothways.data.store import Shard, ShardWriter, TokenStore, id_dtype, store_fingerprint
 from bothways.errors import UserError
 from bothways.files import (
-    hash_file,
     read_json,
     refuse_foreign_files,
     replace_directory,
@@ -36,7 +35,7 @@ from bothways.files import (
 from bothways.outputs import discard, file_changes, made_otherwise, option_changes, require_apart
 from bothways.text.corpus import CorpusOptions, CorpusReport, Document, read_documents
 from bothways.text.sentences import split_sentences
-from bothways.text.sources import Source, resolve_sources
+from bothways.text.sources import resolve_sources, source_records
 from bothways.text.tokenizer import VOCABULARY_FILES, Tokenizer
 
 BATCH_CHARACTERS = 1 << 20  # 1 to 2 s of a worker's time, 5 ms to hand over
@@ -100,7 +99,7 @@ def prepare(
         refuse_foreign_files(out, STORE_FILES)
         require_apart(out, [source.path for source in resolved])
     recipe: dict[str, Any] = {
-        "sources": [_source_json(source) for source in resolved],
+        "sources": source_records(resolved),
         "tokenizer": tokenizer.fingerprint,
         "options": dataclasses.asdict(options.corpus),
         "validation": options.validation,
@@ -237,11 +236,6 @@ class StoreWriter:
         write_json(self.out / "manifest.json", manifest)
         (self.out / "progress.json").unlink()
         return TokenStore(self.out)
-
-
-def _source_json(source: Source) -> dict[str, Any]:
-    hashed = hash_file(source.path) if source.path is not None else None
-    return {"path": source.name, "size": source.size, "sha256": hashed}
 
 
 def _prepare_all(

@@ -8,9 +8,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from bothways.errors import UserError, closest
+from bothways.files import hash_file
 from bothways.text import python_docs
 from bothways.text.lines import COMPRESSIONS, uncompressed_suffix
 from bothways.text.table_reader import TABLE_SUFFIXES
@@ -72,6 +73,14 @@ def _resolve(name: str) -> list[Source]:
         return _readable_of(name, "matches", [match for match in matches if match.is_file()])
     neighbours = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
     raise UserError(f"{name}: no such file or folder{closest(path.name, neighbours)}")
+
+
+def source_records(sources: Sequence[Source]) -> list[dict[str, Any]]:
+    """What a record of a vocabulary or a store says of its sources: name, size in bytes, SHA-256 (None of no file)."""
+    return [
+        {"path": source.name, "size": source.size, "sha256": None if source.path is None else hash_file(source.path)}
+        for source in sources
+    ]
 
 
 def packages(name: str) -> list[str]:

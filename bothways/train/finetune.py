@@ -9,6 +9,7 @@ import hashlib
 import json
 import math
 import os
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ from bothways.inference.engine import truncated_rows
 from bothways.model.config import EncoderConfig
 from bothways.model.heads import Model
 from bothways.option_checks import checked, require_at_least, require_name, require_seed, require_type, values_of
-from bothways.outputs import command_line, file_record, require_apart
+from bothways.outputs import command_words, file_record, require_apart
 from bothways.precision import TrainingPrecision
 from bothways.progress import Progress
 from bothways.tasks import find_task
@@ -159,13 +160,12 @@ def finetune(
 def _described(run: RunDirectory, task: Task, inputs: Mapping[str, Any], options: FinetuneOptions) -> dict[str, Any]:
     """What the run is started with, as run.json has it. inputs: by option a path, or rows that are no file."""
     given, own, default = values_of(options, FinetuneOptions), task.to_json()["options"], asdict(task.Options())
+    defaults = {**values_of(FinetuneOptions(), FinetuneOptions), **default}
     files = {name: str(value) if isinstance(value, str | Path) else "ROWS" for name, value in inputs.items()}
     arguments = {name: files[name] for name, value in inputs.items() if value is not None}
     words = ["bothways", "finetune", task.name, *(word for name in arguments for word in (f"--{name}", files[name]))]
     return {
-        "command": command_line(
-            [*words, "--out", str(run.path)], {**given, **own}, {**asdict(FinetuneOptions()), **default}
-        ),
+        "command": shlex.join(command_words([*words, "--out", str(run.path)], {**given, **own}, defaults)),
         "task": task.name,
         "inputs": {name: _input_record(name, value) for name, value in inputs.items()},
         "options": given,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import platform
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,7 +27,7 @@ from bothways.hardware import choose_device, micro_batch_tokens
 from bothways.model.config import EncoderConfig
 from bothways.model.heads import Model
 from bothways.option_checks import checked, require_seed
-from bothways.outputs import command_line, require_apart
+from bothways.outputs import command_words, require_apart
 from bothways.precision import choose_precision
 from bothways.progress import Progress
 from bothways.tasks.base import Objective
@@ -138,7 +139,7 @@ def _described(store: TokenStore, run: RunDirectory, options: PretrainOptions) -
     given = options_json(options)
     words = ["bothways", "pretrain", str(store.directory), "--out", str(run.path)]
     return {
-        "command": command_line(words, given, options_json(PretrainOptions())),
+        "command": shlex.join(command_words(words, given, options_json(PretrainOptions()))),
         "store": str(store.directory.resolve()),
         "inputs": {"store": str(store.directory.resolve())},
         "options": given,

@@ -12,6 +12,7 @@ from tyro.conf import Positional
 
 from bothways.data.tables import TableFormat, TableOptions, read_table
 from bothways.files import require_file_writable, to_json
+from bothways.outputs import require_new_file
 from bothways.predictor import Predictor, load
 from bothways.progress import CountProgress
 from bothways.verbs.column_arguments import column_arguments, with_named_columns
@@ -30,6 +31,7 @@ class EvaluateArguments:
     model: Positional[str]
     table: Positional[str]
     predictions: str | None = None
+    overwrite: bool = False
     skip_bad: bool = False
     format: TableFormat | None = None
     json: bool = False
@@ -46,6 +48,8 @@ def run_evaluate(arguments: Sequence[str]) -> None:
     )
     if options.predictions is not None:
         require_file_writable(Path(options.predictions), (".csv",), "--predictions")
+        if not options.overwrite:
+            require_new_file(Path(options.predictions), "--predictions")
     model = load(options.model, options.device)
     pretrained = "language-model" in model.model.head.abilities and "task" not in model.checkpoint.metadata
     figures = _of_text(model, options.table) if pretrained else _of_rows(model, options)

@@ -51,5 +51,6 @@ def run_finetune(arguments: Sequence[str]) -> int:
         print("\n".join(figure_lines(result.evaluation.metrics)))
         print(f"{run.path / 'predictions.csv'}: what was predicted of each row")
         write_report(run, finetuning_report(run.metrics(), result.evaluation, f"Fine-tuning of {options.out}"))
-    say_finished(options.out, find_task(task).next_command)
+    table = [options.eval or options.train, *(["--format", options.format] if options.format else [])]
+    say_finished(options.out, find_task(task).next_command, table)
     return 0

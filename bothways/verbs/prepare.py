@@ -12,6 +12,7 @@ from bothways.progress import ByteProgress
 from bothways.text.sources import resolve_sources
 from bothways.text.tokenizer import Tokenizer
 from bothways.verbs.flags import parse
+from bothways.verbs.printing import free_name, say_next
 from bothways.verbs.source_arguments import SourceArguments
 
 
@@ -22,6 +23,7 @@ class PrepareArguments(SourceArguments):
 
     tokenizer: str
     out: str
+    overwrite: bool = False
     validation: float = 0.02
     workers: int | None = None
 
@@ -34,15 +36,19 @@ def run_prepare(arguments: Sequence[str]) -> None:
         arguments,
         "Turn text into a token store. Example: bothways prepare texts/ --tokenizer vocabulary --out store",
     )
+    done_already = not options.overwrite and (Path(options.out) / "manifest.json").exists()
     with ByteProgress("prepare", sum(source.size for source in resolve_sources(options.sources))) as progress:
         store = prepare_store(
             options.sources,
             Tokenizer.load(options.tokenizer),
             Path(options.out),
             PrepareOptions(options.corpus_options(), options.validation, options.workers),
+            overwrite=options.overwrite,
             on_progress=progress.update,
         )
     from bothways.verbs.info import store_lines
 
+    if done_already:
+        print(f"{options.out}: done already, of the same files")
     print("\n".join(store_lines(store)))
-    print(f"next: bothways pretrain {options.out} --size mini --out run")
+    say_next(["pretrain", options.out, "--size", "mini", "--out", "run" if done_already else free_name("run")])

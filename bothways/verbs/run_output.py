@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from signal import Signals
 from typing import Any
 
@@ -11,7 +12,7 @@ from bothways.pages.report import HtmlReport, add_provenance, can_report
 from bothways.train.distributed import is_main_process
 from bothways.train.loop import TrainResult
 from bothways.train.run import RunDirectory
-from bothways.verbs.printing import say
+from bothways.verbs.printing import say, say_next
 
 
 def write_report(run: RunDirectory, report: HtmlReport) -> None:
@@ -22,10 +23,13 @@ def write_report(run: RunDirectory, report: HtmlReport) -> None:
     print(f"{path}: figures" + (" and curves" if can_report() else "; curves need pip install 'bothways[report]'"))
 
 
-def say_finished(out: str, next_command: str) -> None:
-    """Where the model is, and what to type next. next_command: a verb with its arguments, the model as `{model}`."""
+def say_finished(out: str, next_command: str, table: Sequence[str] = ()) -> None:
+    """Where the model is, and what to type next.
+
+    next_command: a verb with its arguments, the model as `{model}` and the rows as `{table}`. table: the words for them.
+    """
     print(f"{out}: model in {RunDirectory(out).model_path}")
-    print(f"next: bothways {next_command.format(model=shlex.quote(out))}")
+    say_next(shlex.split(next_command.format(model=shlex.quote(out), table=shlex.join(table))))
 
 
 def say_interrupted(result: TrainResult, options: Any) -> int:
