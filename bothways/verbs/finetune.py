@@ -51,6 +51,7 @@ def run_finetune(arguments: Sequence[str]) -> int:
         print("\n".join(figure_lines(result.evaluation.metrics)))
         print(f"{run.path / 'predictions.csv'}: what was predicted of each row")
         write_report(run, finetuning_report(run.metrics(), result.evaluation, f"Fine-tuning of {options.out}"))
-    table = [options.eval or options.train, *(["--format", options.format] if options.format else [])]
-    say_finished(options.out, find_task(task).next_command, table)
+    command = find_task(task).next_command
+    given = ["--format", options.format] if options.format and command.startswith("predict ") else []
+    say_finished(options.out, command, [options.eval or options.train, *given])
     return 0

@@ -26,7 +26,7 @@ def write_report(run: RunDirectory, report: HtmlReport) -> None:
 def say_finished(out: str, next_command: str, table: Sequence[str] = ()) -> None:
     """Where the model is, and what to type next.
 
-    next_command: a verb with its arguments, the model as `{model}` and the rows as `{table}`. table: the words for them.
+    next_command: a verb with its arguments, the model as `{model}` and the rows as `{table}`. table: words for those.
     """
     print(f"{out}: model in {RunDirectory(out).model_path}")
     say_next(shlex.split(next_command.format(model=shlex.quote(out), table=shlex.join(table))))
