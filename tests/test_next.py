@@ -3,10 +3,14 @@ quotes; and the same command again, of every verb with `--out`."""
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import importlib.util
+import io
 import json
 import re
 import shlex
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +21,10 @@ from bothways.cli import main
 from tests.helpers import WORDS
 
 Give = Callable[..., str]
+READING = ["--documents", "blank-line", "--skip-bad"]
+SMALL = ["--size", "tiny", "--steps", "2", "--tokens-per-step", "128", "--sequence-length", "16"]
 FAST = ["--steps", "2", "--batch-size", "4"]
+ROWS_FILE, MODEL = "some rows.jsonl", "my 'tickets'"
 ROWS = {
     "classify": [{"text": "the dog runs", "label": "animal"}, {"text": "the old house", "label": "thing"}],
     "similar": [{"text": "the dog runs", "pair": "a dog runs"}, {"text": "the old house", "pair": "a big house"}],
@@ -28,23 +35,44 @@ ROWS = {
 }
 
 
+def run_in(folder: Path, *words: str, code: int = 0) -> str:
+    """Give a command's words in a folder; returns what it printed, or, where it failed, what it complained of."""
+    printed, complained = io.StringIO(), io.StringIO()
+    with contextlib.chdir(folder), contextlib.redirect_stdout(printed), contextlib.redirect_stderr(complained):
+        ended = main(list(words))
+    assert ended == code, (words, printed.getvalue(), complained.getvalue())
+    return complained.getvalue() if code else printed.getvalue()
+
+
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("it's") / "my files"
+def way(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
+    """A folder in which the way was gone from text to a classifier by pasting each `next:` line; what was printed, by
+    what was made."""
+    folder = tmp_path_factory.mktemp("it's") / "my files"
+    write_texts(folder / "a b's")
+    said: dict[str, str] = {}
+    vocabulary = ["tokenizer", "a b's/*.txt", "--vocab-size", "120", "--out", "the vocabulary", *READING]
+    said["vocabulary"] = run_in(folder, *vocabulary)
+    said["store"] = run_in(folder, *next_words(said["vocabulary"]))
+    words = next_words(said["store"])
+    words[words.index("--size") : words.index("--size") + 2] = SMALL
+    said["run"] = run_in(folder, *words)
+    said["causal"] = run_in(folder, "pretrain", "store", "--objective", "causal", "--out", "from left", *SMALL)
+    (folder / ROWS_FILE).write_text("".join(json.dumps(row) + "\n" for row in ROWS["classify"]))
+    said["classify"] = run_in(
+        folder, "finetune", "classify", "--model", "run", "--train", ROWS_FILE, "--out", MODEL, *FAST
+    )
+    return folder, said
 
 
 @pytest.fixture
-def give(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Give:
-    """Give a command's words in the folder; returns what it printed."""
-    folder.mkdir(exist_ok=True)
-    monkeypatch.chdir(folder)
+def give(way: tuple[Path, dict[str, str]]) -> Give:
+    return functools.partial(run_in, way[0])
 
-    def run(*words: str, code: int = 0) -> str:
-        assert main(list(words)) == code, (words, capsys.readouterr())
-        captured = capsys.readouterr()
-        return captured.err if code else captured.out
 
-    return run
+@pytest.fixture
+def folder(way: tuple[Path, dict[str, str]]) -> Path:
+    return way[0]
 
 
 def next_words(output: str) -> list[str]:
@@ -57,52 +85,46 @@ def next_words(output: str) -> list[str]:
 
 def write_texts(folder: Path) -> None:
     """Twelve files of three documents each, parted by empty lines, and one that is not UTF-8."""
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True)
     for number in range(12):
         lines = [" ".join(WORDS[(number + k) % 7 :: 3]) + "." for k in range(6)]
         (folder / f"{number}.txt").write_text("\n\n".join("\n".join(lines[k : k + 2]) for k in (0, 2, 4)) + "\n")
     (folder / "brief.txt").write_bytes(b"K\xf6nig\n")
 
 
-def test_the_whole_way_by_pasting(folder: Path, give: Give) -> None:
-    write_texts(folder / "a b's")
-    reading = ["--documents", "blank-line", "--skip-bad"]
-    said = give("tokenizer", "a b's/*.txt", "--vocab-size", "120", "--out", "the vocabulary", *reading)
-    assert next_words(said)[1] == "a b's/*.txt"
-    said = give(*next_words(said))
-    assert re.search(r"^store: 36 documents", said, re.MULTILINE)  # not 12: the options of reading came along
-    size = ["--size", "tiny", "--steps", "2", "--tokens-per-step", "128", "--sequence-length", "16"]
-    words = next_words(said)
-    words[words.index("--size") : words.index("--size") + 2] = size
-    said = give(*words)
-    assert "[MASK]" in next_words(said)[2]
-    give(*next_words(said))
-    said = give("pretrain", "store", "--objective", "causal", "--out", "from left", *size)
-    assert next_words(said)[:2] == ["generate", "from left"]
-    give(*next_words(said))
-    assert (
-        next_words(give("prepare", "a b's", "--tokenizer", "the vocabulary", "--out", "third", *reading))[-1] == "run2"
-    )
+def test_the_whole_way_by_pasting(way: tuple[Path, dict[str, str]], give: Give) -> None:
+    said = way[1]
+    assert next_words(said["vocabulary"])[1] == "a b's/*.txt"
+    assert re.search(r"^store: 36 documents", said["store"], re.MULTILINE)  # not 12: the options of reading came along
+    assert "[MASK]" in next_words(said["run"])[2]
+    assert next_words(said["causal"])[:2] == ["generate", "from left"]
+    for made in ("run", "causal", "classify"):
+        assert give(*next_words(said[made]))
+
+
+def test_a_new_store_leads_on_to_a_new_run(give: Give) -> None:
+    """`run` is there already, of another store."""
+    said = give("prepare", "a b's", "--tokenizer", "the vocabulary", "--out", "third", *READING)
+    assert next_words(said)[-1] == "run2"
 
 
 @pytest.mark.parametrize("task", ROWS)
 def test_what_is_typed_after_finetuning(folder: Path, give: Give, task: str) -> None:
-    """Uses what the test above has made."""
-    table = folder / f"{task} rows.jsonl"
+    table = folder / f"{task} and more.jsonl"
     table.write_text("".join(json.dumps(row) + "\n" for row in ROWS[task]))
     model = "from left" if task == "instruct" else "run"
-    out = f"{task} 'model'"
+    out = f'{task} "it\'s"'
     said = give("finetune", task, "--model", model, "--train", table.name, "--out", out, *FAST)
     words = next_words(said)
     assert words[1] == out
     give(*words)
 
 
-def test_the_same_again_is_done_already_and_what_differs_is_said(folder: Path, give: Give) -> None:
-    """Uses what the tests above have made: of each verb, what is said of the same and of another command."""
-    reading = ["--documents", "blank-line", "--skip-bad"]
-    tokenizer = ["tokenizer", "a b's/*.txt", "--vocab-size", "120", "--out", "the vocabulary", *reading]
-    prepare = ["prepare", "a b's/*.txt", "--tokenizer", "the vocabulary", "--out", "store", *reading]
+def test_the_same_again_is_done_already_and_what_differs_is_said(folder: Path, tmp_path: Path) -> None:
+    give = functools.partial(run_in, shutil.copytree(folder, tmp_path / "copy"))
+    folder = tmp_path / "copy"
+    tokenizer = ["tokenizer", "a b's/*.txt", "--vocab-size", "120", "--out", "the vocabulary", *READING]
+    prepare = ["prepare", "a b's/*.txt", "--tokenizer", "the vocabulary", "--out", "store", *READING]
     for command in (tokenizer, prepare):
         again = give(*command)
         assert "done already" in again
@@ -119,8 +141,7 @@ def test_the_same_again_is_done_already_and_what_differs_is_said(folder: Path, g
 
 
 def test_tables_and_exports_again(folder: Path, give: Give) -> None:
-    """Uses the classifier that a test above has made."""
-    model, rows = "classify 'model'", "classify rows.jsonl"
+    model, rows = MODEL, ROWS_FILE
     for command, option, out in (
         (["predict", model, rows, "--out", "all of it.csv"], "--out", "all of it.csv"),
         (["evaluate", model, rows, "--predictions", "p.csv"], "--predictions", "p.csv"),
@@ -164,9 +185,7 @@ def test_a_failed_command_leaves_no_folder(folder: Path, give: Give, monkeypatch
     assert not (folder / "tb").exists()
 
 
-def test_comparing_finds_out_that_out_is_refused_before_it_trains(
-    folder: Path, give: Give, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_comparing_finds_out_that_out_is_refused_before_it_trains(give: Give, monkeypatch: pytest.MonkeyPatch) -> None:
     from bothways.baselines import classify, language
 
     def never(*arguments: object) -> None:
@@ -174,8 +193,8 @@ def test_comparing_finds_out_that_out_is_refused_before_it_trains(
 
     monkeypatch.setattr(classify, "compare_classifiers", never)
     monkeypatch.setattr(language, "compare_language_models", never)
-    rows = ["--train", "classify rows.jsonl", "--eval", "classify rows.jsonl"]
-    said = give("compare", "classify", "--model", "run", *rows, "--out", "classify 'model'", *FAST, code=2)
-    assert "--eval was not given, now classify rows.jsonl; --overwrite" in said
+    rows = ["--train", ROWS_FILE, "--eval", ROWS_FILE]
+    said = give("compare", "classify", "--model", "run", *rows, "--out", MODEL, *FAST, code=2)
+    assert f"--eval was not given, now {ROWS_FILE}; --overwrite" in said
     said = give("compare", "lm", "store", "--out", "from left", "--size", "tiny", "--seed", "1", code=2)
     assert "holds a run that was made otherwise" in said

@@ -46,9 +46,10 @@ from bothways.files import (
     write_json,
     write_text,
 )
-from bothways.outputs import BEGIN_ANEW, discard, made_otherwise, option_change, option_changes
+from bothways.outputs import BEGIN_ANEW, discard, made_otherwise
 from bothways.train.distributed import World
 from bothways.train.optimizer import CombinedOptimizer
+from bothways.train.run_changes import LENGTH_OPTIONS, run_changes
 
 STATE_KEYS = {"step", "tokens", "seconds", "window", "cursor", "data"}  # of state.json
 
@@ -57,25 +58,6 @@ RUN_FILES = (
     "run.json", START, "metrics.jsonl", "checkpoints", "model", "best", "evaluation.json", "predictions.csv",
     "report.html", "tensorboard", "trace.json",
 )  # fmt: skip
-
-# Options that say how long a run is. They may change: what follows is said when it goes on.
-LENGTH_OPTIONS = ("steps", "epochs")
-# Options about the machine, the screen, and what is kept: no reason for a run to be another.
-RUNNING_OPTIONS = (
-    *LENGTH_OPTIONS, "device", "precision", "compile", "parallel", "micro_batch_tokens", "log_every", "evaluate_every",
-    "validation_tokens", "checkpoint_every", "keep_checkpoints", "patience", "tensorboard", "profile",
-)  # fmt: skip
-# What a run's identity has as a fingerprint, in words, for a difference that no option or file explains.
-FINGERPRINTED = {
-    "store": "the store has other text in it",
-    "tokenizer": "the vocabulary is another",
-    "model": "the weights that it starts from are others",
-    "rows": "the training rows are others",
-    "evaluation rows": "the evaluation rows are others",
-    "objective": "the objective, the masking or the length of examples is another",
-    "task": "the options of the task are others",
-    "phases": "the phases are others",
-}
 
 
 class RunDirectory:
@@ -250,12 +232,8 @@ class RunDirectory:
         return None
 
     def _require_same(self, there: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
-        """Raises UserError where the fingerprints and values of two runs differ, with what a person did otherwise."""
-        differing = [name for name, value in expected.items() if there.get(name) != value]
-        if differing:
-            changes = _changes(self.described(), self._asked) or [
-                FINGERPRINTED.get(name) or option_change(name, there.get(name), expected[name]) for name in differing
-            ]
+        """Raises UserError where two runs are not the same, with what a person did otherwise."""
+        if changes := run_changes(there, expected, self.described(), self._asked):
             raise made_otherwise(self.path, "a run", changes)
 
 
@@ -267,23 +245,6 @@ def is_pretraining_run(path: Path) -> bool:
 def _is_restarted() -> bool:
     """Whether `torchrun` has started this process again, which is to go on with what it has begun."""
     return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
-
-
-def _changes(there: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
-    """What a person did otherwise, by two run.json. An earlier Bothways wrote down less."""
-    changes = []
-    inputs = there.get("inputs", {})
-    for name, now in asked.get("inputs", {}).items():
-        before = inputs.get(name, now)
-        paths = [entry["path"] if isinstance(entry, dict) else entry for entry in (before, now)]
-        contents = [entry["sha256"] if isinstance(entry, dict) else None for entry in (before, now)]
-        if paths[0] == paths[1] and contents[0] != contents[1]:
-            changes.append(f"{paths[1]} has changed since")
-        elif paths[0] != paths[1] and (contents[0] != contents[1] or contents[0] is None):
-            changes.append(option_change(name, *paths))
-    for kind in ("options", "task_options"):
-        changes += option_changes(there.get(kind, {}), asked.get(kind, {}), RUNNING_OPTIONS)
-    return changes
 
 
 def _parameters(model: nn.Module) -> dict[str, torch.Tensor]:
