@@ -191,8 +191,8 @@ def test_comparing_finds_out_that_out_is_refused_before_it_trains(give: Give, mo
     def never(*arguments: object) -> None:
         raise AssertionError("trained")
 
-    monkeypatch.setattr(classify, "compare_classifiers", never)
-    monkeypatch.setattr(language, "compare_language_models", never)
+    monkeypatch.setattr(classify, "measure_classifier", never)
+    monkeypatch.setattr(language, "measure_language_model", never)
     rows = ["--train", ROWS_FILE, "--eval", ROWS_FILE]
     said = give("compare", "classify", "--model", "run", *rows, "--out", MODEL, *FAST, code=2)
     assert f"--eval was not given, now {ROWS_FILE}; --overwrite" in said
