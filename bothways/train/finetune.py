@@ -159,13 +159,16 @@ def finetune(
 
 def _described(run: RunDirectory, task: Task, inputs: Mapping[str, Any], options: FinetuneOptions) -> dict[str, Any]:
     """What the run is started with, as run.json has it. inputs: by option a path, or rows that are no file."""
-    given, own, default = values_of(options, FinetuneOptions), task.to_json()["options"], asdict(task.Options())
-    defaults = {**values_of(FinetuneOptions(), FinetuneOptions), **default}
-    files = {name: str(value) if isinstance(value, str | Path) else "ROWS" for name, value in inputs.items()}
-    arguments = {name: files[name] for name, value in inputs.items() if value is not None}
-    words = ["bothways", "finetune", task.name, *(word for name in arguments for word in (f"--{name}", files[name]))]
+    given, own = values_of(options, FinetuneOptions), task.to_json()["options"]
+    defaults = {**values_of(FinetuneOptions(), FinetuneOptions), **asdict(task.Options())}
+    if all(value is None or isinstance(value, str | Path) for value in inputs.values()):
+        files = {name: str(value) for name, value in inputs.items() if value is not None}
+        words = ["bothways", "finetune", task.name]
+        command = shlex.join(command_words(words, {**files, "out": str(run.path), **given, **own}, defaults))
+    else:
+        command = f"bothways.finetune({task.name!r}, {str(inputs['model'])!r}, …, {str(run.path)!r}, …)"
     return {
-        "command": shlex.join(command_words([*words, "--out", str(run.path)], {**given, **own}, defaults)),
+        "command": command,
         "task": task.name,
         "inputs": {name: _input_record(name, value) for name, value in inputs.items()},
         "options": given,

@@ -6,7 +6,6 @@ import json
 import math
 import platform
 import shlex
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -110,6 +109,7 @@ def _pretrain(
     if options.tensorboard:
         require_tensorboard()
     stepper = Stepper(model, objective, plan, settings, world)
+    checkpoint.metadata = {"provenance": provenance(store, options, world)}
     run.begin(_described(store, run, options), checkpoint)
     validation = make_validation_plan(store, options)
     if validation is None:
@@ -130,7 +130,8 @@ def _pretrain(
     say_if_not_compiled(stepper.device, progress)
     result = train(stepper, run, progress, evaluate, identity_at=identity_at)
     if result.interrupted is None:
-        _finish(checkpoint, objective, run, world, provenance(store, options, result, world))
+        checkpoint.metadata = {"provenance": {**provenance(store, options, world), "seconds": round(result.seconds, 1)}}
+        _finish(checkpoint, objective, run, world)
     return result
 
 
@@ -146,7 +147,7 @@ def _described(store: TokenStore, run: RunDirectory, options: PretrainOptions) -
     }
 
 
-def provenance(store: TokenStore, options: PretrainOptions, result: TrainResult, world: World) -> dict[str, Any]:
+def provenance(store: TokenStore, options: PretrainOptions, world: World) -> dict[str, Any]:
     """Where a model comes from: software, machine, text, options."""
     return {
         "bothways": __version__,
@@ -155,20 +156,16 @@ def provenance(store: TokenStore, options: PretrainOptions, result: TrainResult,
         "store": store.fingerprint,
         "tokenizer": store.tokenizer_fingerprint,
         "options": options_json(options),
-        "seconds": round(result.seconds, 1),
     }
 
 
-def _finish(
-    checkpoint: Checkpoint, objective: Objective, run: RunDirectory, world: World, provenance: Mapping[str, Any]
-) -> None:
+def _finish(checkpoint: Checkpoint, objective: Objective, run: RunDirectory, world: World) -> None:
     """Write the model, put together again where it was sharded."""
     parameters = {name: full_tensor(tensor.detach()) for name, tensor in checkpoint.model.named_parameters()}
     if world.main:
         checkpoint.model = new_model(checkpoint.config, objective.head, seed=0)
         for name, parameter in checkpoint.model.named_parameters():
             parameter.data.copy_(parameters[name])
-        checkpoint.metadata = {"provenance": provenance}
         save_checkpoint(checkpoint, run.model_path)
     world.wait()
 

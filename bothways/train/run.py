@@ -67,7 +67,8 @@ class RunDirectory:
     """
 
     def __init__(self, path: str | Path, world: World | None = None, *, overwrite: bool = False) -> None:
-        self.path, self._writes = Path(path), (world or World()).main
+        self.path, self._world = Path(path), world or World()
+        self._writes = self._world.main
         self._overwrite = overwrite and not _is_restarted()
         self._asked: dict[str, Any] = {}
         self._start: Checkpoint | None = None
@@ -84,7 +85,7 @@ class RunDirectory:
         self.model_path = self.path / "model"
 
     def begin(self, described: dict[str, Any], checkpoint: Checkpoint) -> None:
-        """Write what the run is started with, unless it has a checkpoint to go on from.
+        """Write what the run is started with, unless it has a checkpoint to go on from. All processes must call it.
 
         described: run.json; "command" is the command line, "options" and "task_options" are by name, "inputs" are
         `file_record`s by option. checkpoint: of the model at the start, whose weights are not written.
@@ -95,6 +96,7 @@ class RunDirectory:
         if self._writes and not self.checkpoints():
             self._write_start()
             write_json(self.path / "run.json", described)
+        self._world.wait()
 
     def _write_start(self) -> None:
         assert self._start is not None
