@@ -12,11 +12,15 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bothways.errors import UserError
+from bothways.errors import UserError, option
 from bothways.files import hash_file, refuse_foreign_files, user_errors
 
-BEGIN_ANEW = "--overwrite begins anew, or choose another --out"
 MAX_CHANGES_SHOWN = 4  # of what differs; a line of more is not read
+
+
+def begin_anew() -> str:
+    """The end of a refusal: what to do about it."""
+    return f"{option('overwrite', True)} begins anew, or choose another {option('out')}"
 
 
 def file_record(path: str | Path) -> dict[str, Any]:
@@ -57,7 +61,7 @@ def option_changes(before: Mapping[str, Any], now: Mapping[str, Any], running: C
 
 def option_change(name: str, before: Any, now: Any) -> str:
     """How an option differs, in words."""
-    flag = _flag(name)
+    flag = option(name)
     if isinstance(before, bool) and isinstance(now, bool):
         return f"{flag} was given then, not now" if before else f"{flag} was not given then"
     was = "was not given" if before in (None, (), []) else f"was {_shown(before)}"
@@ -69,7 +73,7 @@ def made_otherwise(out: Path, what: str, changes: Sequence[str]) -> UserError:
     shown = list(changes[:MAX_CHANGES_SHOWN])
     if len(changes) > len(shown):
         shown.append(f"and {len(changes) - len(shown):,} more differences")
-    return UserError(f"{out} holds {what} that was made otherwise: {'; '.join(shown)}; {BEGIN_ANEW}")
+    return UserError(f"{out} holds {what} that was made otherwise: {'; '.join(shown)}; {begin_anew()}")
 
 
 def discard(directory: Path, names: Collection[str]) -> None:
@@ -84,17 +88,24 @@ def discard(directory: Path, names: Collection[str]) -> None:
         shutil.rmtree(old)
 
 
-def require_new_file(path: Path, option: str) -> None:
-    """Raises UserError where a file is there already: what else it may hold than an earlier result is not known."""
+def require_new_file(path: Path, name: str) -> None:
+    """Raises UserError where a file is there already: what else it may hold than an earlier result is not known.
+
+    name: of the option that names the file.
+    """
     if path.exists():
-        raise UserError(f"{option}: {path} is there already; --overwrite replaces it, or choose another --out")
+        cure = f"{option('overwrite', True)} replaces it, or choose another"
+        raise UserError(f"{option(name)}: {path} is there already; {cure} {option(name)}")
 
 
 def require_apart(out: str | Path, inputs: Collection[Any]) -> None:
     """Raises UserError where an input, if it is a path, is what `--overwrite` would remove, or is in it."""
     for path in inputs:
         if isinstance(path, str | Path) and Path(path).resolve().is_relative_to(Path(out).resolve()):
-            raise UserError(f"--overwrite: {path} is read, and would be removed with --out {out}; choose another --out")
+            raise UserError(
+                f"{option('overwrite', True)}: {path} is read, and would be removed with {option('out', str(out))}; "
+                f"choose another {option('out')}"
+            )
 
 
 def command_words(words: Sequence[str], options: Mapping[str, Any], defaults: Mapping[str, Any]) -> list[str]:
@@ -103,7 +114,7 @@ def command_words(words: Sequence[str], options: Mapping[str, Any], defaults: Ma
     for name, value in options.items():
         if _plain(value) == _plain(defaults.get(name)):
             continue
-        flags.append(f"--no-{_flag(name)[2:]}" if value is False else _flag(name))
+        flags.append(_flag(f"no_{name}") if value is False else _flag(name))
         if not isinstance(value, bool):
             flags += map(str, value) if isinstance(value, list | tuple) else [str(value)]
     return [*words, *flags]

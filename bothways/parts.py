@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bothways.errors import UserError
+from bothways.errors import UserError, option
 from bothways.files import read_json, sync, user_errors, write_json
-from bothways.outputs import BEGIN_ANEW, discard, made_otherwise, option_changes, require_new_file
+from bothways.outputs import begin_anew, discard, made_otherwise, option_changes, require_new_file
 
 Changes = Callable[[Mapping[str, Any], Mapping[str, Any]], list[str]]
 
@@ -62,16 +62,16 @@ class Parts:
         for marker in sorted(self.folder.glob(MARKERS)):
             first, end = map(int, marker.stem.split("-"))
             if first != self.end:
-                raise UserError(f"{self.folder}: the part of row {self.end + 1} is missing; {BEGIN_ANEW}")
+                raise UserError(f"{self.folder}: the part of row {self.end + 1} is missing; {begin_anew()}")
             self._markers.append(marker)
             self.end = end
 
     def _begin(self, path: Path, manifest: Mapping[str, Any]) -> None:
         for result in (self.out, *self._side_results):
             if not self._overwrite:
-                require_new_file(result, "--out")
+                require_new_file(result, "out")
         if any(self.folder.glob("*")):
-            raise UserError(f"--out {self.out}: {self.folder} is not empty and not of a run; remove it")
+            raise UserError(f"{option('out', self.out)}: {self.folder} is not empty and not of a run; remove it")
         with user_errors(self.folder):
             self.folder.mkdir(exist_ok=True)
         write_json(path, manifest)

@@ -61,7 +61,7 @@ def test_what_is_not_ours_to_go_on_with_is_refused(tmp_path: Path) -> None:
     for text in "abc":
         write(parts, 1, text)
     with pytest.raises(
-        UserError, match="beginning of a result that was made otherwise: --seed was 1, now 2; --overwrite"
+        UserError, match="beginning of a result that was made otherwise: seed was 1, now 2; overwrite=True"
     ):
         opened(tmp_path / "out.txt", seed=2)
     (parts.folder / "000000000001-000000000002.json").unlink()

@@ -13,17 +13,17 @@ import itertools
 import multiprocessing
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from fractions import Fraction
 from math import ceil
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
 from bothways.data.store import Shard, ShardWriter, TokenStore, id_dtype, store_fingerprint
-from bothways.errors import UserError
+from bothways.errors import UserError, option
 from bothways.files import (
     read_json,
     refuse_foreign_files,
@@ -32,10 +32,12 @@ from bothways.files import (
     user_errors,
     write_json,
 )
+from bothways.option_checks import options_from, require_at_least, require_name, require_path, require_type
 from bothways.outputs import discard, file_changes, made_otherwise, option_changes, require_apart
-from bothways.text.corpus import CorpusOptions, CorpusReport, Document, read_documents
+from bothways.progress import ByteProgress
+from bothways.text.corpus import CorpusKeywords, CorpusOptions, CorpusReport, Document, read_documents
 from bothways.text.sentences import split_sentences
-from bothways.text.sources import resolve_sources, source_records
+from bothways.text.sources import Sources, resolve_sources, source_records
 from bothways.text.tokenizer import VOCABULARY_FILES, Tokenizer
 
 BATCH_CHARACTERS = 1 << 20  # 1 to 2 s of a worker's time, 5 ms to hand over
@@ -59,9 +61,8 @@ class PrepareOptions:
 
     def __post_init__(self) -> None:
         if not 0 <= self.validation < 1:
-            raise UserError(f"--validation {self.validation}: expected a share of the documents, 0 to below 1")
-        if self.workers is not None and self.workers < 1:
-            raise UserError(f"--workers {self.workers}: expected at least 1")
+            raise UserError(f"{option('validation', self.validation)}: expected a share of the documents, 0 to below 1")
+        require_at_least(1, workers=self.workers)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,24 +77,42 @@ class PreparedDocument:
     unknown: int
 
 
+class PrepareKeywords(CorpusKeywords, total=False):
+    """The fields of `PrepareOptions` and of its `CorpusOptions`."""
+
+    validation: float
+    workers: int | None
+
+
 def prepare(
-    sources: Sequence[str],
-    tokenizer: Tokenizer,
-    out: Path,
-    options: PrepareOptions | None = None,
+    sources: Sources | None = None,
+    tokenizer: Tokenizer | str | Path | None = None,
+    out: str | Path | None = None,
+    options: PrepareOptions | Mapping[str, Any] | None = None,
     *,
+    texts: Iterable[str] | None = None,
     overwrite: bool = False,
-    on_progress: Callable[[CorpusReport, int], None] = lambda report, tokens: None,
+    quiet: bool = False,
+    on_progress: Callable[[CorpusReport, int], None] | None = None,
+    **keywords: Unpack[PrepareKeywords],
 ) -> TokenStore:
     """Write a token store; the same input gives the same bytes whatever the number of workers.
 
-    overwrite: begin anew where `out` holds another store. on_progress: called with the report so far and the number of
-    tokens written.
+    sources: files, folders, globs or `python-docs:`, one or several. texts: in place of them, texts in memory, each a
+    document. tokenizer: what `train_tokenizer` gave, or the directory of a vocabulary or a model. out: the store's
+    directory. options: as an object, or as keywords the fields of `PrepareOptions` and of `CorpusOptions`
+    (`validation=0.1`, `text_column="body"`, …), which win. overwrite: begin anew where `out` holds another store.
+    quiet: nothing on the screen. on_progress: called with the report so far and the number of tokens written, in place
+    of the line on standard error.
     A store that is complete and was made of the same files with the same tokenizer and options is opened as it is.
     Raises UserError for unreadable sources, a store that was made otherwise, an unwritable or full disk.
     """
-    options = options or PrepareOptions()
-    resolved = resolve_sources(sources)
+    require_type("quiet", quiet, bool)
+    require_type("overwrite", overwrite, bool)
+    options = _with_keywords(options, keywords)
+    require_path(out=out)
+    out, tokenizer = Path(out or ""), _opened(tokenizer)
+    resolved = resolve_sources(() if sources is None else sources, texts)
     require_writable(out)
     if overwrite:
         refuse_foreign_files(out, STORE_FILES)
@@ -119,10 +138,35 @@ def prepare(
         discard(out, STORE_FILES)
     writer = StoreWriter(out, recipe, tokenizer, state)
     share = Fraction(options.validation).limit_denominator(1_000_000)
-    for number, prepared in itertools.chain(first, found):
-        writer.add(prepared, "validation" if _held_out(number, share) else "train")
-        on_progress(report, writer.tokens)
-    return writer.finish(report)
+    with ByteProgress("prepare", sum(source.size for source in resolved), shown=not quiet) as progress:
+        tell = on_progress or progress.update
+        for number, prepared in itertools.chain(first, found):
+            writer.add(prepared, "validation" if _held_out(number, share) else "train")
+            tell(report, writer.tokens)
+        store = writer.finish(report)
+        for line in report.lines():
+            progress.say(line)
+    return store
+
+
+def _with_keywords(options: PrepareOptions | Mapping[str, Any] | None, keywords: Mapping[str, Any]) -> PrepareOptions:
+    """The options with what the keywords say. Raises UserError for a name or a type that there is not."""
+    if isinstance(options, Mapping):
+        keywords, options = {**options, **keywords}, None
+    own = {"validation", "workers"}
+    of_store = {name: value for name, value in keywords.items() if name in own}
+    of_corpus = {name: value for name, value in keywords.items() if name not in own}
+    for name in of_corpus:
+        require_name("prepare", name, [*own, *(field.name for field in dataclasses.fields(CorpusOptions))])
+    start = options_from(PrepareOptions, "prepare", options, of_store)
+    return dataclasses.replace(start, corpus=options_from(CorpusOptions, "prepare", start.corpus, of_corpus))
+
+
+def _opened(tokenizer: Tokenizer | str | Path | None) -> Tokenizer:
+    if isinstance(tokenizer, Tokenizer):
+        return tokenizer
+    require_path(tokenizer=tokenizer)
+    return Tokenizer.load(tokenizer or "")
 
 
 def _held_out(number: int, share: Fraction) -> bool:

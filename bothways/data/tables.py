@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from bothways.data.annotations import ConllReader, is_conll, read_json_rows
-from bothways.errors import UserError, closest
+from bothways.errors import UserError, closest, option
 from bothways.text.lines import Fault, Lines, damage_of, decompressed, is_unicode, uncompressed_suffix
 from bothways.text.table_reader import TABLE_SUFFIXES, TableReader, TableReaderOptions
 
@@ -236,7 +236,7 @@ def _read_conll(path: Path, suffix: str, options: TableOptions) -> Iterator[Row 
 def _unknown_suffix(path: Path) -> UserError:
     return UserError(
         f"{path}: {path.suffix.lower() or 'no'} suffix; a table of labelled rows ends in one of "
-        f"{', '.join(LABELLED_SUFFIXES)}, or --format says what it is"
+        f"{', '.join(LABELLED_SUFFIXES)}, or {option('format')} says what it is"
     )
 
 

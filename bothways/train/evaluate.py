@@ -13,7 +13,7 @@ from typing import Any
 
 from bothways.data.encoded import Encoded
 from bothways.data.tables import BadRow, Row, TableOptions, read_table
-from bothways.errors import UserError, closest
+from bothways.errors import UserError, closest, option
 from bothways.files import write_text
 from bothways.inference import engine
 from bothways.model.heads import Model
@@ -147,7 +147,7 @@ def usable_rows(
             good.append(row)
         except UserError as error:
             if not skip_bad:
-                raise UserError(f"{error} (--skip-bad leaves such rows out)") from error
+                raise UserError(f"{error} ({option('skip_bad', True)} leaves such rows out)") from error
             bad.append(str(error))
     if bad:
         more = "; …" if len(bad) > MAX_BAD_ROWS_SHOWN else ""

@@ -6,9 +6,10 @@ import json
 import math
 import platform
 import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 
@@ -21,17 +22,19 @@ from bothways.checkpoint.hugging_face import (
 )
 from bothways.data.plan import PretrainingPlan
 from bothways.data.store import SplitName, TokenStore
-from bothways.errors import UserError
+from bothways.errors import UserError, option
 from bothways.hardware import choose_device, micro_batch_tokens
+from bothways.inference.loaded import source_of
 from bothways.model.config import EncoderConfig
 from bothways.model.heads import Model
-from bothways.option_checks import checked, require_seed
+from bothways.option_checks import options_from, require_path, require_seed, require_type
 from bothways.outputs import command_words, require_apart
 from bothways.precision import choose_precision
 from bothways.progress import Progress
 from bothways.tasks.base import Objective
 from bothways.tasks.objectives import find_pretraining
 from bothways.train.distributed import World, full_tensor, join_world
+from bothways.train.keywords import PretrainKeywords
 from bothways.train.loop import TrainResult, evaluate_objective, say_if_not_compiled, train
 from bothways.train.pretrain_options import (
     DEFAULT_VALIDATION_TOKENS,
@@ -52,29 +55,44 @@ from bothways.version import __version__
 
 
 def pretrain(
-    store: str | Path,
+    store: str | Path | TokenStore,
     out: str | Path,
-    options: PretrainOptions | None = None,
+    options: PretrainOptions | Mapping[str, Any] | None = None,
     *,
     overwrite: bool = False,
+    quiet: bool = False,
     progress: Progress | None = None,
+    **keywords: Unpack[PretrainKeywords],
 ) -> TrainResult:
     """Pretrain a BERT on a token store; the same call again resumes a run that was stopped. Under `torchrun` all
     processes make the call, and work on the same run.
 
     With other `steps` a run goes on too, finished or not: from there on as a run of that many steps does.
-    overwrite: begin anew where `out` holds another run.
+    store: as `prepare` gives it, or its directory. out: the run's directory. options: `PretrainOptions`, or a dict
+    of them; as keywords they win (`size="tiny"`, `steps=300`, …), and there `model` may be what `bw.load` gives.
+    overwrite: begin anew where `out` holds another run. quiet: nothing on the screen; what would stand there goes to
+    the logger `bothways`. progress: what shows it, in place of the line on standard error.
+
     Writes `out/metrics.jsonl`, `out/checkpoints/`, and, when it is done, `out/model/`.
     Raises UserError for an option of another type or out of range, a sequence longer than the position table, a model
     of another vocabulary, and another run's directory.
     """
-    options = checked(options or PretrainOptions(), PretrainOptions)
-    require_seed(options.seed)
-    with join_world(choose_device(options.device)) as world:
-        if overwrite:
-            require_apart(out, [store, options.model])
-        run = RunDirectory(out, world, overwrite=overwrite)
-        return _pretrain(TokenStore(store), run, options, progress or Progress("pretrain", shown=world.main), world)
+    require_type("quiet", quiet, bool)
+    require_type("overwrite", overwrite, bool)
+    require_path(out=out)
+    given: dict[str, Any] = {**(options if isinstance(options, Mapping) else {}), **keywords}
+    if given.get("model") is not None:
+        given["model"] = str(source_of(given["model"]))
+    settings = options_from(PretrainOptions, "pretrain", options, given)
+    require_seed(settings.seed)
+    if not isinstance(store, TokenStore):
+        require_path(store=store)
+        store = TokenStore(store)
+    if overwrite:
+        require_apart(out, [store.directory, settings.model])
+    with join_world(choose_device(settings.device)) as world:
+        progress = progress or Progress("pretrain", shown=world.main and not quiet)
+        return _pretrain(store, RunDirectory(out, world, overwrite=overwrite), settings, progress, world)
 
 
 def _pretrain(
@@ -86,7 +104,7 @@ def _pretrain(
     longest = max(phase.sequence_length for phase in phases_of(options))
     if longest > checkpoint.config.max_position_embeddings:
         raise UserError(
-            f"--sequence-length {longest} is above the position table "
+            f"{option('sequence_length', longest)} is above the position table "
             f"(max_position_embeddings {checkpoint.config.max_position_embeddings})"
         )
     if checkpoint.report is not None:
@@ -103,7 +121,7 @@ def _pretrain(
     if plan.documents == 1 and "nsp_loss" in objective.losses:
         progress.say(
             f"{store.directory}: one document only, so every pair is a true next sentence and the next-sentence head "
-            "learns nothing; --objective mlm leaves it out"
+            f"learns nothing; {option('objective', 'mlm')} leaves it out"
         )
     settings = loop_options(options, checkpoint.config)
     if options.tensorboard:
@@ -138,9 +156,9 @@ def _pretrain(
 def _described(store: TokenStore, run: RunDirectory, options: PretrainOptions) -> dict[str, Any]:
     """What the run is started with, as run.json has it."""
     given = options_json(options)
-    words = ["bothways", "pretrain", str(store.directory), "--out", str(run.path)]
+    words = ["bothways", "pretrain", str(store.directory)]
     return {
-        "command": shlex.join(command_words(words, given, options_json(PretrainOptions()))),
+        "command": shlex.join(command_words(words, {"out": str(run.path), **given}, options_json(PretrainOptions()))),
         "store": str(store.directory.resolve()),
         "inputs": {"store": str(store.directory.resolve())},
         "options": given,
@@ -269,11 +287,12 @@ def _starting_point(store: TokenStore, objective: Objective, options: PretrainOp
     if checkpoint.tokenizer.fingerprint != store.tokenizer_fingerprint:
         raise UserError(
             f"{store.directory} was prepared with the vocabulary {store.tokenizer_fingerprint}, "
-            f"{options.model} has {checkpoint.tokenizer.fingerprint}; prepare the text with --tokenizer {options.model}"
+            f"{options.model} has {checkpoint.tokenizer.fingerprint}; prepare the text with "
+            f"{option('tokenizer', options.model)}"
         )
     if checkpoint.config.is_decoder != causal:
         reads = "from left to right" if checkpoint.config.is_decoder else "both ways"
         raise UserError(
-            f"{options.model} reads {reads} (is_decoder), which --objective {options.objective} does not fit"
+            f"{options.model} reads {reads} (is_decoder), which {option('objective', options.objective)} does not fit"
         )
     return checkpoint

@@ -34,7 +34,7 @@ from torch.distributed.tensor import DTensor
 
 from bothways.checkpoint.hugging_face import Checkpoint, write_all_but_weights
 from bothways.checkpoint.unfinished import START
-from bothways.errors import UserError
+from bothways.errors import UserError, option
 from bothways.files import (
     read_json,
     refuse_foreign_files,
@@ -46,7 +46,7 @@ from bothways.files import (
     write_json,
     write_text,
 )
-from bothways.outputs import BEGIN_ANEW, discard, made_otherwise
+from bothways.outputs import begin_anew, discard, made_otherwise
 from bothways.train.distributed import World
 from bothways.train.optimizer import CombinedOptimizer
 from bothways.train.run_changes import LENGTH_OPTIONS, run_changes
@@ -79,7 +79,7 @@ class RunDirectory:
         for name in ("config.json", "manifest.json"):
             if (self.path / name).exists():
                 raise UserError(
-                    f"{path} is a model's or a store's directory ({name}), not a run's; choose another --out"
+                    f"{path} is a model's or a store's directory ({name}), not a run's; choose another {option('out')}"
                 )
         self.metrics_path = self.path / "metrics.jsonl"
         self.model_path = self.path / "model"
@@ -228,9 +228,9 @@ class RunDirectory:
                     return {**state, "skipped": skipped}
             skipped.append(f"{path}: {failure}")
         if skipped:
-            raise UserError(f"no checkpoint can be read: {skipped[0]}; {BEGIN_ANEW}")
+            raise UserError(f"no checkpoint can be read: {skipped[0]}; {begin_anew()}")
         if self.model_path.exists():
-            raise UserError(f"{self.path} holds a model but no checkpoint to go on from; {BEGIN_ANEW}")
+            raise UserError(f"{self.path} holds a model but no checkpoint to go on from; {begin_anew()}")
         return None
 
     def _require_same(self, there: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
@@ -277,8 +277,8 @@ def _require_shards(directory: Path, processes: int) -> None:
     found = len(list(directory.glob("*.safetensors")))
     if found != processes:
         raise UserError(
-            f"{directory}: {found} of {processes} processes left their part of the checkpoint here; --out must be a "
-            "folder that all machines share"
+            f"{directory}: {found} of {processes} processes left their part of the checkpoint here; "
+            f"{option('out')} must be a folder that all machines share"
         )
 
 

@@ -47,11 +47,11 @@ def run_predict(arguments: Sequence[str]) -> None:
     )
     out = Path(options.out) if options.out else None
     if out is not None:
-        require_file_writable(out, (".csv", ".jsonl"), "--out")
+        require_file_writable(out, (".csv", ".jsonl"), "out")
         if out.exists() and Path(options.table).exists() and out.samefile(options.table):
             raise UserError(f"--out {out}: is the table itself")
         if not options.overwrite:
-            require_new_file(out, "--out")
+            require_new_file(out, "out")
     model = load(options.model, options.device)
     task = with_named_columns(model.task(), options)
     rows = read_rows(options.table, task.columns(labelled=False), TableOptions(options.format, say))

@@ -8,9 +8,6 @@ from pathlib import Path
 
 from bothways.data.prepare import PrepareOptions
 from bothways.data.prepare import prepare as prepare_store
-from bothways.progress import ByteProgress
-from bothways.text.sources import resolve_sources
-from bothways.text.tokenizer import Tokenizer
 from bothways.verbs.flags import parse
 from bothways.verbs.printing import free_name, say_next
 from bothways.verbs.source_arguments import SourceArguments
@@ -37,15 +34,13 @@ def run_prepare(arguments: Sequence[str]) -> None:
         "Turn text into a token store. Example: bothways prepare texts/ --tokenizer vocabulary --out store",
     )
     done_already = not options.overwrite and (Path(options.out) / "manifest.json").exists()
-    with ByteProgress("prepare", sum(source.size for source in resolve_sources(options.sources))) as progress:
-        store = prepare_store(
-            options.sources,
-            Tokenizer.load(options.tokenizer),
-            Path(options.out),
-            PrepareOptions(options.corpus_options(), options.validation, options.workers),
-            overwrite=options.overwrite,
-            on_progress=progress.update,
-        )
+    store = prepare_store(
+        options.sources,
+        options.tokenizer,
+        options.out,
+        PrepareOptions(options.corpus_options(), options.validation, options.workers),
+        overwrite=options.overwrite,
+    )
     from bothways.verbs.info import store_lines
 
     if done_already:

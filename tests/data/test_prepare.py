@@ -98,7 +98,7 @@ def test_a_killed_preparation_goes_on_where_it_was(tmp_path: Path, monkeypatch: 
         prepare(source, tokenizer, tmp_path / "parts", PrepareOptions(workers=1), on_progress=stop_late)
     with pytest.raises(UserError, match="has not finished"):
         TokenStore(tmp_path / "parts")
-    with pytest.raises(UserError, match=r"made otherwise: --validation was 0\.02, now 0\.5; --overwrite"):
+    with pytest.raises(UserError, match=r"made otherwise: validation was 0\.02, now 0\.5; overwrite=True"):
         prepare(source, tokenizer, tmp_path / "parts", PrepareOptions(validation=0.5))
     redone = []
     monkeypatch.setattr(
@@ -126,9 +126,9 @@ def test_refusals(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(UserError, match="cannot be written"):
         prepare([str(tmp_path / "empty.txt")], tokenizer, tmp_path / "file" / "store")
-    with pytest.raises(UserError, match="--workers 0"):
+    with pytest.raises(UserError, match="workers=0"):
         prepare([str(tmp_path / "empty.txt")], tokenizer, tmp_path / "s2", PrepareOptions(workers=0))
-    with pytest.raises(UserError, match="--validation 2"):
+    with pytest.raises(UserError, match="validation=2"):
         prepare([str(tmp_path / "empty.txt")], tokenizer, tmp_path / "s2", PrepareOptions(validation=2))
 
 
@@ -147,14 +147,14 @@ def test_changed_sources_are_noticed(tmp_path: Path) -> None:
     prepare([str(source)], tokenizer, tmp_path / "store")
     content = source.read_text()
     source.write_text(content.replace("dog", "cat", 1))
-    with pytest.raises(UserError, match=r"store that was made otherwise: \S*c\.jsonl has changed since; --overwrite"):
+    with pytest.raises(UserError, match=r"made otherwise: \S*c\.jsonl has changed since; overwrite=True"):
         prepare([str(source)], tokenizer, tmp_path / "store")
     source.write_text(content)
     (tmp_path / "d.txt").write_text("the dog runs.")
     with pytest.raises(UserError, match=r"d\.txt is new; \S*c\.jsonl is gone"):
         prepare([str(tmp_path / "d.txt")], tokenizer, tmp_path / "store")
     changed = PrepareOptions(CorpusOptions(skip_bad=True, documents="blank-line"))
-    with pytest.raises(UserError, match=r"--documents was file, now blank-line; --skip-bad was not given then; --o"):
+    with pytest.raises(UserError, match=r"documents was file, now blank-line; skip_bad was not given then; over"):
         prepare([str(source)], tokenizer, tmp_path / "store", changed)
     with pytest.raises(UserError, match="the vocabulary is another"):
         prepare([str(source)], Tokenizer.train(lambda: ["the dog runs"], 60, True), tmp_path / "store")

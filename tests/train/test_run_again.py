@@ -234,12 +234,12 @@ def test_finetuning_says_what_has_changed(pretrained: Path, tmp_path: Path) -> N
     table.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     finetune("classify", pretrained, table, None, tmp_path / "run", options)
     table.write_text("".join(json.dumps(row) + "\n" for row in NOISE))
-    with pytest.raises(UserError, match=r"otherwise: \S*train\.jsonl has changed since; --overwrite begins anew"):
+    with pytest.raises(UserError, match=r"otherwise: \S*train\.jsonl has changed since; overwrite=True begins anew"):
         finetune("classify", pretrained, table, None, tmp_path / "run", options)
     finetune("classify", pretrained, table, None, tmp_path / "run", options, overwrite=True)
     other = tmp_path / "other.jsonl"
     other.write_text(table.read_text().replace("dog", "cat"))
-    with pytest.raises(UserError, match=r"--train was \S*train\.jsonl, now \S*other\.jsonl"):
+    with pytest.raises(UserError, match=r"train was \S*train\.jsonl, now \S*other\.jsonl"):
         finetune("classify", pretrained, other, None, tmp_path / "run", options)
     shutil.copy(table, other)  # the same rows by another name
     assert finetune("classify", pretrained, other, None, tmp_path / "run", options).training.steps == 2
