@@ -151,7 +151,7 @@ def test_tables_and_exports_again(folder: Path, give: Give) -> None:
         give(*command)
         (folder / out).write_bytes(b"mine")
         said = give(*command, code=2)
-        assert f"{option}: {out} is there already; --overwrite replaces it, or choose another --out" in said
+        assert f"{option}: {out} is there already; --overwrite replaces it, or choose another {option}" in said
         assert (folder / out).read_bytes() == b"mine"
         give(*command, "--overwrite")
         assert (folder / out).read_bytes() != b"mine"

@@ -173,14 +173,14 @@ def test_what_a_mistake_left_behind_is_begun_anew(tmp_path: Path, monkeypatch: p
     (tmp_path / "b.txt").write_bytes(b"the cat sl\xc4ps.\nthe dog runs.\n")
     sources, out = [str(tmp_path / "a.txt"), str(tmp_path / "b.txt")], tmp_path / "store"
     cure = PrepareOptions(CorpusOptions(skip_bad=True), workers=1)
-    with pytest.raises(UserError, match="--skip-bad leaves such text out"):
+    with pytest.raises(UserError, match="skip_bad=True leaves such text out"):
         prepare(sources, tiny_tokenizer(), out)
     assert not out.exists()
     monkeypatch.setattr(preparation, "BATCH_CHARACTERS", 100)
     copies = [str(tmp_path / f"{number}.txt") for number in range(9)]
     for copy in copies:
         Path(copy).write_text("the dog runs. " * 40)
-    with pytest.raises(UserError, match="--skip-bad leaves such text out"):
+    with pytest.raises(UserError, match="skip_bad=True leaves such text out"):
         prepare([*copies, sources[1]], tiny_tokenizer(), out, PrepareOptions(workers=1))
     assert (out / "progress.json").exists()
     assert prepare([*copies, sources[1]], tiny_tokenizer(), out, cure).manifest["documents"] == 10
