@@ -42,16 +42,16 @@ class UnknownTokensWarning(UserWarning):
 
 def warn_truncated(message: str) -> None:
     """Give a `TruncationWarning` at the user's own line."""
-    _warn(message, TruncationWarning)
+    warn_at_caller(message, TruncationWarning)
 
 
 def warn_unknown(message: str) -> None:
     """Give an `UnknownTokensWarning` at the user's own line."""
-    _warn(message, UnknownTokensWarning)
+    warn_at_caller(message, UnknownTokensWarning)
 
 
-def _warn(message: str, category: type[Warning]) -> None:
-    """Warn at the first frame outside of this package."""
+def warn_at_caller(message: str, category: type[Warning]) -> None:
+    """Give a warning at the user's own line: the first frame outside of this package."""
     level, frame = 2, sys._getframe(1)
     while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "bothways":
         level, frame = level + 1, frame.f_back

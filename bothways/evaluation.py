@@ -16,6 +16,7 @@ from bothways.files import require_file_writable
 from bothways.inference.engine import truncated_rows
 from bothways.inference.loaded import LoadedModel, source_of
 from bothways.option_checks import require_name, require_path, require_type
+from bothways.outputs import require_new_file
 from bothways.predictor import load
 from bothways.progress import CountProgress
 from bothways.tasks import TASKS
@@ -34,6 +35,7 @@ def evaluate(
     table: Table | TokenStore,
     *,
     predictions: str | Path | None = None,
+    overwrite: bool = False,
     skip_bad: bool = False,
     format: TableFormat | None = None,
     device: str = "auto",
@@ -44,21 +46,24 @@ def evaluate(
 
     model: a run, a Hugging Face directory, a hub id, or what `bw.load` gives. table: labelled rows, as for `finetune`;
     or, for a model that was only pretrained, a token store, of which the held-out part is read, or text: files,
-    folders, globs, or a list of texts. predictions: a .csv to write what was predicted of each row. skip_bad: leave out
-    rows that cannot be used. format: what the table is, where its name does not say it. device: of a model that is
-    opened here. quiet: nothing on the screen; what would stand there goes to the logger `bothways`. columns: those of
-    the table that are not called as in fine-tuning (`text_column="body"`).
+    folders, globs, or a list of texts. predictions: a .csv to write what was predicted of each row. overwrite: replace
+    such a file. skip_bad: leave out rows that cannot be used. format: what the table is, where its name does not say
+    it. device: of a model that is opened here. quiet: nothing on the screen; what would stand there goes to the logger
+    `bothways`. columns: those of the table that are not called as in fine-tuning (`text_column="body"`).
 
     Raises UserError for bad rows without `skip_bad`, for a column that is not there, and for a store of another
     vocabulary or without held-out text.
     """
     require_type("skip_bad", skip_bad, bool)
+    require_type("overwrite", overwrite, bool)
     require_type("quiet", quiet, bool)
     for name in columns:
         require_name("evaluate", name, COLUMN_OPTIONS)
     if predictions is not None:
         require_path(predictions=predictions)
         require_file_writable(Path(predictions), (".csv",), "predictions")
+        if not overwrite:
+            require_new_file(Path(predictions), "predictions")
     reading = TableOptions(format)
     loaded = model if isinstance(model, LoadedModel) else load(source_of(model), device)
     with CountProgress("evaluate", shown=not quiet) as progress:

@@ -22,6 +22,7 @@ from bothways.errors import UserError
 from bothways.files import to_json
 from bothways.inference import engine
 from bothways.inference.bulk_formats import JsonLinesFormat, ParquetFormat, RowFormat
+from bothways.outputs import option_change, require_apart
 from bothways.parts import Parts
 from bothways.prefetch import prefetch
 from bothways.progress import OnProgress, no_progress
@@ -78,14 +79,14 @@ class BulkOutput:
     bad_rows: that file, `OUT.bad.jsonl`; there is none where all rows were used.
     """
 
-    def __init__(self, out: Path, row_format: RowFormat) -> None:
+    def __init__(self, out: Path, row_format: RowFormat, *, overwrite: bool = False) -> None:
         self.row_format, self.counts = row_format, BulkCounts()
         self.bad_rows = out.with_name(f"{out.name}.bad.jsonl")
-        self._parts = Parts(out, (self.bad_rows,))
+        self._parts = Parts(out, (self.bad_rows,), overwrite=overwrite)
 
     def open(self, manifest: Mapping[str, Any]) -> None:
         """Find what an earlier run has done. Raises UserError as `Parts.open` does."""
-        self._parts.open(manifest)
+        self._parts.open(manifest, _changes)
         for marker in self._parts.markers():
             self._count(marker)
         self.counts.rows = self.counts.resumed = self._parts.end
@@ -117,17 +118,22 @@ class BulkOutput:
                 file.writelines(to_json(bad, ensure_ascii=False) + "\n" for bad in marker["bad"])
 
 
-def open_output(job: Job, source: RowStream, out: Path) -> BulkOutput:
+def open_output(job: Job, source: RowStream, out: Path, *, overwrite: bool = False) -> BulkOutput:
     """The output of a job: empty, or with the parts of a run that was stopped.
 
+    overwrite: begin anew, and replace a complete `out` at the end.
     Raises UserError where `out` is complete, a column of the table has the name of a result's, or the parts are of
     another run.
     """
+    if overwrite:
+        require_apart(out, [source.path])
     clashes = _result_names(source.columns, job)
     if clashes:
         raise UserError(f"{source.path}: has a column {clashes[0]!r}, which is the name of a result; rename it")
     output = BulkOutput(
-        out, JsonLinesFormat() if out.suffix == ".jsonl" else ParquetFormat(source.schema(), job.schema)
+        out,
+        JsonLinesFormat() if out.suffix == ".jsonl" else ParquetFormat(source.schema(), job.schema),
+        overwrite=overwrite,
     )
     stat = source.path.stat()
     origin = {"input": str(source.path.resolve()), "bytes": stat.st_size, "modified": stat.st_mtime_ns}
@@ -154,6 +160,23 @@ def run_bulk(job: Job, source: RowStream, output: BulkOutput, on_rows: OnProgres
         on_rows(done)
     output.merge()
     return output.counts
+
+
+def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What a person did otherwise, by two manifests."""
+    changes = []
+    if before.get("input") != now["input"]:
+        changes.append(option_change("in", before.get("input"), now["input"]))
+    elif any(before.get(name) != now[name] for name in ("bytes", "modified")):
+        changes.append(f"{now['input']} has changed since")
+    if any(before.get(name) != now[name] for name in ("model", "tokenizer")):
+        changes.append("the model is another, or has changed since")
+    known = {"input", "bytes", "modified", "model", "tokenizer"}
+    for name in (*now, *(name for name in before if name not in now)):
+        if name not in known and before.get(name) != now.get(name):
+            plain = not isinstance(now.get(name), dict)
+            changes.append(option_change(name, before.get(name), now.get(name)) if plain else f"the {name} is another")
+    return changes
 
 
 def _result_names(columns: Collection[str], job: Job) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from bothways.errors import UserError, option
 from bothways.files import to_json, write_text
-from bothways.pages.pictures import PICTURE_SUFFIXES, draw_attention
+from bothways.pages.pictures import GENERATOR, PICTURE_SUFFIXES, draw_attention
 
 STATIC = resources.files("bothways") / "pages" / "static"
 PAGE_MODULES = (  # each after those that it imports
@@ -23,6 +23,12 @@ PAGE_MODULES = (  # each after those that it imports
 TITLE_CHARACTERS = 80  # of a text that is a page's title
 IMPORT_STATEMENT = re.compile(r"^import (\{[^}]*\}) from '\./(.+?)';$", re.MULTILINE)
 EXPORT_KEYWORD = re.compile(r"^export (?=(?:async )?(?:const|function) (\w+))", re.MULTILINE)
+
+
+def is_explanation(path: Path) -> bool:
+    """Whether a file is a page or a picture that was written here, by what its first bytes say of its origin."""
+    with path.open("rb") as file:
+        return GENERATOR.encode() in file.read(4096)
 
 
 def join_modules(names: Sequence[str]) -> str:
@@ -60,6 +66,7 @@ class Explanation:
         title = html.escape(self.data["title"][:TITLE_CHARACTERS])
         return (
             "<!doctype html><html lang=en><head><meta charset=utf-8>"
+            f'<meta name="generator" content="{GENERATOR}">'
             '<meta name="viewport" content="width=device-width, initial-scale=1">'
             f"<title>{title}</title><style>{style}</style></head><body><main id=page></main>"
             f'<script type="application/json" id=data>{content}</script>'

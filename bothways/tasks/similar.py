@@ -73,7 +73,7 @@ class SimilarTask(Task):
     name: ClassVar[str] = "similar"
     Options: ClassVar[type] = SimilarOptions
     example: ClassVar[Mapping[str, Any]] = {"text": "My wifi is slow.", "pair": "The wireless crawls.", "score": 4.6}
-    next_command: ClassVar[str] = 'similar {model} "a text of yours" --in lines.txt'
+    next_command: ClassVar[str] = 'similar {model} "a text of yours" --in {table}'
     keep_whole: ClassVar[KeepWhole] = "row"
 
     def for_columns(self, columns: Collection[str]) -> SimilarTask:

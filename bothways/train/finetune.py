@@ -9,6 +9,7 @@ import hashlib
 import json
 import math
 import os
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -32,7 +33,9 @@ from bothways.option_checks import (
     require_path,
     require_seed,
     require_type,
+    values_of,
 )
+from bothways.outputs import command_words, file_record, require_apart
 from bothways.precision import TrainingPrecision
 from bothways.progress import Progress
 from bothways.tasks import find_task
@@ -132,6 +135,7 @@ def finetune(
     out: str | Path | None = None,
     options: FinetuneOptions | Mapping[str, Any] | None = None,
     *,
+    overwrite: bool = False,
     quiet: bool = False,
     progress: Progress | None = None,
     **keywords: Unpack[FinetuneKeywords],
@@ -142,21 +146,27 @@ def finetune(
     parquet, CoNLL, SQuAD json) or iterables of dictionaries; on eval every epoch is measured, and the best epoch's
     model becomes the run's. out: the run's directory, without which nothing is trained. options: `FinetuneOptions`, or
     a dictionary of them; as keywords they win, and there the task's own options stand, too (`steps=5`,
-    `pair_column="b"`, `overlap=64`, …). quiet: nothing on the screen; what would stand there goes to the logger
-    `bothways`. progress: what shows it, in place of the line on standard error.
+    `pair_column="b"`, `overlap=64`, …). overwrite: begin anew where `out` holds another run. quiet: nothing on the
+    screen; what would stand there goes to the logger `bothways`. progress: what shows it, in place of the line on
+    standard error.
 
+    With other `epochs` or `steps` a run goes on too, finished or not: from there on as a run of that length does.
     Writes `out/metrics.jsonl`, `out/checkpoints/`, `out/model/` and, with evaluation rows, `out/evaluation.json` and
     `out/predictions.csv`.
     Raises UserError for options that there are not, bad rows, labels in evaluation that training never saw, and a
     sequence above the position table.
     """
     require_type("quiet", quiet, bool)
+    require_type("overwrite", overwrite, bool)
     require_path(out=out)
+    if overwrite:
+        require_apart(Path(out or ""), [source_of(model), train, eval])
     in_dictionary = options if isinstance(options, Mapping) else {}
     of_task, of_training = _split(task, {**in_dictionary, **keywords})
     settings = _checked(options_from(FinetuneOptions, "finetune", None if in_dictionary else options, of_training))
     progress = progress or Progress(f"finetune {task}", shown=not quiet)
-    return _finetune(make_task(task, of_task), source_of(model), (train, eval), Path(out or ""), settings, progress)
+    run = RunDirectory(out or "", overwrite=overwrite)
+    return _finetune(make_task(task, of_task), source_of(model), (train, eval), run, settings, progress)
 
 
 def _split(task: str, given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -172,7 +182,7 @@ def _finetune(
     task: Task,
     model: str | Path,
     tables: tuple[Table, Table | None],
-    out: Path,
+    run: RunDirectory,
     options: FinetuneOptions,
     progress: Progress,
 ) -> FinetuneResult:
@@ -181,7 +191,7 @@ def _finetune(
     rows = RowSet.read(train_table, task, options.skip_bad, reading).fitted()
     eval_rows = _evaluation_rows(eval_table, rows.task, options, progress.say)
     checkpoint = _load(model, rows.task, options, progress.say)
-    run, limit = RunDirectory(out), _sequence_limit(options, checkpoint.config)
+    limit = _sequence_limit(options, checkpoint.config)
     encoded, eval_encoded = (table.encode(checkpoint.tokenizer, limit) for table in (rows, eval_rows))
     truncated = _say_truncated(progress.say, rows.task, (encoded, eval_encoded), limit)
     _say_unknown(progress.say, checkpoint.tokenizer, {"training rows": encoded, "evaluation rows": eval_encoded})
@@ -191,9 +201,38 @@ def _finetune(
     provenance = {"bothways": __version__, "model": str(model), "options": asdict(options)}
     metadata = {"sequence_length": limit, "provenance": provenance}
     best = BestEpoch(checkpoint, eval_rows, eval_encoded, run, options.patience, metadata)
+    inputs = {"model": model, "train": train_table, "eval": eval_table}
+    checkpoint.metadata = {**rows.task.to_json(), **metadata}
+    run.begin(_described(run, rows.task, inputs, options), checkpoint)
     training = train(stepper, run, progress, lambda step: best.evaluate(), best.is_out_of_patience)
     evaluation = best.finish() if training.interrupted is None else None
     return FinetuneResult(training, evaluation, truncated, rows.skipped + eval_rows.skipped)
+
+
+def _described(run: RunDirectory, task: Task, inputs: Mapping[str, Any], options: FinetuneOptions) -> dict[str, Any]:
+    """What the run is started with, as run.json has it. inputs: by option a path, or rows that are no file."""
+    given, own = values_of(options, FinetuneOptions), task.to_json()["options"]
+    defaults = {**values_of(FinetuneOptions(), FinetuneOptions), **asdict(task.Options())}
+    if all(value is None or isinstance(value, str | Path) for value in inputs.values()):
+        files = {name: str(value) for name, value in inputs.items() if value is not None}
+        words = ["bothways", "finetune", task.name]
+        command = shlex.join(command_words(words, {**files, "out": str(run.path), **given, **own}, defaults))
+    else:
+        command = f"bothways.finetune({task.name!r}, {str(inputs['model'])!r}, …, {str(run.path)!r}, …)"
+    return {
+        "command": command,
+        "task": task.name,
+        "inputs": {name: _input_record(name, value) for name, value in inputs.items()},
+        "options": given,
+        "task_options": own,
+    }
+
+
+def _input_record(name: str, value: Any) -> Any:
+    """A file's record; the path of a model; None for what was not given."""
+    if not isinstance(value, str | Path):
+        return None if value is None else "rows in memory"
+    return str(value) if name == "model" else file_record(value)
 
 
 def make_task(name: str, options: Mapping[str, Any]) -> Task:

@@ -36,6 +36,7 @@ class AnswerArguments:
     context: Positional[str | None] = None
     input: Annotated[str | None, tyro.conf.arg(name="in")] = None
     out: str | None = None
+    overwrite: bool = False
     question_column: str | None = None
     context_column: str | None = None
     top_k: int = 3

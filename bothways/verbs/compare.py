@@ -28,6 +28,7 @@ class CompareArguments(FinetuneOptions, ClassifyOptions):
     train: str
     eval: str
     out: str
+    overwrite: bool = False
     json: bool = False
 
 
@@ -46,9 +47,11 @@ def run_compare(arguments: Sequence[str]) -> int:
         "--eval test.csv --out tickets",
     )
     own = {field.name: getattr(options, field.name) for field in fields(ClassifyOptions)}
-    found = compare("classify", options.model, options.train, options.eval, options.out, options, **own)
+    found = compare(
+        "classify", options.model, options.train, options.eval, options.out, options, overwrite=options.overwrite, **own
+    )
     if found.interrupted is not None:
-        return say_stopped(options.out, found.interrupted)
+        return say_stopped(options, found.interrupted)
     if options.json:
         print("\n".join(to_json(asdict(result)) for result in found.results))
     else:

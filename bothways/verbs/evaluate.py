@@ -30,6 +30,7 @@ class EvaluateArguments:
     model: Positional[str]
     table: Positional[str]
     predictions: str | None = None
+    overwrite: bool = False
     skip_bad: bool = False
     format: TableFormat | None = None
     json: bool = False
@@ -48,6 +49,7 @@ def run_evaluate(arguments: Sequence[str]) -> None:
         options.model,
         options.table,
         predictions=options.predictions,
+        overwrite=options.overwrite,
         skip_bad=options.skip_bad,
         format=options.format,
         device=options.device,

@@ -13,6 +13,7 @@ from bothways.data.tables import Row, TableFormat, TableOptions, read_rows
 from bothways.errors import UserError
 from bothways.files import require_file_writable, to_json, write_text
 from bothways.inference.predict import describe_rows
+from bothways.outputs import require_new_file
 from bothways.predictor import load
 from bothways.progress import CountProgress
 from bothways.tasks.base import Task
@@ -29,6 +30,7 @@ class PredictArguments:
     model: Positional[str]
     table: Positional[str]
     out: str | None = None
+    overwrite: bool = False
     format: TableFormat | None = None
     device: str = "auto"
 
@@ -48,6 +50,8 @@ def run_predict(arguments: Sequence[str]) -> None:
         require_file_writable(out, (".csv", ".jsonl"), "out")
         if out.exists() and Path(options.table).exists() and out.samefile(options.table):
             raise UserError(f"--out {out}: is the table itself")
+        if not options.overwrite:
+            require_new_file(out, "out")
     model = load(options.model, options.device)
     task = model.task(columns=named_columns(options))
     rows = read_rows(options.table, task.columns(labelled=False), TableOptions(options.format, say))

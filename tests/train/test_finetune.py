@@ -79,8 +79,10 @@ def test_a_finished_run_that_goes_on_and_improves(pretrained: Path, tmp_path: Pa
         "metrics.jsonl",
         "model",
         "predictions.csv",
+        "run.json",
+        "start",
     ]
-    with pytest.raises(UserError, match=r"holds a run with evaluation rows .*, now asked for none"):
+    with pytest.raises(UserError, match="otherwise: eval was rows in memory, not given now; overwrite=True"):
         finetune("classify", pretrained, NOISE, None, tmp_path / "run", FinetuneOptions(epochs=12, **FAST))  # type: ignore[arg-type]
 
 
