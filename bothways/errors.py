@@ -36,9 +36,18 @@ class TruncationWarning(UserWarning):
     """Text was cut to a model's length; the message says how much."""
 
 
+class UnknownTokensWarning(UserWarning):
+    """Text consists of what the model's vocabulary does not have, `[UNK]`; the message says how much of how many."""
+
+
 def warn_truncated(message: str) -> None:
     """Give a `TruncationWarning` at the user's own line."""
     warn_at_caller(message, TruncationWarning)
+
+
+def warn_unknown(message: str) -> None:
+    """Give an `UnknownTokensWarning` at the user's own line."""
+    warn_at_caller(message, UnknownTokensWarning)
 
 
 def warn_at_caller(message: str, category: type[Warning]) -> None:

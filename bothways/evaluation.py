@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from bothways.data.prepare import prepare
-from bothways.data.store import TokenStore
+from bothways.data.store import SplitName, TokenStore
 from bothways.data.tables import TableFormat, TableOptions
+from bothways.data.unknown_tokens import count_unknown_in, unknown_in_store
 from bothways.errors import UserError, option
 from bothways.files import require_file_writable
 from bothways.inference.engine import truncated_rows
@@ -67,7 +68,7 @@ def evaluate(
     loaded = model if isinstance(model, LoadedModel) else load(source_of(model), device)
     with CountProgress("evaluate", shown=not quiet) as progress:
         if "language-model" not in loaded.model.head.abilities or "task" in loaded.checkpoint.metadata:
-            task = loaded.task().with_columns(_named(columns))
+            task = loaded.task(columns=_named(columns))
             rows = RowSet.read(_labelled(table), task, skip_bad, replace(reading, say=progress.say))
             return _of_rows(loaded, rows, predictions, progress)
     for name, value in {"predictions": predictions, "format": format, **columns}.items():
@@ -98,6 +99,8 @@ def _of_rows(
     truncated = truncated_rows(encoded)
     if truncated:
         progress.say(f"{truncated:,} rows are longer than {model.sequence_length} tokens and were cut short")
+    if (unknown := count_unknown_in(model.tokenizer, encoded).table_sentence("rows")) is not None:
+        progress.say(unknown)
     if predictions is not None:
         write_predictions(Path(predictions), evaluation.table())
         progress.say(f"{predictions}: {len(rows.rows):,} predictions")
@@ -109,10 +112,16 @@ def _of_text(model: LoadedModel, text: Table | TokenStore, skip_bad: bool, quiet
     if isinstance(text, str | Path) and (Path(text) / "manifest.json").exists():
         text = TokenStore(text)
     if isinstance(text, TokenStore):
-        return evaluate_store(model.checkpoint, text, "validation", str(model.device))
+        return _of_store(model, text, "validation", str(text.directory), quiet)
     read: dict[str, Any] = {"sources": text} if isinstance(text, str | Path) else {"texts": text}
     with tempfile.TemporaryDirectory() as folder:
         store = prepare(
             **read, tokenizer=model.tokenizer, out=Path(folder) / "store", validation=0, skip_bad=skip_bad, quiet=quiet
         )
-        return evaluate_store(model.checkpoint, store, "train", str(model.device))
+        return _of_store(model, store, "train", str(read.get("sources", "the text")), quiet)
+
+
+def _of_store(model: LoadedModel, store: TokenStore, split: SplitName, name: str, quiet: bool) -> dict[str, Any]:
+    if (unknown := unknown_in_store(store, name)) is not None:
+        CountProgress("evaluate", shown=not quiet).say(unknown)
+    return evaluate_store(model.checkpoint, store, split, str(model.device))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import pyarrow as pa
 from bothways.data.encoded import Encoded
 from bothways.data.stream import RowStream
 from bothways.data.tables import BadRow, Row
+from bothways.data.unknown_tokens import UnknownTokens, count_unknown_in
 from bothways.errors import UserError
 from bothways.files import to_json
 from bothways.inference import engine
@@ -25,6 +26,7 @@ from bothways.outputs import option_change, require_apart
 from bothways.parts import Parts
 from bothways.prefetch import prefetch
 from bothways.progress import OnProgress, no_progress
+from bothways.text.tokenizer import Tokenizer
 
 PART_SECONDS = 20.0  # what a kill costs at most; to write and fsync a part takes hundredths of a second
 MIN_PART_ROWS = 256  # enough of them to be sorted by length into full batches
@@ -38,23 +40,26 @@ class Job:
 
     description: all that the results depend on, as JSON; a run goes on only with the same. encode: one or more
     sequences a row; raises UserError for rows it cannot read. compute: (rows, encoded, on_progress) → an array of
-    results, one a row, for each column of `schema`.
+    results, one a row, for each column of `schema`. tokenizer: what `encode` reads with.
     """
 
     description: dict[str, Any]
     encode: Callable[[Sequence[Row]], list[Encoded]]
     compute: Callable[[Sequence[Row], list[Encoded], OnProgress], list[pa.Array]]
     schema: pa.Schema
+    tokenizer: Tokenizer
 
 
 @dataclass
 class BulkCounts:
-    """rows: of the table; bad and truncated: of them; resumed: those that an earlier run had done."""
+    """rows: of the table; bad and truncated: of them; resumed: those that an earlier run had done. unknown: of the
+    other rows what the vocabulary does not have."""
 
     rows: int = 0
     bad: int = 0
     truncated: int = 0
     resumed: int = 0
+    unknown: UnknownTokens = field(default_factory=UnknownTokens)
 
 
 @dataclass(frozen=True)
@@ -86,11 +91,12 @@ class BulkOutput:
             self._count(marker)
         self.counts.rows = self.counts.resumed = self._parts.end
 
-    def write(self, part: _Part, results: pa.Table) -> None:
-        """Add a part. results: a row for each of `part.rows`."""
+    def write(self, part: _Part, results: pa.Table, unknown: UnknownTokens) -> None:
+        """Add a part. results: a row for each of `part.rows`. unknown: what of them the vocabulary does not have."""
         marker = {
             "bad": [{"row": row.source, "reason": row.reason} for row in part.bad],
             "truncated": engine.truncated_rows(part.encoded),
+            "unknown": asdict(unknown),
         }
         self._parts.write(part.size, lambda path: self.row_format.write(path, part.columns, results), marker)
         self._count(marker)
@@ -99,6 +105,7 @@ class BulkOutput:
     def _count(self, marker: Mapping[str, Any]) -> None:
         self.counts.bad += len(marker["bad"])
         self.counts.truncated += marker["truncated"]
+        self.counts.unknown += UnknownTokens(**marker.get("unknown", {}))  # parts of an earlier version have none
 
     def merge(self) -> None:
         """Make the file of all parts, and that of the bad rows."""
@@ -147,7 +154,7 @@ def run_bulk(job: Job, source: RowStream, output: BulkOutput, on_rows: OnProgres
             break
         began = time.monotonic()
         results = _compute(job, part, done, on_rows)
-        output.write(part, results)
+        output.write(part, results, count_unknown_in(job.tokenizer, part.encoded))
         size.adapt(part.size, time.monotonic() - began)
         done += part.size
         on_rows(done)

@@ -20,6 +20,7 @@ PAGE_MODULES = (  # each after those that it imports
     "thumbnails.js", "matrix_figure.js", "lines_figure.js", "attention.js", "steps.js", "embeddings.js",
     "positions.js", "predictions.js", "checkpoints.js", "page.js",
 )  # fmt: skip
+TITLE_CHARACTERS = 80  # of a text that is a page's title
 IMPORT_STATEMENT = re.compile(r"^import (\{[^}]*\}) from '\./(.+?)';$", re.MULTILINE)
 EXPORT_KEYWORD = re.compile(r"^export (?=(?:async )?(?:const|function) (\w+))", re.MULTILINE)
 
@@ -51,12 +52,18 @@ class Explanation:
 
     data: dict[str, Any]
 
+    def __repr__(self) -> str:
+        return (
+            f"Explanation({self.data['title'][:TITLE_CHARACTERS]!r} by {self.data['model']['name']}, "
+            f'{len(self.data["tokens"])} tokens; write("page.html") makes a page)'
+        )
+
     def html(self) -> str:
         """The page, self-contained."""
         style = (STATIC / "page.css").read_text(encoding="utf-8")
         # "</script>" in a text would end the block that it stands in
         content = to_json(self.data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
-        title = html.escape(self.data["title"][:80])
+        title = html.escape(self.data["title"][:TITLE_CHARACTERS])
         return (
             "<!doctype html><html lang=en><head><meta charset=utf-8>"
             f'<meta name="generator" content="{GENERATOR}">'

@@ -104,6 +104,11 @@ class Task(ABC):
         """The number of each label, by which the head's outputs are counted."""
         return {label: number for number, label in enumerate(self.labels)}
 
+    @property
+    def reads_pairs(self) -> bool:
+        """Whether its texts are pairs, which a model that was trained for it has seen then."""
+        return False
+
     @classmethod
     @abstractmethod
     def make(cls, options: Any) -> Task:

@@ -23,15 +23,20 @@ from bothways.model.encoder import Encoder
 from bothways.model.heads import EmbeddingHead, Head, Pooling
 from bothways.tasks.base import Task, at_least_float32, options_from_json
 from bothways.tasks.metrics import correlations
+from bothways.tasks.results import Result
 from bothways.text.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
-class Similarity:
+class Similarity(Result):
     """How alike two texts are. cosine: of their vectors, -1 to 1. vectors: float32 `[2, H]`."""
 
     cosine: float
     vectors: np.ndarray = field(repr=False, compare=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The cosine alone."""
+        return {"cosine": self.cosine}
 
 
 @dataclass(frozen=True)

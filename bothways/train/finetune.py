@@ -19,6 +19,7 @@ from bothways.checkpoint.hugging_face import Checkpoint, load_checkpoint, weight
 from bothways.data.encoded import Encoded
 from bothways.data.row_plan import RowPlan, RowPlanOptions
 from bothways.data.tables import TableFormat, TableOptions
+from bothways.data.unknown_tokens import count_unknown_in
 from bothways.errors import UserError, option
 from bothways.inference.engine import truncated_rows
 from bothways.inference.loaded import LoadedModel, source_of
@@ -39,8 +40,9 @@ from bothways.precision import TrainingPrecision
 from bothways.progress import Progress
 from bothways.tasks import find_task
 from bothways.tasks.base import Task, require_segment_types
+from bothways.text.tokenizer import Tokenizer
 from bothways.train.best_epoch import BestEpoch
-from bothways.train.evaluate import Evaluation, RowSet, Table
+from bothways.train.evaluate import Evaluation, RowSet, Table, figures_in_short
 from bothways.train.keywords import FinetuneKeywords
 from bothways.train.loop import TrainResult, say_if_not_compiled, train
 from bothways.train.options import TrainOptions, derive_train_options
@@ -112,6 +114,12 @@ class FinetuneResult:
     evaluation: Evaluation | None
     truncated: int
     skipped: int
+
+    def __repr__(self) -> str:
+        stopped = "" if self.training.interrupted is None else f", stopped by {self.training.interrupted.name}"
+        figures = f", {figures_in_short(self.metrics)}" if self.metrics else ""
+        counts = f", truncated={self.truncated}, skipped={self.skipped}"
+        return f"FinetuneResult(steps={self.training.steps}{stopped}{figures}{counts})"
 
     @property
     def metrics(self) -> dict[str, Any] | None:
@@ -186,6 +194,7 @@ def _finetune(
     limit = _sequence_limit(options, checkpoint.config)
     encoded, eval_encoded = (table.encode(checkpoint.tokenizer, limit) for table in (rows, eval_rows))
     truncated = _say_truncated(progress.say, rows.task, (encoded, eval_encoded), limit)
+    _say_unknown(progress.say, checkpoint.tokenizer, {"training rows": encoded, "evaluation rows": eval_encoded})
     plan = _plan(rows, encoded, eval_rows, checkpoint, options)
     stepper = Stepper(checkpoint.model, rows.task, plan, _loop_options(options, plan, checkpoint.config.hidden_size))
     say_if_not_compiled(stepper.device, progress)
@@ -303,6 +312,13 @@ def _say_truncated(say: Callable[[str], None], task: Task, tables: Sequence[Sequ
     if rows:
         say(f"{rows:,} rows are longer than {limit} tokens and lose {tokens:,} tokens at their {task.cut_at}")
     return rows
+
+
+def _say_unknown(say: Callable[[str], None], tokenizer: Tokenizer, tables: Mapping[str, Sequence[Encoded]]) -> None:
+    """Say of which rows, by what they are, the vocabulary cannot read much."""
+    for what, encoded in tables.items():
+        if (sentence := count_unknown_in(tokenizer, encoded).table_sentence(what)) is not None:
+            say(sentence)
 
 
 def _plan(

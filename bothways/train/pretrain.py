@@ -22,6 +22,7 @@ from bothways.checkpoint.hugging_face import (
 )
 from bothways.data.plan import PretrainingPlan
 from bothways.data.store import SplitName, TokenStore
+from bothways.data.unknown_tokens import unknown_in_store
 from bothways.errors import UserError, option
 from bothways.hardware import choose_device, micro_batch_tokens
 from bothways.inference.loaded import source_of
@@ -109,6 +110,8 @@ def _pretrain(
         )
     if checkpoint.report is not None:
         progress.say(f"{options.model}: {checkpoint.report.sentence()}")
+    if (unknown := unknown_in_store(store, str(store.directory))) is not None:
+        progress.say(unknown)
     plan = make_plan(store, options)
     start = {"model": weights_fingerprint(model), "dropout": options.dropout}
     plan.identity |= start

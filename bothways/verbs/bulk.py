@@ -49,6 +49,8 @@ def into_file(verb: str, options: Any, make_job: MakeJob, line_column: Callable[
     print(f"{out}: {counts.rows - counts.bad:,} rows{resumed}, in {duration(time.monotonic() - began)}")
     if counts.truncated:
         print(f"{counts.truncated:,} rows are longer than {model.sequence_length} tokens and were cut short")
+    if (unknown := counts.unknown.sentence("rows")) is not None:
+        print(unknown)
     if counts.bad:
         print(f"{output.bad_rows}: {counts.bad:,} rows that could not be used, with the reason")
 

@@ -17,7 +17,7 @@ from bothways.outputs import require_new_file
 from bothways.predictor import load
 from bothways.progress import CountProgress
 from bothways.tasks.base import Task
-from bothways.verbs.column_arguments import column_arguments, with_named_columns
+from bothways.verbs.column_arguments import column_arguments, named_columns
 from bothways.verbs.flags import joined_options, parse
 from bothways.verbs.printing import say
 
@@ -53,7 +53,7 @@ def run_predict(arguments: Sequence[str]) -> None:
         if not options.overwrite:
             require_new_file(out, "out")
     model = load(options.model, options.device)
-    task = with_named_columns(model.task(), options)
+    task = model.task(columns=named_columns(options))
     rows = read_rows(options.table, task.columns(labelled=False), TableOptions(options.format, say))
     with CountProgress("predict") as on_sequences:
         described = describe_rows(model, rows, task, on_sequences)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from bothways.data.prepare import PrepareOptions
 from bothways.data.prepare import prepare as prepare_store
+from bothways.data.unknown_tokens import unknown_in_store
 from bothways.verbs.flags import parse
 from bothways.verbs.printing import free_name, say_next
 from bothways.verbs.source_arguments import SourceArguments
@@ -46,4 +48,9 @@ def run_prepare(arguments: Sequence[str]) -> None:
     if done_already:
         print(f"{options.out}: done already, of the same files")
     print("\n".join(store_lines(store)))
-    say_next(["pretrain", options.out, "--size", "mini", "--out", "run" if done_already else free_name("run")])
+    unknown = unknown_in_store(store, options.out)
+    if unknown is None:
+        say_next(["pretrain", options.out, "--size", "mini", "--out", "run" if done_already else free_name("run")])
+    else:  # a model of it would learn nothing
+        again = shlex.join(["bothways", "tokenizer", *options.words(), "--out", free_name("vocabulary")])
+        print(f"{unknown}; learn a vocabulary from this text, and prepare it with that: {again}")

@@ -223,7 +223,7 @@ def test_regression(pretrained: Path, tmp_path: Path) -> None:
     assert result.metrics is not None
     assert result.metrics["mean_absolute_error"] < 0.3
     model = bw.load(tmp_path / "run")
-    assert isinstance(model.classify("the big house runs.")[0], bw.Regression)
+    assert isinstance(model.classify("the big house runs."), bw.Regression)
     from transformers import AutoTokenizer, BertForSequenceClassification
 
     theirs = BertForSequenceClassification.from_pretrained(tmp_path / "run" / "model").eval()
@@ -231,7 +231,7 @@ def test_regression(pretrained: Path, tmp_path: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "run" / "model")
     with torch.inference_mode():
         logits = theirs(**tokenizer("the big house runs.", return_tensors="pt")).logits
-    assert model.classify("the big house runs.")[0].value == pytest.approx(logits.item(), abs=1e-5)
+    assert model.classify("the big house runs.").value == pytest.approx(logits.item(), abs=1e-5)
     for bad in ("x", None, float("nan"), True):
         with pytest.raises(UserError, match="not a number"):
             finetune(
