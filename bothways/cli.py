@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TextIO
 
-from bothways.errors import ProcessError, UserError, closest
+from bothways.errors import ProcessError, UserError, closest, options_as_flags
 from bothways.progress import end_line, print_note, waiting
 from bothways.verbs import VERBS
 from bothways.verbs.command_line import HELP
@@ -37,7 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
         _open_closed_streams()
-        code = _run(arguments)
+        with options_as_flags():
+            code = _run(arguments)
         sys.stdout.flush()
         return code
     except UserError as error:

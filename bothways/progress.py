@@ -5,6 +5,7 @@ now and then where standard error is a file. Training, counts of sequences and b
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import shutil
 import sys
@@ -14,6 +15,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import Protocol, Self
+
+LOGGER = logging.getLogger("bothways")  # what is said where nothing is shown, at the level INFO
 
 TERMINAL_SECONDS = 0.5  # between two lines: fast enough to look alive, slow enough to read
 FILE_SECONDS = 10.0  # a training of a day leaves 9,000 lines in a log, which is little beside its results
@@ -143,9 +146,11 @@ class ProgressLine:
             self._fleeting = True
 
     def say(self, text: str) -> None:
-        """Print a line that stays; the line in place goes on below it."""
+        """Print a line that stays; the line in place goes on below it. What is not shown is logged."""
         if self._shown:
             print_note(text)
+        else:
+            LOGGER.info(text)
 
     def end(self) -> None:
         """Leave the line in place as it is, so that what is printed next begins on its own line."""
@@ -166,15 +171,23 @@ class ProgressLine:
 class Progress(ProgressLine):
     """The progress of a training: step, loss and accuracies, tokens/s, ETA.
 
-    steps_per_epoch: of a training that is measured after each epoch, which is then told by its epochs.
+    steps_per_epoch: of a training that is measured after each epoch, which is then told by its epochs. start_line: what
+    is said before the first step.
     """
 
     def __init__(self, title: str, *, shown: bool = True) -> None:
         super().__init__(title, shown=shown)
         self.steps_per_epoch: int | None = None
+        self.start_line = ""
         self._evaluated, self._unchanged = "", ""  # the figures that stand there, and since when they are the same
         self._tokens_per_second = self._seconds_per_step = 0.0
         self._steps_seen = 0
+
+    def start(self) -> None:
+        """Say that there is a step to take, and what it is a step of."""
+        if self.start_line:
+            self.say(f"{self.title}: {self.start_line}")
+            self.wait(f"{self.title}  taking the first step …")
 
     def update(self, step: int, steps: int, figures: Mapping[str, float], tokens: int, seconds: float) -> None:
         """Show that a step is done.
@@ -241,8 +254,8 @@ class CountProgress(ProgressLine):
     total: None where it is not known. before: how many an earlier run had done.
     """
 
-    def __init__(self, title: str, total: int | None = None, before: int = 0) -> None:
-        super().__init__(title)
+    def __init__(self, title: str, total: int | None = None, before: int = 0, *, shown: bool = True) -> None:
+        super().__init__(title, shown=shown)
         self.total, self._before = total, before
 
     def __call__(self, done: int) -> None:
@@ -273,8 +286,8 @@ class ByteProgress(ProgressLine):
     total: bytes of all files on disk. passes: how often they are read.
     """
 
-    def __init__(self, title: str, total: int, passes: int = 1) -> None:
-        super().__init__(title)
+    def __init__(self, title: str, total: int, passes: int = 1, *, shown: bool = True) -> None:
+        super().__init__(title, shown=shown)
         self.total, self.passes = total, passes
 
     def update(self, counts: DocumentCounts, tokens: int | None = None, begun: int = 0) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from bothways.checkpoint.hugging_face import (
     Checkpoint,
@@ -16,18 +17,23 @@ from bothways.checkpoint.hugging_face import (
     save_checkpoint,
     weights_fingerprint,
 )
+from bothways.data.phases import PhasedPlan
 from bothways.data.plan import PretrainingPlan
 from bothways.data.store import SplitName, TokenStore
-from bothways.errors import UserError
+from bothways.data.unknown_tokens import unknown_in_store
+from bothways.errors import UserError, option
 from bothways.hardware import choose_device, micro_batch_tokens
+from bothways.inference.loaded import source_of
 from bothways.model.config import EncoderConfig
 from bothways.model.heads import Model
-from bothways.option_checks import checked, require_seed
+from bothways.option_checks import options_from, require_path, require_seed, require_type
+from bothways.outputs import command_words, require_apart
 from bothways.precision import choose_precision
 from bothways.progress import Progress
 from bothways.tasks.base import Objective
 from bothways.tasks.objectives import find_pretraining
 from bothways.train.distributed import World, full_tensor, join_world
+from bothways.train.keywords import PretrainKeywords
 from bothways.train.loop import TrainResult, evaluate_objective, say_if_not_compiled, train
 from bothways.train.options import TrainOptions
 from bothways.train.pretrain_options import (
@@ -47,53 +53,88 @@ from bothways.train.run import RunDirectory
 from bothways.train.samples import samples
 from bothways.train.start_line import pretraining_start
 from bothways.train.step import Stepper
+from bothways.train.tensorboard import require_tensorboard
 
 
 def pretrain(
-    store: str | Path,
+    store: str | Path | TokenStore,
     out: str | Path,
-    options: PretrainOptions | None = None,
+    options: PretrainOptions | Mapping[str, Any] | None = None,
     *,
+    overwrite: bool = False,
+    quiet: bool = False,
     progress: Progress | None = None,
+    **keywords: Unpack[PretrainKeywords],
 ) -> TrainResult:
     """Pretrain a BERT on a token store; the same call again resumes a run that was stopped. Under `torchrun` all
     processes make the call, and work on the same run.
+
+    With other `steps` a run goes on too, finished or not: from there on as a run of that many steps does.
+    store: as `prepare` gives it, or its directory. out: the run's directory. options: `PretrainOptions`, or a dict
+    of them; as keywords they win (`size="tiny"`, `steps=300`, …), and there `model` may be what `bw.load` gives.
+    overwrite: begin anew where `out` holds another run. quiet: nothing on the screen; what would stand there goes to
+    the logger `bothways`. progress: what shows it, in place of the line on standard error.
 
     Writes `out/metrics.jsonl`, `out/checkpoints/`, and, when it is done, `out/model/`.
     Raises UserError for an option of another type or out of range, a sequence longer than the position table, a model
     of another vocabulary, and another run's directory.
     """
-    options = checked(options or PretrainOptions(), PretrainOptions)
-    require_seed(options.seed)
-    with join_world(choose_device(options.device)) as world:
-        return _pretrain(
-            TokenStore(store), Path(out), options, progress or Progress("pretrain", shown=world.main), world
-        )
+    require_type("quiet", quiet, bool)
+    require_type("overwrite", overwrite, bool)
+    require_path(out=out)
+    given: dict[str, Any] = {**(options if isinstance(options, Mapping) else {}), **keywords}
+    if given.get("model") is not None:
+        given["model"] = str(source_of(given["model"]))
+    settings = options_from(PretrainOptions, "pretrain", options, given)
+    require_seed(settings.seed)
+    if not isinstance(store, TokenStore):
+        require_path(store=store)
+        store = TokenStore(store)
+    if overwrite:
+        require_apart(out, [store.directory, settings.model])
+    with join_world(choose_device(settings.device)) as world:
+        progress = progress or Progress("pretrain", shown=world.main and not quiet)
+        return _pretrain(store, RunDirectory(out, world, overwrite=overwrite), settings, progress, world)
 
 
-def _pretrain(store: TokenStore, out: Path, options: PretrainOptions, progress: Progress, world: World) -> TrainResult:
+def _pretrain(
+    store: TokenStore, run: RunDirectory, options: PretrainOptions, progress: Progress, world: World
+) -> TrainResult:
     progress.wait(f"{progress.title}  opening the store, making the model …")
-    run = RunDirectory(out, world)
     objective = build_objective(options)
     checkpoint = _starting_point(store, objective, options)
     model = checkpoint.model
     longest = max(phase.sequence_length for phase in phases_of(options))
     if longest > checkpoint.config.max_position_embeddings:
         raise UserError(
-            f"--sequence-length {longest} is above the position table "
+            f"{option('sequence_length', longest)} is above the position table "
             f"(max_position_embeddings {checkpoint.config.max_position_embeddings})"
         )
     if checkpoint.report is not None:
         progress.say(f"{options.model}: {checkpoint.report.sentence()}")
+    if (unknown := unknown_in_store(store, str(store.directory))) is not None:
+        progress.say(unknown)
     plan = make_plan(store, options)
-    plan.identity |= {"model": weights_fingerprint(model), "dropout": options.dropout}
+    start = {"model": weights_fingerprint(model), "dropout": options.dropout}
+    plan.identity |= start
+
+    def identity_at(steps: int) -> dict[str, Any]:
+        if steps == options.steps:
+            return plan.identity
+        return {**make_plan(store, replace(options, steps=steps)).identity, **start}
+
     if plan.documents == 1 and "nsp_loss" in objective.losses:
         progress.say(
             f"{store.directory}: one document only, so every pair is a true next sentence and the next-sentence head "
-            "learns nothing; --objective mlm leaves it out"
+            f"learns nothing; {option('objective', 'mlm')} leaves it out"
         )
     settings = loop_options(options, checkpoint.config)
-    run.describe({"store": str(store.directory.resolve()), "options": options_json(options)})
+    if options.tensorboard:
+        require_tensorboard()
+    stepper = Stepper(model, objective, plan, settings, world)
+    made = provenance(store, plan, options, settings, world)
+    checkpoint.metadata = {"provenance": made}
+    run.begin(_described(store, run, options), checkpoint)
     validation = make_validation_plan(store, options)
     if validation is None:
         progress.say(f"{store.directory}: no held-out documents to speak of, so nothing is evaluated")
@@ -110,37 +151,50 @@ def _pretrain(store: TokenStore, out: Path, options: PretrainOptions, progress: 
             figures = {**figures, "perplexity": _perplexity(figures["lm_loss"])}
         return {**figures, **samples(model, validation)}
 
-    stepper = Stepper(model, objective, plan, settings, world)
     say_if_not_compiled(stepper.device, progress)
-    result = train(stepper, run, progress, evaluate, start_line=pretraining_start(stepper, plan, options))
+    progress.start_line = pretraining_start(stepper, plan, options)
+    result = train(stepper, run, progress, evaluate, identity_at=identity_at)
     if result.interrupted is None:
-        _finish(checkpoint, objective, run, world, provenance(store, options, settings, result, world))
+        checkpoint.metadata = {"provenance": {**made, "seconds": round(result.seconds, 1)}}
+        _finish(checkpoint, objective, run, world)
     return result
 
 
+def _described(store: TokenStore, run: RunDirectory, options: PretrainOptions) -> dict[str, Any]:
+    """What the run is started with, as run.json has it."""
+    given = options_json(options)
+    words = ["bothways", "pretrain", str(store.directory)]
+    return {
+        "command": shlex.join(command_words(words, {"out": str(run.path), **given}, options_json(PretrainOptions()))),
+        "store": str(store.directory.resolve()),
+        "inputs": {"store": str(store.directory.resolve())},
+        "options": given,
+    }
+
+
 def provenance(
-    store: TokenStore, options: PretrainOptions, settings: TrainOptions, result: TrainResult, world: World
+    store: TokenStore,
+    plan: PretrainingPlan | PhasedPlan,
+    options: PretrainOptions,
+    settings: TrainOptions,
+    world: World,
 ) -> dict[str, Any]:
     """Where a model comes from: software, machine, date, text, and the options as they were in effect."""
     return {
         **of_this_machine(choose_device(settings.device), world.size),
         **of_text(store),
-        "epochs": round(epochs_of(make_plan(store, options), options), 2),
-        "seconds": round(result.seconds, 1),
+        "epochs": round(epochs_of(plan, options), 2),
         "options": in_effect(options_json(options), settings),
     }
 
 
-def _finish(
-    checkpoint: Checkpoint, objective: Objective, run: RunDirectory, world: World, provenance: Mapping[str, Any]
-) -> None:
+def _finish(checkpoint: Checkpoint, objective: Objective, run: RunDirectory, world: World) -> None:
     """Write the model, put together again where it was sharded."""
     parameters = {name: full_tensor(tensor.detach()) for name, tensor in checkpoint.model.named_parameters()}
     if world.main:
         checkpoint.model = new_model(checkpoint.config, objective.head, seed=0)
         for name, parameter in checkpoint.model.named_parameters():
             parameter.data.copy_(parameters[name])
-        checkpoint.metadata = {"provenance": provenance}
         save_checkpoint(checkpoint, run.model_path)
     world.wait()
 
@@ -244,11 +298,12 @@ def _starting_point(store: TokenStore, objective: Objective, options: PretrainOp
     if checkpoint.tokenizer.fingerprint != store.tokenizer_fingerprint:
         raise UserError(
             f"{store.directory} was prepared with the vocabulary {store.tokenizer_fingerprint}, "
-            f"{options.model} has {checkpoint.tokenizer.fingerprint}; prepare the text with --tokenizer {options.model}"
+            f"{options.model} has {checkpoint.tokenizer.fingerprint}; prepare the text with "
+            f"{option('tokenizer', options.model)}"
         )
     if checkpoint.config.is_decoder != causal:
         reads = "from left to right" if checkpoint.config.is_decoder else "both ways"
         raise UserError(
-            f"{options.model} reads {reads} (is_decoder), which --objective {options.objective} does not fit"
+            f"{options.model} reads {reads} (is_decoder), which {option('objective', options.objective)} does not fit"
         )
     return checkpoint

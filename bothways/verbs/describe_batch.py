@@ -13,6 +13,7 @@ from bothways.errors import UserError
 from bothways.files import read_json
 from bothways.token_budget import UNLIMITED
 from bothways.train.pretrain_options import PretrainOptions, make_plan, phases_of
+from bothways.train.run import is_pretraining_run
 from bothways.verbs.recipes import read_recipe
 
 MAX_SEQUENCES_SHOWN = 8  # of a batch, each of which takes several lines of a terminal
@@ -43,8 +44,8 @@ def print_batch(path: Path, step: int, recipe: str | None, every_sequence: bool)
 
 
 def _store_and_options(path: Path, recipe: str | None) -> tuple[TokenStore, PretrainOptions]:
-    started = read_json(path / "run.json") if (path / "run.json").exists() else {}
-    if "store" in started:
+    if is_pretraining_run(path):
+        started = read_json(path / "run.json")
         options = PretrainOptions(**{**started["options"], "phases": tuple(started["options"].get("phases", ()))})
         return TokenStore(started["store"]), options
     if (path / "manifest.json").exists():

@@ -16,6 +16,7 @@ from bothways.text.lines import uncompressed_suffix
 from bothways.text.sources import resolve_sources
 from bothways.text.table_reader import TABLE_SUFFIXES
 from bothways.verbs.description import Description
+from bothways.verbs.printing import free_name
 
 # Columns by which a table is known for a task, the first that it has all of; torch is not imported for this.
 TASK_COLUMNS = (
@@ -85,7 +86,8 @@ def _describe_rows(path: Path, kind: str, rows: int, columns: list[str]) -> Desc
     elif task is not None:
         lines.append(f"used by: bothways finetune {task} --model MODEL --train {name} --eval OTHER --out RUN")
     elif "text" in columns:
-        lines.append(f"used by: bothways tokenizer {name} --out vocabulary (its column text), or bothways classify")
+        command = f"bothways tokenizer {name} --out {free_name('vocabulary')}"
+        lines.append(f"used by: {command} (its column text), or bothways classify")
     else:
         lines.append("used by: bothways finetune TASK --train; options such as --text-column name its columns")
     return Description(lines, {"table": str(path), "rows": rows, "columns": columns, "task": task})
@@ -108,9 +110,8 @@ def _describe_text(path: Path) -> Description:
             lines, words = lines + 1, words + len(line.split())
     name = shlex.quote(str(path))
     facts = {"text": str(path), "lines": lines, "words": words}
-    return Description(
-        [f"{path}: text, {lines:,} lines, {words:,} words"], facts, f"bothways tokenizer {name} --out vocabulary"
-    )
+    command = f"bothways tokenizer {name} --out {free_name('vocabulary')}"
+    return Description([f"{path}: text, {lines:,} lines, {words:,} words"], facts, command)
 
 
 def describe_folder(path: Path) -> Description:
@@ -132,7 +133,7 @@ def describe_folder(path: Path) -> Description:
     if others:
         lines.append(f"not read: {others}")
     facts: dict[str, Any] = {"folder": str(path), "files": len(sources), "kinds": dict(kinds), "bytes": size}
-    return Description(lines, facts, f"bothways tokenizer {shlex.quote(str(path))} --out vocabulary")
+    return Description(lines, facts, f"bothways tokenizer {shlex.quote(str(path))} --out {free_name('vocabulary')}")
 
 
 def describe_parts(path: Path) -> Description:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import shlex
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from bothways.checkpoint.hugging_face import Checkpoint
+from bothways.checkpoint.unfinished import UnfinishedRunWarning
+from bothways.errors import UserError
 from bothways.files import read_json
 from bothways.pages.display_names import DISPLAY_NAMES, display_name, head_in_words
 from bothways.pages.pretraining import epochs_in_words, text_in_words
@@ -23,7 +26,7 @@ SETTINGS = ("lr", "batch_size", "tokens_per_step", "sequence_length", "dropout",
 DEMO_MODELS = ("pretrained", "tickets", "entities", "questions")
 
 
-def describe_model(path: Path) -> Description:
+def describe_model_directory(path: Path) -> Description:
     """A Hugging Face or a sentence-transformers directory, ours or not."""
     model = load(str(path))
     kind = "sentence-transformers" if (path / "modules.json").exists() else "Hugging Face"
@@ -76,10 +79,30 @@ def _describe_unfinished(
         lines.append(f"training loss: {trained['loss']:.3f} (step {trained['step']:,})")
     if measured:
         lines.append(f"held-out: {figures_in_words(_held_out(measured))} (step {measured['step']:,})")
+    facts = {"run": str(run.path), "finished": False, "step": done, "steps": steps, "run.json": described}
+    if (model := _model_so_far(run.path)) is not None:
+        used = "best epoch so far" if (run.path / "best").exists() else "last checkpoint"
+        lines += [f"as it stands, by its {used}, it {_purpose(model.checkpoint)}", *_model_lines(model)]
+        lines += _provenance_lines(model.checkpoint.metadata.get("provenance", {}))
+        facts |= _model_facts(run.path, model)
     command = str(described.get("command", ""))
     lines.append("the command that began it goes on with it" + (f": {command}" if command else ""))
-    facts = {"run": str(run.path), "finished": False, "step": done, "steps": steps, "run.json": described}
-    return Description(lines, {**facts, "last": metrics[-1] if metrics else {}}, command)
+    return Description(lines, {**facts, "last": metrics[-1] if metrics else {}}, _as_typed(command))
+
+
+def _model_so_far(run: Path) -> Predictor | None:
+    """The model of a run that has not finished; None where it has none yet."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UnfinishedRunWarning)  # which is what is told here
+            return load(str(run))
+    except UserError:
+        return None
+
+
+def _as_typed(command: str) -> str:
+    """The command, if a terminal takes it; a call in Python, which is told as such, is nothing to paste there."""
+    return command if command.startswith("bothways ") else ""
 
 
 def describe_demo(path: Path) -> Description:
@@ -183,17 +206,14 @@ def _next_command(path: Path, model: Predictor) -> str:
     metadata = model.checkpoint.metadata
     name = shlex.quote(str(path))
     task = TASKS.get(str(metadata.get("task")))
-    if task is not None and not _names_a_file(task.next_command):
+    if task is not None and "{table}" not in task.next_command:
         return f"bothways {task.next_command.format(model=name)}"
-    table = metadata.get("provenance", {}).get("evaluation")
+    provenance = metadata.get("provenance", {})
+    table, form = provenance.get("evaluation"), provenance.get("options", {}).get("format")
     if table and Path(table).exists():
-        return f"bothways evaluate {name} {shlex.quote(table)}"
+        return f"bothways evaluate {name} {shlex.quote(table)}" + (f" --format {form}" if form else "")
     abilities = model.model.head.abilities
     if "language-model" in abilities:
         objective = "causal" if "causal-LM" in abilities else "bert"
         return f"bothways {OBJECTIVES[objective].next_command.format(model=name)}"
     return f'bothways embed {name} "a text of yours"' if "embedding" in abilities else ""
-
-
-def _names_a_file(command: str) -> bool:
-    return any(word.endswith((".txt", ".jsonl")) for word in command.split())

@@ -12,6 +12,7 @@ from bothways.files import read_json
 from bothways.text.corpus import CorpusReport
 from bothways.text.tokenizer import Tokenizer
 from bothways.verbs.description import Description
+from bothways.verbs.printing import free_name
 
 
 def describe_vocabulary(path: Path) -> Description:
@@ -29,7 +30,7 @@ def describe_vocabulary(path: Path) -> Description:
         [
             f"{path}: a WordPiece vocabulary of {tokenizer.vocab_size:,} pieces, which {case}",
             f"fingerprint: {tokenizer.fingerprint}",
-            f"used by: bothways prepare TEXT --tokenizer {name} --out store",
+            f"used by: bothways prepare TEXT --tokenizer {name} --out {free_name('store')}",
         ],
         facts,
     )
@@ -39,7 +40,7 @@ def describe_store(path: Path, recipe: str | None) -> Description:
     """A token store, with the lengths of its sentences, and what a recipe would see of it."""
     store = TokenStore(path)
     lengths = length_histogram(store)
-    lines = [*store_lines(store), *lengths.lines()]
+    lines = [*store_lines(store), *_remarks(store), *lengths.lines()]
     if recipe is not None:
         from bothways.verbs.describe_batch import epoch_lines  # torch takes seconds
 
@@ -47,12 +48,12 @@ def describe_store(path: Path, recipe: str | None) -> Description:
     return Description(
         lines,
         {**store.manifest, "lengths": lengths.rows},
-        f"bothways pretrain {shlex.quote(str(path))} --size mini --out run",
+        f"bothways pretrain {shlex.quote(str(path))} --size mini --out {free_name('run')}",
     )
 
 
 def store_lines(store: TokenStore) -> list[str]:
-    """A store in words: its size, its text, its held-out part, what was left out of it and why."""
+    """A store in words: its size, its text, its held-out part."""
     manifest = store.manifest
     held_out = store.split("validation")
     unknown = manifest["unknown_tokens"] / max(1, manifest["tokens"])
@@ -64,7 +65,12 @@ def store_lines(store: TokenStore) -> list[str]:
     ]
     if manifest["documents_without_words"]:
         lines.append(f"without words: {manifest['documents_without_words']:,} documents")
-    return lines + CorpusReport.from_dict(manifest["corpus"]).lines()
+    return lines
+
+
+def _remarks(store: TokenStore) -> list[str]:
+    """What was left out of a store's text, and why."""
+    return CorpusReport.from_dict(store.manifest["corpus"]).lines()
 
 
 def describe_unfinished_store(path: Path) -> Description:

@@ -79,6 +79,7 @@ COMMON = {
     "model": "a run, a Hugging Face directory, or a hub id",
     "out": "the run's directory; the same command again goes on with it",
     "optimizer": "what makes a step of the gradients",
+    "overwrite": "begin anew where --out holds something that Bothways wrote; without it that is refused",
     "pair_column": "column of the second text",
     "path": "a file or a folder",
     "precision": "auto is bfloat16 where the hardware multiplies it",

@@ -53,9 +53,9 @@ RARE = frozenset((
     "all", "batch_size", "checkpoint_every", "clip", "compile", "class_weights", "device", "dropout", "evaluate_every",
     "format", "freeze_layers", "hidden_act", "keep_checkpoints", "label_names", "log_every", "mask_rate",
     "mask_rate_end", "max_position_embeddings", "micro_batch_tokens", "min_frequency", "min_p", "no_normalize",
-    "optimizer", "overlap", "parallel", "patience", "phases", "pooling", "positions", "precision", "profile",
-    "repetition_penalty", "scheme", "seed", "short", "skip_bad", "tensorboard", "truncate", "validation_tokens",
-    "warmup", "weight_decay", "whole_word_masking", "workers",
+    "optimizer", "overlap", "overwrite", "parallel", "patience", "phases", "pooling", "positions", "precision",
+    "profile", "repetition_penalty", "scheme", "seed", "short", "skip_bad", "tensorboard", "truncate",
+    "validation_tokens", "warmup", "weight_decay", "whole_word_masking", "workers",
 ))  # fmt: skip
 GROUPS = ("needed", "usual", "columns of the tables", "rare")
 

@@ -95,9 +95,9 @@ def _describe_demo(path: Path) -> Description:
 
 
 def _describe_model(path: Path) -> Description:
-    from bothways.verbs.describe_models import describe_model
+    from bothways.verbs.describe_models import describe_model_directory
 
-    return describe_model(path)
+    return describe_model_directory(path)
 
 
 def _describe_run(path: Path) -> Description:

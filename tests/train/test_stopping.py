@@ -76,7 +76,7 @@ def test_within_the_first_step_there_is_nothing_to_save(
     result = pretrain(store.directory, tmp_path / "run", CUT, progress=StopWithin(1))
     assert (result.steps, result.interrupted) == (0, signal.SIGINT)
     assert not RunDirectory(tmp_path / "run").checkpoints()
-    assert say_interrupted(result, str(tmp_path / "run")) == 130
+    assert say_interrupted(result, SimpleNamespace(out=str(tmp_path / "run"), overwrite=False)) == 130
     assert "stopped by SIGINT within its first step; the same command again begins anew" in capsys.readouterr().out
     assert pretrain(store.directory, tmp_path / "run", CUT, progress=StopWithin(-1)).interrupted is None
 
