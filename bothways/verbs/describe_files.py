@@ -11,12 +11,12 @@ from bothways.data.stream import RowStream
 from bothways.data.tables import CONLL_SUFFIXES, Row, read_rows
 from bothways.errors import UserError
 from bothways.files import read_json
+from bothways.outputs import free_name
 from bothways.parts import MARKERS
 from bothways.text.lines import uncompressed_suffix
 from bothways.text.sources import resolve_sources
 from bothways.text.table_reader import TABLE_SUFFIXES
 from bothways.verbs.description import Description
-from bothways.verbs.printing import free_name
 
 # Columns by which a table is known for a task, the first that it has all of; torch is not imported for this.
 TASK_COLUMNS = (

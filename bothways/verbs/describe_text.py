@@ -9,10 +9,10 @@ from typing import Any
 from bothways.data.lengths import length_histogram
 from bothways.data.store import TokenStore
 from bothways.files import read_json
+from bothways.outputs import free_name
 from bothways.text.corpus import CorpusReport
 from bothways.text.tokenizer import Tokenizer
 from bothways.verbs.description import Description
-from bothways.verbs.printing import free_name
 
 
 def describe_vocabulary(path: Path) -> Description:

@@ -10,8 +10,9 @@ from pathlib import Path
 from bothways.data.prepare import PrepareOptions
 from bothways.data.prepare import prepare as prepare_store
 from bothways.data.unknown_tokens import unknown_in_store
+from bothways.outputs import free_name
 from bothways.verbs.flags import parse
-from bothways.verbs.printing import free_name, say_next
+from bothways.verbs.printing import say_next
 from bothways.verbs.source_arguments import SourceArguments
 
 

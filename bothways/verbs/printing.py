@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 import shlex
 import textwrap
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from rich import box
@@ -88,12 +86,6 @@ def _rendered(columns: Sequence[Sequence[str]]) -> list[str]:
 def say_next(words: Sequence[str]) -> None:
     """What to type next, as a shell reads it. words: a verb with its arguments."""
     print(f"next: {shlex.join(['bothways', *words])}")
-
-
-def free_name(name: str) -> str:
-    """The name, or the first of `name2`, `name3`, … that is not there yet, for what is made anew."""
-    numbered = (f"{name}{number}" for number in itertools.count(2))
-    return next(free for free in itertools.chain([name], numbered) if not Path(free).exists())
 
 
 def figure_lines(figures: Mapping[str, Any]) -> list[str]:

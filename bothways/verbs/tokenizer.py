@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bothways.outputs import free_name
 from bothways.text.vocabulary import train_tokenizer
 from bothways.verbs.flags import parse
-from bothways.verbs.printing import free_name, say_next
+from bothways.verbs.printing import say_next
 from bothways.verbs.source_arguments import SourceArguments
 
 
