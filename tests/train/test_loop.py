@@ -262,7 +262,7 @@ def test_refusals(store: TokenStore, tmp_path: Path) -> None:
             tmp_path / "r",
             PretrainOptions(**{**vars(OPTIONS), "sequence_length": 128, "tokens_per_step": 500}),
         )
-    with pytest.raises(UserError, match=r"--size mino: expected one of tiny, .*, did you mean 'mini'"):
+    with pytest.raises(UserError, match=r"size='mino': expected one of tiny, .*, did you mean 'mini'"):
         pretrain(store.directory, tmp_path / "r", PretrainOptions(**{**vars(OPTIONS), "size": "mino"}))
     with pytest.raises(UserError, match="device='tpu'"):
         choose_device("tpu")
