@@ -13,9 +13,11 @@ import pytest
 from bothways.cli import main
 from bothways.tasks import TASKS
 from bothways.tasks.instruct import PROMPT_AND_RESPONSE, InstructOptions
+from bothways.train.finetune import FinetuneOptions, finetune
 from bothways.verbs.describe_files import TASK_COLUMNS
 from tests.helpers import Run
 from tests.train.test_finetune import ROWS
+from tests.train.test_loop import StopAfter
 
 LINES = 25  # of a terminal, which all of it fits
 
@@ -105,6 +107,24 @@ def test_a_run_that_has_not_finished(folder: Path, bothways: Run, tmp_path: Path
         "held-out: masked-LM loss (nats) 6.500, masked-LM accuracy 0.125 (step 40)",
     ]
     assert lines[-1] == f"next: {command}"
+
+
+def test_a_stopped_run_is_told_as_the_model_that_it_is(folder: Path, bothways: Run, tmp_path: Path) -> None:
+    files = {"train": folder / "train.jsonl", "eval": folder / "test.jsonl"}
+    options = FinetuneOptions(epochs=4, batch_size=6)  # three steps an epoch
+    for name, evaluated, used in (("with", files, "best epoch so far"), ("without", {}, "last checkpoint")):
+        tables = {"train": files["train"], **evaluated}
+        finetune("classify", folder / "run", out=tmp_path / name, options=options, progress=StopAfter(4), **tables)
+        lines = lines_of(bothways, tmp_path / name)
+        assert lines[0].endswith("has not finished: 4 of 12 steps are done; step 4 is saved")
+        assert any(line.startswith(f"as it stands, by its {used}, it classifies a text") for line in lines)
+        assert "labels: animal, thing (one label for each text)" in lines
+        assert f"trained on: {files['train']}, 18 rows" in lines
+        command = lines[-1].removeprefix("next: ")
+        assert f"the command that began it goes on with it: {command}" in lines
+        code, _, errors = bothways(*shlex.split(command)[1:])
+        assert code == 0
+        assert "resuming at step 4 of 12" in errors
 
 
 def test_tables_and_predictions(folder: Path, bothways: Run, tmp_path: Path) -> None:

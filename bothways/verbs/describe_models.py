@@ -69,7 +69,7 @@ def _describe_unfinished(
     """A run that was stopped, or is going on now."""
     saved = [int(path.name.removeprefix("step-")) for path in run.checkpoints()]
     done = max([line["step"] for line in metrics] + saved, default=0)
-    steps = described.get("options", {}).get("steps")
+    steps = described.get("options", {}).get("steps") or _steps_in_checkpoint(run)
     of_all = f" of {steps:,}" if steps else ""
     kept = f"; step {saved[-1]:,} is saved" if saved else "; no checkpoint is saved yet"
     lines = [f"{run.path}: a run that has not finished: {done:,}{of_all} steps are done{kept}"]
@@ -88,6 +88,13 @@ def _describe_unfinished(
     command = str(described.get("command", ""))
     lines.append("the command that began it goes on with it" + (f": {command}" if command else ""))
     return Description(lines, {**facts, "last": metrics[-1] if metrics else {}}, _as_typed(command))
+
+
+def _steps_in_checkpoint(run: RunDirectory) -> int | None:
+    """The steps of the whole run, as its last checkpoint has them: those of a fine-tuning follow from its rows."""
+    states = [path / "state.json" for path in run.checkpoints() if (path / "state.json").exists()]
+    steps = read_json(states[-1]).get("data", {}).get("steps") if states else None
+    return steps if isinstance(steps, int) else None
 
 
 def _model_so_far(run: Path) -> Predictor | None:
