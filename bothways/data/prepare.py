@@ -95,7 +95,7 @@ def prepare(
     recipe: dict[str, Any] = {
         "sources": [_source_json(source) for source in resolved],
         "tokenizer": tokenizer.fingerprint,
-        "options": dataclasses.asdict(options.corpus),
+        "options": options.corpus.to_json(),
         "validation": options.validation,
     }
     if (out / "manifest.json").exists():

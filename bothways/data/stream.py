@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bothways.data.tables import BadRow, Row
+from bothways.data.tables import BadRow, Row, TableOptions, read_table
 from bothways.errors import UserError
 from bothways.text.lines import Fault, decompressed, is_unicode, uncompressed_suffix
 from bothways.text.table_reader import CSV_SUFFIXES, JSON_SUFFIXES, TABLE_SUFFIXES, TableReader, TableReaderOptions

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from bothways.data.annotations import given_answers
 from bothways.data.encoded import Encoded
 from bothways.data.tables import Row
 from bothways.errors import UserError
+from bothways.text.json_rows import given_answers
 from bothways.text.places import other_unit
 
 Span = tuple[int, int]  # first and one past the last character; or first and last token
