@@ -125,7 +125,7 @@ def require_file_writable(path: Path, suffixes: Collection[str], option: str) ->
 
     Raises UserError for another suffix, a folder that is not there, and a folder of the file's name.
     """
-    if path.suffix not in suffixes:
+    if path.suffix.lower() not in suffixes:
         raise UserError(f"{option} {path}: expected a file that ends in {' or '.join(suffixes)}")
     if path.is_dir():
         raise UserError(f"{option} {path}: is a folder")

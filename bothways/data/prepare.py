@@ -34,7 +34,7 @@ from bothways.files import (
     write_json,
 )
 from bothways.text.corpus import CorpusOptions, CorpusReport, Document, read_documents
-from bothways.text.sentences import split_sentences
+from bothways.text.sentences import ENGLISH, require_language, split_sentences
 from bothways.text.sources import Source, resolve_sources
 from bothways.text.tokenizer import VOCABULARY_FILES, Tokenizer
 
@@ -48,19 +48,22 @@ class PrepareOptions:
     """How a store is made of its sources.
 
     corpus: how documents are read. validation: the share of documents that is held out, from 0 to below 1: evenly
-    spaced documents, from the tenth on, to six decimals. workers: processes, from 1; None: one a core.
-    Raises UserError for a share or a number out of range.
+    spaced documents, from the tenth on, to six decimals. workers: processes, from 1; None: one a core. language: by
+    whose rules sentences are cut, of `SENTENCE_LANGUAGES`.
+    Raises UserError for a share or a number out of range, and for other languages.
     """
 
     corpus: CorpusOptions = dataclasses.field(default_factory=CorpusOptions)
     validation: float = 0.02
     workers: int | None = None
+    language: str = ENGLISH
 
     def __post_init__(self) -> None:
         if not 0 <= self.validation < 1:
             raise UserError(f"--validation {self.validation}: expected a share of the documents, 0 to below 1")
         if self.workers is not None and self.workers < 1:
             raise UserError(f"--workers {self.workers}: expected at least 1")
+        require_language(self.language)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,6 +100,7 @@ def prepare(
         "tokenizer": tokenizer.fingerprint,
         "options": options.corpus.to_json(),
         "validation": options.validation,
+        **({} if options.language == ENGLISH else {"language": options.language}),
     }
     if (out / "manifest.json").exists():
         return _finished(out, recipe)
@@ -104,7 +108,7 @@ def prepare(
     report = CorpusReport()
     documents = itertools.islice(enumerate(read_documents(resolved, options.corpus, report)), writer.documents, None)
     share = Fraction(options.validation).limit_denominator(1_000_000)
-    for number, prepared in _prepare_all(documents, tokenizer, options.workers or os.cpu_count() or 1):
+    for number, prepared in _prepare_all(documents, tokenizer, options):
         writer.add(prepared, "validation" if _held_out(number, share) else "train")
         on_progress(report, writer.tokens)
     return writer.finish(report)
@@ -230,17 +234,18 @@ def _source_json(source: Source) -> dict[str, Any]:
 
 
 def _prepare_all(
-    documents: Iterator[tuple[int, Document]], tokenizer: Tokenizer, workers: int
+    documents: Iterator[tuple[int, Document]], tokenizer: Tokenizer, options: PrepareOptions
 ) -> Iterator[tuple[int, PreparedDocument]]:
     """Prepare every document, in order; a small corpus is done here, before a worker process would have started."""
+    workers, language = options.workers or os.cpu_count() or 1, options.language
     batches = _batches(documents)
     first = list(itertools.islice(batches, 2))
     if workers == 1 or len(first) < 2:
         for batch in itertools.chain(first, batches):
-            yield from _with_numbers(batch, _prepare_batch(tokenizer, [document for _, document in batch]))
+            yield from _with_numbers(batch, _prepare_batch(tokenizer, [document for _, document in batch], language))
         return
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, _start_worker, (tokenizer.to_json(),)) as pool:
+    with ProcessPoolExecutor(workers, context, _start_worker, (tokenizer.to_json(), language)) as pool:
         waiting: deque[tuple[list[tuple[int, Document]], Future[list[PreparedDocument]]]] = deque()
         try:
             for batch in itertools.chain(first, batches):
@@ -274,8 +279,8 @@ def _batches(documents: Iterable[tuple[int, Document]]) -> Iterator[list[tuple[i
         yield batch
 
 
-def _prepare_batch(tokenizer: Tokenizer, documents: list[Document]) -> list[PreparedDocument]:
-    sentences = [split_sentences(document) for document in documents]
+def _prepare_batch(tokenizer: Tokenizer, documents: list[Document], language: str) -> list[PreparedDocument]:
+    sentences = [split_sentences(document, language) for document in documents]
     ids = iter(tokenizer.encode_ids([sentence for group in sentences for sentence in group]))
     prepared = []
     for group in sentences:
@@ -287,13 +292,15 @@ def _prepare_batch(tokenizer: Tokenizer, documents: list[Document]) -> list[Prep
 
 
 _worker_tokenizer: Tokenizer  # each worker process has one
+_worker_language: str
 
 
-def _start_worker(tokenizer_json: str) -> None:
-    global _worker_tokenizer
+def _start_worker(tokenizer_json: str, language: str) -> None:
+    global _worker_tokenizer, _worker_language
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes are the parallelism
     _worker_tokenizer = Tokenizer.from_json(tokenizer_json)
+    _worker_language = language
 
 
 def _work(documents: list[Document]) -> list[PreparedDocument]:
-    return _prepare_batch(_worker_tokenizer, documents)
+    return _prepare_batch(_worker_tokenizer, documents, _worker_language)

@@ -15,6 +15,7 @@ from bothways.text.tokenizer import Tokenizer
 
 # The longest sequence of each bucket of the histogram, in tokens: BERT's usual lengths; a last bucket is open.
 BUCKET_MAX_TOKENS = (8, 16, 32, 64, 128, 256, 512, 1024, 4096)
+ENOUGH_HELD_OUT = 5  # documents; chosen by hand: figures of fewer are those of one or two texts
 BAR_WIDTH = 40  # characters of a bar that stands for all sentences
 
 
@@ -48,6 +49,18 @@ def length_histogram(store: TokenStore) -> Histogram:
     bounds = itertools.pairwise((0, *BUCKET_MAX_TOKENS))
     labels = [*(f"{low + 1:,}-{high:,}" for low, high in bounds), f"over {BUCKET_MAX_TOKENS[-1]:,}"]
     return Histogram(list(zip(labels, sentences.tolist(), documents.tolist(), strict=True)))
+
+
+def few_held_out(documents: int) -> str | None:
+    """What to say of figures on so few held-out documents; None where there are none, or `ENOUGH_HELD_OUT`."""
+    if not 0 < documents < ENOUGH_HELD_OUT:
+        return None
+    if documents > 1:
+        return f"only {documents} documents are held out, whose figures say little; prepare --validation 0.2 holds out more"
+    return (
+        "only one document is held out, whose figures say little, and next-sentence figures are left out: a random "
+        "next sentence is from another document; prepare --validation 0.2 holds out more"
+    )
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ A row remembers the file and line it came from, so that every complaint about it
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,7 +66,9 @@ class Row:
         except (TypeError, ValueError, OverflowError):
             number = math.nan
         if not abs(number) < MAX_NUMBER or isinstance(value, bool | np.bool_ | bytes):
-            raise UserError(f"{self.source}: column {column!r} is {value!r}, not a number")
+            comma = isinstance(value, str) and re.fullmatch(r"\s*[+-]?\d+,\d+\s*", value)
+            hint = f"; write {value.strip().replace(',', '.')}, with a point" if comma else ""
+            raise UserError(f"{self.source}: column {column!r} is {value!r}, not a number{hint}")
         return number
 
     def items(self, column: str) -> list[Any]:

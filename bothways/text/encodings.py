@@ -55,7 +55,7 @@ def checked_encoding(name: str) -> str:
 
 def _is_of_text(name: str) -> bool:
     try:
-        b"".decode(name)
+        b"\0\0\0\0".decode(name, "replace")  # four, as UTF-32 needs them; of no bytes Python looks up nothing
     except (LookupError, UnicodeError, ValueError, TypeError):
         return False
     return True
@@ -75,7 +75,7 @@ def likely_encoding(sample: bytes) -> str:
     """The encoding that these bytes, which are not UTF-8, look like; empty where none is likely."""
     if b"\0" in sample:
         places = [sample[start::2].count(0) for start in (0, 1)]
-        if max(places) * 4 < len(sample) or min(places) * 8 > max(places):
+        if max(places) < 4 or max(places) * 4 < len(sample) or min(places) * 8 > max(places):
             return ""
         return "utf-16-le" if places[1] > places[0] else "utf-16-be"
     for name, pattern, least in _LIKELY:
@@ -111,10 +111,22 @@ def is_all_utf8(stream: IO[bytes]) -> bool:
     return True
 
 
-def decoded(content: bytes, encoding: str) -> tuple[str, str]:
+def decoded(content: bytes, encoding: str = UTF8) -> tuple[str, str]:
     """All of a text in memory, and the encoding it was read in, by the rules of files. Raises UnicodeDecodeError."""
-    name = marked_encoding(content) or (UTF8 if is_all_utf8(io.BytesIO(content)) else encoding)
+    name = marked_encoding(content)
+    if not name:
+        name = UTF8 if is_utf8(encoding) or is_all_utf8(io.BytesIO(content)) else encoding
     return content.decode(name), name
+
+
+def undecodable_message(source: str, error: UnicodeDecodeError) -> str:
+    """What to say of a text in memory that is not of the encoding it was read in. source: how it is called."""
+    line = error.object.count(b"\n", 0, error.start) + 1
+    place = f"{source}:{line}: byte 0x{error.object[error.start]:02x}"
+    if not is_utf8(error.encoding):
+        return f"{place} is not {error.encoding}"
+    begin = max(0, error.object.rfind(b"\n", 0, error.start))
+    return f"{place} is not UTF-8{encoding_hint(error.object[begin : begin + BINARY_SAMPLE_BYTES])}"
 
 
 class DecodedBytes(io.BufferedReader):

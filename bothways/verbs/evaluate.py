@@ -24,7 +24,8 @@ class EvaluateArguments:
     """table: labelled rows; or, for a pretrained model, a store or text, on which it does what it was pretrained for.
 
     predictions: write what was predicted of each row to this .csv. skip_bad: leave out rows that cannot be used,
-    and count them. format: what the table is, where its name does not say it.
+    and count them. format: what the table is, where its name does not say it. encoding: of a table or text that is not
+    UTF-8.
     """
 
     model: Positional[str]
@@ -32,6 +33,7 @@ class EvaluateArguments:
     predictions: str | None = None
     skip_bad: bool = False
     format: TableFormat | None = None
+    encoding: str = "utf-8"
     json: bool = False
     device: str = "auto"
 
@@ -48,7 +50,7 @@ def run_evaluate(arguments: Sequence[str]) -> None:
         require_file_writable(Path(options.predictions), (".csv",), "--predictions")
     model = load(options.model, options.device)
     pretrained = "language-model" in model.model.head.abilities and "task" not in model.checkpoint.metadata
-    figures = _of_text(model, options.table) if pretrained else _of_rows(model, options)
+    figures = _of_text(model, options) if pretrained else _of_rows(model, options)
     print(to_json(figures) if options.json else "\n".join(figure_lines(figures)))
 
 
@@ -56,7 +58,7 @@ def _of_rows(model: Predictor, options: EvaluateArguments) -> dict[str, Any]:
     from bothways.train.evaluate import columns_of, evaluate_rows, usable_rows, write_predictions
 
     task = with_named_columns(model.task(), options)
-    found = read_table(options.table, TableOptions(options.format, say))
+    found = read_table(options.table, TableOptions(options.format, say, options.encoding))
     task = task.for_columns(columns_of(found))
     rows, _ = usable_rows(task, found, options.skip_bad, say)
     encoded = task.encode(rows, model.tokenizer, model.sequence_length)
@@ -71,14 +73,17 @@ def _of_rows(model: Predictor, options: EvaluateArguments) -> dict[str, Any]:
     return evaluation.metrics
 
 
-def _of_text(model: Predictor, source: str) -> dict[str, Any]:
+def _of_text(model: Predictor, options: EvaluateArguments) -> dict[str, Any]:
     """The figures of a pretrained model's own objective: on a store's held-out part, or on all of a text."""
+    source = options.table
     from bothways.data.prepare import PrepareOptions, prepare
     from bothways.data.store import TokenStore
+    from bothways.text.corpus import CorpusOptions
     from bothways.train.pretrain import evaluate_store
 
     if (Path(source) / "manifest.json").exists():
         return evaluate_store(model.checkpoint, TokenStore(Path(source)), "validation", str(model.device))
     with tempfile.TemporaryDirectory() as folder:
-        store = prepare([source], model.tokenizer, Path(folder) / "store", PrepareOptions(validation=0))
+        corpus = CorpusOptions(skip_bad=options.skip_bad, encoding=options.encoding)
+        store = prepare([source], model.tokenizer, Path(folder) / "store", PrepareOptions(corpus, validation=0))
         return evaluate_store(model.checkpoint, store, "train", str(model.device))

@@ -18,12 +18,13 @@ from bothways.verbs.source_arguments import SourceArguments
 @dataclass(frozen=True, kw_only=True)
 class PrepareArguments(SourceArguments):
     """tokenizer: a vocabulary's or a model's directory. validation: share of documents held out. workers: processes;
-    by default one a core."""
+    by default one a core. language: by whose rules sentences are cut, de or fr say, by ISO 639-1."""
 
     tokenizer: str
     out: str
     validation: float = 0.02
     workers: int | None = None
+    language: str = "en"
 
 
 def run_prepare(arguments: Sequence[str]) -> None:
@@ -39,7 +40,7 @@ def run_prepare(arguments: Sequence[str]) -> None:
             options.sources,
             Tokenizer.load(options.tokenizer),
             Path(options.out),
-            PrepareOptions(options.corpus_options(), options.validation, options.workers),
+            PrepareOptions(options.corpus_options(), options.validation, options.workers, options.language),
             on_progress=progress.update,
         )
     from bothways.verbs.info import store_lines

@@ -55,6 +55,11 @@ def run_tokenizer(arguments: Sequence[str]) -> None:
         print(line)
     if message := folding_message(counts, trained.normalise):
         print(message)
+    if trained.vocab_size < options.vocab_size:
+        print(
+            f"the text has no more pieces that occur at least {options.min_frequency} times: {trained.vocab_size:,} of "
+            f"{options.vocab_size:,} asked for"
+        )
     print(f"{options.out}: {trained.vocab_size:,} pieces, fingerprint {trained.fingerprint}")
     print(f"next: bothways prepare {' '.join(options.sources)} --tokenizer {options.out} --out store")
 

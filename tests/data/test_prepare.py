@@ -102,7 +102,7 @@ def test_a_killed_preparation_goes_on_where_it_was(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(
         preparation,
         "_prepare_batch",
-        lambda t, d, original=preparation._prepare_batch: redone.extend(d) or original(t, d),
+        lambda t, d, g, original=preparation._prepare_batch: redone.extend(d) or original(t, d, g),
     )
     prepare(source, tokenizer, tmp_path / "parts", PrepareOptions(workers=1))
     assert 0 < len(redone) < 250
