@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from bothways.data.tables import CONLL_SUFFIXES, BadRow, Row, TableOptions, read_table
 from bothways.errors import UserError
+from bothways.text.encodings import is_utf8
 from bothways.text.lines import Fault, is_unicode, utf8_bytes
 from bothways.text.table_reader import CSV_SUFFIXES, JSON_SUFFIXES, TABLE_SUFFIXES, TableReader, TableReaderOptions
 
@@ -45,13 +46,16 @@ class RowStream:
     of a .json or of CoNLL columns, which are in memory all at once.
 
     text_column: what the lines of a .txt are called. options: what the file is, where its name does not say it.
-    columns: the names in the first rows, in order. remarks: what a user should know of how the file is read.
+    columns: the names in the first rows, in order. remarks: what a user should know of how the file is read. reading:
+    of the options, what says how the file is read, as JSON.
     Raises UserError for a file that is none of these, or has no row that can be read.
     """
 
     def __init__(self, path: Path, text_column: str = "text", options: TableOptions | None = None) -> None:
         options = options or TableOptions()
         self.path, self.encoding = path, options.encoding
+        said = {"format": options.format, "encoding": None if is_utf8(options.encoding) else options.encoding}
+        self.reading = {name: value for name, value in said.items() if value is not None}
         self.remarks: list[str] = []
         if not path.is_file():
             raise UserError(f"{path}: {'is a folder, not a file' if path.is_dir() else 'no such file'}")

@@ -122,7 +122,7 @@ def open_output(job: Job, source: RowStream, out: Path) -> BulkOutput:
     output = BulkOutput(out, _row_format(out.suffix.lower(), source, job))
     stat = source.path.stat()
     origin = {"input": str(source.path.resolve()), "bytes": stat.st_size, "modified": stat.st_mtime_ns}
-    output.open({**origin, **job.description})
+    output.open({**origin, **source.reading, **job.description})
     return output
 
 

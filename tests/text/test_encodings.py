@@ -128,7 +128,7 @@ def test_the_cure_is_named_for_tables_and_single_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("cp125", "did you mean 'cp1252'"),
+        ("cp1252x", "did you mean 'cp1252'"),
         ("rot13", "no encoding of text"),
         ("base64", "no encoding of text"),
         ("", "cp1252, latin-1 or gb18030, say"),
