@@ -22,7 +22,7 @@ from bothways.data.tables import Row
 from bothways.errors import TruncationWarning, UserError
 from bothways.model.encoder import Encoder
 from bothways.model.heads import Head, SpanHead
-from bothways.tasks.answer_rows import context_tokens, gold_spans, whole_gold_tokens
+from bothways.tasks.answer_rows import context_tokens, gold_spans, whole_gold_tokens, whole_words
 from bothways.tasks.base import MASKED_LOGIT, ResultColumn, Task, at_least_float32, options_from_json, softmax
 from bothways.tasks.squad_metric import best_exact, best_f1
 from bothways.text.tokenizer import Tokenizer
@@ -30,7 +30,7 @@ from bothways.text.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class Answer:
-    """The answer to a question. text: `context[start:end]`; empty, with start and end 0, where there is no answer.
+    """The answer to a question. text: `context[start:end]`, whole words where blanks part words; empty, with start and end 0, where there is no answer.
 
     probability: of this answer among the alternatives, 0 to 1. no_answer_probability: that there is no answer, 0 for a
     model that was never trained on such questions. Both are of one softmax over the `N_BEST` best spans of all windows
@@ -207,8 +207,10 @@ class AnswerTask(Task):
         """The best span of all windows; with `no_answer`, none where its margin is below the threshold."""
         context = row.text(self.options.context_column)
         both = zip(scores, encoded, strict=True)
-        found = [span for window_scores, window in both for span in self._best_spans(window_scores, window)]
-        # a span that several windows hold counts once, with its best score
+        pieces = [span for window_scores, window in both for span in self._best_spans(window_scores, window)]
+        whole = whole_words([(start, end) for _, start, end in pieces], context)
+        found = [(score, *span) for (score, _, _), span in zip(pieces, whole, strict=True)]
+        # a span that several windows hold, or that several spans within words become, counts once, with its best score
         found = list({(start, end): (score, start, end) for score, start, end in sorted(found)}.values())
         found = sorted(found, key=lambda span: -span[0])[:N_BEST]
         # windows that do not hold the answer say so; the one that is least sure of it decides
