@@ -116,6 +116,10 @@ class AnswerTask(Task):
         row.text(self.options.question_column)
         self.gold(row)
 
+    def kept_together(self, row: Row) -> tuple[str, ...]:
+        """The context, whatever is asked of it."""
+        return (row.text(self.options.context_column),)
+
     def fitted(self, rows: Sequence[Row]) -> Self:
         without = sum(not self.gold(row) for row in rows)
         if without == len(rows):

@@ -10,7 +10,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_origin, get_type_hints
 
@@ -27,6 +27,7 @@ from bothways.precision import TrainingPrecision
 from bothways.progress import Progress
 from bothways.tasks import find_task
 from bothways.tasks.base import Task, require_segment_types
+from bothways.text.encodings import UTF8
 from bothways.train.best_epoch import BestEpoch
 from bothways.train.evaluate import Evaluation, RowSet, Table
 from bothways.train.loop import TrainResult, say_if_not_compiled, train
@@ -61,7 +62,8 @@ class FinetuneOptions:
     batch_size: examples in a step; tokens_per_step: a token budget instead. lr: by default 5e-5 for 768 hidden units
     (Devlin et al. 2018, A.3), more for smaller models. patience: epochs without a better evaluation after which the run
     ends; 0 never ends it. freeze_layers: the embeddings and this many layers from below are not trained; -1: the whole
-    encoder. format: what the tables are, where their names do not say it. skip_bad: leave out rows that cannot be used,
+    encoder. format: what the tables are, where their names do not say it. encoding: of
+    tables that are not UTF-8. skip_bad: leave out rows that cannot be used,
     and count them, instead of stopping at the first.
     """
 
@@ -79,6 +81,7 @@ class FinetuneOptions:
     patience: int = 0
     freeze_layers: int = 0
     format: TableFormat | None = None
+    encoding: str = UTF8
     skip_bad: bool = False
     micro_batch_tokens: int | None = TrainOptions.micro_batch_tokens
     log_every: int = TrainOptions.log_every
@@ -110,8 +113,8 @@ def finetune(
     task_name: str,
     model: str | Path,
     train_table: Table,
-    eval_table: Table | None,
-    out: str | Path,
+    eval_table: Table | float | None = None,
+    out: str | Path | None = None,
     options: FinetuneOptions | None = None,
     *,
     progress: Progress | None = None,
@@ -119,7 +122,8 @@ def finetune(
 ) -> FinetuneResult:
     """Fine-tune `model` for a task (`tasks.TASKS`); the same call again resumes a run that was stopped.
 
-    Tables are files (csv, tsv, jsonl, parquet, CoNLL, SQuAD json) or iterables of dictionaries. task_options: the
+    Tables are files (csv, tsv, jsonl, parquet, CoNLL, SQuAD json) or iterables of dictionaries. eval_table: labelled
+    rows to measure on, or the share of the training rows that is held out for it, above 0 and below 1. task_options: the
     task's own (`pair_column="b"`, `overlap=64`, …). With evaluation rows, every epoch is measured on them and the best
     epoch's model becomes the run's. Writes `out/metrics.jsonl`, `out/checkpoints/`, `out/model/` and, with evaluation
     rows, `out/evaluation.json` and `out/predictions.csv`.
@@ -128,9 +132,10 @@ def finetune(
     """
     options = _checked(options or FinetuneOptions())
     progress = progress or Progress(f"finetune {task_name}")
-    reading = TableOptions(options.format, progress.say)
-    rows = RowSet.read(train_table, make_task(task_name, task_options), options.skip_bad, reading).fitted()
-    eval_rows = _evaluation_rows(eval_table, rows.task, options, progress.say)
+    if out is None:
+        raise UserError("--out: the run's directory is missing")
+    task = make_task(task_name, task_options)
+    rows, eval_rows = read_rows_to_learn(train_table, eval_table, task, options, progress.say)
     checkpoint = _load(model, rows.task, options, progress.say)
     run, limit = RunDirectory(out), _sequence_limit(options, checkpoint.config)
     encoded, eval_encoded = (table.encode(checkpoint.tokenizer, limit) for table in (rows, eval_rows))
@@ -170,13 +175,36 @@ def _checked(options: FinetuneOptions) -> FinetuneOptions:
     return options
 
 
+def read_rows_to_learn(
+    train_table: Table, eval_table: Table | float | None, task: Task, options: FinetuneOptions, say: Callable[[str], None]
+) -> tuple[RowSet, RowSet]:
+    """The rows to train on, the task fitted to them, and those to measure on; eval_table as `finetune` has it.
+
+    Says what a user should know of them. Raises UserError as `finetune` does.
+    """
+    reading = TableOptions(options.format, say, options.encoding)
+    rows = RowSet.read(train_table, task, options.skip_bad, reading)
+    if advice := rows.task.advice(rows.rows):
+        say(advice)
+    if isinstance(eval_table, int | float):
+        rows, eval_rows = rows.held_out(eval_table, options.seed, say)
+        rows = rows.fitted()
+        return rows, replace(eval_rows, task=rows.task)
+    rows = rows.fitted()
+    return rows, _evaluation_rows(eval_table, rows.task, options, say)
+
+
 def _evaluation_rows(table: Table | None, task: Task, options: FinetuneOptions, say: Callable[[str], None]) -> RowSet:
     """The evaluation rows, the task as their columns have it; no rows without a table."""
     if table is None:
         if options.patience:
             raise UserError(f"--patience {options.patience}: needs --eval, by which epochs are compared")
+        say(
+            "without rows to measure on, nobody knows how good the model is: --eval 0.2 holds a fifth of the rows out, "
+            "--eval TABLE takes others"
+        )
         return RowSet(task)
-    found = RowSet.read(table, task, options.skip_bad, TableOptions(options.format, say))
+    found = RowSet.read(table, task, options.skip_bad, TableOptions(options.format, say, options.encoding))
     # trained on pairs, measured on scores: the range of the scores is known from these rows alone
     return found if type(found.task) is type(task) else found.fitted()
 

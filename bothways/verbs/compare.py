@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from rich.console import Console
 from rich.table import Table
 from tyro.conf import Positional
 
 from bothways.baselines.results import ClassifierResult, TrainingCost
-from bothways.data.tables import Row, TableOptions, read_table
+from bothways.data.tables import Row
 from bothways.errors import UserError
 from bothways.files import to_json
 from bothways.predictor import load
 from bothways.tasks.classify import ClassifyOptions, ClassifyTask
-from bothways.train.evaluate import usable_rows
-from bothways.train.finetune import FinetuneOptions, finetune
+from bothways.train.finetune import FinetuneOptions, finetune, read_rows_to_learn
+from bothways.verbs.finetune import share_or_table
 from bothways.verbs.flags import parse
 from bothways.verbs.printing import say
 from bothways.verbs.run_output import say_stopped
@@ -57,14 +57,13 @@ def run_compare(arguments: Sequence[str]) -> int:
     task = ClassifyTask(
         ClassifyOptions(**{field.name: getattr(options, field.name) for field in fields(ClassifyOptions)})
     )
-    reading = TableOptions(options.format, say)
-    train, _ = usable_rows(task, read_table(options.train, reading), options.skip_bad, say)
-    task = task.fitted(train)
-    eval_rows, _ = usable_rows(task, read_table(options.eval, reading), options.skip_bad, say)
-    held_out = _columns(task, eval_rows)
-    results: list[ClassifierResult] = list(compare_classifiers(*_columns(task, train), *held_out, task.labels))
+    measured_on = share_or_table(options.eval)
+    train, held_out = read_rows_to_learn(options.train, measured_on, task, options, say)
+    task, eval_rows = cast("ClassifyTask", train.task), held_out.rows
+    of_train, of_held_out = _columns(task, train.rows), _columns(task, eval_rows)
+    results: list[ClassifierResult] = list(compare_classifiers(*of_train, *of_held_out, task.labels))
     own = asdict(task.options)
-    tuned = finetune("classify", options.model, options.train, options.eval, options.out, options, **own)
+    tuned = finetune("classify", options.model, options.train, measured_on, options.out, options, **own)
     if tuned.training.interrupted is not None:
         return say_stopped(options.out, tuned.training.interrupted)
     results.append(_bert(options, task, eval_rows, tuned.training.seconds))
