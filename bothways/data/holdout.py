@@ -55,7 +55,9 @@ def hold_out(
     rarity = dict(left)
     strata: dict[str, list[list[int]]] = {}
     for group in groups:
-        rarest = min((label for row in group for label in labels[row]), key=lambda name: (rarity[name], name), default="")
+        rarest = min(
+            (label for row in group for label in labels[row]), key=lambda name: (rarity[name], name), default=""
+        )
         strata.setdefault(rarest, []).append(group)
     chosen: set[int] = set()
     rng, seen = np.random.default_rng(seed), 0
@@ -70,7 +72,9 @@ def hold_out(
                 chosen.update(group)
                 left -= lost
     if not chosen or len(chosen) == len(rows):
-        raise UserError(f"--eval {share:g}: no row of {len(rows):,} can be held out; give a table of rows to measure on")
+        raise UserError(
+            f"--eval {share:g}: no row of {len(rows):,} can be held out; give a table of rows to measure on"
+        )
     return HoldOut(
         [row for number, row in enumerate(rows) if number not in chosen],
         [row for number, row in enumerate(rows) if number in chosen],

@@ -55,12 +55,9 @@ def few_held_out(documents: int) -> str | None:
     """What to say of figures on so few held-out documents; None where there are none, or `ENOUGH_HELD_OUT`."""
     if not 0 < documents < ENOUGH_HELD_OUT:
         return None
-    if documents > 1:
-        return f"only {documents} documents are held out, whose figures say little; prepare --validation 0.2 holds out more"
-    return (
-        "only one document is held out, whose figures say little, and next-sentence figures are left out: a random "
-        "next sentence is from another document; prepare --validation 0.2 holds out more"
-    )
+    what = "one document is" if documents == 1 else f"{documents} documents are"
+    missing = ", and none of next sentences: a random one is from another document" if documents == 1 else ""
+    return f"only {what} held out, so its figures say little{missing}; prepare --validation 0.2 holds more out"
 
 
 @dataclass(frozen=True)

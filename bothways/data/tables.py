@@ -67,7 +67,7 @@ class Row:
             number = math.nan
         if not abs(number) < MAX_NUMBER or isinstance(value, bool | np.bool_ | bytes):
             comma = isinstance(value, str) and re.fullmatch(r"\s*[+-]?\d+,\d+\s*", value)
-            hint = f"; write {value.strip().replace(',', '.')}, with a point" if comma else ""
+            hint = f"; write {str(value).strip().replace(',', '.')}, with a point" if comma else ""
             raise UserError(f"{self.source}: column {column!r} is {value!r}, not a number{hint}")
         return number
 

@@ -30,7 +30,8 @@ from bothways.text.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class Answer:
-    """The answer to a question. text: `context[start:end]`, whole words where blanks part words; empty, with start and end 0, where there is no answer.
+    """The answer to a question. text: `context[start:end]`, whole words where blanks part words; empty, with start and
+    end 0, where there is no answer.
 
     probability: of this answer among the alternatives, 0 to 1. no_answer_probability: that there is no answer, 0 for a
     model that was never trained on such questions. Both are of one softmax over the `N_BEST` best spans of all windows

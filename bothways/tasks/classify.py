@@ -30,7 +30,13 @@ from bothways.tasks.base import (
 )
 from bothways.tasks.class_weights import class_weights
 from bothways.tasks.label_scores import best_threshold, least_certain, score_array, scores_by_label
-from bothways.tasks.label_values import advice_on_classes, labels_of_vector, require_classes, require_no_list, several_labels
+from bothways.tasks.label_values import (
+    advice_on_classes,
+    labels_of_vector,
+    require_classes,
+    require_no_list,
+    several_labels,
+)
 from bothways.tasks.metrics import classification_figures, correlations, figures_of_several
 from bothways.text.tokenizer import Tokenizer
 

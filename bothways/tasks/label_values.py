@@ -58,10 +58,11 @@ def advice_on_classes(counts: Mapping[str, int]) -> str | None:
     rows, found = sum(counts.values()), len(counts)
     if all(map(NUMBER.fullmatch, counts)):
         fractions = any("." in label for label in counts)
-        if found > (MOST_FRACTIONS if fractions else MOST_INTEGERS) and (fractions or rows < ROWS_OF_CLASS * found):
+        few = fractions or rows < ROWS_OF_CLASS * found  # rows of a class
+        if few and found > (MOST_FRACTIONS if fractions else MOST_INTEGERS):
             return (
-                f"the labels are numbers: {found:,} classes for {rows:,} rows; --problem-type regression learns them as "
-                "numbers"
+                f"the labels are numbers: {found:,} classes for {rows:,} rows; --problem-type regression learns them "
+                "as numbers"
             )
     for mark in COMBINING_MARKS:
         parts = {label: [part.strip() for part in label.split(mark)] for label in counts if mark in label}
@@ -70,8 +71,8 @@ def advice_on_classes(counts: Mapping[str, int]) -> str | None:
         if len(combined) > 1 or (combined and {*parts[combined[0]]} <= {*counts}):
             commas = "" if mark == "," else f", with commas for the {mark}"
             return (
-                f"{len(combined):,} of {found:,} classes are combinations of labels, {combined[0]!r} say; --problem-type "
-                f"multi_label_classification learns each label by itself{commas}"
+                f"{len(combined):,} of {found:,} classes are combinations of labels, {combined[0]!r} say; "
+                f"--problem-type multi_label_classification learns each label by itself{commas}"
             )
     return None
 

@@ -28,7 +28,8 @@ _FRONT_MATTER = re.compile(r"\A---\n(?:[\w-]+:.*\n|[ \t-].*\n)*---[ \t]*\n")  # 
 
 @dataclass(frozen=True)
 class Document:
-    """A text of its own. source: `file:line` where it begins, of .json `file:` and the number of the row. one_sentence_a_line: its lines are sentences already."""
+    """A text of its own. source: `file:line` where it begins, of .json `file:` and the number of the row.
+    one_sentence_a_line: its lines are sentences already."""
 
     text: str
     source: str
@@ -39,8 +40,8 @@ class Document:
 class CorpusOptions:
     """How sources are read.
 
-    text_column: of json, jsonl, csv and parquet. documents: a .txt is one document ("file"), or holds several, with blank
-    lines between them and one sentence a line, as BERT's own input format has it ("blank-line"). skip_bad: leave out
+    text_column: of json, jsonl, csv and parquet. documents: a .txt is one document ("file"), or holds several, with
+    blank lines between them and one sentence a line, as BERT's own input format has it ("blank-line"). skip_bad: leave out
     and count what cannot be read. max_line_characters: a longer line cannot be read. max_document_characters: a longer
     document is cut into several, after a blank line or else after a line. encoding: of files that are not UTF-8. Raises
     UserError for other values.
@@ -206,9 +207,7 @@ class _Reader:
     def _table(self, path: Path) -> Iterator[Document]:
         before, limit = self.report.bytes_read, self.options.max_line_characters
         columns = (self.options.text_column,)
-        options = TableReaderOptions(
-            limit, limit, False, columns, PARQUET_BATCH_ROWS, encoding=self.options.encoding
-        )
+        options = TableReaderOptions(limit, limit, False, columns, PARQUET_BATCH_ROWS, encoding=self.options.encoding)
         reader = TableReader(path, options)
         for row in reader.rows():
             self.line = row.line

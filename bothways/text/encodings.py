@@ -1,5 +1,4 @@
-"""Bytes in any encoding → bytes in UTF-8: what a file says of itself, what the user says of it, and what it looks like.
-"""
+"""Bytes in any encoding → bytes in UTF-8: what a file says of itself, what the user says of it, what it looks like."""
 
 from __future__ import annotations
 
@@ -24,7 +23,7 @@ _MARKS = (
 # Encodings of bytes below 0x80 alone: a file of them cannot be told from UTF-8.
 _SEVEN_BIT = ("iso2022", "hz", "utf_7")
 # What text in an encoding is full of, once decoded, and how much of what is not ASCII must be that. Letters of Western
-# languages stand alone among ASCII ones, those of others side by side; of Chinese the ten commonest characters are 13 %.
+# languages stand alone among ASCII ones, those of others side by side; of Chinese the ten commonest are 13 %.
 _LIKELY = (
     ("cp1252", r"(?<![^\x00-\x7f])[äöüßÄÖÜéèêëàâçîïôûùñáíóúãõåæøÅÆØ€£§°«»“”„’‘–—…\xa0©®½](?![^\x00-\x7f])", 0.7),
     ("cp1251", r"[а-яё]{2,}", 0.6),
@@ -92,7 +91,11 @@ def likely_encoding(sample: bytes) -> str:
 def encoding_hint(sample: bytes) -> str:
     """`; it looks like Windows-1252, --encoding cp1252 reads it`, or how to say what it is where that is not known."""
     name = likely_encoding(sample)
-    return f"; it looks like {_NAMES.get(name, name)}, --encoding {name} reads it" if name else "; --encoding NAME says what it is"
+    return (
+        f"; it looks like {_NAMES.get(name, name)}, --encoding {name} reads it"
+        if name
+        else "; --encoding NAME says what it is"
+    )
 
 
 def is_all_utf8(stream: IO[bytes]) -> bool:

@@ -1,4 +1,4 @@
-"""Rows of .json files, SQuAD's and arrays of objects, as values by column and places. Such a file is read as a whole."""
+"""Rows of .json files, SQuAD's and arrays of objects, as values by column and places. A file is read as a whole."""
 
 from __future__ import annotations
 

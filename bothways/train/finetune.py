@@ -123,8 +123,8 @@ def finetune(
     """Fine-tune `model` for a task (`tasks.TASKS`); the same call again resumes a run that was stopped.
 
     Tables are files (csv, tsv, jsonl, parquet, CoNLL, SQuAD json) or iterables of dictionaries. eval_table: labelled
-    rows to measure on, or the share of the training rows that is held out for it, above 0 and below 1. task_options: the
-    task's own (`pair_column="b"`, `overlap=64`, …). With evaluation rows, every epoch is measured on them and the best
+    rows to measure on, or the share of the training rows that is held out for it, above 0 and below 1. task_options:
+    the task's own (`pair_column="b"`, `overlap=64`, …). With evaluation rows, every epoch is measured on them and the best
     epoch's model becomes the run's. Writes `out/metrics.jsonl`, `out/checkpoints/`, `out/model/` and, with evaluation
     rows, `out/evaluation.json` and `out/predictions.csv`.
     Raises UserError for bad rows, labels in evaluation that training never saw, and a sequence above the position
@@ -176,7 +176,11 @@ def _checked(options: FinetuneOptions) -> FinetuneOptions:
 
 
 def read_rows_to_learn(
-    train_table: Table, eval_table: Table | float | None, task: Task, options: FinetuneOptions, say: Callable[[str], None]
+    train_table: Table,
+    eval_table: Table | float | None,
+    task: Task,
+    options: FinetuneOptions,
+    say: Callable[[str], None],
 ) -> tuple[RowSet, RowSet]:
     """The rows to train on, the task fitted to them, and those to measure on; eval_table as `finetune` has it.
 

@@ -29,8 +29,8 @@ class AnswerArguments:
     places are counted in the file's characters, carriage returns and a byte order mark included.
 
     question: what is asked; without it each row of the table `--in` asks its own. out: with such a table, a .parquet,
-    .jsonl or .csv of all its rows, however many; the same command again goes on with it. format: what the table is, where
-    its name does not say it. encoding: of a file that is not UTF-8. precision: auto, float32, bfloat16 or
+    .jsonl or .csv of all its rows, however many; the same command again goes on with it. format: what the table is,
+    where its name does not say it. encoding: of a file that is not UTF-8. precision: auto, float32, bfloat16 or
     int8; auto is bfloat16 where the hardware multiplies it, else float32.
     """
 

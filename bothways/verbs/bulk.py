@@ -27,8 +27,8 @@ MakeJob = Callable[[Predictor, RowStream], Job]
 def into_file(verb: str, options: Any, make_job: MakeJob, line_column: Callable[[Mapping[str, Any]], str]) -> None:
     """Run a job over the table `--in` into `--out`, and say what became of its rows.
 
-    options: with model, input, format, encoding, out, device and precision. line_column: what the lines of a .txt are called, by the
-    options of the fine-tuning.
+    options: with model, input, format, encoding, out, device and precision. line_column: what the lines of a .txt are
+    called, by the options of the fine-tuning.
     """
     out = Path(options.out)
     require_file_writable(out, BULK_SUFFIXES, "--out")

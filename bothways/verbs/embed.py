@@ -26,7 +26,8 @@ from bothways.verbs.text_arguments import empty_lines, open_model_and_texts, sin
 @dataclass(frozen=True)
 class EmbedArguments(TableArguments):
     """out: a .npy file of float32 `[N, H]`, row n for line n, NaN for an empty line; or, for the table after `--in`,
-    however many rows it has, a .parquet, .jsonl or .csv, with which the same command again goes on. Without it, JSON lines.
+    however many rows it has, a .parquet, .jsonl or .csv, with which the same command again goes on. Without it, JSON
+    lines.
 
     no_normalize: vectors as long as they come.
     """

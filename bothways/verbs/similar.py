@@ -50,7 +50,11 @@ def run_similar(arguments: Sequence[str]) -> None:
         rows = read_rows(path, ["text"], TableOptions(say=say, encoding=options.encoding))
         lines = [(row.source, row.text("text")) for row in rows]
     else:
-        lines = [(f"{path}:{number}", line) for number, line in enumerate(file_lines(path, options.encoding), 1) if line.strip()]
+        lines = [
+            (f"{path}:{number}", line)
+            for number, line in enumerate(file_lines(path, options.encoding), 1)
+            if line.strip()
+        ]
     if not lines:
         raise UserError(f"{options.input}: no text in it")
     model = load(options.model, options.device, options.precision)

@@ -80,7 +80,11 @@ def test_what_cannot_be_read_is_told_and_what_follows_is_read(tmp_path: Path) ->
         (":5", "byte 1 of the line, 0xff, is not UTF-8; --encoding NAME says what it is"),
         "3",
     ]
-    assert told("a.txt") == ["one", (":2", "byte 1 of the line, 0xff, is not UTF-8; --encoding NAME says what it is"), "two"]
+    assert told("a.txt") == [
+        "one",
+        (":2", "byte 1 of the line, 0xff, is not UTF-8; --encoding NAME says what it is"),
+        "two",
+    ]
 
 
 def test_types_are_the_files_or_those_of_the_first_rows(tmp_path: Path) -> None:

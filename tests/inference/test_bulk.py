@@ -89,7 +89,9 @@ def test_csv_has_what_jsonl_has(table: Path, pretrained: Path, tmp_path: Path, b
 
 
 def test_csv_sets_rows_with_further_columns_aside(pretrained: Path, tmp_path: Path, bothways: Run) -> None:
-    (tmp_path / "t.jsonl").write_text('{"text": "the \\"dog\\",\\nsat", "ok": true}\n' * 1024 + '{"text": "on", "new": 1}\n')
+    (tmp_path / "t.jsonl").write_text(
+        '{"text": "the \\"dog\\",\\nsat", "ok": true}\n' * 1024 + '{"text": "on", "new": 1}\n'
+    )
     code, _, err = bothways("embed", pretrained, "--in", tmp_path / "t.jsonl", "--out", tmp_path / "o.csv")
     assert code == 0, err
     found = list(csv.DictReader(io.StringIO((tmp_path / "o.csv").read_text("utf-8-sig"), newline="")))

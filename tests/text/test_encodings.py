@@ -64,7 +64,9 @@ def test_a_folder_of_both_kinds_is_read_with_one_encoding(tmp_path: Path) -> Non
     (tmp_path / "b.TXT").write_bytes(GERMAN.encode())
     (tmp_path / "c.txt.GZ").write_bytes(gzip.compress(GERMAN.encode("cp1252")))
     (tmp_path / "d.MD").write_bytes(GERMAN.encode("utf-16"))
-    with pytest.raises(UserError, match=r"a\.txt:2: not UTF-8: byte 6 .* Windows-1252, --encoding cp1252 reads it; --skip"):
+    with pytest.raises(
+        UserError, match=r"a\.txt:2: not UTF-8: byte 6 .* Windows-1252, --encoding cp1252 reads it; --skip"
+    ):
         documents_of(tmp_path)
     texts, report = documents_of(tmp_path, encoding="cp1252")
     assert [" ".join(text.split()) for text in texts] == [" ".join(GERMAN.split())] * 4
@@ -115,13 +117,17 @@ def test_tables_in_other_encodings_have_the_same_rows(tmp_path: Path, name: str,
 def test_the_cure_is_named_for_tables_and_single_files(tmp_path: Path) -> None:
     for name in ("t.csv", "t.txt"):
         (tmp_path / name).write_bytes(TABLE.encode("cp1252"))
-    with pytest.raises(UserError, match=r"t\.csv:2: byte 5 of the line, 0xe4, is not UTF-8; .*--encoding cp1252 reads it$"):
+    with pytest.raises(
+        UserError, match=r"t\.csv:2: byte 5 of the line, 0xe4, is not UTF-8; .*--encoding cp1252 reads it$"
+    ):
         read_rows(tmp_path / "t.csv")
     with pytest.raises(UserError, match=r"t\.txt:2: byte 0xe4 is not UTF-8; .*--encoding cp1252 reads it$"):
         file_lines(tmp_path / "t.txt")
     assert file_lines(tmp_path / "t.txt", "cp1252") == TABLE.splitlines()
     (tmp_path / "t.csv").write_bytes(TABLE.encode("utf-16-le"))
-    with pytest.raises(UserError, match=r"t\.csv:1: a NUL byte; it looks like UTF-16-LE .*--encoding utf-16-le reads it$"):
+    with pytest.raises(
+        UserError, match=r"t\.csv:1: a NUL byte; it looks like UTF-16-LE .*--encoding utf-16-le reads it$"
+    ):
         read_rows(tmp_path / "t.csv")
 
 

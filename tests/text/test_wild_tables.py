@@ -184,7 +184,9 @@ def test_a_comma_that_fits_is_the_separator_whatever_else_the_header_has(tmp_pat
 def test_separators_that_both_fit_are_named(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("a,b;c\n1,2;3\n4,5;6\n")
-    with pytest.raises(UserError, match=r"a\.csv:1: commas and semicolons both part the header and the rows; a line sep="):
+    with pytest.raises(
+        UserError, match=r"a\.csv:1: commas and semicolons both part the header and the rows; a line sep="
+    ):
         read_rows(path)
     with pytest.raises(UserError, match="commas and semicolons"):
         RowStream(path)
