@@ -133,7 +133,8 @@ def _require_same(out: Path, there: dict[str, Any], asked: dict[str, Any]) -> No
         if before.get(source["path"]) != source:
             change = "has changed since" if source["path"] in before else "was no source when"
             raise UserError(f"{source['path']} {change} {out} was prepared; choose another --out")
-    for key, value in asked.items():
+    for key in {**there, **asked}:
+        value = asked.get(key)
         if there.get(key) != value:
             if key == "sources":
                 raise UserError(

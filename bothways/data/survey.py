@@ -57,7 +57,7 @@ def few_held_out(documents: int) -> str | None:
         return None
     what = "one document is" if documents == 1 else f"{documents} documents are"
     missing = ", and none of next sentences: a random one is from another document" if documents == 1 else ""
-    return f"only {what} held out, so its figures say little{missing}; prepare --validation 0.2 holds more out"
+    return f"only {what} held out, so the figures say little{missing}; prepare --validation 0.2 holds more out"
 
 
 @dataclass(frozen=True)
