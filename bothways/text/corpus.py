@@ -42,9 +42,9 @@ class CorpusOptions:
 
     text_column: of json, jsonl, csv and parquet. documents: a .txt is one document ("file"), or holds several, with
     blank lines between them and one sentence a line, as BERT's own input format has it ("blank-line"). skip_bad: leave
-    out and count what cannot be read. max_line_characters: a longer line cannot be read. max_document_characters: a longer
-    document is cut into several, after a blank line or else after a line. encoding: of files that are not UTF-8. Raises
-    UserError for other values.
+    out and count what cannot be read. max_line_characters: a longer line cannot be read. max_document_characters: a
+    longer document is cut into several, after a blank line or else after a line. encoding: of files that are not UTF-8.
+    Raises UserError for other values.
     """
 
     text_column: str = "text"

@@ -125,8 +125,8 @@ def finetune(
     Tables are files (csv, tsv, jsonl, parquet, CoNLL, SQuAD json) or iterables of dictionaries. eval_table: labelled
     rows to measure on, or the share of the training rows that is held out for it, above 0 and below 1. task_options:
     the task's own (`pair_column="b"`, `overlap=64`, …). With evaluation rows, every epoch is measured on them and the
-    best epoch's model becomes the run's. Writes `out/metrics.jsonl`, `out/checkpoints/`, `out/model/` and, with evaluation
-    rows, `out/evaluation.json` and `out/predictions.csv`.
+    best epoch's model becomes the run's. Writes `out/metrics.jsonl`, `out/checkpoints/`, `out/model/` and, with
+    evaluation rows, `out/evaluation.json` and `out/predictions.csv`.
     Raises UserError for bad rows, labels in evaluation that training never saw, and a sequence above the position
     table.
     """
