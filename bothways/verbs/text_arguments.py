@@ -29,7 +29,7 @@ class TextArguments:
     texts: as arguments, or one a line of `--in FILE` or of standard input; in these a pair is two texts with a tab
     between, unless the model was fine-tuned on single texts. A .csv, .tsv, .jsonl or .parquet after `--in` gives its
     columns: those the model was fine-tuned on, or `--text-column` and `--pair-column`. json: JSON lines.
-    format: what the file after `--in` is, where its name does not say it. encoding: of that file, where it is not UTF-8.
+    format: what the file after `--in` is, where its name does not say it. encoding: of that file, if it is not UTF-8.
     """
 
     model: Positional[str]
