@@ -134,7 +134,7 @@ def _require_same(out: Path, there: dict[str, Any], asked: dict[str, Any]) -> No
             change = "has changed since" if source["path"] in before else "was no source when"
             raise UserError(f"{source['path']} {change} {out} was prepared; choose another --out")
     for key in {**there, **asked}:
-        value = asked.get(key)
+        value: Any = asked.get(key)
         if there.get(key) != value:
             if key == "sources":
                 raise UserError(
