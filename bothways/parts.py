@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bothways.errors import UserError
+from bothways.errors import UserError, option
 from bothways.files import read_json, sync, user_errors, write_json
 
 MARKERS = "[0-9]*-[0-9]*.json"
@@ -64,9 +64,9 @@ class Parts:
     def _begin(self, path: Path, manifest: Mapping[str, Any]) -> None:
         for result in (self.out, *self._side_results):
             if result.exists():
-                raise UserError(f"--out {self.out}: {result} is there already; remove it, or name another")
+                raise UserError(f"{option('out', self.out)}: {result} is there already; remove it, or name another")
         if any(self.folder.glob("*")):
-            raise UserError(f"--out {self.out}: {self.folder} is not empty and not of a run; remove it")
+            raise UserError(f"{option('out', self.out)}: {self.folder} is not empty and not of a run; remove it")
         with user_errors(self.folder):
             self.folder.mkdir(exist_ok=True)
         write_json(path, manifest)

@@ -23,6 +23,7 @@ from bothways.inference.masked import Fill
 from bothways.inference.sampling import generation_options
 from bothways.inference.texts import Text, listed_texts
 from bothways.inference.vectors import Match
+from bothways.option_checks import require_type
 from bothways.pages.explanation import Explanation
 from bothways.precision import InferencePrecision
 from bothways.progress import OnProgress, no_progress
@@ -150,6 +151,7 @@ class Predictor(LoadedModel):
         for name in ("others", "anchors"):
             options[name] = self.checked_texts(listed_texts(options.get(name, ())))
         if options.get("word") is not None:
+            require_type("word", options["word"], str)
             self.checked_texts([options["word"]])
         return Explanation(page_data(self, checked, **options))
 

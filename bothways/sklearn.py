@@ -16,7 +16,7 @@ import numpy as np
 
 from bothways.checkpoint.hugging_face import save_checkpoint
 from bothways.data.tables import is_missing_value
-from bothways.errors import UserError
+from bothways.errors import UserError, install_command
 from bothways.files import read_json, refuse_foreign_files, write_json
 from bothways.predictor import Predictor, load
 from bothways.progress import Progress
@@ -30,7 +30,7 @@ try:
     from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, TransformerMixin
     from sklearn.exceptions import NotFittedError
 except ImportError as error:
-    raise UserError("bothways.sklearn needs scikit-learn: pip install 'bothways[baselines]'") from error
+    raise UserError(f"bothways.sklearn needs scikit-learn: {install_command('baselines')}") from error
 
 DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"  # small, and good for vectors as it is
 ESTIMATOR_FILE = "estimator.json"  # parameters, classes and scale, beside the model's own directory

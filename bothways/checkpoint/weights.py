@@ -12,6 +12,7 @@ from torch import Tensor
 
 from bothways.errors import UserError
 from bothways.files import read_json
+from bothways.option_checks import in_short
 
 MODEL_FILES = (
     "config.json",
@@ -47,8 +48,8 @@ def find_model(path_or_hub_id: str | Path) -> Path:
 
     Raises UserError where it is none of them, and for a run that has not finished.
     """
-    if not isinstance(path_or_hub_id, str | Path):
-        raise UserError(f"{path_or_hub_id!r}: expected a model's directory or its name on the hub")
+    if not isinstance(path_or_hub_id, str | Path) or not str(path_or_hub_id).strip():
+        raise UserError(f"expected a model's directory or its name on the hub, found {in_short(path_or_hub_id)}")
     path = Path(path_or_hub_id)
     if path.is_dir():
         run = path / "model"
@@ -58,6 +59,7 @@ def find_model(path_or_hub_id: str | Path) -> Path:
             raise UserError(f"{path}: this run has not finished; the command that began it goes on with it")
         if not (path / "config.json").exists():
             refuse_foreign_form(path)
+            _refuse_other_results(path)
         return path
     if path.exists():
         raise UserError(f"{path} is a file; a model is a directory with config.json and model.safetensors")
@@ -78,6 +80,14 @@ def find_model(path_or_hub_id: str | Path) -> Path:
             f"{path}: no such model directory, and the hub gave no model of this name ({reason})"
         ) from error
     return snapshot
+
+
+def _refuse_other_results(directory: Path) -> None:
+    """Raises UserError for a token store and for a vocabulary, which are directories of ours, too."""
+    if (directory / "manifest.json").exists() or (directory / "progress.json").exists():
+        raise UserError(f"{directory} is a token store, not a model; pretrain reads it")
+    if (directory / "tokenizer.json").exists() or (directory / "vocab.txt").exists():
+        raise UserError(f"{directory} is a vocabulary, not a model: config.json is missing; prepare reads it")
 
 
 def refuse_foreign_form(directory: Path) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bothways.data.tables import Row
-from bothways.errors import UserError
+from bothways.errors import UserError, option
 
 _WORDS = re.compile(r"\w+")
 _DIGITS = re.compile(r"\d+")
@@ -73,7 +73,7 @@ def hold_out(
                 left -= lost
     if not chosen or len(chosen) == len(rows):
         raise UserError(
-            f"--eval {share:g}: no row of {len(rows):,} can be held out; give a table of rows to measure on"
+            f"{option('eval', share)}: no row of {len(rows):,} can be held out; give a table of rows to measure on"
         )
     return HoldOut(
         [row for number, row in enumerate(rows) if number not in chosen],

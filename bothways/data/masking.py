@@ -17,7 +17,7 @@ from bothways.counter_random import uniforms
 from bothways.data.sentence_pairs import PAIR_SPECIAL_TOKENS, SINGLE_SPECIAL_TOKENS, Pairing
 from bothways.data.spans import SpanOptions, Spans, ranges
 from bothways.data.store import Chunk
-from bothways.errors import UserError
+from bothways.errors import UserError, option
 from bothways.text.tokenizer import Tokenizer
 
 # Streams of `counter_random.uniforms`: is the token chosen, what stands in its place, which token if a random one.
@@ -43,9 +43,9 @@ class Masking:
     steps: int = 0
 
     def __post_init__(self) -> None:
-        for name, rate in (("--mask-rate", self.rate), ("--mask-rate-end", self.end_rate)):
+        for name, rate in (("mask_rate", self.rate), ("mask_rate_end", self.end_rate)):
             if rate is not None and not 0 < rate < 1:
-                raise UserError(f"{name} {rate}: expected a share between 0 and 1")
+                raise UserError(f"{option(name, rate)}: expected a share between 0 and 1")
         if min(self.mask_share, self.random_share) < 0 or self.mask_share + self.random_share > 1:
             raise UserError(
                 f"masking shares {self.mask_share} and {self.random_share}: expected two shares that sum to at most 1"

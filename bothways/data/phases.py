@@ -11,7 +11,7 @@ from typing import Any
 
 from bothways.batch import PackedBatch
 from bothways.data.plan import PretrainingPlan
-from bothways.errors import UserError
+from bothways.errors import UserError, option
 
 
 @dataclass(frozen=True)
@@ -44,13 +44,13 @@ def parse_phases(phases: Sequence[str], steps: int) -> list[Phase]:
                 raise ValueError(phase)
         except (ValueError, TypeError, OverflowError):
             raise UserError(
-                f"--phases {phase}: expected LENGTH:SHARE or LENGTH:SHARE:TOKENS_PER_STEP, as in 128:0.9 512:0.1, "
-                "lengths and tokens from 8, shares of the steps above 0"
+                f"{option('phases', phase)}: expected LENGTH:SHARE or LENGTH:SHARE:TOKENS_PER_STEP, as in 128:0.9 "
+                "512:0.1, lengths and tokens from 8, shares of the steps above 0"
             ) from None
         first = end
     if abs(before - 1) > 1e-6 or any(phase.end <= phase.first for phase in parsed):
         raise UserError(
-            f"--phases {' '.join(phases)}: expected shares that sum to 1 and give each phase one of the {steps:,} steps"
+            f"{option('phases', phases)}: expected shares that sum to 1 and give each phase one of the {steps:,} steps"
         )
     return parsed
 

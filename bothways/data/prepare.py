@@ -9,21 +9,23 @@ preparation reads past those, without cutting them again, and goes on.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import itertools
+import json
 import multiprocessing
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from fractions import Fraction
 from math import ceil
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
 from bothways.data.store import Shard, ShardWriter, TokenStore, id_dtype, store_fingerprint
-from bothways.errors import UserError
+from bothways.errors import UserError, option
 from bothways.files import (
     hash_file,
     read_json,
@@ -33,9 +35,11 @@ from bothways.files import (
     user_errors,
     write_json,
 )
-from bothways.text.corpus import CorpusOptions, CorpusReport, Document, read_documents
+from bothways.option_checks import options_from, require_at_least, require_name, require_path, require_type
+from bothways.progress import ByteProgress
+from bothways.text.corpus import CorpusKeywords, CorpusOptions, CorpusReport, Document, read_documents
 from bothways.text.sentences import ENGLISH, require_language, split_sentences
-from bothways.text.sources import Source, resolve_sources
+from bothways.text.sources import Source, Sources, resolve_sources
 from bothways.text.tokenizer import VOCABULARY_FILES, Tokenizer
 
 BATCH_CHARACTERS = 1 << 20  # 1 to 2 s of a worker's time, 5 ms to hand over
@@ -60,9 +64,8 @@ class PrepareOptions:
 
     def __post_init__(self) -> None:
         if not 0 <= self.validation < 1:
-            raise UserError(f"--validation {self.validation}: expected a share of the documents, 0 to below 1")
-        if self.workers is not None and self.workers < 1:
-            raise UserError(f"--workers {self.workers}: expected at least 1")
+            raise UserError(f"{option('validation', self.validation)}: expected a share of the documents, 0 to below 1")
+        require_at_least(1, workers=self.workers)
         require_language(self.language)
 
 
@@ -78,22 +81,40 @@ class PreparedDocument:
     unknown: int
 
 
+class PrepareKeywords(CorpusKeywords, total=False):
+    """The fields of `PrepareOptions` and of its `CorpusOptions`."""
+
+    validation: float
+    workers: int | None
+    language: str
+
+
 def prepare(
-    sources: Sequence[str],
-    tokenizer: Tokenizer,
-    out: Path,
-    options: PrepareOptions | None = None,
+    sources: Sources | None = None,
+    tokenizer: Tokenizer | str | Path | None = None,
+    out: str | Path | None = None,
+    options: PrepareOptions | Mapping[str, Any] | None = None,
     *,
-    on_progress: Callable[[CorpusReport, int], None] = lambda report, tokens: None,
+    texts: Iterable[str] | None = None,
+    quiet: bool = False,
+    on_progress: Callable[[CorpusReport, int], None] | None = None,
+    **keywords: Unpack[PrepareKeywords],
 ) -> TokenStore:
     """Write a token store; the same input gives the same bytes whatever the number of workers.
 
-    on_progress: called with the report so far and the number of tokens written.
+    sources: files, folders, globs or `python-docs:`, one or several. texts: in place of them, texts in memory, each a
+    document. tokenizer: what `train_tokenizer` gave, or the directory of a vocabulary or a model. out: the store's
+    directory. options: as an object, or as keywords the fields of `PrepareOptions` and of `CorpusOptions`
+    (`validation=0.1`, `text_column="body"`, …), which win. quiet: nothing on the screen. on_progress: called with the
+    report so far and the number of tokens written, in place of the line on standard error.
     A store that is complete and was made of the same files with the same tokenizer and options is opened as it is.
     Raises UserError for unreadable sources, an unfinished store made otherwise, an unwritable or full disk.
     """
-    options = options or PrepareOptions()
-    resolved = resolve_sources(sources)
+    require_type("quiet", quiet, bool)
+    options = _with_keywords(options, keywords)
+    require_path(out=out)
+    out, tokenizer = Path(out or ""), _opened(tokenizer)
+    resolved = resolve_sources(() if sources is None else sources, texts)
     require_writable(out)
     recipe: dict[str, Any] = {
         "sources": [_source_json(source) for source in resolved],
@@ -108,10 +129,35 @@ def prepare(
     report = CorpusReport()
     documents = itertools.islice(enumerate(read_documents(resolved, options.corpus, report)), writer.documents, None)
     share = Fraction(options.validation).limit_denominator(1_000_000)
-    for number, prepared in _prepare_all(documents, tokenizer, options):
-        writer.add(prepared, "validation" if _held_out(number, share) else "train")
-        on_progress(report, writer.tokens)
-    return writer.finish(report)
+    with ByteProgress("prepare", sum(source.size for source in resolved), shown=not quiet) as progress:
+        tell = on_progress or progress.update
+        for number, prepared in _prepare_all(documents, tokenizer, options):
+            writer.add(prepared, "validation" if _held_out(number, share) else "train")
+            tell(report, writer.tokens)
+        store = writer.finish(report)
+        for line in report.lines():
+            progress.say(line)
+    return store
+
+
+def _with_keywords(options: PrepareOptions | Mapping[str, Any] | None, keywords: Mapping[str, Any]) -> PrepareOptions:
+    """The options with what the keywords say. Raises UserError for a name or a type that there is not."""
+    if isinstance(options, Mapping):
+        keywords, options = {**options, **keywords}, None
+    own = {"validation", "workers", "language"}
+    of_store = {name: value for name, value in keywords.items() if name in own}
+    of_corpus = {name: value for name, value in keywords.items() if name not in own}
+    for name in of_corpus:
+        require_name("prepare", name, [*own, *(field.name for field in dataclasses.fields(CorpusOptions))])
+    start = options_from(PrepareOptions, "prepare", options, of_store)
+    return dataclasses.replace(start, corpus=options_from(CorpusOptions, "prepare", start.corpus, of_corpus))
+
+
+def _opened(tokenizer: Tokenizer | str | Path | None) -> Tokenizer:
+    if isinstance(tokenizer, Tokenizer):
+        return tokenizer
+    require_path(tokenizer=tokenizer)
+    return Tokenizer.load(tokenizer or "")
 
 
 def _held_out(number: int, share: Fraction) -> bool:
@@ -132,16 +178,17 @@ def _require_same(out: Path, there: dict[str, Any], asked: dict[str, Any]) -> No
     for source in asked["sources"]:
         if before.get(source["path"]) != source:
             change = "has changed since" if source["path"] in before else "was no source when"
-            raise UserError(f"{source['path']} {change} {out} was prepared; choose another --out")
+            raise UserError(f"{source['path']} {change} {out} was prepared; choose another {option('out')}")
     for key in {**there, **asked}:
         value: Any = asked.get(key)
         if there.get(key) != value:
             if key == "sources":
                 raise UserError(
-                    f"{out} was prepared with {len(before)} sources, now asked for {len(value)}; choose another --out"
+                    f"{out} was prepared with {len(before)} sources, now asked for {len(value)}; "
+                    f"choose another {option('out')}"
                 )
             raise UserError(
-                f"{out} was prepared with {key} {there.get(key)}, now asked for {value}; choose another --out"
+                f"{out} was prepared with {key} {there.get(key)}, now asked for {value}; choose another {option('out')}"
             )
 
 
@@ -231,6 +278,9 @@ class StoreWriter:
 
 def _source_json(source: Source) -> dict[str, Any]:
     hashed = hash_file(source.path) if source.path is not None else None
+    if source.texts is not None:
+        content = json.dumps(source.texts, default=str)
+        hashed = hashlib.sha256(content.encode(errors="replace")).hexdigest()
     return {"path": source.name, "size": source.size, "sha256": hashed}
 
 

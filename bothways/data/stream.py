@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bothways.data.tables import CONLL_SUFFIXES, BadRow, Row, TableOptions, read_table
-from bothways.errors import UserError
+from bothways.errors import UserError, option
 from bothways.text.encodings import is_utf8
 from bothways.text.lines import Fault, is_unicode, utf8_bytes
 from bothways.text.table_reader import CSV_SUFFIXES, JSON_SUFFIXES, TABLE_SUFFIXES, TableReader, TableReaderOptions
@@ -63,7 +63,7 @@ class RowStream:
         if self.suffix not in (*STREAM_SUFFIXES, *WHOLE_SUFFIXES):
             raise UserError(
                 f"{path}: expected a table that ends in one of {', '.join((*STREAM_SUFFIXES, *WHOLE_SUFFIXES))}, or "
-                "--format says what it is"
+                f"{option('format')} says what it is"
             )
         self._options = TableReaderOptions(
             max_field_characters=MAX_FIELD_CHARACTERS,

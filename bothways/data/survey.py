@@ -11,6 +11,7 @@ import numpy as np
 from bothways.batch import PackedBatch
 from bothways.data.plan import PretrainingPlan
 from bothways.data.store import TokenStore
+from bothways.errors import option
 from bothways.text.tokenizer import Tokenizer
 
 # The longest sequence of each bucket of the histogram, in tokens: BERT's usual lengths; a last bucket is open.
@@ -57,7 +58,8 @@ def few_held_out(documents: int) -> str | None:
         return None
     what = "one document is" if documents == 1 else f"{documents} documents are"
     missing = ", and none of next sentences: a random one is from another document" if documents == 1 else ""
-    return f"only {what} held out, so the figures say little{missing}; prepare --validation 0.2 holds more out"
+    cure = f"{option('validation', 0.2)} in preparing holds more out"
+    return f"only {what} held out, so the figures say little{missing}; {cure}"
 
 
 @dataclass(frozen=True)

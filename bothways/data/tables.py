@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from bothways.data.annotations import ConllReader, is_conll
-from bothways.errors import UserError, closest
+from bothways.errors import UserError, closest, option
 from bothways.text.encodings import UTF8, checked_encoding
 from bothways.text.json_rows import WHOLE_FILE_CHARACTERS, read_json_rows
 from bothways.text.lines import (
@@ -251,7 +251,7 @@ def _read_conll(path: Path, suffix: str, options: TableOptions) -> Iterator[Row 
 def _unknown_suffix(path: Path) -> UserError:
     return UserError(
         f"{path}: {path.suffix.lower() or 'no'} suffix; a table of labelled rows ends in one of "
-        f"{', '.join(LABELLED_SUFFIXES)}, or --format says what it is"
+        f"{', '.join(LABELLED_SUFFIXES)}, or {option('format')} says what it is"
     )
 
 

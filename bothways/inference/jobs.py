@@ -11,7 +11,7 @@ import pyarrow as pa
 from bothways.checkpoint.hugging_face import weights_fingerprint
 from bothways.data.encoded import Encoded, join_segments
 from bothways.data.tables import Row
-from bothways.errors import UserError, closest
+from bothways.errors import UserError, closest, option
 from bothways.inference import engine
 from bothways.inference.bulk import Job
 from bothways.inference.loaded import LoadedModel
@@ -77,5 +77,6 @@ def _require(columns: Collection[str], needed: Collection[str]) -> None:
     for name in needed:
         if name not in columns:
             raise UserError(
-                f"--in: no column {name!r}{closest(name, columns)}; columns present: {', '.join(columns) or 'none'}"
+                f"{option('in')}: no column {name!r}{closest(name, columns)}; "
+                f"columns present: {', '.join(columns) or 'none'}"
             )

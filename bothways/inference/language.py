@@ -18,12 +18,12 @@ from torch import Tensor
 
 from bothways.batch import PackedBatch, pack_sequences
 from bothways.data.encoded import Encoded, assemble
-from bothways.errors import TruncationWarning, UserError, warn_truncated
+from bothways.errors import TruncationWarning, UserError, option, warn_truncated
 from bothways.inference import engine
 from bothways.inference.generation import Decoding, Step, generate
 from bothways.inference.sampling import GenerationOptions
 from bothways.inference.texts import listed_texts
-from bothways.option_checks import require_at_least
+from bothways.option_checks import require_count
 from bothways.text.lines import is_unicode
 from bothways.text.tokenizer import Pieces, Tokenizer
 
@@ -101,7 +101,7 @@ def prompt_ids(
     it loses its beginning, of which a `TruncationWarning` tells.
     """
     if truncate not in (None, "left"):
-        raise UserError(f"--truncate {truncate}: accepted: left")
+        raise UserError(f"{option('truncate', truncate)}: accepted: left")
     for number, prompt in enumerate(prompts, 1):
         if not isinstance(prompt, str) or not is_unicode(prompt):
             raise UserError(f"prompt {number}: expected a string, found {prompt!a}")
@@ -124,7 +124,7 @@ def _fitting(
     if truncate is None:
         raise UserError(
             f"the prompt is {len(too_long[0]):,} tokens long; the position table has {table:,} rows, which leaves no "
-            "room to go on; --truncate left reads its end only"
+            f"room to go on; {option('truncate', 'left')} reads its end only"
         )
     message = f"{len(too_long):,} prompts are longer than the position table ({table:,} rows) and lost their beginning"
     warn_truncated(message)
@@ -184,7 +184,7 @@ def score_text(model: LoadedModel, text: str, next_word: str | None, top_k: int)
     model.require_head("language-model", "score")
     if "causal-LM" in model.model.head.abilities:
         require_causal(model, "score")
-    require_at_least(1, top_k=top_k)
+    require_count(top_k=top_k)
     (checked,) = model.checked_texts([text])
     if not isinstance(checked, str):
         raise UserError("score: expected one text, not a pair")
@@ -207,13 +207,13 @@ def score_text(model: LoadedModel, text: str, next_word: str | None, top_k: int)
 def _pieces_to_score(model: LoadedModel, text: str, next_word: str | None) -> tuple[Pieces, Pieces]:
     """The pieces of the text, and those of the word behind it. Raises UserError for empty ones and too long a text."""
     if next_word is not None and (not isinstance(next_word, str) or not is_unicode(next_word)):
-        raise UserError(f"--next {next_word!a}: expected a word")
+        raise UserError(f"{option('next')} {next_word!a}: expected a word")
     pieces = model.tokenizer.encode(text, special_tokens=False)
     behind = model.tokenizer.encode(next_word or "", special_tokens=False)
     if not len(pieces.input_ids):
         raise UserError("the text is empty; give some words to score")
     if next_word is not None and not len(behind.input_ids):
-        raise UserError("--next is empty; give the word whose probability is wanted")
+        raise UserError(f"{option('next')} is empty; give the word whose probability is wanted")
     # a masked model is asked for at least one piece behind the text
     needed, table = len(pieces.input_ids) + max(1, len(behind.input_ids)) + 2, model.config.max_position_embeddings
     if needed > table:
@@ -288,7 +288,7 @@ def suggest_words(model: LoadedModel, prompt: str, top_k: int) -> list[Suggestio
     """The `top_k` words that a causal model finds likeliest behind a prompt, of which it reads the end only where it is
     long. Raises UserError for an empty prompt, and for a model that reads both ways."""
     require_causal(model, "suggest")
-    require_at_least(1, top_k=top_k)
+    require_count(top_k=top_k)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", TruncationWarning)  # the next word depends on the end of the prompt only
         (ids,) = prompt_ids(model, [prompt], GenerationOptions(max_tokens=MAX_WORD_PIECES), "left")
@@ -333,7 +333,7 @@ def require_causal(model: LoadedModel, verb: str) -> None:
         masked = "masked-LM" in model.model.head.abilities
         advice = " (`fill` completes masks, `score` scores texts both ways)" if masked else ""
         raise UserError(
-            f"{model.checkpoint.source}: {verb} needs a model trained from left to right (`bothways pretrain "
-            f"--objective causal`); this one reads both ways{advice}"
+            f"{model.checkpoint.source}: {verb} needs a model trained from left to right (pretrained with "
+            f"{option('objective', 'causal')}); this one reads both ways{advice}"
         )
     model.require_trained(verb)

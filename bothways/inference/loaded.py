@@ -11,6 +11,7 @@ import copy
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,19 +19,32 @@ import torch
 from bothways.checkpoint.hugging_face import Checkpoint, LoadReport
 from bothways.data.encoded import Encoded, join_segments
 from bothways.data.tables import Row
-from bothways.errors import UserError, warn_truncated
+from bothways.errors import UserError, command, option, warn_truncated
 from bothways.hardware import choose_device
 from bothways.inference import engine
 from bothways.inference.prepared import prepare_for_generation, prepare_model
 from bothways.inference.texts import Text, listed_texts_and_pairs
 from bothways.model.config import EncoderConfig
 from bothways.model.heads import Ability, Model
+from bothways.option_checks import in_short
 from bothways.precision import InferencePrecision, choose_inference_precision
 from bothways.progress import OnProgress
 from bothways.tasks import TASKS
 from bothways.tasks.base import Task, require_segment_types
 from bothways.text.lines import is_unicode
 from bothways.text.tokenizer import Tokenizer
+
+
+def source_of(model: object) -> str | Path:
+    """Where a model came from that is loaded already; of a path or a hub id, itself. Raises UserError for others."""
+    if isinstance(model, LoadedModel):
+        return model.checkpoint.source
+    if not isinstance(model, str | Path) or not str(model).strip():
+        raise UserError(
+            f"{option('model')}: expected a model's directory, a hub id or what bothways.load gives, "
+            f"found {in_short(model)}"
+        )
+    return model
 
 
 class LoadedModel:
@@ -93,10 +107,9 @@ class LoadedModel:
         trained = self.checkpoint.metadata.get("task")
         if trained not in TASKS or (name is not None and trained != name):
             was = f"was made for {trained}" if trained in TASKS else f"has {type(self.model.head).__name__} and no task"
-            wanted = name or "what is asked"
+            wanted, cure = name or "what is asked", command("finetune", name or "TASK")
             raise UserError(
-                f"{self.checkpoint.source}: {wanted} needs a model fine-tuned for it (`bothways finetune "
-                f"{name or 'TASK'}`); this one {was}"
+                f"{self.checkpoint.source}: {wanted} needs a model fine-tuned for it ({cure}); this one {was}"
             )
         self.require_trained(trained)
         try:

@@ -14,7 +14,7 @@ from bothways.data.encoded import Encoded
 from bothways.errors import UserError
 from bothways.inference.language import TokenProbability
 from bothways.inference.texts import Text
-from bothways.option_checks import require_at_least
+from bothways.option_checks import require_count
 
 if TYPE_CHECKING:
     from bothways.inference.loaded import LoadedModel
@@ -33,7 +33,7 @@ def fill_masks(model: LoadedModel, text: Text, top_k: int) -> list[list[Fill]]:
     masked-LM head, and for `top_k` below 1.
     """
     model.require_head("masked-LM", "fill")
-    require_at_least(1, top_k=top_k)
+    require_count(top_k=top_k)
     (encoded,) = model.encode_whole_texts(model.checked_texts([text]))
     masks = np.flatnonzero(encoded.input_ids == model.tokenizer.mask_id)
     if not len(masks):

@@ -19,7 +19,7 @@ from bothways.inference import engine
 from bothways.inference.loaded import LoadedModel
 from bothways.inference.texts import Text, listed_texts
 from bothways.model.heads import EmbeddingHead
-from bothways.option_checks import require_at_least
+from bothways.option_checks import require_count
 from bothways.progress import OnProgress, no_progress
 
 
@@ -80,7 +80,7 @@ def similar_texts(
 
     Raises UserError for `top_k` below 1, and for a model whose vectors are compared by their distance.
     """
-    require_at_least(1, top_k=top_k)
+    require_count(top_k=top_k)
     metadata = model.checkpoint.metadata
     similarity = metadata.get("similarity", "cosine")
     if similarity not in ("cosine", "dot"):

@@ -10,7 +10,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from bothways.errors import UserError
+from bothways.errors import UserError, option
 from bothways.files import to_json, write_text
 from bothways.pages.pictures import PICTURE_SUFFIXES, draw_attention
 
@@ -73,5 +73,5 @@ class Explanation:
         elif path.suffix in PICTURE_SUFFIXES:
             draw_attention(self.data, path, layer)
         else:
-            raise UserError(f"--out {path}: accepted: .html, {', '.join(PICTURE_SUFFIXES)}")
+            raise UserError(f"{option('out', path)}: accepted: .html, {', '.join(PICTURE_SUFFIXES)}")
         return path

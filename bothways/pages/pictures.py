@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from bothways.errors import UserError
+from bothways.errors import UserError, install_command, option
 from bothways.pages.arrays import decompress_array
 
 PICTURE_SUFFIXES = (".png", ".svg")
@@ -23,10 +23,10 @@ def draw_attention(data: dict[str, Any], path: Path, layer: int | None) -> None:
         import matplotlib as mpl
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise UserError(f"pictures need matplotlib ({error}): pip install 'bothways[report]'") from error
+        raise UserError(f"pictures need matplotlib ({error}): {install_command('report')}") from error
     num_layers, num_heads = data["model"]["layers"], data["model"]["heads"]
     if layer is not None and not 1 <= layer <= num_layers:
-        raise UserError(f"--layer {layer}: the model has layers 1 to {num_layers}")
+        raise UserError(f"{option('layer', layer)}: the model has layers 1 to {num_layers}")
     layers = range(num_layers) if layer is None else [layer - 1]
     tokens = [token["token"] for token in data["tokens"]]
     with_names = layer is not None and len(tokens) <= MAX_LABELLED_TOKENS

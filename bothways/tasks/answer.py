@@ -19,7 +19,7 @@ from torch import Tensor
 
 from bothways.data.encoded import Encoded, assemble, token_windows
 from bothways.data.tables import Row
-from bothways.errors import TruncationWarning, UserError
+from bothways.errors import TruncationWarning, UserError, command, option
 from bothways.model.encoder import Encoder
 from bothways.model.heads import Head, SpanHead
 from bothways.tasks.answer_rows import context_tokens, gold_spans, whole_gold_tokens, whole_words
@@ -68,7 +68,8 @@ class AnswerOptions:
     def __post_init__(self) -> None:
         if self.overlap < 0 or self.max_answer_length < 1:
             raise UserError(
-                f"--overlap {self.overlap} and --max-answer-length {self.max_answer_length}: expected at least 0 and 1"
+                f"{option('overlap', self.overlap)} and {option('max_answer_length', self.max_answer_length)}: "
+                "expected at least 0 and 1"
             )
 
 
@@ -134,7 +135,7 @@ class AnswerTask(Task):
     @classmethod
     def from_json(cls, state: Mapping[str, Any]) -> Self:
         if state.get("task") != cls.name:
-            raise UserError("this model does not answer questions; make one with `bothways finetune answer`")
+            raise UserError(f"this model does not answer questions; make one with {command('finetune', 'answer')}")
         # a model from elsewhere may have been trained on either kind; its own scores decide
         options = options_from_json(AnswerOptions, state)
         return cls(options, bool(state.get("no_answer", True)), float(state.get("threshold", 0.0)))
@@ -170,7 +171,8 @@ class AnswerTask(Task):
                 marked.append(replace(window, targets={"start": np.array(start), "end": np.array(end)}))
             nowhere += bool(gold[number]) and not any(found)
         if nowhere:
-            message = f"{nowhere:,} answers stand whole in no window and train as none (a larger --overlap may help)"
+            cure = f"a larger {option('overlap')} may help"
+            message = f"{nowhere:,} answers stand whole in no window and train as none ({cure})"
             warnings.warn(message, TruncationWarning, stacklevel=2)
         return marked
 

@@ -133,12 +133,13 @@ def whole_words(spans: Sequence[Span], context: str) -> list[Span]:
     begins, ends = np.array(words, dtype=np.int64).reshape(-1, 2).T
 
     def word_at(place: int) -> Span | None:
-        """The word in which this character stands, without control characters, which no model reads, at its ends."""
+        """The word in which this character stands, without what no model reads: control characters at its ends, and
+        marks of no letter."""
         number = int(np.searchsorted(begins, place, "right")) - 1
         if number < 0 or place >= ends[number] or _UNPARTED.search(context, begins[number], ends[number]):
             return None
         begin, end = int(begins[number]), int(ends[number])
-        while begin < place and unicodedata.category(context[begin]).startswith("C"):
+        while begin < place and unicodedata.category(context[begin])[0] in "CM":
             begin += 1
         while end > place + 1 and unicodedata.category(context[end - 1]).startswith("C"):
             end -= 1

@@ -29,7 +29,7 @@ from torch import Tensor
 
 from bothways.data.encoded import Encoded, KeepWhole
 from bothways.data.tables import Row
-from bothways.errors import UserError, closest
+from bothways.errors import UserError, closest, option
 from bothways.model.config import EncoderConfig
 from bothways.model.encoder import Encoder
 from bothways.model.heads import Head
@@ -141,7 +141,7 @@ class Task(ABC):
         task does not have."""
         for name in names:
             if name not in {field.name for field in fields(self.Options)}:
-                raise UserError(f"--{name.replace('_', '-')}: {self.name} has no such column")
+                raise UserError(f"{option(name)}: {self.name} has no such column")
         return self.with_options(**names)
 
     def for_columns(self, columns: Collection[str]) -> Task:
@@ -233,7 +233,7 @@ class Task(ABC):
 
         Raises UserError for a task that has none.
         """
-        raise UserError(f"{self.name}: has no columns for a large table; `bothways predict` writes its predictions")
+        raise UserError(f"{self.name}: has no columns for a large table; `predict` writes its predictions")
 
 
 _Options = TypeVar("_Options")

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from bothways.data.encoded import Encoded, KeepWhole, join_segments
 from bothways.data.tables import Row
-from bothways.errors import UserError
+from bothways.errors import UserError, command
 from bothways.model.encoder import Encoder
 from bothways.model.heads import ChoiceHead, Head
 from bothways.tasks.base import MASKED_LOGIT, Task, at_least_float32, options_from_json, softmax
@@ -113,7 +113,7 @@ class ChooseTask(Task):
     @classmethod
     def from_json(cls, state: Mapping[str, Any]) -> Self:
         if state.get("task") != cls.name:
-            raise UserError("this model does not choose; make one with `bothways finetune choose`")
+            raise UserError(f"this model does not choose; make one with {command('finetune', 'choose')}")
         return cls(options_from_json(ChooseOptions, state))
 
     def encode(self, rows: Sequence[Row], tokenizer: Tokenizer, max_length: int) -> list[Encoded]:

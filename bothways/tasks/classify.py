@@ -16,7 +16,7 @@ from torch import Tensor
 
 from bothways.data.encoded import Encoded, join_segments
 from bothways.data.tables import Row
-from bothways.errors import UserError
+from bothways.errors import UserError, command, option
 from bothways.model.encoder import Encoder
 from bothways.model.heads import Head, SequenceHead
 from bothways.tasks.base import (
@@ -87,9 +87,12 @@ class ClassifyOptions:
     def __post_init__(self) -> None:
         names = self.label_names
         if names and self.problem_type != "multi_label_classification":
-            raise UserError("--label-names: for vectors of 0 and 1, with --problem-type multi_label_classification")
+            kind = option("problem_type", "multi_label_classification")
+            raise UserError(f"{option('label_names')}: for vectors of 0 and 1, with {kind}")
         if len({*names, ""}) != len(names) + 1:
-            raise UserError("--label-names: each place of the vectors has a name of its own, and none is empty")
+            raise UserError(
+                f"{option('label_names')}: each place of the vectors has a name of its own, and none is empty"
+            )
 
 
 @dataclass(frozen=True)
@@ -161,7 +164,7 @@ class ClassifyTask(Task):
         problem = state.get("problem_type") or "single_label_classification"
         labels = tuple(state.get("labels", ()))
         if state.get("task") != cls.name or problem not in PROBLEMS or not labels:
-            raise UserError("this model is not a classifier; make one with `bothways finetune classify`")
+            raise UserError(f"this model is not a classifier; make one with {command('finetune', 'classify')}")
         options: Any = {**state.get("options", {}), "problem_type": problem}
         return PROBLEMS[problem]._restored(options_from_json(ClassifyOptions, {"options": options}), labels, state)
 
@@ -261,14 +264,15 @@ class MultiLabelTask(ClassifyTask):
 
     def fitted(self, rows: Sequence[Row]) -> Self:
         if self.options.class_weights:
-            raise UserError("--class-weights: for one label a row; with several, thresholds are tuned instead")
+            asked = option("class_weights")
+            raise UserError(f"{asked}: for one label a row; with several, thresholds are tuned instead")
         labels = {label for row in rows for label in self.gold(row)}
         if not labels:
             raise UserError(f"{rows[0].source}: no row has any label")
         if labels == {"0", "1"} and all(len(self.gold(row)) == 2 for row in rows):
             raise UserError(
                 f"{rows[0].source}: every row has the two labels 0 and 1; if they are vectors of 0 and 1, say with "
-                "--label-names NAME NAME what their places stand for"
+                f"{option('label_names')} what their places stand for"
             )
         return replace(self, labels=self.options.label_names or tuple(sorted(labels)))
 
@@ -370,7 +374,7 @@ class RegressionTask(ClassifyTask):
 
     def fitted(self, rows: Sequence[Row]) -> Self:
         if self.options.class_weights:
-            raise UserError("--class-weights: a regression has no classes")
+            raise UserError(f"{option('class_weights')}: a regression has no classes")
         if len({self.gold(row) for row in rows}) < 2:
             raise UserError(f"{rows[0].source}: every row has the same number, {self.gold(rows[0])}")
         return replace(self, labels=("LABEL_0",))  # as transformers names a single output

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from bothways.data.encoded import Encoded, KeepWhole, join_segments
 from bothways.data.tables import Row
-from bothways.errors import UserError
+from bothways.errors import UserError, command
 from bothways.model.encoder import Encoder
 from bothways.model.heads import EmbeddingHead, Head, Pooling
 from bothways.tasks.base import Task, at_least_float32, options_from_json
@@ -108,7 +108,7 @@ class SimilarTask(Task):
     @classmethod
     def from_json(cls, state: Mapping[str, Any]) -> SimilarTask:
         if state.get("task") != cls.name:
-            raise UserError("this model was not made to compare texts; make one with `bothways finetune similar`")
+            raise UserError(f"this model was not made to compare texts; make one with {command('finetune', 'similar')}")
         low, high = state.get("score_range", (0.0, 1.0))
         return SimilarTask(options_from_json(SimilarOptions, state), (low, high), state.get("prompt", ""))
 

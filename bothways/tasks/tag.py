@@ -19,7 +19,7 @@ from torch import Tensor
 
 from bothways.data.encoded import Encoded, assemble, token_windows
 from bothways.data.tables import Row
-from bothways.errors import UserError
+from bothways.errors import UserError, command, option
 from bothways.model.encoder import Encoder
 from bothways.model.heads import Head, TokenHead
 from bothways.tasks.base import ResultColumn, Task, at_least_float32, check_label, options_from_json, softmax
@@ -79,7 +79,7 @@ class TagOptions:
 
     def __post_init__(self) -> None:
         if self.overlap < 0:
-            raise UserError(f"--overlap {self.overlap}: expected 0 or more tokens")
+            raise UserError(f"{option('overlap', self.overlap)}: expected 0 or more tokens")
 
 
 @dataclass(frozen=True)
@@ -180,9 +180,10 @@ class TagTask(Task):
             place = f"{source}: word {number + 1}, {words.text[start:end]!r}, has the label {stray!r}"
             raise UserError(
                 f"{place} (nearly {scheme}: the other labels are {PREFIXES[scheme]} or O); correct it, or give "
-                f"--scheme IO where it is a kind of its own"
+                f"{option('scheme', 'IO')} where it is a kind of its own"
                 if self.options.scheme == "auto"
-                else f"--scheme {scheme}: the label {stray!r} is none of it; {PREFIXES[scheme]} or O are; {place}"
+                else f"{option('scheme', scheme)}: the label {stray!r} is none of it; {PREFIXES[scheme]} or O are; "
+                f"{place}"
             )
         if scheme == "plain" and all(label.lstrip("-").isdecimal() for label in seen):
             message = (
@@ -207,7 +208,7 @@ class TagTask(Task):
     @classmethod
     def from_json(cls, state: Mapping[str, Any]) -> Self:
         if state.get("task") != cls.name or not state.get("labels"):
-            raise UserError("this model does not tag words; make one with `bothways finetune tag`")
+            raise UserError(f"this model does not tag words; make one with {command('finetune', 'tag')}")
         # models from elsewhere were trained on listed words; ours of before this was kept are read as they were
         rule = WordRule.from_json(state["words"]) if "words" in state else None if "options" in state else WordRule()
         return cls(options_from_json(TagOptions, state), tuple(state["labels"]), rule)

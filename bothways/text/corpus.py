@@ -11,9 +11,9 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal, NoReturn, TypedDict
 
-from bothways.errors import UserError, closest
+from bothways.errors import UserError, closest, option
 from bothways.text import python_docs
 from bothways.text.encodings import UTF8, checked_encoding
 from bothways.text.json_rows import WHOLE_FILE_CHARACTERS, read_json_rows
@@ -68,6 +68,17 @@ class CorpusOptions:
         if self.encoding == UTF8:
             del options["encoding"]
         return options
+
+
+class CorpusKeywords(TypedDict, total=False):
+    """The fields of `CorpusOptions`, as keywords of Python's functions."""
+
+    text_column: str
+    documents: Literal["file", "blank-line"]
+    skip_bad: bool
+    max_line_characters: int
+    max_document_characters: int
+    encoding: str
 
 
 @dataclass
@@ -158,6 +169,9 @@ class _Reader:
         self.line = self.left_out = 0
 
     def documents(self) -> Iterator[Document]:
+        if self.source.texts is not None:
+            yield from self._texts_in_memory(self.source.texts)
+            return
         if self.source.path is None:
             yield from self._python_docs()
             return
@@ -177,7 +191,8 @@ class _Reader:
         """Count a fault where `skip_bad` says so, or else raise it as a UserError."""
         if not self.options.skip_bad:
             place = f"{self.source.name}:{fault.line}" if fault.line else self.source.name
-            raise UserError(f"{place}: {fault.reason}: {fault.detail}; --skip-bad leaves such text out and counts it")
+            cure = f"{option('skip_bad', True)} leaves such text out and counts it"
+            raise UserError(f"{place}: {fault.reason}: {fault.detail}; {cure}")
         self.report.count(self.source.name, fault.line, fault.reason)
         self.left_out += 1
 
@@ -312,8 +327,14 @@ class _Reader:
         raise UserError(
             f"{self.source.name}:{max(self.line, 1)}: no column {self.options.text_column!r}"
             f"{closest(self.options.text_column, present)}; columns present: {', '.join(present) or 'none'} "
-            "(--text-column names one)"
+            f"({option('text_column')} names one)"
         )
+
+    def _texts_in_memory(self, texts: Sequence[Any]) -> Iterator[Document]:
+        for text in texts:
+            self.line += 1
+            self.report.bytes_read += len(text) if isinstance(text, str) else 0
+            yield from self._row(TableRow({self.options.text_column: text}, self.line))
 
     def _python_docs(self) -> Iterator[Document]:
         for module in python_docs.modules(packages(self.source.name)):

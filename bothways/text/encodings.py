@@ -8,7 +8,7 @@ import io
 import re
 from typing import IO, Any
 
-from bothways.errors import UserError, closest
+from bothways.errors import UserError, closest, option
 
 UTF8 = "utf-8"
 BLOCK_BYTES = 1 << 17  # read at a time
@@ -45,10 +45,12 @@ def checked_encoding(name: str) -> str:
         aliases = {*encodings.aliases.aliases, *encodings.aliases.aliases.values(), "utf_8"}
         names = sorted(alias.replace("_", "-") for alias in aliases if _is_of_text(alias))
         near = closest(str(name).lower().replace("_", "-"), names) or "; cp1252, latin-1 or gb18030, say"
-        raise UserError(f"--encoding {str(name)!a}: no encoding of text{near}")
+        raise UserError(f"{option('encoding', ascii(name)[1:-1])}: no encoding of text{near}")
     known = codecs.lookup(name).name
     if known.replace("-", "_").startswith(_SEVEN_BIT):
-        raise UserError(f"--encoding {name}: cannot be told from UTF-8; convert it: iconv -f {name} -t UTF-8 FILE")
+        raise UserError(
+            f"{option('encoding', name)}: cannot be told from UTF-8; convert it: iconv -f {name} -t UTF-8 FILE"
+        )
     return name
 
 
@@ -89,12 +91,12 @@ def likely_encoding(sample: bytes) -> str:
 
 
 def encoding_hint(sample: bytes) -> str:
-    """`; it looks like Windows-1252, --encoding cp1252 reads it`, or how to say what it is where that is not known."""
+    """`; it looks like Windows-1252, encoding='cp1252' reads it`, or how to say what it is where that is not known."""
     name = likely_encoding(sample)
     return (
-        f"; it looks like {_NAMES.get(name, name)}, --encoding {name} reads it"
+        f"; it looks like {_NAMES.get(name, name)}, {option('encoding', name)} reads it"
         if name
-        else "; --encoding NAME says what it is"
+        else f"; {option('encoding')} says what it is"
     )
 
 

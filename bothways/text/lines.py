@@ -12,6 +12,7 @@ from typing import IO, Any
 
 import pyarrow as pa
 
+from bothways.errors import option
 from bothways.text.encodings import (
     BINARY_SAMPLE_BYTES,
     UTF8,
@@ -218,7 +219,9 @@ def binary_fault(stream: io.BufferedReader) -> Fault | None:
 def _kind_of_nul(sample: bytes) -> str:
     """What text with NUL bytes looks like; empty where it looks like no text."""
     name = likely_encoding(sample)
-    return f"it looks like {name.upper()} without a byte order mark, --encoding {name} reads it" if name else ""
+    if not name:
+        return ""
+    return f"it looks like {name.upper()} without a byte order mark, {option('encoding', name)} reads it"
 
 
 def uncompressed_suffix(path: Path) -> str:

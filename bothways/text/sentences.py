@@ -7,7 +7,7 @@ import re
 
 from sentencex import segment
 
-from bothways.errors import UserError, closest
+from bothways.errors import UserError, closest, option
 from bothways.text.corpus import Document
 
 ENGLISH = "en"
@@ -29,7 +29,7 @@ def require_language(code: str) -> None:
     """Raises UserError for a language without rules for its sentences."""
     if code not in SENTENCE_LANGUAGES:
         near = closest(code, SENTENCE_LANGUAGES)
-        raise UserError(f"--language {code!a}: expected one of {', '.join(SENTENCE_LANGUAGES)}{near}")
+        raise UserError(f"{option('language', code)}: expected one of {', '.join(SENTENCE_LANGUAGES)}{near}")
 
 
 def split_sentences(document: Document, language: str = ENGLISH) -> list[str]:

@@ -30,7 +30,7 @@ from tokenizers import (
     Tokenizer as BackendTokenizer,
 )
 
-from bothways.errors import UserError
+from bothways.errors import UserError, option
 from bothways.files import write_json, write_text
 from bothways.text.places import offsets_with_marks, words_with_marks
 from bothways.text.tokenizer_backend import (
@@ -122,7 +122,7 @@ class Tokenizer:
         first = [*SPECIAL_TOKENS, *alphabet, *continuations]
         if len(first) >= vocab_size:
             raise UserError(
-                f"--vocab-size {vocab_size} is too small: the text has {len(alphabet)} different characters, "
+                f"{option('vocab_size', vocab_size)} is too small: the text has {len(alphabet)} different characters, "
                 f"which need {len(first)} pieces before the first word"
             )
         trainer = trainers.WordPieceTrainer(

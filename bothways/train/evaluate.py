@@ -14,7 +14,7 @@ from typing import Any
 from bothways.data.encoded import Encoded
 from bothways.data.holdout import hold_out
 from bothways.data.tables import BadRow, Row, TableOptions, read_table
-from bothways.errors import UserError, closest
+from bothways.errors import UserError, closest, option
 from bothways.files import write_text
 from bothways.inference import engine
 from bothways.model.heads import Model
@@ -55,11 +55,13 @@ class RowSet:
         Raises UserError for a share that is not above 0 and below 1, or holds no row out.
         """
         if not 0 < share < 1:
-            raise UserError(f"--eval {share:g}: expected a table, or a share of the training rows above 0 and below 1")
+            wanted = "a table, or a share of the training rows above 0 and below 1"
+            raise UserError(f"{option('eval', share)}: expected {wanted}")
         parts = hold_out(self.rows, share, seed, self.task.kept_together, self.task.labels_of)
+        counts = f"{len(parts.held_out):,} of {len(self.rows):,} rows"
         together = f"; {parts.kept_together:,} rows that share a text or nearly so are kept on one side"
         say(
-            f"held out {len(parts.held_out):,} of {len(self.rows):,} rows to measure on, chosen by --seed {seed}"
+            f"held out {counts} to measure on, chosen by {option('seed', seed)}"
             + (together if parts.kept_together else "")
         )
         return RowSet(self.task, parts.train, self.skipped), RowSet(self.task, parts.held_out)
@@ -163,7 +165,7 @@ def usable_rows(
             good.append(row)
         except UserError as error:
             if not skip_bad:
-                raise UserError(f"{error} (--skip-bad leaves such rows out)") from error
+                raise UserError(f"{error} ({option('skip_bad', True)} leaves such rows out)") from error
             bad.append(str(error))
     if bad:
         more = "; …" if len(bad) > MAX_BAD_ROWS_SHOWN else ""

@@ -10,19 +10,28 @@ import json
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal, get_origin, get_type_hints
+from typing import Any, Literal, Unpack
 
 from bothways.checkpoint.hugging_face import Checkpoint, load_checkpoint, weights_fingerprint
 from bothways.data.encoded import Encoded
 from bothways.data.row_plan import RowPlan, RowPlanOptions
 from bothways.data.tables import TableFormat, TableOptions
-from bothways.errors import UserError
+from bothways.errors import UserError, option
 from bothways.inference.engine import truncated_rows
+from bothways.inference.loaded import LoadedModel, source_of
 from bothways.model.config import EncoderConfig
 from bothways.model.heads import Model
-from bothways.option_checks import checked, require_at_least, require_name, require_seed, require_type
+from bothways.option_checks import (
+    field_values,
+    options_from,
+    require_at_least,
+    require_name,
+    require_path,
+    require_seed,
+    require_type,
+)
 from bothways.precision import TrainingPrecision
 from bothways.progress import Progress
 from bothways.tasks import find_task
@@ -30,6 +39,7 @@ from bothways.tasks.base import Task, require_segment_types
 from bothways.text.encodings import UTF8
 from bothways.train.best_epoch import BestEpoch
 from bothways.train.evaluate import Evaluation, RowSet, Table
+from bothways.train.keywords import FinetuneKeywords
 from bothways.train.loop import TrainResult, say_if_not_compiled, train
 from bothways.train.options import TrainOptions, derive_train_options
 from bothways.train.run import RunDirectory
@@ -110,32 +120,59 @@ class FinetuneResult:
 
 
 def finetune(
-    task_name: str,
-    model: str | Path,
-    train_table: Table,
-    eval_table: Table | float | None = None,
+    task: str,
+    model: str | Path | LoadedModel,
+    train: Table,
+    eval: Table | float | None = None,
     out: str | Path | None = None,
-    options: FinetuneOptions | None = None,
+    options: FinetuneOptions | Mapping[str, Any] | None = None,
     *,
+    quiet: bool = False,
     progress: Progress | None = None,
-    **task_options: Any,
+    **keywords: Unpack[FinetuneKeywords],
 ) -> FinetuneResult:
-    """Fine-tune `model` for a task (`tasks.TASKS`); the same call again resumes a run that was stopped.
+    """Fine-tune a model for a task (`tasks.TASKS`); the same call again resumes a run that was stopped.
 
-    Tables are files (csv, tsv, jsonl, parquet, CoNLL, SQuAD json) or iterables of dictionaries. eval_table: labelled
-    rows to measure on, or the share of the training rows that is held out for it, above 0 and below 1. task_options:
-    the task's own (`pair_column="b"`, `overlap=64`, …). With evaluation rows, every epoch is measured on them and the
-    best epoch's model becomes the run's. Writes `out/metrics.jsonl`, `out/checkpoints/`, `out/model/` and, with
-    evaluation rows, `out/evaluation.json` and `out/predictions.csv`.
-    Raises UserError for bad rows, labels in evaluation that training never saw, and a sequence above the position
-    table.
+    model: a run, a Hugging Face directory, a hub id, or what `bw.load` gives. train, eval: files (csv, tsv, jsonl,
+    parquet, CoNLL, SQuAD json) or iterables of dictionaries; on eval every epoch is measured, and the best epoch's
+    model becomes the run's; a number above 0 and below 1 is the share of the training rows that is held out for it.
+    out: the run's directory, without which nothing is trained. options: `FinetuneOptions`, or a dictionary of them; as
+    keywords they win, and there the task's own options stand, too (`steps=5`, `pair_column="b"`, `overlap=64`, …).
+    quiet: nothing on the screen; what would stand there goes to the logger `bothways`. progress: what shows it, in
+    place of the line on standard error.
+
+    Writes `out/metrics.jsonl`, `out/checkpoints/`, `out/model/` and, with evaluation rows, `out/evaluation.json` and
+    `out/predictions.csv`.
+    Raises UserError for options that there are not, bad rows, labels in evaluation that training never saw, and a
+    sequence above the position table.
     """
-    options = _checked(options or FinetuneOptions())
-    progress = progress or Progress(f"finetune {task_name}")
-    if out is None:
-        raise UserError("--out: the run's directory is missing")
-    task = make_task(task_name, task_options)
-    rows, eval_rows = read_rows_to_learn(train_table, eval_table, task, options, progress.say)
+    require_type("quiet", quiet, bool)
+    require_path(out=out)
+    in_dictionary = options if isinstance(options, Mapping) else {}
+    of_task, of_training = _split(task, {**in_dictionary, **keywords})
+    settings = _checked(options_from(FinetuneOptions, "finetune", None if in_dictionary else options, of_training))
+    progress = progress or Progress(f"finetune {task}", shown=not quiet)
+    return _finetune(make_task(task, of_task), source_of(model), (train, eval), Path(out or ""), settings, progress)
+
+
+def _split(task: str, given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The task's own options among those given, and the others. Raises UserError for a name that neither has."""
+    own = [field.name for field in fields(find_task(task).Options)]
+    for name in given:
+        require_name(f"finetune {task}", name, [*own, *(field.name for field in fields(FinetuneOptions))])
+    of_training = {name: value for name, value in given.items() if name not in own}
+    return {name: given[name] for name in own if name in given}, of_training
+
+
+def _finetune(
+    task: Task,
+    model: str | Path,
+    tables: tuple[Table, Table | float | None],
+    out: Path,
+    options: FinetuneOptions,
+    progress: Progress,
+) -> FinetuneResult:
+    rows, eval_rows = read_rows_to_learn(*tables, task, options, progress.say)
     checkpoint = _load(model, rows.task, options, progress.say)
     run, limit = RunDirectory(out), _sequence_limit(options, checkpoint.config)
     encoded, eval_encoded = (table.encode(checkpoint.tokenizer, limit) for table in (rows, eval_rows))
@@ -154,24 +191,16 @@ def finetune(
 def make_task(name: str, options: Mapping[str, Any]) -> Task:
     """The task of this name with these options of its own. Raises UserError for names and types it does not have."""
     kind = find_task(name)
-    hints, given = get_type_hints(kind.Options), {}
-    for key, value in options.items():
-        require_name(name, key, hints)
-        if get_origin(hints[key]) is tuple:  # several values; one of them may come alone
-            value = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
-        require_type(f"{name}: {key}", value, hints[key])
-        given[key] = value
-    return kind.make(kind.Options(**given))
+    return kind.make(kind.Options(**field_values(kind.Options, name, options)))
 
 
 def _checked(options: FinetuneOptions) -> FinetuneOptions:
-    """The options. Raises UserError for values of other types, and for what can be refused before anything is read."""
-    checked(options, FinetuneOptions)
+    """The options. Raises UserError for what can be refused before anything is read."""
     require_seed(options.seed)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UserError("fine-tuning runs in one process; start it without torchrun, or with --nproc-per-node 1")
+        raise UserError("fine-tuning runs in one process; start it without torchrun")
     if options.patience < 0:
-        raise UserError(f"--patience {options.patience}: expected 0 or more epochs")
+        raise UserError(f"{option('patience', options.patience)}: expected 0 or more epochs")
     return options
 
 
@@ -202,10 +231,11 @@ def _evaluation_rows(table: Table | None, task: Task, options: FinetuneOptions, 
     """The evaluation rows, the task as their columns have it; no rows without a table."""
     if table is None:
         if options.patience:
-            raise UserError(f"--patience {options.patience}: needs --eval, by which epochs are compared")
+            needed = f"{option('eval')}, by which epochs are compared"
+            raise UserError(f"{option('patience', options.patience)}: needs {needed}")
         say(
-            "without rows to measure on, nobody knows how good the model is: --eval 0.2 holds a fifth of the rows out, "
-            "--eval TABLE takes others"
+            f"without rows to measure on, nobody knows how good the model is: {option('eval', 0.2)} holds a fifth of "
+            f"them out; {option('eval')} may also be a table"
         )
         return RowSet(task)
     found = RowSet.read(table, task, options.skip_bad, TableOptions(options.format, say, options.encoding))
@@ -225,7 +255,8 @@ def _load(model: str | Path, task: Task, options: FinetuneOptions, say: Callable
         )
     _freeze(checkpoint.model, options.freeze_layers)
     if not any(parameter.requires_grad for parameter in checkpoint.model.parameters()):
-        raise UserError(f"--freeze-layers {options.freeze_layers}: nothing is left to train for {task.name}")
+        asked = option("freeze_layers", options.freeze_layers)
+        raise UserError(f"{asked}: nothing is left to train for {task.name}")
     return checkpoint
 
 
@@ -233,7 +264,8 @@ def _freeze(model: Model, number: int) -> None:
     """Exclude the embeddings and this many layers from training; -1: the whole encoder."""
     encoder = model.encoder
     if not -1 <= number <= len(encoder.layers):
-        raise UserError(f"--freeze-layers {number}: expected 0 to {len(encoder.layers)}, or -1 for the whole encoder")
+        accepted = f"0 to {len(encoder.layers)}, or -1 for the whole encoder"
+        raise UserError(f"{option('freeze_layers', number)}: expected {accepted}")
     if number:
         frozen = len(encoder.layers) if number == -1 else number
         for module in (encoder.embeddings, *encoder.layers[:frozen]):
@@ -245,10 +277,11 @@ def _sequence_limit(options: FinetuneOptions, config: EncoderConfig) -> int:
     table = config.max_position_embeddings
     default = min(QUICK_LENGTH, table) if options.preset == "quick" else table
     limit = default if options.sequence_length is None else options.sequence_length
+    asked = option("sequence_length", limit)
     if limit > table:
-        raise UserError(f"--sequence-length {limit} is above the position table (max_position_embeddings {table})")
+        raise UserError(f"{asked} is above the position table (max_position_embeddings {table})")
     if limit < SHORTEST_LENGTH:
-        raise UserError(f"--sequence-length {limit}: expected at least {SHORTEST_LENGTH} tokens")
+        raise UserError(f"{asked}: expected at least {SHORTEST_LENGTH} tokens")
     return limit
 
 

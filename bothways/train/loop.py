@@ -16,6 +16,7 @@ from typing import Any, Literal
 import torch
 
 from bothways.batch import PackedBatch
+from bothways.errors import option
 from bothways.hardware import measured_peak
 from bothways.model.heads import Model, device_of
 from bothways.native.loading import is_missing
@@ -184,7 +185,7 @@ def _profiling(run: RunDirectory, progress: Progress, wanted: bool) -> Iterator[
     ) as profiler:
         yield profiler.step
     if not (run.path / "trace.json").exists():
-        progress.say("--profile: no trace, as it takes five steps")
+        progress.say(f"{option('profile')}: no trace, as it takes five steps")
 
 
 class _Log:

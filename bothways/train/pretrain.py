@@ -8,7 +8,7 @@ import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 
@@ -22,16 +22,18 @@ from bothways.checkpoint.hugging_face import (
 from bothways.data.plan import PretrainingPlan
 from bothways.data.store import SplitName, TokenStore
 from bothways.data.survey import few_held_out
-from bothways.errors import UserError
+from bothways.errors import UserError, option
 from bothways.hardware import choose_device, micro_batch_tokens
+from bothways.inference.loaded import source_of
 from bothways.model.config import EncoderConfig
 from bothways.model.heads import Model
-from bothways.option_checks import checked, require_seed
+from bothways.option_checks import options_from, require_path, require_seed, require_type
 from bothways.precision import choose_precision
 from bothways.progress import Progress
 from bothways.tasks.base import Objective
 from bothways.tasks.objectives import find_pretraining
 from bothways.train.distributed import World, full_tensor, join_world
+from bothways.train.keywords import PretrainKeywords
 from bothways.train.loop import TrainResult, evaluate_objective, say_if_not_compiled, train
 from bothways.train.pretrain_options import (
     DEFAULT_VALIDATION_TOKENS,
@@ -51,25 +53,39 @@ from bothways.version import __version__
 
 
 def pretrain(
-    store: str | Path,
+    store: str | Path | TokenStore,
     out: str | Path,
-    options: PretrainOptions | None = None,
+    options: PretrainOptions | Mapping[str, Any] | None = None,
     *,
+    quiet: bool = False,
     progress: Progress | None = None,
+    **keywords: Unpack[PretrainKeywords],
 ) -> TrainResult:
     """Pretrain a BERT on a token store; the same call again resumes a run that was stopped. Under `torchrun` all
     processes make the call, and work on the same run.
+
+    store: as `prepare` gives it, or its directory. out: the run's directory. options: `PretrainOptions`, or a dict
+    of them; as keywords they win (`size="tiny"`, `steps=300`, …), and there `model` may be what `bw.load` gives. quiet:
+    nothing on the screen; what would stand there goes to the logger `bothways`. progress: what shows it, in place of
+    the line on standard error.
 
     Writes `out/metrics.jsonl`, `out/checkpoints/`, and, when it is done, `out/model/`.
     Raises UserError for an option of another type or out of range, a sequence longer than the position table, a model
     of another vocabulary, and another run's directory.
     """
-    options = checked(options or PretrainOptions(), PretrainOptions)
-    require_seed(options.seed)
-    with join_world(choose_device(options.device)) as world:
-        return _pretrain(
-            TokenStore(store), Path(out), options, progress or Progress("pretrain", shown=world.main), world
-        )
+    require_type("quiet", quiet, bool)
+    require_path(out=out)
+    given: dict[str, Any] = {**(options if isinstance(options, Mapping) else {}), **keywords}
+    if given.get("model") is not None:
+        given["model"] = str(source_of(given["model"]))
+    settings = options_from(PretrainOptions, "pretrain", options, given)
+    require_seed(settings.seed)
+    if not isinstance(store, TokenStore):
+        require_path(store=store)
+        store = TokenStore(store)
+    with join_world(choose_device(settings.device)) as world:
+        progress = progress or Progress("pretrain", shown=world.main and not quiet)
+        return _pretrain(store, Path(out), settings, progress, world)
 
 
 def _pretrain(store: TokenStore, out: Path, options: PretrainOptions, progress: Progress, world: World) -> TrainResult:
@@ -80,7 +96,7 @@ def _pretrain(store: TokenStore, out: Path, options: PretrainOptions, progress: 
     longest = max(phase.sequence_length for phase in phases_of(options))
     if longest > checkpoint.config.max_position_embeddings:
         raise UserError(
-            f"--sequence-length {longest} is above the position table "
+            f"{option('sequence_length', longest)} is above the position table "
             f"(max_position_embeddings {checkpoint.config.max_position_embeddings})"
         )
     if checkpoint.report is not None:
@@ -90,7 +106,7 @@ def _pretrain(store: TokenStore, out: Path, options: PretrainOptions, progress: 
     if plan.documents == 1 and "nsp_loss" in objective.losses:
         progress.say(
             f"{store.directory}: one document only, so every pair is a true next sentence and the next-sentence head "
-            "learns nothing; --objective mlm leaves it out"
+            f"learns nothing; {option('objective', 'mlm')} leaves it out"
         )
     settings = loop_options(options, checkpoint.config)
     run.describe({"store": str(store.directory.resolve()), "options": options_json(options)})
@@ -187,11 +203,11 @@ def evaluate_store(
     )
     plan = make_validation_plan(store, options, split)
     if plan is None:
+        if split == "train":
+            raise UserError(f"{store.directory}: has no text to speak of")
         raise UserError(
-            f"{store.directory}: has no held-out text to measure on; prepare --validation 0.2 holds some out, or give "
-            "other text, a file or a folder, in the store's place"
-            if split == "validation"
-            else f"{store.directory}: has no text to speak of"
+            f"{store.directory}: has no held-out text to measure on; {option('validation', 0.2)} in preparing holds "
+            "some out, or give other text, a file or a folder, in the store's place"
         )
     objective = build_objective(options)
     figures = evaluate_held_out(checkpoint.model, objective, plan, options)
@@ -251,11 +267,12 @@ def _starting_point(store: TokenStore, objective: Objective, options: PretrainOp
     if checkpoint.tokenizer.fingerprint != store.tokenizer_fingerprint:
         raise UserError(
             f"{store.directory} was prepared with the vocabulary {store.tokenizer_fingerprint}, "
-            f"{options.model} has {checkpoint.tokenizer.fingerprint}; prepare the text with --tokenizer {options.model}"
+            f"{options.model} has {checkpoint.tokenizer.fingerprint}; prepare the text with "
+            f"{option('tokenizer', options.model)}"
         )
     if checkpoint.config.is_decoder != causal:
         reads = "from left to right" if checkpoint.config.is_decoder else "both ways"
         raise UserError(
-            f"{options.model} reads {reads} (is_decoder), which --objective {options.objective} does not fit"
+            f"{options.model} reads {reads} (is_decoder), which {option('objective', options.objective)} does not fit"
         )
     return checkpoint

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.tensor import DTensor
 
-from bothways.errors import UserError
+from bothways.errors import UserError, option
 from bothways.files import read_json, replace_directory, require_writable, to_json, user_errors, write_json, write_text
 from bothways.train.distributed import World
 from bothways.train.optimizer import CombinedOptimizer
@@ -48,7 +48,7 @@ class RunDirectory:
         for name in ("config.json", "manifest.json"):
             if (self.path / name).exists():
                 raise UserError(
-                    f"{path} is a model's or a store's directory ({name}), not a run's; choose another --out"
+                    f"{path} is a model's or a store's directory ({name}), not a run's; choose another {option('out')}"
                 )
         self.metrics_path = self.path / "metrics.jsonl"
         self.model_path = self.path / "model"
@@ -157,9 +157,11 @@ class RunDirectory:
                     return {**state, "skipped": skipped}
             skipped.append(f"{path}: {failure}")
         if skipped:
-            raise UserError(f"no checkpoint can be read: {skipped[0]}; choose another --out to begin anew")
+            raise UserError(f"no checkpoint can be read: {skipped[0]}; choose another {option('out')} to begin anew")
         if self.model_path.exists():
-            raise UserError(f"{self.path} holds a model but no checkpoint to go on from; choose another --out")
+            raise UserError(
+                f"{self.path} holds a model but no checkpoint to go on from; choose another {option('out')}"
+            )
         return None
 
     def _require_same(self, there: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
@@ -167,7 +169,7 @@ class RunDirectory:
             if there.get(name) != value:
                 raise UserError(
                     f"{self.path} holds a run with {name} {there.get(name)}, now asked for {value}; "
-                    "choose another --out, or give the run's own options to resume it"
+                    f"choose another {option('out')}, or give the run's own options to resume it"
                 )
 
 
@@ -199,8 +201,8 @@ def _require_shards(directory: Path, processes: int) -> None:
     found = len(list(directory.glob("*.safetensors")))
     if found != processes:
         raise UserError(
-            f"{directory}: {found} of {processes} processes left their part of the checkpoint here; --out must be a "
-            "folder that all machines share"
+            f"{directory}: {found} of {processes} processes left their part of the checkpoint here; "
+            f"{option('out')} must be a folder that all machines share"
         )
 
 

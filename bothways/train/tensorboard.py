@@ -6,7 +6,7 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
-from bothways.errors import UserError
+from bothways.errors import UserError, install_command, option
 
 
 def tensorboard_writer(run: Path, step: int) -> Any:
@@ -15,7 +15,7 @@ def tensorboard_writer(run: Path, step: int) -> Any:
     Raises UserError where TensorBoard, part of the `report` extra, is missing.
     """
     if importlib.util.find_spec("tensorboard") is None:
-        raise UserError("--tensorboard: needs the tensorboard package, pip install 'bothways[report]'")
+        raise UserError(f"{option('tensorboard')}: needs the tensorboard package: {install_command('report')}")
     from torch.utils.tensorboard import SummaryWriter
 
     return SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)

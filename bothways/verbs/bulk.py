@@ -31,7 +31,7 @@ def into_file(verb: str, options: Any, make_job: MakeJob, line_column: Callable[
     called, by the options of the fine-tuning.
     """
     out = Path(options.out)
-    require_file_writable(out, BULK_SUFFIXES, "--out")
+    require_file_writable(out, BULK_SUFFIXES, "out")
     if options.input is None:
         raise UserError(f"--out {out}: needs a table after --in")
     if options.json:

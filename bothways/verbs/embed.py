@@ -44,7 +44,7 @@ def run_embed(arguments: Sequence[str]) -> None:
         "Turn texts into vectors. Example: bothways embed model --in lines.txt --out vectors.npy",
     )
     if options.out is not None:
-        require_file_writable(Path(options.out), (".npy", *BULK_SUFFIXES), "--out")
+        require_file_writable(Path(options.out), (".npy", *BULK_SUFFIXES), "out")
         if Path(options.out).suffix.lower() in BULK_SUFFIXES:
             return _embed_table(options)
         return _embed_lines(options, Path(options.out))

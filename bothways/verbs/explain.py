@@ -47,7 +47,7 @@ def run_explain(arguments: Sequence[str]) -> None:
         'an apple and an orange" --others "Apple unveiled the new phone" --word apple --anchors fruit company',
     )
     out = Path(options.out)
-    require_file_writable(out, (".html", ".png", ".svg"), "--out")
+    require_file_writable(out, (".html", ".png", ".svg"), "out")
     if options.layer is not None and out.suffix == ".html":
         raise UserError(f"--layer {options.layer}: is for pictures; a page has all layers")
     if options.anchors and options.word is None:

@@ -32,10 +32,10 @@ FINETUNE_HELP = (
 )
 
 
-def share_or_table(given: str | None) -> str | float | None:
+def share_or_table(given: str) -> str | float:
     """`--eval`: a number is a share of the training rows, anything else a table."""
     try:
-        return None if given is None else float(given)
+        return float(given)
     except ValueError:
         return given
 
@@ -50,7 +50,7 @@ def run_finetune(arguments: Sequence[str]) -> int:
     own = find_task(task).Options
     options = parse("finetune", joined_options("FinetuneArguments", FinetuneArguments, own), rest, FINETUNE_HELP, task)
     task_options = {field.name: getattr(options, field.name) for field in fields(own)}
-    measured_on = share_or_table(options.eval)
+    measured_on = None if options.eval is None else share_or_table(options.eval)
     result = finetuning.finetune(task, options.model, options.train, measured_on, options.out, options, **task_options)
     if result.training.interrupted is not None:
         return say_interrupted(result.training, options.out)

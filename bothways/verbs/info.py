@@ -51,7 +51,8 @@ def run_info(arguments: Sequence[str]) -> None:
         if options.json:
             print(to_json({**store.manifest, "lengths": length_histogram(store).rows}))
         else:
-            print("\n".join([*store_lines(store), *length_histogram(store).lines(), *_epoch_lines(store, recipe)]))
+            lines = [*store_lines(store), *_remarks(store), *length_histogram(store).lines()]
+            print("\n".join([*lines, *_epoch_lines(store, recipe)]))
     elif (path / "config.json").exists() or (path / "model" / "config.json").exists():
         _print_facts(_model_facts(options.path), options.json)
     elif (path / "metrics.jsonl").exists():
@@ -126,7 +127,7 @@ def _print_facts(facts: Mapping[str, Any], as_json: bool) -> None:
 
 
 def store_lines(store: TokenStore) -> list[str]:
-    """A store in words: its size, its held-out part, what was left out of it and why."""
+    """A store in words: its size, its held-out part."""
     manifest = store.manifest
     held_out = store.split("validation")
     unknown = manifest["unknown_tokens"] / max(1, manifest["tokens"])
@@ -139,7 +140,12 @@ def store_lines(store: TokenStore) -> list[str]:
         lines.append(few)
     if manifest["documents_without_words"]:
         lines.append(f"without words: {manifest['documents_without_words']:,} documents")
-    return lines + CorpusReport.from_dict(manifest["corpus"]).lines()
+    return lines
+
+
+def _remarks(store: TokenStore) -> list[str]:
+    """What was left out of a store's text, and why."""
+    return CorpusReport.from_dict(store.manifest["corpus"]).lines()
 
 
 def _model_facts(path: str) -> dict[str, Any]:

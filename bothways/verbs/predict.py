@@ -46,7 +46,7 @@ def run_predict(arguments: Sequence[str]) -> None:
     )
     out = Path(options.out) if options.out else None
     if out is not None:
-        require_file_writable(out, (".csv", ".jsonl"), "--out")
+        require_file_writable(out, (".csv", ".jsonl"), "out")
         if out.exists() and Path(options.table).exists() and out.samefile(options.table):
             raise UserError(f"--out {out}: is the table itself")
     model = load(options.model, options.device)

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from bothways.data.prepare import PrepareOptions
 from bothways.data.prepare import prepare as prepare_store
-from bothways.progress import ByteProgress
-from bothways.text.sources import resolve_sources
-from bothways.text.tokenizer import Tokenizer
 from bothways.verbs.flags import parse
 from bothways.verbs.source_arguments import SourceArguments
 
@@ -35,14 +31,12 @@ def run_prepare(arguments: Sequence[str]) -> None:
         arguments,
         "Turn text into a token store. Example: bothways prepare texts/ --tokenizer vocabulary --out store",
     )
-    with ByteProgress("prepare", sum(source.size for source in resolve_sources(options.sources))) as progress:
-        store = prepare_store(
-            options.sources,
-            Tokenizer.load(options.tokenizer),
-            Path(options.out),
-            PrepareOptions(options.corpus_options(), options.validation, options.workers, options.language),
-            on_progress=progress.update,
-        )
+    store = prepare_store(
+        options.sources,
+        options.tokenizer,
+        options.out,
+        PrepareOptions(options.corpus_options(), options.validation, options.workers, options.language),
+    )
     from bothways.verbs.info import store_lines
 
     print("\n".join(store_lines(store)))

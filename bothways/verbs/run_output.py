@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from signal import Signals
 
+from bothways.errors import install_command
 from bothways.files import read_json
 from bothways.pages.report import HtmlReport, add_provenance, can_report
 from bothways.train.distributed import is_main_process
@@ -18,7 +19,7 @@ def write_report(run: RunDirectory, report: HtmlReport) -> None:
     add_provenance(report, read_json(run.model_path / "bothways.json")["provenance"])
     path = run.path / "report.html"
     report.write(path)
-    print(f"{path}: figures" + (" and curves" if can_report() else "; curves need pip install 'bothways[report]'"))
+    print(f"{path}: figures" + (" and curves" if can_report() else f"; for curves {install_command('report')}"))
 
 
 def say_finished(out: str, next_command: str) -> None:

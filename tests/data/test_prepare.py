@@ -129,9 +129,9 @@ def test_refusals(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(UserError, match="cannot be written"):
         prepare([str(tmp_path / "empty.txt")], tokenizer, tmp_path / "file" / "store")
-    with pytest.raises(UserError, match="--workers 0"):
+    with pytest.raises(UserError, match="workers=0"):
         prepare([str(tmp_path / "empty.txt")], tokenizer, tmp_path / "s2", PrepareOptions(workers=0))
-    with pytest.raises(UserError, match="--validation 2"):
+    with pytest.raises(UserError, match="validation=2"):
         prepare([str(tmp_path / "empty.txt")], tokenizer, tmp_path / "s2", PrepareOptions(validation=2))
 
 
@@ -202,7 +202,7 @@ def test_sentences_are_cut_by_the_rules_of_the_language(tmp_path: Path) -> None:
     assert stores["de"].manifest["recipe"]["language"] == "de"
     with pytest.raises(UserError, match="language"):
         prepare([str(tmp_path / "a.txt")], tokenizer, tmp_path / "de")
-    with pytest.raises(UserError, match=r"--language 'ger': expected one of am, .*, uk"):
+    with pytest.raises(UserError, match=r"language='ger': expected one of am, .*, uk"):
         PrepareOptions(language="ger")
 
 
@@ -218,8 +218,8 @@ def test_every_language_that_is_accepted_has_rules_of_its_own() -> None:
     ("documents", "message"),
     [
         (0, None),
-        (1, "only one document is held out, so the figures say little, and none of next sentences: .*--validation 0.2"),
-        (4, "only 4 documents are held out, so the figures say little; prepare --validation 0.2 holds more out"),
+        (1, "only one document is held out, so the figures say little, and none of next sentences: .*validation=0.2"),
+        (4, "only 4 documents are held out, so the figures say little; validation=0.2 in preparing holds more out"),
         (5, None),
     ],
 )

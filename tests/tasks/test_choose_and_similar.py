@@ -244,7 +244,7 @@ def test_a_score_anywhere_makes_scored_pairs(pretrained: Path, tmp_path: Path) -
     plain = [{"text": row["text"], "pair": row["pair"]} for row in PAIRS]
     with pytest.raises(UserError, match="row 2: column 'score' is 'x', not a number"):
         finetune("similar", pretrained, plain, [PAIRS[0], {**PAIRS[1], "score": "x"}], tmp_path / "r")
-    with pytest.raises(UserError, match="similar: pooling is 'max', expected 'mean' or 'cls'"):
+    with pytest.raises(UserError, match="pooling is 'max', expected 'mean' or 'cls'"):
         finetune("similar", pretrained, PAIRS, None, tmp_path / "r", pooling="max")
 
 

@@ -65,7 +65,7 @@ def test_a_folder_of_both_kinds_is_read_with_one_encoding(tmp_path: Path) -> Non
     (tmp_path / "c.txt.GZ").write_bytes(gzip.compress(GERMAN.encode("cp1252")))
     (tmp_path / "d.MD").write_bytes(GERMAN.encode("utf-16"))
     with pytest.raises(
-        UserError, match=r"a\.txt:2: not UTF-8: byte 6 .* Windows-1252, --encoding cp1252 reads it; --skip"
+        UserError, match=r"a\.txt:2: not UTF-8: byte 6 .* Windows-1252, encoding='cp1252' reads it; skip"
     ):
         documents_of(tmp_path)
     texts, report = documents_of(tmp_path, encoding="cp1252")
@@ -118,15 +118,15 @@ def test_the_cure_is_named_for_tables_and_single_files(tmp_path: Path) -> None:
     for name in ("t.csv", "t.txt"):
         (tmp_path / name).write_bytes(TABLE.encode("cp1252"))
     with pytest.raises(
-        UserError, match=r"t\.csv:2: byte 5 of the line, 0xe4, is not UTF-8; .*--encoding cp1252 reads it$"
+        UserError, match=r"t\.csv:2: byte 5 of the line, 0xe4, is not UTF-8; .*encoding='cp1252' reads it$"
     ):
         read_rows(tmp_path / "t.csv")
-    with pytest.raises(UserError, match=r"t\.txt:2: byte 0xe4 is not UTF-8; .*--encoding cp1252 reads it$"):
+    with pytest.raises(UserError, match=r"t\.txt:2: byte 0xe4 is not UTF-8; .*encoding='cp1252' reads it$"):
         file_lines(tmp_path / "t.txt")
     assert file_lines(tmp_path / "t.txt", "cp1252") == TABLE.splitlines()
     (tmp_path / "t.csv").write_bytes(TABLE.encode("utf-16-le"))
     with pytest.raises(
-        UserError, match=r"t\.csv:1: a NUL byte; it looks like UTF-16-LE .*--encoding utf-16-le reads it$"
+        UserError, match=r"t\.csv:1: a NUL byte; it looks like UTF-16-LE .*encoding='utf-16-le' reads it$"
     ):
         read_rows(tmp_path / "t.csv")
 
@@ -155,7 +155,7 @@ def test_the_verbs_know_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert main(["tokenizer", str(tmp_path / "a.txt"), *rest, str(tmp_path / "v")]) == 2
     assert "--encoding cp1252 reads it" in capsys.readouterr().err
     assert main(["tokenizer", str(tmp_path / "a.txt"), "--encoding", "cp1252", *rest, str(tmp_path / "v")]) == 0
-    said = capsys.readouterr().out
+    said = capsys.readouterr().err
     assert f"{tmp_path / 'a.txt'}: read as CP1252" in said
     assert "the text has no more pieces that occur at least 2 times: " in said
     assert "ä" in (tmp_path / "v" / "vocab.txt").read_text(encoding="utf-8").split()

@@ -94,10 +94,10 @@ def test_frozen_layers_stay_as_they_were(pretrained: Path, tmp_path: Path) -> No
         for name, tensor in after.items():
             if name.startswith("encoder."):
                 assert torch.equal(tensor, before[name]) == any(f"encoder.{part}" in name for part in kept), name
-    with pytest.raises(UserError, match="--freeze-layers 9: expected 0 to 2"):
+    with pytest.raises(UserError, match="freeze_layers=9: expected 0 to 2"):
         finetune("classify", pretrained, ROWS, None, tmp_path / "r", FinetuneOptions(freeze_layers=9))
     pairs = [{"text": "a", "pair": "b"}, {"text": "c", "pair": "d"}]
-    with pytest.raises(UserError, match="--freeze-layers -1: nothing is left to train for similar"):
+    with pytest.raises(UserError, match="freeze_layers=-1: nothing is left to train for similar"):
         finetune("similar", pretrained, pairs, None, tmp_path / "r", FinetuneOptions(freeze_layers=-1))
 
 
@@ -108,8 +108,8 @@ def test_presets(pretrained: Path, tmp_path: Path) -> None:
     overruled = FinetuneOptions(preset="quick", epochs=2, sequence_length=16)
     assert finetune("classify", pretrained, ROWS, None, tmp_path / "o", overruled).training.steps == 4
     for wrong, message in (
-        ({"patience": -1}, "--patience -1"),
-        ({"patience": 2}, "--patience 2: needs --eval"),
+        ({"patience": -1}, "patience=-1"),
+        ({"patience": 2}, "patience=2: needs eval"),
         ({"preset": "fast"}, "preset is 'fast', expected 'quick' or 'standard'"),
         ({"precision": "fp16"}, "precision is 'fp16'"),
         ({"lr": "1e-4"}, "lr is '1e-4', expected float"),
@@ -127,7 +127,7 @@ def test_bad_rows_are_named_or_left_out_and_counted(pretrained: Path, tmp_path: 
         def say(self, line: str) -> None:
             said.append(line)
 
-    with pytest.raises(UserError, match=r"row 37: column 'text' is empty \(--skip-bad leaves such rows out\)"):
+    with pytest.raises(UserError, match=r"row 37: column 'text' is empty \(skip_bad=True leaves such rows out\)"):
         finetune("classify", pretrained, rows, None, tmp_path / "r")
     options = FinetuneOptions(steps=1, skip_bad=True)
     unseen = [*ROWS, {"text": "x", "label": "gas"}]
@@ -177,9 +177,9 @@ def test_class_weights_are_those_of_torch(pretrained: Path, tmp_path: Path) -> N
     assert alone.training.steps == 1
     with pytest.raises(UserError, match="problem_type is None"):
         finetune("classify", pretrained, ROWS, None, tmp_path / "r", problem_type=None)
-    with pytest.raises(UserError, match="column 'label' is a list; --problem-type multi_label_classification"):
+    with pytest.raises(UserError, match="column 'label' is a list; problem_type='multi_label_classification'"):
         finetune("classify", pretrained, [{"text": "x", "label": ["a"]}], None, tmp_path / "r")
-    with pytest.raises(UserError, match="--class-weights gas=2: expected `balanced` or LABEL=WEIGHT"):
+    with pytest.raises(UserError, match="class_weights='gas=2': expected `balanced` or LABEL=WEIGHT"):
         finetune("classify", pretrained, ROWS, None, tmp_path / "r", class_weights=("gas=2",))
 
 
@@ -255,7 +255,7 @@ def test_a_share_of_the_table_is_held_out_and_measured_on(pretrained: Path, tmp_
     twins = {"Old house, the: EATS", "the old house eats."}
     assert len(twins & {*held_out_texts(tmp_path / "a")}) in (0, 2)
     said = "\n".join(progress.said)
-    assert f"held out {len(result.evaluation.rows)} of 37 rows to measure on, chosen by --seed 0" in said
+    assert f"held out {len(result.evaluation.rows)} of 37 rows to measure on, chosen by seed=0" in said
     assert "2 rows that share a text or nearly so are kept on one side" in said
     again = finetune("classify", pretrained, rows, 0.25, tmp_path / "a", options)
     assert again.metrics == result.metrics
@@ -309,8 +309,8 @@ def test_rows_with_several_labels_or_a_number_are_held_out(kind: str, labels: li
 def test_unknown_quality_is_said(pretrained: Path, tmp_path: Path) -> None:
     progress = StopAfter(-1)
     finetune("classify", pretrained, ROWS, out=tmp_path / "run", options=FinetuneOptions(steps=1), progress=progress)
-    assert [line for line in progress.said if "--eval 0.2" in line and "nobody knows how good" in line]
-    with pytest.raises(UserError, match="--out"):
+    assert [line for line in progress.said if "eval=0.2" in line and "nobody knows how good" in line]
+    with pytest.raises(UserError, match="out"):
         finetune("classify", pretrained, ROWS)
 
 
