@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from bothways.predictor import Predictor, load
     from bothways.tasks.answer import Answer
     from bothways.tasks.choose import Choice
-    from bothways.tasks.classify import Classification, MultiClassification, Regression
+    from bothways.tasks.classifications import Classification, MultiClassification, Regression
     from bothways.tasks.entities import Entity
+    from bothways.tasks.results import to_table
     from bothways.text.tokenizer import Tokenizer
     from bothways.text.vocabulary import train_tokenizer
     from bothways.train.finetune import FinetuneOptions, FinetuneResult, finetune
@@ -42,15 +43,16 @@ _WHERE = {
     "GenerationOptions": "bothways.inference.sampling",
     "Answer": "bothways.tasks.answer",
     "Choice": "bothways.tasks.choose",
-    "Classification": "bothways.tasks.classify",
-    "MultiClassification": "bothways.tasks.classify",
-    "Regression": "bothways.tasks.classify",
-    "Entity": "bothways.tasks.entities",
     "train_tokenizer": "bothways.text.vocabulary",
     "Tokenizer": "bothways.text.tokenizer",
     "prepare": "bothways.data.prepare",
     "PrepareOptions": "bothways.data.prepare",
     "TokenStore": "bothways.data.store",
+    "Classification": "bothways.tasks.classifications",
+    "MultiClassification": "bothways.tasks.classifications",
+    "Regression": "bothways.tasks.classifications",
+    "Entity": "bothways.tasks.entities",
+    "to_table": "bothways.tasks.results",
     "pretrain": "bothways.train.pretrain",
     "PretrainOptions": "bothways.train.pretrain_options",
     "TrainResult": "bothways.train.loop",
@@ -91,6 +93,7 @@ __all__ = [
     "load",
     "prepare",
     "pretrain",
+    "to_table",
     "train_tokenizer",
 ]
 

@@ -53,6 +53,7 @@ def compare(
     out: str | Path,
     options: FinetuneOptions | Mapping[str, Any] | None = None,
     *,
+    overwrite: bool = False,
     quiet: bool = False,
     **keywords: Unpack[FinetuneKeywords],
 ) -> Comparison[ClassifierResult]: ...
@@ -67,6 +68,7 @@ def compare(
     *,
     order: int = 3,
     prompt: str | None = None,
+    overwrite: bool = False,
     quiet: bool = False,
     **keywords: Unpack[PretrainKeywords],
 ) -> Comparison[LanguageModelResult]: ...
@@ -78,7 +80,7 @@ def compare(what: Any, *arguments: Any, **keywords: Any) -> Any:
 
     model, train, eval, out, options: as `finetune`; store, out, options: as `pretrain`, the objective `causal`. out
     keeps the transformer. order: of the n-grams, from 2. prompt: what samples go on from, by default the beginning of a
-    held-out document. quiet: nothing on the screen.
+    held-out document. overwrite: begin anew where out holds another run. quiet: nothing on the screen.
     Raises UserError as they do, and where the packages of the extra `baselines` are not installed.
     """
     kinds = {"classify": _compare_classifiers, "lm": _compare_language_models}
@@ -97,6 +99,7 @@ def _compare_classifiers(
     quiet: bool = False,
     **keywords: Any,
 ) -> Comparison[ClassifierResult]:
+    overwrite = keywords.pop("overwrite", False)
     given = {**(options if isinstance(options, Mapping) else {}), **keywords}
     own = {field.name: given.pop(field.name) for field in fields(ClassifyOptions) if field.name in given}
     settings = options_from(FinetuneOptions, "compare", None if isinstance(options, Mapping) else options, given)
@@ -109,7 +112,7 @@ def _compare_classifiers(
     rows, eval_rows = read_rows_to_learn(train, eval, task, settings, notes.say)
     fitted: Any = rows.task
     trained, held_out = _columns(fitted, rows.rows), _columns(fitted, eval_rows.rows)
-    tuned = finetune("classify", model, train, eval, out, settings, quiet=quiet, **own)
+    tuned = finetune("classify", model, train, eval, out, settings, overwrite=overwrite, quiet=quiet, **own)
     if tuned.training.interrupted is not None:
         return Comparison([], len(eval_rows.rows), interrupted=tuned.training.interrupted)
     results: list[ClassifierResult] = list(compare_classifiers(*trained, *held_out, fitted.labels))
@@ -149,6 +152,7 @@ def _compare_language_models(
     quiet: bool = False,
     **keywords: Any,
 ) -> Comparison[LanguageModelResult]:
+    overwrite = keywords.pop("overwrite", False)
     keywords = keywords if isinstance(options, PretrainOptions) else {"objective": "causal", **keywords}
     settings = options_from(PretrainOptions, "compare", options, keywords)
     require_type("order", order, int)
@@ -167,7 +171,7 @@ def _compare_language_models(
     begin = _prompt(prompt, settings, tokenizer, held_out[0])
     words = tokenizer.decode([tokenizer.id(piece) or 0 for piece in begin])
     tokens = sum(map(len, held_out))
-    trained = pretrain(opened, out, settings, quiet=quiet)
+    trained = pretrain(opened, out, settings, overwrite=overwrite, quiet=quiet)
     if trained.interrupted is not None:
         return Comparison([], tokens, words, trained.interrupted)
     say = ProgressLine("compare", shown=not quiet).say

@@ -81,6 +81,7 @@ def run_demo(arguments: Sequence[str]) -> int:
         raise UserError(f"the demo needs {', '.join(missing)}: {install_command('demo')}")
     out, console, began = Path(options.out), Console(soft_wrap=True, highlight=False), time.monotonic()
     require_writable(out)
+    out.mkdir(parents=True, exist_ok=True)
     keep_options(out / "demo.json", options)
     _title(console, 1, "A corpus: the English documentation in the Python packages on this machine")
     corpus = collect_documentation(out / "corpus.jsonl", options.characters, console)
@@ -199,7 +200,7 @@ def pretrain_model(store: TokenStore, out: Path, options: DemoArguments, console
     if not plan.exists():
         speed = measure_speed(store, settings).tokens_per_second
         steps = max(50, int(options.minutes * 60 * speed / settings.tokens_per_step))
-        require_writable(out)
+        out.mkdir(parents=True, exist_ok=True)
         write_text(plan, json.dumps({"steps": steps}))
         console.print(
             f"this machine trains about {speed:,.0f} tokens/s; {options.minutes:g} minutes are {steps:,} steps"

@@ -36,12 +36,26 @@ class TruncationWarning(UserWarning):
     """Text was cut to a model's length; the message says how much."""
 
 
+class UnknownTokensWarning(UserWarning):
+    """Text consists of what the model's vocabulary does not have, `[UNK]`; the message says how much of how many."""
+
+
 def warn_truncated(message: str) -> None:
-    """Give a `TruncationWarning` at the user's own line: the first frame outside of this package."""
+    """Give a `TruncationWarning` at the user's own line."""
+    warn_at_caller(message, TruncationWarning)
+
+
+def warn_unknown(message: str) -> None:
+    """Give an `UnknownTokensWarning` at the user's own line."""
+    warn_at_caller(message, UnknownTokensWarning)
+
+
+def warn_at_caller(message: str, category: type[Warning]) -> None:
+    """Give a warning at the user's own line: the first frame outside of this package."""
     level, frame = 2, sys._getframe(1)
     while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "bothways":
         level, frame = level + 1, frame.f_back
-    warnings.warn(message, TruncationWarning, stacklevel=level)
+    warnings.warn(message, category, stacklevel=level)
 
 
 def option(name: str, *value: object) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fnmatch
 import hashlib
 import json
 import math
@@ -14,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from bothways.errors import UserError, option
+
+PROBE = ".bothways-probe"  # the file by which `require_writable` tries a directory
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -70,10 +73,18 @@ def write_text(path: Path, text: str) -> None:
 
 
 def refuse_foreign_files(directory: Path, names: Collection[str]) -> None:
-    """Raises UserError when `directory` is a file or holds anything but `names`: it is not ours to replace."""
+    """Raises UserError when `directory` is a file or holds anything but `names`: it is not ours to replace.
+
+    names: of files and folders, or patterns of them (`*.arrow`). What an interrupted write left aside is ours as well.
+    """
     if directory.is_symlink() or (directory.exists() and not directory.is_dir()):
         raise UserError(f"{directory} is not a directory; choose another {option('out')}")
-    stray = sorted(path.name for path in directory.iterdir() if path.name not in names) if directory.exists() else []
+    ours = (*names, ".*.partial", ".*.old", PROBE)
+    stray = sorted(
+        path.name
+        for path in (directory.iterdir() if directory.exists() else ())
+        if not any(fnmatch.fnmatchcase(path.name, pattern) for pattern in ours)
+    )
     if stray:
         found = ", ".join(stray[:3])
         raise UserError(f"{directory} holds something else ({found}); choose another {option('out')}")
@@ -151,14 +162,21 @@ def sync(path: Path) -> None:
 
 
 def require_writable(directory: Path) -> None:
-    """Make `directory` and prove that a file can be written in it, before hours of work depend on it."""
+    """Prove that a file can be written in `directory`, which may not be there yet, before hours of work depend on it.
+
+    Leaves no trace, so that a job that is refused later has made no empty folders.
+    """
     if not str(directory).strip() or str(directory) == ".":
         raise UserError(f"{option('out')}: expected a directory of its own")
+    missing = [path for path in (directory, *directory.parents) if not path.exists()]
     with user_errors(directory):
         directory.mkdir(parents=True, exist_ok=True)
-        probe = directory / ".bothways-probe"
+        probe = directory / PROBE
         probe.write_bytes(b"1")
         probe.unlink()
+        with contextlib.suppress(OSError):  # another process has begun to write there
+            for path in missing:
+                path.rmdir()
 
 
 @contextlib.contextmanager

@@ -10,6 +10,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from bothways.checkpoint.names import to_hugging_face
+from bothways.checkpoint.unfinished import is_start, is_unfinished, last_parameters, unfinished_model
 from bothways.errors import UserError
 from bothways.files import read_json
 from bothways.option_checks import in_short
@@ -44,9 +46,10 @@ FOREIGN_FILES = {
 
 
 def find_model(path_or_hub_id: str | Path) -> Path:
-    """The directory of a model: itself, `model/` in a run's directory, or a download from the hub.
+    """The directory of a model: itself, `model/` in a run's directory, or a download from the hub; of a run that has
+    not finished as `unfinished_model`.
 
-    Raises UserError where it is none of them, and for a run that has not finished.
+    Raises UserError where it is none of them.
     """
     if not isinstance(path_or_hub_id, str | Path) or not str(path_or_hub_id).strip():
         raise UserError(f"expected a model's directory or its name on the hub, found {in_short(path_or_hub_id)}")
@@ -55,8 +58,8 @@ def find_model(path_or_hub_id: str | Path) -> Path:
         run = path / "model"
         if not (path / "config.json").exists() and (run / "config.json").exists():
             return run
-        if not (path / "config.json").exists() and (path / "checkpoints").is_dir():
-            raise UserError(f"{path}: this run has not finished; the command that began it goes on with it")
+        if not (path / "config.json").exists() and is_unfinished(path):
+            return unfinished_model(path)
         if not (path / "config.json").exists():
             refuse_foreign_form(path)
             _refuse_other_results(path)
@@ -99,10 +102,12 @@ def refuse_foreign_form(directory: Path) -> None:
 
 def read_weights(directory: Path) -> dict[str, Tensor]:
     """Every tensor of `model.safetensors`, of its shards, or of a `pytorch_model.bin` or its shards that hold tensors
-    and no code.
+    and no code; of a run that has not finished those of its last checkpoint.
 
     Raises UserError for files that are missing, damaged, or anything else.
     """
+    if is_start(directory):
+        return to_hugging_face(last_parameters(directory.parent))
     try:
         if (directory / "model.safetensors").exists():
             return load_file(directory / "model.safetensors")

@@ -9,9 +9,7 @@ preparation reads past those, without cutting them again, and goes on.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import itertools
-import json
 import multiprocessing
 import os
 from collections import deque
@@ -27,7 +25,6 @@ import numpy as np
 from bothways.data.store import Shard, ShardWriter, TokenStore, id_dtype, store_fingerprint
 from bothways.errors import UserError, option
 from bothways.files import (
-    hash_file,
     read_json,
     refuse_foreign_files,
     replace_directory,
@@ -36,14 +33,16 @@ from bothways.files import (
     write_json,
 )
 from bothways.option_checks import options_from, require_at_least, require_name, require_path, require_type
+from bothways.outputs import discard, file_changes, made_otherwise, option_changes, require_apart
 from bothways.progress import ByteProgress
 from bothways.text.corpus import CorpusKeywords, CorpusOptions, CorpusReport, Document, read_documents
 from bothways.text.sentences import ENGLISH, require_language, split_sentences
-from bothways.text.sources import Source, Sources, resolve_sources
+from bothways.text.sources import Sources, resolve_sources, source_records
 from bothways.text.tokenizer import VOCABULARY_FILES, Tokenizer
 
 BATCH_CHARACTERS = 1 << 20  # 1 to 2 s of a worker's time, 5 ms to hand over
 SHARD_TOKENS = 1 << 24  # what a killed preparation may lose: files of 32 MB with ids of 16 bits
+STORE_FILES = ("manifest.json", "progress.json", "tokenizer", "*.arrow")  # what `--overwrite` removes
 FIRST_HELD_OUT = 9  # the tenth document: corpora of fewer than ten train on all they have
 
 
@@ -96,6 +95,7 @@ def prepare(
     options: PrepareOptions | Mapping[str, Any] | None = None,
     *,
     texts: Iterable[str] | None = None,
+    overwrite: bool = False,
     quiet: bool = False,
     on_progress: Callable[[CorpusReport, int], None] | None = None,
     **keywords: Unpack[PrepareKeywords],
@@ -105,33 +105,47 @@ def prepare(
     sources: files, folders, globs or `python-docs:`, one or several. texts: in place of them, texts in memory, each a
     document. tokenizer: what `train_tokenizer` gave, or the directory of a vocabulary or a model. out: the store's
     directory. options: as an object, or as keywords the fields of `PrepareOptions` and of `CorpusOptions`
-    (`validation=0.1`, `text_column="body"`, …), which win. quiet: nothing on the screen. on_progress: called with the
-    report so far and the number of tokens written, in place of the line on standard error.
+    (`validation=0.1`, `text_column="body"`, …), which win. overwrite: begin anew where `out` holds another store.
+    quiet: nothing on the screen. on_progress: called with the report so far and the number of tokens written, in place
+    of the line on standard error.
     A store that is complete and was made of the same files with the same tokenizer and options is opened as it is.
-    Raises UserError for unreadable sources, an unfinished store made otherwise, an unwritable or full disk.
+    Raises UserError for unreadable sources, a store that was made otherwise, an unwritable or full disk.
     """
     require_type("quiet", quiet, bool)
+    require_type("overwrite", overwrite, bool)
     options = _with_keywords(options, keywords)
     require_path(out=out)
     out, tokenizer = Path(out or ""), _opened(tokenizer)
     resolved = resolve_sources(() if sources is None else sources, texts)
     require_writable(out)
+    if overwrite:
+        refuse_foreign_files(out, STORE_FILES)
+        require_apart(out, [source.path for source in resolved])
     recipe: dict[str, Any] = {
-        "sources": [_source_json(source) for source in resolved],
+        "sources": source_records(resolved),
         "tokenizer": tokenizer.fingerprint,
         "options": options.corpus.to_json(),
         "validation": options.validation,
         **({} if options.language == ENGLISH else {"language": options.language}),
     }
-    if (out / "manifest.json").exists():
+    if not overwrite and (out / "manifest.json").exists():
         return _finished(out, recipe)
-    writer = StoreWriter(out, recipe, tokenizer)
+    state = {} if overwrite else _progress(out, recipe)
     report = CorpusReport()
-    documents = itertools.islice(enumerate(read_documents(resolved, options.corpus, report)), writer.documents, None)
+    documents = itertools.islice(
+        enumerate(read_documents(resolved, options.corpus, report)), state.get("documents", 0), None
+    )
+    found = _prepare_all(documents, tokenizer, options)
+    first = list(itertools.islice(found, 1))  # before anything is written or removed: most mistakes show here
+    if not first and not state:
+        raise UserError(report.no_text_message([source.name for source in resolved]))
+    if overwrite:
+        discard(out, STORE_FILES)
+    writer = StoreWriter(out, recipe, tokenizer, state)
     share = Fraction(options.validation).limit_denominator(1_000_000)
     with ByteProgress("prepare", sum(source.size for source in resolved), shown=not quiet) as progress:
         tell = on_progress or progress.update
-        for number, prepared in _prepare_all(documents, tokenizer, options):
+        for number, prepared in itertools.chain(first, found):
             writer.add(prepared, "validation" if _held_out(number, share) else "train")
             tell(report, writer.tokens)
         store = writer.finish(report)
@@ -172,24 +186,27 @@ def _finished(out: Path, recipe: dict[str, Any]) -> TokenStore:
     return store
 
 
+def _progress(out: Path, recipe: dict[str, Any]) -> dict[str, Any]:
+    """What a preparation that was stopped had done; empty where that is nothing, however it was begun."""
+    path = out / "progress.json"
+    state = read_json(path) if path.exists() else {}
+    if not state.get("documents"):
+        return {}
+    _require_same(out, state["recipe"], recipe)
+    return state
+
+
 def _require_same(out: Path, there: dict[str, Any], asked: dict[str, Any]) -> None:
     """Raise UserError where a store's recipe is not the one asked for."""
-    before = {source["path"]: source for source in there.get("sources", [])}
-    for source in asked["sources"]:
-        if before.get(source["path"]) != source:
-            change = "has changed since" if source["path"] in before else "was no source when"
-            raise UserError(f"{source['path']} {change} {out} was prepared; choose another {option('out')}")
-    for key in {**there, **asked}:
-        value: Any = asked.get(key)
-        if there.get(key) != value:
-            if key == "sources":
-                raise UserError(
-                    f"{out} was prepared with {len(before)} sources, now asked for {len(value)}; "
-                    f"choose another {option('out')}"
-                )
-            raise UserError(
-                f"{out} was prepared with {key} {there.get(key)}, now asked for {value}; choose another {option('out')}"
-            )
+    changes = file_changes(there.get("sources", []), asked["sources"])
+    if there.get("tokenizer") != asked["tokenizer"]:
+        changes.append("the vocabulary is another")
+    defaults = dataclasses.asdict(CorpusOptions())
+    changes += option_changes({**defaults, **there.get("options", {})}, {**defaults, **asked["options"]})
+    before, now = ({"language": ENGLISH, **recipe} for recipe in (there, asked))
+    changes += option_changes(before, {name: now[name] for name in ("validation", "language")})
+    if changes:
+        raise made_otherwise(out, "a store", changes)
 
 
 class StoreWriter:
@@ -198,22 +215,17 @@ class StoreWriter:
     Raises UserError where the directory holds something else, or cannot be written.
     """
 
-    def __init__(self, out: Path, recipe: dict[str, Any], tokenizer: Tokenizer) -> None:
+    def __init__(self, out: Path, recipe: dict[str, Any], tokenizer: Tokenizer, state: dict[str, Any]) -> None:
+        """state: what progress.json has of an earlier process that was stopped; empty: there was none."""
         self.out, self.recipe, self.tokenizer = out, recipe, tokenizer
-        self.splits: dict[str, list[Shard]] = {"train": [], "validation": []}
-        self.documents = self.tokens = self.unknown = self.empty = 0
-        progress = out / "progress.json"
-        if progress.exists():
-            state = read_json(progress)
-            _require_same(out, state["recipe"], recipe)
-            self.splits = {name: [Shard(**shard) for shard in shards] for name, shards in state["splits"].items()}
-            self.documents, self.unknown, self.empty = state["documents"], state["unknown"], state["empty"]
-            self.tokens = sum(shard.tokens for shards in self.splits.values() for shard in shards)
-        else:
-            refuse_foreign_files(out / "tokenizer", VOCABULARY_FILES)
-            self._save_progress()
+        splits = state.get("splits", {"train": [], "validation": []})
+        self.splits: dict[str, list[Shard]] = {name: [Shard(**shard) for shard in splits[name]] for name in splits}
+        self.documents, self.unknown, self.empty = (state.get(name, 0) for name in ("documents", "unknown", "empty"))
+        self.tokens = sum(shard.tokens for shards in self.splits.values() for shard in shards)
+        refuse_foreign_files(out / "tokenizer", VOCABULARY_FILES)
         with replace_directory(out / "tokenizer") as directory:
             tokenizer.save(directory)
+        self._save_progress()
         self._open()
 
     def _open(self) -> None:
@@ -274,14 +286,6 @@ class StoreWriter:
         write_json(self.out / "manifest.json", manifest)
         (self.out / "progress.json").unlink()
         return TokenStore(self.out)
-
-
-def _source_json(source: Source) -> dict[str, Any]:
-    hashed = hash_file(source.path) if source.path is not None else None
-    if source.texts is not None:
-        content = json.dumps(source.texts, default=str)
-        hashed = hashlib.sha256(content.encode(errors="replace")).hexdigest()
-    return {"path": source.name, "size": source.size, "sha256": hashed}
 
 
 def _prepare_all(

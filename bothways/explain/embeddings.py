@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bothways.errors import TruncationWarning, UserError, install_command, option
+from bothways.errors import TruncationWarning, UnknownTokensWarning, UserError, install_command, option
 from bothways.explain.record import record
 from bothways.explain.tokens import tokens_of_text
 from bothways.inference.vectors import embed_texts
@@ -50,6 +50,7 @@ def embedding_view(
     points = (_principal_plane(flat) if projection == "pca" else _umap_plane(flat)).unflatten(0, states.shape[:2])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", TruncationWarning)  # the page has a note of it
+        warnings.simplefilter("ignore", UnknownTokensWarning)  # `explain` has warned of the text itself
         vectors = torch.from_numpy(embed_texts(model, list(sentences)))
     unit = F.normalize(states, dim=-1)[:, :MAX_COSINE_TOKENS]
     return {

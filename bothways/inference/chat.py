@@ -91,4 +91,5 @@ def conversation_prompt(model: LoadedModel, turns: Sequence[Turn], options: Gene
     if left_out:
         message = f"the conversation is too long for the model: its oldest {left_out} turns are no longer read"
         warn_truncated(message)
+    model.warn_of_unknown([ids])
     return ids

@@ -9,6 +9,8 @@ from bothways.errors import UserError, install_command, option
 from bothways.pages.arrays import decompress_array
 
 PICTURE_SUFFIXES = (".png", ".svg")
+GENERATOR = "Bothways explain"  # what a page or a picture says of its origin
+METADATA = {".png": {"Software": GENERATOR}, ".svg": {"Creator": GENERATOR, "Date": None}}
 MAX_LABELLED_TOKENS = 24  # names of 6 points that fit beside a matrix of 2.6 inches
 
 
@@ -42,4 +44,4 @@ def draw_attention(data: dict[str, Any], path: Path, layer: int | None) -> None:
                 panel.set_title(f"layer {index + 1}, head {head}", fontsize=7)
                 panel.set_xticks(range(len(names)), names, rotation=90, fontsize=6)
                 panel.set_yticks(range(len(names)), names, fontsize=6)
-        figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else {})
+        figure.savefig(path, dpi=150, metadata=METADATA[path.suffix])

@@ -24,12 +24,13 @@ from bothways.model.encoder import Encoder
 from bothways.model.heads import Head, SpanHead
 from bothways.tasks.answer_rows import context_tokens, gold_spans, whole_gold_tokens, whole_words
 from bothways.tasks.base import MASKED_LOGIT, ResultColumn, Task, at_least_float32, options_from_json, softmax
+from bothways.tasks.results import Result
 from bothways.tasks.squad_metric import best_exact, best_f1
 from bothways.text.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
-class Answer:
+class Answer(Result):
     """The answer to a question. text: `context[start:end]`, whole words where blanks part words; empty, with start and
     end 0, where there is no answer.
 
@@ -44,8 +45,17 @@ class Answer:
     end: int
     probability: float
     no_answer_probability: float = 0.0
-    alternatives: tuple[Answer, ...] = ()
+    alternatives: tuple[Answer, ...] = field(default=(), repr=False)
     margin: float = field(default=np.inf, repr=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As `Result.to_dict`, without the margin, which is infinite where there is nothing to compare with, and with
+        `alternatives` a list of the same, which have no others."""
+        return {**self._span_dict(), "alternatives": [answer._span_dict() for answer in self.alternatives]}
+
+    def _span_dict(self) -> dict[str, Any]:
+        names = ("text", "start", "end", "probability", "no_answer_probability")
+        return {name: getattr(self, name) for name in names}
 
 
 @dataclass(frozen=True)
@@ -99,6 +109,10 @@ class AnswerTask(Task):
     }
     has_thresholds: ClassVar[bool] = True
     next_command: ClassVar[str] = 'answer {model} "a question" "a text that may hold the answer"'
+
+    @property
+    def reads_pairs(self) -> bool:
+        return True
 
     @classmethod
     def make(cls, options: Any) -> AnswerTask:

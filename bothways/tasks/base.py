@@ -88,7 +88,7 @@ class Task(ABC):
     name: ClassVar[str]
     example: ClassVar[Mapping[str, Any]]  # a row, for errors and documentation
     Options: ClassVar[type]  # a frozen dataclass; the names of its options for columns end in `_column`
-    next_command: ClassVar[str] = "predict {model} table.jsonl"  # what to type after training
+    next_command: ClassVar[str] = "predict {model} {table}"  # what to type after training, {table}: the rows given
     labels: tuple[str, ...] = ()  # in the order of the head's outputs; empty for tasks without labels
     has_thresholds: ClassVar[bool] = False  # whether `with_tuned_thresholds` chooses any
     cut_at: ClassVar[str] = "end"  # where a text that is too long loses tokens
@@ -103,6 +103,11 @@ class Task(ABC):
     def label_numbers(self) -> dict[str, int]:
         """The number of each label, by which the head's outputs are counted."""
         return {label: number for number, label in enumerate(self.labels)}
+
+    @property
+    def reads_pairs(self) -> bool:
+        """Whether its texts are pairs, which a model that was trained for it has seen then."""
+        return False
 
     @classmethod
     @abstractmethod

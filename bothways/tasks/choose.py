@@ -21,12 +21,13 @@ from bothways.model.encoder import Encoder
 from bothways.model.heads import ChoiceHead, Head
 from bothways.tasks.base import MASKED_LOGIT, Task, at_least_float32, options_from_json, softmax
 from bothways.tasks.metrics import ratio
+from bothways.tasks.results import Result
 from bothways.text.lines import is_unicode
 from bothways.text.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
-class Choice:
+class Choice(Result):
     """The choice that goes with a text. index: of the likeliest, from 0. text: that choice. probabilities: of all
     choices, in order; they sum to 1."""
 
@@ -63,6 +64,10 @@ class ChooseTask(Task):
         "choices": ["It has no power.", "It is Tuesday."],
         "label": 0,
     }
+
+    @property
+    def reads_pairs(self) -> bool:
+        return True
 
     @classmethod
     def make(cls, options: Any) -> ChooseTask:

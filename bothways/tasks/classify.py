@@ -29,6 +29,7 @@ from bothways.tasks.base import (
     softmax,
 )
 from bothways.tasks.class_weights import class_weights
+from bothways.tasks.classifications import Classification, MultiClassification, Regression
 from bothways.tasks.label_scores import best_threshold, least_certain, score_array, scores_by_label
 from bothways.tasks.label_values import (
     advice_on_classes,
@@ -41,31 +42,6 @@ from bothways.tasks.metrics import classification_figures, correlations, figures
 from bothways.text.tokenizer import Tokenizer
 
 ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
-
-
-@dataclass(frozen=True)
-class Classification:
-    """The label of a text. label: the likeliest. scores: the probability of every label, in the model's order; they
-    sum to 1. They are a dictionary; of more than 100 labels a mapping over an array, as `tasks.label_scores` has it."""
-
-    label: str
-    scores: Mapping[str, float]
-
-
-@dataclass(frozen=True)
-class MultiClassification:
-    """The labels of a text. labels: those whose probability reaches their threshold. scores: the probability of every
-    label, each by itself, 0 to 1, as `Classification` has them."""
-
-    labels: list[str]
-    scores: Mapping[str, float]
-
-
-@dataclass(frozen=True)
-class Regression:
-    """The number of a text. value: in the unit of the training data."""
-
-    value: float
 
 
 @dataclass(frozen=True)
@@ -110,6 +86,10 @@ class ClassifyTask(Task):
     Options: ClassVar[type] = ClassifyOptions
     example: ClassVar[Mapping[str, Any]] = {"text": "The router shows a red light.", "label": "hardware"}
     next_command: ClassVar[str] = 'classify {model} "a text of yours"'
+
+    @property
+    def reads_pairs(self) -> bool:
+        return self.options.pair_column is not None
 
     @classmethod
     def make(cls, options: ClassifyOptions) -> ClassifyTask:

@@ -37,6 +37,7 @@ from bothways.tasks.entities import (
     tags_of,
 )
 from bothways.tasks.metrics import classification_figures, span_figures
+from bothways.tasks.results import Result
 from bothways.tasks.tag_rows import Words, listed_words, text_words, warn_of_spans
 from bothways.tasks.word_rule import WordRule
 from bothways.text.tokenizer import Pieces, Tokenizer
@@ -49,7 +50,7 @@ FIRST_PIECES = "word_rows"  # a sequence's target; a run's fingerprint has the n
 
 
 @dataclass(frozen=True)
-class Tagging:
+class Tagging(Result):
     """The labels of a text. labels, probabilities, words: of each word its label, the label's probability, and its
     characters `(start, end)`. entities: what the labels mark; all words, where every word has a label of its own."""
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import glob
+import hashlib
+import json
 import os
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 from bothways.errors import UserError, closest, only_in_python, option
+from bothways.files import hash_file
 from bothways.option_checks import in_short
 from bothways.text import python_docs
 from bothways.text.lines import COMPRESSIONS, uncompressed_suffix
@@ -106,6 +109,18 @@ def _shortened(name: str) -> str:
 
 def _texts_hint() -> str:
     return only_in_python(f" (texts themselves go in as {option('texts')})")
+
+
+def source_records(sources: Sequence[Source]) -> list[dict[str, Any]]:
+    """What a record of a vocabulary or a store says of its sources: name, size, SHA-256 (None of documentation)."""
+    return [{"path": source.name, "size": source.size, "sha256": _content_hash(source)} for source in sources]
+
+
+def _content_hash(source: Source) -> str | None:
+    if source.texts is not None:
+        content = json.dumps(source.texts, default=str)
+        return hashlib.sha256(content.encode(errors="replace")).hexdigest()
+    return None if source.path is None else hash_file(source.path)
 
 
 def packages(name: str) -> list[str]:

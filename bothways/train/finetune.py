@@ -9,6 +9,7 @@ import hashlib
 import json
 import math
 import os
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from bothways.checkpoint.hugging_face import Checkpoint, load_checkpoint, weight
 from bothways.data.encoded import Encoded
 from bothways.data.row_plan import RowPlan, RowPlanOptions
 from bothways.data.tables import TableFormat, TableOptions
+from bothways.data.unknown_tokens import count_unknown_in
 from bothways.errors import UserError, option
 from bothways.inference.engine import truncated_rows
 from bothways.inference.loaded import LoadedModel, source_of
@@ -31,14 +33,17 @@ from bothways.option_checks import (
     require_path,
     require_seed,
     require_type,
+    values_of,
 )
+from bothways.outputs import command_words, file_record, require_apart
 from bothways.precision import TrainingPrecision
 from bothways.progress import Progress
 from bothways.tasks import find_task
 from bothways.tasks.base import Task, require_segment_types
 from bothways.text.encodings import UTF8
+from bothways.text.tokenizer import Tokenizer
 from bothways.train.best_epoch import BestEpoch
-from bothways.train.evaluate import Evaluation, RowSet, Table
+from bothways.train.evaluate import Evaluation, RowSet, Table, figures_in_short
 from bothways.train.keywords import FinetuneKeywords
 from bothways.train.loop import TrainResult, say_if_not_compiled, train
 from bothways.train.options import TrainOptions, derive_train_options
@@ -113,6 +118,12 @@ class FinetuneResult:
     truncated: int
     skipped: int
 
+    def __repr__(self) -> str:
+        stopped = "" if self.training.interrupted is None else f", stopped by {self.training.interrupted.name}"
+        figures = f", {figures_in_short(self.metrics)}" if self.metrics else ""
+        counts = f", truncated={self.truncated}, skipped={self.skipped}"
+        return f"FinetuneResult(steps={self.training.steps}{stopped}{figures}{counts})"
+
     @property
     def metrics(self) -> dict[str, Any] | None:
         """The figures of the evaluation."""
@@ -127,6 +138,7 @@ def finetune(
     out: str | Path | None = None,
     options: FinetuneOptions | Mapping[str, Any] | None = None,
     *,
+    overwrite: bool = False,
     quiet: bool = False,
     progress: Progress | None = None,
     **keywords: Unpack[FinetuneKeywords],
@@ -138,21 +150,26 @@ def finetune(
     model becomes the run's; a number above 0 and below 1 is the share of the training rows that is held out for it.
     out: the run's directory, without which nothing is trained. options: `FinetuneOptions`, or a dictionary of them; as
     keywords they win, and there the task's own options stand, too (`steps=5`, `pair_column="b"`, `overlap=64`, …).
-    quiet: nothing on the screen; what would stand there goes to the logger `bothways`. progress: what shows it, in
-    place of the line on standard error.
+    overwrite: begin anew where `out` holds another run. quiet: nothing on the screen; what would stand there goes to
+    the logger `bothways`. progress: what shows it, in place of the line on standard error.
 
+    With other `epochs` or `steps` a run goes on too, finished or not: from there on as a run of that length does.
     Writes `out/metrics.jsonl`, `out/checkpoints/`, `out/model/` and, with evaluation rows, `out/evaluation.json` and
     `out/predictions.csv`.
     Raises UserError for options that there are not, bad rows, labels in evaluation that training never saw, and a
     sequence above the position table.
     """
     require_type("quiet", quiet, bool)
+    require_type("overwrite", overwrite, bool)
     require_path(out=out)
+    if overwrite:
+        require_apart(Path(out or ""), [source_of(model), train, eval])
     in_dictionary = options if isinstance(options, Mapping) else {}
     of_task, of_training = _split(task, {**in_dictionary, **keywords})
     settings = _checked(options_from(FinetuneOptions, "finetune", None if in_dictionary else options, of_training))
     progress = progress or Progress(f"finetune {task}", shown=not quiet)
-    return _finetune(make_task(task, of_task), source_of(model), (train, eval), Path(out or ""), settings, progress)
+    run = RunDirectory(out or "", overwrite=overwrite)
+    return _finetune(make_task(task, of_task), source_of(model), (train, eval), run, settings, progress)
 
 
 def _split(task: str, given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -168,24 +185,56 @@ def _finetune(
     task: Task,
     model: str | Path,
     tables: tuple[Table, Table | float | None],
-    out: Path,
+    run: RunDirectory,
     options: FinetuneOptions,
     progress: Progress,
 ) -> FinetuneResult:
     rows, eval_rows = read_rows_to_learn(*tables, task, options, progress.say)
     checkpoint = _load(model, rows.task, options, progress.say)
-    run, limit = RunDirectory(out), _sequence_limit(options, checkpoint.config)
+    limit = _sequence_limit(options, checkpoint.config)
     encoded, eval_encoded = (table.encode(checkpoint.tokenizer, limit) for table in (rows, eval_rows))
     truncated = _say_truncated(progress.say, rows.task, (encoded, eval_encoded), limit)
+    _say_unknown(progress.say, checkpoint.tokenizer, {"training rows": encoded, "evaluation rows": eval_encoded})
     plan = _plan(rows, encoded, eval_rows, checkpoint, options)
     stepper = Stepper(checkpoint.model, rows.task, plan, _loop_options(options, plan, checkpoint.config.hidden_size))
     say_if_not_compiled(stepper.device, progress)
     provenance = {"bothways": __version__, "model": str(model), "options": asdict(options)}
     metadata = {"sequence_length": limit, "provenance": provenance}
     best = BestEpoch(checkpoint, eval_rows, eval_encoded, run, options.patience, metadata)
+    inputs = {"model": model, "train": tables[0], "eval": tables[1]}
+    checkpoint.metadata = {**rows.task.to_json(), **metadata}
+    run.begin(_described(run, rows.task, inputs, options), checkpoint)
     training = train(stepper, run, progress, lambda step: best.evaluate(), best.is_out_of_patience)
     evaluation = best.finish() if training.interrupted is None else None
     return FinetuneResult(training, evaluation, truncated, rows.skipped + eval_rows.skipped)
+
+
+def _described(run: RunDirectory, task: Task, inputs: Mapping[str, Any], options: FinetuneOptions) -> dict[str, Any]:
+    """What the run is started with, as run.json has it. inputs: by option a path, or rows that are no file."""
+    given, own = values_of(options, FinetuneOptions), task.to_json()["options"]
+    defaults = {**values_of(FinetuneOptions(), FinetuneOptions), **asdict(task.Options())}
+    if all(value is None or isinstance(value, str | Path | float) for value in inputs.values()):
+        files = {name: str(value) for name, value in inputs.items() if value is not None}
+        words = ["bothways", "finetune", task.name]
+        command = shlex.join(command_words(words, {**files, "out": str(run.path), **given, **own}, defaults))
+    else:
+        command = f"bothways.finetune({task.name!r}, {str(inputs['model'])!r}, …, {str(run.path)!r}, …)"
+    return {
+        "command": command,
+        "task": task.name,
+        "inputs": {name: _input_record(name, value) for name, value in inputs.items()},
+        "options": given,
+        "task_options": own,
+    }
+
+
+def _input_record(name: str, value: Any) -> Any:
+    """A file's record; the path of a model; a share of the rows; None for what was not given."""
+    if isinstance(value, int | float):
+        return value
+    if not isinstance(value, str | Path):
+        return None if value is None else "rows in memory"
+    return str(value) if name == "model" else file_record(value)
 
 
 def make_task(name: str, options: Mapping[str, Any]) -> Task:
@@ -292,6 +341,13 @@ def _say_truncated(say: Callable[[str], None], task: Task, tables: Sequence[Sequ
     if rows:
         say(f"{rows:,} rows are longer than {limit} tokens and lose {tokens:,} tokens at their {task.cut_at}")
     return rows
+
+
+def _say_unknown(say: Callable[[str], None], tokenizer: Tokenizer, tables: Mapping[str, Sequence[Encoded]]) -> None:
+    """Say of which rows, by what they are, the vocabulary cannot read much."""
+    for what, encoded in tables.items():
+        if (sentence := count_unknown_in(tokenizer, encoded).table_sentence(what)) is not None:
+            say(sentence)
 
 
 def _plan(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Literal
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.table import Table
@@ -29,6 +29,7 @@ class CompareArguments(FinetuneOptions, ClassifyOptions):
     train: str
     eval: str
     out: str
+    overwrite: bool = False
     json: bool = False
 
 
@@ -47,10 +48,10 @@ def run_compare(arguments: Sequence[str]) -> int:
         "--eval test.csv --out tickets",
     )
     own = {field.name: getattr(options, field.name) for field in fields(ClassifyOptions)}
-    measured_on = share_or_table(options.eval)
-    found = compare("classify", options.model, options.train, measured_on, options.out, options, **own)
+    tables: tuple[Any, Any] = options.train, share_or_table(options.eval)
+    found = compare("classify", options.model, *tables, options.out, options, overwrite=options.overwrite, **own)
     if found.interrupted is not None:
-        return say_stopped(options.out, found.interrupted)
+        return say_stopped(options, found.interrupted)
     if options.json:
         print("\n".join(to_json(asdict(result)) for result in found.results))
     else:

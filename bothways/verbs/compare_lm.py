@@ -27,6 +27,7 @@ class CompareLanguageArguments(PretrainOptions):
 
     store: Positional[str]
     out: str
+    overwrite: bool = False
     objective: ObjectiveName = "causal"
     order: int = 3
     prompt: str | None = None
@@ -44,9 +45,17 @@ def run_compare_lm(arguments: Sequence[str]) -> int:
         "lm",
         table="pretrain",
     )
-    found = compare("lm", options.store, options.out, options, order=options.order, prompt=options.prompt)
+    found = compare(
+        "lm",
+        options.store,
+        options.out,
+        options,
+        order=options.order,
+        prompt=options.prompt,
+        overwrite=options.overwrite,
+    )
     if found.interrupted is not None:
-        return say_stopped(options.out, found.interrupted)
+        return say_stopped(options, found.interrupted)
     if options.json:
         print("\n".join(to_json(asdict(result), ensure_ascii=False) for result in found.results))
     else:

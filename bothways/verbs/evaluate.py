@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from tyro.conf import Positional
 
@@ -13,6 +14,9 @@ from bothways.files import to_json
 from bothways.verbs.column_arguments import column_arguments, named_columns
 from bothways.verbs.flags import joined_options, parse
 from bothways.verbs.printing import figure_lines
+
+if TYPE_CHECKING:
+    pass
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +31,7 @@ class EvaluateArguments:
     model: Positional[str]
     table: Positional[str]
     predictions: str | None = None
+    overwrite: bool = False
     skip_bad: bool = False
     format: TableFormat | None = None
     encoding: str = "utf-8"
@@ -46,6 +51,7 @@ def run_evaluate(arguments: Sequence[str]) -> None:
         options.model,
         options.table,
         predictions=options.predictions,
+        overwrite=options.overwrite,
         skip_bad=options.skip_bad,
         format=options.format,
         encoding=options.encoding,

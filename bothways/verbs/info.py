@@ -19,7 +19,7 @@ from bothways.text.corpus import CorpusReport
 from bothways.text.tokenizer import Tokenizer
 from bothways.token_budget import UNLIMITED
 from bothways.train.pretrain_options import PretrainOptions, make_plan, phases_of
-from bothways.train.run import RunDirectory
+from bothways.train.run import RunDirectory, is_pretraining_run
 from bothways.verbs.flags import parse
 from bothways.verbs.recipes import read_recipe, split_recipe
 
@@ -101,7 +101,7 @@ def _print_batch(path: Path, step: int, recipe: str | None) -> None:
     """The batch of a step, counted from 1, of a run or of a store."""
     if step < 1:
         raise UserError(f"--batch {step}: expected a step, counted from 1")
-    if (path / "run.json").exists():
+    if is_pretraining_run(path):
         started = read_json(path / "run.json")
         store = TokenStore(started["store"])
         options = PretrainOptions(**{**started["options"], "phases": tuple(started["options"].get("phases", ()))})

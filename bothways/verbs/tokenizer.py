@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
 
+from bothways.outputs import command_words
 from bothways.text.vocabulary import train_tokenizer
 from bothways.verbs.flags import parse
+from bothways.verbs.printing import free_name, say_next
 from bothways.verbs.source_arguments import SourceArguments
 
 
@@ -16,10 +19,14 @@ class TokenizerArguments(SourceArguments):
     marks of letters stay, as Japanese, Korean, Hindi or Vietnamese need them. min_frequency: of a piece, to be kept."""
 
     out: str
+    overwrite: bool = False
     vocab_size: int = 30522
     cased: bool = False
     keep_marks: bool = False
     min_frequency: int = 2
+
+
+DEFAULTS = {field.name: field.default for field in fields(TokenizerArguments) if field.default is not MISSING}
 
 
 def run_tokenizer(arguments: Sequence[str]) -> None:
@@ -30,14 +37,24 @@ def run_tokenizer(arguments: Sequence[str]) -> None:
         arguments,
         "Learn a WordPiece vocabulary. Example: bothways tokenizer texts/ --vocab-size 8192 --out vocabulary",
     )
+    done_already = not options.overwrite and (Path(options.out) / "tokenizer.json").exists()
     trained = train_tokenizer(
         options.sources,
         options.out,
         vocab_size=options.vocab_size,
         cased=options.cased,
         keep_marks=options.keep_marks,
+        overwrite=options.overwrite,
         min_frequency=options.min_frequency,
         **vars(options.corpus_options()),
     )
-    print(f"{options.out}: {trained.vocab_size:,} pieces, fingerprint {trained.fingerprint}")
-    print(f"next: bothways prepare {' '.join(options.sources)} --tokenizer {options.out} --out store")
+    done = "done already, " if done_already else ""
+    print(f"{options.out}: {done}{trained.vocab_size:,} pieces, fingerprint {trained.fingerprint}")
+    say_next(_next_command(options, "store" if done_already else free_name("store")))
+
+
+def _next_command(options: TokenizerArguments, store: str) -> list[str]:
+    """The same text with the same options of reading, as the store wants it."""
+    reading = {field.name: getattr(options, field.name) for field in fields(SourceArguments)}
+    sources = reading.pop("sources")
+    return command_words(["prepare", *sources, "--tokenizer", options.out, "--out", store], reading, DEFAULTS)

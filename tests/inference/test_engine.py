@@ -46,7 +46,7 @@ def test_a_vector_does_not_depend_on_company_or_place(
     asked = bw.load(minilm, precision=precision)
     together = asked.embed(texts)
     backwards = asked.embed(texts[::-1])[::-1]
-    alone = np.concatenate([asked.embed(text) for text in texts])
+    alone = np.stack([asked.embed(text) for text in texts])
     np.testing.assert_allclose(together, alone, atol=tolerance, rtol=0)
     np.testing.assert_allclose(together, backwards, atol=tolerance, rtol=0)
     assert (together * alone).sum(1).min() > 0.9999

@@ -21,7 +21,8 @@ from bothways.data.encoded import join_segments
 from bothways.data.tables import read_rows
 from bothways.errors import TruncationWarning, UserError
 from bothways.model.heads import PretrainingHead
-from bothways.tasks.classify import Classification, ClassifyTask
+from bothways.tasks.classifications import Classification
+from bothways.tasks.classify import ClassifyTask
 from bothways.text.tokenizer import Tokenizer
 from bothways.train.finetune import FinetuneOptions, finetune
 from tests.helpers import tiny_config, tiny_tokenizer

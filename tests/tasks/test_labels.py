@@ -19,7 +19,8 @@ from sklearn.preprocessing import MultiLabelBinarizer
 
 from bothways.data.tables import Row, read_rows
 from bothways.errors import UserError
-from bothways.tasks.classify import Classification, ClassifyOptions, ClassifyTask, MultiClassification, MultiLabelTask
+from bothways.tasks.classifications import Classification, MultiClassification
+from bothways.tasks.classify import ClassifyOptions, ClassifyTask, MultiLabelTask
 from bothways.tasks.label_scores import LabelScores, scores_by_label
 from bothways.tasks.metrics import MAX_CONFUSION_LABELS, classification_figures
 from bothways.tasks.tag import Tagging, TagTask

@@ -80,8 +80,10 @@ def test_a_finished_run_that_goes_on_and_improves(pretrained: Path, tmp_path: Pa
         "metrics.jsonl",
         "model",
         "predictions.csv",
+        "run.json",
+        "start",
     ]
-    with pytest.raises(UserError, match=r"holds a run with evaluation rows .*, now asked for none"):
+    with pytest.raises(UserError, match="otherwise: eval was rows in memory, not given now; overwrite=True"):
         finetune("classify", pretrained, NOISE, None, tmp_path / "run", FinetuneOptions(epochs=12, **FAST))  # type: ignore[arg-type]
 
 
@@ -222,7 +224,7 @@ def test_regression(pretrained: Path, tmp_path: Path) -> None:
     assert result.metrics is not None
     assert result.metrics["mean_absolute_error"] < 0.3
     model = bw.load(tmp_path / "run")
-    assert isinstance(model.classify("the big house runs.")[0], bw.Regression)
+    assert isinstance(model.classify("the big house runs."), bw.Regression)
     from transformers import AutoTokenizer, BertForSequenceClassification
 
     theirs = BertForSequenceClassification.from_pretrained(tmp_path / "run" / "model").eval()
@@ -230,7 +232,7 @@ def test_regression(pretrained: Path, tmp_path: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "run" / "model")
     with torch.inference_mode():
         logits = theirs(**tokenizer("the big house runs.", return_tensors="pt")).logits
-    assert model.classify("the big house runs.")[0].value == pytest.approx(logits.item(), abs=1e-5)
+    assert model.classify("the big house runs.").value == pytest.approx(logits.item(), abs=1e-5)
     for bad in ("x", None, float("nan"), True):
         with pytest.raises(UserError, match="not a number"):
             finetune(
@@ -259,7 +261,7 @@ def test_a_share_of_the_table_is_held_out_and_measured_on(pretrained: Path, tmp_
     assert "2 rows that share a text or nearly so are kept on one side" in said
     again = finetune("classify", pretrained, rows, 0.25, tmp_path / "a", options)
     assert again.metrics == result.metrics
-    with pytest.raises(UserError, match="rows"):  # other rows: another run
+    with pytest.raises(UserError, match=r"a holds a run .*: eval was 0\.25, now 0\.4"):
         finetune("classify", pretrained, rows, 0.4, tmp_path / "a", options)
     for share in (0.0, 1.0, 20, -0.5, float("nan")):
         with pytest.raises(UserError, match="expected a table, or a share of the training rows above 0 and below 1"):
