@@ -120,6 +120,8 @@ class ClassifyTask(Task):
         return (self.gold(row),)
 
     def advice(self, rows: Sequence[Row]) -> str | None:
+        if self.options.problem_type != "single_label_classification":
+            return None
         return advice_on_classes(Counter(self.gold(row) for row in rows))
 
     def fitted(self, rows: Sequence[Row]) -> Self:
@@ -239,9 +241,6 @@ class MultiLabelTask(ClassifyTask):
     def labels_of(self, row: Row) -> tuple[str, ...]:
         return self.gold(row)
 
-    def advice(self, rows: Sequence[Row]) -> str | None:
-        return None
-
     def fitted(self, rows: Sequence[Row]) -> Self:
         if self.options.class_weights:
             asked = option("class_weights")
@@ -348,9 +347,6 @@ class RegressionTask(ClassifyTask):
 
     def labels_of(self, row: Row) -> tuple[str, ...]:
         return ()
-
-    def advice(self, rows: Sequence[Row]) -> str | None:
-        return None
 
     def fitted(self, rows: Sequence[Row]) -> Self:
         if self.options.class_weights:
