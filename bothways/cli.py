@@ -8,16 +8,24 @@ from __future__ import annotations
 import contextlib
 import importlib
 import io
+import json
 import os
+import platform
 import sys
+import time
 import warnings
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TextIO
 
-from bothways.errors import UserError, closest, options_as_flags
-from bothways.progress import print_note
+from bothways.errors import ProcessError, UserError, closest, options_as_flags
+from bothways.progress import end_line, print_note, waiting
 from bothways.verbs import VERBS
+from bothways.verbs.command_line import HELP
 from bothways.version import __version__
+
+TORCHRUN_SECONDS = 10.0  # in which the first process fails as this one did, and torchrun ends this one
+VERSION = ("--version", "-V")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -34,40 +42,65 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except UserError as error:
-        print_note(f"bothways: {' '.join(str(error).split())}")
+        line = " ".join(str(error).split())
+        _tell_torchrun(line, alone=isinstance(error, ProcessError))
+        _say_at_the_end(line)
         return 2
-    except KeyboardInterrupt:
-        print_note("bothways: stopped")
+    except KeyboardInterrupt as interrupt:
+        _say_at_the_end(str(interrupt) or "stopped")
         return 130
     except BrokenPipeError:  # the reader of our output (head, less) has seen enough
         return 141
     except OSError as error:
-        if error.filename is not None:
-            print_note(f"bothways: {error.filename}: {error.strerror}")
-        else:
-            print_note(f"bothways: the output cannot be written: {error.strerror}")
+        _say_at_the_end(f"{error.filename or 'the output cannot be written'}: {error.strerror}")
         return 2
     finally:
         for stream in (sys.stdout, sys.stderr):
             _discard_what_cannot_be_written(stream)
 
 
+def _say_at_the_end(line: str) -> None:
+    """The last line of a command that fails, below what it has shown of its progress."""
+    end_line()
+    print_note(f"bothways: {line}")
+
+
+def _tell_torchrun(line: str, alone: bool) -> None:
+    """Let torchrun's own report, which is 40 lines long, have the line. alone: only this process has it to say; else
+    the first process says it for all: torchrun ends the others when one has failed."""
+    report = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if not report or "RANK" not in os.environ:
+        return
+    said = {"message": line, "extraInfo": {"py_callstack": f"bothways: {line}", "timestamp": str(int(time.time()))}}
+    with contextlib.suppress(OSError):
+        Path(report).write_text(json.dumps({"message": said}), encoding="utf-8")
+    if not alone and os.environ["RANK"] != "0":
+        time.sleep(TORCHRUN_SECONDS)
+
+
 def _run(arguments: Sequence[str]) -> int:
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(_help())
+    verb, *rest = arguments or ["help"]
+    if verb in ("help", *HELP):
+        if not rest:
+            print(_help())
+            return 0
+        verb, rest = rest[0], [*rest[1:], "--help"]
+    if verb in VERSION:
+        print(_version())
         return 0
-    if arguments[0] == "--version":
-        print(f"bothways {__version__}")
-        return 0
-    verb, *rest = arguments
     warnings.showwarning = _say_warning
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal that cannot show a letter gets its number
+    if verb.startswith("-"):
+        known = ("--help", "--version")
+        raise UserError(f"unknown option {verb}{closest(verb, known)}; accepted: {', '.join(known)}, or a verb first")
     if verb not in VERBS:
-        raise UserError(f"unknown verb {verb!r}{closest(verb, VERBS)}; accepted: {', '.join(VERBS)}")
+        raise UserError(f"unknown verb {verb!r}{closest(verb, [*VERBS, 'help'])}; accepted: {', '.join(VERBS)}")
     try:
-        return _function_of(verb)(rest) or 0
+        with waiting(f"bothways {verb}: loading …"):
+            function = _function_of(verb)
+        return function(rest) or 0
     except SystemExit:  # of --help, which has printed
         sys.stdout.flush()
         raise
@@ -111,10 +144,23 @@ def _help() -> str:
     width = max(map(len, VERBS))
     verbs = "\n".join(f"  {verb:<{width}}  {what}" for verb, what in VERBS.items())
     return (
-        "usage: bothways <verb> [arguments]\n\n"
+        "usage: bothways VERB [arguments]\n\n"
         "A complete BERT system: from your own text to a model that understands it.\n\n"
         f"{verbs}\n\n"
-        "`bothways <verb> --help` shows a verb's options and an example. Every training verb takes --recipe FILE.toml."
+        "bothways help VERB   a verb's options and an example\n"
+        "bothways --version   the version, and what is compiled"
+    )
+
+
+def _version() -> str:
+    """The version, what is compiled and for which instructions, torch and Python."""
+    with waiting("bothways --version: loading torch …"):
+        import torch
+
+        from bothways.native.loading import describe_library
+    return (
+        f"bothways {__version__}\nnative library: {describe_library()}\n"
+        f"torch {torch.__version__}, Python {platform.python_version()}, {platform.system()} {platform.machine()}"
     )
 
 

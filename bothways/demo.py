@@ -26,7 +26,8 @@ from bothways.data.tables import Row, read_rows
 from bothways.errors import UserError, install_command, option
 from bothways.files import read_json, require_writable, write_json, write_text
 from bothways.model.config import EncoderConfig
-from bothways.pages.report import HtmlReport, add_finetuning, add_pretraining
+from bothways.pages.demo import UNSURE, report_helpdesk, report_pretraining, report_tickets, right_or_wrong
+from bothways.pages.report import HtmlReport
 from bothways.predictor import Predictor, load
 from bothways.progress import ByteProgress, Progress
 from bothways.tasks.entities import Entity
@@ -34,12 +35,10 @@ from bothways.text.corpus import CorpusOptions, CorpusReport, read_documents
 from bothways.text.sources import resolve_sources
 from bothways.text.tokenizer import Tokenizer
 from bothways.text.vocabulary import train_tokenizer
-from bothways.train.evaluate import Evaluation
 from bothways.train.finetune import FinetuneOptions, FinetuneResult, finetune
 from bothways.train.loop import TrainResult
 from bothways.train.pretrain import measure_speed, pretrain
 from bothways.train.pretrain_options import PretrainOptions
-from bothways.train.run import RunDirectory
 from bothways.verbs.flags import parse
 
 MASKED = [
@@ -49,20 +48,20 @@ MASKED = [
     "Return the [MASK] of the array along the given axis.",
     "If this argument is not [MASK], the default value is used.",
 ]
-SENTENCE_PAIRS = [
-    ("Read the next line from the file.", "At the end of the file an empty string is returned."),
-    ("Return a copy of the dictionary.", "The keys and values of the copy are those of the original."),
-    ("Read the next line from the file.", "The colour of the axes can be set with this parameter."),
-    ("Return a copy of the dictionary.", "The matrix must be square and positive definite."),
+SENTENCE_PAIRS = [  # with whether the second follows the first
+    ("Read the next line from the file.", "At the end of the file an empty string is returned.", True),
+    ("Return a copy of the dictionary.", "The keys and values of the copy are those of the original.", True),
+    ("Read the next line from the file.", "The colour of the axes can be set with this parameter.", False),
+    ("Return a copy of the dictionary.", "The matrix must be square and positive definite.", False),
 ]
-
-
 QUESTION_EPOCHS = 4  # passes over the training questions; chosen by hand, not measured
 
 
 @dataclass(frozen=True)
 class DemoArguments:
-    """minutes: for pretraining, the part that more time makes better. characters: of documentation to read."""
+    """out: the directory of all that it makes; the same command again goes on with it.
+
+    minutes: for pretraining, the part that more time makes better. characters: of documentation to read."""
 
     out: str = "bothways-demo"
     minutes: float = 5.0
@@ -215,13 +214,20 @@ def ask(model: Predictor, console: Console) -> tuple[list[tuple[str, list[tuple[
     for text in MASKED:
         alternatives = [(fill.token, fill.probability) for fill in model.fill(text)[0]]
         fills.append((text, alternatives))
-        console.print(f"{text}\n    " + "  ".join(f"{token} {p:.0%}" for token, p in alternatives), markup=False)
+        guesses = "  ".join(f"{token} {p:.0%}" for token, p in alternatives)
+        console.print(f"{text}\n    {guesses}{_doubt(alternatives[0][1])}", markup=False)
     pairs: list[list[Any]] = []
-    for a, b in SENTENCE_PAIRS:
+    for a, b, follows in SENTENCE_PAIRS:
         probability = model.next_sentence(a, b)
-        pairs.append([a, b, "next" if probability >= 0.5 else "not next", probability])
-        console.print(f"{pairs[-1][2]:>8} {probability:4.0%}  {a} | {b}", markup=False)
+        verdict = "follows" if probability >= 0.5 else "does not follow"
+        pairs.append([a, b, verdict, probability, right_or_wrong((probability >= 0.5) == follows)])
+        console.print(f"{verdict:>15} {probability:4.0%} ({pairs[-1][-1]})  {a} | {b}", markup=False)
     return fills, pairs
+
+
+def _doubt(probability: float) -> str:
+    """What is to be said of an answer of this probability, if the model is unsure of it."""
+    return "  (unsure: more likely wrong than right)" if probability < UNSURE else ""
 
 
 def sort_tickets(out: Path, seed: int, console: Console) -> tuple[FinetuneResult, list[list[Any]], list[list[Any]]]:
@@ -245,9 +251,13 @@ def sort_tickets(out: Path, seed: int, console: Console) -> tuple[FinetuneResult
         console.print(f"  {value:6.1%}  {name}")
     predictions = load(out / "tickets").classify(eval_texts)
     shown = itertools.islice(zip(eval_texts, eval_labels, predictions, strict=True), 12)
-    examples: list[list[Any]] = [[text, gold, found.label, found.scores[found.label]] for text, gold, found in shown]
-    for text, label, predicted, probability in examples[:5]:
-        console.print(f"  {predicted} {probability:.0%} (is {label}): {text[:90]}", markup=False)
+    examples: list[list[Any]] = [
+        [text, found.label, found.scores[found.label], gold, right_or_wrong(found.label == gold)]
+        for text, gold, found in shown
+    ]
+    for text, predicted, probability, label, verdict in examples[:5]:
+        told = verdict if verdict == "right" else f"wrong, is {label}"
+        console.print(f"  {predicted} {probability:.0%} ({told}): {text[:90]}{_doubt(probability)}", markup=False)
     return result, compared, examples
 
 
@@ -306,61 +316,25 @@ def answer_questions(start: Path, out: Path, seed: int, console: Console) -> tup
     )
     lines = [line for line in result.evaluation.table() if line["predicted"]]
     lines.sort(key=lambda line: -line["probability"])
-    asked = [[line["question"], line["predicted"], line["probability"], line["truth"]] for line in lines[:12]]
-    for question, answer, probability, truth in asked[:4]:
-        console.print(f"  {question}\n      {answer} {probability:.0%} (is: {truth or 'not answered'})", markup=False)
+    asked = [
+        [
+            line["question"],
+            line["predicted"],
+            line["probability"],
+            line["truth"] or "no answer",
+            right_or_wrong(line["right"]),
+        ]
+        for line in lines[:12]
+    ]
+    console.print(
+        f"{sum(line['right'] for line in lines)} of its {len(lines)} answers are exactly right; the surest are:"
+    )
+    for question, answer, probability, truth, verdict in asked[:4]:
+        told = verdict if verdict == "right" else f"wrong: {truth}"
+        console.print(f"  {question}\n      {answer} {probability:.0%} ({told}){_doubt(probability)}", markup=False)
     return result, asked
 
 
 def helpdesk() -> contextlib.AbstractContextManager[Path]:
     """The folder of the help desk's samples."""
     return resources.as_file(resources.files("bothways") / "samples" / "helpdesk")
-
-
-def report_pretraining(
-    report: HtmlReport,
-    out: Path,
-    fills: Sequence[tuple[str, list[tuple[str, float]]]],
-    pairs: Sequence[Sequence[Any]],
-) -> None:
-    """What was pretrained, and what it says for masks and pairs."""
-    report.heading("Pretraining", "Held-out documents were never trained on.")
-    add_pretraining(report, RunDirectory(out / "pretrained").metrics())
-    report.heading("Words for [MASK]", "What the pretrained model would write, with its probabilities.")
-    for text, alternatives in fills:
-        report.bars(text, alternatives)
-    report.heading("Next sentence", "The probability that the second follows the first.")
-    report.table(["first", "second", "verdict", "probability"], pairs)
-
-
-def report_tickets(
-    report: HtmlReport,
-    out: Path,
-    evaluation: Evaluation,
-    compared: Sequence[Sequence[Any]],
-    examples: Sequence[Sequence[Any]],
-) -> None:
-    """The classifier beside what came before BERT."""
-    report.heading("Sorting tickets", "Accuracy on held-out tickets, beside what BERT must beat.")
-    report.table(["", "accuracy"], compared)
-    add_finetuning(report, RunDirectory(out / "tickets").metrics(), evaluation)
-    report.heading("Example predictions")
-    report.table(["ticket", "label", "predicted", "probability"], examples)
-
-
-def report_helpdesk(
-    report: HtmlReport,
-    out: Path,
-    entities: Evaluation,
-    marked: Sequence[tuple[str, list[Entity]]],
-    answers: Evaluation,
-    asked: Sequence[Sequence[Any]],
-) -> None:
-    """Entities marked and questions answered."""
-    report.heading("Marking devices, amounts, dates and plans", "In tickets that were never trained on.")
-    for text, found in marked:
-        report.entities(text, [(entity.start, entity.end, entity.label) for entity in found])
-    add_finetuning(report, RunDirectory(out / "entities").metrics(), entities)
-    report.heading("Answering questions", "About help articles that were never trained on, the surest answers first.")
-    report.table(["question", "answer", "probability", "truth"], asked)
-    add_finetuning(report, RunDirectory(out / "questions").metrics(), answers)

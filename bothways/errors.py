@@ -32,6 +32,10 @@ class UserError(ValueError):
         super().__init__(" ".join(message.splitlines()))
 
 
+class ProcessError(UserError):
+    """A `UserError` of one process among several, which is its own to report: the others meet with something else."""
+
+
 class TruncationWarning(UserWarning):
     """Text was cut to a model's length; the message says how much."""
 

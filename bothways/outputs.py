@@ -7,6 +7,7 @@ and nothing else, when the new begins to be written.
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -86,6 +87,12 @@ def discard(directory: Path, names: Collection[str]) -> None:
         shutil.rmtree(old, ignore_errors=True)
         directory.rename(old)
         shutil.rmtree(old)
+
+
+def free_name(name: str) -> str:
+    """The name, or the first of `name2`, `name3`, … that is not there yet, for what is made anew."""
+    numbered = (f"{name}{number}" for number in itertools.count(2))
+    return next(free for free in itertools.chain([name], numbered) if not Path(free).exists())
 
 
 def require_new_file(path: Path, name: str) -> None:

@@ -9,8 +9,10 @@ import logging
 import os
 import shutil
 import sys
+import textwrap
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -34,6 +36,9 @@ FIGURES = {
 }
 
 
+# Figures that a narrow terminal does without, the first of them first.
+LEAST_FIGURES = ("grad_norm", "lr", "fraction_of_peak", "tokens_per_second")
+
 OnProgress = Callable[[int], None]
 
 
@@ -41,12 +46,51 @@ def no_progress(done: int) -> None:
     """An `OnProgress` that shows nothing."""
 
 
-def print_note(text: str, end: str = "\n") -> None:
+_screen = threading.RLock()  # a signal is answered by another thread
+_standing: ProgressLine | None = None  # whose line stands at the terminal and is to be rewritten; there is one terminal
+
+
+def print_note(text: str) -> None:
     """Print a line on standard error, where there is one that takes it: a job goes on without its notes, after its
-    terminal has gone or the disk behind a log is full."""
+    terminal has gone or the disk behind a log is full. A terminal gets it in lines of whole words, and a line in place
+    goes on below it."""
+    if _at_terminal():
+        text = "\n".join(textwrap.wrap(text, terminal_columns(), break_long_words=False, break_on_hyphens=False))
+    with _screen:
+        if _standing is None:
+            _write(f"{text}\n")
+        else:
+            _write(f"{_standing.eraser()}{text}\n{_standing.line}")
+
+
+def end_line() -> None:
+    """End the line in place, if there is one, so that what is printed next begins on its own line."""
+    if _standing is not None:
+        _standing.end()
+
+
+@contextlib.contextmanager
+def waiting(text: str) -> Iterator[None]:
+    """Show what is being done while nothing else is said, at a terminal only; it is gone with the block."""
+    with ProgressLine("") as line:
+        line.wait(text)
+        yield
+
+
+def terminal_columns() -> int:
+    """Columns of the terminal."""
+    return max(1, shutil.get_terminal_size().columns)
+
+
+def _at_terminal() -> bool:
+    """Whether standard error is a terminal that can rewrite a line."""
+    return sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def _write(text: str) -> None:
     if sys.stderr is not None:
         with contextlib.suppress(OSError, ValueError):  # ValueError: it is closed
-            print(text, end=end, file=sys.stderr, flush=True)
+            print(text, end="", file=sys.stderr, flush=True)
 
 
 class ProgressLine:
@@ -57,9 +101,10 @@ class ProgressLine:
 
     def __init__(self, title: str, *, shown: bool = True) -> None:
         self.title, self._shown = title, shown
-        self._in_place = sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+        self._in_place = _at_terminal()
         self._began = self._drawn_at = time.monotonic()
-        self._line = ""  # what stands at the terminal and is to be rewritten
+        self.line = ""  # what stands at the terminal and is to be rewritten
+        self._fleeting = False  # it is not left there
 
     def __enter__(self) -> Self:
         return self
@@ -82,43 +127,67 @@ class ProgressLine:
 
     def draw(self, line: str, last: bool = False) -> None:
         """Show a line in place of the one before; the last one stays."""
+        global _standing
         self._drawn_at = time.monotonic()
         if not self._in_place:
             print_note(line)
             return
-        print_note(f"{self._eraser()}{line}", end="\n" if last else "")
-        self._line = "" if last else line
+        with _screen:
+            if _standing is not None and _standing is not self:
+                _standing.end()
+            _write(f"{self.eraser()}{line}" + ("\n" if last else ""))
+            self.line, self._fleeting = "" if last else line, False
+            _standing = None if last else self
+
+    def wait(self, text: str) -> None:
+        """Show at a terminal what is being done, until there is a line to show or the job ends."""
+        if self._in_place and self._shown:
+            self.draw(text)
+            self._fleeting = True
 
     def say(self, text: str) -> None:
         """Print a line that stays; the line in place goes on below it. What is not shown is logged."""
-        if not self._shown:
-            LOGGER.info(text)
+        if self._shown:
+            print_note(text)
         else:
-            print_note(f"{self._eraser()}{text}")
-            if self._line:
-                print_note(self._line, end="")
+            LOGGER.info(text)
 
     def end(self) -> None:
         """Leave the line in place as it is, so that what is printed next begins on its own line."""
-        if self._line:
-            print_note("")
-            self._line = ""
+        global _standing
+        with _screen:
+            if self.line:
+                _write(self.eraser() if self._fleeting else "\n")
+                self.line, _standing = "", None
 
-    def _eraser(self) -> str:
+    def eraser(self) -> str:
         """The control sequence that clears the line in place, which a narrow terminal shows in several rows."""
-        if not self._line:
+        if not self.line:
             return ""
-        rows = -(-len(self._line) // max(1, shutil.get_terminal_size().columns))
+        rows = -(-len(self.line) // terminal_columns())
         return (f"\x1b[{rows - 1}A" if rows > 1 else "") + "\r\x1b[J"
 
 
 class Progress(ProgressLine):
-    """The progress of a training: step, loss and accuracies, tokens/s, ETA."""
+    """The progress of a training: step, loss and accuracies, tokens/s, ETA.
+
+    steps_per_epoch: of a training that is measured after each epoch, which is then told by its epochs. start_line: what
+    is said before the first step.
+    """
 
     def __init__(self, title: str, *, shown: bool = True) -> None:
         super().__init__(title, shown=shown)
+        self.steps_per_epoch: int | None = None
+        self.start_line = ""
+        self._evaluated, self._unchanged = "", ""  # the figures that stand there, and since when they are the same
         self._tokens_per_second = self._seconds_per_step = 0.0
         self._steps_seen = 0
+
+    def start(self) -> None:
+        """Say that there is a step to take, and what it is a step of."""
+        if self.start_line:
+            self.say(f"{self.title}: {self.start_line}")
+            self.wait(f"{self.title}  taking the first step …")
 
     def update(self, step: int, steps: int, figures: Mapping[str, float], tokens: int, seconds: float) -> None:
         """Show that a step is done.
@@ -133,15 +202,50 @@ class Progress(ProgressLine):
         self._seconds_per_step += weight * (seconds - self._seconds_per_step)
         last = step == steps
         if self.is_due(last):
-            shown = [f"{short} {figures[name]:{form}}" for name, (short, form) in FIGURES.items() if name in figures]
-            speed = f"{self._tokens_per_second:,.0f} tokens/s"
+            shown = {
+                name: f"{short} {figures[name]:{form}}" for name, (short, form) in FIGURES.items() if name in figures
+            }
+            shown["tokens_per_second"] = f"{self._tokens_per_second:,.0f} tokens/s"
             left = f"ETA {duration((steps - step) * self._seconds_per_step)}"
-            self.draw("  ".join([f"{self.title}  step {step:,}/{steps:,}", *shown, speed, left]), last)
+            for least in ("", *LEAST_FIGURES):
+                shown.pop(least, "")
+                line = "  ".join([f"{self.title}  step {step:,}/{steps:,}", *shown.values(), left])
+                if not self._in_place or len(line) < terminal_columns():
+                    break
+            self.draw(line, last)
+
+    def within(self, step: int, steps: int, share: float, tokens: int, seconds: float) -> None:
+        """Show that a share of step `step`, counted from 1, is done; a log has that of the first step only.
+
+        tokens: of that share. seconds: that it took.
+        """
+        first = not self._steps_seen
+        if self.is_due() and (first or (self._in_place and self._seconds_per_step >= SILENT_SECONDS)):
+            of_step = seconds / share if first else self._seconds_per_step
+            left = f"ETA {duration((steps - step + 1 - share) * of_step)}"
+            speed = f"{tokens / max(seconds, 1e-9):,.0f} tokens/s"
+            self.draw(f"{self.title}  step {step:,}/{steps:,}, {share:.0%} of it done  {speed}  {left}")
 
     def evaluated(self, step: int, figures: Mapping[str, float]) -> None:
-        """Show held-out figures on a line that stays."""
+        """Show held-out figures on a line that stays; the same figures again are told in one line for all times."""
         values = "  ".join(f"{name.removeprefix('eval_')} {value:.3f}" for name, value in figures.items())
-        self.say(f"{self.title}  step {step:,}  held-out: {values}")
+        at = f"epoch {-(-step // self.steps_per_epoch):,}" if self.steps_per_epoch else f"step {step:,}"
+        if values == self._evaluated:
+            self._unchanged = at
+            return
+        self._say_unchanged()
+        self._evaluated = values
+        self.say(f"{self.title}  {at}  held-out: {values}")
+
+    def end(self) -> None:
+        """As `ProgressLine.end`, with what was not told of the evaluations."""
+        self._say_unchanged()
+        super().end()
+
+    def _say_unchanged(self) -> None:
+        if self._unchanged:
+            self.say(f"{self.title}  up to {self._unchanged}  held-out: unchanged")
+            self._unchanged = ""
 
 
 class CountProgress(ProgressLine):
@@ -167,26 +271,33 @@ class CountProgress(ProgressLine):
 
 
 class DocumentCounts(Protocol):
-    """What `ByteProgress` shows of a corpus: `text.corpus.CorpusReport` has it."""
+    """What `ByteProgress` shows of a corpus; `text.corpus.CorpusReport` has it."""
 
-    documents: int
-    bytes_read: int
+    @property
+    def documents(self) -> int: ...
+
+    @property
+    def bytes_read(self) -> int: ...
 
 
 class ByteProgress(ProgressLine):
-    """The progress of reading a corpus: documents, tokens, MB/s and ETA. total: bytes of all files on disk."""
+    """The progress of reading a corpus: documents, tokens, MB/s and ETA.
 
-    def __init__(self, title: str, total: int, *, shown: bool = True) -> None:
+    total: bytes of all files on disk. passes: how often they are read.
+    """
+
+    def __init__(self, title: str, total: int, passes: int = 1, *, shown: bool = True) -> None:
         super().__init__(title, shown=shown)
-        self.total = total
+        self.total, self.passes = total, passes
 
-    def update(self, report: DocumentCounts, tokens: int | None = None) -> None:
-        """Show how much is read. tokens: how many it became; None where it is not cut into tokens yet."""
+    def update(self, counts: DocumentCounts, tokens: int | None = None, begun: int = 0) -> None:
+        """Show how much is done. tokens: how many it became; None where it is not cut into tokens yet. begun: passes
+        that were made before this one."""
         if not self.is_due():
             return
-        done = max(1, report.bytes_read)
-        left = self.elapsed * max(0, self.total - done) / done
-        counted = f"{report.documents:,} documents" + (f", {tokens:,} tokens" if tokens is not None else "")
+        done = max(1, begun * self.total + counts.bytes_read)
+        left = self.elapsed * max(0, self.passes * self.total - done) / done
+        counted = f"{counts.documents:,} documents" + (f", {tokens:,} tokens" if tokens is not None else "")
         self.draw(f"{self.title}  {counted}  {done / 1e6 / self.elapsed:.1f} MB/s  ETA {duration(left)}")
 
 

@@ -11,9 +11,13 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
+from bothways import cli
 from bothways.cli import main
+from bothways.native.loading import library
 from bothways.verbs import VERBS
+from bothways.version import __version__
 from tests.data.test_prepare import write_corpus
 from tests.helpers import Run
 from tests.tasks.test_classify import ROWS
@@ -82,7 +86,7 @@ def test_texts_from_a_file_and_from_standard_input(place: Path, bothways: Run, m
 
 def test_info_says_what_things_are(place: Path, bothways: Run) -> None:
     assert "60 documents" in bothways("info", place / "store")[1]
-    assert "PretrainingHead" in bothways("info", place / "run")[1]
+    assert "fills in masked words" in bothways("info", place / "run")[1]
     assert json.loads(bothways("info", place / "vocabulary", "--json")[1])["pieces"] == 92
     facts = json.loads(bothways("info", place / "classifier", "--json")[1])
     assert facts["labels"] == ["animal", "thing"]
@@ -108,7 +112,35 @@ def test_help_is_quick_and_importing_is_light() -> None:
         check=True,
         capture_output=True,
     )
-    assert not {"torch", "numpy", "pyarrow", "tyro", "tokenizers"} & set(loaded.stdout.decode().split())
+    assert not {"torch", "numpy", "pyarrow", "rich", "tokenizers"} & set(loaded.stdout.decode().split())
+
+
+def test_the_version_says_what_is_compiled(bothways: Run) -> None:
+    code, out, _ = bothways("--version")
+    assert code == 0
+    first, native, versions = out.splitlines()
+    assert first == f"bothways {__version__}"
+    opened = library()
+    expected = "not compiled" if opened is None else "compiled, for AVX512" if "avx512" in opened._name else "compiled"
+    assert native.startswith(f"native library: {expected}")
+    assert versions.startswith(f"torch {torch.__version__}, Python 3.")
+    assert bothways("-V") == (0, out, "")
+    module = subprocess.run([sys.executable, "-m", "bothways", "--help"], check=True, capture_output=True, text=True)
+    assert module.stdout == bothways("--help")[1]
+
+
+def test_under_torchrun_the_first_process_speaks_for_all(
+    bothways: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr(cli.time, "sleep", waited.append)
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "error.json"))
+    for rank, seconds in (("0", []), ("1", [cli.TORCHRUN_SECONDS])):
+        monkeypatch.setenv("RANK", rank)
+        assert bothways("fill") == (2, "", "bothways: fill: MODEL is missing (bothways fill --help has an example)\n")
+        assert waited == seconds
+    said = json.loads((tmp_path / "error.json").read_text())["message"]["extraInfo"]["py_callstack"]
+    assert said == "bothways: fill: MODEL is missing (bothways fill --help has an example)"
 
 
 def write_bad_files(folder: Path) -> None:
@@ -207,7 +239,7 @@ MISTAKES = {
     ),
     "recipe type": (
         "pretrain {0}/store --out {0}/r --recipe {0}/type.toml",
-        "steps = 'many', expected int",
+        "steps = 'many', expected a whole number",
     ),
     "recipe syntax": (
         "pretrain {0}/store --out {0}/r --recipe {0}/broken.toml",
@@ -226,7 +258,9 @@ MISTAKES = {
         "has no [pretrain]; it has [tokenizer]",
     ),
     "flag": ("pretrain {0}/store --out {0}/r --stepz 3", "--stepz"),
-    "value": ("pretrain {0}/store --out {0}/r --steps abc", "--steps: invalid literal"),
+    "value": ("pretrain {0}/store --out {0}/r --steps abc", "--steps: expected a whole number, found 'abc'"),
+    "option before a verb": ("--verison", "unknown option --verison, did you mean '--version'?"),
+    "size": ("pretrain {0}/store --out {0}/r --size hug", "--size hug: expected one of tiny, mini, small, medium"),
     "vocabulary over a corpus": (
         "tokenizer {0}/texts --out {0}/texts",
         "texts holds something else (000.txt, 001.txt, 002.txt)",

@@ -71,7 +71,7 @@ def test_texts_are_scored_and_words_suggested(causal: Path, pretrained: Path, bo
 
 
 def test_a_chat_reads_lines_until_it_is_stopped(helper: Path, bothways: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    said = "the dog\nand the cat\n\n/reset\nthe dog\n" + "dog " * 600 + "\n/stop\nnever read\n"
+    said = "the dog\nand the cat\n\n/help\n/rest\n/reset\nthe dog\n" + "dog " * 600 + "\n/stop\nnever read\n"
     monkeypatch.setattr("sys.stdin", io.StringIO(said))
     code, output, errors = bothways("chat", helper, "--greedy", "--max-tokens", 8)
     assert code == 0
@@ -79,6 +79,8 @@ def test_a_chat_reads_lines_until_it_is_stopped(helper: Path, bothways: Run, mon
     assert len(replies) == 3, errors
     assert replies[0] == replies[2], "after /reset it begins anew"
     assert "(forgotten)" in errors
+    assert "\n/reset forgets the conversation, /stop or Ctrl-D ends it" in f"\n{errors}"
+    assert "/rest is no command: /reset forgets" in errors
     assert "what is said is" in errors
 
 

@@ -61,4 +61,4 @@ def test_a_new_objective_is_a_file_and_a_line_and_pretrains(tmp_path: Path) -> N
     assert lines[-1]["eval_follows_loss"] == pytest.approx(figures["follows_loss"], rel=1e-4)
     assert min(line["loss"] for line in lines if "loss" in line) > 0
     assert "follows accuracy" in (tmp_path / "run" / "report.html").read_text()
-    assert 'next: bothways fill run "a [MASK] in a text"' in done.stdout
+    assert "next: bothways fill run 'a [MASK] in a text'" in done.stdout

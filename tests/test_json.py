@@ -42,6 +42,7 @@ def test_what_is_finite_is_written_as_it_was() -> None:
 
 
 def test_metrics_of_a_loss_that_was_no_number_are_read_without_it(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
     run = RunDirectory(tmp_path / "run")
     run.log({"step": 1, "loss": math.nan, "lr": 0.1})
     run.log({"step": 2, "loss": 0.5, "lr": math.inf})

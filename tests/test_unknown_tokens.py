@@ -142,7 +142,7 @@ def test_a_store_that_nothing_can_be_learnt_of_leads_on_to_a_vocabulary(
     assert code == 0
     assert "next: bothways pretrain" not in out
     assert f"100% of the tokens of {tmp_path / 'store'} are unknown to the vocabulary" in out
-    assert f"bothways tokenizer '{text}' --out another-vocabulary" in out
+    assert f"bothways tokenizer '{text}' --out vocabulary" in out
     recipe = ("--size", "tiny", "--steps", 1, "--tokens-per-step", 256, "--sequence-length", 32)
     _, _, err = bothways("pretrain", tmp_path / "store", "--out", tmp_path / "run", *recipe)
     assert "100% of the tokens of" in err

@@ -64,7 +64,7 @@ class PhasedPlan:
     """Plans one after the other, each for the steps of its phase, as if they were one plan."""
 
     def __init__(self, phases: Sequence[Phase], plans: Sequence[PretrainingPlan]) -> None:
-        self._phases, self._plans = phases, plans
+        self._phases, self.plans = phases, plans
         first = plans[0].identity
         self.identity: dict[str, Any] = {name: [plan.identity[name] for plan in plans] for name in first}
         self.identity |= {name: first[name] for name in ("store", "tokenizer", "seed")}
@@ -74,17 +74,17 @@ class PhasedPlan:
     def micro_batches(self, step: int, rank: int, world_size: int, token_budget: int) -> list[PackedBatch]:
         """The micro-batches that the plan of the step's phase makes (`PretrainingPlan.micro_batches`)."""
         number = self._phase(step)
-        return self._plans[number].micro_batches(step - self._phases[number].first, rank, world_size, token_budget)
+        return self.plans[number].micro_batches(step - self._phases[number].first, rank, world_size, token_budget)
 
     def cursor_json(self, step: int) -> dict[str, int]:
         """Where the step begins, as a checkpoint keeps it: the number of its phase and the cursor in that."""
         number = self._phase(step)
-        return {"phase": number, **self._plans[number].cursor_json(step - self._phases[number].first)}
+        return {"phase": number, **self.plans[number].cursor_json(step - self._phases[number].first)}
 
     def restore(self, cursor: dict[str, int]) -> None:
         """Make a cursor from an earlier process known."""
         in_phase = dict(cursor)
-        self._plans[in_phase.pop("phase")].restore(in_phase)
+        self.plans[in_phase.pop("phase")].restore(in_phase)
 
     def _phase(self, step: int) -> int:
         """The number of a step's phase; the step behind the last one, where a finished run stands, is the last's."""

@@ -18,7 +18,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from fractions import Fraction
 from math import ceil
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any, NamedTuple, Unpack
 
 import numpy as np
 
@@ -34,7 +34,7 @@ from bothways.files import (
 )
 from bothways.option_checks import options_from, require_at_least, require_name, require_path, require_type
 from bothways.outputs import discard, file_changes, made_otherwise, option_changes, require_apart
-from bothways.progress import ByteProgress
+from bothways.progress import ByteProgress, DocumentCounts
 from bothways.text.corpus import CorpusKeywords, CorpusOptions, CorpusReport, Document, read_documents
 from bothways.text.sentences import ENGLISH, require_language, split_sentences
 from bothways.text.sources import Sources, resolve_sources, source_records
@@ -97,7 +97,7 @@ def prepare(
     texts: Iterable[str] | None = None,
     overwrite: bool = False,
     quiet: bool = False,
-    on_progress: Callable[[CorpusReport, int], None] | None = None,
+    on_progress: Callable[[DocumentCounts, int], None] | None = None,
     **keywords: Unpack[PrepareKeywords],
 ) -> TokenStore:
     """Write a token store; the same input gives the same bytes whatever the number of workers.
@@ -106,8 +106,8 @@ def prepare(
     document. tokenizer: what `train_tokenizer` gave, or the directory of a vocabulary or a model. out: the store's
     directory. options: as an object, or as keywords the fields of `PrepareOptions` and of `CorpusOptions`
     (`validation=0.1`, `text_column="body"`, …), which win. overwrite: begin anew where `out` holds another store.
-    quiet: nothing on the screen. on_progress: called with the report so far and the number of tokens written, in place
-    of the line on standard error.
+    quiet: nothing on the screen. on_progress: called with how many documents and bytes are done, and the number of
+    tokens written, in place of the line on standard error.
     A store that is complete and was made of the same files with the same tokenizer and options is opened as it is.
     Raises UserError for unreadable sources, a store that was made otherwise, an unwritable or full disk.
     """
@@ -136,18 +136,19 @@ def prepare(
         enumerate(read_documents(resolved, options.corpus, report)), state.get("documents", 0), None
     )
     found = _prepare_all(documents, tokenizer, options)
-    first = list(itertools.islice(found, 1))  # before anything is written or removed: most mistakes show here
-    if not first and not state:
-        raise UserError(report.no_text_message([source.name for source in resolved]))
-    if overwrite:
-        discard(out, STORE_FILES)
-    writer = StoreWriter(out, recipe, tokenizer, state)
     share = Fraction(options.validation).limit_denominator(1_000_000)
     with ByteProgress("prepare", sum(source.size for source in resolved), shown=not quiet) as progress:
+        progress.wait("prepare  opening the text …")
         tell = on_progress or progress.update
+        first = list(itertools.islice(found, 1))  # before anything is written or removed: most mistakes show here
+        if not first and not state:
+            raise UserError(report.no_text_message([source.name for source in resolved]))
+        if overwrite:
+            discard(out, STORE_FILES)
+        writer = StoreWriter(out, recipe, tokenizer, state)
         for number, prepared in itertools.chain(first, found):
             writer.add(prepared, "validation" if _held_out(number, share) else "train")
-            tell(report, writer.tokens)
+            tell(_Done.of(report, writer.documents), writer.tokens)
         store = writer.finish(report)
         for line in report.lines():
             progress.say(line)
@@ -172,6 +173,18 @@ def _opened(tokenizer: Tokenizer | str | Path | None) -> Tokenizer:
         return tokenizer
     require_path(tokenizer=tokenizer)
     return Tokenizer.load(tokenizer or "")
+
+
+class _Done(NamedTuple):
+    """How much of a corpus is written. Reading is ahead of that by what waits for the workers, often all of it."""
+
+    documents: int
+    bytes_read: int
+
+    @classmethod
+    def of(cls, report: CorpusReport, documents: int) -> _Done:
+        """So many of the documents that are read, and their share of the bytes."""
+        return cls(documents, report.bytes_read * documents // max(documents, report.documents))
 
 
 def _held_out(number: int, share: Fraction) -> bool:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -186,6 +187,17 @@ class TokenStore:
         """The documents to train on, or the held-out ones (`validation`)."""
         shards = [Shard(**shard) for shard in self.manifest["splits"][name]]
         return Split(self.directory, [shard for shard in shards if shard.documents])
+
+    def sources_in_words(self) -> str:
+        """The text that was prepared: one file by its name, several as so many files of the folder they share."""
+        paths = [source["path"] for source in self.manifest.get("recipe", {}).get("sources", [])]
+        if len(paths) <= 1:
+            return "".join(paths)
+        try:
+            folder = os.path.commonpath(paths)
+        except ValueError:  # absolute and relative ones
+            folder = ""
+        return f"{len(paths):,} files" + (f" in {folder}" if folder else "")
 
     def tokenizer(self) -> Tokenizer:
         """The vocabulary that made the store. Raises UserError where the directory holds another one."""

@@ -28,6 +28,7 @@ from bothways.explain.record import gradient_weighted, record, rollout
 from bothways.explain.tagged_words import tagged_words
 from bothways.explain.tokens import tokens_of_text
 from bothways.pages.arrays import ARRAY_TOLERANCE, compress_array, compress_shares
+from bothways.pages.display_names import head_in_words
 
 if TYPE_CHECKING:
     from bothways.inference.loaded import LoadedModel
@@ -123,7 +124,7 @@ def _notes(model: LoadedModel, num_tokens: int, num_weights: int) -> list[str]:
 
 
 def _facts(model: LoadedModel) -> dict[str, Any]:
-    """The line under the title tells this of the model."""
+    """The title, and the line under the text, tell this of the model."""
     config = model.config
     return {
         "name": model.checkpoint.source,
@@ -131,7 +132,7 @@ def _facts(model: LoadedModel) -> dict[str, Any]:
         "heads": config.num_attention_heads,
         "hidden_size": config.hidden_size,
         "vocab_size": config.vocab_size,
-        "head": type(model.model.head).__name__,
+        "head": head_in_words(type(model.model.head).__name__, len(model.labels)),
         "causal": config.is_decoder,
         "parameters": sum(parameter.numel() for parameter in model.model.parameters()),
     }

@@ -104,7 +104,7 @@ class EncoderConfig:
         """
         name = size.removeprefix("bert-")
         if name not in SIZES:
-            raise UserError(f"unknown size {size!r}{closest(name, SIZES)}; accepted: {', '.join(SIZES)}")
+            raise UserError(f"{option('size', size)}: expected one of {', '.join(SIZES)}{closest(name, SIZES)}")
         layers, hidden, intermediate, heads = SIZES[name]
         return cls(
             num_hidden_layers=layers,

@@ -32,6 +32,15 @@ def is_missing() -> bool:
     return library() is None and bool(_variants_for_cpu())
 
 
+def describe_library() -> str:
+    """Whether this CPU's library is there, and for which instructions, for `bothways --version`."""
+    opened, variants = library(), _variants_for_cpu()
+    if opened is not None:
+        return f"compiled, for {Path(opened._name).stem.removeprefix('native_').upper()}"
+    cure = "install again where there is a C++ compiler" if variants else "there is none for this kind of CPU"
+    return f"not compiled, torch's own kernels do the work ({cure})"
+
+
 def _variants_for_cpu() -> tuple[str, ...]:
     """The variants that this CPU can run, the fastest first; none where torch reports anything but x86-64."""
     return {"AVX2": ("avx2",), "AVX512": ("avx512", "avx2")}.get(torch.backends.cpu.get_cpu_capability(), ())

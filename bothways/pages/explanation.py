@@ -43,6 +43,11 @@ def join_modules(names: Sequence[str]) -> str:
     return "'use strict';\nconst modules = {};\n" + "".join(functions)
 
 
+def read_styles(name: str) -> str:
+    """A style sheet of `static/`, with that of what scrolls, which every page has."""
+    return "".join((STATIC / file).read_text(encoding="utf-8") for file in (name, "scrolling.css"))
+
+
 @dataclass(frozen=True)
 class Explanation:
     """What `m.explain(text)` gives: it shows itself in a notebook, and is written as a page or a picture.
@@ -60,7 +65,7 @@ class Explanation:
 
     def html(self) -> str:
         """The page, self-contained."""
-        style = (STATIC / "page.css").read_text(encoding="utf-8")
+        style = read_styles("page.css")
         # "</script>" in a text would end the block that it stands in
         content = to_json(self.data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
         title = html.escape(self.data["title"][:TITLE_CHARACTERS])

@@ -23,7 +23,15 @@ from bothways.errors import TruncationWarning, UserError, command, option
 from bothways.model.encoder import Encoder
 from bothways.model.heads import Head, SpanHead
 from bothways.tasks.answer_rows import context_tokens, gold_spans, whole_gold_tokens, whole_words
-from bothways.tasks.base import MASKED_LOGIT, ResultColumn, Task, at_least_float32, options_from_json, softmax
+from bothways.tasks.base import (
+    MASKED_LOGIT,
+    MarkedText,
+    ResultColumn,
+    Task,
+    at_least_float32,
+    options_from_json,
+    softmax,
+)
 from bothways.tasks.results import Result
 from bothways.tasks.squad_metric import best_exact, best_f1
 from bothways.text.tokenizer import Tokenizer
@@ -314,6 +322,15 @@ class AnswerTask(Task):
             gold = self._gold_texts(row)
             described |= {"truth": " | ".join(dict.fromkeys(gold)), "right": bool(best_exact(prediction.text, gold))}
         return described
+
+    def marked(self, prediction: Answer, row: Row) -> MarkedText:
+        """The context with the answer; of several gold answers all are true."""
+        found = [(prediction.start, prediction.end, "")] if prediction.text else []
+        true = [(start, end, "") for start, end in dict.fromkeys(self.gold(row))]
+        right = bool(best_exact(prediction.text, self._gold_texts(row)))
+        said = "" if found and true else " (answered, but there is no answer)" if found else " (not answered)"
+        question = row.text(self.options.question_column)
+        return MarkedText(row.text(self.options.context_column), found, true, right, question + said)
 
     def result_columns(self) -> tuple[ResultColumn, ...]:
         return (

@@ -77,6 +77,19 @@ class ResultColumn:
     value: Callable[[Any], Any]
 
 
+@dataclass(frozen=True)
+class MarkedText:
+    """A text in which a prediction marks parts. found, true: what it marks and what is true, each part as (first
+    character, the one behind the last, label). right: whether the prediction counts as right. about: what was asked of
+    the text, if anything."""
+
+    text: str
+    found: Sequence[tuple[int, int, str]]
+    true: Sequence[tuple[int, int, str]]
+    right: bool
+    about: str = ""
+
+
 class Task(ABC):
     """An `Objective` on labelled rows: what evaluator, predictor and command line know besides.
 
@@ -98,6 +111,11 @@ class Task(ABC):
     def losses(self) -> tuple[str, ...]:
         """As `Objective.losses`."""
         return ("loss",)
+
+    @property
+    def label_unit(self) -> str:
+        """What the figures by label count: rows, words or entities."""
+        return "rows"
 
     @functools.cached_property
     def label_numbers(self) -> dict[str, int]:
@@ -232,6 +250,10 @@ class Task(ABC):
         """A prediction as a line of a table: the text that was read, `predicted`, and where it applies `probability`
         (of the whole prediction) or `least_probability` (of its least certain part). With `labelled` also `truth`, the
         gold label, and either `right`, True or False, or `error`, a distance."""
+
+    def marked(self, prediction: Any, row: Row) -> MarkedText | None:
+        """A labelled row's text with the parts that the prediction marks; None for tasks that mark none."""
+        return None
 
     def result_columns(self) -> tuple[ResultColumn, ...]:
         """The columns that a prediction adds to a large table (`--in TABLE --out FILE`).

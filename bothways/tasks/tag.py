@@ -22,7 +22,15 @@ from bothways.data.tables import Row
 from bothways.errors import UserError, command, option
 from bothways.model.encoder import Encoder
 from bothways.model.heads import Head, TokenHead
-from bothways.tasks.base import ResultColumn, Task, at_least_float32, check_label, options_from_json, softmax
+from bothways.tasks.base import (
+    MarkedText,
+    ResultColumn,
+    Task,
+    at_least_float32,
+    check_label,
+    options_from_json,
+    softmax,
+)
 from bothways.tasks.entities import (
     NO_WORD_LABELS,
     OUTSIDE,
@@ -99,6 +107,10 @@ class TagTask(Task):
     Options: ClassVar[type] = TagOptions
     example: ClassVar[Mapping[str, Any]] = {"words": ["Rome", "is", "old"], "labels": ["B-place", "O", "O"]}
     next_command: ClassVar[str] = 'tag {model} "a text of yours"'
+
+    @property
+    def label_unit(self) -> str:
+        return "words" if self.scheme == "plain" else "entities"
 
     @classmethod
     def make(cls, options: Any) -> TagTask:
@@ -314,6 +326,19 @@ class TagTask(Task):
             gold = words.labels or []
             described |= {"truth": self._in_words(words, gold), "right": gold == prediction.labels}
         return described
+
+    def marked(self, prediction: Tagging, row: Row) -> MarkedText | None:
+        """The text with its entities; None where every word has a label."""
+        if self.scheme == "plain":
+            return None
+        words = self.words(row, labelled=True)
+        gold = words.labels or []
+        found = [(entity.start, entity.end, entity.label) for entity in prediction.entities]
+        true = [
+            (words.characters[first][0], words.characters[last][1], kind)
+            for kind, first, last in entity_words(tags_of(gold, self.scheme))
+        ]
+        return MarkedText(words.text, found, true, gold == prediction.labels)
 
     def _in_words(self, words: Words, labels: Sequence[str]) -> str:
         if self.scheme == "plain":

@@ -11,13 +11,14 @@ from bothways.errors import UserError
 from bothways.files import read_json, refuse_foreign_files, replace_directory, require_writable, write_json
 from bothways.option_checks import options_from, require_count, require_path, require_type
 from bothways.outputs import begin_anew, file_changes, made_otherwise, option_changes
-from bothways.progress import ByteProgress, ProgressLine
+from bothways.progress import ByteProgress
 from bothways.text.corpus import CorpusKeywords, CorpusOptions, CorpusReport, read_documents
 from bothways.text.folding import CharacterCounts, folding_message
 from bothways.text.sources import Sources, resolve_sources, source_records
 from bothways.text.tokenizer import VOCABULARY_FILES, Tokenizer
 
 RECORD = "bothways.json"  # beside a vocabulary: what it was made of
+PASSES = 2  # in which `Tokenizer.train` reads the text
 
 
 def train_tokenizer(
@@ -64,21 +65,24 @@ def train_tokenizer(
     def documents() -> Iterator[str]:
         nonlocal report, passes
         passes, report = passes + 1, CorpusReport()
-        with ByteProgress("tokenizer", sum(source.size for source in resolved), shown=not quiet) as progress:
-            for document in read_documents(resolved, options, report):
-                if passes == 1:
-                    counts.add(document.text)
-                yield document.text
-                progress.update(report)
+        for document in read_documents(resolved, options, report):
+            if passes == 1:
+                counts.add(document.text)
+            yield document.text
+            progress.update(report, begun=passes - 1)
+        if passes == PASSES:
+            progress.end()
+            progress.wait("tokenizer  learning pieces of the words …")
 
-    tokenizer = Tokenizer.train(documents, vocab_size, not cased, min_frequency, False if keep_marks else None)
+    with ByteProgress("tokenizer", sum(source.size for source in resolved), PASSES, shown=not quiet) as progress:
+        progress.wait("tokenizer  opening the text …")
+        tokenizer = Tokenizer.train(documents, vocab_size, not cased, min_frequency, False if keep_marks else None)
     if not report.documents:
         raise UserError(report.no_text_message([source.name for source in resolved]))
     if out is not None:
         with replace_directory(Path(out)) as directory:
             tokenizer.save(directory)
             write_json(directory / RECORD, {**record, "tokenizer": tokenizer.fingerprint})
-    notes = ProgressLine("tokenizer", shown=not quiet)
     fewer = (
         f"the text has no more pieces that occur at least {min_frequency} times: {tokenizer.vocab_size:,} of "
         f"{vocab_size:,} asked for"
@@ -86,7 +90,7 @@ def train_tokenizer(
     smaller = fewer if tokenizer.vocab_size < vocab_size else None
     for line in (*report.lines(), folding_message(counts, tokenizer.normalise), smaller):
         if line:
-            notes.say(line)
+            progress.say(line)
     return tokenizer
 
 

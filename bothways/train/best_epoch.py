@@ -23,7 +23,8 @@ class BestEpoch:
     Without evaluation rows nothing is measured, and the last model is the best.
 
     checkpoint: the model in training. rows: the evaluation rows; encoded: the same as tokens. patience: epochs without
-    a better one after which the run is to end; 0: it never is. metadata: what bothways.json has besides the task.
+    a better one after which the run is to end; 0: it never is. metadata: what bothways.json has besides the task, with
+    `provenance`.
     """
 
     def __init__(
@@ -40,15 +41,25 @@ class BestEpoch:
         self._path = run.path / "best"
         self._evaluation: Evaluation | None = None
 
+    @property
+    def scores(self) -> list[float]:
+        """The deciding figure of each epoch so far, as the run's metrics have it."""
+        return scores_of(self._run.metrics())
+
+    @property
+    def number(self) -> int | None:
+        """The best epoch so far, counted from 1, of equal ones the last; None where none was measured."""
+        return best_of(self.scores)
+
     def evaluate(self) -> dict[str, float]:
         """Measure the model as it is now, and keep it with its predictions where it is the best so far. Returns the
         figures for the log."""
         if not self._rows.rows:
             return {}
         evaluation = evaluate_rows(self._checkpoint.model, self._rows.task, self._rows.rows, self._encoded, tune=True)
-        scores = self._scores()
+        scores = self.scores
         if not scores or evaluation.score >= max(scores):  # of equal epochs the one that has seen more
-            self._checkpoint.metadata = self._metadata_of(evaluation.task)
+            self._checkpoint.metadata = self._metadata_of(evaluation.task, best_epoch=len(scores) + 1)
             save_checkpoint(self._checkpoint, self._path)
             write_json(self._path / EVALUATION, evaluation.metrics)
             write_predictions(self._path / PREDICTIONS, evaluation.table())
@@ -57,7 +68,7 @@ class BestEpoch:
 
     def is_out_of_patience(self) -> bool:
         """Whether `patience` epochs in a row were no better than the best."""
-        scores = self._scores()
+        scores = self.scores
         return bool(self._patience and scores) and scores[::-1].index(max(scores)) >= self._patience
 
     def finish(self) -> Evaluation | None:
@@ -83,10 +94,17 @@ class BestEpoch:
         best.model.to(device_of(self._checkpoint.model))
         return evaluate_rows(best.model, task, self._rows.rows, self._encoded)
 
-    def _scores(self) -> list[float]:
-        """The deciding figure of every evaluation so far: the first that was logged of each."""
-        lines = [[value for name, value in line.items() if name.startswith("eval_")] for line in self._run.metrics()]
-        return [values[0] for values in lines if values]
+    def _metadata_of(self, task: Task, **provenance: Any) -> dict[str, Any]:
+        """What bothways.json keeps. provenance: what is to be said of this model besides."""
+        return {**task.to_json(), **self._metadata, "provenance": {**self._metadata["provenance"], **provenance}}
 
-    def _metadata_of(self, task: Task) -> dict[str, Any]:
-        return {**task.to_json(), **self._metadata}
+
+def scores_of(metrics: Sequence[Mapping[str, Any]]) -> list[float]:
+    """The deciding figure of each epoch: the first that was logged of each evaluation."""
+    lines = [[value for name, value in line.items() if name.startswith("eval_")] for line in metrics]
+    return [values[0] for values in lines if values]
+
+
+def best_of(scores: Sequence[float]) -> int | None:
+    """The epoch with the highest score, counted from 1, of equal ones the last; None of no epochs."""
+    return len(scores) - scores[::-1].index(max(scores)) if scores else None

@@ -19,7 +19,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
-from bothways.errors import UserError
+from bothways.errors import ProcessError, UserError
 from bothways.model.heads import Model
 
 
@@ -89,7 +89,7 @@ def join_world(device: torch.device) -> Iterator[World]:
         yield world
     except RuntimeError as error:
         if world.size > 1 and _lost_the_others(error):
-            raise UserError(
+            raise ProcessError(
                 f"rank {world.rank} of {world.size} lost the other processes ({_first_line(error)}); the "
                 "last checkpoint is intact, and the same command goes on from it (torchrun's max-restarts does so by "
                 "itself)"

@@ -47,9 +47,10 @@ from bothways.train.evaluate import Evaluation, RowSet, Table, figures_in_short
 from bothways.train.keywords import FinetuneKeywords
 from bothways.train.loop import TrainResult, say_if_not_compiled, train
 from bothways.train.options import TrainOptions, derive_train_options
+from bothways.train.provenance import in_effect, of_this_machine
 from bothways.train.run import RunDirectory
+from bothways.train.start_line import finetuning_start
 from bothways.train.step import Stepper
-from bothways.version import __version__
 
 Preset = Literal["quick", "standard"]
 
@@ -71,9 +72,9 @@ MIN_CHECKPOINT_STEPS = 100
 class FinetuneOptions:
     """What `bothways finetune` can be told, whatever the task; each task has options of its own besides.
 
-    preset: `standard` is three epochs, and on small data as many as make `MINIMUM_STEPS`, up to twenty; `quick` one
-    epoch, with at most 128 tokens of a text. epochs, or steps, and sequence_length say otherwise (by default the
-    position table's length).
+    preset: `standard` is three epochs, and on small data as many as make 200 steps, up to twenty; `quick` one epoch,
+    with at most 128 tokens of a text. epochs: passes over the training rows; by default the preset's. steps: optimizer
+    steps, in place of epochs. sequence_length: tokens of a text, at most; by default as many as the model can read.
     batch_size: examples in a step; tokens_per_step: a token budget instead. lr: by default 5e-5 for 768 hidden units
     (Devlin et al. 2018, A.3), more for smaller models. patience: epochs without a better evaluation after which the run
     ends; 0 never ends it. freeze_layers: the embeddings and this many layers from below are not trained; -1: the whole
@@ -110,13 +111,16 @@ class FinetuneResult:
     """A finished or interrupted run.
 
     evaluation: of the best epoch on the evaluation rows; None without such rows or where the run was interrupted.
-    truncated: rows that lost tokens. skipped: rows left out as unusable.
+    truncated: rows that lost tokens. skipped: rows left out as unusable. best_epoch: whose model is kept, counted from
+    1 (None without evaluation rows), of so many epochs that were measured.
     """
 
     training: TrainResult
     evaluation: Evaluation | None
     truncated: int
     skipped: int
+    best_epoch: int | None = None
+    epochs: int = 0
 
     def __repr__(self) -> str:
         stopped = "" if self.training.interrupted is None else f", stopped by {self.training.interrupted.name}"
@@ -189,6 +193,7 @@ def _finetune(
     options: FinetuneOptions,
     progress: Progress,
 ) -> FinetuneResult:
+    progress.wait(f"{progress.title}  reading rows, opening the model …")
     rows, eval_rows = read_rows_to_learn(*tables, task, options, progress.say)
     checkpoint = _load(model, rows.task, options, progress.say)
     limit = _sequence_limit(options, checkpoint.config)
@@ -196,17 +201,53 @@ def _finetune(
     truncated = _say_truncated(progress.say, rows.task, (encoded, eval_encoded), limit)
     _say_unknown(progress.say, checkpoint.tokenizer, {"training rows": encoded, "evaluation rows": eval_encoded})
     plan = _plan(rows, encoded, eval_rows, checkpoint, options)
-    stepper = Stepper(checkpoint.model, rows.task, plan, _loop_options(options, plan, checkpoint.config.hidden_size))
+    settings = _loop_options(options, plan, checkpoint.config.hidden_size)
+    stepper = Stepper(checkpoint.model, rows.task, plan, settings)
     say_if_not_compiled(stepper.device, progress)
-    provenance = {"bothways": __version__, "model": str(model), "options": asdict(options)}
+    progress.steps_per_epoch = plan.steps(1)
+    provenance = {
+        **of_this_machine(stepper.device),
+        "model": str(model),
+        **_tables_in_words(tables, rows, eval_rows),
+        "options": _options_in_effect(options, rows.task, settings, plan, limit),
+    }
     metadata = {"sequence_length": limit, "provenance": provenance}
     best = BestEpoch(checkpoint, eval_rows, eval_encoded, run, options.patience, metadata)
     inputs = {"model": model, "train": tables[0], "eval": tables[1]}
     checkpoint.metadata = {**rows.task.to_json(), **metadata}
     run.begin(_described(run, rows.task, inputs, options), checkpoint)
+    progress.start_line = finetuning_start(stepper, len(rows.rows), plan.steps(1))
     training = train(stepper, run, progress, lambda step: best.evaluate(), best.is_out_of_patience)
     evaluation = best.finish() if training.interrupted is None else None
-    return FinetuneResult(training, evaluation, truncated, rows.skipped + eval_rows.skipped)
+    skipped = rows.skipped + eval_rows.skipped
+    return FinetuneResult(training, evaluation, truncated, skipped, best.number, len(best.scores))
+
+
+def _options_in_effect(
+    options: FinetuneOptions, task: Task, settings: TrainOptions, plan: RowPlan, limit: int
+) -> dict[str, Any]:
+    """The options with what followed from the rows and the model. limit: the tokens of a sequence, at most."""
+    return in_effect(
+        {**task.to_json()["options"], **values_of(options, FinetuneOptions)},
+        settings,
+        epochs=_epochs(options, plan) if options.steps is None else round(settings.steps / plan.steps(1), 2),
+        sequence_length=limit,
+        batch_size=None if options.tokens_per_step else options.batch_size,
+    )
+
+
+def _tables_in_words(tables: tuple[Table, Table | float | None], rows: RowSet, eval_rows: RowSet) -> dict[str, Any]:
+    """Which tables were learnt from and measured on, and how many rows of them."""
+    train_table, eval_table = tables
+    read = {"train": (train_table, rows)} | ({} if eval_table is None else {"evaluation": (eval_table, eval_rows)})
+    told: dict[str, Any] = {}
+    for name, (table, of_table) in read.items():
+        if isinstance(table, int | float):
+            told[name] = f"{table:g} of the training table, held out"
+        else:
+            told[name] = str(table) if isinstance(table, str | Path) else "rows given in Python"
+        told[f"{name}_rows"] = len(of_table.rows)
+    return told
 
 
 def _described(run: RunDirectory, task: Task, inputs: Mapping[str, Any], options: FinetuneOptions) -> dict[str, Any]:
@@ -382,6 +423,10 @@ def default_epochs(preset: Preset, steps_per_epoch: int) -> int:
     return min(most, max(fewest, math.ceil(MINIMUM_STEPS / steps_per_epoch)))
 
 
+def _epochs(options: FinetuneOptions, plan: RowPlan) -> int:
+    return default_epochs(options.preset, plan.steps(1)) if options.epochs is None else options.epochs
+
+
 def default_finetuning_lr(hidden_size: int) -> float:
     """The peak learning rate for a model of this width, where the user names none."""
     return LR_OF_BASE * (BASE_WIDTH / hidden_size) ** LR_EXPONENT
@@ -391,11 +436,10 @@ def _loop_options(options: FinetuneOptions, plan: RowPlan, hidden_size: int) -> 
     """The loop's options, with what follows from the number of rows and the model's width."""
     require_at_least(1, epochs=options.epochs)
     steps_per_epoch = plan.steps(1)
-    epochs = default_epochs(options.preset, steps_per_epoch) if options.epochs is None else options.epochs
     return derive_train_options(
         options,
         FinetuneOptions,
-        steps=plan.steps(epochs) if options.steps is None else options.steps,
+        steps=plan.steps(_epochs(options, plan)) if options.steps is None else options.steps,
         lr=default_finetuning_lr(hidden_size) if options.lr is None else options.lr,
         log_every=min(options.log_every, steps_per_epoch),
         evaluate_every=steps_per_epoch,

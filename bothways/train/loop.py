@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 import signal
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
@@ -27,7 +28,8 @@ from bothways.train.memory import hold_freed_memory, limit_onednn_cache
 from bothways.train.options import TrainOptions
 from bothways.train.run import RunDirectory
 from bothways.train.schedule import learning_rate
-from bothways.train.step import Stepper, StepResult
+from bothways.train.step import OnMicroBatch, StepAbandoned, Stepper, StepResult
+from bothways.train.stopping import StopSignals
 from bothways.train.tensorboard import tensorboard_writer
 
 # What a run must share with the checkpoint that it resumes from, besides the identity of its data.
@@ -103,7 +105,8 @@ def train(
     process; its values are logged with the prefix `eval_`. has_learnt_enough: asked at the start and after each
     evaluation; True ends the run. identity_at: the data's identity in a run of so many steps, where it depends on that.
     A run that goes on with another number of steps is from there on as a run of that many steps is. SIGINT and SIGTERM
-    end the run after the step at hand, with a checkpoint.
+    end the run with a checkpoint: between two micro-batches, whose step is then given up, or, where several processes
+    work on it, after the step at hand.
     Raises UserError when the checkpoint is of a run with other data or settings, when the norm of a step's gradient is
     not finite, and when memory runs out. A loss is not looked at by itself.
     """
@@ -117,7 +120,7 @@ def train(
 
     identity = {**stepper.data.identity, **settings}
     state = _resume(stepper, run, identity_of, progress)
-    log = _Log(run, progress, stepper, state.step)
+    log, resumed_at = _Log(run, progress, stepper, state.step), state.step
 
     def save() -> None:
         kept = {**asdict(state), "cursor": stepper.cursor_json(state.step), "data": identity}
@@ -126,26 +129,58 @@ def train(
     stop = _why_stop(state, options, signalled=False, enough=has_learnt_enough())
     if stop is None:
         run.reopen()
+        progress.start()
     profiling = _profiling(run, progress, options.profile and world.main)
-    with _signals() as caught, hold_freed_memory(), progress, profiling as profile_step:
+    signals = StopSignals(lambda number: progress.say(_answer(number, run)), lambda: _last_words(run))
+    with signals, hold_freed_memory(), progress, profiling as profile_step:
         while stop is None:
-            result = stepper.step(state.step, stop=bool(caught))
+            try:
+                asked, within = bool(signals.caught), log.within_step(state, signals)
+                result = stepper.step(state.step, stop=asked, on_micro_batch=within)
+            except StepAbandoned:
+                stop = "signal"
+                if state.step > resumed_at:
+                    save()
+                break
             profile_step()
             state.add(result)
             log.step(state, result)
             enough = False
             if _is_due(state, options, options.evaluate_every):
+                progress.wait(f"{progress.title}  step {state.step:,}  measuring …")
                 log.evaluated(state, evaluate(state.step))
                 reshard(stepper.model)
                 stepper.model.train()
                 enough = has_learnt_enough()
             # several processes stop together: where any was asked to before this step began
-            signalled = result.stop if world.size > 1 else bool(caught)
+            signalled = result.stop if world.size > 1 else bool(signals.caught)
             stop = _why_stop(state, options, signalled, enough)
             if stop is not None or _is_due(state, options, options.checkpoint_every):
                 save()
-    number = (caught or [signal.SIGTERM])[0]  # the signal may have been another process's
+    number = (signals.caught or [signal.SIGTERM])[0]  # the signal may have been another process's
     return TrainResult(state.step, number if stop == "signal" else None, state.seconds)
+
+
+def _answer(number: signal.Signals, run: RunDirectory) -> str:
+    """What is said at once when a signal asks a training to stop."""
+    saved = _saved_step(run)
+    so_far = f"step {saved:,} is saved" if saved else "nothing is saved yet"
+    again = f" (Ctrl-C again stops at once; {so_far})" if number == signal.SIGINT else ""
+    return f"stopping: what is learnt so far is saved as soon as the tokens at hand are done{again}"
+
+
+def _last_words(run: RunDirectory) -> str:
+    """What a second signal leaves behind, and how to go on."""
+    saved = _saved_step(run)
+    if not saved:
+        return f"stopped at once; nothing is saved in {run.path} yet, so the same command again begins anew"
+    again = "the same command again" + (f", without {option('overwrite', True)}," if run.overwrites else "")
+    return f"stopped at once; {run.path} has step {saved:,}, and {again} goes on from there"
+
+
+def _saved_step(run: RunDirectory) -> int:
+    """The step of the newest checkpoint; 0 where there is none."""
+    return max((int(path.name.removeprefix("step-")) for path in run.checkpoints()), default=0)
 
 
 def say_if_not_compiled(device: torch.device, progress: Progress) -> None:
@@ -227,7 +262,7 @@ class _Log:
 
     def __init__(self, run: RunDirectory, progress: Progress, stepper: Stepper, step: int) -> None:
         self.run, self.progress = run, progress
-        self.options, self.losses = stepper.options, stepper.objective.losses
+        self.options, self.losses, self.world = stepper.options, stepper.objective.losses, stepper.world
         self.peak = measured_peak(stepper.device, stepper.dtype) * stepper.world.size
         wanted = self.options.tensorboard and stepper.world.main
         self.board = tensorboard_writer(run.path, step) if wanted else None
@@ -257,6 +292,18 @@ class _Log:
             self._write(state, {"seconds": round(state.seconds, 3), **speed, **figures})
             state.window = _RunningMeans()
 
+    def within_step(self, state: _State, signals: StopSignals) -> OnMicroBatch:
+        """Shows how much of the coming step is done, and gives it up where one process works and is to stop."""
+        began, world = time.perf_counter(), self.world
+
+        def on_micro_batch(done: int, tokens: int) -> None:
+            if signals.caught and world.size == 1:
+                raise StepAbandoned
+            seconds = time.perf_counter() - began
+            self.progress.within(state.step + 1, self.options.steps, done / tokens, done * world.size, seconds)
+
+        return on_micro_batch
+
     def evaluated(self, state: _State, values: dict[str, Any]) -> None:
         if values:
             figures = {f"eval_{name}": value for name, value in values.items()}
@@ -280,25 +327,3 @@ def evaluate_objective(
         sums = objective.sums(scores, batch.targets)
         running.add({name: float(value) for name, value in sums.items()}, objective.counts(batch.targets))
     return running.means()
-
-
-@contextlib.contextmanager
-def _signals() -> Iterator[list[signal.Signals]]:
-    """Collect SIGINT and SIGTERM instead of dying of them; a second signal ends the process at once."""
-    caught: list[signal.Signals] = []
-
-    def handle(number: int, frame: object) -> None:
-        if caught:
-            raise KeyboardInterrupt
-        caught.append(signal.Signals(number))
-
-    try:
-        before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not the main thread, which alone may handle signals
-        yield caught
-        return
-    try:
-        yield caught
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-import platform
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Unpack
-
-import torch
 
 from bothways.checkpoint.hugging_face import (
     Checkpoint,
@@ -20,9 +17,10 @@ from bothways.checkpoint.hugging_face import (
     save_checkpoint,
     weights_fingerprint,
 )
+from bothways.data.lengths import few_held_out
+from bothways.data.phases import PhasedPlan
 from bothways.data.plan import PretrainingPlan
 from bothways.data.store import SplitName, TokenStore
-from bothways.data.survey import few_held_out
 from bothways.data.unknown_tokens import unknown_in_store
 from bothways.errors import UserError, option
 from bothways.hardware import choose_device, micro_batch_tokens
@@ -38,10 +36,12 @@ from bothways.tasks.objectives import find_pretraining
 from bothways.train.distributed import World, full_tensor, join_world
 from bothways.train.keywords import PretrainKeywords
 from bothways.train.loop import TrainResult, evaluate_objective, say_if_not_compiled, train
+from bothways.train.options import TrainOptions
 from bothways.train.pretrain_options import (
     DEFAULT_VALIDATION_TOKENS,
     PretrainOptions,
     build_objective,
+    epochs_of,
     loop_options,
     make_plan,
     make_validation_plan,
@@ -49,11 +49,12 @@ from bothways.train.pretrain_options import (
     phases_of,
     validation_tokens,
 )
+from bothways.train.provenance import in_effect, of_text, of_this_machine
 from bothways.train.run import RunDirectory
 from bothways.train.samples import samples
+from bothways.train.start_line import pretraining_start
 from bothways.train.step import Stepper
 from bothways.train.tensorboard import require_tensorboard
-from bothways.version import __version__
 
 
 def pretrain(
@@ -100,6 +101,7 @@ def pretrain(
 def _pretrain(
     store: TokenStore, run: RunDirectory, options: PretrainOptions, progress: Progress, world: World
 ) -> TrainResult:
+    progress.wait(f"{progress.title}  opening the store, making the model …")
     objective = build_objective(options)
     checkpoint = _starting_point(store, objective, options)
     model = checkpoint.model
@@ -131,7 +133,8 @@ def _pretrain(
     if options.tensorboard:
         require_tensorboard()
     stepper = Stepper(model, objective, plan, settings, world)
-    checkpoint.metadata = {"provenance": provenance(store, options, world)}
+    made = provenance(store, plan, options, settings, world)
+    checkpoint.metadata = {"provenance": made}
     run.begin(_described(store, run, options), checkpoint)
     validation = make_validation_plan(store, options)
     if validation is None:
@@ -152,9 +155,10 @@ def _pretrain(
         return {**figures, **samples(model, validation)}
 
     say_if_not_compiled(stepper.device, progress)
+    progress.start_line = pretraining_start(stepper, plan, options)
     result = train(stepper, run, progress, evaluate, identity_at=identity_at)
     if result.interrupted is None:
-        checkpoint.metadata = {"provenance": {**provenance(store, options, world), "seconds": round(result.seconds, 1)}}
+        checkpoint.metadata = {"provenance": {**made, "seconds": round(result.seconds, 1)}}
         _finish(checkpoint, objective, run, world)
     return result
 
@@ -171,15 +175,19 @@ def _described(store: TokenStore, run: RunDirectory, options: PretrainOptions) -
     }
 
 
-def provenance(store: TokenStore, options: PretrainOptions, world: World) -> dict[str, Any]:
-    """Where a model comes from: software, machine, text, options."""
+def provenance(
+    store: TokenStore,
+    plan: PretrainingPlan | PhasedPlan,
+    options: PretrainOptions,
+    settings: TrainOptions,
+    world: World,
+) -> dict[str, Any]:
+    """Where a model comes from: software, machine, date, text, and the options as they were in effect."""
     return {
-        "bothways": __version__,
-        "torch": torch.__version__,
-        "machine": f"{platform.machine()}, {world.size} process{'es' if world.size > 1 else ''}",
-        "store": store.fingerprint,
-        "tokenizer": store.tokenizer_fingerprint,
-        "options": options_json(options),
+        **of_this_machine(choose_device(settings.device), world.size),
+        **of_text(store),
+        "epochs": round(epochs_of(plan, options), 2),
+        "options": in_effect(options_json(options), settings),
     }
 
 

@@ -11,6 +11,7 @@ from bothways.data.phases import Phase, PhasedPlan, parse_phases
 from bothways.data.plan import PretrainingPlan
 from bothways.data.spans import ExampleMaker, SpanOptions
 from bothways.data.store import SplitName, TokenStore
+from bothways.data.survey import estimate_epoch
 from bothways.errors import UserError, option
 from bothways.model.config import EncoderConfig
 from bothways.option_checks import require_at_least, values_of
@@ -46,13 +47,13 @@ class PretrainOptions:
     objective: `bert` is masked LM + next sentence on sentence pairs; `order` has sentence order instead; `mlm` masked
     LM alone on full sentences of one document; `roberta` the same on full sentences across documents; `causal` the next
     token, from left to right, on documents one by one.
-    positions: of a new model, `learned` or the fixed `sinusoidal`. hidden_act: the activation of a new model's
-    feed-forward layers: gelu, gelu_new, gelu_pytorch_tanh or relu.
+    positions: of a new model, learned with it or fixed. hidden_act: the activation of a new model's feed-forward
+    layers.
     phases: LENGTH:SHARE of the steps, in order, instead of one sequence_length, as in `128:0.9 512:0.1`; a third part,
     as in `512:0.1:131072`, is the phase's own tokens_per_step.
     mask_rate_end: the masking rate moves linearly from mask_rate to this. short: share of examples built to a random
-    shorter length. validation_tokens: read in each evaluation, always masked at 15 %; None: 200,000 at the end, and
-    before at most a tenth of the tokens that are trained between two evaluations.
+    shorter length. validation_tokens: read in each evaluation, always masked at 15 %; by default 200,000 at the end,
+    and before at most a tenth of the tokens that are trained between two evaluations.
     micro_batch_tokens: tokens in one forward pass, which is what takes memory. parallel: under torchrun, `fsdp` shards
     parameters and optimizer. keep_checkpoints: the newest so many stay, to resume from and for `bothways explain`.
     compile: by torch.compile. tensorboard: also write RUN/tensorboard. profile: write
@@ -132,6 +133,19 @@ def make_plan(store: TokenStore, options: PretrainOptions) -> PretrainingPlan | 
         for number, phase in enumerate(phases)
     ]
     return plans[0] if len(plans) == 1 else PhasedPlan(phases, plans)
+
+
+def epochs_of(plan: PretrainingPlan | PhasedPlan, options: PretrainOptions) -> float:
+    """How many times the run reads the text that it trains on, estimated from the first block of each phase.
+
+    plan: as `make_plan` makes it of these options.
+    """
+    phases = phases_of(options)
+    plans = plan.plans if isinstance(plan, PhasedPlan) else [plan]
+    return sum(
+        (phase.end - phase.first) * (phase.tokens_per_step or options.tokens_per_step) / estimate_epoch(of_phase).tokens
+        for phase, of_phase in zip(phases, plans, strict=True)
+    )
 
 
 def make_validation_plan(

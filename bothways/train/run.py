@@ -69,12 +69,12 @@ class RunDirectory:
     def __init__(self, path: str | Path, world: World | None = None, *, overwrite: bool = False) -> None:
         self.path, self._world = Path(path), world or World()
         self._writes = self._world.main
-        self._overwrite = overwrite and not _is_restarted()
+        self.overwrites = overwrite and not _is_restarted()
         self._asked: dict[str, Any] = {}
         self._start: Checkpoint | None = None
         if self._writes:
             require_writable(self.path)
-            if self._overwrite:
+            if self.overwrites:
                 refuse_foreign_files(self.path, RUN_FILES)
         for name in ("config.json", "manifest.json"):
             if (self.path / name).exists():
@@ -91,7 +91,7 @@ class RunDirectory:
         `file_record`s by option. checkpoint: of the model at the start, whose weights are not written.
         """
         self._asked, self._start = described, checkpoint
-        if self._writes and self._overwrite:
+        if self._writes and self.overwrites:
             discard(self.path, RUN_FILES)
         if self._writes and not self.checkpoints():
             self._write_start()

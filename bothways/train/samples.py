@@ -59,30 +59,75 @@ def sample_continuations(model: Model, validation: PretrainingPlan) -> list[dict
 
 @torch.no_grad()
 def sample_fills(model: Model, validation: PretrainingPlan) -> list[dict[str, Any]]:
-    """The model's first guess for a few held-out words: `text` around the mask, `truth`, `guess`, `probability`."""
+    """The model's first guess for a few held-out words of one piece: `text` around the mask, `truth`, `guess`,
+    `probability`."""
     model.eval()
     batch = _first_batch(validation)
     if batch is None:
         return []
     tokenizer = validation.tokenizer
-    labels = batch.targets["mlm_labels"]
-    whole_words = torch.from_numpy(~tokenizer.continuations())[labels].nonzero().flatten()
-    chosen = whole_words[:: max(1, len(whole_words) // NUM_SAMPLES)][:NUM_SAMPLES]
-    mlm_index = batch.targets["mlm_index"][chosen]
-    batch.targets = {"mlm_index": mlm_index}
+    places, labels = batch.targets["mlm_index"], batch.targets["mlm_labels"]
+    texts = _MaskedTexts(batch, tokenizer)
+    whole = [number for number, place in enumerate(places.tolist()) if texts.is_word(place)]
+    chosen = whole[:: max(1, len(whole) // NUM_SAMPLES)][:NUM_SAMPLES]
+    batch.targets = {"mlm_index": places[chosen]}
     scores = model(batch.to(device_of(model))).mlm.logits.float().softmax(-1).cpu()
     probabilities, guesses = scores.max(-1)
     return [
         {
-            "text": _text_around(batch, index, tokenizer),
+            "text": texts.around(place),
             "truth": tokenizer.token(label),
             "guess": tokenizer.token(guess),
             "probability": round(probability, 4),
         }
-        for index, label, guess, probability in zip(
-            mlm_index.tolist(), labels[chosen].tolist(), guesses.tolist(), probabilities.tolist(), strict=True
+        for place, label, guess, probability in zip(
+            places[chosen].tolist(), labels[chosen].tolist(), guesses.tolist(), probabilities.tolist(), strict=True
         )
     ]
+
+
+class _MaskedTexts:
+    """The texts of a masked batch in whole words, as people read them: those that are to be filled in are hidden, also
+    where the model saw another word in their place."""
+
+    def __init__(self, batch: PackedBatch, tokenizer: Tokenizer) -> None:
+        places = batch.targets["mlm_index"]
+        ids = batch.input_ids.index_put((places,), batch.targets["mlm_labels"].to(batch.input_ids.dtype))
+        self._ids, self._begins, self._tokenizer = ids.tolist(), batch.cu_seqlens, tokenizer
+        self._hidden = set(places.tolist())
+        self._continues = tokenizer.continuations()[ids.numpy()]
+
+    def is_word(self, place: int) -> bool:
+        """Whether a token is a whole word, of letters or digits."""
+        begin, end = self._word(place)
+        return end - begin == 1 and self._tokenizer.token(self._ids[place]).isalnum()
+
+    def around(self, place: int) -> str:
+        """The words on either side of a token, which is `[MASK]`; `_` stands for others that are hidden."""
+        number = int(torch.searchsorted(self._begins, place, right=True))
+        begin, end = int(self._begins[number - 1]), int(self._begins[number])
+        first, _ = self._word(max(begin + 1, place - CONTEXT_TOKENS))
+        _, last = self._word(min(end - 1, place + CONTEXT_TOKENS))
+        sides = (self._text(first, place), self._text(place + 1, min(last, end - 1)))
+        return " [MASK] ".join(sides).strip()
+
+    def _word(self, place: int) -> tuple[int, int]:
+        """Where the word of a token begins and ends."""
+        begin, end = place, place + 1
+        while begin and self._continues[begin]:
+            begin -= 1
+        while end < len(self._ids) and self._continues[end]:
+            end += 1
+        return begin, end
+
+    def _text(self, first: int, last: int) -> str:
+        tokenizer, shown = self._tokenizer, list[int]()
+        while first < last:
+            begin, end = self._word(first)
+            hidden = self._hidden.intersection(range(begin, end))
+            shown += [tokenizer.mask_id] if hidden else self._ids[begin:end]
+            first = end
+        return " ".join(tokenizer.decode(shown).replace("[MASK]", "_").replace("[SEP]", " | ").split())
 
 
 def _first_batch(validation: PretrainingPlan) -> PackedBatch | None:
@@ -94,14 +139,3 @@ def _decode_to_end(tokenizer: Tokenizer, ids: np.ndarray) -> str:
     ends = np.flatnonzero(ids == tokenizer.sep_id)
     before_end = ids[: ends[0]] if len(ends) else ids
     return tokenizer.decode([id for id in before_end.tolist() if id != tokenizer.cls_id])
-
-
-def _text_around(batch: PackedBatch, index: int, tokenizer: Tokenizer) -> str:
-    """The tokens on either side of a masked token, of its own sequence; `_` stands for other masks."""
-    ids = batch.input_ids.tolist()
-    number = int(torch.searchsorted(batch.cu_seqlens, index, right=True))
-    begin, end = int(batch.cu_seqlens[number - 1]), int(batch.cu_seqlens[number])
-    before = ids[max(begin, index - CONTEXT_TOKENS) : index]
-    after = ids[index + 1 : min(end, index + 1 + CONTEXT_TOKENS)]
-    sides = (tokenizer.decode(side).replace("[MASK]", "_") for side in (before, after))
-    return " [MASK] ".join(sides).strip()

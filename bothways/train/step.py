@@ -10,8 +10,8 @@ import math
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -65,8 +65,19 @@ class StepResult:
     flops: float
     grad_norm: float
     lr: float
-    seconds: float
+    seconds: float = 0.0
     stop: bool = False
+
+
+class StepAbandoned(Exception):  # noqa: N818 — no error, but a wish
+    """What `on_micro_batch` raises to give a step up; the model and its optimizer are then as they were before it."""
+
+
+OnMicroBatch = Callable[[int, int], None]  # tokens of this process's share of the step: done, and in all
+
+
+def no_micro_batch(done: int, tokens: int) -> None:
+    """An `OnMicroBatch` that lets the step go on."""
 
 
 class _StepBatches:
@@ -77,26 +88,30 @@ class _StepBatches:
         self._budget = micro_batch_tokens(options.micro_batch_tokens, device)
         self._pinned = device.type == "cuda"
         self._data_lock = threading.Lock()  # a plan keeps what it made last, and is asked by two threads
-        self._coming: Iterator[list[PackedBatch]] = iter(())
+        self._coming: Iterator[tuple[list[PackedBatch], dict[str, int]]] = iter(())
         self._next_step = -1
+        self._cursor: tuple[int, dict[str, int]] | None = None  # of the step that was taken last
 
     def take(self, step: int) -> list[PackedBatch]:
         """The micro-batches of a step; the following step's are begun."""
         if step != self._next_step:
             self._coming = prefetch(self._make, range(step, max(step + 1, self._steps)))
-        batches = next(self._coming)
-        self._next_step = step + 1
+        batches, cursor = next(self._coming)
+        self._next_step, self._cursor = step + 1, (step, cursor)
         return batches
 
     def cursor_json(self, step: int) -> dict[str, int]:
-        """As `BatchSource.cursor_json`."""
+        """As `BatchSource.cursor_json`. The plan is past a step that was given up, and would walk back to it."""
+        if self._cursor is not None and self._cursor[0] == step:
+            return self._cursor[1]
         with self._data_lock:
             return self._data.cursor_json(step)
 
-    def _make(self, step: int) -> list[PackedBatch]:
+    def _make(self, step: int) -> tuple[list[PackedBatch], dict[str, int]]:
         with self._data_lock:
             batches = self._data.micro_batches(step, self._world.rank, self._world.size, self._budget)
-        return [batch.pinned() for batch in batches] if self._pinned else batches
+            cursor = self._data.cursor_json(step)
+        return [batch.pinned() for batch in batches] if self._pinned else batches, cursor
 
 
 class _Sums(nn.Module):
@@ -135,8 +150,9 @@ class Stepper:
         self.optimizer = build_optimizer(model, options)
         self.data, self._batches = data, _StepBatches(data, options, self.world, self.device)
 
-    def step(self, step: int, stop: bool = False) -> StepResult:
+    def step(self, step: int, stop: bool = False, on_micro_batch: OnMicroBatch = no_micro_batch) -> StepResult:
         """One optimizer step over the micro-batches of step `step`. stop: this process has been asked to end the run.
+        on_micro_batch: called between two micro-batches; it may raise StepAbandoned where there is one process only.
 
         Raises UserError when the norm of the gradient is not finite, before the weights are changed, and when memory
         runs out.
@@ -144,7 +160,11 @@ class Stepper:
         began = time.perf_counter()
         batches = self._batches.take(step)
         try:
-            return self._step(step, batches, stop, began)
+            result = self._step(step, batches, stop, on_micro_batch)
+            return replace(result, seconds=time.perf_counter() - began)
+        except StepAbandoned:
+            self.optimizer.zero_grad(set_to_none=True)
+            raise
         except RuntimeError as error:
             if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
                 raise UserError(_smaller_budget(batches)) from error
@@ -154,16 +174,20 @@ class Stepper:
         """As `BatchSource.cursor_json`; to be asked here, as the next step's batches may be in the making."""
         return self._batches.cursor_json(step)
 
-    def _step(self, step: int, batches: list[PackedBatch], stop: bool, began: float) -> StepResult:
+    def _step(self, step: int, batches: list[PackedBatch], stop: bool, on_micro_batch: OnMicroBatch) -> StepResult:
         # 1. dropout of this step and rank
         seed_dropout(self.options.seed, step, self.world.rank)
         # 2. counts over all micro-batches of all ranks, by which losses are divided
         counts, tokens, flops, stopping = self._totals(batches, stop)
         # 3. forward and backward for each micro-batch; ranks exchange gradients in the last backward pass
         sums: dict[str, Tensor] = {}
+        done, own = 0, sum(batch.num_tokens for batch in batches)
         for number, batch in enumerate(batches, start=1):
+            if number > 1:
+                on_micro_batch(done, own)
             for name, value in self._forward_and_backward(batch, counts, number == len(batches)).items():
                 sums[name] = sums[name] + value if name in sums else value
+            done += batch.num_tokens
         # 4. clipping, which also finds what is not finite before it reaches the weights
         norm = float(full_tensor(torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.options.clip)))
         if not math.isfinite(norm):
@@ -178,7 +202,7 @@ class Stepper:
         # 7. sums over all ranks, for the log
         values = self.world.add(torch.stack([value.double() for value in sums.values()]).tolist(), self.device)
         by_name = dict(zip(sums, values, strict=True))
-        return StepResult(by_name, counts, tokens, flops, norm, lr, time.perf_counter() - began, stopping)
+        return StepResult(by_name, counts, tokens, flops, norm, lr, stop=stopping)
 
     def _totals(self, batches: list[PackedBatch], stop: bool) -> tuple[dict[str, float], int, float, bool]:
         """Counts by name, tokens, FLOPs, and whether to stop: over all batches of all processes."""

@@ -5,10 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
-
-import tyro
-from tyro.conf import Positional
 
 from bothways.data.tables import TableFormat
 from bothways.errors import UserError
@@ -19,6 +15,7 @@ from bothways.precision import InferencePrecision
 from bothways.predictor import load
 from bothways.verbs.bulk import into_file
 from bothways.verbs.flags import parse
+from bothways.verbs.options import Positional
 from bothways.verbs.text_arguments import file_text
 
 
@@ -29,14 +26,14 @@ class AnswerArguments:
 
     question: what is asked; without it each row of the table `--in` asks its own. out: with such a table, a .parquet,
     .jsonl or .csv of all its rows, however many; the same command again goes on with it. format: what the table is,
-    where its name does not say it. encoding: of a file that is not UTF-8. precision: auto, float32, bfloat16 or
-    int8; auto is bfloat16 where the hardware multiplies it, else float32.
+    where its name does not say it. encoding: of a file that is not UTF-8. precision: auto is bfloat16 where the
+    hardware multiplies it, else float32.
     """
 
     model: Positional[str]
     question: Positional[str | None] = None
     context: Positional[str | None] = None
-    input: Annotated[str | None, tyro.conf.arg(name="in")] = None
+    input: str | None = None
     out: str | None = None
     overwrite: bool = False
     question_column: str | None = None

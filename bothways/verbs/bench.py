@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -10,9 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.table import Table
-from tyro.conf import Positional
 
 from bothways.data.encoded import Encoded, join_segments
 from bothways.data.tables import read_rows
@@ -23,7 +21,9 @@ from bothways.inference.vectors import sequence_vectors
 from bothways.precision import PRECISIONS, InferencePrecision, choose_inference_precision
 from bothways.predictor import Predictor, load
 from bothways.verbs.flags import parse
-from bothways.verbs.printing import say
+from bothways.verbs.options import Positional
+from bothways.verbs.printing import say, table_lines
+from bothways.verbs.screen import screen_width
 
 LATENCY_TOKENS = (16, 128)  # of the texts whose latency is measured: a question, and a paragraph
 
@@ -74,8 +74,8 @@ def run_bench(arguments: Sequence[str]) -> None:
         asked = Predictor(model.checkpoint, options.device, precision)
         try:
             speeds.append(_measured(asked, encoded, vectors, options.seconds))
-        except UserError as error:  # int8 where it does not pay
-            say(f"bench: {error}")
+        except UserError as error:  # int8 where it does not pay; the reason stands behind the option's name
+            say(f"bench: {precision} is left out: {str(error).partition(': ')[2] or error}")
     facts = {
         "device": _device(model.device), "texts": len(texts), "tokens": tokens,
         "tokenising_tokens_per_second": tokens / seconds,
@@ -145,18 +145,16 @@ def _device(device: torch.device) -> str:
 
 
 def _show(facts: dict[str, Any], speeds: Sequence[InferenceSpeed]) -> None:
-    table = Table(
-        "precision", "tokens/s", *(f"one text of {length} tokens, ms (p99)" for length in LATENCY_TOKENS), "cosine"
-    )
+    heads = ["precision", "tokens/s", *(f"one text of {n} tokens, ms (p99)" for n in LATENCY_TOKENS), "cosine"]
+    rows = []
     for speed in speeds:
         times = (f"{median:.1f} ({slow:.1f})" for median, slow in speed.latency.values())
-        table.add_row(speed.runs_on, f"{speed.tokens_per_second:,.0f}", *times, f"{speed.cosine:.5f}")
-    console = Console(width=120)
-    console.print(table)
+        rows.append([speed.runs_on, f"{speed.tokens_per_second:,.0f}", *times, f"{speed.cosine:.5f}"])
     best = max(speeds, key=lambda speed: speed.tokens_per_second)
     share = best.tokens_per_second / facts["tokenising_tokens_per_second"]
-    print(
+    conditions = (
         f"{facts['device']}; {facts['texts']} texts, {facts['tokens']:,} tokens. Tokenising alone: "
         f"{facts['tokenising_tokens_per_second']:,.0f} tokens/s, {share:.1%} of the time of {best.precision}, done "
         "meanwhile. cosine: the least of a text's vector with that in float32."
     )
+    print("\n".join([*table_lines(heads, rows), *textwrap.wrap(conditions, screen_width())]))

@@ -18,11 +18,13 @@ from bothways.verbs.flags import parse
 from bothways.verbs.generate import print_as_made
 from bothways.verbs.text_arguments import TextArguments, single_texts
 
+COMMANDS = "/reset forgets the conversation, /stop or Ctrl-D ends it, /help says this; all else goes to the model"
+
 
 @dataclass(frozen=True)
 class ChatArguments(GenerationOptions, TextArguments):
     """texts: each is answered by itself; without any, and without `--in`, the terminal's lines are one conversation, in
-    which /reset forgets the turns and /stop ends it.
+    which /reset forgets the turns, /stop ends it and /help says so.
 
     system: a message that stands before the conversation.
     """
@@ -49,11 +51,13 @@ def run_chat(arguments: Sequence[str]) -> None:
         return
     talk = Chat(load(options.model, options.device), options.system)
     if sys.stdin.isatty():
-        print_note("/reset forgets the conversation, /stop or Ctrl-D ends it")
+        print_note(COMMANDS)
     while (said := _next_line()) is not None:
         if said == "/reset":
             talk.reset()
             print_note("(forgotten)")
+        elif said.startswith("/") and " " not in said:
+            print_note(COMMANDS if said == "/help" else f"{said} is no command: {COMMANDS}")
         elif said:
             try:
                 pieces = talk.reply(said, options)

@@ -23,7 +23,8 @@ def run_classify(arguments: Sequence[str]) -> None:
     if options.out is not None:
         return table_into_file("classify", options)
     model, texts = open_model(options, options.precision)
-    results = model.classify(texts, CountProgress("classify", len(texts)))
+    with CountProgress("classify", len(texts)) as on_sequences:
+        results = model.classify(texts, on_sequences)
     for text, result in zip(texts, results, strict=True):
         if options.json:
             print(to_json({"text": text, **result.to_dict()}))

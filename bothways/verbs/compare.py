@@ -6,10 +6,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
-from rich.console import Console
-from rich.table import Table
-from tyro.conf import Positional
-
 from bothways.baselines.results import ClassifierResult
 from bothways.comparison import compare
 from bothways.files import to_json
@@ -17,6 +13,8 @@ from bothways.tasks.classify import ClassifyOptions
 from bothways.train.finetune import FinetuneOptions
 from bothways.verbs.finetune import share_or_table
 from bothways.verbs.flags import parse
+from bothways.verbs.options import Positional
+from bothways.verbs.printing import size_in_words, table_lines
 from bothways.verbs.run_output import say_stopped
 
 
@@ -62,12 +60,9 @@ def run_compare(arguments: Sequence[str]) -> int:
 
 def classifier_lines(results: Sequence[ClassifierResult], rows: int) -> list[str]:
     """The comparison as a table for the terminal."""
-    console = Console(width=120)
-    table = Table(f"on {rows:,} held-out rows", "accuracy", "macro F1", "training", "size", "one text")
+    heads = [f"on {rows:,} held-out rows", "accuracy", "macro F1", "training", "size", "one text"]
+    lines = []
     for result in results:
-        size = f"{result.size_bytes / 1e6:,.1f} MB" if result.size_bytes > 1e5 else f"{result.size_bytes / 1e3:,.1f} kB"
-        figures = f"{result.accuracy:.1%}", f"{result.macro_f1:.3f}", f"{result.train_seconds:,.1f} s", size
-        table.add_row(result.name, *figures, f"{result.latency_ms:.1f} ms")
-    with console.capture() as capture:
-        console.print(table)
-    return capture.get().splitlines()
+        figures = f"{result.accuracy:.1%}", f"{result.macro_f1:.3f}", f"{result.train_seconds:,.1f} s"
+        lines.append([result.name, *figures, size_in_words(result.size_bytes), f"{result.latency_ms:.1f} ms"])
+    return table_lines(heads, lines, least=["size", "training"])

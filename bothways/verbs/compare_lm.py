@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
-from tyro.conf import Positional
 
 from bothways.baselines.results import LanguageModelResult
 from bothways.comparison import compare
 from bothways.files import to_json
 from bothways.train.pretrain_options import ObjectiveName, PretrainOptions
 from bothways.verbs.flags import parse
+from bothways.verbs.options import Positional
+from bothways.verbs.printing import size_in_words, table_lines
 from bothways.verbs.run_output import say_stopped
+from bothways.verbs.screen import screen_width
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,15 +65,13 @@ def run_compare_lm(arguments: Sequence[str]) -> int:
 
 def language_model_lines(results: Sequence[LanguageModelResult], tokens: int, prompt: str) -> list[str]:
     """The comparison as a table for the terminal, and a sample of each model."""
-    console = Console(width=120)
-    table = Table(f"on {tokens:,} held-out tokens", "perplexity", "training", "size", "tokens/s", "next words")
+    heads = [f"on {tokens:,} held-out tokens", "perplexity", "training", "size", "tokens/s", "next words"]
+    rows = []
     for result in results:
-        size = f"{result.size_bytes / 1e6:,.1f} MB"
+        size = size_in_words(result.size_bytes)
         perplexity = "—" if result.perplexity is None else f"{result.perplexity:,.1f}"
         figures = perplexity, f"{result.train_seconds:,.1f} s", size, f"{result.tokens_per_second:,.0f}"
-        table.add_row(escape(result.name), *figures, escape(", ".join(result.suggestions)))
-    with console.capture() as capture:
-        console.print(table)
-        for result in results:
-            console.print(f"{result.name}: {prompt} … {result.sample}", markup=False, highlight=False)
-    return capture.get().splitlines()
+        rows.append([result.name, *figures, ", ".join(result.suggestions)])
+    samples = [f"{result.name}: {prompt} … {result.sample}" for result in results]
+    wrapped = [line for sample in samples for line in textwrap.wrap(sample, screen_width(), subsequent_indent="    ")]
+    return [*table_lines(heads, rows, least=["size", "tokens/s", "training"]), *wrapped]

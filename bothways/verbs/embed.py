@@ -52,7 +52,8 @@ def run_embed(arguments: Sequence[str]) -> None:
             require_new_file(Path(options.out), "out")
         return _embed_lines(options, Path(options.out))
     model, texts = open_model_and_texts(options, options.precision)
-    vectors = model.embed(texts, not options.no_normalize, CountProgress("embed", len(texts)))
+    with CountProgress("embed", len(texts)) as on_sequences:
+        vectors = model.embed(texts, not options.no_normalize, on_sequences)
     for text, vector in zip(texts, vectors, strict=True):
         print(to_json({"text": text, "embedding": [round(value, 7) for value in vector.tolist()]}))
 
@@ -63,7 +64,8 @@ def _embed_lines(options: EmbedArguments, path: Path) -> None:
     lines = single_lines(options, {"text_column": model.checkpoint.metadata.get("options", {}).get("text_column")})
     places = [place for place, line in enumerate(lines) if line is not None]
     texts = [line for line in lines if line is not None]
-    found = model.embed(texts, not options.no_normalize, CountProgress("embed", len(texts)))
+    with CountProgress("embed", len(texts)) as on_sequences:
+        found = model.embed(texts, not options.no_normalize, on_sequences)
     vectors = np.full((len(lines), found.shape[1]), np.nan, np.float32)
     vectors[places] = found
     if empty := empty_lines(lines):

@@ -4,19 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-from tyro.conf import Positional
 
 from bothways.data.tables import TableFormat
 from bothways.evaluation import evaluate
 from bothways.files import to_json
 from bothways.verbs.column_arguments import column_arguments, named_columns
 from bothways.verbs.flags import joined_options, parse
+from bothways.verbs.options import Positional
 from bothways.verbs.printing import figure_lines
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,15 +7,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from tyro.conf import Positional
-
 from bothways.errors import UserError
 from bothways.files import require_file_writable
 from bothways.outputs import require_new_file
 from bothways.pages.explanation import is_explanation
 from bothways.predictor import load
+from bothways.progress import waiting
 from bothways.train.run import is_pretraining_run
 from bothways.verbs.flags import parse
+from bothways.verbs.options import Positional
+from bothways.verbs.printing import size_in_words
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,9 @@ def run_explain(arguments: Sequence[str]) -> None:
     model = load(options.model, options.device)
     text = options.text if options.pair is None else (options.text, options.pair)
     beside = {"others": options.others, "word": options.word, "anchors": options.anchors}
-    explanation = model.explain(text, **beside, projection=options.projection)
+    doing = "explain: umap takes some half a minute …" if options.projection == "umap" else "explain: looking …"
+    with waiting(doing):
+        explanation = model.explain(text, **beside, projection=options.projection)
     run = Path(options.model)
     if options.pair is None and is_pretraining_run(run) and out.suffix == ".html":
         from bothways.explain.checkpoint_series import checkpoint_view
@@ -71,4 +74,4 @@ def run_explain(arguments: Sequence[str]) -> None:
         notes = [*explanation.data["notes"], *notes]
         explanation = replace(explanation, data={**explanation.data, "checkpoints": checkpoints, "notes": notes})
     explanation.write(out, options.layer)
-    print(f"{out}: {out.stat().st_size / 1e6:,.1f} MB" + (", opens in any browser" if out.suffix == ".html" else ""))
+    print(f"{out}: {size_in_words(out.stat().st_size)}" + (", opens in any browser" if out.suffix == ".html" else ""))

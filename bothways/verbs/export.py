@@ -7,8 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from tyro.conf import Positional
-
 from bothways.checkpoint.hugging_face import Checkpoint, save_checkpoint, weights_fingerprint
 from bothways.errors import UserError
 from bothways.files import read_json, refuse_foreign_files, require_writable
@@ -16,6 +14,7 @@ from bothways.model.heads import EmbeddingHead, Model, Pooling
 from bothways.outputs import made_otherwise, option_changes, require_apart
 from bothways.predictor import load
 from bothways.verbs.flags import parse
+from bothways.verbs.options import Positional
 from bothways.verbs.printing import say
 
 RECORDED = ("format", "model", "int8", "pooling")  # options that an export's bothways.json has, under "export"

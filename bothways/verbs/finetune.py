@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 from bothways.errors import UserError
-from bothways.pages.report import finetuning_report
+from bothways.pages.finetuning import finetuning_report
 from bothways.tasks import TASKS, find_task
 from bothways.train import finetune as finetuning
 from bothways.train.run import RunDirectory
 from bothways.verbs.flags import joined_options, parse
 from bothways.verbs.printing import figure_lines
-from bothways.verbs.run_output import say_finished, say_interrupted, write_report
+from bothways.verbs.run_output import provenance_of, say_finished, say_interrupted, write_report
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +25,14 @@ class FinetuneArguments(finetuning.FinetuneOptions):
     eval: str | None = None
     out: str
     overwrite: bool = False
+
+
+def _best_line(result: finetuning.FinetuneResult) -> str:
+    """Which epoch's model is kept, and by which figure."""
+    assert result.evaluation is not None
+    figure = next(iter(result.evaluation.metrics)).replace("_", " ")
+    score = f"{figure} {result.evaluation.score:.3f}"
+    return f"best: epoch {result.best_epoch:,} of {result.epochs:,} ({score}); its model is kept"
 
 
 FINETUNE_HELP = (
@@ -60,8 +68,10 @@ def run_finetune(arguments: Sequence[str]) -> int:
     if result.evaluation:
         run = RunDirectory(options.out)
         print("\n".join(figure_lines(result.evaluation.metrics)))
+        print(_best_line(result))
         print(f"{run.path / 'predictions.csv'}: what was predicted of each row")
-        write_report(run, finetuning_report(run.metrics(), result.evaluation, f"Fine-tuning of {options.out}"))
+        title = f"{options.out}: fine-tuned for the task {task}"
+        write_report(run, finetuning_report(run.metrics(), result.evaluation, title, provenance_of(run)))
     command = find_task(task).next_command
     given = ["--format", options.format] if options.format and command.startswith("predict ") else []
     say_finished(options.out, command, [options.eval or options.train, *given])

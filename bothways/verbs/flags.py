@@ -6,15 +6,15 @@ A verb's options are a dataclass: its fields are the flags, its defaults the def
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import io
 import re
-import typing
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from bothways.errors import UserError
+from bothways.verbs.command_line import asks_for_help, read_words, require_all
+from bothways.verbs.help import Page, print_help
+from bothways.verbs.options import options_of
 from bothways.verbs.recipes import read_recipe, split_recipe
 
 _Options = TypeVar("_Options")
@@ -36,23 +36,19 @@ def parse(
     Raises UserError for flags the verb does not know, and for a recipe that is missing, malformed, or has a table, key
     or value that no verb knows.
     """
-    import tyro
-
+    shown = f"{verb} {subject}".strip()
+    known = options_of(options)
     recipe, rest = split_recipe(arguments)
-    described = f"{description} --recipe FILE.toml takes options from its table [{table or verb}]; flags win."
-    given = read_recipe(recipe, table or verb, options) if recipe else {}
-    default: Any = None
-    if given:
-        required = {field.name: tyro.MISSING for field in dataclasses.fields(options) if _required(field)}  # type: ignore[arg-type]
-        default = with_help(options)(**{**required, **given})
-    said, shown = io.StringIO(), f"bothways {verb} {subject}".strip()
+    if asks_for_help(rest):
+        print_help(Page(shown, description, table or verb, known, help_texts(options)))
+        raise SystemExit(0)
     try:
-        with contextlib.redirect_stderr(said):
-            return tyro.cli(with_help(options), prog=shown, description=described, args=rest, default=default)
-    except SystemExit as exit:
-        if exit.code in (0, None):
-            raise
-        raise UserError(f"{_error_of(said.getvalue())} ({shown} --help says what is accepted)") from None
+        given = read_words(known, rest)
+    except UserError as error:
+        raise UserError(f"{shown}: {error}") from None
+    values = {**(read_recipe(recipe, table or verb, options) if recipe else {}), **given}
+    require_all(shown, known, values)
+    return options(**values)
 
 
 # What options mean that many verbs have, where a docstring does not say it.
@@ -64,7 +60,7 @@ COMMON = {
     "choices_column": "column of the list of choices",
     "clip": "largest gradient norm",
     "context_column": "column of the text that may hold the answer",
-    "device": "auto, cpu, cuda or cuda:N; auto is a GPU where there is one",
+    "device": "auto is a GPU where there is one",
     "dropout": "share of activations and attention weights dropped in training",
     "epochs": "passes over the training rows",
     "evaluate_every": "steps between two evaluations; by default a tenth of the run",
@@ -82,10 +78,10 @@ COMMON = {
     "minutes": "of pretraining",
     "model": "a run, a Hugging Face directory, or a hub id",
     "out": "the run's directory; the same command again goes on with it",
+    "optimizer": "what makes a step of the gradients",
     "overwrite": "begin anew where --out holds something that Bothways wrote; without it that is refused",
-    "optimizer": "adamw or muon",
     "pair_column": "column of the second text",
-    "path": "a store, a model, a run or a vocabulary",
+    "path": "a file or a folder",
     "precision": "auto is bfloat16 where the hardware multiplies it",
     "query": "what the others are compared with",
     "question": "what is asked",
@@ -95,7 +91,7 @@ COMMON = {
     "score_column": "column of the score",
     "seed": "everything random follows from it",
     "sequence_length": "tokens of a text, at most",
-    "size": "tiny, mini, small, medium, base, large or vanilla",
+    "size": "of the model",
     "spans_column": "column of the list of entities",
     "start_column": "column of the character at which the answer begins",
     "steps": "optimizer steps",
@@ -132,33 +128,7 @@ def help_texts(options: type) -> dict[str, str]:
     return texts
 
 
-def with_help(options: type[_Options]) -> type[_Options]:
-    """The same dataclass, each field with its help text as tyro reads it: in an annotation."""
-    import tyro
-
-    hints = typing.get_type_hints(options, include_extras=True)
-    annotated: list[tuple[str, Any]] = []
-    for name, text in help_texts(options).items():
-        marks = getattr(hints[name], "__metadata__", ())
-        flag = next((mark.name for mark in marks if getattr(mark, "name", None)), None)  # another name for the flag
-        annotated.append((name, typing.Annotated[hints[name], tyro.conf.arg(help=text, name=flag)]))
-    # fields that are annotated anew keep the defaults of the base
-    return dataclasses.make_dataclass(options.__name__, annotated, bases=(options,), frozen=True, kw_only=True)
-
-
 def joined_options(name: str, *kinds: type[Any]) -> type[Any]:
     """A dataclass with the fields of all of these: what a verb can be told and what a task can. Fields of the last come
     first; a field that several have is the first's."""
     return dataclasses.make_dataclass(name, [], bases=kinds, frozen=True, kw_only=True)
-
-
-def _error_of(said: str) -> str:
-    """An error that tyro prints in a box, as a line."""
-    lines = [line.strip(" │╭╮╰╯─\n") for line in said.splitlines()]
-    kept = [line for line in lines if line and not line.startswith(("For full helptext", "Parsing error"))]
-    line = " ".join(kept).partition(" For full helptext")[0]
-    return re.sub(r"^Value error Error parsing \w+: ", "", line)  # what the options themselves object to
-
-
-def _required(field: dataclasses.Field[Any]) -> bool:
-    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING

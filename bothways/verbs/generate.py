@@ -6,16 +6,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
-
 from bothways.errors import UserError
 from bothways.files import to_json
 from bothways.inference import language
 from bothways.inference.sampling import GenerationOptions
 from bothways.predictor import Predictor
 from bothways.verbs.flags import parse
+from bothways.verbs.printing import table_lines
 from bothways.verbs.text_arguments import TextArguments, open_model_and_texts
 
 ALTERNATIVES_SHOWN = 5  # likeliest pieces of each step, a column each
@@ -68,16 +65,14 @@ def _show_steps(model: Predictor, prompt: str, options: GenerateArguments) -> No
     """A table: a row a step, what was chosen and what else was likely."""
     if options.samples > 1 or options.json:
         raise UserError("--show-steps: shows one sample as a table; leave out --samples and --json")
-    table = Table("step", "so far", "chosen", *(f"{place + 1}." for place in range(ALTERNATIVES_SHOWN)))
+    heads = ["step", "so far", "chosen", *(f"{place + 1}." for place in range(ALTERNATIVES_SHOWN))]
+    rows = []
     ids = language.prompt_ids(model, [prompt], options, options.truncate)
     text, token = prompt, model.tokenizer.token
     for number, step in enumerate(language.generate_steps(model, ids, options), 1):
         likely = [f"{token(id)} {probability:.1%}" for id, probability in step.likeliest(ALTERNATIVES_SHOWN)[0]]
         chosen = f"{token(step.tokens[0])} {step.probabilities()[0]:.1%}"
-        table.add_row(
-            str(number), escape("…" + text[-30:] if len(text) > 30 else text), *map(escape, [chosen, *likely])
-        )
+        rows.append([str(number), "…" + text[-30:] if len(text) > 30 else text, chosen, *likely])
         text += "".join(language.text_pieces(model.tokenizer, step.tokens))
-    console = Console()
-    console.print(table)
-    console.print(text, markup=False, highlight=False)
+    print("\n".join(table_lines(heads, rows, least=heads[:3:-1])))
+    print(text)

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tyro.conf import Positional
-
 from bothways.data.tables import Row, TableFormat, TableOptions, read_rows
 from bothways.errors import UserError
 from bothways.files import require_file_writable, to_json, write_text
@@ -19,6 +17,7 @@ from bothways.progress import CountProgress
 from bothways.tasks.base import Task
 from bothways.verbs.column_arguments import column_arguments, named_columns
 from bothways.verbs.flags import joined_options, parse
+from bothways.verbs.options import Positional
 from bothways.verbs.printing import say
 
 

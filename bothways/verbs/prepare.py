@@ -10,14 +10,17 @@ from pathlib import Path
 from bothways.data.prepare import PrepareOptions
 from bothways.data.prepare import prepare as prepare_store
 from bothways.data.unknown_tokens import unknown_in_store
+from bothways.outputs import free_name
 from bothways.verbs.flags import parse
-from bothways.verbs.printing import free_name, say_next
+from bothways.verbs.printing import say_next
 from bothways.verbs.source_arguments import SourceArguments
 
 
 @dataclass(frozen=True, kw_only=True)
 class PrepareArguments(SourceArguments):
-    """tokenizer: a vocabulary's or a model's directory. validation: share of documents held out. workers: processes;
+    """out: the store's directory; the same command again goes on with it.
+
+    tokenizer: a vocabulary's or a model's directory. validation: share of documents held out. workers: processes;
     by default one a core. language: by whose rules sentences are cut, de or fr say, by ISO 639-1."""
 
     tokenizer: str
@@ -44,7 +47,7 @@ def run_prepare(arguments: Sequence[str]) -> None:
         PrepareOptions(options.corpus_options(), options.validation, options.workers, options.language),
         overwrite=options.overwrite,
     )
-    from bothways.verbs.info import store_lines
+    from bothways.verbs.describe_text import store_lines
 
     if done_already:
         print(f"{options.out}: done already, of the same files")

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tyro.conf import Positional
-
-from bothways.pages.report import pretraining_report
+from bothways.pages.pretraining import pretraining_report
 from bothways.tasks.objectives import find_pretraining
 from bothways.train import pretrain as pretraining
 from bothways.train.distributed import is_main_process
 from bothways.train.pretrain_options import PretrainOptions
 from bothways.train.run import RunDirectory
 from bothways.verbs.flags import parse
-from bothways.verbs.run_output import say_finished, say_interrupted, write_report
+from bothways.verbs.options import Positional
+from bothways.verbs.run_output import provenance_of, say_finished, say_interrupted, write_report
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +38,6 @@ def run_pretrain(arguments: Sequence[str]) -> int:
     if not is_main_process():
         return 0
     run = RunDirectory(options.out)
-    write_report(run, pretraining_report(run.metrics(), f"Pretraining of {options.out}"))
+    write_report(run, pretraining_report(run.metrics(), f"{options.out}: pretrained", provenance_of(run)))
     say_finished(options.out, find_pretraining(options.objective).next_command)
     return 0

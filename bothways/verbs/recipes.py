@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from bothways.errors import UserError, closest
-from bothways.option_checks import matches_type, require_name, type_in_words, union_members
+from bothways.option_checks import matches_type, require_name, union_members
 from bothways.verbs import VERBS
+from bothways.verbs.options import accepted_in_words
 
 
 def split_recipe(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
@@ -56,11 +57,11 @@ def read_recipe(name: str, verb: str, options: type) -> dict[str, Any]:
     if verb not in tables:
         raise UserError(f"{path}: has no [{verb}]; it has {', '.join(f'[{table}]' for table in tables) or 'nothing'}")
     values = tables[verb]
-    hints = {name: _without_marks(hint) for name, hint in typing.get_type_hints(options).items()}
+    hints = typing.get_type_hints(options)
     for key, value in values.items():
         require_name(f"{path}: [{verb}]", key, hints)
         if not matches_type(value, hints[key]):
-            raise UserError(f"{path}: [{verb}] {key} = {value!r}, expected {type_in_words(hints[key])}")
+            raise UserError(f"{path}: [{verb}] {key} = {value!r}, expected {accepted_in_words(hints[key])}")
     return {key: _as_field(value, hints[key]) for key, value in values.items()}
 
 
@@ -69,8 +70,3 @@ def _as_field(value: Any, hint: Any) -> Any:
     if isinstance(value, list):
         return tuple(value)
     return float(value) if float in union_members(hint) else value
-
-
-def _without_marks(hint: Any) -> Any:
-    """A type without tyro's marks, which say that an option is positional or has another flag."""
-    return typing.get_args(hint)[0] if typing.get_origin(hint) is typing.Annotated else hint

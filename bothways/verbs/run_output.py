@@ -9,19 +9,27 @@ from typing import Any
 
 from bothways.errors import install_command
 from bothways.files import read_json
-from bothways.pages.report import HtmlReport, add_provenance, can_report
+from bothways.pages.curves import can_draw_curves
+from bothways.pages.report import HtmlReport, add_provenance
 from bothways.train.distributed import is_main_process
 from bothways.train.loop import TrainResult
 from bothways.train.run import RunDirectory
 from bothways.verbs.printing import say, say_next
 
 
+def provenance_of(run: RunDirectory) -> dict[str, Any]:
+    """Where a finished run's model comes from, and the command that began the run where run.json has it."""
+    described = run.described()
+    command = {"command": described["command"]} if "command" in described else {}
+    return {**command, **read_json(run.model_path / "bothways.json")["provenance"]}
+
+
 def write_report(run: RunDirectory, report: HtmlReport) -> None:
     """Write the run's page, with where the model comes from, and say so."""
-    add_provenance(report, read_json(run.model_path / "bothways.json")["provenance"])
+    add_provenance(report, provenance_of(run))
     path = run.path / "report.html"
     report.write(path)
-    print(f"{path}: figures" + (" and curves" if can_report() else f"; for curves {install_command('report')}"))
+    print(f"{path}: figures" + (" and curves" if can_draw_curves() else f"; for curves {install_command('report')}"))
 
 
 def say_finished(out: str, next_command: str, table: Sequence[str] = ()) -> None:
@@ -36,7 +44,10 @@ def say_finished(out: str, next_command: str, table: Sequence[str] = ()) -> None
 def say_interrupted(result: TrainResult, options: Any) -> int:
     """What a signal ended, and how to go on; returns the exit code. options: of the verb, `out` and `overwrite`."""
     assert result.interrupted is not None
-    if is_main_process():
+    if is_main_process() and not result.steps:
+        by = result.interrupted.name
+        print(f"{options.out}: stopped by {by} within its first step; the same command again begins anew")
+    elif is_main_process():
         stopped = f"{options.out}: stopped by {result.interrupted.name} after step {result.steps:,}, all of it saved"
         print(f"{stopped}; {_same_command(options)} goes on from there")
     return 128 + result.interrupted

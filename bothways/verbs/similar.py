@@ -5,10 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
-
-import tyro
-from tyro.conf import Positional
 
 from bothways.data.tables import TableOptions, is_labelled_table, read_rows
 from bothways.errors import UserError
@@ -18,6 +14,7 @@ from bothways.precision import InferencePrecision
 from bothways.predictor import load
 from bothways.progress import CountProgress
 from bothways.verbs.flags import parse
+from bothways.verbs.options import Positional
 from bothways.verbs.printing import say
 from bothways.verbs.text_arguments import file_lines
 
@@ -29,7 +26,7 @@ class SimilarArguments:
 
     model: Positional[str]
     query: Positional[str]
-    input: Annotated[str, tyro.conf.arg(name="in")]
+    input: str
     top_k: int = 5
     json: bool = False
     encoding: str = "utf-8"
@@ -59,7 +56,9 @@ def run_similar(arguments: Sequence[str]) -> None:
         raise UserError(f"{options.input}: no text in it")
     model = load(options.model, options.device, options.precision)
     texts = [line for _, line in lines]
-    for match in model.similar(options.query, texts, options.top_k, CountProgress("embed", len(texts))):
+    with CountProgress("embed", len(texts)) as on_sequences:
+        matches = model.similar(options.query, texts, options.top_k, on_sequences)
+    for match in matches:
         place = lines[match.index][0]
         if options.json:
             dot = {"dot": match.dot} if isinstance(match, DotMatch) else {}

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Literal
 
-from tyro.conf import Positional
-
 from bothways.outputs import command_words
 from bothways.text.corpus import CorpusOptions
+from bothways.verbs.options import Positional
 
 
 @dataclass(frozen=True)

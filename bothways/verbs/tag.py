@@ -23,7 +23,8 @@ def run_tag(arguments: Sequence[str]) -> None:
     if options.out is not None:
         return table_into_file("tag", options)
     model, texts = open_model_and_texts(options, options.precision)
-    found: Any = model.tag(texts, CountProgress("tag", len(texts)))
+    with CountProgress("tag", len(texts)) as on_sequences:
+        found: Any = model.tag(texts, on_sequences)
     for text, entities in zip(texts, found, strict=True):
         if options.json:
             print(to_json({"text": text, "entities": [entity.to_dict() for entity in entities]}))

@@ -6,10 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
-
-import tyro
-from tyro.conf import Positional
+from typing import Any
 
 from bothways.data.tables import TableFormat, TableOptions, is_labelled_table, read_rows
 from bothways.errors import UserError
@@ -17,6 +14,7 @@ from bothways.inference.texts import Text
 from bothways.precision import InferencePrecision
 from bothways.predictor import Predictor, load
 from bothways.text.encodings import BINARY_SAMPLE_BYTES, UTF8, checked_encoding, decoded, undecodable_message
+from bothways.verbs.options import Positional
 from bothways.verbs.printing import say
 
 MAX_LINES_SHOWN = 10  # numbers of empty lines
@@ -34,7 +32,7 @@ class TextArguments:
 
     model: Positional[str]
     texts: Positional[tuple[str, ...]] = ()
-    input: Annotated[str | None, tyro.conf.arg(name="in")] = None
+    input: str | None = None
     text_column: str | None = None
     pair_column: str | None = None
     json: bool = False

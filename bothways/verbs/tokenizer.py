@@ -6,16 +6,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bothways.outputs import free_name
 from bothways.text.vocabulary import train_tokenizer
 from bothways.verbs.flags import parse
-from bothways.verbs.printing import free_name, say_next
+from bothways.verbs.printing import say_next
 from bothways.verbs.source_arguments import SourceArguments
 
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizerArguments(SourceArguments):
-    """vocab_size: pieces to learn. cased: keep capitals and accents. keep_marks: lower case, but accents and other
-    marks of letters stay, as Japanese, Korean, Hindi or Vietnamese need them. min_frequency: of a piece, to be kept."""
+    """out: the vocabulary's directory. vocab_size: pieces to learn. cased: keep capitals and accents. keep_marks: lower
+    case, but accents and other marks of letters stay, as Japanese, Korean, Hindi or Vietnamese need them.
+    min_frequency: of a piece, to be kept."""
 
     out: str
     overwrite: bool = False

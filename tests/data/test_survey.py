@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bothways.data.lengths import BUCKET_MAX_TOKENS, length_histogram
 from bothways.data.prepare import prepare
 from bothways.data.store import TokenStore
-from bothways.data.survey import BUCKET_MAX_TOKENS, batch_in_words, estimate_epoch, length_histogram
+from bothways.data.survey import batch_in_words, estimate_epoch
 from bothways.train.pretrain_options import PretrainOptions, make_plan
 from tests.data.test_prepare import write_corpus
 from tests.helpers import tiny_tokenizer

@@ -179,6 +179,47 @@ def test_narrow_and_wide_light_and_dark(open_page: Any, scheme: str, width: int)
     assert (light[0] < light[1]) == (scheme == "light")
 
 
+def test_predictions_come_first_and_the_text_once(open_page: Any, explained: tuple[Path, dict[str, Any]]) -> None:
+    page = open_page().page
+    title = page.locator("h1").inner_text()
+    assert title.endswith(": a model that turns a text into a vector")
+    text = page.locator("header").inner_text()
+    assert text.count("The bear ate the honey") == 1
+
+
+def test_what_spoke_for_a_decision_is_told_in_words(browser: Any, tmp_path: Path) -> None:
+    """The pieces of a word count together, as their contributions add up to the same difference."""
+    model = new_model(tiny_config(initializer_range=0.2), lambda encoder: SequenceHead(encoder, 2), seed=1).eval()
+    explanation = Predictor(Checkpoint(model, tiny_tokenizer(), {"labels": ["yes", "no"]})).explain("the olddog")
+    data = explanation.data
+    pieces = [token["token"] for token in data["tokens"]]
+    assert len(pieces) > len(data["words"]) + 2, "a word of several pieces"
+    watched = Watched(browser, explanation.write(tmp_path / "page.html"))
+    page = watched.page
+    sections = page.eval_on_selector_all("section", "sections => sections.map(({ id }) => id)")
+    assert sections[:2] == ["predictions", "tokens"]
+    shown = page.eval_on_selector_all(".attribution span", "spans => spans.map((s) => [s.innerText, Number(s.title)])")
+    assert [word for word, _ in shown] == ["[CLS]", "the", "olddog", "[SEP]"]
+    scores = data["predictions"]["attribution"]["scores"]
+    assert shown[2][1] == pytest.approx(sum(scores[2:-1]), abs=1e-4)
+    assert "--others" in page.locator("#embeddings").inner_text(), "one sentence has no other to be compared with"
+    assert "classifies a text" in page.locator("h1").inner_text()
+    watched.context.close()
+    assert watched.said == []
+
+
+def test_a_text_of_a_screen_has_no_inner_fold(browser: Any, tmp_path: Path) -> None:
+    model = new_model(tiny_config(), PretrainingHead, seed=1).eval()
+    explanation = Predictor(Checkpoint(model, tiny_tokenizer())).explain("the old dog eats . " * 6 + "[MASK]")
+    watched = Watched(browser, explanation.write(tmp_path / "page.html"), viewport={"width": 1280, "height": 900})
+    folded = watched.page.eval_on_selector_all(
+        ".lines, .chips, .thumbnails, #steps .scroll, #embeddings .scroll, blockquote",
+        "boxes => boxes.filter((box) => box.scrollHeight > box.clientHeight + 1).map((box) => box.className)",
+    )
+    assert folded == []
+    watched.context.close()
+
+
 PREDICTED = {
     "fills": (PretrainingHead, {}, "the old [MASK] eats"),
     "next": (CausalLMHead, {"is_decoder": True}, "the old dog"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from bothways.checkpoint.hugging_face import new_model
 from bothways.errors import UserError
 from bothways.inference import prepared
 from bothways.model.heads import PoolerHead
+from bothways.predictor import Predictor
 from bothways.verbs import bench
 from tests.helpers import Run, tiny_config
 
@@ -63,3 +65,20 @@ def test_int8_is_refused_where_bfloat16_is_faster(monkeypatch: pytest.MonkeyPatc
         UserError, match=r"precision='int8': slower than bfloat16 on this machine \(2.00 ms a product, 1.00 ms\)"
     ):
         prepared.prepare_model(model, "int8")
+
+
+def test_a_precision_that_nobody_asked_for_is_left_out_in_plain_words(
+    pretrained: Path, bothways: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = bench._measured
+
+    def refusing(model: Predictor, *rest: Any) -> bench.InferenceSpeed:
+        if model.precision == "int8":
+            raise UserError("--precision int8: slower than bfloat16; use that")
+        return measured(model, *rest)
+
+    monkeypatch.setattr(bench, "_measured", refusing)
+    code, out, err = bothways("bench", pretrained, "--seconds", 0.01)
+    assert code == 0
+    assert "bench: int8 is left out: slower than bfloat16; use that\n" in err
+    assert "--precision" not in err + out

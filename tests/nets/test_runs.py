@@ -168,7 +168,7 @@ def make_fixtures(scratch: Path) -> None:
     lines = (stopped / "whole.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
     write("runs/labelled-end.jsonl", "".join(lines[PART:]))
     with contextlib.chdir(stopped):
-        write("runs/batch.txt", run("info", "pretrain", "--batch", 7))
+        write("runs/batch.txt", run("info", "pretrain", "--batch", 7, "--all"))
     write("runs/machine.json", as_json(machine()))
     for name in STOPPED:
         write(f"runs/{name}.json", as_json(outcome(undisturbed / name)))
@@ -262,7 +262,7 @@ def test_a_stopped_run_shows_the_batch_of_a_step_to_come(tmp_path: Path) -> None
     folder = prepare(tmp_path / "folder")
     shutil.copytree(RUNS / "pretrain", folder / "pretrain")
     with contextlib.chdir(folder):
-        check("runs/batch.txt", run("info", "pretrain", "--batch", 7), "runs")
+        check("runs/batch.txt", run("info", "pretrain", "--batch", 7, "--all"), "runs")
 
 
 def test_a_stopped_bulk_run_goes_on_and_gives_the_same_rows(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Text on its way to batches, bit by bit: the vocabulary learnt of it, the store, and the batches of every objective.
 
-fixtures/store was prepared of fixtures/corpus.txt; fixtures/batches has what `bothways info store --batch K` prints.
+fixtures/store was prepared of fixtures/corpus.txt; fixtures/batches has what `bothways info store --batch K --all`
+prints.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ def info() -> str:
 
 
 def _batch(step: int, recipe: Path | str) -> str:
-    return run("info", FIXTURES / "store", "--batch", step, "--recipe", recipe)
+    return run("info", FIXTURES / "store", "--batch", step, "--all", "--recipe", recipe)
 
 
 def _sha256(text: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from datetime import datetime
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import torch
 import bothways as bw
 from bothways.checkpoint.hugging_face import load_checkpoint
 from bothways.errors import UserError
-from bothways.pages.report import finetuning_report
+from bothways.pages.finetuning import finetuning_report
 from bothways.tasks.metrics import classification_figures
 from bothways.train.finetune import FinetuneOptions, finetune, make_task, read_rows_to_learn
 from bothways.train.run import RunDirectory
@@ -41,6 +42,7 @@ def test_the_best_checkpoint_is_kept_and_bad_luck_ends_the_run(pretrained: Path,
     assert len(accuracies) < 30
     best = len(accuracies) - 1 - accuracies[::-1].index(max(accuracies))
     assert len(accuracies) == best + 1 + 4
+    assert (result.best_epoch, result.epochs) == (best + 1, len(accuracies))
     assert result.metrics is not None
     assert result.metrics["accuracy"] == max(accuracies)
     assert json.loads((tmp_path / "run" / "evaluation.json").read_text())["accuracy"] == max(accuracies)
@@ -85,6 +87,27 @@ def test_a_finished_run_that_goes_on_and_improves(pretrained: Path, tmp_path: Pa
     ]
     with pytest.raises(UserError, match="otherwise: eval was rows in memory, not given now; overwrite=True"):
         finetune("classify", pretrained, NOISE, None, tmp_path / "run", FinetuneOptions(epochs=12, **FAST))  # type: ignore[arg-type]
+
+
+def test_the_model_says_how_it_was_trained(pretrained: Path, tmp_path: Path) -> None:
+    """Rows, tables, machine, date, best epoch, and every option as it was in effect: nothing is None or `auto`."""
+    table = tmp_path / "train.jsonl"
+    table.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    options = FinetuneOptions(batch_size=24, precision="float32", device="cpu", preset="quick")
+    result = finetune("classify", pretrained, table, ROWS[:5], tmp_path / "run", options)
+    told = load_checkpoint(tmp_path / "run").metadata["provenance"]
+    assert (told["train"], told["train_rows"]) == (str(table), 36)
+    assert (told["evaluation"], told["evaluation_rows"]) == ("rows given in Python", 5)
+    assert told["best_epoch"] == result.best_epoch == 1
+    assert told["torch"] == torch.__version__
+    assert datetime.fromisoformat(told["date"]).tzinfo is not None
+    assert " core" in told["machine"]
+    effective = told["options"]
+    assert {"steps": 2, "epochs": 1, "lr": 5e-5 * (768 / 32) ** 1.5, "batch_size": 24}.items() <= effective.items()
+    assert effective["sequence_length"] == 128
+    assert (effective["precision"], effective["device"]) == ("float32", "cpu")
+    assert None not in effective.values()
+    assert "tokens_per_step" not in effective
 
 
 def test_frozen_layers_stay_as_they_were(pretrained: Path, tmp_path: Path) -> None:

@@ -221,7 +221,15 @@ def test_what_a_run_leaves_behind(store: TokenStore, tmp_path: Path) -> None:
     assert [line["step"] for line in evaluated] == [6, 12]
     assert {"eval_mlm_accuracy", "eval_nsp_accuracy", "eval_nsp_loss"} <= set(evaluated[0])
     checkpoint = load_checkpoint(tmp_path / "run")
-    assert checkpoint.metadata["provenance"]["store"] == store.fingerprint
+    told = checkpoint.metadata["provenance"]
+    assert told["store"] == store.fingerprint
+    assert told["documents"] + told["held_out_documents"] == store.manifest["documents"]
+    assert told["tokens"] + told["held_out_tokens"] == store.manifest["tokens"]
+    read = OPTIONS.steps * OPTIONS.tokens_per_step  # with [CLS] and [SEP], which are many where sequences are short
+    assert 0.5 < told["epochs"] / (read / told["tokens"]) < 1
+    assert told["options"]["lr"] == OPTIONS.lr or OPTIONS.lr is None
+    assert told["options"]["evaluate_every"] == 6
+    assert None not in told["options"].values()
     assert json.loads((tmp_path / "run" / "model" / "config.json").read_text())["architectures"] == [
         "BertForPreTraining"
     ]
@@ -254,7 +262,7 @@ def test_refusals(store: TokenStore, tmp_path: Path) -> None:
             tmp_path / "r",
             PretrainOptions(**{**vars(OPTIONS), "sequence_length": 128, "tokens_per_step": 500}),
         )
-    with pytest.raises(UserError, match="unknown size 'mino', did you mean 'mini'"):
+    with pytest.raises(UserError, match=r"size='mino': expected one of tiny, .*, did you mean 'mini'"):
         pretrain(store.directory, tmp_path / "r", PretrainOptions(**{**vars(OPTIONS), "size": "mino"}))
     with pytest.raises(UserError, match="device='tpu'"):
         choose_device("tpu")

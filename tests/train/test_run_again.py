@@ -134,7 +134,7 @@ def test_finetuning_cut_short_before_its_first_evaluation_is_evaluated(pretraine
     result = finetune("classify", pretrained, NOISE, ROWS, tmp_path / "run", replace(options, epochs=None, steps=2))
     assert result.metrics is not None
     assert 0 <= result.metrics["accuracy"] <= 1
-    assert len(bw.load(tmp_path / "run").classify("the dog runs.")) == 1
+    assert bw.load(tmp_path / "run").classify("the dog runs.").label in ("animal", "thing")
 
 
 def test_a_stopped_run_is_the_model_of_its_last_checkpoint(
@@ -182,7 +182,7 @@ def test_a_stopped_classifier_answers_with_its_best_epoch_or_its_last_checkpoint
             UnfinishedRunWarning, match=f"step 7 of 15.: its {used} is used; `bothways.finetune.'classify'"
         ):
             classified = bw.load(tmp_path / name).classify("the dog runs.")
-        assert classified[0].label in ("animal", "thing")
+        assert classified.label in ("animal", "thing")
 
 
 def test_a_run_of_an_earlier_bothways_is_a_model_once_it_has_gone_on(store: TokenStore, tmp_path: Path) -> None:

@@ -51,8 +51,8 @@ export const numberCell = (value, digits = 4) => el('td', { class: 'number' }, v
 export const barList = (pairs) => el('ul', { class: 'bars' }, pairs.map(([name, share]) =>
   el('li', {}, el('span', { class: 'name', title: name }, name), bar(share), el('span', {}, share.toFixed(3)))));
 
-/** A text for each [name, value]. */
-export const pairTexts = (pairs, digits = 3) => pairs.map(([name, value]) => `${name} ${value.toFixed(digits)}`);
+/** A text for each [name, value]; names in quotes, as a comma may be one. */
+export const pairTexts = (pairs, digits = 3) => pairs.map(([name, value]) => `“${name}” ${value.toFixed(digits)}`);
 
 export const stateName = (index) => (index ? `layer ${index}` : 'embeddings');
 

@@ -4,7 +4,7 @@
 import { decompressArray } from './arrays.js';
 import { chartWidth, heatMap, scatter, stateChart } from './charts.js';
 import { createScale, hueOf } from './colours.js';
-import { colourKey, el, numberCell, pairTexts, section, stateName, table } from './dom.js';
+import { colourKey, el, explanation, numberCell, pairTexts, section, stateName, table } from './dom.js';
 import { boundingBox, range } from './geometry.js';
 
 /** The arrays of the view: points, S of `[P, 2]` as pairs; paths `[S, anchors]`; cosines `[S, P, P]` or null. */
@@ -43,13 +43,18 @@ function cosineMap(cosines, P, { tokenName, dark }, state) {
     title: `Cosine of each token with each, ${stateName(state)}` });
 }
 
-/** Whole sentences: on a plane, and their cosines. */
+/** Whole sentences: on a plane, and their cosines; of one, how others are added. */
 function sentenceParts({ sentences, sentence_points: points, sentence_cosines: cosines }) {
+  const heading = el('h3', {}, 'Whole sentences');
+  if (sentences.length < 2) {
+    return [heading, explanation('Add --others "another sentence" "a third" (others=[…] in Python) to see here how '
+      + 'alike whole sentences are.')];
+  }
   const numbered = sentences.map((text, index) => `${index + 1}. ${text}`);
   const dots = points.map((at, index) =>
     ({ at, label: String(index + 1), title: numbered[index], colour: hueOf(index), strong: true }));
   const rows = cosines.map((row, index) => [numbered[index], ...row.map((cosine) => numberCell(cosine, 3))]);
-  return [el('h3', {}, 'Whole sentences'),
+  return [heading,
     scatter(dots, { width: Math.min(chartWidth(), 360), label: 'sentences' }),
     table(['cosine', ...sentences.map((_, index) => String(index + 1))], rows)];
 }

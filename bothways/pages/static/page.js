@@ -13,22 +13,22 @@ import { createStore, initialState } from './store.js';
 import { createTokensView } from './tokens.js';
 
 const VIEWS = [
+  ['predictions', createPredictionsView, ({ predictions }) => predictions],
   ['tokens', createTokensView, () => true],
   ['attention', createAttentionView, () => true],
   ['steps', createStepsView, ({ runs: readings }) => readings[0].queries],
   ['embeddings', createEmbeddingsView, () => true],
   ['positions', createPositionsView, () => true],
-  ['predictions', createPredictionsView, ({ predictions }) => predictions],
   ['checkpoints', createCheckpointsView, ({ checkpoints }) => checkpoints],
 ];
 
-function createHeader({ title, model, text, notes }) {
+function createHeader({ model, text, notes }) {
   const inWords = (count) => count.toLocaleString('en');
-  const facts = [model.name, model.head, `${model.layers} layers of ${model.heads} heads`, `${model.hidden_size} wide`,
+  const facts = [`${model.layers} layers of ${model.heads} heads`, `${model.hidden_size} wide`,
     `${inWords(model.vocab_size)} pieces`, `${inWords(model.parameters)} parameters`,
     model.causal ? 'reads left to right' : 'reads both ways'];
-  return el('header', {}, el('h1', {}, title), explanation(facts.filter(Boolean).join(' · ')),
-    [text.a, text.b].filter(Boolean).map((part) => el('blockquote', {}, part)),
+  return el('header', {}, el('h1', {}, `${model.name}: a model that ${model.head}`),
+    [text.a, text.b].filter(Boolean).map((part) => el('blockquote', {}, part)), explanation(facts.join(' · ')),
     notes.map((note) => el('p', { class: 'note' }, note)));
 }
 

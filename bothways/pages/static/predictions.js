@@ -5,17 +5,28 @@ import {
   barCell, barList, card, colourKey, el, explanation, numberCell, pairTexts, section, stateName, svg, table,
 } from './dom.js';
 import { spanBars } from './geometry.js';
+import { groupTokens } from './matrices.js';
 
 /** The token at a position, with the position. */
 export const placeName = (tokens, position) => `${tokens[position].token} at position ${position}`;
 
-function attributionCard(tokens, { of, method, scores }) {
+/** Words with their scores, which are the sums of their pieces': they share out the same difference. */
+function scoredWords({ tokens, words }, scores) {
+  return groupTokens(tokens, true).map((group) => {
+    const { token, word } = tokens[group[0]];
+    return { name: words[word] ?? token, score: group.reduce((sum, index) => sum + scores[index], 0) };
+  });
+}
+
+function attributionCard(data, { of, method, scores: ofTokens }) {
+  const scored = scoredWords(data, ofTokens);
+  const scores = scored.map(({ score }) => score);
   const largest = Math.max(...scores.map(Math.abs)) || 1;
-  const readout = el('output', { class: 'readout' }, 'Point at a token to read its number.');
-  const shaded = tokens.map(({ token }, index) => el('span', { class: scores[index] < 0 ? 'against' : 'for',
-    title: scores[index].toFixed(4), style: { '--strength': (Math.abs(scores[index]) / largest).toFixed(3) },
-    pointerenter: () => { readout.textContent = `${token}: ${scores[index].toFixed(4)}`; } }, token));
-  const ranked = tokens.map(({ token }, index) => [token, scores[index]]).sort((one, next) => next[1] - one[1]);
+  const readout = el('output', { class: 'readout' }, 'Point at a word to read its number.');
+  const shaded = scored.map(({ name, score }) => el('span', { class: score < 0 ? 'against' : 'for',
+    title: score.toFixed(4), style: { '--strength': (Math.abs(score) / largest).toFixed(3) },
+    pointerenter: () => { readout.textContent = `${name}: ${score.toFixed(4)}`; } }, name));
+  const ranked = scored.map(({ name, score }) => [name, score]).sort((one, next) => next[1] - one[1]);
   const spokeFor = ranked.filter(([, score]) => score > 0).slice(0, 4);
   const spokeAgainst = ranked.filter(([, score]) => score < 0).slice(-4).reverse();
   const listed = (pairs) => pairTexts(pairs).join(', ') || 'nothing';
@@ -54,7 +65,8 @@ function tagCard(tags) {
   return card('A tag for each word', table(['word', 'tag', '', '', 'else'], tags.map(row)));
 }
 
-export function createPredictionsView({ tokens, predictions }) {
+export function createPredictionsView(data) {
+  const { tokens, predictions } = data;
   const { fills, next, samples, score, classes, attribution, tags, span, lens } = predictions;
   const cards = (fills ?? []).map(({ position, alternatives }) =>
     card(placeName(tokens, position), barList(alternatives)));
@@ -63,7 +75,7 @@ export function createPredictionsView({ tokens, predictions }) {
   if (samples) cards.push(card('Drawn from it, token by token', items(samples)));
   if (score !== undefined) cards.push(card('The score', el('p', {}, score.toFixed(3))));
   if (classes) cards.push(card('The class', barList(classes)));
-  const wide = [attribution && attributionCard(tokens, attribution), tags && tagCard(tags),
+  const wide = [attribution && attributionCard(data, attribution), tags && tagCard(tags),
     span && spanCard(tokens, span), lens && lensCard(tokens, lens)];
   const element = section('predictions', 'Predictions',
     'What the model makes of the text: longer bars are more probable.', el('div', { class: 'row' }, cards), wide);
