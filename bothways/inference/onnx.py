@@ -22,15 +22,16 @@ from bothways.checkpoint.hugging_face import Checkpoint, write_all_but_weights
 from bothways.errors import UserError
 from bothways.files import replace_directory
 from bothways.model.attention import Attend
+from bothways.model.attention_mask import AttentionMask
 from bothways.model.encoder import Encoder
 from bothways.model.heads import (
     CausalLMHead,
     ChoiceHead,
     EmbeddingHead,
+    EncoderHead,
     Head,
     MaskedLMHead,
     Model,
-    PoolerHead,
     PretrainingHead,
     SequenceHead,
     SpanHead,
@@ -69,7 +70,7 @@ def attend_padded(attention_mask: Tensor) -> Attend:
     # made once for all layers; the export leaves out the one that is not read
     both_ways, causal_bias = _bias(seen), _bias(seen & (order[None, :] <= order[:, None]))
 
-    def attend(q: Tensor, k: Tensor, v: Tensor, batch: PackedBatch, causal: bool, dropout: float) -> Tensor:
+    def attend(q: Tensor, k: Tensor, v: Tensor, batch: PackedBatch, mask: AttentionMask, dropout: float) -> Tensor:
         q, k, v = (tensor.transpose(1, 2) for tensor in (q, k, v))
         scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5 + (causal_bias if causal else both_ways)
         return (torch.softmax(scores, -1) @ v).transpose(1, 2)
@@ -150,7 +151,7 @@ FORMS: dict[type[Head], PaddedForm] = {
         _embedding,
         lambda scores, hidden: (hidden, scores[0]),
     ),
-    PoolerHead: PaddedForm(
+    EncoderHead: PaddedForm(
         ("last_hidden_state", "pooler_output"),
         lambda head, hidden, mask: (hidden, _pooled(head, hidden)),
         lambda scores, hidden: (hidden, scores[0]),

@@ -69,7 +69,7 @@ def sequence_vectors(
     def split(vectors: Tensor, sequences: Sequence[Encoded], batch: PackedBatch) -> list[np.ndarray]:
         return list(vectors.float().cpu().numpy())
 
-    embedding = model.for_prediction.with_head(EmbeddingHead(encoder, pooling, normalize))
+    embedding = model.for_prediction.with_head(EmbeddingHead(pooling, normalize))
     return engine.run_batches(embedding, split, encoded, model.device, on_progress=on_progress)
 
 

@@ -21,7 +21,8 @@ from bothways.data.encoded import Encoded, assemble, token_windows
 from bothways.data.tables import Row
 from bothways.errors import TruncationWarning, UserError
 from bothways.model.encoder import Encoder
-from bothways.model.heads import Head, SpanHead
+from bothways.model.families import build_head
+from bothways.model.heads import Head
 from bothways.tasks.answer_rows import context_tokens, gold_spans, whole_gold_tokens
 from bothways.tasks.base import MASKED_LOGIT, ResultColumn, Task, at_least_float32, options_from_json, softmax
 from bothways.tasks.squad_metric import best_exact, best_f1
@@ -179,7 +180,7 @@ class AnswerTask(Task):
         return {"spans": spans, "span_lengths": lengths}
 
     def head(self, encoder: Encoder) -> Head:
-        return SpanHead(encoder)
+        return build_head(encoder, "span")
 
     def counts(self, targets: Mapping[str, Tensor]) -> dict[str, float]:
         return dict.fromkeys(("loss", "accuracy"), 2 * len(targets["spans"]))

@@ -19,7 +19,8 @@ from bothways.data.encoded import Encoded
 from bothways.data.tables import Row
 from bothways.errors import UserError
 from bothways.model.encoder import Encoder
-from bothways.model.heads import CausalLMHead, Head
+from bothways.model.families import build_head
+from bothways.model.heads import Head
 from bothways.tasks.base import Task, options_from_json
 from bothways.tasks.pretraining import NextTokenObjective
 from bothways.text.lines import is_unicode
@@ -189,7 +190,7 @@ class InstructTask(NextTokenObjective, Task):
                 "instruct: this model reads both ways (is_decoder false); a reply is made from left to right, by a "
                 "model of `bothways pretrain --objective causal`"
             )
-        return CausalLMHead(encoder)
+        return build_head(encoder, "causal-LM")
 
     def split(self, scores: Any, encoded: Sequence[Encoded]) -> list[np.ndarray]:
         """For each sequence float32 `[R, 2]`: log-probability of the gold token, and whether it is the first guess."""

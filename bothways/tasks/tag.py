@@ -21,7 +21,8 @@ from bothways.data.encoded import Encoded, assemble, token_windows
 from bothways.data.tables import Row
 from bothways.errors import UserError
 from bothways.model.encoder import Encoder
-from bothways.model.heads import Head, TokenHead
+from bothways.model.families import build_head
+from bothways.model.heads import Head
 from bothways.tasks.base import ResultColumn, Task, at_least_float32, check_label, options_from_json, softmax
 from bothways.tasks.entities import (
     NO_WORD_LABELS,
@@ -241,7 +242,7 @@ class TagTask(Task):
         return targets
 
     def head(self, encoder: Encoder) -> Head:
-        return TokenHead(encoder, len(self.labels))
+        return build_head(encoder, "token", len(self.labels))
 
     def counts(self, targets: Mapping[str, Tensor]) -> dict[str, float]:
         return dict.fromkeys(("loss", "accuracy"), len(targets["labels"]))

@@ -80,7 +80,7 @@ def _sentences(checkpoint: Checkpoint, out: Path, pooling: Pooling | None) -> No
     head = checkpoint.model.head
     if head.pooling is None:
         encoder = checkpoint.model.encoder
-        head = EmbeddingHead(encoder, pooling or "mean")
+        head = EmbeddingHead(pooling or "mean")
         kept = {name: value for name, value in checkpoint.metadata.items() if name in ("provenance", "sequence_length")}
         options = {"pooling": head.pooling, "normalize": head.normalize}
         state = {**kept, "task": "similar", "options": options}
