@@ -51,9 +51,7 @@ def matches_type(value: Any, hint: Any) -> bool:
 def _entries_match(value: Any, hints: tuple[Any, ...]) -> bool:
     """Whether the entries of a list, or the keys and values of a dictionary, are of these types."""
     columns = (value.keys(), value.values()) if isinstance(value, dict) else (value,)
-    return all(
-        matches_type(entry, hint) for column, hint in zip(columns, hints, strict=True) for entry in column
-    )
+    return all(matches_type(entry, hint) for column, hint in zip(columns, hints, strict=True) for entry in column)
 
 
 def type_in_words(hint: Any) -> str:

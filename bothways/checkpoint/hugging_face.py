@@ -35,6 +35,7 @@ from bothways.model.families import FAMILIES, build_encoder, build_head, read_co
 from bothways.model.families.base import Family
 from bothways.model.heads import HEAD_KINDS, EmbeddingHead, Head, HeadKind, Model, initialise
 from bothways.option_checks import matches_type, type_in_words
+from bothways.text.special_tokens import ABSENT
 from bothways.text.tokenizer import Tokenizer
 
 STATE_TYPES: dict[str, Any] = {  # of what `bothways.json` may hold
@@ -143,7 +144,7 @@ def _generation_config(tokenizer: Tokenizer) -> dict[str, Any]:
     """Where texts begin and end, `[CLS]` and `[SEP]` of a BERT vocabulary, and which special tokens are never
     generated: all others."""
     ids = {"bos_token_id": tokenizer.cls_id, "eos_token_id": tokenizer.sep_id, "pad_token_id": tokenizer.pad_id}
-    return {**ids, "suppress_tokens": tokenizer.suppressed_ids}
+    return {**{name: id for name, id in ids.items() if id != ABSENT}, "suppress_tokens": tokenizer.suppressed_ids}
 
 
 def _config_json(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -195,7 +196,9 @@ def load_checkpoint(
     architecture = _architecture(family, raw_config, weights)
     kind = _head_kind(family, architecture)
     modules = read_modules(root) if head is None and HEAD_KINDS[kind].trained_for is None else None
-    foreign = modules.state(config.max_sequence_length) if modules else _foreign_state(directory, kind, raw_config, weights)
+    foreign = (
+        modules.state(config.max_sequence_length) if modules else _foreign_state(directory, kind, raw_config, weights)
+    )
     state = _with_config(state, foreign)
     known_labels = state.get("labels", [])
     build = head or _head_builder(kind, known_labels, modules)
@@ -241,7 +244,7 @@ def _architecture(family: Family, raw_config: Mapping[str, Any], weights: Mappin
         return named[0]
     tables = [NameTable(family, kind) for kind in family.heads]
     names = set(tables[0].modern_names(weights).values())
-    held = next((table.head for table in tables if table.holds_head(names)), "encoder")
+    held: HeadKind = next((table.head for table in tables if table.holds_head(names)), "encoder")
     return family.heads[held].architecture
 
 
@@ -278,9 +281,7 @@ def _foreign_state(
     return {"task": head.trained_for, "labels": labels, **({"problem_type": problem} if problem else {})}
 
 
-def _labels(
-    directory: Path, kind: HeadKind, raw_config: Mapping[str, Any], weights: Mapping[str, Tensor]
-) -> list[str]:
+def _labels(directory: Path, kind: HeadKind, raw_config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> list[str]:
     """The config's labels in order; transformers leaves them out when they are LABEL_0 and LABEL_1."""
     labels = raw_config.get("id2label")
     if not labels:

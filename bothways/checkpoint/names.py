@@ -111,7 +111,7 @@ class NameTable:
         return all(module in names or f"{module}.weight" in names for module in modules)
 
     def _encoder_names(self) -> list[str]:
-        """Their names that stand behind the prefix: of the encoder, and of heads that belong to it, as BERT's pooler."""
+        """Their names behind the prefix: of the encoder, and of heads that belong to it, as BERT's pooler."""
         lines = [*self.family.renames, *(line for form in self.family.heads.values() for line in form.renames)]
         prefix = f"{self.family.prefix}."
         return [theirs for line in lines for theirs in line.theirs if theirs.startswith(prefix)]

@@ -18,6 +18,7 @@ from bothways.data.sentence_pairs import PAIR_SPECIAL_TOKENS, SINGLE_SPECIAL_TOK
 from bothways.data.spans import SpanOptions, Spans, ranges
 from bothways.data.store import Chunk
 from bothways.errors import UserError
+from bothways.text.special_tokens import ABSENT
 from bothways.text.tokenizer import Tokenizer
 
 # Streams of `counter_random.uniforms`: is the token chosen, what stands in its place, which token if a random one.
@@ -77,10 +78,12 @@ class Masker:
     """Chooses the tokens to predict and hides them."""
 
     def __init__(self, masking: Masking, tokenizer: Tokenizer) -> None:
+        if tokenizer.mask_id == ABSENT:
+            raise UserError(f"the vocabulary {tokenizer.fingerprint} has no token for masks; --objective causal needs none")
         self.masking = masking
         self.mask_id = tokenizer.mask_id
         self._never_chosen = np.zeros(tokenizer.vocab_size, dtype=bool)
-        self._never_chosen[[tokenizer.cls_id, tokenizer.sep_id, tokenizer.pad_id, tokenizer.mask_id]] = True
+        self._never_chosen[[id for id in tokenizer.special_ids if id != tokenizer.unk_id]] = True
         self._continuations = tokenizer.continuations()
         ordinary = np.ones(tokenizer.vocab_size, dtype=bool)
         ordinary[list(tokenizer.special_ids)] = False

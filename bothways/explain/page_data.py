@@ -64,10 +64,10 @@ def page_data(
     if not all(len(pieces.input_ids) for pieces in parts):
         raise UserError("explain: the text is empty")
     batch, tokens, words = tokens_of_text(tokenizer, parts)
-    if batch.num_tokens > config.max_position_embeddings:
+    if batch.num_tokens > config.max_sequence_length:
         raise UserError(
             f"explain: the text is {batch.num_tokens} tokens long; the position table has "
-            f"{config.max_position_embeddings} rows"
+            f"{config.max_sequence_length} rows"
         )
     tagged = tagged_words(model, [first] if second is None else [first, second], parts)
     if tagged is not None:

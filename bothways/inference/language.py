@@ -109,14 +109,15 @@ def prompt_ids(
     for number, of_prompt in enumerate(ids, 1):
         if not len(of_prompt):
             raise UserError(f"prompt {number} is empty; give a word or two to begin with")
-    return [np.append(model.tokenizer.cls_id, of_prompt) for of_prompt in _fitting(model, ids, options, truncate)]
+    begin = np.array(model.tokenizer.template.prefix, dtype=np.int64)
+    return [np.concatenate([begin, of_prompt]) for of_prompt in _fitting(model, ids, options, truncate)]
 
 
 def _fitting(
     model: LoadedModel, ids: Sequence[np.ndarray], options: GenerationOptions, truncate: str | None
 ) -> list[np.ndarray]:
     """The ids of each prompt, still without `[SOS]`, short enough to go on from."""
-    table = model.config.max_position_embeddings
+    table = model.config.max_sequence_length
     kept = table - 1 - min(options.max_tokens, table // 2)
     too_long = [of_prompt for of_prompt in ids if len(of_prompt) > table - 2]
     if not too_long:
@@ -133,7 +134,7 @@ def _fitting(
 
 def generate_steps(model: LoadedModel, prompts: Sequence[np.ndarray], options: GenerationOptions) -> Iterator[Step]:
     """The steps in which tokens come behind prompts (ids with `[SOS]`). Warns where the position table ends a text."""
-    tokenizer, table = model.tokenizer, model.config.max_position_embeddings
+    tokenizer, table = model.tokenizer, model.config.max_sequence_length
     lengths: dict[tuple[int, int], int] = {}  # tokens generated so far, by prompt and sample
     ended: set[tuple[int, int]] = set()
     for step in generate(
@@ -168,10 +169,7 @@ def generate_texts(model: LoadedModel, prompts: Sequence[np.ndarray], options: G
 
 def text_pieces(tokenizer: Tokenizer, ids: Iterable[int]) -> Iterator[str]:
     """The text that each token adds, with its blank and without `[EOS]`; joined they are the continuation."""
-    for id in ids:
-        if id != tokenizer.sep_id:
-            # a first token has no blank before it, so each is read behind another
-            yield tokenizer.decode([tokenizer.sep_id, id]).removeprefix(tokenizer.token(tokenizer.sep_id))
+    yield from tokenizer.text_pieces(id for id in ids if id != tokenizer.sep_id)
 
 
 def score_text(model: LoadedModel, text: str, next_word: str | None, top_k: int) -> TextScore:
@@ -215,7 +213,7 @@ def _pieces_to_score(model: LoadedModel, text: str, next_word: str | None) -> tu
     if next_word is not None and not len(behind.input_ids):
         raise UserError("--next is empty; give the word whose probability is wanted")
     # a masked model is asked for at least one piece behind the text
-    needed, table = len(pieces.input_ids) + max(1, len(behind.input_ids)) + 2, model.config.max_position_embeddings
+    needed, table = len(pieces.input_ids) + max(1, len(behind.input_ids)) + 2, model.config.max_sequence_length
     if needed > table:
         raise UserError(f"the text is {needed:,} tokens long; the position table has {table:,} rows")
     return pieces, behind
@@ -292,7 +290,7 @@ def suggest_words(model: LoadedModel, prompt: str, top_k: int) -> list[Suggestio
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", TruncationWarning)  # the next word depends on the end of the prompt only
         (ids,) = prompt_ids(model, [prompt], GenerationOptions(max_tokens=MAX_WORD_PIECES), "left")
-    last = model.config.max_position_embeddings - 1 - MAX_WORD_PIECES
+    last = model.config.max_sequence_length - 1 - MAX_WORD_PIECES
     return _likeliest_words(model, np.append(ids[0], ids[1:][-last:]), top_k)
 
 

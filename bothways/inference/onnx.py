@@ -58,7 +58,7 @@ class PaddedEncoder(nn.Module):
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Tensor:
         positions = torch.arange(input_ids.shape[1], device=input_ids.device)
         unused = torch.empty(0)  # where sequences begin and how long they are: the mask says it
-        batch = PackedBatch(input_ids, token_type_ids, positions, unused, 0, unused)
+        batch = PackedBatch(input_ids, token_type_ids, positions, unused, input_ids.shape[1], unused)
         return cast("Tensor", self.encoder(batch, attend=attend_padded(attention_mask)))
 
 
@@ -67,12 +67,17 @@ def attend_padded(attention_mask: Tensor) -> Attend:
     `[B, L]`, 0 at padding."""
     order = torch.arange(attention_mask.shape[1], device=attention_mask.device)
     seen = attention_mask[:, None, None, :].bool()
-    # made once for all layers; the export leaves out the one that is not read
-    both_ways, causal_bias = _bias(seen), _bias(seen & (order[None, :] <= order[:, None]))
+    biases: dict[tuple[bool, int | None], Tensor] = {}  # made once for all layers with a mask
 
     def attend(q: Tensor, k: Tensor, v: Tensor, batch: PackedBatch, mask: AttentionMask, dropout: float) -> Tensor:
         q, k, v = (tensor.transpose(1, 2) for tensor in (q, k, v))
-        scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5 + (causal_bias if causal else both_ways)
+        kind = mask.causal, mask.window
+        if kind not in biases:
+            near = mask.seen(order, order)
+            biases[kind] = _bias(seen if near is None else seen & near)
+        scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5 + biases[kind]
+        if mask.bias is not None:
+            scores = scores + mask.by_distance(order, order)
         return (torch.softmax(scores, -1) @ v).transpose(1, 2)
 
     return attend
@@ -255,7 +260,7 @@ def _compare(model: Model, path: Path) -> tuple[float, float]:
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     generator = np.random.default_rng(0)
-    longest = min(64, model.config.max_position_embeddings)
+    longest = min(64, model.config.max_sequence_length)
     lengths = (3, longest, longest // 2, 7)
     ids = generator.integers(0, model.config.vocab_size, (len(lengths), longest))
     mask = (np.arange(longest) < np.array(lengths)[:, None]).astype(np.int64)

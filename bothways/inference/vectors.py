@@ -64,7 +64,6 @@ def sequence_vectors(
 ) -> list[np.ndarray]:
     """A vector for each encoded sequence, float32 `[H]`, as `embed_texts`."""
     pooling = model.checkpoint.metadata.get("options", {}).get("pooling", "mean")
-    encoder = model.for_prediction.encoder
 
     def split(vectors: Tensor, sequences: Sequence[Encoded], batch: PackedBatch) -> list[np.ndarray]:
         return list(vectors.float().cpu().numpy())

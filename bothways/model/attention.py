@@ -2,7 +2,8 @@
 
 Shapes, here and in `kernels/`: T tokens in all, N sequences, A heads, D = H/A. Sequence n is tokens
 `cu_seqlens[n]:cu_seqlens[n+1]`; no token sees another sequence. Every kernel computes softmax(q kᵀ / √D) v (Vaswani et
-al. 2017, section 3.2.1) under a mask (`attention_mask.py`), and agrees with `kernels/eager.py`, the reference, in values and gradients.
+al. 2017, section 3.2.1) under a mask (`attention_mask.py`), and agrees with `kernels/eager.py`, the reference, in
+values and gradients.
 """
 
 from __future__ import annotations

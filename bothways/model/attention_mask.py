@@ -45,9 +45,13 @@ class AttentionMask:
         seen = self.seen(queries, keys)
         if self.bias is None:
             return seen
-        middle = self.bias.shape[1] // 2
-        added = self.bias[:, keys[None, :] - queries[:, None] + middle]
+        added = self.by_distance(queries, keys)
         return added if seen is None else added.masked_fill(~seen, float("-inf"))
+
+    def by_distance(self, queries: Tensor, keys: Tensor) -> Tensor:
+        """The bias of each query and key, `[A, Q, K]`."""
+        assert self.bias is not None
+        return self.bias[:, keys[None, :] - queries[:, None] + self.bias.shape[1] // 2]
 
 
 BOTH_WAYS, CAUSAL = AttentionMask(), AttentionMask(causal=True)

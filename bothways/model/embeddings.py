@@ -91,8 +91,8 @@ class RelativeBias(nn.Embedding):
 
 
 class Embeddings(nn.Module):
-    """The sum of the tables that there are, layer norm, dropout, and a projection where the tables are narrower than the
-    layers: packed batch → `[T, H]`."""
+    """The sum of the tables that there are, layer norm, dropout, and a projection where the tables are narrower than
+    the layers: packed batch → `[T, H]`."""
 
     def __init__(
         self,

@@ -147,7 +147,7 @@ class MaskedLMHead(LMHead):
     """Masked-language-model scores of the tokens in `targets["mlm_index"]`: never the logits of a token nobody
     reads."""
 
-    kind = "masked-LM"
+    kind: ClassVar[HeadKind] = "masked-LM"
     abilities = frozenset[Ability]({"language-model", "masked-LM"})
 
     def reads(self, batch: PackedBatch) -> Tensor:
@@ -166,7 +166,7 @@ class MaskedLMHead(LMHead):
 class PretrainingHead(MaskedLMHead):
     """Masked LM and next sentence together, as BERT is pretrained."""
 
-    kind = "pretraining"
+    kind: ClassVar[HeadKind] = "pretraining"
     abilities = frozenset[Ability]({"language-model", "masked-LM", "next-sentence"})
 
     def __init__(self, lm: LMHeadTransform, pooler: Pooler, nsp: nn.Linear) -> None:
@@ -234,7 +234,7 @@ class EncoderHead(PooledHead):
 class SequenceHead(PooledHead):
     """Pooled state, dropout, one linear layer: `[N, C]` logits."""
 
-    kind = "sequence"
+    kind: ClassVar[HeadKind] = "sequence"
     abilities = frozenset[Ability]({"sequence"})
     trained_for = "classify"
     needs_labels = True
@@ -257,7 +257,7 @@ class SequenceHead(PooledHead):
 class ChoiceHead(SequenceHead):
     """One number a sequence, `[N]`: how well the choice it ends with goes with what it begins with."""
 
-    kind = "choice"
+    kind: ClassVar[HeadKind] = "choice"
     abilities = frozenset[Ability]({"choice"})
     trained_for = "choose"
     needs_labels = False

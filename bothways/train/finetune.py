@@ -210,11 +210,11 @@ def _freeze(model: Model, number: int) -> None:
 
 def _sequence_limit(options: FinetuneOptions, config: EncoderConfig) -> int:
     """The tokens of a sequence, at most."""
-    table = config.max_position_embeddings
+    table = config.max_sequence_length
     default = min(QUICK_LENGTH, table) if options.preset == "quick" else table
     limit = default if options.sequence_length is None else options.sequence_length
     if limit > table:
-        raise UserError(f"--sequence-length {limit} is above the position table (max_position_embeddings {table})")
+        raise UserError(f"--sequence-length {limit} is above what the model reads, {table} tokens")
     if limit < SHORTEST_LENGTH:
         raise UserError(f"--sequence-length {limit}: expected at least {SHORTEST_LENGTH} tokens")
     return limit

@@ -77,10 +77,9 @@ def _pretrain(store: TokenStore, out: Path, options: PretrainOptions, progress: 
     checkpoint = _starting_point(store, objective, options)
     model = checkpoint.model
     longest = max(phase.sequence_length for phase in phases_of(options))
-    if longest > checkpoint.config.max_position_embeddings:
+    if longest > checkpoint.config.max_sequence_length:
         raise UserError(
-            f"--sequence-length {longest} is above the position table "
-            f"(max_position_embeddings {checkpoint.config.max_position_embeddings})"
+            f"--sequence-length {longest} is above what the model reads, {checkpoint.config.max_sequence_length} tokens"
         )
     if checkpoint.report is not None:
         progress.say(f"{options.model}: {checkpoint.report.sentence()}")
@@ -178,7 +177,7 @@ def evaluate_store(
     trained = checkpoint.metadata.get("provenance", {}).get("options", {})
     abilities = checkpoint.model.head.abilities
     usual = "causal" if "causal-LM" in abilities else "bert" if "next-sentence" in abilities else "mlm"
-    length = min(int(trained.get("sequence_length", 128)), checkpoint.config.max_position_embeddings)
+    length = min(int(trained.get("sequence_length", 128)), checkpoint.config.max_sequence_length)
     options = PretrainOptions(
         objective=trained.get("objective", usual), sequence_length=length, device=device, validation_tokens=limit
     )

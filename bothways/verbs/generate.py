@@ -71,13 +71,15 @@ def _show_steps(model: Predictor, prompt: str, options: GenerateArguments) -> No
     table = Table("step", "so far", "chosen", *(f"{place + 1}." for place in range(ALTERNATIVES_SHOWN)))
     ids = language.prompt_ids(model, [prompt], options, options.truncate)
     text, token = prompt, model.tokenizer.token
+    made: list[int] = []
     for number, step in enumerate(language.generate_steps(model, ids, options), 1):
         likely = [f"{token(id)} {probability:.1%}" for id, probability in step.likeliest(ALTERNATIVES_SHOWN)[0]]
         chosen = f"{token(step.tokens[0])} {step.probabilities()[0]:.1%}"
         table.add_row(
             str(number), escape("…" + text[-30:] if len(text) > 30 else text), *map(escape, [chosen, *likely])
         )
-        text += "".join(language.text_pieces(model.tokenizer, step.tokens))
+        made.append(step.tokens[0])
+        text = prompt + "".join(language.text_pieces(model.tokenizer, made))
     console = Console()
     console.print(table)
     console.print(text, markup=False, highlight=False)

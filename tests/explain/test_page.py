@@ -12,7 +12,7 @@ import pytest
 
 import bothways as bw
 from bothways.checkpoint.hugging_face import Checkpoint, new_model
-from bothways.model.heads import CausalLMHead, PretrainingHead, SequenceHead, SpanHead, TokenHead
+from bothways.model.families import head_builder
 from bothways.pages.arrays import decompress_array
 from bothways.predictor import Predictor
 from tests.helpers import tiny_config, tiny_tokenizer
@@ -180,12 +180,12 @@ def test_narrow_and_wide_light_and_dark(open_page: Any, scheme: str, width: int)
 
 
 PREDICTED = {
-    "fills": (PretrainingHead, {}, "the old [MASK] eats"),
-    "next": (CausalLMHead, {"is_decoder": True}, "the old dog"),
-    "classes": (lambda encoder: SequenceHead(encoder, 2), {}, "the old dog"),
-    "score": (lambda encoder: SequenceHead(encoder, 1), {}, "the old dog"),
-    "tags": (lambda encoder: TokenHead(encoder, 2), {}, "the zebra eats"),
-    "span": (SpanHead, {}, ("the dog?", "the old dog eats in the house")),
+    "fills": (head_builder("pretraining"), {}, "the old [MASK] eats"),
+    "next": (head_builder("causal-LM"), {"is_decoder": True}, "the old dog"),
+    "classes": (head_builder("sequence", 2), {}, "the old dog"),
+    "score": (head_builder("sequence", 1), {}, "the old dog"),
+    "tags": (head_builder("token", 2), {}, "the zebra eats"),
+    "span": (head_builder("span"), {}, ("the dog?", "the old dog eats in the house")),
 }
 
 
@@ -213,7 +213,7 @@ def test_every_heads_predictions_are_drawn(name: str, browser: Any, tmp_path: Pa
 
 
 def test_a_text_of_masks_alone_has_every_section(browser: Any, tmp_path: Path) -> None:
-    model = new_model(tiny_config(), PretrainingHead, seed=1).eval()
+    model = new_model(tiny_config(), head_builder("pretraining"), seed=1).eval()
     watched = Watched(
         browser, Predictor(Checkpoint(model, tiny_tokenizer())).explain("[MASK]").write(tmp_path / "page.html")
     )

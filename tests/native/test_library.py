@@ -116,12 +116,13 @@ def test_what_is_no_library_is_none() -> None:
 
 SHORT_OF_MEMORY = """
 import resource, torch
+from bothways.model.attention_mask import BOTH_WAYS
 from bothways.model.kernels.compiled import attend_compiled
 q = torch.ones(1_000_000, 1, 8)  # 32 MB, and so is what comes out; three copies of it are made on the way
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + (50 << 20), -1))
 try:
-    attend_compiled(q, q, q, torch.tensor([len(q)]), False, 0.0)
+    attend_compiled(q, q, q, torch.tensor([len(q)]), BOTH_WAYS, 0.0)
 except torch.OutOfMemoryError as error:
     print(error)
 """

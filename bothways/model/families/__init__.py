@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,3 +58,8 @@ def build_head(encoder: Encoder, kind: HeadKind, num_labels: int = 0) -> Head:
     head = form.build(encoder, num_labels)
     head.architecture = form.architecture
     return head
+
+
+def head_builder(kind: HeadKind, num_labels: int = 0) -> Callable[[Encoder], Head]:
+    """Builds a head of this kind on whatever encoder it is given: `build_head`."""
+    return functools.partial(build_head, kind=kind, num_labels=num_labels)

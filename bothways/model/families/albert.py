@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from bothways.errors import UserError
 from bothways.model.config import FOREIGN_KEYS, SIZE_RANGE, SIZE_RANGES, EncoderConfig
 from bothways.model.encoder import Encoder
 from bothways.model.families.base import Family, HeadForm, rename, tied_decoder
@@ -22,13 +23,12 @@ from bothways.model.families.parts import (
     token_head,
 )
 from bothways.model.heads import MaskedLMHead
-from bothways.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
 class AlbertConfig(EncoderConfig):
-    """ALBERT's hyperparameters. embedding_size: E, the width of the token tables. num_hidden_groups: layers with weights
-    of their own; each runs `num_hidden_layers / num_hidden_groups` times."""
+    """ALBERT's hyperparameters. embedding_size: E, the width of the token tables. num_hidden_groups: layers with
+    weights of their own; each runs `num_hidden_layers / num_hidden_groups` times."""
 
     vocab_size: int = 30000
     embedding_size: int = NARROW
@@ -58,9 +58,8 @@ class AlbertConfig(EncoderConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.num_hidden_groups > self.num_hidden_layers:
-            raise UserError(
-                f"num_hidden_groups {self.num_hidden_groups}: expected at most num_hidden_layers {self.num_hidden_layers}"
-            )
+            layers = self.num_hidden_layers
+            raise UserError(f"num_hidden_groups {self.num_hidden_groups}: expected at most num_hidden_layers {layers}")
 
 
 def albert_encoder(config: AlbertConfig) -> Encoder:
@@ -92,9 +91,7 @@ ALBERT = Family(
     (
         *embedding_renames("albert"),
         rename("encoder.embeddings.projection", "albert.encoder.embedding_hidden_mapping_in"),
-        rename(
-            "encoder.layers.*.attention.qkv", *(f"{_LAYER}.attention.{name}" for name in ("query", "key", "value"))
-        ),
+        rename("encoder.layers.*.attention.qkv", *(f"{_LAYER}.attention.{name}" for name in ("query", "key", "value"))),
         rename("encoder.layers.*.attention.output", f"{_LAYER}.attention.dense"),
         rename("encoder.layers.*.attention_norm", f"{_LAYER}.attention.LayerNorm"),
         rename("encoder.layers.*.intermediate", f"{_LAYER}.ffn"),

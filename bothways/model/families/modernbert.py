@@ -225,9 +225,7 @@ MODERNBERT = Family(
             lambda encoder, labels: SequenceHead(*_pooled_parts(encoder, labels)),
             (*_head_renames("pooler"), _CLASSIFIER),
         ),
-        "token": HeadForm(
-            "ModernBertForTokenClassification", _token_head, (*_head_renames("transform"), _CLASSIFIER)
-        ),
+        "token": HeadForm("ModernBertForTokenClassification", _token_head, (*_head_renames("transform"), _CLASSIFIER)),
         "span": HeadForm(
             "ModernBertForQuestionAnswering",
             lambda encoder, labels: SpanHead(linear(encoder.config, 2), _pooler(encoder)),

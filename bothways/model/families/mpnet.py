@@ -1,5 +1,5 @@
-"""MPNet (Song et al. 2020): RoBERTa's positions and heads, no token types, and a bias of the scores by distance that all
-layers share."""
+"""MPNet (Song et al. 2020): RoBERTa's positions and heads, no token types, and a bias of the scores by distance that
+all layers share."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ def attend_eager(
         scores = scaled_scores(query.transpose(0, 1), key.transpose(0, 1))
         order = places(0, len(query), q)
         if mask.bias is not None:
-            scores = scores + mask.bias[:, order[None, :] - order[:, None] + mask.bias.shape[1] // 2]
+            scores = scores + mask.by_distance(order, order)
         if (seen := mask.seen(order, order)) is not None:
             scores = scores.masked_fill(~seen, float("-inf"))
         probabilities = scores.softmax(-1)

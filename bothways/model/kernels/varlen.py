@@ -22,7 +22,8 @@ def has_varlen(q: Tensor) -> bool:
 
 def attend_varlen(q: Tensor, k: Tensor, v: Tensor, batch: PackedBatch, mask: AttentionMask, dropout: float) -> Tensor:
     """Attention without dropout; sequences may have any lengths in any order. Differentiable once."""
-    assert not dropout and mask.bias is None, "FlashAttention over packed sequences has neither dropout nor a bias"
+    assert not dropout, "FlashAttention over packed sequences has no dropout"
+    assert mask.bias is None
     reach = -1 if mask.window is None else mask.window
     window = (reach, 0 if mask.causal else reach)
     places, longest = batch.cu_seqlens, batch.max_seqlen
