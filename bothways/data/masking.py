@@ -79,7 +79,7 @@ class Masker:
 
     def __init__(self, masking: Masking, tokenizer: Tokenizer) -> None:
         if tokenizer.mask_id == ABSENT:
-            raise UserError(f"the vocabulary {tokenizer.fingerprint} has no token for masks; --objective causal needs none")
+            raise UserError("the vocabulary has no token for masks; --objective causal needs none")
         self.masking = masking
         self.mask_id = tokenizer.mask_id
         self._never_chosen = np.zeros(tokenizer.vocab_size, dtype=bool)

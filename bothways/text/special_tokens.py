@@ -23,7 +23,7 @@ USUAL_NAMES: dict[Role, tuple[str, ...]] = {
     "sep": ("[SEP]", "</s>", "<|endoftext|>"),
     "mask": ("[MASK]", "<mask>"),
 }
-# What `transformers` calls a role, and what else may stand for it.
+# What `transformers` calls a role, and what stands for it where a vocabulary has none of the usual names.
 STATED_NAMES: dict[Role, tuple[str, ...]] = {
     "pad": ("pad_token",),
     "unk": ("unk_token",),
@@ -49,8 +49,9 @@ def find_roles(vocabulary: Mapping[str, int], stated: Mapping[str, str]) -> dict
     """The token of each role that a vocabulary has. stated: what a directory's files say, by `transformers`' names."""
     roles: dict[Role, str] = {}
     for role, usual in USUAL_NAMES.items():
-        named = [stated[name] for name in STATED_NAMES[role] if name in stated]
-        present = [token for token in (*named, *usual) if token in vocabulary]
+        first, *others = ([stated[name]] if name in stated else [] for name in STATED_NAMES[role])
+        candidates = (*first, *usual, *(token for named in others for token in named))
+        present = [token for token in candidates if token in vocabulary]
         if present:
             roles[role] = present[0]
     return roles
@@ -70,9 +71,7 @@ def find_template(backend: BackendTokenizer, cls_id: int, sep_id: int) -> Templa
     behind_first = special.index(True, first)
     second = special.index(False, behind_first)
     end = special.index(True, second)
-    return Template(
-        tuple(ids[:first]), tuple(ids[behind_first:second]), tuple(ids[end:]), typed=any(made.type_ids)
-    )
+    return Template(tuple(ids[:first]), tuple(ids[behind_first:second]), tuple(ids[end:]), typed=any(made.type_ids))
 
 
 def _ids(encoding) -> tuple[list[int], list[bool]]:  # type: ignore[no-untyped-def]

@@ -135,9 +135,7 @@ class Tokenizer:
         return cls.from_pieces(pieces, lowercase, strip_accents, max_word_characters=MAX_LEARNT_WORD_CHARACTERS)
 
     @classmethod
-    def train_byte_bpe(
-        cls, texts: Callable[[], Iterable[str]], vocab_size: int, min_frequency: int = 2
-    ) -> Tokenizer:
+    def train_byte_bpe(cls, texts: Callable[[], Iterable[str]], vocab_size: int, min_frequency: int = 2) -> Tokenizer:
         """As `train`, a byte-level BPE vocabulary with RoBERTa's special tokens; `texts()` is called once."""
         return cls(learn_byte_bpe(texts, vocab_size, min_frequency))
 
@@ -160,7 +158,7 @@ class Tokenizer:
 
     @classmethod
     def load(cls, directory: str | Path) -> Tokenizer:
-        """Open `tokenizer.json`, or `vocab.txt`, or `vocab.json` with `merges.txt`, with what `tokenizer_settings` reads
+        """Open `tokenizer.json`, `vocab.txt`, or `vocab.json` with `merges.txt`, and what `tokenizer_settings` reads
         beside them.
 
         What `tokenizer_config.json` states of the normalisation holds, as in `transformers`; the rest is as in

@@ -67,16 +67,17 @@ def byte_bpe_backend(model: models.BPE, template: str = "") -> BackendTokenizer:
     tokenizer = BackendTokenizer(model)
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    present = [token for names in USUAL_NAMES.values() for token in names if tokenizer.token_to_id(token) is not None]
+    vocabulary = tokenizer.get_vocab()
+    present = {token for names in USUAL_NAMES.values() for token in names if token in vocabulary}
     tokenizer.add_special_tokens(
         [
             AddedToken(token, special=True, normalized=False, lstrip=token == "<mask>")
-            for token in sorted(set(present), key=tokenizer.token_to_id)
+            for token in sorted(present, key=vocabulary.__getitem__)
         ]
     )
     if template == "roberta":
-        ends = [(token, tokenizer.token_to_id(token)) for token in ("</s>", "<s>")]
-        tokenizer.post_processor = processors.RobertaProcessing(*ends, trim_offsets=True, add_prefix_space=False)
+        end, begin = ((token, vocabulary[token]) for token in ("</s>", "<s>"))
+        tokenizer.post_processor = processors.RobertaProcessing(end, begin, trim_offsets=True, add_prefix_space=False)
     return tokenizer
 
 

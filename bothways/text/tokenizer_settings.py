@@ -24,8 +24,10 @@ from bothways.text.special_tokens import STATED_NAMES
 from bothways.text.tokenizer_backend import (
     MAX_WORD_CHARACTERS,
     SPECIAL_TOKENS,
+    TokenizerKind,
     bert_backend,
     bert_normalizer,
+    kind_of,
     read_backend,
     read_byte_bpe,
     read_pieces,
@@ -35,6 +37,11 @@ from bothways.text.tokenizer_backend import (
 BERT_CLASSES = ("BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer", "MPNetTokenizer")
 BYTE_BPE_CLASSES = ("RobertaTokenizer", "GPT2Tokenizer")
 UNIGRAM_CLASSES = ("XLMRobertaTokenizer", "CamembertTokenizer", "AlbertTokenizer")
+CLASSES: dict[TokenizerKind, tuple[str, ...]] = {
+    "wordpiece": BERT_CLASSES,
+    "byte-bpe": BYTE_BPE_CLASSES,
+    "unigram": UNIGRAM_CLASSES,
+}
 # Classes that are nothing but their tokenizer.json; options in tokenizer_config.json do not count for them.
 GENERIC_CLASSES = ("PreTrainedTokenizer", "TokenizersBackend")
 # Of a vocabulary's pieces. Uncased ones have no capitals at all, BERT's cased one has them in a third of its pieces.
@@ -43,7 +50,7 @@ MARKED_SHARE = 0.05  # of pieces, with the marks of sentencepiece or BPE; they h
 # Options that cut text otherwise than WordPiece over BERT's words, and the values that do not.
 # Of tokenizer_config.json; made anew when it is written, or said in tokenizer.json.
 UNWRITTEN = ("added_tokens_decoder", "model_max_length", "name_or_path", "special_tokens_map_file", "auto_map")
-UNREACHABLE = -1e6  # score of a piece, a logarithm: any other way through a text is likelier
+NONCHARACTER = "\ufdd0"  # of Unicode, for use inside programs: no text has it
 VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json")
 FOREIGN_OPTIONS: dict[str, tuple[Any, ...]] = {
     "word_tokenizer_type": ("basic",),
@@ -130,14 +137,18 @@ def read_vocabulary(directory: Path, settings: TokenizerSettings) -> tuple[Path,
         model = next(directory.glob("*.model"), None)
         if model is not None:
             raise UserError(f"{model}: a sentencepiece model; save it with transformers first, as tokenizer.json")
-        raise UserError(f"{directory}: not a tokenizer directory: {' and '.join(VOCABULARIES)} are missing")
+        raise UserError(f"{directory}: not a tokenizer directory: {', '.join(VOCABULARIES)} are all missing")
     backend = _read_vocabulary(path, settings)
     vocabulary = backend.get_vocab(with_added_tokens=True)
-    for names in STATED_NAMES.values():
-        for name in names:
-            token = settings.stated.get(name)
-            if isinstance(token, str) and token not in vocabulary:
-                raise UserError(f"{directory}: {name} is {token[:60]!a}, which {path.name} does not have")
+    for name, *_ in STATED_NAMES.values():
+        token = settings.stated.get(name)
+        if isinstance(token, str) and token not in vocabulary:
+            raise UserError(f"{directory}: {name} is {token[:60]!a}, which {path.name} does not have")
+    wanted = next((kind for kind, classes in CLASSES.items() if settings.bare_class in classes), kind_of(backend))
+    if wanted != kind_of(backend):
+        raise UserError(
+            f"{directory}: tokenizer_class {settings.bare_class} is {wanted}, but {path.name} holds {kind_of(backend)}"
+        )
     return path, backend
 
 
@@ -157,7 +168,7 @@ def _read_vocabulary(path: Path, settings: TokenizerSettings) -> BackendTokenize
     elif "lowercase" in settings.normalisation:
         lowers = bool(backend.normalizer) and backend.normalizer.normalize_str("A") == "a"
         if settings.normalisation["lowercase"] != lowers:
-            raise UserError(f"{path}: do_lower_case is {not lowers} in tokenizer_config.json, and {lowers} in this file")
+            raise UserError(f"{path}: tokenizer_config.json has do_lower_case {not lowers}, this file does {lowers}")
     with_blank = settings.stated.get("add_prefix_space")
     if isinstance(with_blank, bool) and isinstance(backend.pre_tokenizer, pre_tokenizers.ByteLevel):
         backend.pre_tokenizer.add_prefix_space = with_blank
@@ -185,16 +196,18 @@ def add_tokens(backend: BackendTokenizer, settings: TokenizerSettings) -> None:
 
 def with_added_as_words(content: str, roles: Collection[str]) -> str:
     """The content of `tokenizer.json` with no special tokens but those of a role: the others are no template's. Unigram
-    has them among its pieces as well, which running text shall not find: there they get the lowest score."""
+    has them among its pieces as well, which running text shall not find: there they get a name that no text holds."""
     state = json.loads(content)
     others = [token for token in state["added_tokens"] if token["special"] and token["content"] not in roles]
     for token in others:
         token["special"] = False
-    pieces = state["model"]["vocab"] if state["model"].get("type") == "Unigram" else []
-    for piece in pieces:
-        if piece[0] in roles:
-            piece[1] = UNREACHABLE
-    return json.dumps(state) if others or pieces else content
+    if state["model"].get("type") == "Unigram":
+        state["added_tokens"] = [token for token in state["added_tokens"] if token["content"] not in roles]
+        for piece in state["model"]["vocab"]:
+            if piece[0] in roles:
+                piece[0] = NONCHARACTER + piece[0]
+        return json.dumps(state)
+    return json.dumps(state) if others else content
 
 
 def _class_of(directory: Path, path: Path, settings: Mapping[str, Any]) -> str:
@@ -208,7 +221,7 @@ def _class_of(directory: Path, path: Path, settings: Mapping[str, Any]) -> str:
         model_type = _optional_json(directory / "config.json").get("model_type")
         return "GPT2Tokenizer" if model_type == "gpt2" else ""
     bare = str(named).removesuffix("Fast")
-    known = (*BERT_CLASSES, *BYTE_BPE_CLASSES, *UNIGRAM_CLASSES)
+    known = [name for classes in CLASSES.values() for name in classes]
     if bare not in (*known, *GENERIC_CLASSES):
         raise UserError(
             f"{path}: tokenizer_class {str(named)[:60]!r} cuts text otherwise than those that are read: "
@@ -236,12 +249,12 @@ def _normalisation(path: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def _role_texts(stated: Mapping[str, Any]) -> list[str]:
     """The tokens that are stated for a role."""
-    return [stated[name] for names in STATED_NAMES.values() for name in names if isinstance(stated.get(name), str)]
+    return [stated[name] for name, *_ in STATED_NAMES.values() if isinstance(stated.get(name), str)]
 
 
 def _special_texts(settings: Mapping[str, Any]) -> list[str]:
     """The contents of special tokens without a role, in the order in which `transformers` adds them."""
-    roles = {name for names in STATED_NAMES.values() for name in names[:1]}
+    roles = {name for name, *_ in STATED_NAMES.values()}
     values = [value for name, value in settings.items() if name.endswith("_token") and name not in roles]
     extra = settings.get("extra_special_tokens") or settings.get("additional_special_tokens") or []
     values += extra.values() if isinstance(extra, dict) else extra if isinstance(extra, list) else []

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import transformers
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from bothways.batch import PackedBatch
-from bothways.checkpoint.hugging_face import name_table
+from bothways.checkpoint.hugging_face import load_checkpoint, name_table, save_checkpoint
 from bothways.inference.compiled import CompiledModel, supports
 from bothways.model.families import FAMILIES, build_encoder, build_head, read_config
 from bothways.model.heads import HeadKind, Model
+from bothways.text.tokenizer import Tokenizer
 from tests.helpers import padded, random_batch, unpadded
 
 VOCABULARY = 600
@@ -199,3 +202,38 @@ def test_compiled_layers_compute_the_same_where_they_can(family: str) -> None:
         with torch.inference_mode():
             compiled = CompiledModel(ours.encoder, ours.head).encoder(batch)
             assert (compiled - ours.encoder(batch)).abs().max() < 2e-5
+
+
+def tokenizer_for(family: str) -> Any:
+    """A small vocabulary as the family's models have it, of `VOCABULARY` pieces at most."""
+    texts = ["the old dog runs in the house", "a red cat sleeps, and eats on the new house!"] * 9
+    if family in ("bert", "distilbert", "electra", "albert", "mpnet"):
+        return Tokenizer.train(lambda: texts, 90)
+    return Tokenizer.train_byte_bpe(lambda: texts, 300)
+
+
+@pytest.mark.parametrize(("family", "kind"), KINDS)
+def test_directories_open_on_both_sides(family: str, kind: HeadKind, tmp_path: Path) -> None:
+    theirs = transformers_model(family, kind)
+    theirs.save_pretrained(tmp_path / "theirs")
+    tokenizer_for(family).save(tmp_path / "theirs")
+    checkpoint = load_checkpoint(tmp_path / "theirs")
+    assert checkpoint.report is not None
+    assert not checkpoint.report.newly_initialised
+    assert checkpoint.model.head.kind == kind
+    save_checkpoint(checkpoint, tmp_path / "ours")
+
+    again = getattr(transformers, type(theirs).__name__).from_pretrained(tmp_path / "ours")
+    state, expected = again.state_dict(), theirs.state_dict()
+    assert state.keys() == expected.keys()
+    assert all(torch.equal(state[name], expected[name]) for name in state)
+    files = [load_file(tmp_path / side / "model.safetensors").keys() for side in ("theirs", "ours")]
+    assert {name for name in files[0] if "position_ids" not in name} >= files[1]
+    ours_config, their_config = again.config.to_dict(), theirs.config.to_dict()
+    differing = {key for key in their_config if ours_config.get(key) != their_config[key]}
+    assert differing <= {"_name_or_path", "transformers_version", "dtype", "problem_type"}, differing
+
+    twice = load_checkpoint(tmp_path / "ours")
+    mine = twice.model.state_dict()
+    assert all(torch.equal(tensor, mine[name]) for name, tensor in checkpoint.model.state_dict().items())
+    assert twice.config == checkpoint.config

@@ -126,7 +126,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"tokenizer_config": {"tokenizer_class": None}, "config": {"tokenizer_class": "BertJapaneseTokenizer"}},
         r"config\.json: tokenizer_class 'BertJapaneseTokenizer'",
     ),
-    "RoBERTa": ({"tokenizer_config": {"tokenizer_class": "RobertaTokenizerFast"}}, "RobertaTokenizerFast"),
+    "RoBERTa": (
+        {"tokenizer_config": {"tokenizer_class": "RobertaTokenizerFast"}},
+        "tokenizer_class RobertaTokenizer is byte-bpe, but .* holds wordpiece",
+    ),
     "words by MeCab": ({"tokenizer_config": {"word_tokenizer_type": "mecab"}}, "word_tokenizer_type is 'mecab'"),
     "characters": ({"tokenizer_config": {"subword_tokenizer_type": "character"}}, "subword_tokenizer_type is 'charac"),
     "no words": ({"tokenizer_config": {"do_basic_tokenize": False}}, "do_basic_tokenize is False"),
