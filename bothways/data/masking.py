@@ -160,6 +160,19 @@ class MaskedExamples:
         return pack(masked, token_type_ids, lengths, targets)
 
 
+@dataclass(frozen=True)
+class ReplacedExamples(MaskedExamples):
+    """As `MaskedExamples`, with the text's own tokens as a target: every hidden token is read by a generator as a mask,
+    and by the model as what the generator puts there."""
+
+    def batch(self, tokens: np.ndarray, spans: Spans, keys: np.ndarray, step: int) -> PackedBatch:
+        """Target `original_ids` `[T]` besides those of `MaskedExamples`."""
+        batch = super().batch(tokens, spans, keys, step)
+        original = batch.input_ids.index_copy(0, batch.targets["mlm_index"], batch.targets["mlm_labels"])
+        batch.targets["original_ids"] = original
+        return batch
+
+
 def masked_lengths(spans: Spans) -> np.ndarray:
     """Tokens of each example, int64 `[N]`, with `[CLS]` and `[SEP]`."""
     return spans.lengths + np.where(spans.b_lengths > 0, PAIR_SPECIAL_TOKENS, SINGLE_SPECIAL_TOKENS)

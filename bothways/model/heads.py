@@ -8,7 +8,7 @@ Shapes: T tokens, N sequences, R tokens that a head reads, H hidden, V vocabular
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -23,10 +23,28 @@ from bothways.model.lm_head import LazyLogits, LMHeadTransform
 
 # What a head can do, in the words of error messages; `language-model` scores every piece of the vocabulary.
 Ability = Literal[
-    "language-model", "masked-LM", "causal-LM", "next-sentence", "sequence", "choice", "token", "span", "embedding"
+    "language-model",
+    "masked-LM",
+    "causal-LM",
+    "next-sentence",
+    "replaced-token",
+    "sequence",
+    "choice",
+    "token",
+    "span",
+    "embedding",
 ]
 HeadKind = Literal[
-    "pretraining", "masked-LM", "causal-LM", "sequence", "choice", "token", "span", "embedding", "encoder"
+    "pretraining",
+    "masked-LM",
+    "causal-LM",
+    "discriminator",
+    "sequence",
+    "choice",
+    "token",
+    "span",
+    "embedding",
+    "encoder",
 ]
 Pooling = Literal["mean", "cls"]
 Reading = Literal["first", "last", "mean"]  # of a sequence's tokens
@@ -63,6 +81,18 @@ class Head(nn.Module):
         """int64 `[R]`: the tokens whose hidden states the head reads, in the order in which it reads them; a token that
         is named twice is read twice. None for all T."""
         return None
+
+    def batch_to_read(self, batch: PackedBatch) -> PackedBatch:
+        """What the encoder is to read in place of a batch: the batch itself, but for a head that alters it first."""
+        return batch
+
+    def helpers(self) -> Iterable[Model]:
+        """Models that the head asks besides the encoder that it stands on."""
+        return ()
+
+    def saved_models(self, model: Model) -> dict[str, Model]:
+        """What a finished pretraining writes, by the name of its directory. model: the one with this head."""
+        return {"model": model}
 
     @property
     def reads_first_tokens_only(self) -> bool:
@@ -200,6 +230,20 @@ class CausalLMHead(LMHead):
     def num_scored(self, batch: PackedBatch) -> int:
         read = self.reads(batch)
         return batch.num_tokens if read is None else len(read)
+
+
+class DiscriminatorHead(Head):
+    """Whether each token is another than the text's own: logits `[T]` (Clark et al. 2020, section 2)."""
+
+    kind = "discriminator"
+    abilities = frozenset[Ability]({"replaced-token"})
+
+    def __init__(self, dense: nn.Linear, activation: Callable[[Tensor], Tensor], prediction: nn.Linear) -> None:
+        super().__init__()
+        self.dense, self.activation, self.prediction = dense, activation, prediction
+
+    def forward(self, hidden: Tensor, batch: PackedBatch) -> Tensor:
+        return self.prediction(self.activation(self.dense(hidden))).squeeze(-1)
 
 
 class PooledHead(Head):
@@ -346,6 +390,7 @@ HEAD_KINDS: dict[HeadKind, type[Head]] = {
         PretrainingHead,
         MaskedLMHead,
         CausalLMHead,
+        DiscriminatorHead,
         SequenceHead,
         ChoiceHead,
         TokenHead,
@@ -369,6 +414,7 @@ class Model(nn.Module):
         return self.encoder.config
 
     def forward(self, batch: PackedBatch):  # type: ignore[no-untyped-def]
+        batch = self.head.batch_to_read(batch)
         return self.head(self.encoder(batch, self.head.reads(batch)), batch)
 
     def with_head(self, head: Head) -> Model:

@@ -21,17 +21,19 @@ CHUNK = 512  # tokens whose scores are in memory at the same time: 62 MB in floa
 class LazyLogits:
     """The scores of every piece at R tokens, not yet multiplied out.
 
-    hidden: `[R, E]`, what the decoder `[V, E]` is to read. dtype: that of the product.
+    hidden: `[R, E]`, what the decoder `[V, E]` is to read. dtype: that of the product. casts: whether the decoder is of
+    another type, as in training with autocast.
     """
 
     hidden: Tensor
     decoder: nn.Linear
     dtype: torch.dtype
+    casts: bool = False
 
     @property
     def logits(self) -> Tensor:
         """The scores multiplied out, `[R, V]`."""
-        with torch.autocast(self.hidden.device.type, self.dtype, enabled=self.dtype != self.hidden.dtype):
+        with torch.autocast(self.hidden.device.type, self.dtype, enabled=self.casts):
             scores: Tensor = self.decoder(self.hidden)
         return scores
 
@@ -55,6 +57,17 @@ class LazyLogits:
     def _bias(self) -> Tensor:
         bias: Tensor | None = self.decoder.bias
         return self.hidden.new_zeros(self.decoder.out_features) if bias is None else bias
+
+    @torch.no_grad()
+    def sample(self, generator: torch.Generator) -> Tensor:
+        """An id for each token, drawn from the softmax of its scores, int64 `[R]`; generator: on the CPU."""
+        drawn = []
+        for hidden in self.hidden.split(CHUNK):
+            scores = replace(self, hidden=hidden).logits.float()
+            # the largest of scores and Gumbel noise is a draw from their softmax (Gumbel 1954)
+            noise = torch.empty(scores.shape).exponential_(generator=generator).log_()
+            drawn.append((scores - noise.to(scores.device)).argmax(-1))
+        return torch.cat(drawn) if drawn else torch.zeros(0, dtype=torch.int64, device=self.hidden.device)
 
     @torch.no_grad()
     def log_probabilities(self, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -139,5 +152,5 @@ class LMHeadTransform(nn.Module):
     def forward(self, hidden: Tensor) -> LazyLogits:
         hidden = self.norm(self.activation(self.dense(hidden)))
         device = hidden.device.type
-        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
-        return LazyLogits(hidden, self.decoder, dtype)
+        casts = torch.is_autocast_enabled(device)
+        return LazyLogits(hidden, self.decoder, torch.get_autocast_dtype(device) if casts else hidden.dtype, casts)

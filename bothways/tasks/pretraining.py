@@ -31,6 +31,10 @@ class MaskedLMObjective:
     def losses(self) -> tuple[str, ...]:
         return ("mlm_loss",)
 
+    @property
+    def loss_weights(self) -> Mapping[str, float]:
+        return {}
+
     def head(self, encoder: Encoder) -> Head:
         return build_head(encoder, "masked-LM")
 
@@ -88,6 +92,10 @@ class NextTokenObjective:
     @property
     def losses(self) -> tuple[str, ...]:
         return ("lm_loss",)
+
+    @property
+    def loss_weights(self) -> Mapping[str, float]:
+        return {}
 
     def head(self, encoder: Encoder) -> Head:
         return build_head(encoder, "causal-LM")

@@ -31,7 +31,7 @@ def training_flops(model: Model, batch: PackedBatch) -> float:
         finished = tokens if number < last or read is None else len(read)
         total += _layer_flops(layer, tokens, finished, pairs)
     total += 2 * head.num_scored(batch) * sum(_weights(part) for name, part in head.named_children() if name == "lm")
-    return 3 * total
+    return 3 * total + sum(training_flops(helper, batch) for helper in head.helpers())
 
 
 def _layer_flops(layer: Layer, tokens: int, finished: int, pairs: float) -> float:

@@ -24,6 +24,7 @@ from bothways.data.store import SplitName, TokenStore
 from bothways.errors import UserError
 from bothways.hardware import choose_device, micro_batch_tokens
 from bothways.model.config import EncoderConfig
+from bothways.model.families import find_family
 from bothways.model.heads import Model
 from bothways.option_checks import checked, require_seed
 from bothways.precision import choose_precision
@@ -138,8 +139,8 @@ def _finish(
         checkpoint.model = new_model(checkpoint.config, objective.head, seed=0)
         for name, parameter in checkpoint.model.named_parameters():
             parameter.data.copy_(parameters[name])
-        checkpoint.metadata = {"provenance": provenance}
-        save_checkpoint(checkpoint, run.model_path)
+        for name, model in checkpoint.model.head.saved_models(checkpoint.model).items():
+            save_checkpoint(Checkpoint(model, checkpoint.tokenizer, {"provenance": provenance}), run.path / name)
     world.wait()
 
 
@@ -220,6 +221,28 @@ def measure_speed(store: TokenStore, options: PretrainOptions, steps: int = 8) -
     return TrainingSpeed(tokens / seconds, flops / seconds)
 
 
+def _new_config(store: TokenStore, options: PretrainOptions) -> EncoderConfig:
+    """The hyperparameters of a new model of the family and size that are asked for."""
+    entry = find_pretraining(options.objective)
+    family = find_family(options.family or entry.family)
+    chosen: dict[str, Any] = {
+        "vocab_size": store.vocab_size,
+        "hidden_dropout_prob": options.dropout,
+        "attention_probs_dropout_prob": options.dropout,
+        "max_position_embeddings": options.max_position_embeddings,
+        "pad_token_id": max(store.tokenizer().pad_id, 0),
+    }
+    if options.positions != "learned":
+        if family.name != "bert":
+            raise UserError(f"--positions {options.positions}: {family.title} has its own")
+        chosen["positions"] = options.positions
+    if options.hidden_act is not None:
+        chosen["hidden_act"] = options.hidden_act
+    if entry.is_decoder:
+        chosen["is_decoder"] = True
+    return family.config.from_size(options.size, **chosen)
+
+
 def _starting_point(store: TokenStore, objective: Objective, options: PretrainOptions) -> Checkpoint:
     """A new model of `options.size`, or `options.model`, with the objective's head.
 
@@ -227,16 +250,7 @@ def _starting_point(store: TokenStore, objective: Objective, options: PretrainOp
     """
     causal = find_pretraining(options.objective).is_decoder
     if options.model is None:
-        config = EncoderConfig.from_size(
-            options.size,
-            vocab_size=store.vocab_size,
-            hidden_dropout_prob=options.dropout,
-            attention_probs_dropout_prob=options.dropout,
-            max_position_embeddings=options.max_position_embeddings,
-            positions=options.positions,
-            hidden_act=options.hidden_act,
-            is_decoder=causal,
-        )
+        config = _new_config(store, options)
         return Checkpoint(new_model(config, objective.head, options.seed), store.tokenizer())
     checkpoint = load_checkpoint(options.model, objective.head, dropout=options.dropout, seed=options.seed)
     if checkpoint.tokenizer.fingerprint != store.tokenizer_fingerprint:

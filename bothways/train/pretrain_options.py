@@ -13,6 +13,7 @@ from bothways.data.spans import ExampleMaker, SpanOptions
 from bothways.data.store import SplitName, TokenStore
 from bothways.errors import UserError
 from bothways.model.config import EncoderConfig
+from bothways.model.families import FAMILIES
 from bothways.option_checks import require_at_least, values_of
 from bothways.precision import TrainingPrecision
 from bothways.tasks.base import Objective
@@ -34,20 +35,23 @@ DEFAULT_VALIDATION_TOKENS, TRAINED_PER_VALIDATION_TOKEN, MIN_VALIDATION_TOKENS =
 
 if TYPE_CHECKING:
     ObjectiveName = str
-else:  # the names of the registry, which --help shows and recipes are checked by
+    FamilyName = str
+else:  # the names of the registries, which --help shows and recipes are checked by
     ObjectiveName = Literal[tuple(OBJECTIVES)]
+    FamilyName = Literal[tuple(FAMILIES)]
 
 
 @dataclass(frozen=True)
 class PretrainOptions:
     """What `bothways pretrain` can be told.
 
-    size: a new model of this size, its vocabulary the store's. model: continue from this one instead.
+    family: of a new model; by default BERT, for `electra` ELECTRA. size: a new model of this size, its vocabulary the
+    store's. model: continue from this one instead.
     objective: `bert` is masked LM + next sentence on sentence pairs; `order` has sentence order instead; `mlm` masked
     LM alone on full sentences of one document; `roberta` the same on full sentences across documents; `causal` the next
-    token, from left to right, on documents one by one.
+    token, from left to right, on documents one by one; `electra` replaced tokens, with a small generator of masked LM.
     positions: of a new model, `learned` or the fixed `sinusoidal`. hidden_act: the activation of a new model's
-    feed-forward layers: gelu, gelu_new, gelu_pytorch_tanh or relu.
+    feed-forward layers: gelu, gelu_new, gelu_pytorch_tanh or relu; by default the family's own.
     phases: LENGTH:SHARE of the steps, in order, instead of one sequence_length, as in `128:0.9 512:0.1`; a third part,
     as in `512:0.1:131072`, is the phase's own tokens_per_step.
     mask_rate_end: the masking rate moves linearly from mask_rate to this. short: share of examples built to a random
@@ -59,11 +63,12 @@ class PretrainOptions:
     RUN/trace.json, three steps of a trace for chrome://tracing.
     """
 
+    family: FamilyName | None = None
     size: str = "mini"
     model: str | None = None
     objective: ObjectiveName = "bert"
     positions: Literal["learned", "sinusoidal"] = "learned"
-    hidden_act: Literal["gelu", "gelu_new", "gelu_pytorch_tanh", "relu"] = "gelu"
+    hidden_act: Literal["gelu", "gelu_new", "gelu_pytorch_tanh", "relu"] | None = None
     steps: int = 2000
     tokens_per_step: int = 8192
     sequence_length: int = 128

@@ -17,6 +17,7 @@ from bothways.model.encoder import Encoder
 from bothways.model.families.base import Family, HeadForm, rename, tied_decoder
 from bothways.model.families.bert import embedding_renames, layer_renames
 from bothways.model.families.parts import (
+    activation_function,
     bert_layer,
     dense_sequence_head,
     hidden_dropout,
@@ -27,7 +28,7 @@ from bothways.model.families.parts import (
     token_head,
     unpooled,
 )
-from bothways.model.heads import CausalLMHead, ChoiceHead, MaskedLMHead, Pooler
+from bothways.model.heads import CausalLMHead, ChoiceHead, DiscriminatorHead, MaskedLMHead, Pooler
 
 NARROW = 128  # width of the token tables of small models (Clark et al. 2020, table 6; Lan et al. 2019, section 3.1)
 
@@ -82,6 +83,21 @@ def _choice_head(encoder: Encoder, labels: int) -> ChoiceHead:
     return ChoiceHead(Pooler(linear(config), F.gelu), Dropout(config.summary_last_dropout), linear(config, 1))
 
 
+def _discriminator_head(encoder: Encoder, labels: int = 0) -> DiscriminatorHead:
+    config = encoder.config
+    return DiscriminatorHead(linear(config), activation_function(config.hidden_act), linear(config, 1))
+
+
+def generator_config(config: ElectraConfig) -> ElectraConfig:
+    """The generator beside a discriminator: as deep, and narrower (Clark et al. 2020, section 3.2: a quarter to a half
+    of the discriminator's width; here a half, in whole heads)."""
+    heads = max(1, config.num_attention_heads // 2)
+    width = heads * config.head_size
+    return dataclasses.replace(
+        config, hidden_size=width, num_attention_heads=heads, intermediate_size=max(1, config.intermediate_size // 2)
+    )
+
+
 _CLASSIFIER = rename("head.classifier", "classifier")
 _LM = (
     rename("head.lm.dense", "generator_predictions.dense"),
@@ -104,6 +120,14 @@ ELECTRA = Family(
     {
         "masked-LM": HeadForm(
             "ElectraForMaskedLM", lambda encoder, labels: MaskedLMHead(lm_transform(encoder, F.gelu)), _LM
+        ),
+        "discriminator": HeadForm(
+            "ElectraForPreTraining",
+            _discriminator_head,
+            (
+                rename("head.dense", "discriminator_predictions.dense"),
+                rename("head.prediction", "discriminator_predictions.dense_prediction"),
+            ),
         ),
         "span": HeadForm("ElectraForQuestionAnswering", span_head, (rename("head.qa_outputs", "qa_outputs"),)),
         "sequence": HeadForm(

@@ -62,6 +62,11 @@ class GPT2Config(EncoderConfig):
             raise UserError("GPT-2 reads from left to right")
 
     @classmethod
+    def from_size(cls, size: str, **overrides: Any) -> GPT2Config:
+        """As of BERT; embeddings are dropped as hidden states are."""
+        return super().from_size(size, **{"embd_pdrop": overrides.get("hidden_dropout_prob", 0.1), **overrides})
+
+    @classmethod
     def from_dict(cls, values: Mapping[str, Any], path: Any = "config.json") -> GPT2Config:
         """As of BERT."""
         width = values.get("n_embd", cls.hidden_size)

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from torch import nn
 
+from bothways.errors import UserError
 from bothways.model.config import FOREIGN_KEYS
 from bothways.model.embeddings import Embeddings, OffsetPositions, RelativeBias
 from bothways.model.encoder import Encoder
@@ -50,14 +51,16 @@ class MPNetConfig(RobertaConfig):
     foreign_keys: ClassVar[Mapping[str, tuple[Any, ...]]] = {
         **FOREIGN_KEYS,
         "relative_attention_num_buckets": (BUCKETS,),
-        "pad_token_id": (1,),
         "is_decoder": (False,),
     }
     constants: ClassVar[Mapping[str, Any]] = {"relative_attention_num_buckets": BUCKETS}
 
-    @property
-    def first_position(self) -> int:
-        return 2
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.pad_token_id != 1:
+            raise UserError(
+                f"MPNet counts positions from behind the padding id 1; this vocabulary's is {self.pad_token_id}"
+            )
 
 
 def mpnet_encoder(config: MPNetConfig) -> Encoder:
