@@ -143,7 +143,7 @@ def _spelled(model: LoadedModel, word: str, anchors: Sequence[str]) -> str:
     pieces = tokenizer.encode(word, special_tokens=False)
     if len(set(pieces.word_ids.tolist())) != 1:
         raise UserError(f"--word {word}: expected one word, as the vocabulary parts them")
-    return "".join(tokenizer.token(id).removeprefix("##") for id in pieces.input_ids)
+    return "".join(tokenizer.shown(id) for id in pieces.input_ids)
 
 
 def _neighbours(model: LoadedModel, tokens: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

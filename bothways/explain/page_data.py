@@ -87,7 +87,10 @@ def page_data(
         notes.append(
             f"cosines of tokens are shown of up to {MAX_COSINE_TOKENS} of them, points of up to {MAX_PLANE_TOKENS}"
         )
-    if any(len(pieces.input_ids) + 2 > model.sequence_length for pieces in tokenizer.encode_batch(sentences)):
+    if any(
+        len(pieces.input_ids) + tokenizer.num_special_tokens(1) > model.sequence_length
+        for pieces in tokenizer.encode_batch(sentences)
+    ):
         notes.append(f"vectors of sentences are made of their first {model.sequence_length} tokens")
     return {
         "format": 1,

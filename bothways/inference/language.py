@@ -264,7 +264,7 @@ def _masked(tokenizer: Tokenizer, ids: np.ndarray, masked: slice) -> Encoded:
     shown[masked] = tokenizer.mask_id
     nothing = np.zeros((len(ids), 2), dtype=np.int64)
     sequence = assemble(tokenizer, [Pieces(shown, nothing, nothing[:, 0])], row=0)
-    return replace(sequence, targets={"first_mask": np.array(1 + masked.start)})
+    return replace(sequence, targets={"first_mask": np.array(len(tokenizer.template.prefix) + masked.start)})
 
 
 def _masked_logs(model: LoadedModel, sequences: Sequence[Encoded]) -> Tensor:

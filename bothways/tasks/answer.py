@@ -145,7 +145,7 @@ class AnswerTask(Task):
         encoded = []
         for number, (question, text) in enumerate(zip(questions, texts, strict=True)):
             asked, context = question[:longest], contexts[text]
-            room = max_length - 3 - len(asked.input_ids)
+            room = max_length - tokenizer.num_special_tokens(2) - len(asked.input_ids)
             cut = len(question.input_ids) - len(asked.input_ids)
             for window in token_windows(len(context.input_ids), room, min(options.overlap, room // 2)):
                 encoded.append(assemble(tokenizer, [asked, context[window]], row=number, truncated=cut))

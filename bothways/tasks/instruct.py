@@ -169,7 +169,9 @@ class InstructTask(NextTokenObjective, Task):
             ids, replied = ids[kept], replied[kept]
             targets = {BEFORE_REPLIES: np.flatnonzero(replied) - 1, "next_tokens": ids[replied]}
             read, nothing = ids[:-1], np.zeros(len(ids) - 1, dtype=np.int64)
-            encoded.append(Encoded(read, nothing, np.zeros((len(read), 2), dtype=np.int64), targets, cut, number))
+            encoded.append(
+                Encoded(read, nothing, nothing, np.zeros((len(read), 2), dtype=np.int64), targets, cut, number)
+            )
         return encoded
 
     def add_targets(self, encoded: Sequence[Encoded], rows: Sequence[Row]) -> list[Encoded]:

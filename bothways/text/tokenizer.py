@@ -280,13 +280,11 @@ class Tokenizer:
         return [id for id in self.special_ids if id != self.sep_id]
 
     def with_special_tokens(self, segments: Sequence[Pieces]) -> tuple[Pieces, np.ndarray]:
-        """One sequence of some segments in the vocabulary's template (BERT's is `[CLS] a [SEP] b [SEP]`), and its
-        token_type_ids.
+        """One sequence of some segments in the vocabulary's template; BERT's is `[CLS] a [SEP] b [SEP]`.
 
         Returns the pieces of the whole sequence `[T]`, special tokens with an empty range of characters and the word
-        -1, and token_type_ids int64 `[T]`: the number of the segment, what is in front with the first, each `[SEP]`
-        with the segment that it ends; all 0 where the template numbers nothing. Offsets and word numbers stay those of
-        the segments' own texts.
+        -1, and the number of each token's segment, int64 `[T]`: what is in front with the first, each `[SEP]` with the
+        segment that it ends. Offsets and word numbers stay those of the segments' own texts.
         """
         template, last = self.template, len(segments) - 1
         parts = [_special_pieces(template.prefix)]
@@ -301,7 +299,12 @@ class Tokenizer:
             np.concatenate([part.word_ids for part in parts]),
         )
         lengths[0] += len(template.prefix)
-        return pieces, np.repeat(np.arange(len(segments)) * template.typed, lengths)
+        return pieces, np.repeat(np.arange(len(segments)), lengths)
+
+    def token_type_ids(self, segment_ids: np.ndarray) -> np.ndarray:
+        """What a model of this vocabulary reads as the types of tokens with these segments, int64 `[T]`: the segments'
+        numbers, as of BERT, or all 0."""
+        return segment_ids if self.template.typed else np.zeros_like(segment_ids)
 
     def num_special_tokens(self, num_segments: int) -> int:
         """Tokens that `with_special_tokens` adds to a sequence of so many segments."""
@@ -320,6 +323,12 @@ class Tokenizer:
     def token(self, index: int) -> str:
         """The piece with an id; ids without a piece, as a padded embedding table has, are `[unusedN]`."""
         return self._tokenizer.id_to_token(index) or f"[unused{index}]"
+
+    def shown(self, index: int) -> str:
+        """The piece with an id as people read it within a word: without the mark of a continuation or of a blank."""
+        if self.kind == "byte-bpe" and index not in self.special_ids:
+            return self._tokenizer.decode([index], skip_special_tokens=False).removeprefix(" ")
+        return self.token(index).removeprefix("##" if self.kind == "wordpiece" else "▁")
 
     def pieces(self) -> list[str]:
         """Every piece, in order of ids."""

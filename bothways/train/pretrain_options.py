@@ -197,12 +197,12 @@ def default_lr(hidden_size: int) -> float:
 def loop_options(options: PretrainOptions, config: EncoderConfig) -> TrainOptions:
     """The loop's options, with defaults that follow from the model's width and the number of steps."""
     require_at_least(1, validation_tokens=options.validation_tokens)
-    tenth = max(1, options.steps // 10)
+    tenth, highest = max(1, options.steps // 10), find_pretraining(options.objective).max_lr
     every = options.checkpoint_every
     return derive_train_options(
         options,
         PretrainOptions,
-        lr=default_lr(config.hidden_size) if options.lr is None else options.lr,
+        lr=min(default_lr(config.hidden_size), highest) if options.lr is None else options.lr,
         beta2=SMALL_MODEL_BETA2 if config.hidden_size <= SMALL_MODEL_WIDTH else TrainOptions.beta2,
         evaluate_every=tenth if options.evaluate_every is None else options.evaluate_every,
         checkpoint_every=min(TrainOptions.checkpoint_every, tenth) if every is None else every,
