@@ -21,9 +21,10 @@ class Encoded:
 
     A table's row is one sequence or several: the windows of a long text, the choices of a question, the two sentences
     of a pair.
-    input_ids, token_type_ids: int64 `[T]`. segment_ids: int64 `[T]`, the number of each token's segment. offsets: int64 `[T, 2]`, characters in the segment's text; special tokens
-    have an empty range. targets: named by the task; scalars or arrays of this sequence. truncated: how many tokens
-    were cut off. row: the number of the row that the sequence belongs to.
+    input_ids, token_type_ids: int64 `[T]`. segment_ids: int64 `[T]`, the number of each token's segment. offsets: int64
+    `[T, 2]`, characters in the segment's text; special tokens have an empty range. targets: named by the task; scalars
+    or arrays of this sequence. truncated: how many tokens were cut off. row: the number of the row that the sequence
+    belongs to.
     """
 
     input_ids: np.ndarray

@@ -105,35 +105,51 @@ def _vocabulary(head: Any, hidden: Tensor) -> Tensor:
     return cast("Tensor", head.lm.decoder(head.lm(hidden).hidden))
 
 
-def _pooled(head: Any, hidden: Tensor) -> Tensor:
-    return cast("Tensor", head.pooler(hidden[:, 0]))
+def _pooled(head: Any, hidden: Tensor, mask: Tensor) -> Tensor:
+    """What a head makes of the state of each sequence that it reads, `[B, H]`."""
+    if head.reading == "first":
+        state = hidden[:, 0]
+    elif head.reading == "mean":
+        state = _mean(hidden, mask)
+    else:
+        last = mask.sum(1).long() - 1
+        state = hidden.gather(1, last[:, None, None].expand(-1, 1, hidden.shape[2]))[:, 0]
+    return cast("Tensor", head.pooler(state))
+
+
+def _mean(hidden: Tensor, mask: Tensor) -> Tensor:
+    share = mask.to(hidden.dtype)[..., None]
+    return (hidden * share).sum(1) / share.sum(1)
+
+
+def _transformed(head: Any, hidden: Tensor) -> Tensor:
+    return hidden if head.transform is None else cast("Tensor", head.transform(hidden))
 
 
 def _embedding(head: Any, hidden: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
-    share = mask.to(hidden.dtype)[..., None]
-    vectors = hidden[:, 0] if head.pooling == "cls" else (hidden * share).sum(1) / share.sum(1)
+    vectors = hidden[:, 0] if head.pooling == "cls" else _mean(hidden, mask)
     return hidden, F.normalize(vectors, dim=-1) if head.normalize else vectors
 
 
 FORMS: dict[type[Head], PaddedForm] = {
     SequenceHead: PaddedForm(
         ("logits",),
-        lambda head, hidden, mask: (head.classifier(_pooled(head, hidden)),),
+        lambda head, hidden, mask: (head.classifier(_pooled(head, hidden, mask)),),
         lambda scores, hidden: (scores[0],),
     ),
     ChoiceHead: PaddedForm(
         ("logits",),
-        lambda head, hidden, mask: (head.classifier(_pooled(head, hidden)),),
+        lambda head, hidden, mask: (head.classifier(_pooled(head, hidden, mask)),),
         lambda scores, hidden: (scores,),
     ),
     TokenHead: PaddedForm(
         ("logits",),
-        lambda head, hidden, mask: (head.classifier(hidden),),
+        lambda head, hidden, mask: (head.classifier(_transformed(head, hidden)),),
         lambda scores, hidden: (scores,),
     ),
     SpanHead: PaddedForm(
         ("start_logits", "end_logits"),
-        lambda head, hidden, mask: head.qa_outputs(hidden).unbind(-1),
+        lambda head, hidden, mask: head.qa_outputs(_transformed(head, hidden)).unbind(-1),
         lambda scores, hidden: scores.unbind(-1),
     ),
     MaskedLMHead: PaddedForm(
@@ -148,7 +164,7 @@ FORMS: dict[type[Head], PaddedForm] = {
     ),
     PretrainingHead: PaddedForm(
         ("prediction_logits", "seq_relationship_logits"),
-        lambda head, hidden, mask: (_vocabulary(head, hidden), head.nsp(_pooled(head, hidden))),
+        lambda head, hidden, mask: (_vocabulary(head, hidden), head.nsp(head.pooler(hidden[:, 0]))),
         lambda scores, hidden: (scores.mlm.logits, scores.nsp[0]),
     ),
     EmbeddingHead: PaddedForm(
@@ -158,7 +174,7 @@ FORMS: dict[type[Head], PaddedForm] = {
     ),
     EncoderHead: PaddedForm(
         ("last_hidden_state", "pooler_output"),
-        lambda head, hidden, mask: (hidden, _pooled(head, hidden)),
+        lambda head, hidden, mask: (hidden, _pooled(head, hidden, mask)),
         lambda scores, hidden: (hidden, scores[0]),
     ),
 }

@@ -69,7 +69,8 @@ OBJECTIVES: dict[str, Pretraining] = {
         ReplacedTokenObjective(),
         replaced,
         next_command="finetune classify --model {model} --train train.csv",
-        family="electra", max_lr=ELECTRA_LR,
+        family="electra",
+        max_lr=ELECTRA_LR,
     ),
     "causal": Pretraining(NextTokenObjective(), next_tokens, True, 'generate {model} "the beginning of a text"'),
 }

@@ -63,17 +63,17 @@ def test_tickets(family: str, pretrained_family: Path, tmp_path: Path, bothways:
     said = [row["text"] for row in rows_of(test)][:9]
     (tmp_path / "lines.txt").write_text("\n".join(said), encoding="utf-8")
     alone = [model.classify([text])[0] for text in said]
-    assert [one.label for one in model.classify(said)] == [one.label for one in alone]
+    assert [found.label for found in model.classify(said)] == [found.label for found in alone]
     code, _, _ = bothways(
         "classify", tmp_path / "tickets", "--in", tmp_path / "lines.txt", "--out", tmp_path / "o.jsonl"
     )
     assert code == 0
-    assert [row["label"] for row in rows_of(tmp_path / "o.jsonl")] == [one.label for one in alone]
+    assert [row["predicted"] for row in rows_of(tmp_path / "o.jsonl")] == [found.label for found in alone]
     assert model.embed(said).shape == (9, 128)
     page = model.explain(said[0]).data
     assert len(page["runs"]) == 2
     assert page["predictions"]
-    code, output, errors = bothways("export", "onnx", tmp_path / "tickets", "--out", tmp_path / "onnx")
+    code, _, errors = bothways("export", "onnx", tmp_path / "tickets", "--out", tmp_path / "onnx")
     assert code == 0, errors
 
 
@@ -93,7 +93,7 @@ def test_questions(family: str, pretrained_family: Path, tmp_path: Path) -> None
     train, test = (HELPDESK / f"questions-{part}.json" for part in ("train", "test"))
     result = bw.finetune("answer", pretrained_family, train, test, tmp_path / "help", options)
     assert result.evaluation is not None
-    assert result.evaluation.metrics["f1"] > 2
+    assert result.evaluation.metrics["f1"] > 0.15, "a third of the questions have no answer"
     context = "The engineer comes on Monday. A red light means that the line is dead."
     answer = bw.load(tmp_path / "help").answer("What does a red light mean?", context)
     assert answer.text == context[answer.start : answer.end]
