@@ -8,8 +8,10 @@ from __future__ import annotations
 import importlib.util
 import os
 import platform
+import re
 import shutil
 import subprocess
+import sysconfig
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -37,7 +39,8 @@ class NativeBuild(BuildHookInterface):
         if build(Path(self.root) / "bothways" / "native", self.app.display_info):
             build_data["artifacts"].append("bothways/native/native_*.so")
             build_data["pure_python"] = False
-            build_data["infer_tag"] = True
+            # the libraries are opened by ctypes, so that they fit every Python
+            build_data["tag"] = f"py3-none-{re.sub('[-.]', '_', sysconfig.get_platform())}"
 
 
 def build(folder: Path, report: Callable[[str], Any] = print) -> list[Path]:

@@ -81,7 +81,7 @@ def check(model: Path, table: Path, out: Path) -> None:
         first += len(batch)
     some = next(found.iter_batches(64))
     alone = bw.load(model, precision="float32")
-    vectors = np.concatenate([alone.embed(text) for text in some["text"].to_pylist()])
+    vectors = np.stack([alone.embed(text) for text in some["text"].to_pylist()])
     np.testing.assert_allclose(np.array(some["embedding"].to_pylist()), vectors, atol=1e-5)
 
 

@@ -32,12 +32,11 @@ from bothways.model.config import EncoderConfig
 from bothways.model.families import head_builder
 from bothways.text.corpus import CorpusOptions
 from bothways.text.tokenizer import Tokenizer
+from bothways.text.vocabulary import train_tokenizer
 from bothways.token_budget import UNLIMITED
 from bothways.train.pretrain import evaluate_store, pretrain
 from bothways.train.pretrain_options import PretrainOptions, make_plan
 from bothways.train.run import RunDirectory
-from bothways.verbs.source_arguments import SourceArguments
-from bothways.verbs.tokenizer import train_tokenizer
 
 LENGTH, TOKENS_PER_STEP = 256, 4096
 
@@ -48,7 +47,7 @@ def stores(folder: Path, parted: Any) -> tuple[TokenStore, TokenStore, Tokenizer
     cut = text.rindex("\n\n", 0, len(text) * 9 // 10)
     (folder / "train.txt").write_text(text[:cut])
     (folder / "held-out.txt").write_text(text[cut:])
-    tokenizer, _ = train_tokenizer(SourceArguments((str(folder / "train.txt"),)), 4096, lowercase=True)
+    tokenizer = train_tokenizer(str(folder / "train.txt"), vocab_size=4096)
     options = PrepareOptions(CorpusOptions(documents=parted), validation=0)
     made = [prepare([str(folder / f"{name}.txt")], tokenizer, folder / name, options) for name in ("train", "held-out")]
     return made[0], made[1], tokenizer

@@ -15,11 +15,10 @@ from pathlib import Path
 from common import shared_data, show
 
 from bothways.data.prepare import prepare
+from bothways.text.vocabulary import train_tokenizer
 from bothways.train.pretrain import pretrain
 from bothways.train.pretrain_options import PretrainOptions
 from bothways.train.run import RunDirectory
-from bothways.verbs.source_arguments import SourceArguments
-from bothways.verbs.tokenizer import train_tokenizer
 
 
 def main() -> None:
@@ -29,7 +28,7 @@ def main() -> None:
     parser.add_argument("--lr", type=float, nargs="+", default=[2e-3, 4e-3])
     chosen = parser.parse_args()
     folder, source = Path(tempfile.mkdtemp()), str(shared_data() / "wikipedia-small.jsonl.zst")
-    tokenizer, _ = train_tokenizer(SourceArguments((source,)), 8192, lowercase=True)
+    tokenizer = train_tokenizer(source, vocab_size=8192)
     store = prepare([source], tokenizer, folder / "store").directory
     header, rows = ["optimizer", "lr"], []
     for name in ("adamw", "muon"):

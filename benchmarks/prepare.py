@@ -99,11 +99,10 @@ def bothways(source: Path, vocabulary: Path, workers: int) -> float:
 
 def vocabulary_of(source: Path, vocabulary: Path, workers: int) -> float:
     """`bothways tokenizer` with 30,522 pieces."""
-    from bothways.verbs.source_arguments import SourceArguments
-    from bothways.verbs.tokenizer import train_tokenizer
+    from bothways.text.vocabulary import train_tokenizer
 
     began = time.perf_counter()
-    train_tokenizer(SourceArguments((str(source),)), 30522, lowercase=True)
+    train_tokenizer(str(source))
     return time.perf_counter() - began
 
 
@@ -147,11 +146,10 @@ def main() -> None:
     chosen = parser.parse_args()
     from common import shared_data, show  # imports torch, which the contestants must not carry
 
-    from bothways.verbs.source_arguments import SourceArguments
-    from bothways.verbs.tokenizer import train_tokenizer
+    from bothways.text.vocabulary import train_tokenizer
 
     folder, small = Path(tempfile.mkdtemp()), shared_data() / "wikipedia-small.jsonl.zst"
-    train_tokenizer(SourceArguments((str(small),)), 30522, lowercase=True)[0].save(folder)
+    train_tokenizer(str(small), folder)
     megabytes = sum(len(text.encode()) for text in texts(small)) / 1e6
     rows: list[list[Any]] = []
     names = ["encode_batch", "datasets_map", "in_memory", "bothways", "vocabulary_of"]

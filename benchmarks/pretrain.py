@@ -36,10 +36,9 @@ from bothways.data.store import TokenStore
 from bothways.hardware import choose_device, measured_peak
 from bothways.model.config import EncoderConfig
 from bothways.precision import choose_precision
+from bothways.text.vocabulary import train_tokenizer
 from bothways.train.pretrain import measure_speed
 from bothways.train.pretrain_options import PretrainOptions, make_plan
-from bothways.verbs.source_arguments import SourceArguments
-from bothways.verbs.tokenizer import train_tokenizer
 
 WARM_UP = 2
 
@@ -148,7 +147,7 @@ def main() -> None:
     for size in chosen.sizes:
         pieces = 30522 if size in ("base", "large") else 8192
         if pieces not in stores:
-            tokenizer, _ = train_tokenizer(SourceArguments((source,)), pieces, lowercase=True)
+            tokenizer = train_tokenizer(source, vocab_size=pieces)
             stores[pieces] = prepare([source], tokenizer, folder / f"store-{pieces}")
         for objective, peer in (("bert", "Trainer, grouped by length"), ("mlm", "Trainer, group_texts")):
             options = PretrainOptions(

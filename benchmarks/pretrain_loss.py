@@ -24,12 +24,11 @@ from bothways.data.prepare import prepare
 from bothways.model.config import EncoderConfig
 from bothways.model.families import head_builder
 from bothways.tasks.pretraining import BertObjective
+from bothways.text.vocabulary import train_tokenizer
 from bothways.train.loop import evaluate_objective
 from bothways.train.pretrain import pretrain
 from bothways.train.pretrain_options import PretrainOptions, make_plan, make_validation_plan
 from bothways.train.run import RunDirectory
-from bothways.verbs.source_arguments import SourceArguments
-from bothways.verbs.tokenizer import train_tokenizer
 
 
 def padded(batch: PackedBatch) -> dict[str, torch.Tensor]:
@@ -77,7 +76,7 @@ def main() -> None:
     steps = parser.parse_args().steps
     folder = Path(tempfile.mkdtemp())
     source = str(shared_data() / "wikipedia-small.jsonl.zst")
-    tokenizer, _ = train_tokenizer(SourceArguments((source,)), 8192, lowercase=True)
+    tokenizer = train_tokenizer(source, vocab_size=8192)
     store = prepare([source], tokenizer, folder / "store")
     config = EncoderConfig.from_size(
         "mini", vocab_size=store.vocab_size, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0

@@ -8,10 +8,14 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from bothways.errors import UserError
+from bothways.errors import TruncationWarning, UserError, closest
 from bothways.version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from bothways.comparison import Comparison, compare
+    from bothways.data.prepare import PrepareOptions, prepare
+    from bothways.data.store import TokenStore
+    from bothways.evaluation import evaluate
     from bothways.inference.language import Suggestion, TextScore
     from bothways.inference.masked import Fill
     from bothways.inference.sampling import GenerationOptions
@@ -19,9 +23,13 @@ if TYPE_CHECKING:
     from bothways.predictor import Predictor, load
     from bothways.tasks.answer import Answer
     from bothways.tasks.choose import Choice
-    from bothways.tasks.classify import Classification, MultiClassification, Regression
+    from bothways.tasks.classifications import Classification, MultiClassification, Regression
     from bothways.tasks.entities import Entity
-    from bothways.train.finetune import FinetuneOptions, finetune
+    from bothways.tasks.results import to_table
+    from bothways.text.tokenizer import Tokenizer
+    from bothways.text.vocabulary import train_tokenizer
+    from bothways.train.finetune import FinetuneOptions, FinetuneResult, finetune
+    from bothways.train.loop import TrainResult
     from bothways.train.pretrain import pretrain
     from bothways.train.pretrain_options import PretrainOptions
 
@@ -35,43 +43,68 @@ _WHERE = {
     "GenerationOptions": "bothways.inference.sampling",
     "Answer": "bothways.tasks.answer",
     "Choice": "bothways.tasks.choose",
-    "Classification": "bothways.tasks.classify",
-    "MultiClassification": "bothways.tasks.classify",
-    "Regression": "bothways.tasks.classify",
-    "Entity": "bothways.tasks.tag",
+    "train_tokenizer": "bothways.text.vocabulary",
+    "Tokenizer": "bothways.text.tokenizer",
+    "prepare": "bothways.data.prepare",
+    "PrepareOptions": "bothways.data.prepare",
+    "TokenStore": "bothways.data.store",
+    "Classification": "bothways.tasks.classifications",
+    "MultiClassification": "bothways.tasks.classifications",
+    "Regression": "bothways.tasks.classifications",
+    "Entity": "bothways.tasks.entities",
+    "to_table": "bothways.tasks.results",
     "pretrain": "bothways.train.pretrain",
+    "PretrainOptions": "bothways.train.pretrain_options",
+    "TrainResult": "bothways.train.loop",
     "finetune": "bothways.train.finetune",
     "FinetuneOptions": "bothways.train.finetune",
-    "PretrainOptions": "bothways.train.pretrain_options",
+    "FinetuneResult": "bothways.train.finetune",
+    "evaluate": "bothways.evaluation",
+    "compare": "bothways.comparison",
+    "Comparison": "bothways.comparison",
 }
 
 __all__ = [
     "Answer",
     "Choice",
     "Classification",
+    "Comparison",
     "Entity",
     "Fill",
     "FinetuneOptions",
+    "FinetuneResult",
     "GenerationOptions",
     "Match",
     "MultiClassification",
     "Predictor",
+    "PrepareOptions",
     "PretrainOptions",
     "Regression",
     "Suggestion",
     "TextScore",
+    "TokenStore",
+    "Tokenizer",
+    "TrainResult",
+    "TruncationWarning",
     "UserError",
+    "compare",
+    "evaluate",
     "finetune",
     "load",
+    "prepare",
     "pretrain",
+    "to_table",
+    "train_tokenizer",
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _WHERE:
-        raise AttributeError(f"module 'bothways' has no attribute {name!r}")
-    return getattr(importlib.import_module(_WHERE[name]), name)
+if not TYPE_CHECKING:  # else a type checker would take every name for one that there is
+
+    def __getattr__(name: str) -> Any:
+        if name not in _WHERE:
+            raise AttributeError(f"module 'bothways' has no attribute {name!r}{closest(name, __all__)}")
+        return getattr(importlib.import_module(_WHERE[name]), name)
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_WHERE])
+    return [*__all__, "__version__"]

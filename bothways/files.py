@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fnmatch
 import hashlib
 import json
 import math
@@ -13,7 +14,9 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from bothways.errors import UserError
+from bothways.errors import UserError, option
+
+PROBE = ".bothways-probe"  # the file by which `require_writable` tries a directory
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -70,12 +73,21 @@ def write_text(path: Path, text: str) -> None:
 
 
 def refuse_foreign_files(directory: Path, names: Collection[str]) -> None:
-    """Raises UserError when `directory` is a file or holds anything but `names`: it is not ours to replace."""
+    """Raises UserError when `directory` is a file or holds anything but `names`: it is not ours to replace.
+
+    names: of files and folders, or patterns of them (`*.arrow`). What an interrupted write left aside is ours as well.
+    """
     if directory.is_symlink() or (directory.exists() and not directory.is_dir()):
-        raise UserError(f"{directory} is not a directory; choose another --out")
-    stray = sorted(path.name for path in directory.iterdir() if path.name not in names) if directory.exists() else []
+        raise UserError(f"{directory} is not a directory; choose another {option('out')}")
+    ours = (*names, ".*.partial", ".*.old", PROBE)
+    stray = sorted(
+        path.name
+        for path in (directory.iterdir() if directory.exists() else ())
+        if not any(fnmatch.fnmatchcase(path.name, pattern) for pattern in ours)
+    )
     if stray:
-        raise UserError(f"{directory} holds something else ({', '.join(stray[:3])}); choose another --out")
+        found = ", ".join(stray[:3])
+        raise UserError(f"{directory} holds something else ({found}); choose another {option('out')}")
 
 
 @contextlib.contextmanager
@@ -120,17 +132,18 @@ def replace_with(complete: Path, directory: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def require_file_writable(path: Path, suffixes: Collection[str], option: str) -> None:
-    """Prove that a file can be written, before the work whose result it is to hold.
+def require_file_writable(path: Path, suffixes: Collection[str], name: str) -> None:
+    """Prove that a file can be written, before the work whose result it is to hold. name: of the option that names it.
 
     Raises UserError for another suffix, a folder that is not there, and a folder of the file's name.
     """
+    named = option(name, path)
     if path.suffix not in suffixes:
-        raise UserError(f"{option} {path}: expected a file that ends in {' or '.join(suffixes)}")
+        raise UserError(f"{named}: expected a file that ends in {' or '.join(suffixes)}")
     if path.is_dir():
-        raise UserError(f"{option} {path}: is a folder")
+        raise UserError(f"{named}: is a folder")
     if not path.parent.is_dir():
-        raise UserError(f"{option} {path}: the folder {path.parent} is not there")
+        raise UserError(f"{named}: the folder {path.parent} is not there")
 
 
 def sync_tree(directory: Path) -> None:
@@ -149,14 +162,21 @@ def sync(path: Path) -> None:
 
 
 def require_writable(directory: Path) -> None:
-    """Make `directory` and prove that a file can be written in it, before hours of work depend on it."""
+    """Prove that a file can be written in `directory`, which may not be there yet, before hours of work depend on it.
+
+    Leaves no trace, so that a job that is refused later has made no empty folders.
+    """
     if not str(directory).strip() or str(directory) == ".":
-        raise UserError("--out: expected a directory of its own")
+        raise UserError(f"{option('out')}: expected a directory of its own")
+    missing = [path for path in (directory, *directory.parents) if not path.exists()]
     with user_errors(directory):
         directory.mkdir(parents=True, exist_ok=True)
-        probe = directory / ".bothways-probe"
+        probe = directory / PROBE
         probe.write_bytes(b"1")
         probe.unlink()
+        with contextlib.suppress(OSError):  # another process has begun to write there
+            for path in missing:
+                path.rmdir()
 
 
 @contextlib.contextmanager

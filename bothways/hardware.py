@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 import torch
 
-from bothways.errors import UserError
+from bothways.errors import UserError, option
 
 # Token budgets by type of device: the tokens of one forward pass, at most.
 # In training: on a CPU the activations of some 2,000 tokens stay near its caches, and 1,000 or 8,000 were slower. A GPU
@@ -31,8 +31,11 @@ def choose_device(name: str) -> torch.device:
 
     Raises UserError for a device this machine does not have.
     """
+    if not isinstance(name, str):
+        raise UserError(f"{option('device', name)}: accepted: auto, cpu, cuda, cuda:N")
     if name.startswith("cuda:") and int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UserError(f"--device {name}: several processes cannot share one GPU; --device cuda gives each its own")
+        own = f"{option('device', 'cuda')} gives each its own"
+        raise UserError(f"{option('device', name)}: several processes cannot share one GPU; {own}")
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -41,7 +44,8 @@ def choose_device(name: str) -> torch.device:
             device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise UserError(f"--device {name}: {str(error).splitlines()[0]}; accepted: auto, cpu, cuda, cuda:N") from error
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{option('device', name)}: {reason}; accepted: auto, cpu, cuda, cuda:N") from error
     return device
 
 

@@ -5,13 +5,15 @@ The verbs' flags and recipes, the keywords of Python's functions and the options
 
 from __future__ import annotations
 
+import numbers
 import types
 import typing
-from collections.abc import Collection
-from dataclasses import fields
+from collections.abc import Collection, Mapping
+from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from bothways.errors import UserError, closest
+from bothways.errors import UserError, closest, option
 
 _Options = TypeVar("_Options")
 
@@ -67,7 +69,8 @@ def type_in_words(hint: Any) -> str:
 
 def require_name(owner: str, name: str, known: Collection[str]) -> None:
     """Raises UserError where `owner` has no option of this name; the message has the closest and all known ones."""
-    if name not in known:
+    if not isinstance(name, str) or name not in known:
+        name = name if isinstance(name, str) else in_short(name)
         raise UserError(f"{owner} has no option {name!r}{closest(name, known)}; accepted: {', '.join(known)}")
 
 
@@ -78,16 +81,23 @@ def require_type(name: str, value: Any, hint: Any) -> None:
 
 
 def require_at_least(least: int, **options: int | None) -> None:
-    """Raises UserError for the first option below `least`; an option that is None is left to its default."""
+    """Raises UserError for the first option that is below `least` or no whole number; an option that is None is left to
+    its default."""
+    require_count(least, **{name: value for name, value in options.items() if value is not None})
+
+
+def require_count(least: int = 1, /, **options: int) -> None:
+    """As `require_at_least`, for options that None says nothing for."""
     for name, value in options.items():
-        if value is not None and value < least:
-            raise UserError(f"--{name.replace('_', '-')} {value}: expected at least {least}")
+        require_type(name, plain_number(value), int)
+        if value < least:
+            raise UserError(f"{option(name, value)}: expected at least {least}")
 
 
 def require_seed(seed: int) -> None:
     """Raises UserError for a seed that does not fit 63 bits."""
     if not 0 <= seed < 1 << 63:
-        raise UserError(f"--seed {seed}: expected 0 to 2^63 - 1")
+        raise UserError(f"{option('seed', seed)}: expected 0 to 2^63 - 1")
 
 
 def checked(options: _Options, kind: type | None = None) -> _Options:
@@ -99,6 +109,53 @@ def checked(options: _Options, kind: type | None = None) -> _Options:
     for name, hint in typing.get_type_hints(kind or type(options)).items():
         require_type(name, getattr(options, name), hint)
     return options
+
+
+def options_from(kind: type[_Options], function: str, options: object, keywords: Mapping[str, Any]) -> _Options:
+    """The options of a function: an object of `kind`, a dictionary, or None, and keywords, which win.
+
+    kind: a dataclass whose fields all have defaults. function: whose options they are, for errors.
+    Raises UserError for a name that `kind` does not have, with the closest one, and for a value of another type.
+    """
+    if options is not None and not isinstance(options, kind | Mapping):
+        raise UserError(f"{option('options')}: expected {kind.__name__} or a dictionary, found {in_short(options)}")
+    start = options if isinstance(options, kind) else kind()
+    given = {**(options if isinstance(options, Mapping) else {}), **keywords}
+    return checked(replace(start, **field_values(kind, function, given)), kind)  # type: ignore[type-var]
+
+
+def field_values(kind: type, owner: str, given: Mapping[Any, Any]) -> dict[str, Any]:
+    """Values by field as `kind` takes them; of a field of several values one may come alone, and a list is a tuple.
+
+    owner: whose options they are, for errors. Raises UserError as `require_name` and `require_type` do.
+    """
+    hints, values = typing.get_type_hints(kind), {}
+    for name, value in given.items():
+        require_name(owner, name, hints)
+        if typing.get_origin(hints[name]) is tuple:
+            value = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
+        value = plain_number(value)
+        require_type(name, value, hints[name])
+        values[name] = value
+    return values
+
+
+def plain_number(value: Any) -> Any:
+    """A number of numpy's as Python's own, which JSON has; anything else as it is."""
+    return value.item() if isinstance(value, numbers.Number) and hasattr(value, "item") else value
+
+
+def require_path(**arguments: object) -> None:
+    """Raises UserError for the first argument that is neither text nor a path, or is empty."""
+    for name, value in arguments.items():
+        if not isinstance(value, str | Path) or not str(value).strip() or "\0" in str(value):
+            raise UserError(f"{option(name)}: expected a path, found {in_short(value)}")
+
+
+def in_short(value: object) -> str:
+    """A value as an error quotes it: its repr where that is short and plain, else its type."""
+    plain = value is None or isinstance(value, str | bytes | int | float | Path)
+    return repr(value)[:60] if plain else f"a {type(value).__name__}"
 
 
 def values_of(options: Any, kind: type) -> dict[str, Any]:

@@ -13,9 +13,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bothways.errors import UserError
+from bothways.errors import UserError, option
 from bothways.files import read_json, sync, user_errors, write_json
+from bothways.outputs import begin_anew, discard, made_otherwise, option_changes, require_new_file
 
+Changes = Callable[[Mapping[str, Any], Mapping[str, Any]], list[str]]
+
+MANIFEST = "manifest.json"
 MARKERS = "[0-9]*-[0-9]*.json"
 NUMBER_DIGITS = 12  # of an item in a name, so that names sort as numbers do
 
@@ -23,11 +27,12 @@ NUMBER_DIGITS = 12  # of an item in a name, so that names sort as numbers do
 class Parts:
     """The parts of `out`, in the folder `OUT.parts`.
 
-    side_results: other files that the parts become at the same time, beside `out`. end: how many items are done.
+    side_results: other files that the parts become at the same time, beside `out`. overwrite: they replace results that
+    are there already. end: how many items are done.
     """
 
-    def __init__(self, out: Path, side_results: Sequence[Path] = ()) -> None:
-        self.out, self._side_results = out, tuple(side_results)
+    def __init__(self, out: Path, side_results: Sequence[Path] = (), *, overwrite: bool = False) -> None:
+        self.out, self._side_results, self._overwrite = out, tuple(side_results), overwrite
         self.folder = out.with_name(f"{out.name}.parts")
         self.end = 0
         self._markers: list[Path] = []
@@ -37,36 +42,36 @@ class Parts:
         """Where the folder is moved before it is removed."""
         return self.out.with_name(f".{self.out.name}.done")
 
-    def open(self, manifest: Mapping[str, Any]) -> None:
-        """Find the parts that are there already, or begin an empty folder.
+    def open(self, manifest: Mapping[str, Any], changes: Changes = option_changes) -> None:
+        """Find the parts that are there already, or begin an empty folder, also where no part was complete.
 
-        manifest: all that the results depend on, as JSON. Raises UserError where a result is complete, the folder is
-        of a job with another manifest or of no job, or a part between others is missing.
+        manifest: all that the results depend on, as JSON. changes: how two manifests differ, in words. Raises UserError
+        where a result is complete, the folder is of a job with another manifest or of no job, or a part between others
+        is missing.
         """
-        path = self.folder / "manifest.json"
+        path = self.folder / MANIFEST
         shutil.rmtree(self._trash, ignore_errors=True)
-        if not path.exists():
+        begun = path.exists() and any(self.folder.glob(MARKERS))
+        if self._overwrite or (path.exists() and not begun):
+            discard(self.folder, (MANIFEST, "[0-9]*-[0-9]*", "whole*", "side*"))
+        if self._overwrite or not begun:
             self._begin(path, manifest)
-        before, now = read_json(path), json.loads(json.dumps(manifest))
-        for name in {**before, **now}:
-            if before.get(name) != now.get(name):
-                raise UserError(
-                    f"{self.folder}: the parts of another run, of which {name} was {before.get(name)!r} and is "
-                    f"{now.get(name)!r} now; remove the folder to begin anew"
-                )
+        found = changes(read_json(path), json.loads(json.dumps(manifest)))
+        if found:
+            raise made_otherwise(self.folder, "the beginning of a result", found)
         for marker in sorted(self.folder.glob(MARKERS)):
             first, end = map(int, marker.stem.split("-"))
             if first != self.end:
-                raise UserError(f"{self.folder}: the part of row {self.end + 1} is missing; remove the folder")
+                raise UserError(f"{self.folder}: the part of row {self.end + 1} is missing; {begin_anew()}")
             self._markers.append(marker)
             self.end = end
 
     def _begin(self, path: Path, manifest: Mapping[str, Any]) -> None:
         for result in (self.out, *self._side_results):
-            if result.exists():
-                raise UserError(f"--out {self.out}: {result} is there already; remove it, or name another")
+            if not self._overwrite:
+                require_new_file(result, "out")
         if any(self.folder.glob("*")):
-            raise UserError(f"--out {self.out}: {self.folder} is not empty and not of a run; remove it")
+            raise UserError(f"{option('out', self.out)}: {self.folder} is not empty and not of a run; remove it")
         with user_errors(self.folder):
             self.folder.mkdir(exist_ok=True)
         write_json(path, manifest)

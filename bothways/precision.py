@@ -6,7 +6,7 @@ from typing import Literal
 
 import torch
 
-from bothways.errors import UserError
+from bothways.errors import UserError, option
 from bothways.hardware import cpu_multiplies_bfloat16
 
 TrainingPrecision = Literal["auto", "float32", "bfloat16"]
@@ -34,12 +34,12 @@ def choose_inference_precision(precision: InferencePrecision, device: torch.devi
     Raises UserError for an unknown name, and for int8 on anything but a CPU.
     """
     if precision not in ("auto", *PRECISIONS):
-        raise UserError(f"--precision {precision}: accepted: auto, {', '.join(PRECISIONS)}")
+        raise UserError(f"{option('precision', precision)}: accepted: auto, {', '.join(PRECISIONS)}")
     if precision == "auto":
         half = choose_precision("auto", device) == torch.bfloat16
         return "bfloat16" if half else "float32"
     if precision == "int8" and device.type != "cpu":
-        raise UserError(f"--precision int8: on a CPU only, this is {device}; use bfloat16")
+        raise UserError(f"{option('precision', 'int8')}: on a CPU only, this is {device}; use bfloat16")
     if precision == "int8" and "onednn" not in torch.backends.quantized.supported_engines:
-        raise UserError("--precision int8: this build of torch has no oneDNN; use float32")
+        raise UserError(f"{option('precision', 'int8')}: this build of torch has no oneDNN; use float32")
     return precision

@@ -5,6 +5,7 @@ now and then where standard error is a file. Training, counts of sequences and b
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import shutil
 import sys
@@ -12,6 +13,8 @@ import time
 from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Protocol, Self
+
+LOGGER = logging.getLogger("bothways")  # what is said where nothing is shown, at the level INFO
 
 TERMINAL_SECONDS = 0.5  # between two lines: fast enough to look alive, slow enough to read
 FILE_SECONDS = 10.0  # a training of a day leaves 9,000 lines in a log, which is little beside its results
@@ -87,8 +90,10 @@ class ProgressLine:
         self._line = "" if last else line
 
     def say(self, text: str) -> None:
-        """Print a line that stays; the line in place goes on below it."""
-        if self._shown:
+        """Print a line that stays; the line in place goes on below it. What is not shown is logged."""
+        if not self._shown:
+            LOGGER.info(text)
+        else:
             print_note(f"{self._eraser()}{text}")
             if self._line:
                 print_note(self._line, end="")
@@ -145,8 +150,8 @@ class CountProgress(ProgressLine):
     total: None where it is not known. before: how many an earlier run had done.
     """
 
-    def __init__(self, title: str, total: int | None = None, before: int = 0) -> None:
-        super().__init__(title)
+    def __init__(self, title: str, total: int | None = None, before: int = 0, *, shown: bool = True) -> None:
+        super().__init__(title, shown=shown)
         self.total, self._before = total, before
 
     def __call__(self, done: int) -> None:
@@ -171,8 +176,8 @@ class DocumentCounts(Protocol):
 class ByteProgress(ProgressLine):
     """The progress of reading a corpus: documents, tokens, MB/s and ETA. total: bytes of all files on disk."""
 
-    def __init__(self, title: str, total: int) -> None:
-        super().__init__(title)
+    def __init__(self, title: str, total: int, *, shown: bool = True) -> None:
+        super().__init__(title, shown=shown)
         self.total = total
 
     def update(self, report: DocumentCounts, tokens: int | None = None) -> None:

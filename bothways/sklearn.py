@@ -15,8 +15,9 @@ from typing import Any, Self
 import numpy as np
 
 from bothways.checkpoint.hugging_face import save_checkpoint
+from bothways.data.frames import frame_column, frame_columns, listed_values
 from bothways.data.tables import is_missing_value
-from bothways.errors import UserError
+from bothways.errors import UserError, install_command
 from bothways.files import read_json, refuse_foreign_files, write_json
 from bothways.predictor import Predictor, load
 from bothways.progress import Progress
@@ -30,7 +31,7 @@ try:
     from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, TransformerMixin
     from sklearn.exceptions import NotFittedError
 except ImportError as error:
-    raise UserError("bothways.sklearn needs scikit-learn: pip install 'bothways[baselines]'") from error
+    raise UserError(f"bothways.sklearn needs scikit-learn: {install_command('baselines')}") from error
 
 DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"  # small, and good for vectors as it is
 ESTIMATOR_FILE = "estimator.json"  # parameters, classes and scale, beside the model's own directory
@@ -246,15 +247,16 @@ def _texts(values: Any) -> list[Any]:
 
     values: a list, an array or a Series; a frame or an array of one column are texts, of two columns pairs.
     """
-    if hasattr(values, "columns") and hasattr(values, "to_numpy"):  # a loop over a frame runs over its columns' names
-        names = [str(name) for name in values.columns]
+    names = frame_columns(values)
+    if names is not None:
         if len(names) not in (1, 2):
-            raise UserError(f"X: a table with the columns {', '.join(names)}; give that of the texts, df[['text']] say")
-        values = values.to_numpy()
-    nothing_to_list = isinstance(values, str | Mapping) or (isinstance(values, np.ndarray) and not values.ndim)
-    if nothing_to_list or not isinstance(values, Iterable):
+            shown = ", ".join(map(str, names))
+            raise UserError(f"X: a table with the columns {shown}; give that of the texts, df[['text']] say")
+        values = list(zip(*(frame_column(values, name) for name in names), strict=True))
+    found = None if isinstance(values, str | bytes | Mapping) else listed_values(values)
+    if found is None:
         raise UserError(f"X: expected a list of texts, found {type(values).__name__}")
-    listed = [tuple(text) if isinstance(text, list | np.ndarray) else text for text in values]
+    listed = [tuple(text) if isinstance(text, list | np.ndarray) else text for text in found]
     if not listed:
         raise UserError("X: no texts")
     listed = [text[0] if isinstance(text, tuple) and len(text) == 1 else text for text in listed]

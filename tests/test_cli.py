@@ -257,7 +257,7 @@ def test_mistakes_get_one_clear_line_and_exit_code_2(name: str, place: Path, bot
 def test_bad_text_can_be_left_out_and_is_counted(place: Path, bothways: Run) -> None:
     write_bad_files(place)
     (place / "mixed.txt").write_bytes(b"the dog runs.\nun caf\xe9\nthe cat sleeps.\n")
-    code, out, _ = bothways(
+    code, _, errors = bothways(
         "prepare", place / "mixed.txt", place / "long.txt", place / "binary.txt", place / "broken.jsonl",
         "--skip-bad", "--tokenizer", place / "vocabulary", "--out", place / "skipping",
     )  # fmt: skip
@@ -268,7 +268,7 @@ def test_bad_text_can_be_left_out_and_is_counted(place: Path, bothways: Run) -> 
         "binary.txt: binary file: 1",
         "not valid JSON: 1",
     ):
-        assert line in out
+        assert line in errors
 
 
 def test_standard_input_in_any_locale_and_a_full_disk_behind_the_output(place: Path) -> None:

@@ -38,7 +38,7 @@ def test_a_new_task_is_a_file_and_a_line_and_goes_all_the_way(tmp_path: Path, pr
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[0] == "accuracy 1.000"
-    assert "next: bothways predict spam table.jsonl" in lines
+    assert "next: bothways predict spam mail.jsonl" in lines
     assert "Calibration" in (tmp_path / "spam" / "report.html").read_text()
     predicted = [json.loads(line) for line in (tmp_path / "predictions.jsonl").read_text().splitlines()]
     assert [line["predicted"] for line in predicted] == [True, False] * 8

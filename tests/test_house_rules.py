@@ -21,6 +21,12 @@ SEVEN = "a, b, c, d, e, f, g"
         ("bothways/a.py", "def f(a, b, c, *, d, e, f, g): ...\n", "a.py:1: f has 7 parameters"),
         ("bothways/a.py", "if isinstance(model.head, H): pass\n", r"a.py:1: asks what a head is \(isinstance"),
         ("bothways/a.py", "if isinstance(head, H): pass\n", "a.py:1: asks what a head is"),
+        (
+            "bothways/a.py",
+            "def f(x):\n    'F.'\n    say(f'{x}: --top-k 0')\n",
+            r"a.py:3: spells --top-k; errors.option\('top_k'\)",
+        ),
+        ("bothways/a.py", "NEEDED = '(--eval names it)'\n", "a.py:1: spells --eval"),
     ],
 )
 def test_a_broken_rule_is_named_with_its_line(path: str, source: str, said: str) -> None:
@@ -37,6 +43,10 @@ def test_a_broken_rule_is_named_with_its_line(path: str, source: str, said: str)
         ("bothways/sklearn.py", f"class A:\n    def __init__(self, {SEVEN}): ...\n"),
         ("bothways/model/heads.py", "if isinstance(head, H): pass\n"),
         ("bothways/a.py", "if isinstance(heading, H): pass\n"),
+        ("bothways/a.py", "def f():\n    '--top-k says it.'\n"),
+        ("bothways/a.py", "class A:\n    next_command: str = 'similar {model} --in lines.txt'\n"),
+        ("bothways/a.py", "STYLE = 'p { color: var(--fg) }'\n"),
+        ("bothways/verbs/a.py", "EXAMPLE = 'bothways a --top-k 3'\n"),
     ],
 )
 def test_what_is_allowed_is_not_named(path: str, source: str) -> None:

@@ -60,7 +60,9 @@ def test_what_is_not_ours_to_go_on_with_is_refused(tmp_path: Path) -> None:
     parts = opened(tmp_path / "out.txt", seed=1)
     for text in "abc":
         write(parts, 1, text)
-    with pytest.raises(UserError, match="of which seed was 1 and is 2 now"):
+    with pytest.raises(
+        UserError, match="beginning of a result that was made otherwise: seed was 1, now 2; overwrite=True"
+    ):
         opened(tmp_path / "out.txt", seed=2)
     (parts.folder / "000000000001-000000000002.json").unlink()
     with pytest.raises(UserError, match="the part of row 2 is missing"):

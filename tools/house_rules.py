@@ -3,6 +3,8 @@
 - A public name (function, class or constant at the top of a module) is there once in the whole package.
 - Nothing is called `one`: the noun says what it is.
 - What a head is, only `model/heads.py` asks: no `isinstance(head, …)` elsewhere.
+- A message below `bothways/verbs/` names an option by `errors.option("top_k")`, which spells it as Python or as the
+  command line does, and not as `--top-k`. Style sheets and the commands of `next_command` are exempt.
 - A function has at most six parameters; scikit-learn's estimators, whose parameters are their options, are exempt, and
   so are functions that are public Python (`bothways.__all__`), whose keywords are a promise, and the `forward` of an
   autograd function, whose parameters are tensors.
@@ -11,6 +13,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -20,6 +23,14 @@ MAX_PARAMETERS = 6
 HEADS = "bothways/model/heads.py"
 ESTIMATORS = "bothways/sklearn.py"
 FACADE = "bothways/__init__.py"
+COMMAND_LINE = (
+    "bothways/verbs/",
+    "bothways/cli.py",
+    "bothways/demo.py",
+    "bothways/errors.py",
+)  # where flags are spelled with dashes
+FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
+STYLE_SHEET = re.compile(r"var\(--|style=")
 
 
 def broken_rules(sources: Mapping[str, str]) -> list[str]:
@@ -56,7 +67,8 @@ def _doubled_names(trees: Mapping[str, ast.Module]) -> Iterator[str]:
 
 def _names_made_by(node: ast.stmt) -> set[str]:
     if isinstance(node, ast.FunctionDef | ast.ClassDef):
-        return {node.name}
+        overloaded = any(ast.unparse(decorator) == "overload" for decorator in node.decorator_list)
+        return set() if overloaded else {node.name}
     targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
     return {name.id for target in targets for name in ast.walk(target) if isinstance(name, ast.Name)}
 
@@ -75,6 +87,22 @@ def _in_file(path: str, tree: ast.Module, promised: set[str]) -> Iterator[tuple[
             yield node.lineno, "a variable is called `one`; call it what it is"
         if path != HEADS and isinstance(node, ast.Call) and _asks_a_head(node):
             yield node.lineno, f"asks what a head is ({ast.unparse(node)}); let the head say it"
+    if path.startswith("bothways/") and not path.startswith(COMMAND_LINE):
+        yield from _flags_in_messages(tree)
+
+
+def _flags_in_messages(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Strings that spell an option with dashes; docstrings, which are not shown to a caller, are left alone."""
+    exempt = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assign | ast.AnnAssign) and _names_made_by(node) == {"next_command"}:
+            exempt.add(id(node.value))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in exempt:
+            found = FLAG.search(node.value)
+            if found and not STYLE_SHEET.search(node.value):
+                name = found.group().removeprefix("--").replace("-", "_")
+                yield node.lineno, f"spells {found.group()}; errors.option({name!r}) names it in Python, too"
 
 
 def _asks_a_head(node: ast.Call) -> bool:

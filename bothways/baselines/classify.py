@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from bothways.baselines.results import ClassifierResult, TrainingCost
-from bothways.errors import UserError
+from bothways.errors import UserError, install_command
 from bothways.tasks.metrics import classification_figures
 
 try:
@@ -25,9 +25,7 @@ try:
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 except ImportError as error:
-    raise UserError(
-        f"the baselines need scikit-learn and gensim ({error}): pip install 'bothways[baselines]'"
-    ) from error
+    raise UserError(f"the baselines need scikit-learn and gensim ({error}): {install_command('baselines')}") from error
 
 
 # The runs that a latency is the median of, after runs that do not count. Chosen by hand.

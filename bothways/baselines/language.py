@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from bothways.baselines.results import SAMPLE_TOKENS, SUGGESTED_WORDS, LanguageModelResult, TrainingCost
 from bothways.data.store import SplitName, TokenStore
-from bothways.errors import UserError
+from bothways.errors import UserError, install_command
 from bothways.text.tokenizer import Tokenizer
 
 try:
@@ -32,7 +32,7 @@ try:
     from nltk.lm.models import InterpolatedLanguageModel
     from nltk.lm.smoothing import KneserNey, WittenBell
 except ImportError as error:
-    raise UserError(f"the baselines need nltk ({error}): pip install 'bothways[baselines]'") from error
+    raise UserError(f"the baselines need nltk ({error}): {install_command('baselines')}") from error
 
 DISCOUNT = 0.75  # Chen and Goodman 1999, section 3: what Kneser and Ney take from each count
 # A small text gets smaller batches, so that an epoch has enough steps to learn in. Both were chosen by hand.

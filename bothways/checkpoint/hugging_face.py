@@ -26,6 +26,7 @@ from bothways.checkpoint.sentence_transformers import (
     read_modules,
     write_modules,
 )
+from bothways.checkpoint.unfinished import is_start, last_parameters
 from bothways.checkpoint.weights import find_model, read_weights, refuse_foreign_form
 from bothways.errors import UserError
 from bothways.files import read_json, replace_directory, write_json, write_text
@@ -192,7 +193,7 @@ def load_checkpoint(
     _check_vocabulary(directory, config, tokenizer, state)
     if lower_cases_texts(root):
         tokenizer = tokenizer.lower_cased()
-    weights = read_weights(directory)
+    weights = _unfinished_weights(directory, family, raw_config) if is_start(directory) else read_weights(directory)
     architecture = _architecture(family, raw_config, weights)
     kind = _head_kind(family, architecture)
     modules = read_modules(root) if head is None and HEAD_KINDS[kind].trained_for is None else None
@@ -233,6 +234,12 @@ def weights_fingerprint(model: nn.Module) -> str:
         digest.update(name.encode())
         digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().data)
     return digest.hexdigest()[:16]
+
+
+def _unfinished_weights(directory: Path, family: Family, raw_config: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The last checkpoint of a run that has not finished, by Hugging Face's names. directory: its `start`."""
+    kind = _head_kind(family, _architecture(family, raw_config, {}))
+    return NameTable(family, kind).to_hugging_face(last_parameters(directory.parent))
 
 
 def _architecture(family: Family, raw_config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> str:

@@ -10,8 +10,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from bothways.checkpoint.unfinished import is_unfinished, unfinished_model
 from bothways.errors import UserError
 from bothways.files import read_json
+from bothways.option_checks import in_short
 
 MODEL_FILES = (
     "config.json",
@@ -43,21 +45,23 @@ FOREIGN_FILES = {
 
 
 def find_model(path_or_hub_id: str | Path) -> Path:
-    """The directory of a model: itself, `model/` in a run's directory, or a download from the hub.
+    """The directory of a model: itself, `model/` in a run's directory, or a download from the hub; of a run that has
+    not finished as `unfinished_model`.
 
-    Raises UserError where it is none of them, and for a run that has not finished.
+    Raises UserError where it is none of them.
     """
-    if not isinstance(path_or_hub_id, str | Path):
-        raise UserError(f"{path_or_hub_id!r}: expected a model's directory or its name on the hub")
+    if not isinstance(path_or_hub_id, str | Path) or not str(path_or_hub_id).strip():
+        raise UserError(f"expected a model's directory or its name on the hub, found {in_short(path_or_hub_id)}")
     path = Path(path_or_hub_id)
     if path.is_dir():
         run = path / "model"
         if not (path / "config.json").exists() and (run / "config.json").exists():
             return run
-        if not (path / "config.json").exists() and (path / "checkpoints").is_dir():
-            raise UserError(f"{path}: this run has not finished; the command that began it goes on with it")
+        if not (path / "config.json").exists() and is_unfinished(path):
+            return unfinished_model(path)
         if not (path / "config.json").exists():
             refuse_foreign_form(path)
+            _refuse_other_results(path)
         return path
     if path.exists():
         raise UserError(f"{path} is a file; a model is a directory with config.json and model.safetensors")
@@ -80,6 +84,14 @@ def find_model(path_or_hub_id: str | Path) -> Path:
     return snapshot
 
 
+def _refuse_other_results(directory: Path) -> None:
+    """Raises UserError for a token store and for a vocabulary, which are directories of ours, too."""
+    if (directory / "manifest.json").exists() or (directory / "progress.json").exists():
+        raise UserError(f"{directory} is a token store, not a model; pretrain reads it")
+    if (directory / "tokenizer.json").exists() or (directory / "vocab.txt").exists():
+        raise UserError(f"{directory} is a vocabulary, not a model: config.json is missing; prepare reads it")
+
+
 def refuse_foreign_form(directory: Path) -> None:
     """Raises UserError where a directory holds a model in a form that is not read, or a part that is left to others."""
     for name, form in FOREIGN_FILES.items():
@@ -89,7 +101,7 @@ def refuse_foreign_form(directory: Path) -> None:
 
 def read_weights(directory: Path) -> dict[str, Tensor]:
     """Every tensor of `model.safetensors`, of its shards, or of a `pytorch_model.bin` or its shards that hold tensors
-    and no code.
+    and no code; of a run that has not finished those of its last checkpoint.
 
     Raises UserError for files that are missing, damaged, or anything else.
     """

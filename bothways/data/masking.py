@@ -17,7 +17,7 @@ from bothways.counter_random import uniforms
 from bothways.data.sentence_pairs import PAIR_SPECIAL_TOKENS, SINGLE_SPECIAL_TOKENS, Pairing
 from bothways.data.spans import SpanOptions, Spans, ranges
 from bothways.data.store import Chunk
-from bothways.errors import UserError
+from bothways.errors import UserError, option
 from bothways.text.special_tokens import ABSENT
 from bothways.text.tokenizer import Tokenizer
 
@@ -44,9 +44,9 @@ class Masking:
     steps: int = 0
 
     def __post_init__(self) -> None:
-        for name, rate in (("--mask-rate", self.rate), ("--mask-rate-end", self.end_rate)):
+        for name, rate in (("mask_rate", self.rate), ("mask_rate_end", self.end_rate)):
             if rate is not None and not 0 < rate < 1:
-                raise UserError(f"{name} {rate}: expected a share between 0 and 1")
+                raise UserError(f"{option(name, rate)}: expected a share between 0 and 1")
         if min(self.mask_share, self.random_share) < 0 or self.mask_share + self.random_share > 1:
             raise UserError(
                 f"masking shares {self.mask_share} and {self.random_share}: expected two shares that sum to at most 1"
@@ -79,7 +79,7 @@ class Masker:
 
     def __init__(self, masking: Masking, tokenizer: Tokenizer) -> None:
         if tokenizer.mask_id == ABSENT:
-            raise UserError("the vocabulary has no token for masks; --objective causal needs none")
+            raise UserError(f"the vocabulary has no token for masks; {option('objective', 'causal')} needs none")
         self.masking = masking
         self.mask_id = tokenizer.mask_id
         self._never_chosen = np.zeros(tokenizer.vocab_size, dtype=bool)

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from bothways.errors import UserError
+from bothways.errors import UserError, option
 from bothways.token_budget import cut_evenly
 
 
@@ -35,7 +35,7 @@ def share_among_ranks(lengths: np.ndarray, rank: int, world_size: int, token_bud
     if not turns:
         raise UserError(
             f"a step of {len(lengths)} examples cannot be shared out among {world_size} processes; "
-            "raise --tokens-per-step"
+            f"raise {option('tokens_per_step')}"
         )
     order = longest_first(lengths)
     ends = cut_evenly(lengths[split_among_ranks(order, 0, world_size)], token_budget)

@@ -5,13 +5,14 @@ Each phase is a plan of its own with its own seed, so the k-th batch stays a pur
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from bothways.batch import PackedBatch
 from bothways.data.plan import PretrainingPlan
-from bothways.errors import UserError
+from bothways.errors import UserError, option
 
 
 @dataclass(frozen=True)
@@ -44,13 +45,17 @@ def parse_phases(phases: Sequence[str], steps: int) -> list[Phase]:
                 raise ValueError(phase)
         except (ValueError, TypeError, OverflowError):
             raise UserError(
-                f"--phases {phase}: expected LENGTH:SHARE or LENGTH:SHARE:TOKENS_PER_STEP, as in 128:0.9 512:0.1, "
-                "lengths and tokens from 8, shares of the steps above 0"
+                f"{option('phases', phase)}: expected LENGTH:SHARE or LENGTH:SHARE:TOKENS_PER_STEP, as in 128:0.9 "
+                "512:0.1, lengths and tokens from 8, shares of the steps above 0"
             ) from None
         first = end
-    if abs(before - 1) > 1e-6 or any(phase.end <= phase.first for phase in parsed):
+    if abs(before - 1) > 1e-6:
+        raise UserError(f"{option('phases', phases)}: expected shares that sum to 1, found {before:g}")
+    if any(phase.end <= phase.first for phase in parsed):
+        enough = math.ceil(1 / min(float(phase.split(":")[1]) for phase in phases))
         raise UserError(
-            f"--phases {' '.join(phases)}: expected shares that sum to 1 and give each phase one of the {steps:,} steps"
+            f"{option('steps', steps)}: too few for the phases {' '.join(phases)}, each of which needs one; give "
+            f"{enough:,} or more, or other {option('phases')}"
         )
     return parsed
 

@@ -37,7 +37,7 @@ from bothways.counter_random import generator, mix
 from bothways.data.micro_batches import longest_first, share_among_ranks
 from bothways.data.spans import ExampleMaker, Spans
 from bothways.data.store import SplitName, TokenStore, join_chunks
-from bothways.errors import UserError
+from bothways.errors import UserError, option
 from bothways.token_budget import UNLIMITED, cut_to_budget
 
 BLOCK_TOKENS = 1 << 23  # large enough for a good shuffle; its price is in the module's docstring
@@ -108,7 +108,8 @@ class PretrainingPlan:
         sequence_length = maker.options.sequence_length
         if tokens_per_step < sequence_length:
             raise UserError(
-                f"--tokens-per-step {tokens_per_step} is less than one sequence (--sequence-length {sequence_length})"
+                f"{option('tokens_per_step', tokens_per_step)} is less than one sequence "
+                f"({option('sequence_length', sequence_length)})"
             )
         self._split = store.split(split)
         if not self._split.tokens:

@@ -13,19 +13,18 @@ import itertools
 import multiprocessing
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from fractions import Fraction
 from math import ceil
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
 from bothways.data.store import Shard, ShardWriter, TokenStore, id_dtype, store_fingerprint
-from bothways.errors import UserError
+from bothways.errors import UserError, option
 from bothways.files import (
-    hash_file,
     read_json,
     refuse_foreign_files,
     replace_directory,
@@ -33,13 +32,17 @@ from bothways.files import (
     user_errors,
     write_json,
 )
-from bothways.text.corpus import CorpusOptions, CorpusReport, Document, read_documents
+from bothways.option_checks import options_from, require_at_least, require_name, require_path, require_type
+from bothways.outputs import discard, file_changes, made_otherwise, option_changes, require_apart
+from bothways.progress import ByteProgress
+from bothways.text.corpus import CorpusKeywords, CorpusOptions, CorpusReport, Document, read_documents
 from bothways.text.sentences import split_sentences
-from bothways.text.sources import Source, resolve_sources
+from bothways.text.sources import Sources, resolve_sources, source_records
 from bothways.text.tokenizer import VOCABULARY_FILES, Tokenizer
 
 BATCH_CHARACTERS = 1 << 20  # 1 to 2 s of a worker's time, 5 ms to hand over
 SHARD_TOKENS = 1 << 24  # what a killed preparation may lose: files of 32 MB with ids of 16 bits
+STORE_FILES = ("manifest.json", "progress.json", "tokenizer", "*.arrow")  # what `--overwrite` removes
 FIRST_HELD_OUT = 9  # the tenth document: corpora of fewer than ten train on all they have
 
 
@@ -58,9 +61,8 @@ class PrepareOptions:
 
     def __post_init__(self) -> None:
         if not 0 <= self.validation < 1:
-            raise UserError(f"--validation {self.validation}: expected a share of the documents, 0 to below 1")
-        if self.workers is not None and self.workers < 1:
-            raise UserError(f"--workers {self.workers}: expected at least 1")
+            raise UserError(f"{option('validation', self.validation)}: expected a share of the documents, 0 to below 1")
+        require_at_least(1, workers=self.workers)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,39 +77,96 @@ class PreparedDocument:
     unknown: int
 
 
+class PrepareKeywords(CorpusKeywords, total=False):
+    """The fields of `PrepareOptions` and of its `CorpusOptions`."""
+
+    validation: float
+    workers: int | None
+
+
 def prepare(
-    sources: Sequence[str],
-    tokenizer: Tokenizer,
-    out: Path,
-    options: PrepareOptions | None = None,
+    sources: Sources | None = None,
+    tokenizer: Tokenizer | str | Path | None = None,
+    out: str | Path | None = None,
+    options: PrepareOptions | Mapping[str, Any] | None = None,
     *,
-    on_progress: Callable[[CorpusReport, int], None] = lambda report, tokens: None,
+    texts: Iterable[str] | None = None,
+    overwrite: bool = False,
+    quiet: bool = False,
+    on_progress: Callable[[CorpusReport, int], None] | None = None,
+    **keywords: Unpack[PrepareKeywords],
 ) -> TokenStore:
     """Write a token store; the same input gives the same bytes whatever the number of workers.
 
-    on_progress: called with the report so far and the number of tokens written.
+    sources: files, folders, globs or `python-docs:`, one or several. texts: in place of them, texts in memory, each a
+    document. tokenizer: what `train_tokenizer` gave, or the directory of a vocabulary or a model. out: the store's
+    directory. options: as an object, or as keywords the fields of `PrepareOptions` and of `CorpusOptions`
+    (`validation=0.1`, `text_column="body"`, …), which win. overwrite: begin anew where `out` holds another store.
+    quiet: nothing on the screen. on_progress: called with the report so far and the number of tokens written, in place
+    of the line on standard error.
     A store that is complete and was made of the same files with the same tokenizer and options is opened as it is.
-    Raises UserError for unreadable sources, an unfinished store made otherwise, an unwritable or full disk.
+    Raises UserError for unreadable sources, a store that was made otherwise, an unwritable or full disk.
     """
-    options = options or PrepareOptions()
-    resolved = resolve_sources(sources)
+    require_type("quiet", quiet, bool)
+    require_type("overwrite", overwrite, bool)
+    options = _with_keywords(options, keywords)
+    require_path(out=out)
+    out, tokenizer = Path(out or ""), _opened(tokenizer)
+    resolved = resolve_sources(() if sources is None else sources, texts)
     require_writable(out)
+    if overwrite:
+        refuse_foreign_files(out, STORE_FILES)
+        require_apart(out, [source.path for source in resolved])
     recipe: dict[str, Any] = {
-        "sources": [_source_json(source) for source in resolved],
+        "sources": source_records(resolved),
         "tokenizer": tokenizer.fingerprint,
         "options": dataclasses.asdict(options.corpus),
         "validation": options.validation,
     }
-    if (out / "manifest.json").exists():
+    if not overwrite and (out / "manifest.json").exists():
         return _finished(out, recipe)
-    writer = StoreWriter(out, recipe, tokenizer)
+    state = {} if overwrite else _progress(out, recipe)
     report = CorpusReport()
-    documents = itertools.islice(enumerate(read_documents(resolved, options.corpus, report)), writer.documents, None)
+    documents = itertools.islice(
+        enumerate(read_documents(resolved, options.corpus, report)), state.get("documents", 0), None
+    )
+    found = _prepare_all(documents, tokenizer, options.workers or os.cpu_count() or 1)
+    first = list(itertools.islice(found, 1))  # before anything is written or removed: most mistakes show here
+    if not first and not state:
+        raise UserError(report.no_text_message([source.name for source in resolved]))
+    if overwrite:
+        discard(out, STORE_FILES)
+    writer = StoreWriter(out, recipe, tokenizer, state)
     share = Fraction(options.validation).limit_denominator(1_000_000)
-    for number, prepared in _prepare_all(documents, tokenizer, options.workers or os.cpu_count() or 1):
-        writer.add(prepared, "validation" if _held_out(number, share) else "train")
-        on_progress(report, writer.tokens)
-    return writer.finish(report)
+    with ByteProgress("prepare", sum(source.size for source in resolved), shown=not quiet) as progress:
+        tell = on_progress or progress.update
+        for number, prepared in itertools.chain(first, found):
+            writer.add(prepared, "validation" if _held_out(number, share) else "train")
+            tell(report, writer.tokens)
+        store = writer.finish(report)
+        for line in report.lines():
+            progress.say(line)
+    return store
+
+
+def _with_keywords(options: PrepareOptions | Mapping[str, Any] | None, keywords: Mapping[str, Any]) -> PrepareOptions:
+    """The options with what the keywords say. Raises UserError for a name or a type that there is not."""
+    if isinstance(options, Mapping):
+        keywords, options = {**options, **keywords}, None
+    own = {"validation", "workers"}
+    of_store = {name: value for name, value in keywords.items() if name in own}
+    of_corpus = {name: value for name, value in keywords.items() if name not in own}
+    for name in of_corpus:
+        require_name("prepare", name, [*own, *(field.name for field in dataclasses.fields(CorpusOptions))])
+    start = options_from(PrepareOptions, "prepare", options, of_store)
+    return dataclasses.replace(start, corpus=options_from(CorpusOptions, "prepare", start.corpus, of_corpus))
+
+
+def _opened(tokenizer: Tokenizer | str | Path | None) -> Tokenizer:
+    if isinstance(tokenizer, Tokenizer):
+        return tokenizer
+    require_path(tokenizer=tokenizer)
+    return Tokenizer.load(tokenizer or "")
 
 
 def _held_out(number: int, share: Fraction) -> bool:
@@ -122,22 +181,26 @@ def _finished(out: Path, recipe: dict[str, Any]) -> TokenStore:
     return store
 
 
+def _progress(out: Path, recipe: dict[str, Any]) -> dict[str, Any]:
+    """What a preparation that was stopped had done; empty where that is nothing, however it was begun."""
+    path = out / "progress.json"
+    state = read_json(path) if path.exists() else {}
+    if not state.get("documents"):
+        return {}
+    _require_same(out, state["recipe"], recipe)
+    return state
+
+
 def _require_same(out: Path, there: dict[str, Any], asked: dict[str, Any]) -> None:
     """Raise UserError where a store's recipe is not the one asked for."""
-    before = {source["path"]: source for source in there.get("sources", [])}
-    for source in asked["sources"]:
-        if before.get(source["path"]) != source:
-            change = "has changed since" if source["path"] in before else "was no source when"
-            raise UserError(f"{source['path']} {change} {out} was prepared; choose another --out")
-    for key, value in asked.items():
-        if there.get(key) != value:
-            if key == "sources":
-                raise UserError(
-                    f"{out} was prepared with {len(before)} sources, now asked for {len(value)}; choose another --out"
-                )
-            raise UserError(
-                f"{out} was prepared with {key} {there.get(key)}, now asked for {value}; choose another --out"
-            )
+    changes = file_changes(there.get("sources", []), asked["sources"])
+    if there.get("tokenizer") != asked["tokenizer"]:
+        changes.append("the vocabulary is another")
+    defaults = dataclasses.asdict(CorpusOptions())
+    changes += option_changes({**defaults, **there.get("options", {})}, asked["options"])
+    changes += option_changes({"validation": there.get("validation")}, {"validation": asked["validation"]})
+    if changes:
+        raise made_otherwise(out, "a store", changes)
 
 
 class StoreWriter:
@@ -146,22 +209,17 @@ class StoreWriter:
     Raises UserError where the directory holds something else, or cannot be written.
     """
 
-    def __init__(self, out: Path, recipe: dict[str, Any], tokenizer: Tokenizer) -> None:
+    def __init__(self, out: Path, recipe: dict[str, Any], tokenizer: Tokenizer, state: dict[str, Any]) -> None:
+        """state: what progress.json has of an earlier process that was stopped; empty: there was none."""
         self.out, self.recipe, self.tokenizer = out, recipe, tokenizer
-        self.splits: dict[str, list[Shard]] = {"train": [], "validation": []}
-        self.documents = self.tokens = self.unknown = self.empty = 0
-        progress = out / "progress.json"
-        if progress.exists():
-            state = read_json(progress)
-            _require_same(out, state["recipe"], recipe)
-            self.splits = {name: [Shard(**shard) for shard in shards] for name, shards in state["splits"].items()}
-            self.documents, self.unknown, self.empty = state["documents"], state["unknown"], state["empty"]
-            self.tokens = sum(shard.tokens for shards in self.splits.values() for shard in shards)
-        else:
-            refuse_foreign_files(out / "tokenizer", VOCABULARY_FILES)
-            self._save_progress()
+        splits = state.get("splits", {"train": [], "validation": []})
+        self.splits: dict[str, list[Shard]] = {name: [Shard(**shard) for shard in splits[name]] for name in splits}
+        self.documents, self.unknown, self.empty = (state.get(name, 0) for name in ("documents", "unknown", "empty"))
+        self.tokens = sum(shard.tokens for shards in self.splits.values() for shard in shards)
+        refuse_foreign_files(out / "tokenizer", VOCABULARY_FILES)
         with replace_directory(out / "tokenizer") as directory:
             tokenizer.save(directory)
+        self._save_progress()
         self._open()
 
     def _open(self) -> None:
@@ -222,11 +280,6 @@ class StoreWriter:
         write_json(self.out / "manifest.json", manifest)
         (self.out / "progress.json").unlink()
         return TokenStore(self.out)
-
-
-def _source_json(source: Source) -> dict[str, Any]:
-    hashed = hash_file(source.path) if source.path is not None else None
-    return {"path": source.name, "size": source.size, "sha256": hashed}
 
 
 def _prepare_all(

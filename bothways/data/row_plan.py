@@ -14,7 +14,7 @@ import numpy as np
 from bothways.batch import PackedBatch
 from bothways.counter_random import generator
 from bothways.data.encoded import Encoded, KeepWhole, pack_encoded
-from bothways.errors import UserError
+from bothways.option_checks import require_at_least
 from bothways.token_budget import UNLIMITED, cut_to_budget
 
 
@@ -34,10 +34,7 @@ class RowPlanOptions:
     keep_whole: KeepWhole = "sequence"
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise UserError(f"--batch-size {self.batch_size}: expected at least 1")
-        if self.tokens_per_step is not None and self.tokens_per_step < 1:
-            raise UserError(f"--tokens-per-step {self.tokens_per_step}: expected at least 1")
+        require_at_least(1, batch_size=self.batch_size, tokens_per_step=self.tokens_per_step)
 
 
 class RowPlan:

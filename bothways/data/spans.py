@@ -24,7 +24,7 @@ import numpy as np
 
 from bothways.batch import PackedBatch
 from bothways.data.store import Chunk
-from bothways.errors import UserError
+from bothways.errors import UserError, option
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,9 @@ class SpanOptions:
 
     def __post_init__(self) -> None:
         if self.sequence_length < 8:
-            raise UserError(f"--sequence-length {self.sequence_length}: expected at least 8 tokens")
+            raise UserError(f"{option('sequence_length', self.sequence_length)}: expected at least 8 tokens")
         if not 0 <= self.short <= 1:
-            raise UserError(f"--short {self.short}: expected a share, 0 to 1")
+            raise UserError(f"{option('short', self.short)}: expected a share, 0 to 1")
 
 
 @dataclass(frozen=True)

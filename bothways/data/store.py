@@ -21,7 +21,7 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 
-from bothways.errors import UserError
+from bothways.errors import UserError, command
 from bothways.files import hash_file, read_json, sync
 from bothways.text.tokenizer import Tokenizer
 
@@ -135,7 +135,9 @@ class Split:
             try:
                 self._readers[path] = pa.ipc.open_file(pa.memory_map(str(path)))
             except (OSError, pa.ArrowInvalid) as error:
-                raise UserError(f"{path}: the shard cannot be read ({error}); run `bothways prepare` again") from error
+                raise UserError(
+                    f"{path}: the shard cannot be read ({error}); run {command('prepare')} again"
+                ) from error
             self._chunks += [(path, index) for index in range(self._readers[path].num_record_batches)]
 
     @property
@@ -163,13 +165,13 @@ class TokenStore:
     def __init__(self, directory: str | Path) -> None:
         self.directory = Path(directory)
         if not self.directory.is_dir():
-            raise UserError(f"{directory}: no such token store; make one with `bothways prepare`")
+            raise UserError(f"{directory}: no such token store; make one with {command('prepare')}")
         if not (self.directory / "manifest.json").exists():
             unfinished = (self.directory / "progress.json").exists()
             reason = (
-                "its preparation has not finished; run the same `bothways prepare` again"
+                f"its preparation has not finished; run the same {command('prepare')} again"
                 if unfinished
-                else ("manifest.json is missing; make one with `bothways prepare`")
+                else f"manifest.json is missing; make one with {command('prepare')}"
             )
             raise UserError(f"{directory}: not a token store: {reason}")
         self.manifest: dict[str, Any] = read_json(self.directory / "manifest.json")

@@ -1,4 +1,5 @@
-"""Labelled rows from csv, tsv, jsonl, parquet, CoNLL columns and SQuAD json, or from any iterable of dictionaries.
+"""Labelled rows from csv, tsv, jsonl, parquet, CoNLL columns and SQuAD json, from any iterable of dictionaries, or from
+a table of another library.
 
 A row remembers the file and line it came from, so that every complaint about it can say so.
 """
@@ -14,7 +15,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from bothways.data.annotations import ConllReader, is_conll, read_json_rows
-from bothways.errors import UserError, closest
+from bothways.data.frames import frame_columns, frame_records
+from bothways.errors import UserError, closest, option
 from bothways.text.lines import Fault, Lines, damage_of, decompressed, is_unicode, uncompressed_suffix
 from bothways.text.table_reader import TABLE_SUFFIXES, TableReader, TableReaderOptions
 
@@ -40,7 +42,11 @@ class Row:
                 raise UserError(f"{self.source}: column {column!r} holds half a surrogate pair, which is no text")
             return value
         problem = (
-            "is missing" if value is None else "is empty" if isinstance(value, str) else f"is {value!r}, not a text"
+            "is missing"
+            if is_missing_value(value)
+            else "is empty"
+            if isinstance(value, str)
+            else f"is {value!r}, not a text"
         )
         raise UserError(f"{self.source}: column {column!r} {problem}")
 
@@ -128,7 +134,7 @@ def as_label(value: Any, place: str) -> str:
 def read_rows(
     table: str | Path | Iterable[Mapping[str, Any]], columns: Iterable[str] = (), options: TableOptions | None = None
 ) -> list[Row]:
-    """All rows of a file, or of an iterable of dictionaries.
+    """All rows of a file, of an iterable of dictionaries, or of a table of pandas, polars, pyarrow and the like.
 
     columns: names that every row must have. Raises UserError for a missing, empty, binary or undecodable file, a name
     that does not say what it is, a malformed line, and a column that is not there, with a list of those that are.
@@ -143,10 +149,10 @@ def read_rows(
     for column in columns:
         missing = next((row for row in rows if column not in row.values), None)
         if missing is not None:
-            present = [key for key in missing.values if key is not None]
+            present = [str(key) for key in missing.values if key is not None]
             raise UserError(
                 f"{missing.source}: no column {column!r}{closest(column, present)}; "
-                f"columns present: {', '.join(map(str, present)) or 'none'}"
+                f"columns present: {', '.join(present) or 'none'}"
             )
     return rows
 
@@ -169,16 +175,27 @@ def _entries(table: Any, options: TableOptions) -> Iterator[Row | BadRow]:
     if isinstance(table, str | Path):
         yield from _read_file(Path(table), options)
         return
-    if not isinstance(table, Iterable):
-        raise UserError(f"expected a file or rows, found {table!r}")
-    if isinstance(table, Mapping) or hasattr(table, "columns"):
-        cure = "df.to_dict('records')" if hasattr(table, "to_dict") else "a list of dictionaries, one a row"
-        raise UserError(f"expected rows, found a {type(table).__name__} of columns; give {cure}")
-    for number, values in enumerate(table, 1):
-        if isinstance(values, Mapping):
-            yield Row(dict(values), f"row {number}")
+    for number, values in enumerate(_given_rows(table), 1):
+        if isinstance(values, Mapping):  # what pandas writes for no value is none
+            known = {name: None if is_missing_value(value) else value for name, value in values.items()}
+            yield Row(known, f"row {number}")
         else:
             yield BadRow(f"row {number}", f"expected a dictionary of columns, found {type(values).__name__}")
+
+
+def _given_rows(table: Any) -> Iterable[Any]:
+    """What is to be a dictionary each, out of rows that are no file. Raises UserError for what holds no rows."""
+    if frame_columns(table) is not None:
+        return frame_records(table)
+    if isinstance(table, Mapping):
+        listed = any(isinstance(value, list | tuple | np.ndarray) for value in table.values())
+        cure = "[dict(zip(table, row)) for row in zip(*table.values())]" if listed else "[row]"
+        raise UserError(
+            f"expected rows, found a {type(table).__name__} of columns; give a list of dictionaries, one a row: {cure}"
+        )
+    if not isinstance(table, Iterable) or isinstance(table, bytes):
+        raise UserError(f"expected a file or rows, found {table!r}")
+    return table
 
 
 def _read_file(path: Path, options: TableOptions) -> Iterator[Row | BadRow]:
@@ -236,7 +253,7 @@ def _read_conll(path: Path, suffix: str, options: TableOptions) -> Iterator[Row 
 def _unknown_suffix(path: Path) -> UserError:
     return UserError(
         f"{path}: {path.suffix.lower() or 'no'} suffix; a table of labelled rows ends in one of "
-        f"{', '.join(LABELLED_SUFFIXES)}, or --format says what it is"
+        f"{', '.join(LABELLED_SUFFIXES)}, or {option('format')} says what it is"
     )
 
 

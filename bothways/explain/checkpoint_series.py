@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
+from bothways.checkpoint.unfinished import read_parameters
+from bothways.errors import UserError
 from bothways.explain.page_data import MAX_FINE_WEIGHTS, compress_weights
 from bothways.explain.predictions import prediction_view
 from bothways.explain.record import record
@@ -58,9 +58,9 @@ def _load_weights(model: LoadedModel, path: Path) -> str | None:
     """The model gets a checkpoint's weights. Returns what is wrong with the checkpoint, or None."""
     names = dict(model.model.named_parameters())
     try:
-        missing, unexpected = model.model.load_state_dict(load_file(path / "model.safetensors"), strict=False)
-    except (SafetensorError, OSError, RuntimeError) as error:
-        return str(error).splitlines()[0]
+        missing, unexpected = model.model.load_state_dict(read_parameters(path), strict=False)
+    except (UserError, RuntimeError) as error:
+        return str(error).removeprefix(f"{path}: ").splitlines()[0]
     return "it is of another model" if unexpected or any(name in names for name in missing) else None
 
 

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bothways.errors import TruncationWarning, UserError
+from bothways.errors import TruncationWarning, UnknownTokensWarning, UserError, install_command, option
 from bothways.explain.record import record
 from bothways.explain.tokens import tokens_of_text
 from bothways.inference.vectors import embed_texts
@@ -50,6 +50,7 @@ def embedding_view(
     points = (_principal_plane(flat) if projection == "pca" else _umap_plane(flat)).unflatten(0, states.shape[:2])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", TruncationWarning)  # the page has a note of it
+        warnings.simplefilter("ignore", UnknownTokensWarning)  # `explain` has warned of the text itself
         vectors = torch.from_numpy(embed_texts(model, list(sentences)))
     unit = F.normalize(states, dim=-1)[:, :MAX_COSINE_TOKENS]
     return {
@@ -80,7 +81,9 @@ def _umap_plane(vectors: Tensor) -> Tensor:
     try:
         from umap import UMAP
     except ImportError as error:
-        raise UserError(f"--projection umap needs umap-learn ({error}): pip install 'bothways[umap]'") from error
+        raise UserError(
+            f"{option('projection', 'umap')} needs umap-learn ({error}): {install_command('umap')}"
+        ) from error
     neighbours = min(15, len(vectors) - 1)
     reducer = UMAP(n_components=2, n_neighbors=neighbours, metric="cosine", random_state=0, n_jobs=1)
     return torch.from_numpy(np.asarray(reducer.fit_transform(vectors.numpy()), dtype=np.float32))
@@ -115,14 +118,14 @@ def _word_paths(
     spelled = _spelled(model, word, anchors)
     found = [index for index, token in enumerate(tokens) if token["word"] == spelled]
     if not found:
-        raise UserError(f"--word {word}: in none of the sentences")
+        raise UserError(f"{option('word', word)}: in none of the sentences")
     if not anchors:
         return [], spelled
     of_anchors = []
     for anchor in anchors:
         anchor_tokens, anchor_states = _states_of_tokens(model, [anchor])
         if not anchor_tokens:
-            raise UserError(f"--anchors {anchor!r}: no word in it")
+            raise UserError(f"{option('anchors', anchor)}: no word in it")
         of_anchors.append(anchor_states.mean(1))
     targets = F.normalize(torch.stack(of_anchors, 1), dim=-1)
     paths = []
@@ -137,12 +140,12 @@ def _spelled(model: LoadedModel, word: str, anchors: Sequence[str]) -> str:
     """The word as the vocabulary spells it. Raises UserError for several words, and for a word or an anchor that the
     vocabulary does not know."""
     tokenizer = model.tokenizer
-    for option, text in [("--word", word), *(("--anchors", anchor) for anchor in anchors)]:
+    for name, text in [("word", word), *(("anchors", anchor) for anchor in anchors)]:
         if tokenizer.unk_id in tokenizer.encode(text, special_tokens=False).input_ids:
-            raise UserError(f"{option} {text}: the vocabulary does not know it")
+            raise UserError(f"{option(name, text)}: the vocabulary does not know it")
     pieces = tokenizer.encode(word, special_tokens=False)
     if len(set(pieces.word_ids.tolist())) != 1:
-        raise UserError(f"--word {word}: expected one word, as the vocabulary parts them")
+        raise UserError(f"{option('word', word)}: expected one word, as the vocabulary parts them")
     return "".join(tokenizer.shown(id) for id in pieces.input_ids)
 
 

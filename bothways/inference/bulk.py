@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,16 @@ import pyarrow as pa
 from bothways.data.encoded import Encoded
 from bothways.data.stream import RowStream
 from bothways.data.tables import BadRow, Row
+from bothways.data.unknown_tokens import UnknownTokens, count_unknown_in
 from bothways.errors import UserError
 from bothways.files import to_json
 from bothways.inference import engine
 from bothways.inference.bulk_formats import JsonLinesFormat, ParquetFormat, RowFormat
+from bothways.outputs import option_change, require_apart
 from bothways.parts import Parts
 from bothways.prefetch import prefetch
 from bothways.progress import OnProgress, no_progress
+from bothways.text.tokenizer import Tokenizer
 
 PART_SECONDS = 20.0  # what a kill costs at most; to write and fsync a part takes hundredths of a second
 MIN_PART_ROWS = 256  # enough of them to be sorted by length into full batches
@@ -37,23 +40,26 @@ class Job:
 
     description: all that the results depend on, as JSON; a run goes on only with the same. encode: one or more
     sequences a row; raises UserError for rows it cannot read. compute: (rows, encoded, on_progress) → an array of
-    results, one a row, for each column of `schema`.
+    results, one a row, for each column of `schema`. tokenizer: what `encode` reads with.
     """
 
     description: dict[str, Any]
     encode: Callable[[Sequence[Row]], list[Encoded]]
     compute: Callable[[Sequence[Row], list[Encoded], OnProgress], list[pa.Array]]
     schema: pa.Schema
+    tokenizer: Tokenizer
 
 
 @dataclass
 class BulkCounts:
-    """rows: of the table; bad and truncated: of them; resumed: those that an earlier run had done."""
+    """rows: of the table; bad and truncated: of them; resumed: those that an earlier run had done. unknown: of the
+    other rows what the vocabulary does not have."""
 
     rows: int = 0
     bad: int = 0
     truncated: int = 0
     resumed: int = 0
+    unknown: UnknownTokens = field(default_factory=UnknownTokens)
 
 
 @dataclass(frozen=True)
@@ -73,23 +79,24 @@ class BulkOutput:
     bad_rows: that file, `OUT.bad.jsonl`; there is none where all rows were used.
     """
 
-    def __init__(self, out: Path, row_format: RowFormat) -> None:
+    def __init__(self, out: Path, row_format: RowFormat, *, overwrite: bool = False) -> None:
         self.row_format, self.counts = row_format, BulkCounts()
         self.bad_rows = out.with_name(f"{out.name}.bad.jsonl")
-        self._parts = Parts(out, (self.bad_rows,))
+        self._parts = Parts(out, (self.bad_rows,), overwrite=overwrite)
 
     def open(self, manifest: Mapping[str, Any]) -> None:
         """Find what an earlier run has done. Raises UserError as `Parts.open` does."""
-        self._parts.open(manifest)
+        self._parts.open(manifest, _changes)
         for marker in self._parts.markers():
             self._count(marker)
         self.counts.rows = self.counts.resumed = self._parts.end
 
-    def write(self, part: _Part, results: pa.Table) -> None:
-        """Add a part. results: a row for each of `part.rows`."""
+    def write(self, part: _Part, results: pa.Table, unknown: UnknownTokens) -> None:
+        """Add a part. results: a row for each of `part.rows`. unknown: what of them the vocabulary does not have."""
         marker = {
             "bad": [{"row": row.source, "reason": row.reason} for row in part.bad],
             "truncated": engine.truncated_rows(part.encoded),
+            "unknown": asdict(unknown),
         }
         self._parts.write(part.size, lambda path: self.row_format.write(path, part.columns, results), marker)
         self._count(marker)
@@ -98,6 +105,7 @@ class BulkOutput:
     def _count(self, marker: Mapping[str, Any]) -> None:
         self.counts.bad += len(marker["bad"])
         self.counts.truncated += marker["truncated"]
+        self.counts.unknown += UnknownTokens(**marker.get("unknown", {}))  # parts of an earlier version have none
 
     def merge(self) -> None:
         """Make the file of all parts, and that of the bad rows."""
@@ -110,17 +118,22 @@ class BulkOutput:
                 file.writelines(to_json(bad, ensure_ascii=False) + "\n" for bad in marker["bad"])
 
 
-def open_output(job: Job, source: RowStream, out: Path) -> BulkOutput:
+def open_output(job: Job, source: RowStream, out: Path, *, overwrite: bool = False) -> BulkOutput:
     """The output of a job: empty, or with the parts of a run that was stopped.
 
+    overwrite: begin anew, and replace a complete `out` at the end.
     Raises UserError where `out` is complete, a column of the table has the name of a result's, or the parts are of
     another run.
     """
+    if overwrite:
+        require_apart(out, [source.path])
     clashes = _result_names(source.columns, job)
     if clashes:
         raise UserError(f"{source.path}: has a column {clashes[0]!r}, which is the name of a result; rename it")
     output = BulkOutput(
-        out, JsonLinesFormat() if out.suffix == ".jsonl" else ParquetFormat(source.schema(), job.schema)
+        out,
+        JsonLinesFormat() if out.suffix == ".jsonl" else ParquetFormat(source.schema(), job.schema),
+        overwrite=overwrite,
     )
     stat = source.path.stat()
     origin = {"input": str(source.path.resolve()), "bytes": stat.st_size, "modified": stat.st_mtime_ns}
@@ -141,12 +154,29 @@ def run_bulk(job: Job, source: RowStream, output: BulkOutput, on_rows: OnProgres
             break
         began = time.monotonic()
         results = _compute(job, part, done, on_rows)
-        output.write(part, results)
+        output.write(part, results, count_unknown_in(job.tokenizer, part.encoded))
         size.adapt(part.size, time.monotonic() - began)
         done += part.size
         on_rows(done)
     output.merge()
     return output.counts
+
+
+def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What a person did otherwise, by two manifests."""
+    changes = []
+    if before.get("input") != now["input"]:
+        changes.append(option_change("in", before.get("input"), now["input"]))
+    elif any(before.get(name) != now[name] for name in ("bytes", "modified")):
+        changes.append(f"{now['input']} has changed since")
+    if any(before.get(name) != now[name] for name in ("model", "tokenizer")):
+        changes.append("the model is another, or has changed since")
+    known = {"input", "bytes", "modified", "model", "tokenizer"}
+    for name in (*now, *(name for name in before if name not in now)):
+        if name not in known and before.get(name) != now.get(name):
+            plain = not isinstance(now.get(name), dict)
+            changes.append(option_change(name, before.get(name), now.get(name)) if plain else f"the {name} is another")
+    return changes
 
 
 def _result_names(columns: Collection[str], job: Job) -> list[str]:

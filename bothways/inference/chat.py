@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bothways.errors import UserError, warn_truncated
+from bothways.errors import UserError, command, option, warn_truncated
 from bothways.inference.language import generate_steps, require_causal, text_pieces
 from bothways.inference.sampling import GenerationOptions
 from bothways.tasks.instruct import Turn, check_turns, conversation_ids
@@ -27,11 +27,13 @@ class Chat:
         require_causal(model, "chat")
         if model.checkpoint.metadata.get("task") != "instruct":
             raise UserError(
-                f"{model.checkpoint.source}: chat needs a model fine-tuned on conversations (`bothways finetune "
-                "instruct`); `bothways generate` goes on with a text"
+                f"{model.checkpoint.source}: chat needs a model fine-tuned on conversations "
+                f"({command('finetune', 'instruct')}); `generate` goes on with a text"
             )
         self._model = model
-        self._begin: list[Turn] = check_turns([{"role": "system", "content": system}], "--system") if system else []
+        self._begin: list[Turn] = []
+        if system:
+            self._begin = check_turns([{"role": "system", "content": system}], option("system"))
         self.turns = [*self._begin, *turns]
 
     def reset(self) -> None:
@@ -45,7 +47,7 @@ class Chat:
         which a `TruncationWarning` tells. Raises UserError for words that alone are too long.
         """
         if options.samples > 1:
-            raise UserError(f"--samples {options.samples}: a conversation goes on with one reply")
+            raise UserError(f"{option('samples', options.samples)}: a conversation goes on with one reply")
         turn = check_turns([{"role": "user", "content": said}], "chat")
         prompt = conversation_prompt(self._model, [*self.turns, *turn], options)
         pieces: list[str] = []
@@ -83,10 +85,11 @@ def conversation_prompt(model: LoadedModel, turns: Sequence[Turn], options: Gene
         ids, _ = conversation_ids(model.tokenizer, [*begin, *rest])
     if len(ids) > limit:
         raise UserError(
-            f"what is said is {len(ids):,} tokens long; with --max-tokens {options.max_tokens} the position table of "
-            f"{table:,} rows leaves room for {limit:,}"
+            f"what is said is {len(ids):,} tokens long; with {option('max_tokens', options.max_tokens)} the position "
+            f"table of {table:,} rows leaves room for {limit:,}"
         )
     if left_out:
         message = f"the conversation is too long for the model: its oldest {left_out} turns are no longer read"
         warn_truncated(message)
+    model.warn_of_unknown([ids])
     return ids

@@ -11,7 +11,7 @@ import pyarrow as pa
 from bothways.checkpoint.hugging_face import weights_fingerprint
 from bothways.data.encoded import Encoded, join_segments
 from bothways.data.tables import Row
-from bothways.errors import UserError, closest
+from bothways.errors import UserError, closest, option
 from bothways.inference import engine
 from bothways.inference.bulk import Job
 from bothways.inference.loaded import LoadedModel
@@ -39,7 +39,7 @@ def embed_job(model: LoadedModel, columns: Collection[str], text_column: str, no
     described = {"verb": "embed", "text_column": text_column, "normalize": normalize}
     if prompt := model.checkpoint.metadata.get("prompt"):
         described["prompt"] = prompt
-    return Job({**described, **_described(model)}, encode, embed, schema)
+    return Job({**described, **_described(model)}, encode, embed, schema, model.tokenizer)
 
 
 def task_job(model: LoadedModel, verb: str, columns: Collection[str], names: dict[str, str]) -> Job:
@@ -48,7 +48,7 @@ def task_job(model: LoadedModel, verb: str, columns: Collection[str], names: dic
     columns: of the table. names: the columns that are called otherwise than in fine-tuning, by option. Raises UserError
     for a model of another task, and for columns that are not there.
     """
-    task = model.task(verb).with_columns(names).for_columns(columns)
+    task = model.task(verb, names).for_columns(columns)
     _require(columns, task.columns_to_predict(columns))
     added = task.result_columns()
 
@@ -61,7 +61,7 @@ def task_job(model: LoadedModel, verb: str, columns: Collection[str], names: dic
 
     schema = pa.schema([(column.name, column.type) for column in added])
     described = {"verb": verb, "task": task.to_json(), **_described(model)}
-    return Job(described, lambda rows: model.encode_rows(task, rows), answer, schema)
+    return Job(described, lambda rows: model.encode_rows(task, rows), answer, schema, model.tokenizer)
 
 
 def _described(model: LoadedModel) -> dict[str, Any]:
@@ -77,5 +77,6 @@ def _require(columns: Collection[str], needed: Collection[str]) -> None:
     for name in needed:
         if name not in columns:
             raise UserError(
-                f"--in: no column {name!r}{closest(name, columns)}; columns present: {', '.join(columns) or 'none'}"
+                f"{option('in')}: no column {name!r}{closest(name, columns)}; "
+                f"columns present: {', '.join(columns) or 'none'}"
             )

@@ -18,12 +18,13 @@ from torch import Tensor
 
 from bothways.batch import PackedBatch, pack_sequences
 from bothways.data.encoded import Encoded, assemble
-from bothways.errors import TruncationWarning, UserError, warn_truncated
+from bothways.errors import TruncationWarning, UserError, option, warn_truncated
 from bothways.inference import engine
 from bothways.inference.generation import Decoding, Step, generate
 from bothways.inference.sampling import GenerationOptions
-from bothways.inference.texts import listed_texts
-from bothways.option_checks import require_at_least
+from bothways.inference.texts import Texts
+from bothways.option_checks import require_count
+from bothways.tasks.results import Result
 from bothways.text.lines import is_unicode
 from bothways.text.tokenizer import Pieces, Tokenizer
 
@@ -37,7 +38,7 @@ MAX_NATS = 700  # exp(709.8) is the largest float64
 
 
 @dataclass(frozen=True)
-class TokenProbability:
+class TokenProbability(Result):
     """A piece and the probability that it stands at its place: at a `[MASK]`, in a text, or behind one."""
 
     token: str
@@ -45,7 +46,7 @@ class TokenProbability:
 
 
 @dataclass(frozen=True)
-class TextScore:
+class TextScore(Result):
     """How likely a text is.
 
     log_probability: natural logarithm, the sum over its pieces; perplexity: exp of minus their mean. tokens: the pieces
@@ -62,7 +63,7 @@ class TextScore:
 
 
 @dataclass(frozen=True)
-class Suggestion:
+class Suggestion(Result):
     """A word that may come next. probability: of all its pieces, and that the word ends with them."""
 
     word: str
@@ -70,16 +71,16 @@ class Suggestion:
 
 
 def continue_prompts(
-    model: LoadedModel, prompts: str | Sequence[str], options: GenerationOptions, truncate: str | None = None
-) -> str | list[Any]:
+    model: LoadedModel, prompts: Texts, options: GenerationOptions, truncate: str | None = None
+) -> Any:
     """The continuation of a prompt; of several prompts a list. With several `samples` each is a list of its samples.
 
     Raises UserError for an empty or too long prompt, and for a model that reads both ways.
     """
     require_causal(model, "generate")
-    texts = generate_texts(model, prompt_ids(model, listed_texts(prompts), options, truncate), options)
-    each: list[Any] = [samples if options.samples > 1 else samples[0] for samples in texts]
-    return each[0] if isinstance(prompts, str) else each
+    asked = model.asked(prompts, "generate", pairs=False)
+    texts = generate_texts(model, prompt_ids(model, asked.texts, options, truncate), options)
+    return asked.given([samples if options.samples > 1 else samples[0] for samples in texts])
 
 
 def stream_text(
@@ -93,15 +94,15 @@ def stream_text(
 
 
 def prompt_ids(
-    model: LoadedModel, prompts: Sequence[str], options: GenerationOptions, truncate: str | None
+    model: LoadedModel, prompts: Sequence[Any], options: GenerationOptions, truncate: str | None
 ) -> list[np.ndarray]:
     """The ids of each prompt behind `[SOS]`, int64 `[T]`.
 
     Raises UserError for an empty prompt, and for one that leaves no room to go on in, unless `truncate` is "left": then
-    it loses its beginning, of which a `TruncationWarning` tells.
+    it loses its beginning, of which a `TruncationWarning` tells. Warns of prompts that the vocabulary cannot read.
     """
     if truncate not in (None, "left"):
-        raise UserError(f"--truncate {truncate}: accepted: left")
+        raise UserError(f"{option('truncate', truncate)}: accepted: left")
     for number, prompt in enumerate(prompts, 1):
         if not isinstance(prompt, str) or not is_unicode(prompt):
             raise UserError(f"prompt {number}: expected a string, found {prompt!a}")
@@ -109,6 +110,7 @@ def prompt_ids(
     for number, of_prompt in enumerate(ids, 1):
         if not len(of_prompt):
             raise UserError(f"prompt {number} is empty; give a word or two to begin with")
+    model.warn_of_unknown(ids)
     begin = np.array(model.tokenizer.template.prefix, dtype=np.int64)
     return [np.concatenate([begin, of_prompt]) for of_prompt in _fitting(model, ids, options, truncate)]
 
@@ -125,7 +127,7 @@ def _fitting(
     if truncate is None:
         raise UserError(
             f"the prompt is {len(too_long[0]):,} tokens long; the position table has {table:,} rows, which leaves no "
-            "room to go on; --truncate left reads its end only"
+            f"room to go on; {option('truncate', 'left')} reads its end only"
         )
     message = f"{len(too_long):,} prompts are longer than the position table ({table:,} rows) and lost their beginning"
     warn_truncated(message)
@@ -172,9 +174,10 @@ def text_pieces(tokenizer: Tokenizer, ids: Iterable[int]) -> Iterator[str]:
     yield from tokenizer.text_pieces(id for id in ids if id != tokenizer.sep_id)
 
 
-def score_text(model: LoadedModel, text: str, next_word: str | None, top_k: int) -> TextScore:
+def score_texts(model: LoadedModel, texts: Texts, next_word: str | None, top_k: int) -> Any:
     """The score of a text: by a causal model token by token from the left; by a masked model its pseudo-log-likelihood
-    (Salazar et al. 2020), each piece masked together with the later pieces of its word (Kauf and Ivanova 2023).
+    (Salazar et al. 2020), each piece masked together with the later pieces of its word (Kauf and Ivanova 2023). Of many
+    texts a list.
 
     next_word: the word whose probability behind the text is wanted. top_k: pieces that may come next to tell, at least
     1. Raises UserError for a model that is no language model, and for an empty or too long text.
@@ -182,11 +185,15 @@ def score_text(model: LoadedModel, text: str, next_word: str | None, top_k: int)
     model.require_head("language-model", "score")
     if "causal-LM" in model.model.head.abilities:
         require_causal(model, "score")
-    require_at_least(1, top_k=top_k)
-    (checked,) = model.checked_texts([text])
-    if not isinstance(checked, str):
-        raise UserError("score: expected one text, not a pair")
-    pieces, behind = _pieces_to_score(model, checked, next_word)
+    require_count(top_k=top_k)
+    asked = model.asked(texts, "score", pairs=False)
+    pieces = [_pieces_to_score(model, text, next_word) for text in asked.texts]
+    model.warn_of_unknown([of_text.input_ids for of_text, _ in pieces])
+    return asked.given([_score(model, *of_text, top_k) for of_text in pieces])
+
+
+def _score(model: LoadedModel, pieces: Pieces, behind: Pieces, top_k: int) -> TextScore:
+    """behind: the pieces of the word asked for, none where there is no such word."""
     by_model = _score_causal if "causal-LM" in model.model.head.abilities else _score_masked
     of_text, of_next, following = by_model(model, pieces, behind)
     values, ids = following.topk(min(top_k, len(following)))
@@ -197,21 +204,21 @@ def score_text(model: LoadedModel, text: str, next_word: str | None, top_k: int)
         math.exp(min(-float(of_text.mean()), MAX_NATS)),
         _token_probabilities(model.tokenizer, pieces, of_text),
         _token_probabilities(model.tokenizer, behind, of_next),
-        None if next_word is None else math.exp(float(of_next.sum())),
+        math.exp(float(of_next.sum())) if len(behind.input_ids) else None,
         [TokenProbability(token(id), probability) for id, probability in alternatives],
     )
 
 
-def _pieces_to_score(model: LoadedModel, text: str, next_word: str | None) -> tuple[Pieces, Pieces]:
+def _pieces_to_score(model: LoadedModel, text: Any, next_word: str | None) -> tuple[Pieces, Pieces]:
     """The pieces of the text, and those of the word behind it. Raises UserError for empty ones and too long a text."""
     if next_word is not None and (not isinstance(next_word, str) or not is_unicode(next_word)):
-        raise UserError(f"--next {next_word!a}: expected a word")
+        raise UserError(f"{option('next')} {next_word!a}: expected a word")
     pieces = model.tokenizer.encode(text, special_tokens=False)
     behind = model.tokenizer.encode(next_word or "", special_tokens=False)
     if not len(pieces.input_ids):
         raise UserError("the text is empty; give some words to score")
     if next_word is not None and not len(behind.input_ids):
-        raise UserError("--next is empty; give the word whose probability is wanted")
+        raise UserError(f"{option('next')} is empty; give the word whose probability is wanted")
     # a masked model is asked for at least one piece behind the text
     needed, table = len(pieces.input_ids) + max(1, len(behind.input_ids)) + 2, model.config.max_sequence_length
     if needed > table:
@@ -282,16 +289,18 @@ def _masked_logs(model: LoadedModel, sequences: Sequence[Encoded]) -> Tensor:
     return torch.stack(found) if found else torch.zeros(0, model.config.vocab_size, dtype=torch.float64)
 
 
-def suggest_words(model: LoadedModel, prompt: str, top_k: int) -> list[Suggestion]:
+def suggest_words(model: LoadedModel, prompts: Texts, top_k: int) -> Any:
     """The `top_k` words that a causal model finds likeliest behind a prompt, of which it reads the end only where it is
-    long. Raises UserError for an empty prompt, and for a model that reads both ways."""
+    long; of many prompts a list each. Raises UserError for an empty prompt, and for a model that reads both ways."""
     require_causal(model, "suggest")
-    require_at_least(1, top_k=top_k)
+    require_count(top_k=top_k)
+    asked = model.asked(prompts, "suggest", pairs=False)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", TruncationWarning)  # the next word depends on the end of the prompt only
-        (ids,) = prompt_ids(model, [prompt], GenerationOptions(max_tokens=MAX_WORD_PIECES), "left")
+        ids = prompt_ids(model, asked.texts, GenerationOptions(max_tokens=MAX_WORD_PIECES), "left")
     last = model.config.max_sequence_length - 1 - MAX_WORD_PIECES
-    return _likeliest_words(model, np.append(ids[0], ids[1:][-last:]), top_k)
+    ends = [np.append(of_prompt[0], of_prompt[1:][-last:]) for of_prompt in ids]
+    return asked.given([_likeliest_words(model, end, top_k) for end in ends])
 
 
 @torch.inference_mode()
@@ -331,7 +340,7 @@ def require_causal(model: LoadedModel, verb: str) -> None:
         masked = "masked-LM" in model.model.head.abilities
         advice = " (`fill` completes masks, `score` scores texts both ways)" if masked else ""
         raise UserError(
-            f"{model.checkpoint.source}: {verb} needs a model trained from left to right (`bothways pretrain "
-            f"--objective causal`); this one reads both ways{advice}"
+            f"{model.checkpoint.source}: {verb} needs a model trained from left to right (pretrained with "
+            f"{option('objective', 'causal')}); this one reads both ways{advice}"
         )
     model.require_trained(verb)

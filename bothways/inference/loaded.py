@@ -9,28 +9,43 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from bothways.checkpoint.hugging_face import Checkpoint, LoadReport
 from bothways.data.encoded import Encoded, join_segments
 from bothways.data.tables import Row
-from bothways.errors import UserError, warn_truncated
+from bothways.data.unknown_tokens import UnknownTokens, count_unknown, count_unknown_in
+from bothways.errors import UserError, command, option, warn_truncated, warn_unknown
 from bothways.hardware import choose_device
 from bothways.inference import engine
 from bothways.inference.prepared import prepare_for_generation, prepare_model
-from bothways.inference.texts import Text, listed_texts_and_pairs
-from bothways.model.config import EncoderConfig
+from bothways.inference.texts import Asked, Text, TextColumns, Texts, asked_texts
+from bothways.model.config import SIZES, EncoderConfig
 from bothways.model.heads import Ability, Model
+from bothways.option_checks import in_short
 from bothways.precision import InferencePrecision, choose_inference_precision
 from bothways.progress import OnProgress
 from bothways.tasks import TASKS
-from bothways.tasks.base import Task, require_segment_types
-from bothways.text.lines import is_unicode
+from bothways.tasks.base import Task, require_segment_types, shortened_list
 from bothways.text.tokenizer import Tokenizer
+
+
+def source_of(model: object) -> str | Path:
+    """Where a model came from that is loaded already; of a path or a hub id, itself. Raises UserError for others."""
+    if isinstance(model, LoadedModel):
+        return model.checkpoint.source
+    if not isinstance(model, str | Path) or not str(model).strip():
+        raise UserError(
+            f"{option('model')}: expected a model's directory, a hub id or what bothways.load gives, "
+            f"found {in_short(model)}"
+        )
+    return model
 
 
 class LoadedModel:
@@ -88,15 +103,30 @@ class LoadedModel:
         """The tokens a text may have: what the model was fine-tuned with, or the size of its position table."""
         return int(self.checkpoint.metadata.get("sequence_length", self.config.max_sequence_length))
 
-    def task(self, name: str | None = None) -> Task:
-        """What the model was fine-tuned for. Raises UserError where that is not `name`, or nothing."""
+    @property
+    def reads_pairs(self) -> bool | None:
+        """Whether the model was fine-tuned on pairs; None where that is not known, as of one that was made elsewhere or
+        that was only pretrained."""
+        metadata = self.checkpoint.metadata
+        if metadata.get("task") not in TASKS or "provenance" not in metadata:
+            return None
+        return self.task().reads_pairs
+
+    def task(self, name: str | None = None, columns: Mapping[str, str] | None = None) -> Task:
+        """What the model was fine-tuned for. columns: those that are called otherwise than there, by option.
+
+        Raises UserError where that is not `name`, or nothing, and for a column of pairs that the model does not read.
+        """
+        if columns is not None:
+            if "pair_column" in columns and self.reads_pairs is False:
+                self._require_pairs(f"leave out {option('pair_column')}")
+            return self.task(name).with_columns(columns)
         trained = self.checkpoint.metadata.get("task")
         if trained not in TASKS or (name is not None and trained != name):
             was = f"was made for {trained}" if trained in TASKS else f"has {type(self.model.head).__name__} and no task"
-            wanted = name or "what is asked"
+            wanted, cure = name or "what is asked", command("finetune", name or "TASK")
             raise UserError(
-                f"{self.checkpoint.source}: {wanted} needs a model fine-tuned for it (`bothways finetune "
-                f"{name or 'TASK'}`); this one {was}"
+                f"{self.checkpoint.source}: {wanted} needs a model fine-tuned for it ({cure}); this one {was}"
             )
         self.require_trained(trained)
         try:
@@ -125,7 +155,7 @@ class LoadedModel:
 
     def encode_whole_texts(self, texts: Sequence[Text]) -> list[Encoded]:
         """Texts and pairs as sequences, none of them cut. Raises UserError for a text that the position table has no
-        room for."""
+        room for. Warns of texts that the vocabulary cannot read."""
         encoded = join_segments(self.tokenizer, texts, max_length=1 << 30)
         limit = self.config.max_sequence_length
         for sequence, text in zip(encoded, texts, strict=True):
@@ -134,20 +164,35 @@ class LoadedModel:
                 raise UserError(
                     f"{begin[:40]!r}… is {len(sequence.input_ids)} tokens long; the position table has {limit} rows"
                 )
+        self._say_unknown(count_unknown_in(self.tokenizer, encoded))
         return encoded
 
-    def checked_texts(self, texts: Text | Sequence[Text]) -> list[Text]:
-        """The texts as a list. Raises UserError for what is no text, and for pairs where the model has one segment
-        type."""
-        listed = listed_texts_and_pairs(texts)
-        for number, text in enumerate(listed, 1):
-            segments = text if isinstance(text, tuple) and len(text) == 2 else (text,)
-            for segment in segments:
-                if not isinstance(segment, str) or not is_unicode(segment):
-                    raise UserError(f"text {number}: expected a string or a pair of strings, found {text!a}")
-            if len(segments) == 2:
-                require_segment_types(self.config, f"text {number} is a pair, and {self.checkpoint.source}")
-        return listed
+    def asked(self, texts: Texts, verb: str, pairs: bool = True) -> Asked:
+        """What a verb is asked, one text or pair or many. pairs: whether it reads pairs.
+
+        Raises UserError for what is no text, and for pairs where the verb or the model does not read any.
+        """
+        asked = asked_texts(texts, None if isinstance(texts, str | tuple | list) else self._text_columns(pairs))
+        pair = next((text for text in asked.texts if isinstance(text, tuple)), None)
+        if pair is not None and not pairs:
+            raise UserError(
+                f"{verb} reads single texts, found a pair; give each text by itself, in Python {_as_list(pair)}"
+            )
+        if pair is not None:
+            self._require_pairs(f"give each text by itself, in Python {_as_list(pair)}")
+        return asked
+
+    def _text_columns(self, pairs: bool) -> TextColumns:
+        """The columns by which a table of texts, or of pairs, is read."""
+        options = self.checkpoint.metadata.get("options", {})
+        second = options.get("pair_column") if pairs and self.reads_pairs else None
+        return TextColumns(options.get("text_column") or "text", second)
+
+    def _require_pairs(self, cure: str) -> None:
+        """Raises UserError for a model that does not read pairs, or never saw any in its fine-tuning."""
+        if self.reads_pairs is False:
+            raise UserError(f"{self.checkpoint.source} was fine-tuned on single texts and never saw a pair; {cure}")
+        require_segment_types(self.config, f"a pair is given, and {self.checkpoint.source}")
 
     def run_in_chunks(
         self,
@@ -156,22 +201,34 @@ class LoadedModel:
         answer: Callable[[Sequence[Any], list[Encoded], OnProgress], list[Any]],
         on_progress: OnProgress,
     ) -> list[Any]:
-        """What `answer` makes of the items, in order, a chunk at a time. Warns of items that were cut short.
+        """What `answer` makes of the items, in order, a chunk at a time. Warns of items that were cut short, and of
+        those that the vocabulary cannot read.
 
         encode: items as sequences. answer: (items, their sequences, on_progress) → a result for each item.
         """
         results: list[Any] = []
         done = cut = 0
+        unknown = UnknownTokens()
         for chunk, encoded in engine.encode_in_chunks(items, encode):
             before = done
             results += answer(chunk, encoded, lambda sequences: on_progress(before + sequences))  # noqa: B023
             done += len(encoded)
             cut += engine.truncated_rows(encoded)
+            unknown += count_unknown_in(self.tokenizer, encoded)
+        self._say_unknown(unknown)
         if cut:
             number = f"{cut:,} of {len(items):,} texts"
             message = f"{number} are longer than {self.sequence_length} tokens and were cut short"
             warn_truncated(message)
         return results
+
+    def warn_of_unknown(self, ids: Sequence[np.ndarray]) -> None:
+        """Warns of texts that the vocabulary cannot read. ids: int `[T]` of each text."""
+        self._say_unknown(count_unknown(self.tokenizer, ids))
+
+    def _say_unknown(self, unknown: UnknownTokens) -> None:
+        if (message := unknown.sentence()) is not None:
+            warn_unknown(message)
 
     def require_head(self, ability: Ability, verb: str) -> None:
         """Raises UserError for a model whose head cannot do this, or was not in its file."""
@@ -187,3 +244,26 @@ class LoadedModel:
         report = self.report
         if report and report.newly_initialised:
             raise UserError(f"{self.checkpoint.source}: {verb} needs trained weights: {report.sentence()}")
+
+
+def describe_model(model: LoadedModel) -> dict[str, str]:
+    """What a model is, in a few words by name: model, family, size, task, device, precision."""
+    config, metadata = model.config, model.checkpoint.metadata
+    shape = config.num_hidden_layers, config.hidden_size, config.intermediate_size, config.num_attention_heads
+    named = next((f"{name}, " for name, size in SIZES.items() if size == shape), "")
+    layers = f"{named}{shape[0]} layers of {shape[1]}"
+    parameters = sum(parameter.numel() for parameter in model.model.parameters()) / 1e6
+    labels = f" ({shortened_list(model.labels)})" if model.labels and "task" in metadata else ""
+    reads = "left to right" if config.is_decoder else "both ways"
+    return {
+        "model": model.checkpoint.source,
+        "family": f"BERT, {reads}",
+        "size": f"{layers}, {parameters:,.1f} M parameters",
+        "task": f"{metadata['task']}{labels}" if "task" in metadata else "pretrained",
+        "device": str(model.device),
+        "precision": model.precision,
+    }
+
+
+def _as_list(pair: tuple[str, ...]) -> str:
+    return f"[{', '.join(repr(text if len(text) < 20 else text[:20] + '…') for text in pair)}]"

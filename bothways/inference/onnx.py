@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from bothways.batch import PackedBatch, pack_sequences
 from bothways.checkpoint.hugging_face import Checkpoint, write_all_but_weights
-from bothways.errors import UserError
+from bothways.errors import UserError, install_command
 from bothways.files import replace_directory
 from bothways.model.attention import Attend
 from bothways.model.attention_mask import AttentionMask
@@ -318,4 +318,4 @@ def _require_extra() -> None:
         import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise UserError(f"export onnx: {error.name} is not installed: pip install 'bothways[onnx]'") from error
+        raise UserError(f"export onnx: {error.name} is not installed: {install_command('onnx')}") from error

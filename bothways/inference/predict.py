@@ -8,20 +8,20 @@ from pathlib import Path
 from typing import Any, cast
 
 from bothways.data.encoded import Encoded
+from bothways.data.frames import listed_values
 from bothways.data.tables import Row, read_rows
+from bothways.errors import UserError
 from bothways.inference import engine
 from bothways.inference.loaded import LoadedModel
-from bothways.inference.texts import Text, are_rows, columns_of_text, listed_texts, rows_of
+from bothways.inference.texts import Texts, are_rows, columns_of_text, rows_of, together
 from bothways.progress import OnProgress, no_progress
-from bothways.tasks.answer import Answer, AnswerTask
+from bothways.tasks.answer import AnswerTask
 from bothways.tasks.base import Task
-from bothways.tasks.choose import Choice
-from bothways.tasks.entities import Entity
 
 
 def predict_rows(
     model: LoadedModel,
-    rows: str | Path | Iterable[Mapping[str, Any]] | Sequence[Row],
+    rows: str | Path | Iterable[Any],
     task: Task | None = None,
     on_progress: OnProgress = no_progress,
 ) -> list[Any]:
@@ -55,40 +55,59 @@ def _run_task(
     return model.run_in_chunks(rows, lambda chunk: model.encode_rows(task, chunk), answer, on_progress)
 
 
-def classify_texts(model: LoadedModel, texts: Text | Sequence[Text], on_progress: OnProgress) -> list[Any]:
+def classify_texts(model: LoadedModel, texts: Texts, on_progress: OnProgress) -> Any:
     """A `Classification`, `MultiClassification` or `Regression` for each text or pair."""
     task = model.task("classify")
-    listed = model.checked_texts(texts)
-    results: list[Any] = [None] * len(listed)
+    asked = model.asked(texts, "classify")
+    if model.reads_pairs and (single := next((n for n, t in enumerate(asked.texts, 1) if isinstance(t, str)), None)):
+        raise UserError(
+            f"{model.checkpoint.source} was fine-tuned on pairs and never saw a single text, which text {single} is; "
+            "give pairs: (a, b) in Python, a tab between the two in a line"
+        )
+    results: list[Any] = [None] * len(asked.texts)
     for pair in (None, "pair"):
-        chosen = [n for n, text in enumerate(listed) if isinstance(text, tuple) == bool(pair)]
-        rows = [Row(columns_of_text(listed[n]), f"text {n + 1}") for n in chosen]
-        asked = task.with_options(text_column="text", pair_column=pair)
-        predictions = predict_rows(model, rows, asked, on_progress) if rows else []
+        chosen = [n for n, text in enumerate(asked.texts) if isinstance(text, tuple) == bool(pair)]
+        rows = [Row(columns_of_text(asked.texts[n]), f"text {n + 1}") for n in chosen]
+        of_kind = task.with_options(text_column="text", pair_column=pair)
+        predictions = predict_rows(model, rows, of_kind, on_progress) if rows else []
         for n, prediction in zip(chosen, predictions, strict=True):
             results[n] = prediction
-    return results
+    return asked.given(results)
 
 
-def answer_question(model: LoadedModel, question: str, context: str, no_answer: bool | None = None) -> Answer:
-    """The answer that the context has to the question. no_answer: whether there may be none; None: as in training."""
+def find_answers(
+    model: LoadedModel, questions: Texts, contexts: Texts, no_answer: bool | None, on_progress: OnProgress
+) -> Any:
+    """The answer that a context has to its question, or of many to theirs; one question goes with many contexts, and
+    one context with many questions. no_answer: whether there may be none; None: as in training."""
     task = cast(AnswerTask, model.task("answer")).with_options(question_column="question", context_column="context")
     if no_answer is not None:
         task = replace(task, no_answer=no_answer)
-    (answer,) = predict_rows(model, rows_of([{"question": question, "context": context}]), task)
-    return cast(Answer, answer)
+    asked, among = (model.asked(values, "answer", pairs=False) for values in (questions, contexts))
+    both, alone = together(asked, among, ("question", "context"))
+    rows = rows_of([{"question": question, "context": context} for question, context in both])
+    answers = predict_rows(model, rows, task, on_progress) if rows else []
+    return answers[0] if alone else answers
 
 
-def tag_texts(model: LoadedModel, texts: str | Sequence[str], on_progress: OnProgress) -> list[list[Entity]]:
+def tag_texts(model: LoadedModel, texts: Texts, on_progress: OnProgress) -> Any:
     """The entities of each text; of a model that labels every word, all words."""
     task = model.task("tag").with_options(words_column="words", text_column="text")
-    rows = rows_of([{"text": text} for text in listed_texts(texts)])
+    asked = model.asked(texts, "tag", pairs=False)
+    rows = rows_of([{"text": text} for text in asked.texts])
     predictions = predict_rows(model, rows, task, on_progress) if rows else []
-    return [prediction.entities for prediction in predictions]
+    return asked.given([prediction.entities for prediction in predictions])
 
 
-def choose_continuation(model: LoadedModel, text: str, choices: Sequence[str]) -> Choice:
-    """Which of the choices goes with the text."""
+def choose_continuations(model: LoadedModel, texts: Texts, choices: Sequence[Any], on_progress: OnProgress) -> Any:
+    """Which of its choices goes with each text. choices: for all texts, or a list for each."""
     task = model.task("choose").with_options(text_column="text", choices_column="choices", choice_columns=())
-    (choice,) = predict_rows(model, rows_of([{"text": text, "choices": choices}]), task)
-    return cast(Choice, choice)
+    asked = model.asked(texts, "choose", pairs=False)
+    offered = listed_values(choices) if not isinstance(choices, str | Mapping) else None
+    if offered is None:
+        raise UserError(f"choose: expected a list of choices, found {choices!r}")
+    each = offered if any(isinstance(choice, list | tuple) for choice in offered) else [offered] * len(asked.texts)
+    if len(each) != len(asked.texts):
+        raise UserError(f"{len(asked.texts):,} texts, but {len(each):,} lists of choices; give as many, or one for all")
+    rows = rows_of([{"text": text, "choices": own} for text, own in zip(asked.texts, each, strict=True)])
+    return asked.given(predict_rows(model, rows, task, on_progress) if rows else [])

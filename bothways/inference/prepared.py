@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bothways.errors import UserError
+from bothways.errors import UserError, option
 from bothways.hardware import cpu_multiplies_int8
 from bothways.inference.compiled import CompiledModel, supports
 from bothways.model.encoder import Layer
@@ -159,7 +159,7 @@ def _require_faster_than_half(model: Model) -> None:
     in_int8, in_half = _seconds(lambda: quantised(x)), _seconds(lambda: half(x.bfloat16()))
     if in_int8 > in_half:
         raise UserError(
-            f"--precision int8: slower than bfloat16 on this machine ({in_int8 * 1e3:.2f} ms a product, "
+            f"{option('precision', 'int8')}: slower than bfloat16 on this machine ({in_int8 * 1e3:.2f} ms a product, "
             f"{in_half * 1e3:.2f} ms); use bfloat16"
         )
 

@@ -14,8 +14,8 @@ from typing import Any, get_type_hints
 import torch
 from torch import Tensor
 
-from bothways.errors import UserError
-from bothways.option_checks import require_name, require_type
+from bothways.errors import UserError, option
+from bothways.option_checks import require_at_least, require_name, require_seed, require_type
 
 
 @dataclass(frozen=True)
@@ -45,20 +45,18 @@ class GenerationOptions:
     def __post_init__(self) -> None:
         if not 1e-4 <= self.temperature <= 1e4:
             raise UserError(
-                f"--temperature {self.temperature}: expected a number above 0 (0.0001 to 10000); for the likeliest one "
-                "take --greedy"
+                f"{option('temperature', self.temperature)}: expected a number above 0 (0.0001 to 10000); for the "
+                f"likeliest token take {option('greedy', True)}"
             )
         if not 0 < self.top_p <= 1:
-            raise UserError(f"--top-p {self.top_p}: expected a probability, above 0 to 1")
+            raise UserError(f"{option('top_p', self.top_p)}: expected a probability, above 0 to 1")
         if not 0 <= self.min_p < 1:
-            raise UserError(f"--min-p {self.min_p}: expected a share, 0 to below 1")
+            raise UserError(f"{option('min_p', self.min_p)}: expected a share, 0 to below 1")
         if not 0 < self.repetition_penalty < math.inf:
-            raise UserError(f"--repetition-penalty {self.repetition_penalty}: expected a number above 0")
-        if self.seed >= 1 << 63:
-            raise UserError(f"--seed {self.seed}: expected 0 to 2^63 - 1")
-        for name, least in (("max_tokens", 1), ("samples", 1), ("top_k", 0), ("seed", 0)):
-            if getattr(self, name) < least:
-                raise UserError(f"--{name.replace('_', '-')} {getattr(self, name)}: expected at least {least}")
+            raise UserError(f"{option('repetition_penalty', self.repetition_penalty)}: expected a number above 0")
+        require_seed(self.seed)
+        require_at_least(1, max_tokens=self.max_tokens, samples=self.samples)
+        require_at_least(0, top_k=self.top_k)
 
     @property
     def uses_the_past(self) -> bool:

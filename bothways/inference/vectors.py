@@ -17,14 +17,15 @@ from bothways.data.encoded import Encoded, join_segments
 from bothways.errors import UserError
 from bothways.inference import engine
 from bothways.inference.loaded import LoadedModel
-from bothways.inference.texts import Text, listed_texts
+from bothways.inference.texts import Texts
 from bothways.model.heads import EmbeddingHead
-from bothways.option_checks import require_at_least
+from bothways.option_checks import require_count
 from bothways.progress import OnProgress, no_progress
+from bothways.tasks.results import Result
 
 
 @dataclass(frozen=True)
-class Match:
+class Match(Result):
     """A text that is like the query. index: its number among the texts asked, from 0. cosine: of its vector with the
     query's, -1 to 1."""
 
@@ -41,16 +42,22 @@ class DotMatch(Match):
 
 
 def embed_texts(
-    model: LoadedModel, texts: str | Sequence[str], normalize: bool = True, on_progress: OnProgress = no_progress
+    model: LoadedModel, texts: Texts, normalize: bool = True, on_progress: OnProgress = no_progress
 ) -> np.ndarray:
-    """A vector for each text, float32 `[N, H]`, of length 1 with `normalize`. Warns of texts that were cut short."""
+    """A vector for each text, float32 `[N, H]`, of a text alone `[H]`; of length 1 with `normalize`.
+
+    Warns of texts that were cut short. Raises UserError for pairs where the model was made for vectors of single texts.
+    """
+    asked = model.asked(texts, "embed", pairs=model.checkpoint.metadata.get("task") != "similar")
     vectors = model.run_in_chunks(
-        with_prompt(model, model.checked_texts(listed_texts(texts))),
+        with_prompt(model, asked.texts),
         lambda chunk: join_segments(model.tokenizer, chunk, model.sequence_length),
         lambda chunk, encoded, progress: sequence_vectors(model, encoded, normalize, progress),
         on_progress,
     )
-    return np.array(vectors, dtype=np.float32).reshape(len(vectors), model.config.hidden_size)
+    together = np.array(vectors, dtype=np.float32).reshape(len(vectors), model.config.hidden_size)
+    found: np.ndarray = asked.given(together)
+    return found
 
 
 def with_prompt(model: LoadedModel, texts: Sequence[Any]) -> list[Any]:
@@ -73,13 +80,14 @@ def sequence_vectors(
 
 
 def similar_texts(
-    model: LoadedModel, query: str, texts: Sequence[str], top_k: int, on_progress: OnProgress
-) -> list[Match]:
-    """The `top_k` texts that are most like the query, most alike first, by the similarity that the model was made for.
+    model: LoadedModel, queries: Texts, texts: Texts, top_k: int, on_progress: OnProgress = no_progress
+) -> Any:
+    """The `top_k` texts that are most like the query, most alike first, by the similarity that the model was made for;
+    of many queries a list each. The texts are embedded once.
 
     Raises UserError for `top_k` below 1, and for a model whose vectors are compared by their distance.
     """
-    require_at_least(1, top_k=top_k)
+    require_count(top_k=top_k)
     metadata = model.checkpoint.metadata
     similarity = metadata.get("similarity", "cosine")
     if similarity not in ("cosine", "dot"):
@@ -88,18 +96,23 @@ def similar_texts(
             "similar ranks by cosine or dot product; take embed, and compare them yourself"
         )
     normalize = similarity == "cosine" or metadata.get("options", {}).get("normalize", True)
-    listed = listed_texts(texts)
-    vectors, asked = embed_texts(model, listed, normalize, on_progress), embed_texts(model, query, normalize)[0]
-    products = vectors @ asked
+    asked, among = (model.asked(values, "similar", pairs=False) for values in (queries, texts))
+    vectors = embed_texts(model, among.texts, normalize, on_progress)
+    found = embed_texts(model, asked.texts, normalize)
+    return asked.given([_matches(among.texts, vectors, query, top_k, similarity == "dot") for query in found])
+
+
+def _matches(texts: Sequence[Any], vectors: np.ndarray, query: np.ndarray, top_k: int, dot: bool) -> list[Match]:
+    """The texts of the `top_k` largest products. vectors: `[N, H]`; query: `[H]`. dot: they are not of length 1."""
+    products = vectors @ query
     best = np.argsort(-products, kind="stable")[:top_k].tolist()
-    if similarity == "cosine":
-        return [Match(listed[index], index, float(products[index])) for index in best]
-    lengths = np.maximum(np.linalg.norm(vectors, axis=1) * np.linalg.norm(asked), 1e-12)
-    cosines = products / lengths
-    return [DotMatch(listed[index], index, float(cosines[index]), float(products[index])) for index in best]
+    if not dot:
+        return [Match(texts[index], index, float(products[index])) for index in best]
+    cosines = products / np.maximum(np.linalg.norm(vectors, axis=1) * np.linalg.norm(query), 1e-12)
+    return [DotMatch(texts[index], index, float(cosines[index]), float(products[index])) for index in best]
 
 
-def hidden_states(model: LoadedModel, texts: Text | Sequence[Text]) -> list[Tensor]:
+def hidden_states(model: LoadedModel, texts: Texts) -> Any:
     """The last layer's hidden states, float32 `[T_i, H]` for each text, `[CLS]` and `[SEP]` included.
 
     Raises UserError for a text of more tokens than the position table has rows.
@@ -108,5 +121,6 @@ def hidden_states(model: LoadedModel, texts: Text | Sequence[Text]) -> list[Tens
     def split(hidden: Tensor, rows: Sequence[Encoded], batch: PackedBatch) -> Sequence[Tensor]:
         return hidden.float().cpu().split(batch.lengths.tolist())
 
-    encoded = model.encode_whole_texts(model.checked_texts(texts))
-    return engine.run_batches(model.model.encoder, split, encoded, model.device)
+    asked = model.asked(texts, "hidden_states")
+    encoded = model.encode_whole_texts(asked.texts)
+    return asked.given(engine.run_batches(model.model.encoder, split, encoded, model.device))

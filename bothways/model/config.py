@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from bothways.errors import UserError, closest
+from bothways.errors import UserError, closest, option
 from bothways.option_checks import require_type
 
 # Turc et al. 2019 (arXiv:1908.08962), table 1, for tiny to medium; Devlin et al. 2018, section 3, for base and large.
@@ -101,7 +101,7 @@ class EncoderConfig:
         for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"):
             value = getattr(self, name)
             if value is not None and not 0 <= value < 1:
-                raise UserError(f"{self.key(name)} (--dropout) {value}: expected a probability, 0 to below 1")
+                raise UserError(f"{self.key(name)} ({option('dropout')}) {value}: expected a probability, 0 to below 1")
         for name in ("initializer_range", "layer_norm_eps"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"{self.key(name)} {getattr(self, name)}: expected 0 to below 1")

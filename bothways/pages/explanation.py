@@ -10,9 +10,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from bothways.errors import UserError
+from bothways.errors import UserError, option
 from bothways.files import to_json, write_text
-from bothways.pages.pictures import PICTURE_SUFFIXES, draw_attention
+from bothways.pages.pictures import GENERATOR, PICTURE_SUFFIXES, draw_attention
 
 STATIC = resources.files("bothways") / "pages" / "static"
 PAGE_MODULES = (  # each after those that it imports
@@ -20,8 +20,15 @@ PAGE_MODULES = (  # each after those that it imports
     "thumbnails.js", "matrix_figure.js", "lines_figure.js", "attention.js", "steps.js", "embeddings.js",
     "positions.js", "predictions.js", "checkpoints.js", "page.js",
 )  # fmt: skip
+TITLE_CHARACTERS = 80  # of a text that is a page's title
 IMPORT_STATEMENT = re.compile(r"^import (\{[^}]*\}) from '\./(.+?)';$", re.MULTILINE)
 EXPORT_KEYWORD = re.compile(r"^export (?=(?:async )?(?:const|function) (\w+))", re.MULTILINE)
+
+
+def is_explanation(path: Path) -> bool:
+    """Whether a file is a page or a picture that was written here, by what its first bytes say of its origin."""
+    with path.open("rb") as file:
+        return GENERATOR.encode() in file.read(4096)
 
 
 def join_modules(names: Sequence[str]) -> str:
@@ -45,14 +52,21 @@ class Explanation:
 
     data: dict[str, Any]
 
+    def __repr__(self) -> str:
+        return (
+            f"Explanation({self.data['title'][:TITLE_CHARACTERS]!r} by {self.data['model']['name']}, "
+            f'{len(self.data["tokens"])} tokens; write("page.html") makes a page)'
+        )
+
     def html(self) -> str:
         """The page, self-contained."""
         style = (STATIC / "page.css").read_text(encoding="utf-8")
         # "</script>" in a text would end the block that it stands in
         content = to_json(self.data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
-        title = html.escape(self.data["title"][:80])
+        title = html.escape(self.data["title"][:TITLE_CHARACTERS])
         return (
             "<!doctype html><html lang=en><head><meta charset=utf-8>"
+            f'<meta name="generator" content="{GENERATOR}">'
             '<meta name="viewport" content="width=device-width, initial-scale=1">'
             f"<title>{title}</title><style>{style}</style></head><body><main id=page></main>"
             f'<script type="application/json" id=data>{content}</script>'
@@ -73,5 +87,5 @@ class Explanation:
         elif path.suffix in PICTURE_SUFFIXES:
             draw_attention(self.data, path, layer)
         else:
-            raise UserError(f"--out {path}: accepted: .html, {', '.join(PICTURE_SUFFIXES)}")
+            raise UserError(f"{option('out', path)}: accepted: .html, {', '.join(PICTURE_SUFFIXES)}")
         return path

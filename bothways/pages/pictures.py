@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from bothways.errors import UserError
+from bothways.errors import UserError, install_command, option
 from bothways.pages.arrays import decompress_array
 
 PICTURE_SUFFIXES = (".png", ".svg")
+GENERATOR = "Bothways explain"  # what a page or a picture says of its origin
+METADATA = {".png": {"Software": GENERATOR}, ".svg": {"Creator": GENERATOR, "Date": None}}
 MAX_LABELLED_TOKENS = 24  # names of 6 points that fit beside a matrix of 2.6 inches
 
 
@@ -23,10 +25,10 @@ def draw_attention(data: dict[str, Any], path: Path, layer: int | None) -> None:
         import matplotlib as mpl
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise UserError(f"pictures need matplotlib ({error}): pip install 'bothways[report]'") from error
+        raise UserError(f"pictures need matplotlib ({error}): {install_command('report')}") from error
     num_layers, num_heads = data["model"]["layers"], data["model"]["heads"]
     if layer is not None and not 1 <= layer <= num_layers:
-        raise UserError(f"--layer {layer}: the model has layers 1 to {num_layers}")
+        raise UserError(f"{option('layer', layer)}: the model has layers 1 to {num_layers}")
     layers = range(num_layers) if layer is None else [layer - 1]
     tokens = [token["token"] for token in data["tokens"]]
     with_names = layer is not None and len(tokens) <= MAX_LABELLED_TOKENS
@@ -42,4 +44,4 @@ def draw_attention(data: dict[str, Any], path: Path, layer: int | None) -> None:
                 panel.set_title(f"layer {index + 1}, head {head}", fontsize=7)
                 panel.set_xticks(range(len(names)), names, rotation=90, fontsize=6)
                 panel.set_yticks(range(len(names)), names, fontsize=6)
-        figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else {})
+        figure.savefig(path, dpi=150, metadata=METADATA[path.suffix])

@@ -23,6 +23,6 @@ TASKS: dict[str, type[Task]] = {
 
 def find_task(name: str) -> type[Task]:
     """The task of this name. Raises UserError for any other, with the names that are accepted."""
-    if name not in TASKS:
-        raise UserError(f"unknown task {name!r}{closest(name, TASKS)}; accepted: {', '.join(TASKS)}")
+    if not isinstance(name, str) or name not in TASKS:
+        raise UserError(f"unknown task {name!r}{closest(str(name), TASKS)}; accepted: {', '.join(TASKS)}")
     return TASKS[name]

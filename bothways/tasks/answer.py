@@ -19,18 +19,19 @@ from torch import Tensor
 
 from bothways.data.encoded import Encoded, assemble, token_windows
 from bothways.data.tables import Row
-from bothways.errors import TruncationWarning, UserError
+from bothways.errors import TruncationWarning, UserError, command, option
 from bothways.model.encoder import Encoder
 from bothways.model.families import build_head
 from bothways.model.heads import Head
 from bothways.tasks.answer_rows import context_tokens, gold_spans, whole_gold_tokens
 from bothways.tasks.base import MASKED_LOGIT, ResultColumn, Task, at_least_float32, options_from_json, softmax
+from bothways.tasks.results import Result
 from bothways.tasks.squad_metric import best_exact, best_f1
 from bothways.text.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
-class Answer:
+class Answer(Result):
     """The answer to a question. text: `context[start:end]`; empty, with start and end 0, where there is no answer.
 
     probability: of this answer among the alternatives, 0 to 1. no_answer_probability: that there is no answer, 0 for a
@@ -44,8 +45,17 @@ class Answer:
     end: int
     probability: float
     no_answer_probability: float = 0.0
-    alternatives: tuple[Answer, ...] = ()
+    alternatives: tuple[Answer, ...] = field(default=(), repr=False)
     margin: float = field(default=np.inf, repr=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As `Result.to_dict`, without the margin, which is infinite where there is nothing to compare with, and with
+        `alternatives` a list of the same, which have no others."""
+        return {**self._span_dict(), "alternatives": [answer._span_dict() for answer in self.alternatives]}
+
+    def _span_dict(self) -> dict[str, Any]:
+        names = ("text", "start", "end", "probability", "no_answer_probability")
+        return {name: getattr(self, name) for name in names}
 
 
 @dataclass(frozen=True)
@@ -68,7 +78,8 @@ class AnswerOptions:
     def __post_init__(self) -> None:
         if self.overlap < 0 or self.max_answer_length < 1:
             raise UserError(
-                f"--overlap {self.overlap} and --max-answer-length {self.max_answer_length}: expected at least 0 and 1"
+                f"{option('overlap', self.overlap)} and {option('max_answer_length', self.max_answer_length)}: "
+                "expected at least 0 and 1"
             )
 
 
@@ -98,6 +109,10 @@ class AnswerTask(Task):
     }
     has_thresholds: ClassVar[bool] = True
     next_command: ClassVar[str] = 'answer {model} "a question" "a text that may hold the answer"'
+
+    @property
+    def reads_pairs(self) -> bool:
+        return True
 
     @classmethod
     def make(cls, options: Any) -> AnswerTask:
@@ -130,7 +145,7 @@ class AnswerTask(Task):
     @classmethod
     def from_json(cls, state: Mapping[str, Any]) -> Self:
         if state.get("task") != cls.name:
-            raise UserError("this model does not answer questions; make one with `bothways finetune answer`")
+            raise UserError(f"this model does not answer questions; make one with {command('finetune', 'answer')}")
         # a model from elsewhere may have been trained on either kind; its own scores decide
         options = options_from_json(AnswerOptions, state)
         return cls(options, bool(state.get("no_answer", True)), float(state.get("threshold", 0.0)))
@@ -166,7 +181,8 @@ class AnswerTask(Task):
                 marked.append(replace(window, targets={"start": np.array(start), "end": np.array(end)}))
             nowhere += bool(gold[number]) and not any(found)
         if nowhere:
-            message = f"{nowhere:,} answers stand whole in no window and train as none (a larger --overlap may help)"
+            cure = f"a larger {option('overlap')} may help"
+            message = f"{nowhere:,} answers stand whole in no window and train as none ({cure})"
             warnings.warn(message, TruncationWarning, stacklevel=2)
         return marked
 

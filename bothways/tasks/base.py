@@ -29,7 +29,7 @@ from torch import Tensor
 
 from bothways.data.encoded import Encoded, KeepWhole
 from bothways.data.tables import Row
-from bothways.errors import UserError, closest
+from bothways.errors import UserError, closest, option
 from bothways.model.config import EncoderConfig
 from bothways.model.encoder import Encoder
 from bothways.model.heads import Head
@@ -93,7 +93,7 @@ class Task(ABC):
     name: ClassVar[str]
     example: ClassVar[Mapping[str, Any]]  # a row, for errors and documentation
     Options: ClassVar[type]  # a frozen dataclass; the names of its options for columns end in `_column`
-    next_command: ClassVar[str] = "predict {model} table.jsonl"  # what to type after training
+    next_command: ClassVar[str] = "predict {model} {table}"  # what to type after training, {table}: the rows given
     labels: tuple[str, ...] = ()  # in the order of the head's outputs; empty for tasks without labels
     has_thresholds: ClassVar[bool] = False  # whether `with_tuned_thresholds` chooses any
     cut_at: ClassVar[str] = "end"  # where a text that is too long loses tokens
@@ -113,6 +113,11 @@ class Task(ABC):
     def label_numbers(self) -> dict[str, int]:
         """The number of each label, by which the head's outputs are counted."""
         return {label: number for number, label in enumerate(self.labels)}
+
+    @property
+    def reads_pairs(self) -> bool:
+        """Whether its texts are pairs, which a model that was trained for it has seen then."""
+        return False
 
     @classmethod
     @abstractmethod
@@ -151,7 +156,7 @@ class Task(ABC):
         task does not have."""
         for name in names:
             if name not in {field.name for field in fields(self.Options)}:
-                raise UserError(f"--{name.replace('_', '-')}: {self.name} has no such column")
+                raise UserError(f"{option(name)}: {self.name} has no such column")
         return self.with_options(**names)
 
     def for_columns(self, columns: Collection[str]) -> Task:
@@ -231,7 +236,7 @@ class Task(ABC):
 
         Raises UserError for a task that has none.
         """
-        raise UserError(f"{self.name}: has no columns for a large table; `bothways predict` writes its predictions")
+        raise UserError(f"{self.name}: has no columns for a large table; `predict` writes its predictions")
 
 
 _Options = TypeVar("_Options")

@@ -16,18 +16,19 @@ from torch import Tensor
 
 from bothways.data.encoded import Encoded, KeepWhole, join_segments
 from bothways.data.tables import Row
-from bothways.errors import UserError
+from bothways.errors import UserError, command
 from bothways.model.encoder import Encoder
 from bothways.model.families import build_head
 from bothways.model.heads import Head
 from bothways.tasks.base import MASKED_LOGIT, Task, at_least_float32, options_from_json, softmax
 from bothways.tasks.metrics import ratio
+from bothways.tasks.results import Result
 from bothways.text.lines import is_unicode
 from bothways.text.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
-class Choice:
+class Choice(Result):
     """The choice that goes with a text. index: of the likeliest, from 0. text: that choice. probabilities: of all
     choices, in order; they sum to 1."""
 
@@ -64,6 +65,10 @@ class ChooseTask(Task):
         "choices": ["It has no power.", "It is Tuesday."],
         "label": 0,
     }
+
+    @property
+    def reads_pairs(self) -> bool:
+        return True
 
     @classmethod
     def make(cls, options: Any) -> ChooseTask:
@@ -114,7 +119,7 @@ class ChooseTask(Task):
     @classmethod
     def from_json(cls, state: Mapping[str, Any]) -> Self:
         if state.get("task") != cls.name:
-            raise UserError("this model does not choose; make one with `bothways finetune choose`")
+            raise UserError(f"this model does not choose; make one with {command('finetune', 'choose')}")
         return cls(options_from_json(ChooseOptions, state))
 
     def encode(self, rows: Sequence[Row], tokenizer: Tokenizer, max_length: int) -> list[Encoded]:

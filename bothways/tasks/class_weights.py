@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from bothways.errors import UserError
+from bothways.errors import UserError, option
 from bothways.tasks.base import shortened_list
 
 
@@ -20,16 +20,16 @@ def class_weights(asked: Sequence[str], counts: Mapping[str, int], labels: Seque
     if tuple(asked) == ("balanced",):  # as scikit-learn's class_weight="balanced"
         return tuple(sum(counts.values()) / (len(labels) * counts[label]) for label in labels)
     weights = dict.fromkeys(labels, 1.0)
-    for option in asked:
-        label, _, number = option.rpartition("=")
+    for asked_weight in asked:
+        label, _, number = asked_weight.rpartition("=")
         try:
             weight = float(number)
         except ValueError:
             weight = -1.0
         if label not in weights or not 0 < weight < np.inf:
             raise UserError(
-                f"--class-weights {option}: expected `balanced` or LABEL=WEIGHT with a weight above 0 and a label out "
-                f"of {shortened_list(labels)}"
+                f"{option('class_weights', asked_weight)}: expected `balanced` or LABEL=WEIGHT with a weight above 0 "
+                f"and a label out of {shortened_list(labels)}"
             )
         weights[label] = weight
     return tuple(weights.values())

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from bothways.data.encoded import Encoded, join_segments
 from bothways.data.tables import Row
-from bothways.errors import UserError
+from bothways.errors import UserError, command, option
 from bothways.model.encoder import Encoder
 from bothways.model.families import build_head
 from bothways.model.heads import Head
@@ -30,37 +30,13 @@ from bothways.tasks.base import (
     softmax,
 )
 from bothways.tasks.class_weights import class_weights
+from bothways.tasks.classifications import Classification, MultiClassification, Regression
 from bothways.tasks.label_scores import best_threshold, least_certain, score_array, scores_by_label
 from bothways.tasks.label_values import labels_of_vector, require_classes, require_no_list, several_labels
 from bothways.tasks.metrics import classification_figures, correlations, figures_of_several
 from bothways.text.tokenizer import Tokenizer
 
 ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
-
-
-@dataclass(frozen=True)
-class Classification:
-    """The label of a text. label: the likeliest. scores: the probability of every label, in the model's order; they
-    sum to 1. They are a dictionary; of more than 100 labels a mapping over an array, as `tasks.label_scores` has it."""
-
-    label: str
-    scores: Mapping[str, float]
-
-
-@dataclass(frozen=True)
-class MultiClassification:
-    """The labels of a text. labels: those whose probability reaches their threshold. scores: the probability of every
-    label, each by itself, 0 to 1, as `Classification` has them."""
-
-    labels: list[str]
-    scores: Mapping[str, float]
-
-
-@dataclass(frozen=True)
-class Regression:
-    """The number of a text. value: in the unit of the training data."""
-
-    value: float
 
 
 @dataclass(frozen=True)
@@ -82,9 +58,12 @@ class ClassifyOptions:
     def __post_init__(self) -> None:
         names = self.label_names
         if names and self.problem_type != "multi_label_classification":
-            raise UserError("--label-names: for vectors of 0 and 1, with --problem-type multi_label_classification")
+            kind = option("problem_type", "multi_label_classification")
+            raise UserError(f"{option('label_names')}: for vectors of 0 and 1, with {kind}")
         if len({*names, ""}) != len(names) + 1:
-            raise UserError("--label-names: each place of the vectors has a name of its own, and none is empty")
+            raise UserError(
+                f"{option('label_names')}: each place of the vectors has a name of its own, and none is empty"
+            )
 
 
 @dataclass(frozen=True)
@@ -102,6 +81,10 @@ class ClassifyTask(Task):
     Options: ClassVar[type] = ClassifyOptions
     example: ClassVar[Mapping[str, Any]] = {"text": "The router shows a red light.", "label": "hardware"}
     next_command: ClassVar[str] = 'classify {model} "a text of yours"'
+
+    @property
+    def reads_pairs(self) -> bool:
+        return self.options.pair_column is not None
 
     @classmethod
     def make(cls, options: ClassifyOptions) -> ClassifyTask:
@@ -150,7 +133,7 @@ class ClassifyTask(Task):
         problem = state.get("problem_type") or "single_label_classification"
         labels = tuple(state.get("labels", ()))
         if state.get("task") != cls.name or problem not in PROBLEMS or not labels:
-            raise UserError("this model is not a classifier; make one with `bothways finetune classify`")
+            raise UserError(f"this model is not a classifier; make one with {command('finetune', 'classify')}")
         options: Any = {**state.get("options", {}), "problem_type": problem}
         return PROBLEMS[problem]._restored(options_from_json(ClassifyOptions, {"options": options}), labels, state)
 
@@ -244,14 +227,15 @@ class MultiLabelTask(ClassifyTask):
 
     def fitted(self, rows: Sequence[Row]) -> Self:
         if self.options.class_weights:
-            raise UserError("--class-weights: for one label a row; with several, thresholds are tuned instead")
+            asked = option("class_weights")
+            raise UserError(f"{asked}: for one label a row; with several, thresholds are tuned instead")
         labels = {label for row in rows for label in self.gold(row)}
         if not labels:
             raise UserError(f"{rows[0].source}: no row has any label")
         if labels == {"0", "1"} and all(len(self.gold(row)) == 2 for row in rows):
             raise UserError(
                 f"{rows[0].source}: every row has the two labels 0 and 1; if they are vectors of 0 and 1, say with "
-                "--label-names NAME NAME what their places stand for"
+                f"{option('label_names')} what their places stand for"
             )
         return replace(self, labels=self.options.label_names or tuple(sorted(labels)))
 
@@ -347,7 +331,7 @@ class RegressionTask(ClassifyTask):
 
     def fitted(self, rows: Sequence[Row]) -> Self:
         if self.options.class_weights:
-            raise UserError("--class-weights: a regression has no classes")
+            raise UserError(f"{option('class_weights')}: a regression has no classes")
         if len({self.gold(row) for row in rows}) < 2:
             raise UserError(f"{rows[0].source}: every row has the same number, {self.gold(rows[0])}")
         return replace(self, labels=("LABEL_0",))  # as transformers names a single output

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from bothways.tasks.results import Result
+
 Scheme = Literal["auto", "BIO", "BIOES", "BILOU", "BMES", "BMEWO", "IO", "plain"]
 OUTSIDE = "O"  # the label of a word outside of every entity
 PREFIXES = {
@@ -28,7 +30,7 @@ _LIKE_OUTSIDE = frozenset("0o\u039f\u041e")  # the digit, the small letter, the 
 
 
 @dataclass(frozen=True)
-class Entity:
+class Entity(Result):
     """A part of a text with a label. text: the characters `start` to `end` of the text. probability: of its least
     certain word, 0 to 1."""
 

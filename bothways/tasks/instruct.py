@@ -17,7 +17,7 @@ import torch
 
 from bothways.data.encoded import Encoded
 from bothways.data.tables import Row
-from bothways.errors import UserError
+from bothways.errors import UserError, command, option
 from bothways.model.encoder import Encoder
 from bothways.model.families import build_head
 from bothways.model.heads import Head
@@ -116,7 +116,7 @@ class InstructTask(NextTokenObjective, Task):
     @classmethod
     def make(cls, options: Any) -> InstructTask:
         if (options.prompt_column is None) != (options.response_column is None):
-            raise UserError("--prompt-column and --response-column: give both or neither")
+            raise UserError(f"{option('prompt_column')} and {option('response_column')}: give both or neither")
         return cls(options)
 
     def columns(self, labelled: bool = True) -> dict[str, str]:
@@ -153,7 +153,7 @@ class InstructTask(NextTokenObjective, Task):
     @classmethod
     def from_json(cls, state: Mapping[str, Any]) -> Self:
         if state.get("task") != cls.name:
-            raise UserError("this model does not reply; make one with `bothways finetune instruct`")
+            raise UserError(f"this model does not reply; make one with {command('finetune', 'instruct')}")
         return cls(options_from_json(InstructOptions, state))
 
     def encode(self, rows: Sequence[Row], tokenizer: Tokenizer, max_length: int) -> list[Encoded]:
@@ -163,7 +163,7 @@ class InstructTask(NextTokenObjective, Task):
         for number, row in enumerate(rows):
             ids, replied = conversation_ids(tokenizer, self.turns(row))
             if not replied.any():
-                raise UserError(f"{row.source}: no reply in it to learn or to measure; `bothways chat` makes replies")
+                raise UserError(f"{row.source}: no reply in it to learn or to measure; `chat` makes replies")
             cut = max(0, len(ids) - 1 - max_length)
             kept = np.r_[0, 1 + cut : len(ids)]
             ids, replied = ids[kept], replied[kept]
@@ -190,7 +190,7 @@ class InstructTask(NextTokenObjective, Task):
         if not encoder.config.is_decoder:
             raise UserError(
                 "instruct: this model reads both ways (is_decoder false); a reply is made from left to right, by a "
-                "model of `bothways pretrain --objective causal`"
+                f"model pretrained with {option('objective', 'causal')}"
             )
         return build_head(encoder, "causal-LM")
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from bothways.data.tables import as_label
-from bothways.errors import UserError
+from bothways.errors import UserError, option
 
 VECTOR_AS_TEXT = re.compile(r"\[?\s*[01]\.?0?(?:[\s,;]+[01]\.?0?){2,}\s*\]?")  # 1,0,1 and [1 0 1] and [1. 0. 1.]
 NUMBER = re.compile(r"[+-]?\d*\.?\d+(?:[eE][+-]?\d+)?")
@@ -27,7 +27,8 @@ def require_no_list(value: Any, place: str) -> None:
     listed = isinstance(value, list | tuple | set | frozenset | np.ndarray)
     if listed or (isinstance(value, str) and (VECTOR_AS_TEXT.fullmatch(value.strip()) or _is_list_as_text(value))):
         kind = "a list" if listed else f"a list as text, {value.strip()[:40]!r}"
-        raise UserError(f"{place} is {kind}; --problem-type multi_label_classification learns several labels a row")
+        cure = option("problem_type", "multi_label_classification")
+        raise UserError(f"{place} is {kind}; {cure} learns several labels a row")
 
 
 def require_classes(counts: Mapping[str, int], source: str) -> None:
@@ -41,7 +42,7 @@ def require_classes(counts: Mapping[str, int], source: str) -> None:
         if fraction is not None:
             raise UserError(
                 f"{source}: the labels are {len(counts):,} different numbers in {rows:,} rows, {fraction} say; "
-                "--problem-type regression learns numbers"
+                f"{option('problem_type', 'regression')} learns numbers"
             )
 
 
@@ -54,7 +55,7 @@ def several_labels(value: Any, place: str) -> tuple[str, ...]:
     values = _listed(value, place)
     if _is_vector(values):
         raise UserError(
-            f"{place} is {str(value)[:40]!r}, a vector of 0 and 1 without names; --label-names NAME NAME … says what "
+            f"{place} is {str(value)[:40]!r}, a vector of 0 and 1 without names; {option('label_names')} says what "
             f"its {len(values)} places stand for, or give the names of the labels that a row has"
         )
     return tuple(dict.fromkeys(as_label(label, place) for label in values))
@@ -72,8 +73,8 @@ def labels_of_vector(value: Any, names: Sequence[str], place: str) -> tuple[str,
     given = [VECTOR_VALUES.get(str(item).strip().removesuffix(".")) for item in values]
     if len(values) != len(names) or None in given:
         raise UserError(
-            f"{place} is {str(value)[:40]!r}; --label-names has {len(names)} names, so a vector of {len(names)} "
-            "numbers, each 0 or 1, is expected"
+            f"{place} is {str(value)[:40]!r}; {option('label_names')} has {len(names)} names, so a vector of "
+            f"{len(names)} numbers, each 0 or 1, is expected"
         )
     return tuple(name for name, has in zip(names, given, strict=True) if has)
 

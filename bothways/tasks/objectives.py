@@ -13,7 +13,7 @@ from bothways.data.masking import MaskedExamples, Masker, Masking, ReplacedExamp
 from bothways.data.next_tokens import NextTokens
 from bothways.data.sentence_pairs import FullSentences, FullSentencesAcross, Pairing, SentenceOrder, SentencePairs
 from bothways.data.spans import ExampleMaker, SpanOptions
-from bothways.errors import UserError, closest
+from bothways.errors import UserError, closest, option
 from bothways.tasks.base import Objective
 from bothways.tasks.pretraining import BertObjective, MaskedLMObjective, NextTokenObjective
 from bothways.tasks.replaced_tokens import ReplacedTokenObjective
@@ -68,7 +68,7 @@ OBJECTIVES: dict[str, Pretraining] = {
     "electra": Pretraining(
         ReplacedTokenObjective(),
         replaced,
-        next_command="finetune classify --model {model} --train train.csv",
+        next_command='explain {model} "a text of yours"',
         family="electra",
         max_lr=ELECTRA_LR,
     ),
@@ -79,5 +79,5 @@ OBJECTIVES: dict[str, Pretraining] = {
 def find_pretraining(name: str) -> Pretraining:
     """The entry of this name. Raises UserError for a name that the registry does not have."""
     if name not in OBJECTIVES:
-        raise UserError(f"--objective {name}{closest(name, OBJECTIVES)}: accepted: {', '.join(OBJECTIVES)}")
+        raise UserError(f"{option('objective', name)}{closest(name, OBJECTIVES)}: accepted: {', '.join(OBJECTIVES)}")
     return OBJECTIVES[name]

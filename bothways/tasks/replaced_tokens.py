@@ -9,7 +9,7 @@ from typing import cast
 import torch.nn.functional as F
 from torch import Tensor
 
-from bothways.errors import UserError
+from bothways.errors import UserError, option
 from bothways.model.encoder import Encoder
 from bothways.model.families import build_encoder, build_head
 from bothways.model.families.electra import ElectraConfig, generator_config
@@ -41,7 +41,9 @@ class ReplacedTokenObjective(MaskedLMObjective):
         """Raises UserError for an encoder that is not ELECTRA's."""
         config = encoder.config
         if not isinstance(config, ElectraConfig):
-            raise UserError(f"--objective electra trains ELECTRA, not {config.model_type}; --family electra")
+            raise UserError(
+                f"{option('objective', 'electra')} trains ELECTRA, not {config.model_type}; {option('family', 'electra')}"
+            )
         small = build_encoder(generator_config(config))
         generator = Model(small, build_head(small, "masked-LM"))
         share_tables(generator, encoder)

@@ -18,20 +18,25 @@ from torch import Tensor
 
 from bothways.data.encoded import Encoded, KeepWhole, join_segments
 from bothways.data.tables import Row
-from bothways.errors import UserError
+from bothways.errors import UserError, command
 from bothways.model.encoder import Encoder
 from bothways.model.heads import EmbeddingHead, Head, Pooling
 from bothways.tasks.base import Task, at_least_float32, options_from_json
 from bothways.tasks.metrics import correlations
+from bothways.tasks.results import Result
 from bothways.text.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
-class Similarity:
+class Similarity(Result):
     """How alike two texts are. cosine: of their vectors, -1 to 1. vectors: float32 `[2, H]`."""
 
     cosine: float
     vectors: np.ndarray = field(repr=False, compare=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The cosine alone."""
+        return {"cosine": self.cosine}
 
 
 @dataclass(frozen=True)
@@ -68,7 +73,7 @@ class SimilarTask(Task):
     name: ClassVar[str] = "similar"
     Options: ClassVar[type] = SimilarOptions
     example: ClassVar[Mapping[str, Any]] = {"text": "My wifi is slow.", "pair": "The wireless crawls.", "score": 4.6}
-    next_command: ClassVar[str] = 'similar {model} "a text of yours" --in lines.txt'
+    next_command: ClassVar[str] = 'similar {model} "a text of yours" --in {table}'
     keep_whole: ClassVar[KeepWhole] = "row"
 
     def for_columns(self, columns: Collection[str]) -> SimilarTask:
@@ -104,7 +109,7 @@ class SimilarTask(Task):
     @classmethod
     def from_json(cls, state: Mapping[str, Any]) -> SimilarTask:
         if state.get("task") != cls.name:
-            raise UserError("this model was not made to compare texts; make one with `bothways finetune similar`")
+            raise UserError(f"this model was not made to compare texts; make one with {command('finetune', 'similar')}")
         low, high = state.get("score_range", (0.0, 1.0))
         return SimilarTask(options_from_json(SimilarOptions, state), (low, high), state.get("prompt", ""))
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from bothways.data.encoded import Encoded, assemble, token_windows
 from bothways.data.tables import Row
-from bothways.errors import UserError
+from bothways.errors import UserError, command, option
 from bothways.model.encoder import Encoder
 from bothways.model.families import build_head
 from bothways.model.heads import Head
@@ -38,6 +38,7 @@ from bothways.tasks.entities import (
     tags_of,
 )
 from bothways.tasks.metrics import classification_figures, span_figures
+from bothways.tasks.results import Result
 from bothways.tasks.tag_rows import Words, listed_words, text_words, warn_of_spans
 from bothways.tasks.word_rule import WordRule
 from bothways.text.tokenizer import Pieces, Tokenizer
@@ -50,7 +51,7 @@ FIRST_PIECES = "word_rows"  # a sequence's target; a run's fingerprint has the n
 
 
 @dataclass(frozen=True)
-class Tagging:
+class Tagging(Result):
     """The labels of a text. labels, probabilities, words: of each word its label, the label's probability, and its
     characters `(start, end)`. entities: what the labels mark; all words, where every word has a label of its own."""
 
@@ -80,7 +81,7 @@ class TagOptions:
 
     def __post_init__(self) -> None:
         if self.overlap < 0:
-            raise UserError(f"--overlap {self.overlap}: expected 0 or more tokens")
+            raise UserError(f"{option('overlap', self.overlap)}: expected 0 or more tokens")
 
 
 @dataclass(frozen=True)
@@ -178,9 +179,10 @@ class TagTask(Task):
             place = f"{source}: word {number + 1}, {words.text[start:end]!r}, has the label {stray!r}"
             raise UserError(
                 f"{place} (nearly {scheme}: the other labels are {PREFIXES[scheme]} or O); correct it, or give "
-                f"--scheme IO where it is a kind of its own"
+                f"{option('scheme', 'IO')} where it is a kind of its own"
                 if self.options.scheme == "auto"
-                else f"--scheme {scheme}: the label {stray!r} is none of it; {PREFIXES[scheme]} or O are; {place}"
+                else f"{option('scheme', scheme)}: the label {stray!r} is none of it; {PREFIXES[scheme]} or O are; "
+                f"{place}"
             )
         if scheme == "plain" and all(label.lstrip("-").isdecimal() for label in seen):
             message = (
@@ -205,7 +207,7 @@ class TagTask(Task):
     @classmethod
     def from_json(cls, state: Mapping[str, Any]) -> Self:
         if state.get("task") != cls.name or not state.get("labels"):
-            raise UserError("this model does not tag words; make one with `bothways finetune tag`")
+            raise UserError(f"this model does not tag words; make one with {command('finetune', 'tag')}")
         # models from elsewhere were trained on listed words; ours of before this was kept are read as they were
         rule = WordRule.from_json(state["words"]) if "words" in state else None if "options" in state else WordRule()
         return cls(options_from_json(TagOptions, state), tuple(state["labels"]), rule)

@@ -11,9 +11,9 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal, NoReturn, TypedDict
 
-from bothways.errors import UserError, closest
+from bothways.errors import UserError, closest, option
 from bothways.text import python_docs
 from bothways.text.lines import Fault, Lines, binary_fault, damage_of, decompressed, is_unicode
 from bothways.text.sources import Source, packages
@@ -55,6 +55,16 @@ class CorpusOptions:
         for name in ("max_line_characters", "max_document_characters"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} {getattr(self, name)}: expected a number of characters, 1 or more")
+
+
+class CorpusKeywords(TypedDict, total=False):
+    """The fields of `CorpusOptions`, as keywords of Python's functions."""
+
+    text_column: str
+    documents: Literal["file", "blank-line"]
+    skip_bad: bool
+    max_line_characters: int
+    max_document_characters: int
 
 
 @dataclass
@@ -142,6 +152,9 @@ class _Reader:
         self.line = 0
 
     def documents(self) -> Iterator[Document]:
+        if self.source.texts is not None:
+            yield from self._texts_in_memory(self.source.texts)
+            return
         if self.source.path is None:
             yield from self._python_docs()
             return
@@ -161,7 +174,8 @@ class _Reader:
         """Count a fault where `skip_bad` says so, or else raise it as a UserError."""
         if not self.options.skip_bad:
             place = f"{self.source.name}:{fault.line}" if fault.line else self.source.name
-            raise UserError(f"{place}: {fault.reason}: {fault.detail}; --skip-bad leaves such text out and counts it")
+            cure = f"{option('skip_bad', True)} leaves such text out and counts it"
+            raise UserError(f"{place}: {fault.reason}: {fault.detail}; {cure}")
         self.report.count(self.source.name, fault.line, fault.reason)
 
     def _text(self, path: Path) -> Iterator[Document]:
@@ -272,8 +286,14 @@ class _Reader:
         raise UserError(
             f"{self.source.name}:{max(self.line, 1)}: no column {self.options.text_column!r}"
             f"{closest(self.options.text_column, present)}; columns present: {', '.join(present) or 'none'} "
-            "(--text-column names one)"
+            f"({option('text_column')} names one)"
         )
+
+    def _texts_in_memory(self, texts: Sequence[Any]) -> Iterator[Document]:
+        for text in texts:
+            self.line += 1
+            self.report.bytes_read += len(text) if isinstance(text, str) else 0
+            yield from self._row(TableRow({self.options.text_column: text}, self.line))
 
     def _python_docs(self) -> Iterator[Document]:
         for module in python_docs.modules(packages(self.source.name)):

@@ -11,6 +11,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from bothways.errors import option
+
 COUNTED_CHARACTERS = 1 << 20  # texts are counted together, as a count of its own takes a millisecond
 MIN_SHARE_SAID = 0.01  # of the letters: English stays below, French and Spanish are above
 EXAMPLES = 3
@@ -69,5 +71,5 @@ def folding_message(counts: CharacterCounts, normalise: Callable[[str], str]) ->
     shown = ", ".join(example for _, example in sorted(examples)[:EXAMPLES])
     return (
         f"{min(1.0, changed / letters):.0%} of the letters lose a mark or are taken apart ({shown}); "
-        "--keep-marks leaves them as they are, --cased capitals as well"
+        f"{option('keep_marks', True)} leaves them as they are, {option('cased', True)} capitals as well"
     )

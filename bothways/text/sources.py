@@ -3,28 +3,34 @@
 from __future__ import annotations
 
 import glob
+import hashlib
+import json
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from bothways.errors import UserError, closest
+from bothways.errors import UserError, closest, only_in_python, option
+from bothways.files import hash_file
+from bothways.option_checks import in_short
 from bothways.text import python_docs
 from bothways.text.lines import COMPRESSIONS, uncompressed_suffix
 from bothways.text.table_reader import TABLE_SUFFIXES
 
 CORPUS_SUFFIXES = (".txt", ".md", *TABLE_SUFFIXES)
 PYTHON_DOCS = "python-docs:"
+LONGEST_NAME = 255  # of a file, in characters
+Sources = str | Path | Iterable[str | Path]
 
 
 @dataclass(frozen=True)
 class Source:
-    """One file, or the Python documentation of some packages (path None).
+    """One file, or, without a path, texts in memory or the Python documentation of some packages.
 
-    size: bytes on disk. folder, others: on the first file of a folder or glob, its name and the files in it that are
-    not read, as (suffix, how many).
+    size: bytes on disk; of texts their characters. folder, others: on the first file of a folder or glob, its name and
+    the files in it that are not read, as (suffix, how many).
     """
 
     name: str
@@ -32,6 +38,7 @@ class Source:
     size: int
     folder: str = ""
     others: tuple[tuple[str, int], ...] = ()
+    texts: tuple[Any, ...] | None = None
 
     @property
     def kind(self) -> str:
@@ -40,21 +47,39 @@ class Source:
         return uncompressed_suffix(self.path)
 
 
-def resolve_sources(sources: Sequence[str]) -> list[Source]:
+def resolve_sources(sources: Sources, texts: Iterable[str] | None = None) -> list[Source]:
     """The files behind what the user named: files, folders (all their files of a known suffix, in order of name),
-    globs, and `python-docs:[NAME,NAME…]`.
+    globs, and `python-docs:[NAME,NAME…]`; or texts, each a document, in place of them.
 
     Raises UserError for what does not exist, a suffix that is not known, a folder without a file to read.
     """
+    named = [sources] if isinstance(sources, str | Path) else sources
+    if not isinstance(named, Iterable) or isinstance(named, bytes | Mapping) or hasattr(named, "columns"):
+        raise UserError(f"{option('sources')}: expected a file, a folder, a glob or several, found {in_short(named)}")
+    if texts is not None:
+        return [_texts_in_memory(list(named), texts)]
     found: list[Source] = []
-    for name in sources:
+    for entry in named:
+        if not isinstance(entry, str | Path):
+            raise UserError(f"{option('sources')}: expected names of files, folders or globs, found {in_short(entry)}")
+        name = str(entry)
         try:
             found += _resolve(name)
         except OSError as error:
-            raise UserError(f"{error.filename or name}: cannot be opened: {error.strerror or error}") from error
+            place, reason = _shortened(str(error.filename or name)), error.strerror or error
+            raise UserError(f"{place}: cannot be opened: {reason}{_texts_hint()}") from error
     if not found:
-        raise UserError("no source: give files, folders, globs or python-docs:")
+        raise UserError(f"no source{only_in_python(', and no texts')}: give files, folders, globs or python-docs:")
     return found
+
+
+def _texts_in_memory(named: list[Any], texts: Iterable[str]) -> Source:
+    if named:
+        raise UserError(f"{option('sources')} and {option('texts')}: give one of them")
+    if isinstance(texts, str | bytes | Mapping) or not isinstance(texts, Iterable) or hasattr(texts, "columns"):
+        raise UserError(f"{option('texts')}: expected a list of texts or a column of them, found {in_short(texts)}")
+    listed = tuple(texts)
+    return Source("texts", None, sum(len(text) for text in listed if isinstance(text, str)), texts=listed)
 
 
 def _resolve(name: str) -> list[Source]:
@@ -71,7 +96,28 @@ def _resolve(name: str) -> list[Source]:
         matches = sorted(Path(match) for match in glob.glob(name, recursive=True))
         return _readable_of(name, "matches", [match for match in matches if match.is_file()])
     neighbours = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
-    raise UserError(f"{name}: no such file or folder{closest(path.name, neighbours)}")
+    raise UserError(f"{_shortened(name)}: no such file or folder{closest(path.name, neighbours)}{_texts_hint()}")
+
+
+def _shortened(name: str) -> str:
+    """A name as an error quotes it: its beginning, where it is longer than any file's, as a text is."""
+    return name if len(name) <= LONGEST_NAME else f"{name[:60]}…"
+
+
+def _texts_hint() -> str:
+    return only_in_python(f" (texts themselves go in as {option('texts')})")
+
+
+def source_records(sources: Sequence[Source]) -> list[dict[str, Any]]:
+    """What a record of a vocabulary or a store says of its sources: name, size, SHA-256 (None of documentation)."""
+    return [{"path": source.name, "size": source.size, "sha256": _content_hash(source)} for source in sources]
+
+
+def _content_hash(source: Source) -> str | None:
+    if source.texts is not None:
+        content = json.dumps(source.texts, default=str)
+        return hashlib.sha256(content.encode(errors="replace")).hexdigest()
+    return None if source.path is None else hash_file(source.path)
 
 
 def packages(name: str) -> list[str]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from tokenizers import Tokenizer as BackendTokenizer
 from tokenizers import models, normalizers, pre_tokenizers, trainers
 
-from bothways.errors import UserError
+from bothways.errors import UserError, option
 from bothways.text.tokenizer_backend import SPECIAL_TOKENS, UNK, byte_bpe_backend
 
 # Names of RoBERTa's special tokens, in the order of its ids.
@@ -28,7 +28,7 @@ def learn_wordpiece(
     first = [*SPECIAL_TOKENS, *alphabet, *continuations]
     if len(first) >= vocab_size:
         raise UserError(
-            f"--vocab-size {vocab_size} is too small: the text has {len(alphabet)} different characters, "
+            f"{option('vocab_size', vocab_size)} is too small: the text has {len(alphabet)} different characters, "
             f"which need {len(first)} pieces before the first word"
         )
     trainer = trainers.WordPieceTrainer(
@@ -53,7 +53,9 @@ def learn_byte_bpe(texts: Callable[[], Iterable[str]], vocab_size: int, min_freq
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     least = len(alphabet) + len(BYTE_SPECIAL_TOKENS)
     if vocab_size <= least:
-        raise UserError(f"--vocab-size {vocab_size} is too small: bytes and special tokens alone are {least} pieces")
+        raise UserError(
+            f"{option('vocab_size', vocab_size)} is too small: bytes and special tokens alone are {least} pieces"
+        )
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
         min_frequency=min_frequency,

@@ -67,6 +67,8 @@ class BestEpoch:
             self._checkpoint.metadata = self._metadata_of(self._rows.task)
             save_checkpoint(self._checkpoint, self._run.model_path)
             return None
+        if not self._path.exists() and not self._run.model_path.exists():
+            self.evaluate()  # the run ends before the end of its first epoch
         if self._path.exists():
             replace_with(self._path, self._run.model_path)
         for name in (EVALUATION, PREDICTIONS):

@@ -91,7 +91,7 @@ def join_world(device: torch.device) -> Iterator[World]:
         if world.size > 1 and _lost_the_others(error):
             raise UserError(
                 f"rank {world.rank} of {world.size} lost the other processes ({_first_line(error)}); the "
-                "last checkpoint is intact, and the same command goes on from it (torchrun --max-restarts does so by "
+                "last checkpoint is intact, and the same command goes on from it (torchrun's max-restarts does so by "
                 "itself)"
             ) from error
         raise

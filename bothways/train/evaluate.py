@@ -13,7 +13,7 @@ from typing import Any
 
 from bothways.data.encoded import Encoded
 from bothways.data.tables import BadRow, Row, TableOptions, read_table
-from bothways.errors import UserError, closest
+from bothways.errors import UserError, closest, option
 from bothways.files import write_text
 from bothways.inference import engine
 from bothways.model.heads import Model
@@ -21,7 +21,7 @@ from bothways.progress import OnProgress, no_progress
 from bothways.tasks.base import Task
 from bothways.text.tokenizer import Tokenizer
 
-Table = str | Path | Iterable[Mapping[str, Any]]
+Table = str | Path | Iterable[Any]  # of dictionaries; a table of pandas is an iterable of something else
 MAX_BAD_ROWS_SHOWN = 3  # of the rows left out; the others are only counted
 
 
@@ -71,6 +71,9 @@ class Evaluation:
     predictions: Sequence[Any]
     metrics: dict[str, Any]
 
+    def __repr__(self) -> str:
+        return f"Evaluation({self.task.name}, {len(self.rows):,} rows, {figures_in_short(self.metrics)})"
+
     @property
     def score(self) -> float:
         """The deciding figure, of which more is better."""
@@ -80,6 +83,11 @@ class Evaluation:
         """A line for each row: what was read, predicted and true, as `Task.describe` has it."""
         pairs = zip(self.predictions, self.rows, strict=True)
         return [self.task.describe(prediction, row, labelled=True) for prediction, row in pairs]
+
+
+def figures_in_short(metrics: Mapping[str, Any]) -> str:
+    """The figures that are single numbers: `accuracy=0.933, macro_f1=0.931`."""
+    return ", ".join(f"{name}={value:.4g}" for name, value in metrics.items() if isinstance(value, int | float))
 
 
 def evaluate_rows(
@@ -147,7 +155,7 @@ def usable_rows(
             good.append(row)
         except UserError as error:
             if not skip_bad:
-                raise UserError(f"{error} (--skip-bad leaves such rows out)") from error
+                raise UserError(f"{error} ({option('skip_bad', True)} leaves such rows out)") from error
             bad.append(str(error))
     if bad:
         more = "; …" if len(bad) > MAX_BAD_ROWS_SHOWN else ""

@@ -9,26 +9,41 @@ import hashlib
 import json
 import math
 import os
+import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, get_origin, get_type_hints
+from typing import Any, Literal, Unpack
 
 from bothways.checkpoint.hugging_face import Checkpoint, load_checkpoint, weights_fingerprint
 from bothways.data.encoded import Encoded
 from bothways.data.row_plan import RowPlan, RowPlanOptions
 from bothways.data.tables import TableFormat, TableOptions
-from bothways.errors import UserError
+from bothways.data.unknown_tokens import count_unknown_in
+from bothways.errors import UserError, option
 from bothways.inference.engine import truncated_rows
+from bothways.inference.loaded import LoadedModel, source_of
 from bothways.model.config import EncoderConfig
 from bothways.model.heads import Model
-from bothways.option_checks import checked, require_at_least, require_name, require_seed, require_type
+from bothways.option_checks import (
+    field_values,
+    options_from,
+    require_at_least,
+    require_name,
+    require_path,
+    require_seed,
+    require_type,
+    values_of,
+)
+from bothways.outputs import command_words, file_record, require_apart
 from bothways.precision import TrainingPrecision
 from bothways.progress import Progress
 from bothways.tasks import find_task
 from bothways.tasks.base import Task, require_segment_types
+from bothways.text.tokenizer import Tokenizer
 from bothways.train.best_epoch import BestEpoch
-from bothways.train.evaluate import Evaluation, RowSet, Table
+from bothways.train.evaluate import Evaluation, RowSet, Table, figures_in_short
+from bothways.train.keywords import FinetuneKeywords
 from bothways.train.loop import TrainResult, say_if_not_compiled, train
 from bothways.train.options import TrainOptions, derive_train_options
 from bothways.train.run import RunDirectory
@@ -100,6 +115,12 @@ class FinetuneResult:
     truncated: int
     skipped: int
 
+    def __repr__(self) -> str:
+        stopped = "" if self.training.interrupted is None else f", stopped by {self.training.interrupted.name}"
+        figures = f", {figures_in_short(self.metrics)}" if self.metrics else ""
+        counts = f", truncated={self.truncated}, skipped={self.skipped}"
+        return f"FinetuneResult(steps={self.training.steps}{stopped}{figures}{counts})"
+
     @property
     def metrics(self) -> dict[str, Any] | None:
         """The figures of the evaluation."""
@@ -107,66 +128,126 @@ class FinetuneResult:
 
 
 def finetune(
-    task_name: str,
-    model: str | Path,
-    train_table: Table,
-    eval_table: Table | None,
-    out: str | Path,
-    options: FinetuneOptions | None = None,
+    task: str,
+    model: str | Path | LoadedModel,
+    train: Table,
+    eval: Table | None = None,
+    out: str | Path | None = None,
+    options: FinetuneOptions | Mapping[str, Any] | None = None,
     *,
+    overwrite: bool = False,
+    quiet: bool = False,
     progress: Progress | None = None,
-    **task_options: Any,
+    **keywords: Unpack[FinetuneKeywords],
 ) -> FinetuneResult:
-    """Fine-tune `model` for a task (`tasks.TASKS`); the same call again resumes a run that was stopped.
+    """Fine-tune a model for a task (`tasks.TASKS`); the same call again resumes a run that was stopped.
 
-    Tables are files (csv, tsv, jsonl, parquet, CoNLL, SQuAD json) or iterables of dictionaries. task_options: the
-    task's own (`pair_column="b"`, `overlap=64`, …). With evaluation rows, every epoch is measured on them and the best
-    epoch's model becomes the run's. Writes `out/metrics.jsonl`, `out/checkpoints/`, `out/model/` and, with evaluation
-    rows, `out/evaluation.json` and `out/predictions.csv`.
-    Raises UserError for bad rows, labels in evaluation that training never saw, and a sequence above the position
-    table.
+    model: a run, a Hugging Face directory, a hub id, or what `bw.load` gives. train, eval: files (csv, tsv, jsonl,
+    parquet, CoNLL, SQuAD json) or iterables of dictionaries; on eval every epoch is measured, and the best epoch's
+    model becomes the run's. out: the run's directory, without which nothing is trained. options: `FinetuneOptions`, or
+    a dictionary of them; as keywords they win, and there the task's own options stand, too (`steps=5`,
+    `pair_column="b"`, `overlap=64`, …). overwrite: begin anew where `out` holds another run. quiet: nothing on the
+    screen; what would stand there goes to the logger `bothways`. progress: what shows it, in place of the line on
+    standard error.
+
+    With other `epochs` or `steps` a run goes on too, finished or not: from there on as a run of that length does.
+    Writes `out/metrics.jsonl`, `out/checkpoints/`, `out/model/` and, with evaluation rows, `out/evaluation.json` and
+    `out/predictions.csv`.
+    Raises UserError for options that there are not, bad rows, labels in evaluation that training never saw, and a
+    sequence above the position table.
     """
-    options = _checked(options or FinetuneOptions())
-    progress = progress or Progress(f"finetune {task_name}")
+    require_type("quiet", quiet, bool)
+    require_type("overwrite", overwrite, bool)
+    require_path(out=out)
+    if overwrite:
+        require_apart(Path(out or ""), [source_of(model), train, eval])
+    in_dictionary = options if isinstance(options, Mapping) else {}
+    of_task, of_training = _split(task, {**in_dictionary, **keywords})
+    settings = _checked(options_from(FinetuneOptions, "finetune", None if in_dictionary else options, of_training))
+    progress = progress or Progress(f"finetune {task}", shown=not quiet)
+    run = RunDirectory(out or "", overwrite=overwrite)
+    return _finetune(make_task(task, of_task), source_of(model), (train, eval), run, settings, progress)
+
+
+def _split(task: str, given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The task's own options among those given, and the others. Raises UserError for a name that neither has."""
+    own = [field.name for field in fields(find_task(task).Options)]
+    for name in given:
+        require_name(f"finetune {task}", name, [*own, *(field.name for field in fields(FinetuneOptions))])
+    of_training = {name: value for name, value in given.items() if name not in own}
+    return {name: given[name] for name in own if name in given}, of_training
+
+
+def _finetune(
+    task: Task,
+    model: str | Path,
+    tables: tuple[Table, Table | None],
+    run: RunDirectory,
+    options: FinetuneOptions,
+    progress: Progress,
+) -> FinetuneResult:
+    train_table, eval_table = tables
     reading = TableOptions(options.format, progress.say)
-    rows = RowSet.read(train_table, make_task(task_name, task_options), options.skip_bad, reading).fitted()
+    rows = RowSet.read(train_table, task, options.skip_bad, reading).fitted()
     eval_rows = _evaluation_rows(eval_table, rows.task, options, progress.say)
     checkpoint = _load(model, rows.task, options, progress.say)
-    run, limit = RunDirectory(out), _sequence_limit(options, checkpoint.config)
+    limit = _sequence_limit(options, checkpoint.config)
     encoded, eval_encoded = (table.encode(checkpoint.tokenizer, limit) for table in (rows, eval_rows))
     truncated = _say_truncated(progress.say, rows.task, (encoded, eval_encoded), limit)
+    _say_unknown(progress.say, checkpoint.tokenizer, {"training rows": encoded, "evaluation rows": eval_encoded})
     plan = _plan(rows, encoded, eval_rows, checkpoint, options)
     stepper = Stepper(checkpoint.model, rows.task, plan, _loop_options(options, plan, checkpoint.config.hidden_size))
     say_if_not_compiled(stepper.device, progress)
     provenance = {"bothways": __version__, "model": str(model), "options": asdict(options)}
     metadata = {"sequence_length": limit, "provenance": provenance}
     best = BestEpoch(checkpoint, eval_rows, eval_encoded, run, options.patience, metadata)
+    inputs = {"model": model, "train": train_table, "eval": eval_table}
+    checkpoint.metadata = {**rows.task.to_json(), **metadata}
+    run.begin(_described(run, rows.task, inputs, options), checkpoint)
     training = train(stepper, run, progress, lambda step: best.evaluate(), best.is_out_of_patience)
     evaluation = best.finish() if training.interrupted is None else None
     return FinetuneResult(training, evaluation, truncated, rows.skipped + eval_rows.skipped)
 
 
+def _described(run: RunDirectory, task: Task, inputs: Mapping[str, Any], options: FinetuneOptions) -> dict[str, Any]:
+    """What the run is started with, as run.json has it. inputs: by option a path, or rows that are no file."""
+    given, own = values_of(options, FinetuneOptions), task.to_json()["options"]
+    defaults = {**values_of(FinetuneOptions(), FinetuneOptions), **asdict(task.Options())}
+    if all(value is None or isinstance(value, str | Path) for value in inputs.values()):
+        files = {name: str(value) for name, value in inputs.items() if value is not None}
+        words = ["bothways", "finetune", task.name]
+        command = shlex.join(command_words(words, {**files, "out": str(run.path), **given, **own}, defaults))
+    else:
+        command = f"bothways.finetune({task.name!r}, {str(inputs['model'])!r}, …, {str(run.path)!r}, …)"
+    return {
+        "command": command,
+        "task": task.name,
+        "inputs": {name: _input_record(name, value) for name, value in inputs.items()},
+        "options": given,
+        "task_options": own,
+    }
+
+
+def _input_record(name: str, value: Any) -> Any:
+    """A file's record; the path of a model; None for what was not given."""
+    if not isinstance(value, str | Path):
+        return None if value is None else "rows in memory"
+    return str(value) if name == "model" else file_record(value)
+
+
 def make_task(name: str, options: Mapping[str, Any]) -> Task:
     """The task of this name with these options of its own. Raises UserError for names and types it does not have."""
     kind = find_task(name)
-    hints, given = get_type_hints(kind.Options), {}
-    for key, value in options.items():
-        require_name(name, key, hints)
-        if get_origin(hints[key]) is tuple:  # several values; one of them may come alone
-            value = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
-        require_type(f"{name}: {key}", value, hints[key])
-        given[key] = value
-    return kind.make(kind.Options(**given))
+    return kind.make(kind.Options(**field_values(kind.Options, name, options)))
 
 
 def _checked(options: FinetuneOptions) -> FinetuneOptions:
-    """The options. Raises UserError for values of other types, and for what can be refused before anything is read."""
-    checked(options, FinetuneOptions)
+    """The options. Raises UserError for what can be refused before anything is read."""
     require_seed(options.seed)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UserError("fine-tuning runs in one process; start it without torchrun, or with --nproc-per-node 1")
+        raise UserError("fine-tuning runs in one process; start it without torchrun")
     if options.patience < 0:
-        raise UserError(f"--patience {options.patience}: expected 0 or more epochs")
+        raise UserError(f"{option('patience', options.patience)}: expected 0 or more epochs")
     return options
 
 
@@ -174,7 +255,8 @@ def _evaluation_rows(table: Table | None, task: Task, options: FinetuneOptions, 
     """The evaluation rows, the task as their columns have it; no rows without a table."""
     if table is None:
         if options.patience:
-            raise UserError(f"--patience {options.patience}: needs --eval, by which epochs are compared")
+            needed = f"{option('eval')}, by which epochs are compared"
+            raise UserError(f"{option('patience', options.patience)}: needs {needed}")
         return RowSet(task)
     found = RowSet.read(table, task, options.skip_bad, TableOptions(options.format, say))
     # trained on pairs, measured on scores: the range of the scores is known from these rows alone
@@ -193,7 +275,8 @@ def _load(model: str | Path, task: Task, options: FinetuneOptions, say: Callable
         )
     _freeze(checkpoint.model, options.freeze_layers)
     if not any(parameter.requires_grad for parameter in checkpoint.model.parameters()):
-        raise UserError(f"--freeze-layers {options.freeze_layers}: nothing is left to train for {task.name}")
+        asked = option("freeze_layers", options.freeze_layers)
+        raise UserError(f"{asked}: nothing is left to train for {task.name}")
     return checkpoint
 
 
@@ -201,7 +284,8 @@ def _freeze(model: Model, number: int) -> None:
     """Exclude the embeddings and this many layers from training; -1: the whole encoder."""
     encoder = model.encoder
     if not -1 <= number <= len(encoder.layers):
-        raise UserError(f"--freeze-layers {number}: expected 0 to {len(encoder.layers)}, or -1 for the whole encoder")
+        accepted = f"0 to {len(encoder.layers)}, or -1 for the whole encoder"
+        raise UserError(f"{option('freeze_layers', number)}: expected {accepted}")
     if number:
         frozen = len(encoder.layers) if number == -1 else number
         for module in (encoder.embeddings, *encoder.layers[:frozen]):
@@ -213,10 +297,11 @@ def _sequence_limit(options: FinetuneOptions, config: EncoderConfig) -> int:
     table = config.max_sequence_length
     default = min(QUICK_LENGTH, table) if options.preset == "quick" else table
     limit = default if options.sequence_length is None else options.sequence_length
+    asked = option("sequence_length", limit)
     if limit > table:
-        raise UserError(f"--sequence-length {limit} is above what the model reads, {table} tokens")
+        raise UserError(f"{asked} is above what the model reads, {table} tokens")
     if limit < SHORTEST_LENGTH:
-        raise UserError(f"--sequence-length {limit}: expected at least {SHORTEST_LENGTH} tokens")
+        raise UserError(f"{asked}: expected at least {SHORTEST_LENGTH} tokens")
     return limit
 
 
@@ -227,6 +312,13 @@ def _say_truncated(say: Callable[[str], None], task: Task, tables: Sequence[Sequ
     if rows:
         say(f"{rows:,} rows are longer than {limit} tokens and lose {tokens:,} tokens at their {task.cut_at}")
     return rows
+
+
+def _say_unknown(say: Callable[[str], None], tokenizer: Tokenizer, tables: Mapping[str, Sequence[Encoded]]) -> None:
+    """Say of which rows, by what they are, the vocabulary cannot read much."""
+    for what, encoded in tables.items():
+        if (sentence := count_unknown_in(tokenizer, encoded).table_sentence(what)) is not None:
+            say(sentence)
 
 
 def _plan(

@@ -10,12 +10,13 @@ import contextlib
 import math
 import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 import torch
 
 from bothways.batch import PackedBatch
+from bothways.errors import option
 from bothways.hardware import measured_peak
 from bothways.model.heads import Model, device_of
 from bothways.native.loading import is_missing
@@ -25,6 +26,7 @@ from bothways.train.distributed import reshard
 from bothways.train.memory import hold_freed_memory, limit_onednn_cache
 from bothways.train.options import TrainOptions
 from bothways.train.run import RunDirectory
+from bothways.train.schedule import learning_rate
 from bothways.train.step import Stepper, StepResult
 from bothways.train.tensorboard import tensorboard_writer
 
@@ -92,20 +94,29 @@ def train(
     progress: Progress,
     evaluate: Callable[[int], dict[str, Any]],
     has_learnt_enough: Callable[[], bool] = lambda: False,
+    identity_at: Callable[[int], Mapping[str, Any]] | None = None,
 ) -> TrainResult:
     """Train the stepper's model in place for `options.steps` steps, resuming from the run's last checkpoint if there is
     one.
 
     evaluate: called every `evaluate_every` steps and at the end, with the number of steps that are done, on every
     process; its values are logged with the prefix `eval_`. has_learnt_enough: asked at the start and after each
-    evaluation; True ends the run. SIGINT and SIGTERM end the run after the step at hand, with a checkpoint.
+    evaluation; True ends the run. identity_at: the data's identity in a run of so many steps, where it depends on that.
+    A run that goes on with another number of steps is from there on as a run of that many steps is. SIGINT and SIGTERM
+    end the run after the step at hand, with a checkpoint.
     Raises UserError when the checkpoint is of a run with other data or settings, when the norm of a step's gradient is
     not finite, and when memory runs out. A loss is not looked at by itself.
     """
     limit_onednn_cache()
     options, world = stepper.options, stepper.world
-    identity = {**stepper.data.identity, **{name: getattr(options, name) for name in RESUME_OPTIONS}}
-    state = _resume(stepper, run, identity, progress)
+    settings = {name: getattr(options, name) for name in RESUME_OPTIONS}
+
+    def identity_of(steps: int) -> dict[str, Any]:
+        data = stepper.data.identity if identity_at is None else identity_at(steps)
+        return {**data, **settings, "steps": steps}
+
+    identity = {**stepper.data.identity, **settings}
+    state = _resume(stepper, run, identity_of, progress)
     log = _Log(run, progress, stepper, state.step)
 
     def save() -> None:
@@ -113,6 +124,8 @@ def train(
         run.save_checkpoint(stepper.model, stepper.optimizer, kept, world, options.keep_checkpoints)
 
     stop = _why_stop(state, options, signalled=False, enough=has_learnt_enough())
+    if stop is None:
+        run.reopen()
     profiling = _profiling(run, progress, options.profile and world.main)
     with _signals() as caught, hold_freed_memory(), progress, profiling as profile_step:
         while stop is None:
@@ -155,17 +168,36 @@ def _is_due(state: _State, options: TrainOptions, every: int) -> bool:
     return state.step == options.steps or (every > 0 and state.step % every == 0)
 
 
-def _resume(stepper: Stepper, run: RunDirectory, identity: dict[str, Any], progress: Progress) -> _State:
+def _resume(
+    stepper: Stepper, run: RunDirectory, identity_of: Callable[[int], dict[str, Any]], progress: Progress
+) -> _State:
     """Load the last checkpoint into the stepper and drop the metrics after it; without a checkpoint the first state."""
-    saved = run.restore(stepper.model, stepper.optimizer, identity, stepper.world)
+    saved = run.restore(stepper.model, stepper.optimizer, identity_of, stepper.world)
     run.rewind_metrics(saved["step"] if saved else -1)
     if saved is None:
         return _State()
     stepper.data.restore(saved["cursor"])
     for line in saved["skipped"]:
         progress.say(f"passed over a damaged checkpoint: {line}")
-    progress.say(f"resuming at step {saved['step']:,} of {stepper.options.steps:,}")
+    progress.say(_how_it_goes_on(run, saved["step"], saved["data"]["steps"], stepper.options))
+    run.go_on(saved["data"]["steps"], stepper.options.steps)
     return _State(saved["step"], saved["tokens"], saved["seconds"], _RunningMeans.from_json(saved["window"]))
+
+
+def _how_it_goes_on(run: RunDirectory, step: int, before: int, options: TrainOptions) -> str:
+    """How a run of `before` steps, of which `step` are done, goes on, in a line."""
+    if step >= options.steps and before == options.steps:
+        return f"{run.path}: done already, {step:,} steps"
+    if step >= options.steps:
+        return f"{run.path}: {step:,} steps are done, so a run of {options.steps:,} steps ends here"
+    resuming = f"resuming at step {step:,} of {options.steps:,}"
+    if before == options.steps:
+        return resuming
+    rates = [learning_rate(step, replace(options, steps=steps)) for steps in (before, options.steps)]
+    return (
+        f"{resuming}, which were {before:,}: the schedule goes on as a run of {options.steps:,} steps has it, the "
+        f"learning rate {'rises' if rates[1] > rates[0] else 'falls'} from {rates[0]:.1e} to {rates[1]:.1e}"
+    )
 
 
 @contextlib.contextmanager
@@ -184,7 +216,7 @@ def _profiling(run: RunDirectory, progress: Progress, wanted: bool) -> Iterator[
     ) as profiler:
         yield profiler.step
     if not (run.path / "trace.json").exists():
-        progress.say("--profile: no trace, as it takes five steps")
+        progress.say(f"{option('profile')}: no trace, as it takes five steps")
 
 
 class _Log:

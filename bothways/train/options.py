@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import torch
 
-from bothways.errors import UserError
+from bothways.errors import UserError, option
 from bothways.model.config import EncoderConfig
 from bothways.option_checks import require_at_least, values_of
 from bothways.precision import TrainingPrecision, choose_precision
@@ -58,15 +58,16 @@ class TrainOptions:
         require_at_least(1, checkpoint_every=self.checkpoint_every, keep_checkpoints=self.keep_checkpoints)
         for name in ("lr", "clip"):
             if not 0 < getattr(self, name) < math.inf:
-                raise UserError(f"--{name} {getattr(self, name)}: expected a number above 0")
+                raise UserError(f"{option(name, getattr(self, name))}: expected a number above 0")
         if not 0 <= self.warmup < 1:
-            raise UserError(f"--warmup {self.warmup}: expected a share of the steps, 0 to below 1")
+            raise UserError(f"{option('warmup', self.warmup)}: expected a share of the steps, 0 to below 1")
         if not 0 <= self.weight_decay < math.inf:
-            raise UserError(f"--weight-decay {self.weight_decay}: expected 0 or more")
+            raise UserError(f"{option('weight_decay', self.weight_decay)}: expected 0 or more")
         if self.optimizer == "muon" and self.parallel == "fsdp":
-            raise UserError("--optimizer muon: needs whole matrices, and --parallel fsdp cuts them; use ddp")
+            cut = f"{option('parallel', 'fsdp')} cuts them"
+            raise UserError(f"{option('optimizer', 'muon')}: needs whole matrices, and {cut}; use ddp")
         if self.evaluate_every < 0:
-            raise UserError(f"--evaluate-every {self.evaluate_every}: expected 0 (only at the end) or more")
+            raise UserError(f"{option('evaluate_every', self.evaluate_every)}: expected 0 (only at the end) or more")
 
 
 def derive_train_options(options: Any, kind: type, **derived: Any) -> TrainOptions:
@@ -94,15 +95,15 @@ def compiles(options: TrainOptions, config: EncoderConfig, device: torch.device)
         reason
         for reason, applies in (
             (f"needs a C compiler on the path ({' or '.join(compilers)})", not any(map(shutil.which, compilers))),
-            ("not together with --parallel fsdp", options.parallel == "fsdp"),
-            ("needs --dropout 0", config.attention_probs_dropout_prob > 0),
+            (f"not together with {option('parallel', 'fsdp')}", options.parallel == "fsdp"),
+            (f"needs {option('dropout', 0)}", config.attention_probs_dropout_prob > 0),
             (
-                "needs --precision bfloat16 on a GPU",
+                f"needs {option('precision', 'bfloat16')} on a GPU",
                 on_gpu and not in_bfloat16,
             ),
         )
         if applies
     ]
     if options.compile == "on" and missing:
-        raise UserError(f"--compile on: {missing[0]}")
+        raise UserError(f"{option('compile', 'on')}: {missing[0]}")
     return options.compile == "on" or (options.compile == "auto" and on_gpu and not missing)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import math
 import platform
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 
@@ -21,17 +22,21 @@ from bothways.checkpoint.hugging_face import (
 )
 from bothways.data.plan import PretrainingPlan
 from bothways.data.store import SplitName, TokenStore
-from bothways.errors import UserError
+from bothways.data.unknown_tokens import unknown_in_store
+from bothways.errors import UserError, option
 from bothways.hardware import choose_device, micro_batch_tokens
+from bothways.inference.loaded import source_of
 from bothways.model.config import EncoderConfig
 from bothways.model.families import find_family
 from bothways.model.heads import Model
-from bothways.option_checks import checked, require_seed
+from bothways.option_checks import options_from, require_path, require_seed, require_type
+from bothways.outputs import command_words, require_apart
 from bothways.precision import choose_precision
 from bothways.progress import Progress
 from bothways.tasks.base import Objective
 from bothways.tasks.objectives import find_pretraining
 from bothways.train.distributed import World, full_tensor, join_world
+from bothways.train.keywords import PretrainKeywords
 from bothways.train.loop import TrainResult, evaluate_objective, say_if_not_compiled, train
 from bothways.train.pretrain_options import (
     DEFAULT_VALIDATION_TOKENS,
@@ -47,52 +52,87 @@ from bothways.train.pretrain_options import (
 from bothways.train.run import RunDirectory
 from bothways.train.samples import samples
 from bothways.train.step import Stepper
+from bothways.train.tensorboard import require_tensorboard
 from bothways.version import __version__
 
 
 def pretrain(
-    store: str | Path,
+    store: str | Path | TokenStore,
     out: str | Path,
-    options: PretrainOptions | None = None,
+    options: PretrainOptions | Mapping[str, Any] | None = None,
     *,
+    overwrite: bool = False,
+    quiet: bool = False,
     progress: Progress | None = None,
+    **keywords: Unpack[PretrainKeywords],
 ) -> TrainResult:
     """Pretrain a BERT on a token store; the same call again resumes a run that was stopped. Under `torchrun` all
     processes make the call, and work on the same run.
+
+    With other `steps` a run goes on too, finished or not: from there on as a run of that many steps does.
+    store: as `prepare` gives it, or its directory. out: the run's directory. options: `PretrainOptions`, or a dict
+    of them; as keywords they win (`size="tiny"`, `steps=300`, …), and there `model` may be what `bw.load` gives.
+    overwrite: begin anew where `out` holds another run. quiet: nothing on the screen; what would stand there goes to
+    the logger `bothways`. progress: what shows it, in place of the line on standard error.
 
     Writes `out/metrics.jsonl`, `out/checkpoints/`, and, when it is done, `out/model/`.
     Raises UserError for an option of another type or out of range, a sequence longer than the position table, a model
     of another vocabulary, and another run's directory.
     """
-    options = checked(options or PretrainOptions(), PretrainOptions)
-    require_seed(options.seed)
-    with join_world(choose_device(options.device)) as world:
-        return _pretrain(
-            TokenStore(store), Path(out), options, progress or Progress("pretrain", shown=world.main), world
-        )
+    require_type("quiet", quiet, bool)
+    require_type("overwrite", overwrite, bool)
+    require_path(out=out)
+    given: dict[str, Any] = {**(options if isinstance(options, Mapping) else {}), **keywords}
+    if given.get("model") is not None:
+        given["model"] = str(source_of(given["model"]))
+    settings = options_from(PretrainOptions, "pretrain", options, given)
+    require_seed(settings.seed)
+    if not isinstance(store, TokenStore):
+        require_path(store=store)
+        store = TokenStore(store)
+    if overwrite:
+        require_apart(out, [store.directory, settings.model])
+    with join_world(choose_device(settings.device)) as world:
+        progress = progress or Progress("pretrain", shown=world.main and not quiet)
+        return _pretrain(store, RunDirectory(out, world, overwrite=overwrite), settings, progress, world)
 
 
-def _pretrain(store: TokenStore, out: Path, options: PretrainOptions, progress: Progress, world: World) -> TrainResult:
-    run = RunDirectory(out, world)
+def _pretrain(
+    store: TokenStore, run: RunDirectory, options: PretrainOptions, progress: Progress, world: World
+) -> TrainResult:
     objective = build_objective(options)
     checkpoint = _starting_point(store, objective, options)
     model = checkpoint.model
     longest = max(phase.sequence_length for phase in phases_of(options))
     if longest > checkpoint.config.max_sequence_length:
         raise UserError(
-            f"--sequence-length {longest} is above what the model reads, {checkpoint.config.max_sequence_length} tokens"
+            f"{option('sequence_length', longest)} is above what the model "
+            f"reads, {checkpoint.config.max_sequence_length} tokens"
         )
     if checkpoint.report is not None:
         progress.say(f"{options.model}: {checkpoint.report.sentence()}")
+    if (unknown := unknown_in_store(store, str(store.directory))) is not None:
+        progress.say(unknown)
     plan = make_plan(store, options)
-    plan.identity |= {"model": weights_fingerprint(model), "dropout": options.dropout}
+    start = {"model": weights_fingerprint(model), "dropout": options.dropout}
+    plan.identity |= start
+
+    def identity_at(steps: int) -> dict[str, Any]:
+        if steps == options.steps:
+            return plan.identity
+        return {**make_plan(store, replace(options, steps=steps)).identity, **start}
+
     if plan.documents == 1 and "nsp_loss" in objective.losses:
         progress.say(
             f"{store.directory}: one document only, so every pair is a true next sentence and the next-sentence head "
-            "learns nothing; --objective mlm leaves it out"
+            f"learns nothing; {option('objective', 'mlm')} leaves it out"
         )
     settings = loop_options(options, checkpoint.config)
-    run.describe({"store": str(store.directory.resolve()), "options": options_json(options)})
+    if options.tensorboard:
+        require_tensorboard()
+    stepper = Stepper(model, objective, plan, settings, world)
+    checkpoint.metadata = {"provenance": provenance(store, options, world)}
+    run.begin(_described(store, run, options), checkpoint)
     validation = make_validation_plan(store, options)
     if validation is None:
         progress.say(f"{store.directory}: no held-out documents to speak of, so nothing is evaluated")
@@ -109,15 +149,27 @@ def _pretrain(store: TokenStore, out: Path, options: PretrainOptions, progress: 
             figures = {**figures, "perplexity": _perplexity(figures["lm_loss"])}
         return {**figures, **samples(model, validation)}
 
-    stepper = Stepper(model, objective, plan, settings, world)
     say_if_not_compiled(stepper.device, progress)
-    result = train(stepper, run, progress, evaluate)
+    result = train(stepper, run, progress, evaluate, identity_at=identity_at)
     if result.interrupted is None:
-        _finish(checkpoint, objective, run, world, provenance(store, options, result, world))
+        checkpoint.metadata = {"provenance": {**provenance(store, options, world), "seconds": round(result.seconds, 1)}}
+        _finish(checkpoint, objective, run, world)
     return result
 
 
-def provenance(store: TokenStore, options: PretrainOptions, result: TrainResult, world: World) -> dict[str, Any]:
+def _described(store: TokenStore, run: RunDirectory, options: PretrainOptions) -> dict[str, Any]:
+    """What the run is started with, as run.json has it."""
+    given = options_json(options)
+    words = ["bothways", "pretrain", str(store.directory)]
+    return {
+        "command": shlex.join(command_words(words, {"out": str(run.path), **given}, options_json(PretrainOptions()))),
+        "store": str(store.directory.resolve()),
+        "inputs": {"store": str(store.directory.resolve())},
+        "options": given,
+    }
+
+
+def provenance(store: TokenStore, options: PretrainOptions, world: World) -> dict[str, Any]:
     """Where a model comes from: software, machine, text, options."""
     return {
         "bothways": __version__,
@@ -126,13 +178,10 @@ def provenance(store: TokenStore, options: PretrainOptions, result: TrainResult,
         "store": store.fingerprint,
         "tokenizer": store.tokenizer_fingerprint,
         "options": options_json(options),
-        "seconds": round(result.seconds, 1),
     }
 
 
-def _finish(
-    checkpoint: Checkpoint, objective: Objective, run: RunDirectory, world: World, provenance: Mapping[str, Any]
-) -> None:
+def _finish(checkpoint: Checkpoint, objective: Objective, run: RunDirectory, world: World) -> None:
     """Write the model, put together again where it was sharded."""
     parameters = {name: full_tensor(tensor.detach()) for name, tensor in checkpoint.model.named_parameters()}
     if world.main:
@@ -140,7 +189,7 @@ def _finish(
         for name, parameter in checkpoint.model.named_parameters():
             parameter.data.copy_(parameters[name])
         for name, model in checkpoint.model.head.saved_models(checkpoint.model).items():
-            save_checkpoint(Checkpoint(model, checkpoint.tokenizer, {"provenance": provenance}), run.path / name)
+            save_checkpoint(Checkpoint(model, checkpoint.tokenizer, checkpoint.metadata), run.path / name)
     world.wait()
 
 
@@ -234,7 +283,7 @@ def _new_config(store: TokenStore, options: PretrainOptions) -> EncoderConfig:
     }
     if options.positions != "learned":
         if family.name != "bert":
-            raise UserError(f"--positions {options.positions}: {family.title} has its own")
+            raise UserError(f"{option('positions', options.positions)}: {family.title} has its own")
         chosen["positions"] = options.positions
     if options.hidden_act is not None:
         chosen["hidden_act"] = options.hidden_act
@@ -256,11 +305,12 @@ def _starting_point(store: TokenStore, objective: Objective, options: PretrainOp
     if checkpoint.tokenizer.fingerprint != store.tokenizer_fingerprint:
         raise UserError(
             f"{store.directory} was prepared with the vocabulary {store.tokenizer_fingerprint}, "
-            f"{options.model} has {checkpoint.tokenizer.fingerprint}; prepare the text with --tokenizer {options.model}"
+            f"{options.model} has {checkpoint.tokenizer.fingerprint}; prepare the text with "
+            f"{option('tokenizer', options.model)}"
         )
     if checkpoint.config.is_decoder != causal:
         reads = "from left to right" if checkpoint.config.is_decoder else "both ways"
         raise UserError(
-            f"{options.model} reads {reads} (is_decoder), which --objective {options.objective} does not fit"
+            f"{options.model} reads {reads} (is_decoder), which {option('objective', options.objective)} does not fit"
         )
     return checkpoint

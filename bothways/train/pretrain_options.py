@@ -11,7 +11,7 @@ from bothways.data.phases import Phase, PhasedPlan, parse_phases
 from bothways.data.plan import PretrainingPlan
 from bothways.data.spans import ExampleMaker, SpanOptions
 from bothways.data.store import SplitName, TokenStore
-from bothways.errors import UserError
+from bothways.errors import UserError, option
 from bothways.model.config import EncoderConfig
 from bothways.model.families import FAMILIES
 from bothways.option_checks import require_at_least, values_of
@@ -113,7 +113,8 @@ def phases_of(options: PretrainOptions) -> list[Phase]:
     """The run's phases; without `phases`, a single phase of `sequence_length`."""
     if options.phases and options.sequence_length != PretrainOptions.sequence_length:
         raise UserError(
-            f"--sequence-length {options.sequence_length} and --phases {' '.join(options.phases)}: give one of them"
+            f"{option('sequence_length', options.sequence_length)} and {option('phases', options.phases)}: give one of "
+            "them"
         )
     if not options.phases:
         return [Phase(options.sequence_length, 0, options.steps)]

@@ -1,6 +1,7 @@
 """A run's directory: metrics.jsonl, checkpoints to resume from, the model.
 
-RUN/run.json                   what it was started with: the store, the options
+RUN/run.json                   what it was started with: the files, the options, the command
+RUN/start/                     config and tokenizer, with which its last checkpoint is a model until it has finished
 RUN/metrics.jsonl              an object for each log step
 RUN/checkpoints/step-00000100/ model.safetensors, optimizer.safetensors, state.json; of a sharded run, one
                                safetensors file for each process instead of the first two
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 import warnings
 from collections.abc import Callable, Mapping
@@ -30,38 +32,105 @@ from torch import Tensor, nn
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.tensor import DTensor
 
-from bothways.errors import UserError
-from bothways.files import read_json, replace_directory, require_writable, to_json, user_errors, write_json, write_text
+from bothways.checkpoint.hugging_face import Checkpoint, write_all_but_weights
+from bothways.checkpoint.unfinished import START
+from bothways.errors import UserError, option
+from bothways.files import (
+    read_json,
+    refuse_foreign_files,
+    replace_directory,
+    replace_with,
+    require_writable,
+    to_json,
+    user_errors,
+    write_json,
+    write_text,
+)
+from bothways.outputs import begin_anew, discard, made_otherwise
 from bothways.train.distributed import World
 from bothways.train.optimizer import CombinedOptimizer
+from bothways.train.run_changes import LENGTH_OPTIONS, run_changes
 
 STATE_KEYS = {"step", "tokens", "seconds", "window", "cursor", "data"}  # of state.json
 
+# What a run's directory may hold: what `--overwrite` removes.
+RUN_FILES = (
+    "run.json", START, "metrics.jsonl", "checkpoints", "model", "best", "evaluation.json", "predictions.csv",
+    "report.html", "tensorboard", "trace.json",
+)  # fmt: skip
+
 
 class RunDirectory:
-    """Reads and writes a run; every write is complete or absent. Of several processes only the main one writes."""
+    """Reads and writes a run; every write is complete or absent. Of several processes only the main one writes.
 
-    def __init__(self, path: str | Path, world: World | None = None) -> None:
-        self.path, self._writes = Path(path), (world or World()).main
+    overwrite: `begin` removes the run that is there. Raises UserError for a directory of something else.
+    """
+
+    def __init__(self, path: str | Path, world: World | None = None, *, overwrite: bool = False) -> None:
+        self.path, self._world = Path(path), world or World()
+        self._writes = self._world.main
+        self._overwrite = overwrite and not _is_restarted()
+        self._asked: dict[str, Any] = {}
+        self._start: Checkpoint | None = None
         if self._writes:
             require_writable(self.path)
+            if self._overwrite:
+                refuse_foreign_files(self.path, RUN_FILES)
         for name in ("config.json", "manifest.json"):
             if (self.path / name).exists():
                 raise UserError(
-                    f"{path} is a model's or a store's directory ({name}), not a run's; choose another --out"
+                    f"{path} is a model's or a store's directory ({name}), not a run's; choose another {option('out')}"
                 )
         self.metrics_path = self.path / "metrics.jsonl"
         self.model_path = self.path / "model"
 
-    def describe(self, values: dict[str, Any]) -> None:
-        """Write run.json, what the run was started with, unless the run has a checkpoint to resume from."""
+    def begin(self, described: dict[str, Any], checkpoint: Checkpoint) -> None:
+        """Write what the run is started with, unless it has a checkpoint to go on from. All processes must call it.
+
+        described: run.json; "command" is the command line, "options" and "task_options" are by name, "inputs" are
+        `file_record`s by option. checkpoint: of the model at the start, whose weights are not written.
+        """
+        self._asked, self._start = described, checkpoint
+        if self._writes and self._overwrite:
+            discard(self.path, RUN_FILES)
         if self._writes and not self.checkpoints():
-            write_json(self.path / "run.json", values)
+            self._write_start()
+            write_json(self.path / "run.json", described)
+        self._world.wait()
+
+    def _write_start(self) -> None:
+        assert self._start is not None
+        with replace_directory(self.path / START) as directory:
+            write_all_but_weights(self._start, directory)
 
     def described(self) -> dict[str, Any]:
-        """What `describe` wrote; empty where run.json is not there."""
+        """What `begin` wrote; empty where run.json is not there."""
         path = self.path / "run.json"
         return read_json(path) if path.exists() else {}
+
+    def go_on(self, steps_before: int, steps: int) -> None:
+        """Write down the length that is asked for now, as the run's own, and what an earlier Bothways did not write.
+
+        To be called when the run is known to be the one that is asked for.
+        """
+        if self._writes and self._start is not None and not (self.path / START).exists():
+            self._write_start()
+        there = self.described()
+        if self._writes and steps_before != steps and "options" in there:
+            asked = self._asked["options"]
+            length = {name: asked[name] for name in LENGTH_OPTIONS if name in asked}
+            changed = {"command": self._asked["command"], "options": {**there["options"], **length}}
+            write_json(self.path / "run.json", {**there, **changed})
+
+    def reopen(self) -> None:
+        """A finished run goes on. Its model is the last checkpoint's, which is there; where epochs were measured it is
+        the best one so far."""
+        if not self._writes or not self.model_path.exists():
+            return
+        if (self.path / "evaluation.json").exists():
+            replace_with(self.model_path, self.path / "best")
+        else:
+            shutil.rmtree(self.model_path)
 
     def log(self, values: dict[str, Any]) -> None:
         """Append one line to metrics.jsonl."""
@@ -134,14 +203,16 @@ class RunDirectory:
         self,
         model: nn.Module,
         optimizer: torch.optim.Optimizer | CombinedOptimizer,
-        expected: Mapping[str, Any],
+        identity_at: Callable[[int], Mapping[str, Any]],
         world: World | None = None,
     ) -> dict[str, Any] | None:
         """Load the newest checkpoint that every process can read into model and optimizer; None when there is none.
 
+        identity_at: what the run must share with the checkpoint, were it of that many steps.
+
         An unreadable checkpoint is passed over for the checkpoint before it, and listed under "skipped" in the state
         returned. All processes must call it; the main process says which checkpoints there are.
-        Raises UserError when the checkpoint is of a run that differs from `expected`, naming what and both values.
+        Raises UserError when the checkpoint is of a run that differs, and says in which options and files.
         """
         world = world or World()
         names = world.gather(json.dumps([path.name for path in self.checkpoints()]))[0]
@@ -150,25 +221,32 @@ class RunDirectory:
             path = self.path / "checkpoints" / name
             state, failure = _attempt(_read_state, world, path / "state.json")
             if state is not None:
-                self._require_same(state["data"], expected)
+                self._require_same(state["data"], identity_at(state["data"]["steps"]))
                 tensors, failure = _attempt(_read_tensors, world, path, model)
                 if tensors is not None:
                     _load(model, optimizer, tensors)
                     return {**state, "skipped": skipped}
             skipped.append(f"{path}: {failure}")
         if skipped:
-            raise UserError(f"no checkpoint can be read: {skipped[0]}; choose another --out to begin anew")
+            raise UserError(f"no checkpoint can be read: {skipped[0]}; {begin_anew()}")
         if self.model_path.exists():
-            raise UserError(f"{self.path} holds a model but no checkpoint to go on from; choose another --out")
+            raise UserError(f"{self.path} holds a model but no checkpoint to go on from; {begin_anew()}")
         return None
 
     def _require_same(self, there: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
-        for name, value in expected.items():
-            if there.get(name) != value:
-                raise UserError(
-                    f"{self.path} holds a run with {name} {there.get(name)}, now asked for {value}; "
-                    "choose another --out, or give the run's own options to resume it"
-                )
+        """Raises UserError where two runs are not the same, with what a person did otherwise."""
+        if changes := run_changes(there, expected, self.described(), self._asked):
+            raise made_otherwise(self.path, "a run", changes)
+
+
+def is_pretraining_run(path: Path) -> bool:
+    """Whether a directory is a run of pretraining: its run.json names a store."""
+    return (path / "run.json").exists() and "store" in read_json(path / "run.json")
+
+
+def _is_restarted() -> bool:
+    """Whether `torchrun` has started this process again, which is to go on with what it has begun."""
+    return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
 
 
 def _parameters(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -199,8 +277,8 @@ def _require_shards(directory: Path, processes: int) -> None:
     found = len(list(directory.glob("*.safetensors")))
     if found != processes:
         raise UserError(
-            f"{directory}: {found} of {processes} processes left their part of the checkpoint here; --out must be a "
-            "folder that all machines share"
+            f"{directory}: {found} of {processes} processes left their part of the checkpoint here; "
+            f"{option('out')} must be a folder that all machines share"
         )
 
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from bothways.batch import PackedBatch
-from bothways.errors import UserError
+from bothways.errors import UserError, option
 from bothways.hardware import choose_device, micro_batch_tokens
 from bothways.model.heads import Model
 from bothways.precision import choose_precision
@@ -204,16 +204,18 @@ class Stepper:
 def _not_finite(step: int, norm: float) -> str:
     return (
         f"step {step + 1}: the gradient is not finite (norm {norm}); the weights and the last checkpoint are "
-        f"from before it. go on with --precision float32, or begin another --out with a lower --lr (of "
-        f"pretraining, `bothways info RUN --batch {step + 1}` shows the batch)"
+        f"from before it. go on with {option('precision', 'float32')}, or begin another {option('out')} with a lower "
+        f"{option('lr')} (of pretraining, `bothways info RUN` with {option('batch', step + 1)} shows the batch)"
     )
 
 
 def _smaller_budget(batches: list[PackedBatch]) -> str:
     largest = max(batch.num_tokens for batch in batches)
     if all(batch.num_sequences == 1 for batch in batches):
-        return f"out of memory with one sequence of {largest:,} tokens; choose a lower --sequence-length or --size"
+        lower = f"{option('sequence_length')} or {option('size')}"
+        return f"out of memory with one sequence of {largest:,} tokens; choose a lower {lower}"
     return (
-        f"out of memory with {largest:,} tokens in one forward pass; --micro-batch-tokens {max(1, largest // 2)} "
-        "halves that (the step stays the same, only its cut changes)"
+        f"out of memory with {largest:,} tokens in one forward pass; "
+        f"{option('micro_batch_tokens', max(1, largest // 2))} halves that (the step stays the same, "
+        "only its cut changes)"
     )

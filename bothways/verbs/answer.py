@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import tyro
 from tyro.conf import Positional
@@ -16,7 +16,6 @@ from bothways.inference.jobs import task_job
 from bothways.option_checks import require_at_least
 from bothways.precision import InferencePrecision
 from bothways.predictor import load
-from bothways.tasks.answer import Answer
 from bothways.verbs.bulk import into_file
 from bothways.verbs.flags import parse
 from bothways.verbs.text_arguments import file_text
@@ -37,6 +36,7 @@ class AnswerArguments:
     context: Positional[str | None] = None
     input: Annotated[str | None, tyro.conf.arg(name="in")] = None
     out: str | None = None
+    overwrite: bool = False
     question_column: str | None = None
     context_column: str | None = None
     top_k: int = 3
@@ -77,16 +77,9 @@ def run_answer(arguments: Sequence[str]) -> None:
     context = options.context if options.input is None else file_text(Path(options.input))
     found = load(options.model, options.device, options.precision).answer(options.question, context or "")
     if options.json:
-        print(to_json(_answer_json(found)))
+        print(to_json(found.to_dict()))
         return
     if not found.text:
         print(f"no answer in the text\t{found.no_answer_probability:.1%}")
     for answer in [*([found] if found.text else []), *found.alternatives][: options.top_k]:
         print(f"{answer.text}\t{answer.probability:.1%}\tcharacters {answer.start}–{answer.end}")
-
-
-def _answer_json(answer: Answer) -> dict[str, Any]:
-    """Without the margin, which is infinite where there is nothing to compare with, and then no JSON."""
-    names = ("text", "start", "end", "probability", "no_answer_probability")
-    others = [_answer_json(alternative) for alternative in answer.alternatives]
-    return {**{name: getattr(answer, name) for name in names}, **({"alternatives": others} if others else {})}

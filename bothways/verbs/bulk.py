@@ -26,11 +26,11 @@ MakeJob = Callable[[Predictor, RowStream], Job]
 def into_file(verb: str, options: Any, make_job: MakeJob, line_column: Callable[[Mapping[str, Any]], str]) -> None:
     """Run a job over the table `--in` into `--out`, and say what became of its rows.
 
-    options: with model, input, out, device and precision. line_column: what the lines of a .txt are called, by the
-    options of the fine-tuning.
+    options: with model, input, out, overwrite, device and precision. line_column: what the lines of a .txt are called,
+    by the options of the fine-tuning.
     """
     out = Path(options.out)
-    require_file_writable(out, BULK_SUFFIXES, "--out")
+    require_file_writable(out, BULK_SUFFIXES, "out")
     if options.input is None:
         raise UserError(f"--out {out}: needs a table after --in")
     if options.json:
@@ -40,7 +40,7 @@ def into_file(verb: str, options: Any, make_job: MakeJob, line_column: Callable[
     for remark in source.remarks:
         print_note(f"{source.path}: {remark}")
     job = make_job(model, source)
-    output = open_output(job, source, out)
+    output = open_output(job, source, out, overwrite=options.overwrite)
     print_note(f"{verb} on {model.device}: {describe_layers(model.for_prediction, model.precision)}")
     began = time.monotonic()
     with CountProgress(verb, source.count(), output.counts.resumed) as on_rows:
@@ -49,6 +49,8 @@ def into_file(verb: str, options: Any, make_job: MakeJob, line_column: Callable[
     print(f"{out}: {counts.rows - counts.bad:,} rows{resumed}, in {duration(time.monotonic() - began)}")
     if counts.truncated:
         print(f"{counts.truncated:,} rows are longer than {model.sequence_length} tokens and were cut short")
+    if (unknown := counts.unknown.sentence("rows")) is not None:
+        print(unknown)
     if counts.bad:
         print(f"{output.bad_rows}: {counts.bad:,} rows that could not be used, with the reason")
 
@@ -59,6 +61,7 @@ class TableArguments(TextArguments):
     precision: auto, float32, bfloat16 or int8; auto is bfloat16 where the hardware multiplies it, else float32."""
 
     out: str | None = None
+    overwrite: bool = False
     precision: InferencePrecision = "auto"
 
     def columns(self) -> dict[str, str]:

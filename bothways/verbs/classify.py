@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 
 from bothways.files import to_json
 from bothways.progress import CountProgress
-from bothways.tasks.classify import Classification, Regression
+from bothways.tasks.classifications import Classification, Regression
 from bothways.verbs.bulk import TableArguments, table_into_file
 from bothways.verbs.flags import parse
 from bothways.verbs.text_arguments import open_model, shown_text
@@ -27,9 +26,9 @@ def run_classify(arguments: Sequence[str]) -> None:
     results = model.classify(texts, CountProgress("classify", len(texts)))
     for text, result in zip(texts, results, strict=True):
         if options.json:
-            print(to_json({"text": text, **asdict(result)}))
+            print(to_json({"text": text, **result.to_dict()}))
         elif isinstance(result, Classification):
-            print(f"{result.label}\t{result.scores[result.label]:.1%}\t{shown_text(text)}")
+            print(f"{result.label}\t{result.probability:.1%}\t{shown_text(text)}")
         elif isinstance(result, Regression):
             print(f"{result.value:.3f}\t{shown_text(text)}")
         else:

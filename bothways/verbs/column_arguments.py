@@ -6,7 +6,6 @@ import dataclasses
 from typing import Any
 
 from bothways.tasks import TASKS
-from bothways.tasks.base import Task
 from bothways.verbs.flags import COMMON, help_texts
 
 
@@ -31,8 +30,7 @@ def column_arguments() -> type[Any]:
     )
 
 
-def with_named_columns(task: Task, arguments: Any) -> Task:
-    """The task with the columns that a verb's arguments name. Raises UserError for one that the task does not have."""
+def named_columns(arguments: Any) -> dict[str, Any]:
+    """The columns that a verb's arguments name, by option."""
     names = [field.name for field in dataclasses.fields(arguments) if field.name.endswith("_column")]
-    given = {name: getattr(arguments, name) for name in names}
-    return task.with_columns({name: column for name, column in given.items() if column is not None})
+    return {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}

@@ -4,23 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from rich.console import Console
 from rich.table import Table
 from tyro.conf import Positional
 
-from bothways.baselines.results import ClassifierResult, TrainingCost
-from bothways.data.tables import Row, TableOptions, read_table
-from bothways.errors import UserError
+from bothways.baselines.results import ClassifierResult
+from bothways.comparison import compare
 from bothways.files import to_json
-from bothways.predictor import load
-from bothways.tasks.classify import ClassifyOptions, ClassifyTask
-from bothways.train.evaluate import usable_rows
-from bothways.train.finetune import FinetuneOptions, finetune
+from bothways.tasks.classify import ClassifyOptions
+from bothways.train.finetune import FinetuneOptions
 from bothways.verbs.flags import parse
-from bothways.verbs.printing import say
 from bothways.verbs.run_output import say_stopped
 
 
@@ -33,6 +28,7 @@ class CompareArguments(FinetuneOptions, ClassifyOptions):
     train: str
     eval: str
     out: str
+    overwrite: bool = False
     json: bool = False
 
 
@@ -50,50 +46,18 @@ def run_compare(arguments: Sequence[str]) -> int:
         "word2vec and BERT on the same rows. Example: bothways compare classify --model run --train train.csv "
         "--eval test.csv --out tickets",
     )
-    if options.problem_type != "single_label_classification":
-        raise UserError(f"--problem-type {options.problem_type}: one label a row is compared")
-    from bothways.baselines.classify import compare_classifiers
-
-    task = ClassifyTask(
-        ClassifyOptions(**{field.name: getattr(options, field.name) for field in fields(ClassifyOptions)})
+    own = {field.name: getattr(options, field.name) for field in fields(ClassifyOptions)}
+    found = compare(
+        "classify", options.model, options.train, options.eval, options.out, options, overwrite=options.overwrite, **own
     )
-    reading = TableOptions(options.format, say)
-    train, _ = usable_rows(task, read_table(options.train, reading), options.skip_bad, say)
-    task = task.fitted(train)
-    eval_rows, _ = usable_rows(task, read_table(options.eval, reading), options.skip_bad, say)
-    held_out = _columns(task, eval_rows)
-    results: list[ClassifierResult] = list(compare_classifiers(*_columns(task, train), *held_out, task.labels))
-    own = asdict(task.options)
-    tuned = finetune("classify", options.model, options.train, options.eval, options.out, options, **own)
-    if tuned.training.interrupted is not None:
-        return say_stopped(options.out, tuned.training.interrupted)
-    results.append(_bert(options, task, eval_rows, tuned.training.seconds))
+    if found.interrupted is not None:
+        return say_stopped(options, found.interrupted)
     if options.json:
-        print("\n".join(to_json(asdict(result)) for result in results))
+        print("\n".join(to_json(asdict(result)) for result in found.results))
     else:
-        print("\n".join(classifier_lines(results, len(eval_rows))))
+        print("\n".join(classifier_lines(found.results, found.held_out)))
         print(f"{options.out}: the fine-tuned BERT")
     return 0
-
-
-def _columns(task: ClassifyTask, rows: Sequence[Row]) -> tuple[list[str], list[str]]:
-    """The texts of the rows, a pair joined by a line break, and their gold labels."""
-    texts = [text if isinstance(text, str) else "\n".join(text) for text in map(task.texts, rows)]
-    return texts, [task.gold(row) for row in rows]
-
-
-def _bert(options: CompareArguments, task: ClassifyTask, rows: Sequence[Row], seconds: float) -> ClassifierResult:
-    from bothways.baselines.classify import measure_classifier
-
-    model = load(options.out, options.device)
-    texts: list[Any] = [task.texts(row) for row in rows]
-    size = (Path(options.out) / "model" / "model.safetensors").stat().st_size
-
-    def predict(texts: Sequence[Any]) -> list[str]:
-        return [classification.label for classification in model.classify(texts)]
-
-    gold = [task.gold(row) for row in rows]
-    return measure_classifier("BERT, fine-tuned", predict, texts, gold, task.labels, TrainingCost(seconds, size))
 
 
 def classifier_lines(results: Sequence[ClassifierResult], rows: int) -> list[str]:

@@ -15,6 +15,7 @@ from bothways.files import require_file_writable, to_json, user_errors
 from bothways.inference.bulk import Job
 from bothways.inference.bulk_formats import BULK_SUFFIXES
 from bothways.inference.jobs import embed_job
+from bothways.outputs import require_new_file
 from bothways.predictor import Predictor, load
 from bothways.progress import CountProgress
 from bothways.verbs.bulk import TableArguments, into_file
@@ -43,9 +44,11 @@ def run_embed(arguments: Sequence[str]) -> None:
         "Turn texts into vectors. Example: bothways embed model --in lines.txt --out vectors.npy",
     )
     if options.out is not None:
-        require_file_writable(Path(options.out), (".npy", *BULK_SUFFIXES), "--out")
+        require_file_writable(Path(options.out), (".npy", *BULK_SUFFIXES), "out")
         if Path(options.out).suffix in BULK_SUFFIXES:
             return _embed_table(options)
+        if not options.overwrite:
+            require_new_file(Path(options.out), "out")
         return _embed_lines(options, Path(options.out))
     model, texts = open_model_and_texts(options, options.precision)
     vectors = model.embed(texts, not options.no_normalize, CountProgress("embed", len(texts)))

@@ -11,7 +11,10 @@ from tyro.conf import Positional
 
 from bothways.errors import UserError
 from bothways.files import require_file_writable
+from bothways.outputs import require_new_file
+from bothways.pages.explanation import is_explanation
 from bothways.predictor import load
+from bothways.train.run import is_pretraining_run
 from bothways.verbs.flags import parse
 
 
@@ -19,7 +22,8 @@ from bothways.verbs.flags import parse
 class ExplainArguments:
     """A model, or a run, and a text for it.
 
-    text: what the model is to read. pair: a second text. out: the page (.html), or a picture of attention (.png, .svg).
+    text: what the model is to read. pair: a second text. out: the page (.html), or a picture of attention (.png, .svg);
+    an earlier one is replaced. overwrite: replace a file that is none of them.
     others: sentences to hold beside the text in the view of embeddings. word: a word to follow through the layers in
     each of them. anchors: words that it is compared with there. projection: how vectors come to a plane. layer: of a
     picture, from 1; by default all.
@@ -29,6 +33,7 @@ class ExplainArguments:
     text: Positional[str]
     pair: str | None = None
     out: str = "explanation.html"
+    overwrite: bool = False
     others: tuple[str, ...] = ()
     word: str | None = None
     anchors: tuple[str, ...] = ()
@@ -47,7 +52,9 @@ def run_explain(arguments: Sequence[str]) -> None:
         'an apple and an orange" --others "Apple unveiled the new phone" --word apple --anchors fruit company',
     )
     out = Path(options.out)
-    require_file_writable(out, (".html", ".png", ".svg"), "--out")
+    require_file_writable(out, (".html", ".png", ".svg"), "out")
+    if out.exists() and not options.overwrite and not is_explanation(out):
+        require_new_file(out, "out")
     if options.layer is not None and out.suffix == ".html":
         raise UserError(f"--layer {options.layer}: is for pictures; a page has all layers")
     if options.anchors and options.word is None:
@@ -57,7 +64,7 @@ def run_explain(arguments: Sequence[str]) -> None:
     beside = {"others": options.others, "word": options.word, "anchors": options.anchors}
     explanation = model.explain(text, **beside, projection=options.projection)
     run = Path(options.model)
-    if options.pair is None and (run / "run.json").exists() and out.suffix == ".html":
+    if options.pair is None and is_pretraining_run(run) and out.suffix == ".html":
         from bothways.explain.checkpoint_series import checkpoint_view
 
         checkpoints, notes = checkpoint_view(model, run, options.text)

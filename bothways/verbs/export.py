@@ -5,17 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from tyro.conf import Positional
 
-from bothways.checkpoint.hugging_face import Checkpoint, save_checkpoint
+from bothways.checkpoint.hugging_face import Checkpoint, save_checkpoint, weights_fingerprint
 from bothways.errors import UserError
-from bothways.files import require_writable
+from bothways.files import read_json, refuse_foreign_files, require_writable
 from bothways.model.heads import EmbeddingHead, Model, Pooling
+from bothways.outputs import made_otherwise, option_changes, require_apart
 from bothways.predictor import load
 from bothways.verbs.flags import parse
 from bothways.verbs.printing import say
+
+RECORDED = ("format", "model", "int8", "pooling")  # options that an export's bothways.json has, under "export"
+# What an export's directory may hold: what `--overwrite` replaces.
+EXPORT_FILES = ("model*.onnx", "model.onnx.data", "model.safetensors", "*.json", "vocab.txt", "*.jinja", "[0-9]_*")
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,7 @@ class ExportArguments:
     format: Positional[Literal["onnx", "sentence-transformers"]]
     model: Positional[str]
     out: str
+    overwrite: bool = False
     int8: bool = False
     pooling: Pooling | None = None
 
@@ -47,19 +53,46 @@ def run_export(arguments: Sequence[str]) -> None:
     if options.pooling and options.format != "sentence-transformers":
         raise UserError("--pooling: is for export sentence-transformers")
     out = Path(options.out)
-    if out.is_file() or (out.exists() and any(out.iterdir()) and not (options.format == "onnx" and _is_export(out))):
-        raise UserError(f"--out {out}: is there already, and is not an earlier export; name another")
+    earlier = _earlier_export(out)
+    if options.overwrite:
+        require_apart(out, [options.model])
     model = load(options.model, "cpu")
     model.require_trained("export")
-    checkpoint = model.checkpoint
+    record = {**{name: getattr(options, name) for name in RECORDED}, "weights": weights_fingerprint(model.model)}
+    if earlier and not options.overwrite:
+        _require_same(out, earlier, record)
+        print(f"{out}: done already")
+        return
     require_writable(out)
+    checkpoint = replace(model.checkpoint, metadata={**model.checkpoint.metadata, "export": record})
     _onnx(checkpoint, out, options.int8) if options.format == "onnx" else _sentences(checkpoint, out, options.pooling)
 
 
-def _is_export(directory: Path) -> bool:
-    """Whether a directory holds a model as ONNX and in no other form, so that nothing is lost with it."""
+def _earlier_export(directory: Path) -> dict[str, Any]:
+    """What an earlier export was made of, empty where there is none.
+
+    Raises UserError for a directory of anything else, a model that is no export say, so that nothing is lost with it.
+    """
+    if not directory.exists() or (directory.is_dir() and not any(directory.iterdir())):
+        return {}
+    refuse_foreign_files(directory, EXPORT_FILES)
     names = {path.name for path in directory.iterdir()}
-    return {"model.onnx", "bothways.json"} <= names and not names & {"model.safetensors", "pytorch_model.bin"}
+    state = read_json(directory / "bothways.json") if "bothways.json" in names else {}
+    if "model.onnx" in names and "model.safetensors" not in names:
+        return dict(state.get("export", {"format": "onnx"}))  # an earlier Bothways wrote no more
+    if "export" not in state:
+        raise UserError(f"--out {directory}: is there already, and is not an earlier export; choose another")
+    return dict(state["export"])
+
+
+def _require_same(out: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
+    changes = option_changes(before, {name: now[name] for name in RECORDED if name != "format"})
+    if before["format"] != now["format"]:
+        changes.append(f"it was {before['format']}, now {now['format']}")
+    if not changes and before.get("weights") != now["weights"]:
+        changes.append(f"{now['model']} has changed since")
+    if changes:
+        raise made_otherwise(out, "an export", changes)
 
 
 def _onnx(checkpoint: Checkpoint, out: Path, int8: bool) -> None:
@@ -81,7 +114,8 @@ def _sentences(checkpoint: Checkpoint, out: Path, pooling: Pooling | None) -> No
     if head.pooling is None:
         encoder = checkpoint.model.encoder
         head = EmbeddingHead(pooling or "mean")
-        kept = {name: value for name, value in checkpoint.metadata.items() if name in ("provenance", "sequence_length")}
+        names = ("provenance", "sequence_length", "export")
+        kept = {name: value for name, value in checkpoint.metadata.items() if name in names}
         options = {"pooling": head.pooling, "normalize": head.normalize}
         state = {**kept, "task": "similar", "options": options}
         checkpoint = replace(checkpoint, model=Model(encoder, head), metadata=state)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from bothways.files import to_json
 from bothways.verbs.flags import parse
@@ -24,10 +24,9 @@ def run_fill(arguments: Sequence[str]) -> None:
         'Fill in masks. Example: bothways fill run "Returns [MASK] if the file exists."',
     )
     model, texts = open_model(options)
-    for text in texts:
-        masks = model.fill(text, options.top_k)
+    for text, masks in zip(texts, model.fill(texts, options.top_k), strict=True):
         if options.json:
-            print(to_json({"text": text, "masks": [[asdict(fill) for fill in fills] for fills in masks]}))
+            print(to_json({"text": text, "masks": [[fill.to_dict() for fill in fills] for fills in masks]}))
             continue
         print(shown_text(text))
         for fills in masks:

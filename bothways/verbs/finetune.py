@@ -21,6 +21,7 @@ class FinetuneArguments(finetuning.FinetuneOptions):
     train: str
     eval: str | None = None
     out: str
+    overwrite: bool = False
 
 
 FINETUNE_HELP = (
@@ -39,13 +40,18 @@ def run_finetune(arguments: Sequence[str]) -> int:
     own = find_task(task).Options
     options = parse("finetune", joined_options("FinetuneArguments", FinetuneArguments, own), rest, FINETUNE_HELP, task)
     task_options = {field.name: getattr(options, field.name) for field in fields(own)}
-    result = finetuning.finetune(task, options.model, options.train, options.eval, options.out, options, **task_options)
+    tables = options.train, options.eval
+    result = finetuning.finetune(
+        task, options.model, *tables, options.out, options, overwrite=options.overwrite, **task_options
+    )
     if result.training.interrupted is not None:
-        return say_interrupted(result.training, options.out)
+        return say_interrupted(result.training, options)
     if result.evaluation:
         run = RunDirectory(options.out)
         print("\n".join(figure_lines(result.evaluation.metrics)))
         print(f"{run.path / 'predictions.csv'}: what was predicted of each row")
         write_report(run, finetuning_report(run.metrics(), result.evaluation, f"Fine-tuning of {options.out}"))
-    say_finished(options.out, find_task(task).next_command)
+    command = find_task(task).next_command
+    given = ["--format", options.format] if options.format and command.startswith("predict ") else []
+    say_finished(options.out, command, [options.eval or options.train, *given])
     return 0

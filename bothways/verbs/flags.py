@@ -82,6 +82,7 @@ COMMON = {
     "minutes": "of pretraining",
     "model": "a run, a Hugging Face directory, or a hub id",
     "out": "the run's directory; the same command again goes on with it",
+    "overwrite": "begin anew where --out holds something that Bothways wrote; without it that is refused",
     "optimizer": "adamw or muon",
     "pair_column": "column of the second text",
     "path": "a store, a model, a run or a vocabulary",

@@ -19,7 +19,7 @@ from bothways.text.corpus import CorpusReport
 from bothways.text.tokenizer import Tokenizer
 from bothways.token_budget import UNLIMITED
 from bothways.train.pretrain_options import PretrainOptions, make_plan, phases_of
-from bothways.train.run import RunDirectory
+from bothways.train.run import RunDirectory, is_pretraining_run
 from bothways.verbs.flags import parse
 from bothways.verbs.recipes import read_recipe, split_recipe
 
@@ -51,7 +51,8 @@ def run_info(arguments: Sequence[str]) -> None:
         if options.json:
             print(to_json({**store.manifest, "lengths": length_histogram(store).rows}))
         else:
-            print("\n".join([*store_lines(store), *length_histogram(store).lines(), *_epoch_lines(store, recipe)]))
+            lines = [*store_lines(store), *_remarks(store), *length_histogram(store).lines()]
+            print("\n".join([*lines, *_epoch_lines(store, recipe)]))
     elif (path / "config.json").exists() or (path / "model" / "config.json").exists():
         _print_facts(_model_facts(options.path), options.json)
     elif (path / "metrics.jsonl").exists():
@@ -100,7 +101,7 @@ def _print_batch(path: Path, step: int, recipe: str | None) -> None:
     """The batch of a step, counted from 1, of a run or of a store."""
     if step < 1:
         raise UserError(f"--batch {step}: expected a step, counted from 1")
-    if (path / "run.json").exists():
+    if is_pretraining_run(path):
         started = read_json(path / "run.json")
         store = TokenStore(started["store"])
         options = PretrainOptions(**{**started["options"], "phases": tuple(started["options"].get("phases", ()))})
@@ -126,7 +127,7 @@ def _print_facts(facts: Mapping[str, Any], as_json: bool) -> None:
 
 
 def store_lines(store: TokenStore) -> list[str]:
-    """A store in words: its size, its held-out part, what was left out of it and why."""
+    """A store in words: its size, its held-out part."""
     manifest = store.manifest
     held_out = store.split("validation")
     unknown = manifest["unknown_tokens"] / max(1, manifest["tokens"])
@@ -137,7 +138,12 @@ def store_lines(store: TokenStore) -> list[str]:
     ]
     if manifest["documents_without_words"]:
         lines.append(f"without words: {manifest['documents_without_words']:,} documents")
-    return lines + CorpusReport.from_dict(manifest["corpus"]).lines()
+    return lines
+
+
+def _remarks(store: TokenStore) -> list[str]:
+    """What was left out of a store's text, and why."""
+    return CorpusReport.from_dict(store.manifest["corpus"]).lines()
 
 
 def _model_facts(path: str) -> dict[str, Any]:

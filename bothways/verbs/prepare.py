@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from bothways.data.prepare import PrepareOptions
 from bothways.data.prepare import prepare as prepare_store
-from bothways.progress import ByteProgress
-from bothways.text.sources import resolve_sources
-from bothways.text.tokenizer import Tokenizer
+from bothways.data.unknown_tokens import unknown_in_store
 from bothways.verbs.flags import parse
+from bothways.verbs.printing import free_name, say_next
 from bothways.verbs.source_arguments import SourceArguments
 
 
@@ -22,6 +22,7 @@ class PrepareArguments(SourceArguments):
 
     tokenizer: str
     out: str
+    overwrite: bool = False
     validation: float = 0.02
     workers: int | None = None
 
@@ -34,15 +35,22 @@ def run_prepare(arguments: Sequence[str]) -> None:
         arguments,
         "Turn text into a token store. Example: bothways prepare texts/ --tokenizer vocabulary --out store",
     )
-    with ByteProgress("prepare", sum(source.size for source in resolve_sources(options.sources))) as progress:
-        store = prepare_store(
-            options.sources,
-            Tokenizer.load(options.tokenizer),
-            Path(options.out),
-            PrepareOptions(options.corpus_options(), options.validation, options.workers),
-            on_progress=progress.update,
-        )
+    done_already = not options.overwrite and (Path(options.out) / "manifest.json").exists()
+    store = prepare_store(
+        options.sources,
+        options.tokenizer,
+        options.out,
+        PrepareOptions(options.corpus_options(), options.validation, options.workers),
+        overwrite=options.overwrite,
+    )
     from bothways.verbs.info import store_lines
 
+    if done_already:
+        print(f"{options.out}: done already, of the same files")
     print("\n".join(store_lines(store)))
-    print(f"next: bothways pretrain {options.out} --size mini --out run")
+    unknown = unknown_in_store(store, options.out)
+    if unknown is not None:  # a model of it would learn nothing
+        again = f"bothways tokenizer {shlex.join(options.sources)} --out another-vocabulary"
+        print(f"{unknown}; learn a vocabulary from this text, and prepare it with that: {again}")
+        return
+    say_next(["pretrain", options.out, "--size", "mini", "--out", "run" if done_already else free_name("run")])

@@ -21,6 +21,7 @@ from bothways.verbs.run_output import say_finished, say_interrupted, write_repor
 class PretrainArguments(PretrainOptions):
     store: Positional[str]
     out: str
+    overwrite: bool = False
 
 
 def run_pretrain(arguments: Sequence[str]) -> int:
@@ -32,9 +33,9 @@ def run_pretrain(arguments: Sequence[str]) -> int:
         "Train an encoder by masked LM and next sentence, or, with --objective causal, from left to right. "
         "Example: bothways pretrain store --size mini --out run",
     )
-    result = pretraining.pretrain(options.store, options.out, options)
+    result = pretraining.pretrain(options.store, options.out, options, overwrite=options.overwrite)
     if result.interrupted is not None:
-        return say_interrupted(result, options.out)
+        return say_interrupted(result, options)
     if not is_main_process():
         return 0
     run = RunDirectory(options.out)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -16,6 +19,17 @@ from bothways.tasks.metrics import MAX_LABELS_SHOWN, commonest_labels
 def say(line: str) -> None:
     """A line of its own on standard error."""
     print_note(line)
+
+
+def say_next(words: Sequence[str]) -> None:
+    """What to type next, as a shell reads it. words: a verb with its arguments."""
+    print(f"next: {shlex.join(['bothways', *words])}")
+
+
+def free_name(name: str) -> str:
+    """The name, or the first of `name2`, `name3`, … that is not there yet, for what is made anew."""
+    numbered = (f"{name}{number}" for number in itertools.count(2))
+    return next(free for free in itertools.chain([name], numbered) if not Path(free).exists())
 
 
 def figure_lines(figures: Mapping[str, Any]) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from bothways.files import to_json
 from bothways.option_checks import require_at_least
@@ -33,7 +33,7 @@ def run_score(arguments: Sequence[str]) -> None:
     for text in texts:
         found = model.score(text, options.next, options.top_k)
         if options.json:
-            print(to_json({"text": text, **asdict(found)}, ensure_ascii=False))
+            print(to_json({"text": text, **found.to_dict()}, ensure_ascii=False))
             continue
         print(text)
         kind = "log-probability" if model.config.is_decoder else "pseudo-log-likelihood, each word masked in turn,"

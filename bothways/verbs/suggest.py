@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from bothways.files import to_json
 from bothways.verbs.flags import parse
@@ -30,7 +30,9 @@ def run_suggest(arguments: Sequence[str]) -> None:
         suggestions = model.suggest(text, options.top_k)
         if options.json:
             print(
-                to_json({"text": text, "words": [asdict(suggestion) for suggestion in suggestions]}, ensure_ascii=False)
+                to_json(
+                    {"text": text, "words": [suggestion.to_dict() for suggestion in suggestions]}, ensure_ascii=False
+                )
             )
         else:
             words = (f"{suggestion.word} {suggestion.probability:.1%}" for suggestion in suggestions)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
 from bothways.files import to_json
@@ -27,7 +26,7 @@ def run_tag(arguments: Sequence[str]) -> None:
     found: Any = model.tag(texts, CountProgress("tag", len(texts)))
     for text, entities in zip(texts, found, strict=True):
         if options.json:
-            print(to_json({"text": text, "entities": [asdict(entity) for entity in entities]}))
+            print(to_json({"text": text, "entities": [entity.to_dict() for entity in entities]}))
             continue
         print(text)
         for entity in entities:

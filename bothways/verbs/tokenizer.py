@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 
-from bothways.errors import UserError
-from bothways.files import refuse_foreign_files, replace_directory, require_writable
-from bothways.progress import ByteProgress
-from bothways.text.corpus import CorpusReport, read_documents
-from bothways.text.folding import CharacterCounts, folding_message
-from bothways.text.sources import resolve_sources
-from bothways.text.tokenizer import VOCABULARY_FILES, Tokenizer
+from bothways.outputs import command_words
+from bothways.text.vocabulary import train_tokenizer
 from bothways.verbs.flags import parse
+from bothways.verbs.printing import free_name, say_next
 from bothways.verbs.source_arguments import SourceArguments
 
 
@@ -23,10 +19,14 @@ class TokenizerArguments(SourceArguments):
     marks of letters stay, as Japanese, Korean, Hindi or Vietnamese need them. min_frequency: of a piece, to be kept."""
 
     out: str
+    overwrite: bool = False
     vocab_size: int = 30522
     cased: bool = False
     keep_marks: bool = False
     min_frequency: int = 2
+
+
+DEFAULTS = {field.name: field.default for field in fields(TokenizerArguments) if field.default is not MISSING}
 
 
 def run_tokenizer(arguments: Sequence[str]) -> None:
@@ -37,57 +37,24 @@ def run_tokenizer(arguments: Sequence[str]) -> None:
         arguments,
         "Learn a WordPiece vocabulary. Example: bothways tokenizer texts/ --vocab-size 8192 --out vocabulary",
     )
-    out = Path(options.out)
-    refuse_foreign_files(out, VOCABULARY_FILES)
-    require_writable(out)
-    counts = CharacterCounts()
-    trained, report = train_tokenizer(
-        options,
-        options.vocab_size,
-        not options.cased,
-        options.min_frequency,
-        strip_accents=False if options.keep_marks else None,
-        on_text=counts.add,
+    done_already = not options.overwrite and (Path(options.out) / "tokenizer.json").exists()
+    trained = train_tokenizer(
+        options.sources,
+        options.out,
+        vocab_size=options.vocab_size,
+        cased=options.cased,
+        keep_marks=options.keep_marks,
+        overwrite=options.overwrite,
+        min_frequency=options.min_frequency,
+        **vars(options.corpus_options()),
     )
-    with replace_directory(out) as directory:
-        trained.save(directory)
-    for line in report.lines():
-        print(line)
-    if message := folding_message(counts, trained.normalise):
-        print(message)
-    print(f"{options.out}: {trained.vocab_size:,} pieces, fingerprint {trained.fingerprint}")
-    print(f"next: bothways prepare {' '.join(options.sources)} --tokenizer {options.out} --out store")
+    done = "done already, " if done_already else ""
+    print(f"{options.out}: {done}{trained.vocab_size:,} pieces, fingerprint {trained.fingerprint}")
+    say_next(_next_command(options, "store" if done_already else free_name("store")))
 
 
-def train_tokenizer(
-    arguments: SourceArguments,
-    vocab_size: int,
-    lowercase: bool,
-    min_frequency: int = 2,
-    *,
-    strip_accents: bool | None = None,
-    on_text: Callable[[str], None] | None = None,
-) -> tuple[Tokenizer, CorpusReport]:
-    """Learn a vocabulary of the sources' documents, with progress on standard error.
-
-    strip_accents: as `Tokenizer.train`. on_text: called with every document.
-    """
-    sources = resolve_sources(arguments.sources)
-    report = CorpusReport()
-    passes = 0
-
-    def texts() -> Iterator[str]:
-        nonlocal report, passes
-        passes += 1
-        report = CorpusReport()
-        with ByteProgress("tokenizer", sum(source.size for source in sources)) as progress:
-            for document in read_documents(sources, arguments.corpus_options(), report):
-                if on_text is not None and passes == 1:
-                    on_text(document.text)
-                yield document.text
-                progress.update(report)
-
-    trained = Tokenizer.train(texts, vocab_size, lowercase, min_frequency, strip_accents)
-    if not report.documents:
-        raise UserError(report.no_text_message([source.name for source in sources]))
-    return trained, report
+def _next_command(options: TokenizerArguments, store: str) -> list[str]:
+    """The same text with the same options of reading, as the store wants it."""
+    reading = {field.name: getattr(options, field.name) for field in fields(SourceArguments)}
+    sources = reading.pop("sources")
+    return command_words(["prepare", *sources, "--tokenizer", options.out, "--out", store], reading, DEFAULTS)

@@ -79,7 +79,7 @@ def test_columns_in_files_of_any_name(tmp_path: Path) -> None:
     (tmp_path / "eng.train.gz").write_bytes(gzip.compress(text.replace("\n", "\r").encode()))
     assert [row.values["words"] for row in read_rows(tmp_path / "eng.train.gz")] == expected
     odd = write(tmp_path, "odd.testb", text + "one\n")
-    with pytest.raises(UserError, match=r"\.testb suffix; .* or --format says what it is"):
+    with pytest.raises(UserError, match=r"\.testb suffix; .* or format says what it is"):
         read_rows(odd)
     with pytest.raises(UserError, match=r"odd\.testb:5: 1 columns, expected 3"):
         read_rows(odd, options=TableOptions("conll"))

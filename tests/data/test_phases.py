@@ -43,6 +43,8 @@ def test_phases_follow_one_another_and_resume_anywhere(small_store: TokenStore) 
     ],
 )
 def test_phases_that_do_not_add_up_are_refused(phases: list[str]) -> None:
-    with pytest.raises(UserError, match="--phases"):
+    with pytest.raises(UserError, match="phases"):
         parse_phases(phases, 100)
+    with pytest.raises(UserError, match=r"^steps=3: too few for the phases 128:0\.9 512:0\.1, .* give 10 or more"):
+        parse_phases(["128:0.9", "512:0.1"], 3)
     assert parse_phases(["128:0.9", "512:0.1:4096"], 100) == [Phase(128, 0, 90), Phase(512, 90, 100, 4096)]

@@ -118,5 +118,5 @@ def test_evaluation_is_the_same_each_time(small_store: TokenStore) -> None:
 
 
 def test_refusals(small_store: TokenStore) -> None:
-    with pytest.raises(UserError, match="--tokens-per-step 32 is less than one sequence"):
+    with pytest.raises(UserError, match="tokens_per_step=32 is less than one sequence"):
         plan(small_store, tokens_per_step=32)

@@ -17,6 +17,8 @@ from bothways.data import prepare as preparation
 from bothways.data.prepare import PrepareOptions, prepare
 from bothways.data.store import TokenStore
 from bothways.errors import UserError
+from bothways.text.corpus import CorpusOptions
+from bothways.text.tokenizer import Tokenizer
 from tests.helpers import WORDS, tiny_tokenizer
 
 
@@ -96,7 +98,7 @@ def test_a_killed_preparation_goes_on_where_it_was(tmp_path: Path, monkeypatch: 
         prepare(source, tokenizer, tmp_path / "parts", PrepareOptions(workers=1), on_progress=stop_late)
     with pytest.raises(UserError, match="has not finished"):
         TokenStore(tmp_path / "parts")
-    with pytest.raises(UserError, match=r"was prepared with validation 0\.02, now asked for 0\.5"):
+    with pytest.raises(UserError, match=r"made otherwise: validation was 0\.02, now 0\.5; overwrite=True"):
         prepare(source, tokenizer, tmp_path / "parts", PrepareOptions(validation=0.5))
     redone = []
     monkeypatch.setattr(
@@ -124,9 +126,9 @@ def test_refusals(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(UserError, match="cannot be written"):
         prepare([str(tmp_path / "empty.txt")], tokenizer, tmp_path / "file" / "store")
-    with pytest.raises(UserError, match="--workers 0"):
+    with pytest.raises(UserError, match="workers=0"):
         prepare([str(tmp_path / "empty.txt")], tokenizer, tmp_path / "s2", PrepareOptions(workers=0))
-    with pytest.raises(UserError, match="--validation 2"):
+    with pytest.raises(UserError, match="validation=2"):
         prepare([str(tmp_path / "empty.txt")], tokenizer, tmp_path / "s2", PrepareOptions(validation=2))
 
 
@@ -145,11 +147,62 @@ def test_changed_sources_are_noticed(tmp_path: Path) -> None:
     prepare([str(source)], tokenizer, tmp_path / "store")
     content = source.read_text()
     source.write_text(content.replace("dog", "cat", 1))
-    with pytest.raises(UserError, match=r"c\.jsonl has changed since .*store was prepared"):
+    with pytest.raises(UserError, match=r"made otherwise: \S*c\.jsonl has changed since; overwrite=True"):
         prepare([str(source)], tokenizer, tmp_path / "store")
+    source.write_text(content)
     (tmp_path / "d.txt").write_text("the dog runs.")
-    with pytest.raises(UserError, match=r"d\.txt was no source when"):
+    with pytest.raises(UserError, match=r"d\.txt is new; \S*c\.jsonl is gone"):
         prepare([str(tmp_path / "d.txt")], tokenizer, tmp_path / "store")
+    changed = PrepareOptions(CorpusOptions(skip_bad=True, documents="blank-line"))
+    with pytest.raises(UserError, match=r"documents was file, now blank-line; skip_bad was not given then; over"):
+        prepare([str(source)], tokenizer, tmp_path / "store", changed)
+    with pytest.raises(UserError, match="the vocabulary is another"):
+        prepare([str(source)], Tokenizer.train(lambda: ["the dog runs"], 60, True), tmp_path / "store")
+
+
+def test_the_same_files_by_other_names_are_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_corpus(tmp_path / "c.jsonl")
+    first = prepare([str(tmp_path / "c.jsonl")], tiny_tokenizer(), tmp_path / "store")
+    monkeypatch.chdir(tmp_path)
+    assert prepare(["c.jsonl"], tiny_tokenizer(), tmp_path / "store").fingerprint == first.fingerprint
+
+
+def test_what_a_mistake_left_behind_is_begun_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cure that the error names works, whether the mistake was found before anything was written or after."""
+    (tmp_path / "a.txt").write_text("the dog runs. " * 40)
+    (tmp_path / "b.txt").write_bytes(b"the cat sl\xc4ps.\nthe dog runs.\n")
+    sources, out = [str(tmp_path / "a.txt"), str(tmp_path / "b.txt")], tmp_path / "store"
+    cure = PrepareOptions(CorpusOptions(skip_bad=True), workers=1)
+    with pytest.raises(UserError, match="skip_bad=True leaves such text out"):
+        prepare(sources, tiny_tokenizer(), out)
+    assert not out.exists()
+    monkeypatch.setattr(preparation, "BATCH_CHARACTERS", 100)
+    copies = [str(tmp_path / f"{number}.txt") for number in range(9)]
+    for copy in copies:
+        Path(copy).write_text("the dog runs. " * 40)
+    with pytest.raises(UserError, match="skip_bad=True leaves such text out"):
+        prepare([*copies, sources[1]], tiny_tokenizer(), out, PrepareOptions(workers=1))
+    assert (out / "progress.json").exists()
+    assert prepare([*copies, sources[1]], tiny_tokenizer(), out, cure).manifest["documents"] == 10
+    assert sorted(path.name for path in out.iterdir()) == [
+        "manifest.json", "tokenizer", "train-00000.arrow", "validation-00000.arrow",
+    ]  # fmt: skip
+
+
+def test_overwriting_begins_anew_once_there_is_something_to_write(tmp_path: Path) -> None:
+    write_corpus(tmp_path / "c.jsonl")
+    (tmp_path / "bad.txt").write_bytes(b"\xc4\n")
+    first = prepare([str(tmp_path / "c.jsonl")], tiny_tokenizer(), tmp_path / "store")
+    with pytest.raises(UserError, match="not UTF-8"):
+        prepare([str(tmp_path / "bad.txt")], tiny_tokenizer(), tmp_path / "store", overwrite=True)
+    assert TokenStore(tmp_path / "store").fingerprint == first.fingerprint
+    write_corpus(tmp_path / "c.jsonl", seed=5)
+    second = prepare([str(tmp_path / "c.jsonl")], tiny_tokenizer(), tmp_path / "store", overwrite=True)
+    assert second.fingerprint != first.fingerprint
+    assert TokenStore(tmp_path / "store").fingerprint == second.fingerprint
+    (tmp_path / "store" / "thesis.docx").write_text("precious")
+    with pytest.raises(UserError, match=r"store holds something else \(thesis\.docx\)"):
+        prepare([str(tmp_path / "c.jsonl")], tiny_tokenizer(), tmp_path / "store", overwrite=True)
 
 
 @pytest.mark.parametrize("share", [0, 1e-320, 0.02, 0.1, 0.3, 0.7, 0.999])

@@ -56,7 +56,7 @@ def test_what_must_stay_whole_is_not_cut_by_the_budget(keep_whole: str, most: in
 
 
 def test_impossible_options_are_refused() -> None:
-    with pytest.raises(UserError, match="--batch-size 0"):
+    with pytest.raises(UserError, match="batch_size=0"):
         RowPlanOptions(0)
-    with pytest.raises(UserError, match="--tokens-per-step 0"):
+    with pytest.raises(UserError, match="tokens_per_step=0"):
         RowPlanOptions(1, 0)

@@ -42,7 +42,7 @@ def test_ranges_are_end_to_end() -> None:
 
 
 def test_impossible_options_are_refused() -> None:
-    with pytest.raises(ValueError, match="--sequence-length 4"):
+    with pytest.raises(ValueError, match="sequence_length=4"):
         SpanOptions(4)
-    with pytest.raises(ValueError, match=r"--short 1\.5"):
+    with pytest.raises(ValueError, match=r"short=1\.5"):
         SpanOptions(short=1.5)

@@ -51,7 +51,7 @@ BAD = {
     "array.jsonl": (b'[\n{"text": "a"}\n]\n', r"array\.jsonl:1: .*an array\? name the file \.json"),
     "wide.csv": (b"\xff\xfet\0e\0", r"wide\.csv:1: a UTF-16 file; save it as UTF-8"),
     "blanks.csv": (b"text, text\na,b\n", r"blanks\.csv:1: the column 'text' stands twice .*a name of its own"),
-    "prose.txt": (b"A line of words.\nAnd another one\n", r"prose\.txt: \.txt suffix; .* or --format says what it is"),
+    "prose.txt": (b"A line of words.\nAnd another one\n", r"prose\.txt: \.txt suffix; .* or format says what it is"),
     "open.csv": (b'text,label\na,x\nb,"y\nc,x\n', r"open\.csv:3: not valid csv"),
     "deep.jsonl": (b"[" * 100_000 + b"\n", r"deep\.jsonl:1: not"),
     "digits.jsonl": (b'{"text": ' + b"9" * 5000 + b"}\n", r"digits\.jsonl:1: not readable JSON"),

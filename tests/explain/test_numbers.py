@@ -357,7 +357,7 @@ def test_the_largest_page_is_under_thirty_megabytes(real: Predictor) -> None:
     [
         ("", {}, "the text is empty"),
         ("dog " * 600, {}, "602 tokens long; the position table has 512 rows"),
-        (A, {"word": "zebra"}, "--word zebra: in none of the sentences"),
+        (A, {"word": "zebra"}, "word='zebra': in none of the sentences"),
         (A, {"others": ("dog " * 600,)}, "longer than the position table"),
         ("see \U0001f995 here", {"word": "\U0001f600"}, "the vocabulary does not know it"),
         (A, {"word": "bear", "anchors": ("\U0001f9ff",)}, "the vocabulary does not know it"),
@@ -375,7 +375,7 @@ def test_pictures_are_drawn(real: Predictor, tmp_path: Path) -> None:
     for name in ("a.png", "a.svg"):
         assert explanation.write(tmp_path / name, layer=2).stat().st_size > 5000
     assert "honey" in (tmp_path / "a.svg").read_text()
-    with pytest.raises(UserError, match="--layer 9: the model has layers 1 to 6"):
+    with pytest.raises(UserError, match="layer=9: the model has layers 1 to 6"):
         explanation.write(tmp_path / "b.png", layer=9)
     with pytest.raises(UserError, match=r"accepted: \.html, \.png, \.svg"):
         explanation.write(tmp_path / "b.pdf")

@@ -91,7 +91,7 @@ def test_what_makes_no_sense_is_one_line(
 def test_umap_places_points_or_says_what_to_install(minilm: Path) -> None:
     model = bw.load(minilm)
     if importlib.util.find_spec("umap") is None:
-        with pytest.raises(bw.UserError, match=r"pip install 'bothways\[umap\]'"):
+        with pytest.raises(bw.UserError, match=r"projection='umap' needs umap-learn .*: pip install umap-learn"):
             model.explain("the dog eats the cat", projection="umap")
     else:
         points = model.explain("the dog eats the cat", projection="umap").data["embeddings"]["points"]

@@ -59,5 +59,7 @@ def test_int8_is_refused_where_bfloat16_is_faster(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(prepared, "_seconds", seconds)
     monkeypatch.setattr(prepared, "PrepackedLinear", lambda linear: linear)
-    with pytest.raises(UserError, match=r"int8: slower than bfloat16 on this machine \(2.00 ms a product, 1.00 ms\)"):
+    with pytest.raises(
+        UserError, match=r"precision='int8': slower than bfloat16 on this machine \(2.00 ms a product, 1.00 ms\)"
+    ):
         prepared.prepare_model(model, "int8")

@@ -223,7 +223,10 @@ def test_what_is_refused_before_anything_is_done(table: Path, pretrained: Path, 
     pq.write_table(pa.table({"text": ["a"], "embedding": [1]}), tmp_path / "has.parquet")
     (tmp_path / "there.parquet").write_bytes(b"kept")
     for arguments, complaint in (
-        (["--in", table, "--out", tmp_path / "there.parquet"], "is there already; remove it, or name another"),
+        (
+            ["--in", table, "--out", tmp_path / "there.parquet"],
+            "is there already; --overwrite replaces it, or choose another --out",
+        ),
         (["--in", tmp_path / "has.parquet", "--out", tmp_path / "o.parquet"], "has a column 'embedding', which is"),
         (
             ["--in", table, "--out", tmp_path / "o.parquet", "--text-column", "txt"],

@@ -46,7 +46,7 @@ def test_a_vector_does_not_depend_on_company_or_place(
     asked = bw.load(minilm, precision=precision)
     together = asked.embed(texts)
     backwards = asked.embed(texts[::-1])[::-1]
-    alone = np.concatenate([asked.embed(text) for text in texts])
+    alone = np.stack([asked.embed(text) for text in texts])
     np.testing.assert_allclose(together, alone, atol=tolerance, rtol=0)
     np.testing.assert_allclose(together, backwards, atol=tolerance, rtol=0)
     assert (together * alone).sum(1).min() > 0.9999
@@ -127,7 +127,7 @@ def test_without_newer_instructions_the_answers_are_the_same(minilm: Path, model
 
 
 def test_int8_is_for_cpus_and_names_are_checked() -> None:
-    with pytest.raises(UserError, match="--precision int8: on a CPU only, this is cuda; use bfloat16"):
+    with pytest.raises(UserError, match="precision='int8': on a CPU only, this is cuda; use bfloat16"):
         prepared.choose_inference_precision("int8", torch.device("cuda"))
-    with pytest.raises(UserError, match="--precision int4: accepted: auto, float32, bfloat16, int8"):
+    with pytest.raises(UserError, match="precision='int4': accepted: auto, float32, bfloat16, int8"):
         prepared.choose_inference_precision("int4", torch.device("cpu"))  # type: ignore[arg-type]

@@ -106,7 +106,7 @@ def test_what_is_not_exported(
     task = ClassifyTask(labels=("a", "b"))
     save_checkpoint(Checkpoint(half.model, half.tokenizer, task.to_json()), tmp_path / "tickets")
     for arguments, complaint in (
-        (["onnx", pretrained, "--out", tmp_path / "mine"], "is there already, and is not an earlier export"),
+        (["onnx", pretrained, "--out", tmp_path / "mine", "--overwrite"], "mine holds something else (letter.txt)"),
         (["onnx", pretrained, "--out", pretrained], "is there already, and is not an earlier export"),
         (["sentence-transformers", pretrained, "--out", tmp_path / "tickets"], "is not an earlier export"),
         (["onnx", pretrained, "--out", tmp_path / "o", "--pooling", "cls"], "--pooling: is for export sentence"),

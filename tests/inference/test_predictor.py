@@ -34,8 +34,8 @@ def test_hidden_states_equal_transformers(minilm: Path) -> None:
             expected = theirs(**inputs).last_hidden_state[0]
         assert states.dtype == torch.float32
         assert (states - expected).abs().max() < 2e-5
-    assert [len(states) for states in model.hidden_states("one text")] == [4]
-    assert [len(states) for states in model.hidden_states(("a", "pair"))] == [5]
+    assert model.hidden_states("one text").shape == (4, 384)
+    assert model.hidden_states(("a", "pair")).shape == (5, 384)
 
 
 def test_fill_and_next_sentence_equal_transformers(pretrained: Path) -> None:

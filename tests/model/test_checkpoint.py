@@ -240,7 +240,7 @@ def test_the_packaged_model_opens_with_its_tokenizer(minilm: Path) -> None:
     assert model.report.newly_initialised == []
     tokenizer = AutoTokenizer.from_pretrained(minilm)
     text = "The café’s Wi-Fi — 5 GHz — doesn't work!"
-    (states,) = model.hidden_states(text)
+    states = model.hidden_states(text)
     assert states.shape == (len(tokenizer(text)["input_ids"]), 384)
     assert states.dtype == torch.float32
 
@@ -262,7 +262,7 @@ def test_two_default_labels_and_missing_architectures(tmp_path: Path) -> None:
     edit_config(tmp_path, architectures=None)
     assert isinstance(load_checkpoint(tmp_path).model.head, SequenceHead)
     edit_config(tmp_path, problem_type="multi_label_classification", architectures=["BertForSequenceClassification"])
-    assert isinstance(bw.load(tmp_path).classify("the dog")[0], bw.MultiClassification)
+    assert isinstance(bw.load(tmp_path).classify("the dog"), bw.MultiClassification)
     edit_config(tmp_path, problem_type="ranking")
     with pytest.raises(UserError, match="not a classifier"):
         bw.load(tmp_path).classify("the dog")

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import platform
+import shutil
+import subprocess
+import sys
+import zipfile
 from pathlib import Path
 
 import pytest
 
 import hatch_build
+from bothways.version import __version__
 
 pytestmark = pytest.mark.skipif(platform.machine() != "x86_64", reason="elsewhere nothing is built")
 
@@ -56,3 +61,40 @@ def test_a_compiler_that_is_not_there(tmp_path: Path, monkeypatch: pytest.Monkey
     assert hatch_build.build(tmp_path, lines.append) == []
     assert "No such file or directory" in lines[0]
     assert lines[-1] == "bothways: torch's own kernels do the work"
+
+
+ROOT = Path(hatch_build.__file__).parent
+
+
+def wheel(folder: Path, compiler: Path) -> zipfile.ZipFile:
+    """The wheel of a copy of this repository, its libraries built by `compiler`."""
+    copy, out = folder / "copy", folder / "out"
+    shutil.copytree(ROOT / "bothways", copy / "bothways", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+    shutil.copytree(ROOT / "recipes", copy / "recipes")
+    (copy / "tests").mkdir()
+    (copy / "tests" / "test_nothing.py").write_text("")
+    for name in ("pyproject.toml", "hatch_build.py", "README.md", "LICENSE", ".gitignore"):
+        shutil.copy(ROOT / name, copy)
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(out)]
+    environment = {"CXX": str(compiler), "PATH": "/usr/bin:/bin"}
+    subprocess.run(command, cwd=copy, env=environment, check=True, capture_output=True)
+    (path,) = out.iterdir()
+    return zipfile.ZipFile(path)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the name of another platform's wheel")
+@pytest.mark.parametrize(("refuses", "tag"), [("-nothing", "py3-none-linux_x86_64"), ("-O3", "py3-none-any")])
+def test_the_wheel(refuses: str, tag: str, tmp_path: Path) -> None:
+    """Of any Python: the libraries are opened by ctypes."""
+    pytest.importorskip("hatchling")
+    found = wheel(tmp_path, compiler(tmp_path, refuses))
+    assert Path(found.filename or "").name == f"bothways-{__version__}-{tag}.whl"
+    names, info = set(found.namelist()), f"bothways-{__version__}.dist-info"
+    assert {name.split("/")[0] for name in names} == {"bothways", info}
+    assert {"bothways/py.typed", "bothways/recipes/bert-base.toml", f"{info}/licenses/LICENSE"} <= names
+    assert "bothways/samples/helpdesk/tickets-train.jsonl" in names
+    libraries = {f"bothways/native/native_{kind}.so" for kind in ("avx2", "avx512")}
+    assert {name for name in names if name.endswith(".so")} == (libraries if "linux" in tag else set())
+    metadata = found.read(f"{info}/METADATA").decode()
+    assert "License-Expression: Apache-2.0\nLicense-File: LICENSE\n" in metadata
+    assert f"Root-Is-Purelib: {str('any' in tag).lower()}\nTag: {tag}\n" in found.read(f"{info}/WHEEL").decode()

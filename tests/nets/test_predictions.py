@@ -107,7 +107,7 @@ def choose(models: Path) -> Any:
 
 def vectors(models: Path) -> Any:
     found = {name: _load(models, name).embed(TEXTS) for name in ("similar", "similar-cls", "pretraining")}
-    plain = _load(models, "similar").embed("a text", normalize=False)
+    plain = _load(models, "similar").embed(["a text"], normalize=False)
     return {**found, "not normalised": plain, "similar": _load(models, "similar").similar(TEXTS[0], TEXTS, top_k=3)}
 
 

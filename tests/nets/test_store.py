@@ -95,7 +95,7 @@ def test_a_store_is_opened_again_by_the_same_command_but_not_with_other_options(
             "store",
         )
         assert "fingerprint" in run(*arguments, "--validation", "0.2")
-        with pytest.raises(AssertionError, match=r"was prepared with validation 0\.2, now asked for 0.1"):
+        with pytest.raises(AssertionError, match=r"--validation was 0\.2, now 0\.1"):
             run(*arguments, "--validation", "0.1")
 
 

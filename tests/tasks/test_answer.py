@@ -317,14 +317,14 @@ def test_fine_tuning_learns_tunes_saves_and_answers(pretrained: Path, tmp_path: 
 
 def test_refusals(pretrained: Path, tmp_path: Path) -> None:
     wrong = {"question": "x?", "context": "the dog", "answers": [{"text": "cat", "answer_start": 0}]}
-    with pytest.raises(UserError, match=r"row 2: the answer 'cat' is not in its context at character 0 \(--skip-bad"):
+    with pytest.raises(UserError, match=r"row 2: the answer 'cat' is not in its context at character 0 \(skip_bad"):
         finetune("answer", pretrained, [ROWS[0], wrong], None, tmp_path / "r")
     options = FinetuneOptions(steps=1, skip_bad=True, sequence_length=32)
     result = finetune("answer", pretrained, [ROWS[0], wrong], None, tmp_path / "r", options, overlap=4)
     assert result.skipped == 1
-    with pytest.raises(UserError, match="--overlap -1 and --max-answer-length 30: expected at least 0 and 1"):
+    with pytest.raises(UserError, match="overlap=-1 and max_answer_length=30: expected at least 0 and 1"):
         finetune("answer", pretrained, ROWS, None, tmp_path / "s", overlap=-1)
-    with pytest.raises(UserError, match="answer: overlap is 'x', expected int"):
+    with pytest.raises(UserError, match="overlap is 'x', expected int"):
         finetune("answer", pretrained, ROWS, None, tmp_path / "s", overlap="x")
     with pytest.raises(UserError, match="no question has an answer"):
         finetune("answer", pretrained, UNANSWERED, None, tmp_path / "s")

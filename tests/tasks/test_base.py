@@ -35,7 +35,7 @@ def test_targets_of_a_sequence_keep_the_names_that_fingerprints_have(name: str) 
 def test_columns_that_a_task_does_not_have_are_refused() -> None:
     task = ClassifyTask().with_columns({"text_column": "body"})
     assert task.columns(labelled=False) == {"body": "the text"}
-    with pytest.raises(UserError, match="--question-column: classify has no such column"):
+    with pytest.raises(UserError, match="question_column: classify has no such column"):
         task.with_columns({"question_column": "q"})
 
 

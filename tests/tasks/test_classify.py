@@ -21,7 +21,8 @@ from bothways.data.encoded import join_segments
 from bothways.data.tables import read_rows
 from bothways.errors import TruncationWarning, UserError
 from bothways.model.families import head_builder
-from bothways.tasks.classify import Classification, ClassifyTask
+from bothways.tasks.classifications import Classification
+from bothways.tasks.classify import ClassifyTask
 from bothways.text.tokenizer import Tokenizer
 from bothways.train.finetune import FinetuneOptions, finetune
 from tests.helpers import tiny_config, tiny_tokenizer
@@ -138,16 +139,16 @@ def test_refusals(pretrained: Path, tmp_path: Path) -> None:
         finetune("classify", pretrained, ROWS[:3], None, tmp_path / "r")
     with pytest.raises(UserError, match="row 2: column 'label' has no label"):
         finetune("classify", pretrained, [ROWS[0], {"text": "x", "label": ""}], None, tmp_path / "r")
-    with pytest.raises(UserError, match="--sequence-length 1000 is above the position table"):
+    with pytest.raises(UserError, match="sequence_length=1000 is above the position table"):
         finetune("classify", pretrained, ROWS, None, tmp_path / "r", FinetuneOptions(sequence_length=1000))
     for options, message in (
-        (FinetuneOptions(epochs=0), "--epochs 0"),
-        (FinetuneOptions(steps=0), "--steps 0"),
-        (FinetuneOptions(lr=0), "--lr 0"),
-        (FinetuneOptions(sequence_length=0), "--sequence-length 0"),
-        (FinetuneOptions(tokens_per_step=-5), "--tokens-per-step -5"),
-        (FinetuneOptions(dropout=2), r"hidden_dropout_prob \(--dropout\) 2"),
-        (FinetuneOptions(seed=1 << 70), "--seed"),
+        (FinetuneOptions(epochs=0), "epochs=0"),
+        (FinetuneOptions(steps=0), "steps=0"),
+        (FinetuneOptions(lr=0), "lr=0"),
+        (FinetuneOptions(sequence_length=0), "sequence_length=0"),
+        (FinetuneOptions(tokens_per_step=-5), "tokens_per_step=-5"),
+        (FinetuneOptions(dropout=2), r"hidden_dropout_prob \(dropout\) 2"),
+        (FinetuneOptions(seed=1 << 70), "seed"),
     ):
         with pytest.raises(UserError, match=message):
             finetune("classify", pretrained, ROWS, None, tmp_path / "r", options)

@@ -186,7 +186,7 @@ def test_other_columns_can_be_named_and_a_masked_model_is_refused(pretrained: Pa
     assert InstructTask.from_json(task.to_json()).options == options
     with pytest.raises(UserError, match="both or neither"):
         InstructTask.make(InstructOptions(prompt_column="q"))
-    with pytest.raises(UserError, match=r"reads both ways.*--objective causal"):
+    with pytest.raises(UserError, match=r"reads both ways.*objective='causal'"):
         bw.finetune("instruct", pretrained, REPLIES, None, pretrained / "run")
 
 

@@ -18,7 +18,8 @@ from sklearn.preprocessing import MultiLabelBinarizer
 
 from bothways.data.tables import read_rows
 from bothways.errors import UserError
-from bothways.tasks.classify import Classification, ClassifyOptions, ClassifyTask, MultiClassification, MultiLabelTask
+from bothways.tasks.classifications import Classification, MultiClassification
+from bothways.tasks.classify import ClassifyOptions, ClassifyTask, MultiLabelTask
 from bothways.tasks.label_scores import LabelScores, scores_by_label
 from bothways.tasks.metrics import MAX_CONFUSION_LABELS, classification_figures
 from bothways.tasks.tag import Tagging, TagTask
@@ -82,7 +83,7 @@ def test_several_labels_in_whatever_lists_come_in() -> None:
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ([1, 0, 0], "row 1: column 'label' is '.1, 0, 0.', a vector of 0 and 1 without names; --label-names"),
+        ([1, 0, 0], "row 1: column 'label' is '.1, 0, 0.', a vector of 0 and 1 without names; label_names"),
         ([1.0, 0.0, 0.0], "a vector of 0 and 1"),
         ([True, False, False], "a vector of 0 and 1"),
         (np.array([0, 0]), "a vector of 0 and 1"),
@@ -121,16 +122,16 @@ def test_vectors_of_zeros_and_ones_get_names() -> None:
     fitted = MultiLabelTask(named).fitted(rows)
     assert fitted.labels == ("z", "a")  # the order of the vectors, as whatever made them has it
     assert ClassifyTask.from_json(json.loads(json.dumps(fitted.to_json()))).gold(rows[0]) == ("a",)
-    with pytest.raises(UserError, match="--label-names: for vectors"):
+    with pytest.raises(UserError, match="label_names: for vectors"):
         ClassifyOptions(label_names=("a", "b"))
-    with pytest.raises(UserError, match="--label-names: each place"):
+    with pytest.raises(UserError, match="label_names: each place"):
         ClassifyOptions(problem_type="multi_label_classification", label_names=("a", "a"))
 
 
 def test_a_list_is_no_label() -> None:
     for value in (["a"], np.array([0, 1]), {"a"}, "[1, 0, 0]", "1 0 1", "['a', 'b']"):
         with pytest.raises(
-            UserError, match=r"row 1: column 'label' is a list.*multi_label_classification learns several"
+            UserError, match=r"row 1: column 'label' is a list.*multi_label_classification. learns several"
         ):
             ClassifyTask().check(read_rows([{"text": "x", "label": value}])[0])
     for value in ("[CLS]", "a, b", "101", "[urgent] bug"):
@@ -151,7 +152,7 @@ def test_missing_labels_whole_numbers_and_booleans() -> None:
 
 def test_measurements_are_no_classes() -> None:
     for numbers in (np.linspace(0, 1, 12), [f"{n / 7:.4f}" for n in range(12)]):
-        with pytest.raises(UserError, match=r"row 1: the labels are 12 different numbers.*--problem-type regression"):
+        with pytest.raises(UserError, match=r"row 1: the labels are 12 different numbers.*problem_type='regression'"):
             ClassifyTask().fitted(read_rows([{"text": "x", "label": number} for number in numbers]))
     for classes in (range(12), [1.5, 2.0, 2.5, 3.0] * 3, [f"v1.{n}" for n in range(12)]):
         ClassifyTask().fitted(read_rows([{"text": "x", "label": label} for label in classes]))

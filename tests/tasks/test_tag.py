@@ -129,7 +129,7 @@ def test_schemes() -> None:
             ("person", 0, 11, "Dr. Ann Lee"),
             ("place", 13, 17, "Rome"),
         ]
-    with pytest.raises(UserError, match="--scheme BIOES: the label 'Q-x' is none of it"):
+    with pytest.raises(UserError, match="scheme='BIOES': the label 'Q-x' is none of it"):
         TagTask(TagOptions(scheme="BIOES")).fitted([Row({"words": ["a", "b"], "labels": ["Q-x", "O"]}, "row 1")])
 
 
@@ -230,7 +230,7 @@ def test_refusals(pretrained: Path, tmp_path: Path) -> None:
         finetune("tag", pretrained, ROWS, [{"words": ["a"], "labels": ["B-plaice"]}], tmp_path / "r")
     with pytest.raises(UserError, match="every word has the label 'O'"):
         finetune("tag", pretrained, [{"words": ["a"], "labels": ["O"]}], None, tmp_path / "r")
-    with pytest.raises(UserError, match="--overlap -6: expected 0 or more tokens"):
+    with pytest.raises(UserError, match="overlap=-6: expected 0 or more tokens"):
         finetune("tag", pretrained, ROWS, None, tmp_path / "r", overlap=-6)
-    with pytest.raises(UserError, match="tag: scheme is 'BIOLU', expected 'auto' or 'BIO'"):
+    with pytest.raises(UserError, match="scheme is 'BIOLU', expected 'auto' or 'BIO'"):
         finetune("tag", pretrained, ROWS, None, tmp_path / "r", scheme="BIOLU")

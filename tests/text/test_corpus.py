@@ -112,7 +112,7 @@ def test_bad_text_is_named_or_left_out_and_counted(name: str, tmp_path: Path) ->
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=message):
         read(tmp_path / name, max_line_characters=8000)
-    with pytest.raises(UserError, match="--skip-bad"):
+    with pytest.raises(UserError, match="skip_bad"):
         read(tmp_path / name, max_line_characters=8000)
     documents, report = read(tmp_path / name, max_line_characters=8000, skip_bad=True)
     if kept:

@@ -181,7 +181,7 @@ def test_options_are_checked() -> None:
 PROSE = b"".join(b"Line %d of %s.\n" % (n, os.urandom(20).hex().encode()) for n in range(5000))
 # name, content, where and what the error says, what is left with skip_bad
 BAD: list[tuple[str, bytes, str, list[str]]] = [
-    ("a.txt", b"good\ncaf\xe9\nmore\n", r":2: not UTF-8: byte 4 of the line is 0xe9; --skip-bad", ["good\nmore\n"]),
+    ("a.txt", b"good\ncaf\xe9\nmore\n", r":2: not UTF-8: byte 4 of the line is 0xe9; skip_bad", ["good\nmore\n"]),
     ("a.txt", b"\xef\xbb\xbfcaf\xe9\n", r":1: not UTF-8: byte 4 of the line", []),
     ("a.txt", b"a\0b", r":1: binary file: a NUL byte in it", []),
     ("a.txt", "text".encode("utf-16"), r":1: UTF-16 file: save it as UTF-8", []),

@@ -56,9 +56,9 @@ def test_the_verb_says_it_once_and_keeps_marks_on_request(tmp_path: Path, capsys
     (tmp_path / "ja.txt").write_text("アリババのサービスです。ABC", encoding="utf-8")
     arguments = ["tokenizer", str(tmp_path / "ja.txt"), "--vocab-size", "100", "--min-frequency", "1", "--out"]
     assert main([*arguments, str(tmp_path / "folded")]) == 0
-    assert capsys.readouterr().out.count("lose a mark or are taken apart (バ → ハ") == 1
+    assert capsys.readouterr().err.count("lose a mark or are taken apart (バ → ハ") == 1
     assert main([*arguments, str(tmp_path / "kept"), "--keep-marks"]) == 0
-    assert "lose a mark" not in capsys.readouterr().out
+    assert "lose a mark" not in capsys.readouterr().err
     kept = Tokenizer.load(tmp_path / "kept")
     (tmp_path / "kept" / "tokenizer.json").unlink()
     for tokenizer in (kept, Tokenizer.load(tmp_path / "kept")):

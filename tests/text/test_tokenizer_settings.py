@@ -112,7 +112,7 @@ def test_a_model_with_added_tokens_reads_them(tmp_path: Path) -> None:
             weights[name] = torch.cat([tensor, torch.ones(2, *tensor.shape[1:])])
     save_file(weights, path / "model.safetensors", metadata={"format": "pt"})
     model = bw.load(path)
-    (states,) = model.hidden_states("<dev>dog</dev>")
+    states = model.hidden_states("<dev>dog</dev>")
     assert len(states) == 5
     assert model.tokenizer.encode("<dev>dog</dev>").input_ids[[0, -1]].tolist() == [SIZE, SIZE + 1]
     (path / "added_tokens.json").write_text(json.dumps({"<dev>": SIZE, "</dev>": SIZE + 1, "<x>": SIZE + 2}))

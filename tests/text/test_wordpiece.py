@@ -92,7 +92,7 @@ def test_literal_special_tokens_are_text_in_a_corpus_and_masks_in_a_question() -
 
 
 def test_refusals(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"--vocab-size 10 is too small: the text has \d+ different characters"):
+    with pytest.raises(UserError, match=r"vocab_size=10 is too small: the text has \d+ different characters"):
         Tokenizer.train(lambda: TEXTS, 10)
     with pytest.raises(UserError, match="no such tokenizer directory"):
         Tokenizer.load(tmp_path / "absent")

@@ -11,8 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import load_file
 
+import bothways as bw
+from bothways.checkpoint.unfinished import UnfinishedRunWarning
 from bothways.data.prepare import prepare
 from bothways.train.run import RunDirectory
 from tests.data.test_prepare import write_corpus
@@ -76,6 +79,14 @@ def test_a_language_model_is_sharded_as_well_with_its_samples(runs: Path, tmp_pa
     assert np.allclose(losses(tmp_path / "one"), losses(tmp_path / "fsdp"), rtol=0, atol=1e-5)
     lines = [line for line in RunDirectory(tmp_path / "fsdp").metrics() if "eval_continuations" in line]
     assert lines[-1]["eval_continuations"]
+
+
+def test_a_checkpoint_in_shards_is_a_model(runs: Path, tmp_path: Path) -> None:
+    shutil.copytree(runs / "fsdp", tmp_path / "run", ignore=shutil.ignore_patterns("model"))
+    with pytest.warns(UnfinishedRunWarning, match="step 12 of 12"):
+        unfinished = bw.load(tmp_path / "run").model.state_dict()
+    finished = bw.load(runs / "fsdp").model.state_dict()
+    assert all(torch.equal(unfinished[name], finished[name]) for name in finished)
 
 
 @pytest.mark.parametrize(

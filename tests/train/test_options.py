@@ -73,7 +73,7 @@ def test_types_are_checked_before_anything_is_read() -> None:
         ({"phases": "128:0.9"}, "phases is '128:0.9', expected tuple"),
         ({"objective": "bart"}, "objective is 'bart', expected 'bert' or"),
         ({"whole_word_masking": 1}, "whole_word_masking is 1, expected bool"),
-        ({"seed": -1}, "--seed -1: expected 0 to"),
+        ({"seed": -1}, "seed=-1: expected 0 to"),
     ):
         with pytest.raises(UserError, match=message):
             pretrain("no store", "no run", PretrainOptions(**wrong))  # type: ignore[arg-type]

@@ -1,0 +1,127 @@
+"""A model measured: on labelled rows by its task, or on text by what it was pretrained for."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any, Unpack
+
+from bothways.data.prepare import prepare
+from bothways.data.store import SplitName, TokenStore
+from bothways.data.tables import TableFormat, TableOptions
+from bothways.data.unknown_tokens import count_unknown_in, unknown_in_store
+from bothways.errors import UserError, option
+from bothways.files import require_file_writable
+from bothways.inference.engine import truncated_rows
+from bothways.inference.loaded import LoadedModel, source_of
+from bothways.option_checks import require_name, require_path, require_type
+from bothways.outputs import require_new_file
+from bothways.predictor import load
+from bothways.progress import CountProgress
+from bothways.tasks import TASKS
+from bothways.train.evaluate import RowSet, Table, evaluate_rows, write_predictions
+from bothways.train.keywords import ColumnKeywords
+from bothways.train.pretrain import evaluate_store
+
+# The options of all tasks that name a column.
+COLUMN_OPTIONS = [
+    field.name for task in TASKS.values() for field in fields(task.Options) if field.name.endswith("_column")
+]
+
+
+def evaluate(
+    model: str | Path | LoadedModel,
+    table: Table | TokenStore,
+    *,
+    predictions: str | Path | None = None,
+    overwrite: bool = False,
+    skip_bad: bool = False,
+    format: TableFormat | None = None,
+    device: str = "auto",
+    quiet: bool = False,
+    **columns: Unpack[ColumnKeywords],
+) -> dict[str, Any]:
+    """The figures of a model by name, the task's own first.
+
+    model: a run, a Hugging Face directory, a hub id, or what `bw.load` gives. table: labelled rows, as for `finetune`;
+    or, for a model that was only pretrained, a token store, of which the held-out part is read, or text: files,
+    folders, globs, or a list of texts. predictions: a .csv to write what was predicted of each row. overwrite: replace
+    such a file. skip_bad: leave out rows that cannot be used. format: what the table is, where its name does not say
+    it. device: of a model that is opened here. quiet: nothing on the screen; what would stand there goes to the logger
+    `bothways`. columns: those of the table that are not called as in fine-tuning (`text_column="body"`).
+
+    Raises UserError for bad rows without `skip_bad`, for a column that is not there, and for a store of another
+    vocabulary or without held-out text.
+    """
+    require_type("skip_bad", skip_bad, bool)
+    require_type("overwrite", overwrite, bool)
+    require_type("quiet", quiet, bool)
+    for name in columns:
+        require_name("evaluate", name, COLUMN_OPTIONS)
+    if predictions is not None:
+        require_path(predictions=predictions)
+        require_file_writable(Path(predictions), (".csv",), "predictions")
+        if not overwrite:
+            require_new_file(Path(predictions), "predictions")
+    reading = TableOptions(format)
+    loaded = model if isinstance(model, LoadedModel) else load(source_of(model), device)
+    with CountProgress("evaluate", shown=not quiet) as progress:
+        if "language-model" not in loaded.model.head.abilities or "task" in loaded.checkpoint.metadata:
+            task = loaded.task(columns=_named(columns))
+            rows = RowSet.read(_labelled(table), task, skip_bad, replace(reading, say=progress.say))
+            return _of_rows(loaded, rows, predictions, progress)
+    for name, value in {"predictions": predictions, "format": format, **columns}.items():
+        if value is not None:
+            raise UserError(f"{option(name)}: for labelled rows; {loaded.checkpoint.source} was only pretrained")
+    return _of_text(loaded, table, skip_bad, quiet)
+
+
+def _named(columns: ColumnKeywords) -> dict[str, str]:
+    given: dict[str, Any] = {name: column for name, column in columns.items() if column is not None}
+    for name, column in given.items():
+        require_type(name, column, str)
+    return given
+
+
+def _labelled(table: Table | TokenStore) -> Table:
+    if isinstance(table, TokenStore):
+        raise UserError(f"{table.directory} is a token store; a fine-tuned model is measured on labelled rows")
+    return table
+
+
+def _of_rows(
+    model: LoadedModel, rows: RowSet, predictions: str | Path | None, progress: CountProgress
+) -> dict[str, Any]:
+    encoded = rows.encode(model.tokenizer, model.sequence_length)
+    progress.total = len(encoded)
+    evaluation = evaluate_rows(model.model, rows.task, rows.rows, encoded, on_progress=progress)
+    truncated = truncated_rows(encoded)
+    if truncated:
+        progress.say(f"{truncated:,} rows are longer than {model.sequence_length} tokens and were cut short")
+    if (unknown := count_unknown_in(model.tokenizer, encoded).table_sentence("rows")) is not None:
+        progress.say(unknown)
+    if predictions is not None:
+        write_predictions(Path(predictions), evaluation.table())
+        progress.say(f"{predictions}: {len(rows.rows):,} predictions")
+    return evaluation.metrics
+
+
+def _of_text(model: LoadedModel, text: Table | TokenStore, skip_bad: bool, quiet: bool) -> dict[str, Any]:
+    """The figures of a pretrained model's own objective: on a store's held-out part, or on all of a text."""
+    if isinstance(text, str | Path) and (Path(text) / "manifest.json").exists():
+        text = TokenStore(text)
+    if isinstance(text, TokenStore):
+        return _of_store(model, text, "validation", str(text.directory), quiet)
+    read: dict[str, Any] = {"sources": text} if isinstance(text, str | Path) else {"texts": text}
+    with tempfile.TemporaryDirectory() as folder:
+        store = prepare(
+            **read, tokenizer=model.tokenizer, out=Path(folder) / "store", validation=0, skip_bad=skip_bad, quiet=quiet
+        )
+        return _of_store(model, store, "train", str(read.get("sources", "the text")), quiet)
+
+
+def _of_store(model: LoadedModel, store: TokenStore, split: SplitName, name: str, quiet: bool) -> dict[str, Any]:
+    if (unknown := unknown_in_store(store, name)) is not None:
+        CountProgress("evaluate", shown=not quiet).say(unknown)
+    return evaluate_store(model.checkpoint, store, split, str(model.device))
