@@ -41,9 +41,8 @@ class ReplacedTokenObjective(MaskedLMObjective):
         """Raises UserError for an encoder that is not ELECTRA's."""
         config = encoder.config
         if not isinstance(config, ElectraConfig):
-            raise UserError(
-                f"{option('objective', 'electra')} trains ELECTRA, not {config.model_type}; {option('family', 'electra')}"
-            )
+            asked, wanted = option("objective", "electra"), option("family", "electra")
+            raise UserError(f"{asked} trains ELECTRA, not {config.model_type}; {wanted}")
         small = build_encoder(generator_config(config))
         generator = Model(small, build_head(small, "masked-LM"))
         share_tables(generator, encoder)

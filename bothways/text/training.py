@@ -53,9 +53,8 @@ def learn_byte_bpe(texts: Callable[[], Iterable[str]], vocab_size: int, min_freq
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     least = len(alphabet) + len(BYTE_SPECIAL_TOKENS)
     if vocab_size <= least:
-        raise UserError(
-            f"{option('vocab_size', vocab_size)} is too small: bytes and special tokens alone are {least} pieces"
-        )
+        asked = option("vocab_size", vocab_size)
+        raise UserError(f"{asked} is too small: bytes and special tokens alone are {least} pieces")
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
         min_frequency=min_frequency,

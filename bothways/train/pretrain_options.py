@@ -63,9 +63,9 @@ class PretrainOptions:
     RUN/trace.json, three steps of a trace for chrome://tracing.
     """
 
-    family: FamilyName | None = None
     size: str = "mini"
     model: str | None = None
+    family: FamilyName | None = None
     objective: ObjectiveName = "bert"
     positions: Literal["learned", "sinusoidal"] = "learned"
     hidden_act: Literal["gelu", "gelu_new", "gelu_pytorch_tanh", "relu"] | None = None
