@@ -49,8 +49,8 @@ def run_prepare(arguments: Sequence[str]) -> None:
         print(f"{options.out}: done already, of the same files")
     print("\n".join(store_lines(store)))
     unknown = unknown_in_store(store, options.out)
-    if unknown is not None:  # a model of it would learn nothing
-        again = f"bothways tokenizer {shlex.join(options.sources)} --out another-vocabulary"
+    if unknown is None:
+        say_next(["pretrain", options.out, "--size", "mini", "--out", "run" if done_already else free_name("run")])
+    else:  # a model of it would learn nothing
+        again = shlex.join(["bothways", "tokenizer", *options.words(), "--out", free_name("vocabulary")])
         print(f"{unknown}; learn a vocabulary from this text, and prepare it with that: {again}")
-        return
-    say_next(["pretrain", options.out, "--size", "mini", "--out", "run" if done_already else free_name("run")])

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
 from tyro.conf import Positional
 
+from bothways.outputs import command_words
 from bothways.text.corpus import CorpusOptions
 
 
@@ -23,6 +24,12 @@ class SourceArguments:
     text_column: str = "text"
     documents: Literal["file", "blank-line"] = "file"
     skip_bad: bool = False
+
+    def words(self) -> list[str]:
+        """The sources and the options of reading as words of a command."""
+        reading = {field.name: field for field in fields(SourceArguments) if field.name != "sources"}
+        given = {name: getattr(self, name) for name in reading}
+        return command_words(self.sources, given, {name: field.default for name, field in reading.items()})
 
     def corpus_options(self) -> CorpusOptions:
         """How the sources are read."""

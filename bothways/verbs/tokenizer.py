@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
-from bothways.outputs import command_words
 from bothways.text.vocabulary import train_tokenizer
 from bothways.verbs.flags import parse
 from bothways.verbs.printing import free_name, say_next
@@ -24,9 +23,6 @@ class TokenizerArguments(SourceArguments):
     cased: bool = False
     keep_marks: bool = False
     min_frequency: int = 2
-
-
-DEFAULTS = {field.name: field.default for field in fields(TokenizerArguments) if field.default is not MISSING}
 
 
 def run_tokenizer(arguments: Sequence[str]) -> None:
@@ -50,11 +46,5 @@ def run_tokenizer(arguments: Sequence[str]) -> None:
     )
     done = "done already, " if done_already else ""
     print(f"{options.out}: {done}{trained.vocab_size:,} pieces, fingerprint {trained.fingerprint}")
-    say_next(_next_command(options, "store" if done_already else free_name("store")))
-
-
-def _next_command(options: TokenizerArguments, store: str) -> list[str]:
-    """The same text with the same options of reading, as the store wants it."""
-    reading = {field.name: getattr(options, field.name) for field in fields(SourceArguments)}
-    sources = reading.pop("sources")
-    return command_words(["prepare", *sources, "--tokenizer", options.out, "--out", store], reading, DEFAULTS)
+    store = "store" if done_already else free_name("store")
+    say_next(["prepare", *options.words(), "--tokenizer", options.out, "--out", store])
