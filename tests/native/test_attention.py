@@ -105,7 +105,7 @@ def masks(lengths: Tensor, causal: bool, dropout: float, seed: int) -> list[Tens
 
 @pytest.mark.parametrize("causal", [False, True])
 def test_dropped_weights_and_their_gradients_follow_the_mask(causal: bool) -> None:
-    kept = masks(LENGTHS, AttentionMask(causal), 0.4, seed=3)
+    kept = masks(LENGTHS, causal, 0.4, seed=3)
     (ours, *parts), (theirs, *same) = inputs(32), inputs(32)
     torch.manual_seed(3)
     found = attend_compiled(*parts, LENGTHS, AttentionMask(causal), 0.4)

@@ -90,7 +90,7 @@ def test_a_library_whose_structures_have_other_sizes_is_an_error(
 def test_a_structure_of_another_size_is_an_error_when_the_library_is_open(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(native, "MIRRORS", [])
     fields = {"_fields_": [("q", ctypes.c_void_p)]}
-    with pytest.raises(AssertionError, match="AttentionCall has 8 bytes in Python and 152 bytes in"):
+    with pytest.raises(AssertionError, match="AttentionCall has 8 bytes in Python and 160 bytes in"):
         native.mirror_structure(type("AttentionCall", (ctypes.Structure,), fields))
 
 

@@ -134,7 +134,7 @@ def test_finetuning_cut_short_before_its_first_evaluation_is_evaluated(pretraine
     result = finetune("classify", pretrained, NOISE, ROWS, tmp_path / "run", replace(options, epochs=None, steps=2))
     assert result.metrics is not None
     assert 0 <= result.metrics["accuracy"] <= 1
-    assert len(bw.load(tmp_path / "run").classify("the dog runs.")) == 1
+    assert bw.load(tmp_path / "run").classify("the dog runs.").label in ("animal", "thing")
 
 
 def test_a_stopped_run_is_the_model_of_its_last_checkpoint(
@@ -182,7 +182,7 @@ def test_a_stopped_classifier_answers_with_its_best_epoch_or_its_last_checkpoint
             UnfinishedRunWarning, match=f"step 7 of 15.: its {used} is used; `bothways.finetune.'classify'"
         ):
             classified = bw.load(tmp_path / name).classify("the dog runs.")
-        assert classified[0].label in ("animal", "thing")
+        assert classified.label in ("animal", "thing")
 
 
 def test_a_run_of_an_earlier_bothways_is_a_model_once_it_has_gone_on(store: TokenStore, tmp_path: Path) -> None:
@@ -201,7 +201,7 @@ def test_overwriting_replaces_a_run_and_nothing_else(store: TokenStore, tmp_path
     before = state_of(run)
     other = replace(OPTIONS, seed=1, steps=2)
     for wrong in (replace(other, sequence_length=1000), replace(other, model=str(run))):
-        with pytest.raises(UserError, match=r"position table|would be removed"):
+        with pytest.raises(UserError, match=r"above what the model reads|would be removed"):
             pretrain(store.directory, run, wrong, overwrite=True)
     assert state_of(run) == before
     pretrain(store.directory, run, other, overwrite=True, progress=StopAfter(-1))
