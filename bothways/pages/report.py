@@ -282,7 +282,7 @@ def add_finetuning(report: HtmlReport, metrics: Sequence[Mapping[str, Any]], eva
         if len(rows) < len(figures["labels"]):
             shown = f"the {len(rows)} commonest of {len(figures['labels']):,} labels; evaluation.json has all"
             report.heading("Figures by label", shown)
-        report.table(["label", "precision", "recall", "F1", "rows"], rows)
+        report.table(["label", "precision", "recall", "F1", "support"], rows)
     if "confusion" in figures:
         report.confusion(list(figures["labels"]), figures["confusion"])
     elif figures.get("most_confused"):

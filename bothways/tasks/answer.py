@@ -23,7 +23,7 @@ from bothways.errors import TruncationWarning, UserError, command, option
 from bothways.model.encoder import Encoder
 from bothways.model.families import build_head
 from bothways.model.heads import Head
-from bothways.tasks.answer_rows import context_tokens, gold_spans, whole_gold_tokens
+from bothways.tasks.answer_rows import context_tokens, gold_spans, whole_gold_tokens, whole_words
 from bothways.tasks.base import MASKED_LOGIT, ResultColumn, Task, at_least_float32, options_from_json, softmax
 from bothways.tasks.results import Result
 from bothways.tasks.squad_metric import best_exact, best_f1
@@ -32,7 +32,8 @@ from bothways.text.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class Answer(Result):
-    """The answer to a question. text: `context[start:end]`; empty, with start and end 0, where there is no answer.
+    """The answer to a question. text: `context[start:end]`, whole words where blanks part words; empty, with start and
+    end 0, where there is no answer.
 
     probability: of this answer among the alternatives, 0 to 1. no_answer_probability: that there is no answer, 0 for a
     model that was never trained on such questions. Both are of one softmax over the `N_BEST` best spans of all windows
@@ -132,6 +133,10 @@ class AnswerTask(Task):
         row.text(self.options.question_column)
         self.gold(row)
 
+    def kept_together(self, row: Row) -> tuple[str, ...]:
+        """The context, whatever is asked of it."""
+        return (row.text(self.options.context_column),)
+
     def fitted(self, rows: Sequence[Row]) -> Self:
         without = sum(not self.gold(row) for row in rows)
         if without == len(rows):
@@ -224,8 +229,10 @@ class AnswerTask(Task):
         """The best span of all windows; with `no_answer`, none where its margin is below the threshold."""
         context = row.text(self.options.context_column)
         both = zip(scores, encoded, strict=True)
-        found = [span for window_scores, window in both for span in self._best_spans(window_scores, window)]
-        # a span that several windows hold counts once, with its best score
+        pieces = [span for window_scores, window in both for span in self._best_spans(window_scores, window)]
+        whole = whole_words([(start, end) for _, start, end in pieces], context)
+        found = [(score, *span) for (score, _, _), span in zip(pieces, whole, strict=True)]
+        # a span that several windows hold, or that several spans within words become, counts once, with its best score
         found = list({(start, end): (score, start, end) for score, start, end in sorted(found)}.values())
         found = sorted(found, key=lambda span: -span[0])[:N_BEST]
         # windows that do not hold the answer say so; the one that is least sure of it decides

@@ -19,7 +19,7 @@ import functools
 import itertools
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Protocol, Self, TypeVar, get_type_hints
 
@@ -172,6 +172,18 @@ class Task(ABC):
     def check(self, row: Row) -> None:
         """Raises UserError, naming the row, for a labelled row that cannot be used."""
 
+    def advice(self, rows: Sequence[Row]) -> str | None:
+        """What a user should think of before training on these rows, as a line; None where all looks well."""
+        return None
+
+    def labels_of(self, row: Row) -> tuple[str, ...]:
+        """The labels of a row that training must have seen, where rows are held out to measure on."""
+        return ()
+
+    def kept_together(self, row: Row) -> tuple[str, ...]:
+        """The texts that a row of the other part must not share, where rows are held out: here all it reads, as one."""
+        return (" ".join(leaf_texts([row.values.get(column) for column in self.columns_to_predict(row.values)])),)
+
     @abstractmethod
     def encode(self, rows: Sequence[Row], tokenizer: Tokenizer, max_length: int) -> list[Encoded]:
         """Rows as sequences of at most `max_length` tokens, a row's sequences together, in the order of the rows.
@@ -242,6 +254,17 @@ class Task(ABC):
 _Options = TypeVar("_Options")
 MAX_NAMES_SHOWN = 20  # of labels in a message, which is to stay a line
 MASKED_LOGIT = -1e30  # of a place that does not exist, so that a softmax gives it nothing
+
+
+def leaf_texts(value: Any) -> Iterator[str]:
+    """The texts in a value, one or several in lists and dictionaries, in order."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from leaf_texts(list(value.values()))
+    elif isinstance(value, list | tuple | np.ndarray):
+        for item in value:
+            yield from leaf_texts(item)
 
 
 def options_from_json(kind: type[_Options], state: Mapping[str, Any]) -> _Options:

@@ -147,6 +147,10 @@ class InstructTask(NextTokenObjective, Task):
         if turns[-1][0] != "assistant":
             raise UserError(f"{row.source}: the last message has the role {turns[-1][0]!r}, expected 'assistant'")
 
+    def kept_together(self, row: Row) -> tuple[str, ...]:
+        """All that is said before the last reply."""
+        return ("\n".join(content for _, content in self.turns(row)[:-1]),)
+
     def to_json(self) -> dict[str, Any]:
         return {"task": self.name, "options": asdict(self.options), "chat_template": CHAT_TEMPLATE}
 

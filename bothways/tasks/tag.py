@@ -156,6 +156,9 @@ class TagTask(Task):
     def _gold(self, row: Row) -> list[str]:
         return self.words(row).labels or []
 
+    def labels_of(self, row: Row) -> tuple[str, ...]:
+        return tuple(sorted({*self._gold(row)}))
+
     def fitted(self, rows: Sequence[Row]) -> Self:
         listed = [row.items(self.options.words_column) for row in rows if self._lists_words(row)]
         # what is learnt from lists holds for the texts among the rows too, so that there is one kind of word

@@ -79,7 +79,12 @@ def train_tokenizer(
             tokenizer.save(directory)
             write_json(directory / RECORD, {**record, "tokenizer": tokenizer.fingerprint})
     notes = ProgressLine("tokenizer", shown=not quiet)
-    for line in (*report.lines(), folding_message(counts, tokenizer.normalise)):
+    fewer = (
+        f"the text has no more pieces that occur at least {min_frequency} times: {tokenizer.vocab_size:,} of "
+        f"{vocab_size:,} asked for"
+    )
+    smaller = fewer if tokenizer.vocab_size < vocab_size else None
+    for line in (*report.lines(), folding_message(counts, tokenizer.normalise), smaller):
         if line:
             notes.say(line)
     return tokenizer

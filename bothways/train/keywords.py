@@ -94,6 +94,7 @@ class FinetuneKeywords(ColumnKeywords, total=False):
     patience: int
     freeze_layers: int
     format: TableFormat | None
+    encoding: str
     skip_bad: bool
     micro_batch_tokens: int | None
     log_every: int

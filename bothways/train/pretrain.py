@@ -22,6 +22,7 @@ from bothways.checkpoint.hugging_face import (
 )
 from bothways.data.plan import PretrainingPlan
 from bothways.data.store import SplitName, TokenStore
+from bothways.data.survey import few_held_out
 from bothways.data.unknown_tokens import unknown_in_store
 from bothways.errors import UserError, option
 from bothways.hardware import choose_device, micro_batch_tokens
@@ -136,6 +137,8 @@ def _pretrain(
     validation = make_validation_plan(store, options)
     if validation is None:
         progress.say(f"{store.directory}: no held-out documents to speak of, so nothing is evaluated")
+    elif few := few_held_out(validation.documents):
+        progress.say(f"{store.directory}: {few}")
 
     started = json.loads(world.gather(json.dumps(run.described().get("options", {})))[0])
     read = validation_tokens(options, settings, world.size, started)
@@ -233,7 +236,12 @@ def evaluate_store(
     )
     plan = make_validation_plan(store, options, split)
     if plan is None:
-        raise UserError(f"{store.directory}: the {split} part has no text to speak of")
+        if split == "train":
+            raise UserError(f"{store.directory}: has no text to speak of")
+        raise UserError(
+            f"{store.directory}: has no held-out text to measure on; {option('validation', 0.2)} in preparing holds "
+            "some out, or give other text, a file or a folder, in the store's place"
+        )
     objective = build_objective(options)
     figures = evaluate_held_out(checkpoint.model, objective, plan, options)
     loss = objective.losses[0]

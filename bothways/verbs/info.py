@@ -12,7 +12,7 @@ from tyro.conf import Positional
 
 from bothways.data.plan import PretrainingPlan
 from bothways.data.store import TokenStore
-from bothways.data.survey import batch_in_words, estimate_epoch, length_histogram
+from bothways.data.survey import batch_in_words, estimate_epoch, few_held_out, length_histogram
 from bothways.errors import UserError
 from bothways.files import read_json, to_json
 from bothways.text.corpus import CorpusReport
@@ -136,6 +136,8 @@ def store_lines(store: TokenStore) -> list[str]:
         f"{manifest['tokens']:,} tokens ({unknown:.3%} unknown), fingerprint {store.fingerprint}",
         f"held out: {held_out.documents:,} documents, {held_out.tokens:,} tokens",
     ]
+    if few := few_held_out(held_out.documents):
+        lines.append(few)
     if manifest["documents_without_words"]:
         lines.append(f"without words: {manifest['documents_without_words']:,} documents")
     return lines

@@ -18,13 +18,14 @@ from bothways.verbs.source_arguments import SourceArguments
 @dataclass(frozen=True, kw_only=True)
 class PrepareArguments(SourceArguments):
     """tokenizer: a vocabulary's or a model's directory. validation: share of documents held out. workers: processes;
-    by default one a core."""
+    by default one a core. language: by whose rules sentences are cut, de or fr say, by ISO 639-1."""
 
     tokenizer: str
     out: str
     overwrite: bool = False
     validation: float = 0.02
     workers: int | None = None
+    language: str = "en"
 
 
 def run_prepare(arguments: Sequence[str]) -> None:
@@ -40,7 +41,7 @@ def run_prepare(arguments: Sequence[str]) -> None:
         options.sources,
         options.tokenizer,
         options.out,
-        PrepareOptions(options.corpus_options(), options.validation, options.workers),
+        PrepareOptions(options.corpus_options(), options.validation, options.workers, options.language),
         overwrite=options.overwrite,
     )
     from bothways.verbs.info import store_lines

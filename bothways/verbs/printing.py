@@ -38,7 +38,7 @@ def figure_lines(figures: Mapping[str, Any]) -> list[str]:
     numbers = [f"{name.replace('_', ' ')} {value:.3f}" for name, value in figures.items() if isinstance(value, float)]
     with console.capture() as capture:
         if figures.get("labels"):
-            by_label = Table("label", "precision", "recall", "F1", "rows")
+            by_label = Table("label", "precision", "recall", "F1", "support")
             for label, values in commonest_labels(figures["labels"]):
                 *ratios, support = values.values()
                 by_label.add_row(escape(label), *(f"{value:.3f}" for value in ratios), f"{support:,}")
