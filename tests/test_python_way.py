@@ -320,7 +320,11 @@ def hints_of(kind: type) -> dict[str, Any]:
 
 
 def test_keywords_have_the_names_and_types_of_the_options() -> None:
-    wider = {"objective": str, "model": str | Path | LoadedModel | None}  # names of the registry; a model by itself
+    wider = {
+        "objective": str,
+        "family": str | None,
+        "model": str | Path | LoadedModel | None,
+    }  # names of the registry; a model by itself
     assert hints_of(PretrainKeywords) == {**hints_of(bw.PretrainOptions), **wider}
     corpus = hints_of(CorpusOptions)
     assert hints_of(CorpusKeywords) == corpus

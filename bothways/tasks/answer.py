@@ -21,7 +21,8 @@ from bothways.data.encoded import Encoded, assemble, token_windows
 from bothways.data.tables import Row
 from bothways.errors import TruncationWarning, UserError, command, option
 from bothways.model.encoder import Encoder
-from bothways.model.heads import Head, SpanHead
+from bothways.model.families import build_head
+from bothways.model.heads import Head
 from bothways.tasks.answer_rows import context_tokens, gold_spans, whole_gold_tokens, whole_words
 from bothways.tasks.base import (
     MASKED_LOGIT,
@@ -172,7 +173,7 @@ class AnswerTask(Task):
         encoded = []
         for number, (question, text) in enumerate(zip(questions, texts, strict=True)):
             asked, context = question[:longest], contexts[text]
-            room = max_length - 3 - len(asked.input_ids)
+            room = max_length - tokenizer.num_special_tokens(2) - len(asked.input_ids)
             cut = len(question.input_ids) - len(asked.input_ids)
             for window in token_windows(len(context.input_ids), room, min(options.overlap, room // 2)):
                 encoded.append(assemble(tokenizer, [asked, context[window]], row=number, truncated=cut))
@@ -208,7 +209,7 @@ class AnswerTask(Task):
         return {"spans": spans, "span_lengths": lengths}
 
     def head(self, encoder: Encoder) -> Head:
-        return SpanHead(encoder)
+        return build_head(encoder, "span")
 
     def counts(self, targets: Mapping[str, Tensor]) -> dict[str, float]:
         return dict.fromkeys(("loss", "accuracy"), 2 * len(targets["spans"]))

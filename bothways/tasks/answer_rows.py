@@ -92,7 +92,7 @@ def _character_number(row: Row, value: Any) -> int | None:
 
 def context_tokens(window: Encoded) -> np.ndarray:
     """The tokens of a window that belong to the context: int64 indices."""
-    return np.flatnonzero((window.token_type_ids == 1) & (window.offsets[:, 1] > window.offsets[:, 0]))
+    return np.flatnonzero((window.segment_ids == 1) & (window.offsets[:, 1] > window.offsets[:, 0]))
 
 
 def gold_tokens(window: Encoded, span: Span) -> Span | None:

@@ -45,6 +45,11 @@ class Objective(Protocol):
         """The names out of `sums` that are minimised: the loss of a step is the sum of their means."""
         ...
 
+    @property
+    def loss_weights(self) -> Mapping[str, float]:
+        """By which of the losses' means are multiplied in the sum; the others by 1."""
+        ...
+
     def head(self, encoder: Encoder) -> Head:
         """A new head for this encoder."""
         ...
@@ -116,6 +121,11 @@ class Task(ABC):
     def label_unit(self) -> str:
         """What the figures by label count: rows, words or entities."""
         return "rows"
+
+    @property
+    def loss_weights(self) -> Mapping[str, float]:
+        """As `Objective.loss_weights`."""
+        return {}
 
     @functools.cached_property
     def label_numbers(self) -> dict[str, int]:
@@ -294,8 +304,9 @@ def options_from_json(kind: type[_Options], state: Mapping[str, Any]) -> _Option
 
 
 def require_segment_types(config: EncoderConfig, source: str) -> None:
-    """Raises UserError for a model with one segment type, which cannot read pairs. source: how messages call it."""
-    if config.type_vocab_size < 2:
+    """Raises UserError for a model with one segment type, which cannot read pairs whose segments are numbered. source:
+    how messages call it."""
+    if config.type_vocab_size < 2 and "type_vocab_size" not in config.keys:
         raise UserError(f"{source}: one segment type only (type_vocab_size 1), so it cannot read pairs")
 
 

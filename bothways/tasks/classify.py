@@ -18,7 +18,8 @@ from bothways.data.encoded import Encoded, join_segments
 from bothways.data.tables import Row
 from bothways.errors import UserError, command, option
 from bothways.model.encoder import Encoder
-from bothways.model.heads import Head, SequenceHead
+from bothways.model.families import build_head
+from bothways.model.heads import Head
 from bothways.tasks.base import (
     ResultColumn,
     Task,
@@ -173,7 +174,7 @@ class ClassifyTask(Task):
         return {"labels": np.array([sequence.targets["labels"] for sequence in encoded])}
 
     def head(self, encoder: Encoder) -> Head:
-        return SequenceHead(encoder, len(self.labels))
+        return build_head(encoder, "sequence", len(self.labels))
 
     def counts(self, targets: Mapping[str, Tensor]) -> dict[str, float]:
         labels = targets["labels"]

@@ -143,7 +143,7 @@ class SimilarTask(Task):
         return {"pairs": pairs, "scores": scores}
 
     def head(self, encoder: Encoder) -> Head:
-        return EmbeddingHead(encoder, self.options.pooling, self.options.normalize)
+        return EmbeddingHead(self.options.pooling, self.options.normalize)
 
     def counts(self, targets: Mapping[str, Tensor]) -> dict[str, float]:
         return {"loss": len(targets["pairs"])}

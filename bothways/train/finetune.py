@@ -364,12 +364,12 @@ def _freeze(model: Model, number: int) -> None:
 
 def _sequence_limit(options: FinetuneOptions, config: EncoderConfig) -> int:
     """The tokens of a sequence, at most."""
-    table = config.max_position_embeddings
+    table = config.max_sequence_length
     default = min(QUICK_LENGTH, table) if options.preset == "quick" else table
     limit = default if options.sequence_length is None else options.sequence_length
     asked = option("sequence_length", limit)
     if limit > table:
-        raise UserError(f"{asked} is above the position table (max_position_embeddings {table})")
+        raise UserError(f"{asked} is above what the model reads, {table} tokens")
     if limit < SHORTEST_LENGTH:
         raise UserError(f"{asked}: expected at least {SHORTEST_LENGTH} tokens")
     return limit

@@ -23,7 +23,7 @@ from bothways.data.stream import RowStream
 from bothways.data.tables import TableOptions
 from bothways.inference import bulk, jobs
 from bothways.inference.jobs import embed_job
-from bothways.model.heads import SequenceHead, SpanHead, TokenHead
+from bothways.model.families import head_builder
 from bothways.tasks.answer import AnswerTask
 from bothways.tasks.classify import ClassifyOptions, ClassifyTask, MultiLabelTask, RegressionTask
 from bothways.tasks.tag import TagTask
@@ -100,7 +100,7 @@ def test_csv_sets_rows_with_further_columns_aside(pretrained: Path, tmp_path: Pa
 
 
 def test_tables_that_are_read_as_a_whole(tmp_path: Path, bothways: Run) -> None:
-    saved(SpanHead, AnswerTask(), tmp_path / "answer")
+    saved(head_builder("span"), AnswerTask(), tmp_path / "answer")
     questions = [{"id": str(n), "question": "who sat", "answers": []} for n in range(2)]
     squad = {"data": [{"title": "a", "paragraphs": [{"context": "the dog sat", "qas": questions}]}]}
     (tmp_path / "q.JSON").write_text(json.dumps(squad))
@@ -110,7 +110,7 @@ def test_tables_that_are_read_as_a_whole(tmp_path: Path, bothways: Run) -> None:
     found = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
     assert [(row["id"], row["context"]) for row in found] == [("0", "the dog sat"), ("1", "the dog sat")]
 
-    saved(lambda encoder: TokenHead(encoder, 3), TagTask(labels=("O", "B-x", "I-x")), tmp_path / "tag")
+    saved(head_builder("token", 3), TagTask(labels=("O", "B-x", "I-x")), tmp_path / "tag")
     given = ["tag", tmp_path / "tag", "--in", tmp_path / "words.txt", "--format", "conll"]
     code, _, err = bothways(*given, "--out", tmp_path / "t.jsonl")
     assert code == 0, err
@@ -233,18 +233,18 @@ def test_every_task_writes_what_it_predicts(tmp_path: Path, bothways: Run) -> No
     labels = ("a", "b", "c")
     for name, kind in (("single_label_classification", ClassifyTask), ("multi_label_classification", MultiLabelTask)):
         task: Any = kind(options=ClassifyOptions(problem_type=name), labels=labels)  # type: ignore[arg-type]
-        model = bw.load(saved(lambda encoder: SequenceHead(encoder, 3), task, tmp_path / name))
+        model = bw.load(saved(head_builder("sequence", 3), task, tmp_path / name))
         found = run(bothways, "classify", tmp_path / name, tmp_path)
         single = name.startswith("single")
         expected = [one.label if single else one.labels for one in model.classify(texts)]
         assert [row["predicted"] for row in found] == expected
     regression = RegressionTask(options=ClassifyOptions(problem_type="regression"), labels=("LABEL_0",))
-    model = bw.load(saved(lambda encoder: SequenceHead(encoder, 1), regression, tmp_path / "number"))
+    model = bw.load(saved(head_builder("sequence", 1), regression, tmp_path / "number"))
     values = [row["predicted"] for row in run(bothways, "classify", tmp_path / "number", tmp_path)]
     np.testing.assert_allclose(values, [one.value for one in model.classify(texts)], atol=1e-5)
 
     tags = TagTask(labels=("O", "B-x", "I-x"))
-    model = bw.load(saved(lambda encoder: TokenHead(encoder, 3), tags, tmp_path / "tag"))
+    model = bw.load(saved(head_builder("token", 3), tags, tmp_path / "tag"))
     entities = [row["entities"] for row in run(bothways, "tag", tmp_path / "tag", tmp_path)]
     for given, wanted in zip(entities, model.tag(texts), strict=True):
         assert [(one["label"], one["start"], one["end"]) for one in given] == [
@@ -252,7 +252,7 @@ def test_every_task_writes_what_it_predicts(tmp_path: Path, bothways: Run) -> No
             for one in wanted  # type: ignore[union-attr]
         ]
 
-    model = bw.load(saved(SpanHead, AnswerTask(), tmp_path / "answer"))
+    model = bw.load(saved(head_builder("span"), AnswerTask(), tmp_path / "answer"))
     answers = run(bothways, "answer", tmp_path / "answer", tmp_path)
     for given, text in zip(answers[:20], texts[:20], strict=True):
         wanted = model.answer("who sat", text)
