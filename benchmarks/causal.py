@@ -29,7 +29,7 @@ from bothways.checkpoint.hugging_face import Checkpoint, load_checkpoint, new_mo
 from bothways.data.prepare import PrepareOptions, prepare
 from bothways.data.store import TokenStore
 from bothways.model.config import EncoderConfig
-from bothways.model.heads import CausalLMHead
+from bothways.model.families import head_builder
 from bothways.text.corpus import CorpusOptions
 from bothways.text.tokenizer import Tokenizer
 from bothways.text.vocabulary import train_tokenizer
@@ -109,7 +109,7 @@ def main() -> None:
         arguments.size, vocab_size=train.vocab_size, hidden_dropout_prob=arguments.dropout,
         attention_probs_dropout_prob=arguments.dropout, is_decoder=True,
     )  # fmt: skip
-    save_checkpoint(Checkpoint(new_model(config, CausalLMHead, seed=0), tokenizer), folder / "start")
+    save_checkpoint(Checkpoint(new_model(config, head_builder("causal-LM"), seed=0), tokenizer), folder / "start")
     options = PretrainOptions(
         model=str(folder / "start"), objective="causal", steps=arguments.steps, tokens_per_step=TOKENS_PER_STEP,
         sequence_length=LENGTH, lr=arguments.lr, dropout=arguments.dropout, precision="float32", evaluate_every=0,

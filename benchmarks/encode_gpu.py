@@ -95,7 +95,7 @@ def main() -> None:
     rows = []
     for size in chosen.sizes:
         config = EncoderConfig.from_size(size)
-        model = new_model(config, lambda encoder: EmbeddingHead(encoder, "mean"), seed=0).to(device).eval()
+        model = new_model(config, lambda encoder: EmbeddingHead("mean"), seed=0).to(device).eval()
         ours = prepare_model(model, precision)
         shape = {
             "hidden_size": config.hidden_size, "num_hidden_layers": config.num_hidden_layers,

@@ -25,7 +25,8 @@ from bothways.inference.generation import generate
 from bothways.inference.prepared import prepare_for_generation
 from bothways.inference.sampling import GenerationOptions
 from bothways.model.config import EncoderConfig
-from bothways.model.heads import CausalLMHead, Model
+from bothways.model.families import head_builder
+from bothways.model.heads import Model
 from bothways.text.tokenizer import Tokenizer
 from bothways.text.tokenizer_backend import SPECIAL_TOKENS
 
@@ -53,7 +54,7 @@ def theirs(model: BertLMHeadModel, prompts: list[np.ndarray], tokens: int, greed
 
 def compared(size: str, vocabulary: int, tokens: int, rounds: int) -> list[list[object]]:
     config = EncoderConfig.from_size(size, vocab_size=vocabulary, is_decoder=True, initializer_range=0.1)
-    model = new_model(config, CausalLMHead, seed=0).eval()
+    model = new_model(config, head_builder("causal-LM"), seed=0).eval()
     words = [*SPECIAL_TOKENS, *(f"w{n}" for n in range(vocabulary - len(SPECIAL_TOKENS)))]
     with tempfile.TemporaryDirectory() as folder:
         save_checkpoint(Checkpoint(model, Tokenizer.from_pieces(words)), Path(folder) / "m")

@@ -22,7 +22,7 @@ from bothways.batch import PackedBatch
 from bothways.checkpoint.hugging_face import Checkpoint, load_checkpoint, new_model, save_checkpoint
 from bothways.data.prepare import prepare
 from bothways.model.config import EncoderConfig
-from bothways.model.heads import PretrainingHead
+from bothways.model.families import head_builder
 from bothways.tasks.pretraining import BertObjective
 from bothways.text.vocabulary import train_tokenizer
 from bothways.train.loop import evaluate_objective
@@ -81,7 +81,7 @@ def main() -> None:
     config = EncoderConfig.from_size(
         "mini", vocab_size=store.vocab_size, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0
     )
-    save_checkpoint(Checkpoint(new_model(config, PretrainingHead, seed=0), tokenizer), folder / "start")
+    save_checkpoint(Checkpoint(new_model(config, head_builder("pretraining"), seed=0), tokenizer), folder / "start")
     options = PretrainOptions(
         model=str(folder / "start"), steps=steps, tokens_per_step=4096, lr=1e-3, precision="float32", evaluate_every=0
     )
@@ -89,7 +89,7 @@ def main() -> None:
     theirs = BertForPreTraining.from_pretrained(folder / "start")
     assert isinstance(theirs.config, HuggingFaceConfig)
     seconds, tokens = train_transformers(theirs, make_plan(store, options), options)
-    save_checkpoint(Checkpoint(new_model(config, PretrainingHead, seed=0), tokenizer), folder / "theirs")
+    save_checkpoint(Checkpoint(new_model(config, head_builder("pretraining"), seed=0), tokenizer), folder / "theirs")
     theirs.save_pretrained(folder / "theirs")
 
     pretrain(store.directory, folder / "run", options)

@@ -13,7 +13,7 @@ import numpy as np
 
 from bothways.baselines.results import SAMPLE_TOKENS, ClassifierResult, LanguageModelResult, TrainingCost
 from bothways.data.store import TokenStore
-from bothways.data.tables import Row, TableOptions
+from bothways.data.tables import Row
 from bothways.errors import UserError, closest, option
 from bothways.inference.loaded import LoadedModel
 from bothways.option_checks import options_from, require_path, require_type
@@ -23,8 +23,8 @@ from bothways.tasks.classify import ClassifyOptions, ClassifyTask
 from bothways.text.lines import is_unicode
 from bothways.text.tokenizer import Tokenizer
 from bothways.token_budget import UNLIMITED
-from bothways.train.evaluate import RowSet, Table
-from bothways.train.finetune import FinetuneOptions, finetune, make_task
+from bothways.train.evaluate import Table
+from bothways.train.finetune import FinetuneOptions, finetune, make_task, read_rows_to_learn
 from bothways.train.keywords import FinetuneKeywords, PretrainKeywords
 from bothways.train.pretrain import evaluate_store, pretrain
 from bothways.train.pretrain_options import PretrainOptions
@@ -49,7 +49,7 @@ def compare(
     what: Literal["classify"],
     model: str | Path | LoadedModel,
     train: Table,
-    eval: Table,
+    eval: Table | float,
     out: str | Path,
     options: FinetuneOptions | Mapping[str, Any] | None = None,
     *,
@@ -92,7 +92,7 @@ def compare(what: Any, *arguments: Any, **keywords: Any) -> Any:
 def _compare_classifiers(
     model: str | Path | LoadedModel,
     train: Table,
-    eval: Table,
+    eval: Table | float,
     out: str | Path,
     options: FinetuneOptions | Mapping[str, Any] | None = None,
     *,
@@ -109,9 +109,7 @@ def _compare_classifiers(
     from bothways.baselines.classify import compare_classifiers
 
     notes = ProgressLine("compare", shown=not quiet)
-    reading = TableOptions(settings.format, notes.say)
-    rows = RowSet.read(train, task, settings.skip_bad, reading).fitted()
-    eval_rows = RowSet.read(eval, rows.task, settings.skip_bad, reading)
+    rows, eval_rows = read_rows_to_learn(train, eval, task, settings, notes.say)
     fitted: Any = rows.task
     trained, held_out = _columns(fitted, rows.rows), _columns(fitted, eval_rows.rows)
     tuned = finetune("classify", model, train, eval, out, settings, overwrite=overwrite, quiet=quiet, **own)

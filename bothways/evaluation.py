@@ -20,6 +20,7 @@ from bothways.outputs import require_new_file
 from bothways.predictor import load
 from bothways.progress import CountProgress
 from bothways.tasks import TASKS
+from bothways.text.encodings import UTF8
 from bothways.train.evaluate import RowSet, Table, evaluate_rows, write_predictions
 from bothways.train.keywords import ColumnKeywords
 from bothways.train.pretrain import evaluate_store
@@ -38,6 +39,7 @@ def evaluate(
     overwrite: bool = False,
     skip_bad: bool = False,
     format: TableFormat | None = None,
+    encoding: str = UTF8,
     device: str = "auto",
     quiet: bool = False,
     **columns: Unpack[ColumnKeywords],
@@ -48,8 +50,9 @@ def evaluate(
     or, for a model that was only pretrained, a token store, of which the held-out part is read, or text: files,
     folders, globs, or a list of texts. predictions: a .csv to write what was predicted of each row. overwrite: replace
     such a file. skip_bad: leave out rows that cannot be used. format: what the table is, where its name does not say
-    it. device: of a model that is opened here. quiet: nothing on the screen; what would stand there goes to the logger
-    `bothways`. columns: those of the table that are not called as in fine-tuning (`text_column="body"`).
+    it. encoding: of a table or text that is not UTF-8. device: of a model that is opened here. quiet: nothing on the
+    screen; what would stand there goes to the logger `bothways`. columns: those of the table that are not called as in
+    fine-tuning (`text_column="body"`).
 
     Raises UserError for bad rows without `skip_bad`, for a column that is not there, and for a store of another
     vocabulary or without held-out text.
@@ -64,7 +67,7 @@ def evaluate(
         require_file_writable(Path(predictions), (".csv",), "predictions")
         if not overwrite:
             require_new_file(Path(predictions), "predictions")
-    reading = TableOptions(format)
+    reading = TableOptions(format, encoding=encoding)
     loaded = model if isinstance(model, LoadedModel) else load(source_of(model), device)
     with CountProgress("evaluate", shown=not quiet) as progress:
         if "language-model" not in loaded.model.head.abilities or "task" in loaded.checkpoint.metadata:
@@ -74,7 +77,7 @@ def evaluate(
     for name, value in {"predictions": predictions, "format": format, **columns}.items():
         if value is not None:
             raise UserError(f"{option(name)}: for labelled rows; {loaded.checkpoint.source} was only pretrained")
-    return _of_text(loaded, table, skip_bad, quiet)
+    return _of_text(loaded, table, {"skip_bad": skip_bad, "encoding": encoding, "quiet": quiet})
 
 
 def _named(columns: ColumnKeywords) -> dict[str, str]:
@@ -107,18 +110,19 @@ def _of_rows(
     return evaluation.metrics
 
 
-def _of_text(model: LoadedModel, text: Table | TokenStore, skip_bad: bool, quiet: bool) -> dict[str, Any]:
-    """The figures of a pretrained model's own objective: on a store's held-out part, or on all of a text."""
+def _of_text(model: LoadedModel, text: Table | TokenStore, reading: dict[str, Any]) -> dict[str, Any]:
+    """The figures of a pretrained model's own objective: on a store's held-out part, or on all of a text.
+
+    reading: keywords of `prepare` for a text.
+    """
     if isinstance(text, str | Path) and (Path(text) / "manifest.json").exists():
         text = TokenStore(text)
     if isinstance(text, TokenStore):
-        return _of_store(model, text, "validation", str(text.directory), quiet)
+        return _of_store(model, text, "validation", str(text.directory), reading["quiet"])
     read: dict[str, Any] = {"sources": text} if isinstance(text, str | Path) else {"texts": text}
     with tempfile.TemporaryDirectory() as folder:
-        store = prepare(
-            **read, tokenizer=model.tokenizer, out=Path(folder) / "store", validation=0, skip_bad=skip_bad, quiet=quiet
-        )
-        return _of_store(model, store, "train", str(read.get("sources", "the text")), quiet)
+        store = prepare(**read, **reading, tokenizer=model.tokenizer, out=Path(folder) / "store", validation=0)
+        return _of_store(model, store, "train", str(read.get("sources", "the text")), reading["quiet"])
 
 
 def _of_store(model: LoadedModel, store: TokenStore, split: SplitName, name: str, quiet: bool) -> dict[str, Any]:

@@ -138,7 +138,7 @@ def require_file_writable(path: Path, suffixes: Collection[str], name: str) -> N
     Raises UserError for another suffix, a folder that is not there, and a folder of the file's name.
     """
     named = option(name, path)
-    if path.suffix not in suffixes:
+    if path.suffix.lower() not in suffixes:
         raise UserError(f"{named}: expected a file that ends in {' or '.join(suffixes)}")
     if path.is_dir():
         raise UserError(f"{named}: is a folder")

@@ -42,9 +42,18 @@ def matches_type(value: Any, hint: Any) -> bool:
         elif typing.get_origin(member) is tuple:
             if isinstance(value, list | tuple) and all(isinstance(entry, str) for entry in value):
                 return True
+        elif typing.get_origin(member) in (list, dict):
+            if isinstance(value, typing.get_origin(member)) and _entries_match(value, typing.get_args(member)):
+                return True
         elif isinstance(member, type) and isinstance(value, member):
             return True
     return False
+
+
+def _entries_match(value: Any, hints: tuple[Any, ...]) -> bool:
+    """Whether the entries of a list, or the keys and values of a dictionary, are of these types."""
+    columns = (value.keys(), value.values()) if isinstance(value, dict) else (value,)
+    return all(matches_type(entry, hint) for column, hint in zip(columns, hints, strict=True) for entry in column)
 
 
 def type_in_words(hint: Any) -> str:

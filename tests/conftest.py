@@ -15,7 +15,7 @@ import pytest
 
 from bothways.checkpoint.hugging_face import Checkpoint, new_model, save_checkpoint
 from bothways.cli import main
-from bothways.model.heads import PretrainingHead
+from bothways.model.families import head_builder
 from tests.helpers import Run, tiny_config, tiny_tokenizer
 
 
@@ -40,7 +40,9 @@ def minilm() -> Path:
 @pytest.fixture
 def pretrained(tmp_path: Path) -> Path:
     """A small model with random weights that tests fine-tune."""
-    save_checkpoint(Checkpoint(new_model(tiny_config(), PretrainingHead, seed=1), tiny_tokenizer()), tmp_path / "base")
+    save_checkpoint(
+        Checkpoint(new_model(tiny_config(), head_builder("pretraining"), seed=1), tiny_tokenizer()), tmp_path / "base"
+    )
     return tmp_path / "base"
 
 

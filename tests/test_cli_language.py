@@ -10,7 +10,7 @@ import pytest
 
 from bothways.checkpoint.hugging_face import Checkpoint, new_model, save_checkpoint
 from bothways.data.prepare import PrepareOptions, prepare
-from bothways.model.heads import CausalLMHead
+from bothways.model.families import head_builder
 from bothways.tasks.instruct import InstructTask
 from bothways.text.corpus import CorpusOptions
 from tests.helpers import Run, tiny_config, tiny_tokenizer
@@ -19,7 +19,7 @@ from tests.helpers import Run, tiny_config, tiny_tokenizer
 @pytest.fixture(scope="module")
 def causal(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("causal")
-    model = new_model(tiny_config(is_decoder=True, initializer_range=0.3), CausalLMHead, seed=1)
+    model = new_model(tiny_config(is_decoder=True, initializer_range=0.3), head_builder("causal-LM"), seed=1)
     save_checkpoint(Checkpoint(model, tiny_tokenizer()), folder / "m")
     return folder / "m"
 
@@ -28,7 +28,7 @@ def causal(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def helper(causal: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model that says of itself that it chats; what it says is of no account."""
     folder = tmp_path_factory.mktemp("helper")
-    model = new_model(tiny_config(is_decoder=True, initializer_range=0.3), CausalLMHead, seed=2)
+    model = new_model(tiny_config(is_decoder=True, initializer_range=0.3), head_builder("causal-LM"), seed=2)
     save_checkpoint(Checkpoint(model, tiny_tokenizer(), InstructTask().to_json()), folder / "m")
     return folder / "m"
 

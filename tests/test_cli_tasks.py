@@ -211,7 +211,7 @@ def test_a_pretrained_model_is_measured_on_text(bothways: Run, pretrained: Path,
     code, out, _ = bothways("prepare", tmp_path / "text.txt", "--tokenizer", pretrained, "--out", tmp_path / "store")
     assert code == 0
     code, _, err = bothways("evaluate", pretrained, tmp_path / "store")
-    assert (code, "the validation part has no text to speak of" in err) == (2, True)
+    assert (code, "no held-out text to measure on; --validation 0.2 in preparing" in err) == (2, True)
 
 
 def test_mistakes(bothways: Run, pretrained: Path, tmp_path: Path) -> None:

@@ -84,6 +84,7 @@ def test_what_is_left_out_of_texts_in_memory_is_said(tmp_path: Path, caplog: pyt
         "texts: empty document: 2 (first at line 25)",
         "texts: column 'text' is not text: 1 (first at line 27)",
         "texts: half a surrogate pair: 1 (first at line 28)",
+        "the text has no more pieces that occur at least 2 times: 54 of 80 asked for",
     ]
 
 
@@ -319,7 +320,11 @@ def hints_of(kind: type) -> dict[str, Any]:
 
 
 def test_keywords_have_the_names_and_types_of_the_options() -> None:
-    wider = {"objective": str, "model": str | Path | LoadedModel | None}  # names of the registry; a model by itself
+    wider = {
+        "objective": str,
+        "family": str | None,
+        "model": str | Path | LoadedModel | None,
+    }  # names of the registry; a model by itself
     assert hints_of(PretrainKeywords) == {**hints_of(bw.PretrainOptions), **wider}
     corpus = hints_of(CorpusOptions)
     assert hints_of(CorpusKeywords) == corpus

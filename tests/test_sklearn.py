@@ -20,7 +20,7 @@ from transformers import BertForSequenceClassification
 
 from bothways.checkpoint.hugging_face import Checkpoint, new_model, save_checkpoint
 from bothways.errors import UserError
-from bothways.model.heads import PretrainingHead
+from bothways.model.families import head_builder
 from bothways.sklearn import BertClassifier, BertEmbedder, BertRegressor, BertTagger
 from tests.helpers import tiny_config, tiny_tokenizer
 
@@ -33,7 +33,7 @@ LABELS = np.array([1 if "house" in text else 2 for text in TEXTS])
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     path = tmp_path_factory.mktemp("sklearn") / "base"
-    save_checkpoint(Checkpoint(new_model(tiny_config(), PretrainingHead, seed=1), tiny_tokenizer()), path)
+    save_checkpoint(Checkpoint(new_model(tiny_config(), head_builder("pretraining"), seed=1), tiny_tokenizer()), path)
     return str(path)
 
 

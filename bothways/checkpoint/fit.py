@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from bothways.checkpoint.names import modern_names, their_names, tied_to
+from bothways.checkpoint.names import NameTable
 from bothways.errors import UserError
-from bothways.model.assembly import build_encoder
 from bothways.model.config import EncoderConfig
 from bothways.model.encoder import Encoder
+from bothways.model.families import FAMILIES, build_encoder
+from bothways.model.families.base import TOKEN_TABLE, Family
 from bothways.model.heads import Head, Model
 
 
@@ -30,31 +30,46 @@ def require_fit(
     weights that are no floating-point numbers, NaN or infinite.
     """
     path = directory / "config.json"
-    held = {modern: weights[name] for name, modern in modern_names(weights).items()}
-    numbers = (re.match(r"bert\.encoder\.layer\.(\d{1,9})\.", name) for name in held)
-    layers = max((int(number[1]) + 1 for number in numbers if number), default=config.num_hidden_layers)
-    if layers != config.num_hidden_layers:
-        raise UserError(
-            f"{path} does not fit the weights: it has num_hidden_layers {config.num_hidden_layers}, the file holds "
-            f"{layers}"
-        )
     with torch.device("meta"):  # sizes alone
         encoder = build_encoder(config)
-        wanted = Model(encoder, head(encoder)).state_dict()
-    for name, tensor in wanted.items():
-        if tied_to(name) is not None or (ignored and name.startswith(ignored)):
+        model = Model(encoder, head(encoder))
+    table = NameTable(FAMILIES[config.model_type], model.head.kind)
+    _require_family(path, table.family, weights)
+    held = {modern: weights[name] for name, modern in table.modern_names(weights).items()}
+    layers = max(table.layer_numbers(held), default=len(encoder.layers) - 1) + 1
+    if layers != len(encoder.layers):
+        key = "num_hidden_groups" if len(encoder.layers) < len(encoder.order) else config.key("num_hidden_layers")
+        raise UserError(f"{path} does not fit the weights: it has {key} {len(encoder.layers)}, the file holds {layers}")
+    for name, tensor in model.state_dict().items():
+        if table.tied_to(name) is not None or (ignored and name.startswith(ignored)):
             continue
-        parts = their_names(name)
+        parts = table.their_names(name)
         shape = [tensor.shape[0] // len(parts), *tensor.shape[1:]]
         for part in parts:
-            if part in held and list(held[part].shape) != shape:
-                raise UserError(
-                    f"{path} does not fit the weights: it asks for {part} of shape {shape}, the file holds "
-                    f"{list(held[part].shape)}"
-                )
-            if part in held and not held[part].is_floating_point():
-                raise UserError(f"{directory}: {part} is of {held[part].dtype}; quantised weights are not read")
-            if part in held and not torch.isfinite(held[part]).all():
-                raise UserError(
-                    f"{directory}: {part} holds NaN or infinity: the file is damaged, or its training has diverged"
-                )
+            _require_part(directory, part, held.get(part), shape[::-1] if table.is_transposed(name) else shape)
+
+
+def _require_family(path: Path, family: Family, weights: Mapping[str, Tensor]) -> None:
+    """Raises UserError where the weights' names are another family's."""
+
+    def holds_tokens(other: Family) -> bool:
+        table = NameTable(other, "encoder")
+        return bool(table.from_hugging_face(weights, {TOKEN_TABLE: torch.empty(0)})[0])
+
+    others = [other.title for other in FAMILIES.values() if holds_tokens(other)]
+    if others and not holds_tokens(family):
+        raise UserError(f"{path}: model_type is {family.name!r}, but the weights have the names of {others[0]}'s")
+
+
+def _require_part(directory: Path, part: str, tensor: Tensor | None, shape: list[int]) -> None:
+    if tensor is None:
+        return
+    if list(tensor.shape) != shape:
+        raise UserError(
+            f"{directory / 'config.json'} does not fit the weights: it asks for {part} of shape {shape}, the file "
+            f"holds {list(tensor.shape)}"
+        )
+    if not tensor.is_floating_point():
+        raise UserError(f"{directory}: {part} is of {tensor.dtype}; quantised weights are not read")
+    if not torch.isfinite(tensor).all():
+        raise UserError(f"{directory}: {part} holds NaN or infinity: the file is damaged, or its training has diverged")

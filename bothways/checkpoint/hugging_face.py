@@ -1,6 +1,6 @@
 """A checkpoint is a Hugging Face directory: config.json, model.safetensors, the tokenizer's files, bothways.json.
 
-Names of tensors are data, `names.RENAMES`. `transformers` opens what is written here, and what it writes is opened
+Names of tensors are data, `model/families`. `transformers` opens what is written here, and what it writes is opened
 here, from a directory or straight from the hub. Nothing is ever unpickled: a `pytorch_model.bin` is read with
 `weights_only=True`.
 """
@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from bothways.checkpoint.fit import require_fit
-from bothways.checkpoint.names import from_hugging_face, modern_names, their_names, tied_to, to_hugging_face
+from bothways.checkpoint.names import NameTable
 from bothways.checkpoint.sentence_transformers import (
     SentenceModules,
     encoder_directory,
@@ -26,14 +26,17 @@ from bothways.checkpoint.sentence_transformers import (
     read_modules,
     write_modules,
 )
+from bothways.checkpoint.unfinished import is_start, last_parameters
 from bothways.checkpoint.weights import find_model, read_weights, refuse_foreign_form
 from bothways.errors import UserError
 from bothways.files import read_json, replace_directory, write_json, write_text
-from bothways.model.assembly import build_encoder
 from bothways.model.config import EncoderConfig
 from bothways.model.encoder import Encoder
-from bothways.model.heads import HEADS, EmbeddingHead, Head, Model, PoolerHead, initialise
+from bothways.model.families import FAMILIES, build_encoder, build_head, read_config
+from bothways.model.families.base import Family
+from bothways.model.heads import HEAD_KINDS, EmbeddingHead, Head, HeadKind, Model, initialise
 from bothways.option_checks import matches_type, type_in_words
+from bothways.text.special_tokens import ABSENT
 from bothways.text.tokenizer import Tokenizer
 
 STATE_TYPES: dict[str, Any] = {  # of what `bothways.json` may hold
@@ -46,7 +49,6 @@ STATE_TYPES: dict[str, Any] = {  # of what `bothways.json` may hold
     "prompt": str,
     "similarity": str,
 }
-BARE_ENCODER = "BertModel"  # the class without a head
 
 
 @dataclass(frozen=True)
@@ -105,15 +107,17 @@ def new_model(config: EncoderConfig, head: HeadBuilder, seed: int) -> Model:
     return model
 
 
+def name_table(model: Model) -> NameTable:
+    """The Hugging Face names of a model's tensors."""
+    return NameTable(FAMILIES[model.config.model_type], model.head.kind)
+
+
 def save_checkpoint(checkpoint: Checkpoint, directory: Path) -> None:
     """Write the directory atomically; one that is already there is replaced only when the new one is complete."""
     with replace_directory(directory) as partial:
         model = checkpoint.model
-        tensors = {
-            name: tensor.detach().cpu().contiguous() for name, tensor in to_hugging_face(model.state_dict()).items()
-        }
-        if model.head.architecture == BARE_ENCODER:
-            tensors = {name.removeprefix("bert."): tensor for name, tensor in tensors.items()}
+        theirs = name_table(model).to_hugging_face(model.state_dict())
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in theirs.items()}
         save_file(tensors, partial / "model.safetensors", metadata={"format": "pt"})
         write_all_but_weights(checkpoint, partial)
 
@@ -122,7 +126,7 @@ def write_all_but_weights(checkpoint: Checkpoint, directory: Path) -> None:
     """Write config, tokenizer and what else belongs to a model into an empty directory."""
     model = checkpoint.model
     write_json(directory / "config.json", _config_json(checkpoint))
-    checkpoint.tokenizer.save(directory, max_length=model.config.max_position_embeddings)
+    checkpoint.tokenizer.save(directory, max_length=model.config.max_sequence_length)
     write_json(
         directory / "bothways.json", {"format": 1, "tokenizer": checkpoint.tokenizer.fingerprint, **checkpoint.metadata}
     )
@@ -131,7 +135,7 @@ def write_all_but_weights(checkpoint: Checkpoint, directory: Path) -> None:
     if "chat_template" in checkpoint.metadata:
         write_text(directory / "chat_template.jinja", checkpoint.metadata["chat_template"])
     if model.head.pooling is not None:
-        limit = checkpoint.metadata.get("sequence_length", model.config.max_position_embeddings)
+        limit = checkpoint.metadata.get("sequence_length", model.config.max_sequence_length)
         prompt, similarity = checkpoint.metadata.get("prompt", ""), checkpoint.metadata.get("similarity", "cosine")
         modules = SentenceModules(model.head.pooling, model.head.normalize, limit, prompt, similarity)
         write_modules(directory, modules, model.config.hidden_size)
@@ -141,12 +145,13 @@ def _generation_config(tokenizer: Tokenizer) -> dict[str, Any]:
     """Where texts begin and end, `[CLS]` and `[SEP]` of a BERT vocabulary, and which special tokens are never
     generated: all others."""
     ids = {"bos_token_id": tokenizer.cls_id, "eos_token_id": tokenizer.sep_id, "pad_token_id": tokenizer.pad_id}
-    return {**ids, "suppress_tokens": tokenizer.suppressed_ids}
+    return {**{name: id for name, id in ids.items() if id != ABSENT}, "suppress_tokens": tokenizer.suppressed_ids}
 
 
 def _config_json(checkpoint: Checkpoint) -> dict[str, Any]:
+    bare = FAMILIES[checkpoint.config.model_type].heads["encoder"].architecture
     config: dict[str, Any] = {
-        "architectures": [checkpoint.model.head.architecture or BARE_ENCODER],
+        "architectures": [checkpoint.model.head.architecture or bare],
         **checkpoint.config.to_dict(),
         "dtype": "float32",
     }
@@ -179,21 +184,25 @@ def load_checkpoint(
     raw_config = read_json(directory / "config.json")
     if (directory / "adapter_config.json").exists():
         refuse_foreign_form(directory)
-    config = EncoderConfig.from_dict(raw_config, directory / "config.json")
+    config = read_config(raw_config, directory / "config.json")
     state = _read_state(directory / "bothways.json")
     if dropout is not None:
         config = replace(config, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout)
+    family = FAMILIES[config.model_type]
     tokenizer = Tokenizer.load(directory)
     _check_vocabulary(directory, config, tokenizer, state)
     if lower_cases_texts(root):
         tokenizer = tokenizer.lower_cased()
-    weights = read_weights(directory)
-    architecture = _architecture(raw_config, weights)
-    named = _head_class(architecture)
-    modules = read_modules(root) if head is None and named.trained_for is None else None
-    state = _with_config(state, _foreign_state(directory, raw_config, weights, named, modules))
+    weights = _unfinished_weights(directory, family, raw_config) if is_start(directory) else read_weights(directory)
+    architecture = _architecture(family, raw_config, weights)
+    kind = _head_kind(family, architecture)
+    modules = read_modules(root) if head is None and HEAD_KINDS[kind].trained_for is None else None
+    foreign = (
+        modules.state(config.max_sequence_length) if modules else _foreign_state(directory, kind, raw_config, weights)
+    )
+    state = _with_config(state, foreign)
     known_labels = state.get("labels", [])
-    build = head or _head_builder(named, known_labels, modules)
+    build = head or _head_builder(kind, known_labels, modules)
     require_fit(directory, config, build, weights, "head.classifier" if head is not None else None)
     model = new_model(config, build, seed)
     # a classifier for other labels, or of another kind of model, is not the one that is asked for
@@ -227,24 +236,28 @@ def weights_fingerprint(model: nn.Module) -> str:
     return digest.hexdigest()[:16]
 
 
-def _architecture(raw_config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> str:
+def _unfinished_weights(directory: Path, family: Family, raw_config: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The last checkpoint of a run that has not finished, by Hugging Face's names. directory: its `start`."""
+    kind = _head_kind(family, _architecture(family, raw_config, {}))
+    return NameTable(family, kind).to_hugging_face(last_parameters(directory.parent))
+
+
+def _architecture(family: Family, raw_config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> str:
     """The class that the config names; early files name none, then what the weights are for."""
     named = raw_config.get("architectures")
     if named:
         if not isinstance(named, list) or not isinstance(named[0], str):
             raise UserError(f"config.json: architectures is {str(named)[:60]!r}, expected a list of names")
         return named[0]
-    names = set(modern_names(weights).values())
-
-    def holds(head: type[Head]) -> bool:
-        return all(their_names(f"head.{part}.weight")[0] in names for part in head.parts)
-
-    return next(head.architecture for head in HEADS if holds(head)) or BARE_ENCODER
+    tables = [NameTable(family, kind) for kind in family.heads]
+    names = set(tables[0].modern_names(weights).values())
+    held: HeadKind = next((table.head for table in tables if table.holds_head(names)), "encoder")
+    return family.heads[held].architecture
 
 
-def _head_class(architecture: str) -> type[Head]:
+def _head_kind(family: Family, architecture: str) -> HeadKind:
     """The head of a Hugging Face class. Another class still has an encoder; the report lists its head as unused."""
-    return next((head for head in HEADS if head.architecture == architecture), PoolerHead)
+    return next((kind for kind, form in family.heads.items() if form.architecture == architecture), "encoder")
 
 
 def _with_config(state: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
@@ -254,7 +267,7 @@ def _with_config(state: Mapping[str, Any], config: Mapping[str, Any]) -> dict[st
     `bothways.json` says of its task is no longer true. A task that no Hugging Face class stands for may share its head
     with a task that has one; then the class says nothing of the task.
     """
-    of_classes = {head.trained_for for head in HEADS}
+    of_classes = {head.trained_for for head in HEAD_KINDS.values()}
     compared = ["labels", "problem_type", *(["task"] if state.get("task") in of_classes else [])]
     if any(key in state and key in config and state[key] != config[key] for key in compared):
         return {**{key: state[key] for key in ("tokenizer", "provenance") if key in state}, **config}
@@ -262,29 +275,26 @@ def _with_config(state: Mapping[str, Any], config: Mapping[str, Any]) -> dict[st
 
 
 def _foreign_state(
-    directory: Path,
-    raw_config: Mapping[str, Any],
-    weights: Mapping[str, Tensor],
-    head: type[Head],
-    modules: SentenceModules | None,
+    directory: Path, kind: HeadKind, raw_config: Mapping[str, Any], weights: Mapping[str, Tensor]
 ) -> dict[str, Any]:
     """What `bothways.json` would say of a model that was made elsewhere: its task, its labels."""
-    if modules is not None:
-        return modules.state(int(raw_config.get("max_position_embeddings", 512)))
+    head = HEAD_KINDS[kind]
     if head.trained_for is None:
         return {}
-    labels = _labels(directory, raw_config, weights) if head.needs_labels else []
+    labels = _labels(directory, kind, raw_config, weights) if head.needs_labels else []
     problem = raw_config.get("problem_type")
     if head.trained_for == "classify" and not problem:
         problem = "regression" if len(labels) == 1 else "single_label_classification"  # as transformers takes it
     return {"task": head.trained_for, "labels": labels, **({"problem_type": problem} if problem else {})}
 
 
-def _labels(directory: Path, raw_config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> list[str]:
+def _labels(directory: Path, kind: HeadKind, raw_config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> list[str]:
     """The config's labels in order; transformers leaves them out when they are LABEL_0 and LABEL_1."""
     labels = raw_config.get("id2label")
     if not labels:
-        rows = len(weights["classifier.bias"]) if "classifier.bias" in weights else 0
+        table = NameTable(FAMILIES[raw_config.get("model_type", "bert")], kind)
+        matrix = weights.get(table.their_names("head.classifier.weight")[0])
+        rows = 0 if matrix is None else len(matrix)
         return [f"LABEL_{index}" for index in range(rows)]
     try:
         ordered = [str(labels[key]) for key in sorted(labels, key=int)]
@@ -295,23 +305,21 @@ def _labels(directory: Path, raw_config: Mapping[str, Any], weights: Mapping[str
     return ordered
 
 
-def _head_builder(head: type[Head], labels: Sequence[str], modules: SentenceModules | None) -> HeadBuilder:
-    build: Callable[..., Head] = head
-    if head.needs_labels:
-        return lambda encoder: build(encoder, max(len(labels), 1))
+def _head_builder(kind: HeadKind, labels: Sequence[str], modules: SentenceModules | None) -> HeadBuilder:
     if modules is not None:
-        return lambda encoder: EmbeddingHead(encoder, modules.pooling, modules.normalize)
-    return build
+        return lambda encoder: EmbeddingHead(modules.pooling, modules.normalize)
+    return lambda encoder: build_head(encoder, kind, max(len(labels), 1))
 
 
 def _load_weights(model: Model, weights: Mapping[str, Tensor], directory: Path, ignored: str | None) -> LoadReport:
     """Put the file's tensors into the model. ignored: a module of ours that is left as it is."""
     wanted = model.state_dict()
     sought = {name: tensor for name, tensor in wanted.items() if not (ignored and name.startswith(ignored))}
-    found, unused = from_hugging_face(weights, sought)
-    tied = {name: other for name in wanted if (other := tied_to(name)) is not None}
+    table = name_table(model)
+    found, unused = table.from_hugging_face(weights, sought)
+    tied = {name: other for name in wanted if (other := table.tied_to(name)) is not None}
     for name, other in tied.items():
-        second, first = weights.get(their_names(name)[0]), found.get(other)
+        second, first = weights.get(table.their_names(name)[0]), found.get(other)
         if second is not None and first is not None and not torch.equal(second, first):
             raise UserError(
                 f"{directory}: its decoder is not its token table (tie_word_embeddings false), not supported"

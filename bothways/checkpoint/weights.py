@@ -10,8 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from bothways.checkpoint.names import to_hugging_face
-from bothways.checkpoint.unfinished import is_start, is_unfinished, last_parameters, unfinished_model
+from bothways.checkpoint.unfinished import is_unfinished, unfinished_model
 from bothways.errors import UserError
 from bothways.files import read_json
 from bothways.option_checks import in_short
@@ -106,8 +105,6 @@ def read_weights(directory: Path) -> dict[str, Tensor]:
 
     Raises UserError for files that are missing, damaged, or anything else.
     """
-    if is_start(directory):
-        return to_hugging_face(last_parameters(directory.parent))
     try:
         if (directory / "model.safetensors").exists():
             return load_file(directory / "model.safetensors")

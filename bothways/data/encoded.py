@@ -21,13 +21,15 @@ class Encoded:
 
     A table's row is one sequence or several: the windows of a long text, the choices of a question, the two sentences
     of a pair.
-    input_ids, token_type_ids: int64 `[T]`. offsets: int64 `[T, 2]`, characters in the segment's text; special tokens
-    have an empty range. targets: named by the task; scalars or arrays of this sequence. truncated: how many tokens
-    were cut off. row: the number of the row that the sequence belongs to.
+    input_ids, token_type_ids: int64 `[T]`. segment_ids: int64 `[T]`, the number of each token's segment. offsets: int64
+    `[T, 2]`, characters in the segment's text; special tokens have an empty range. targets: named by the task; scalars
+    or arrays of this sequence. truncated: how many tokens were cut off. row: the number of the row that the sequence
+    belongs to.
     """
 
     input_ids: np.ndarray
     token_type_ids: np.ndarray
+    segment_ids: np.ndarray
     offsets: np.ndarray
     targets: Mapping[str, np.ndarray] = field(default_factory=dict)
     truncated: int = 0
@@ -67,8 +69,9 @@ def join_segments(tokenizer: Tokenizer, texts: Sequence[str | tuple[str, str]], 
 
 def assemble(tokenizer: Tokenizer, segments: Sequence[Pieces], *, row: int, truncated: int = 0) -> Encoded:
     """A sequence of one segment or two in the tokenizer's template, `[CLS] a [SEP] b [SEP]`; nothing is cut."""
-    pieces, token_type_ids = tokenizer.with_special_tokens(segments)
-    return Encoded(pieces.input_ids, token_type_ids, pieces.offsets, {}, truncated, row)
+    pieces, segment_ids = tokenizer.with_special_tokens(segments)
+    types = tokenizer.token_type_ids(segment_ids)
+    return Encoded(pieces.input_ids, types, segment_ids, pieces.offsets, {}, truncated, row)
 
 
 def _truncated_lengths(lengths: list[int], room: int) -> list[int]:

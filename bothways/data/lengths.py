@@ -8,9 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from bothways.data.store import TokenStore
+from bothways.errors import option
 
 # The longest sequence of each bucket of the histogram, in tokens: BERT's usual lengths; a last bucket is open.
 BUCKET_MAX_TOKENS = (8, 16, 32, 64, 128, 256, 512, 1024, 4096)
+ENOUGH_HELD_OUT = 5  # documents; chosen by hand: figures of fewer are those of one or two texts
 BAR_WIDTH = 40  # characters of a bar that stands for all sentences
 
 
@@ -44,3 +46,13 @@ def length_histogram(store: TokenStore) -> Histogram:
     bounds = itertools.pairwise((0, *BUCKET_MAX_TOKENS))
     labels = [*(f"{low + 1:,}-{high:,}" for low, high in bounds), f"over {BUCKET_MAX_TOKENS[-1]:,}"]
     return Histogram(list(zip(labels, sentences.tolist(), documents.tolist(), strict=True)))
+
+
+def few_held_out(documents: int) -> str | None:
+    """What to say of figures on so few held-out documents; None where there are none, or `ENOUGH_HELD_OUT`."""
+    if not 0 < documents < ENOUGH_HELD_OUT:
+        return None
+    what = "one document is" if documents == 1 else f"{documents} documents are"
+    missing = ", and none of next sentences: a random one is from another document" if documents == 1 else ""
+    cure = f"{option('validation', 0.2)} in preparing holds more out"
+    return f"only {what} held out, so the figures say little{missing}; {cure}"

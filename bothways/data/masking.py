@@ -18,6 +18,7 @@ from bothways.data.sentence_pairs import PAIR_SPECIAL_TOKENS, SINGLE_SPECIAL_TOK
 from bothways.data.spans import SpanOptions, Spans, ranges
 from bothways.data.store import Chunk
 from bothways.errors import UserError, option
+from bothways.text.special_tokens import ABSENT
 from bothways.text.tokenizer import Tokenizer
 
 # Streams of `counter_random.uniforms`: is the token chosen, what stands in its place, which token if a random one.
@@ -77,10 +78,12 @@ class Masker:
     """Chooses the tokens to predict and hides them."""
 
     def __init__(self, masking: Masking, tokenizer: Tokenizer) -> None:
+        if tokenizer.mask_id == ABSENT:
+            raise UserError(f"the vocabulary has no token for masks; {option('objective', 'causal')} needs none")
         self.masking = masking
         self.mask_id = tokenizer.mask_id
         self._never_chosen = np.zeros(tokenizer.vocab_size, dtype=bool)
-        self._never_chosen[[tokenizer.cls_id, tokenizer.sep_id, tokenizer.pad_id, tokenizer.mask_id]] = True
+        self._never_chosen[[id for id in tokenizer.special_ids if id != tokenizer.unk_id]] = True
         self._continuations = tokenizer.continuations()
         ordinary = np.ones(tokenizer.vocab_size, dtype=bool)
         ordinary[list(tokenizer.special_ids)] = False
@@ -155,6 +158,19 @@ class MaskedExamples:
         if self.pairing.next_sentence:
             targets["next_sentence_label"] = spans.next_sentence_label
         return pack(masked, token_type_ids, lengths, targets)
+
+
+@dataclass(frozen=True)
+class ReplacedExamples(MaskedExamples):
+    """As `MaskedExamples`, with the text's own tokens as a target: every hidden token is read by a generator as a mask,
+    and by the model as what the generator puts there."""
+
+    def batch(self, tokens: np.ndarray, spans: Spans, keys: np.ndarray, step: int) -> PackedBatch:
+        """Target `original_ids` `[T]` besides those of `MaskedExamples`."""
+        batch = super().batch(tokens, spans, keys, step)
+        original = batch.input_ids.index_copy(0, batch.targets["mlm_index"], batch.targets["mlm_labels"])
+        batch.targets["original_ids"] = original
+        return batch
 
 
 def masked_lengths(spans: Spans) -> np.ndarray:

@@ -36,7 +36,7 @@ from bothways.option_checks import options_from, require_at_least, require_name,
 from bothways.outputs import discard, file_changes, made_otherwise, option_changes, require_apart
 from bothways.progress import ByteProgress, DocumentCounts
 from bothways.text.corpus import CorpusKeywords, CorpusOptions, CorpusReport, Document, read_documents
-from bothways.text.sentences import split_sentences
+from bothways.text.sentences import ENGLISH, require_language, split_sentences
 from bothways.text.sources import Sources, resolve_sources, source_records
 from bothways.text.tokenizer import VOCABULARY_FILES, Tokenizer
 
@@ -51,18 +51,21 @@ class PrepareOptions:
     """How a store is made of its sources.
 
     corpus: how documents are read. validation: the share of documents that is held out, from 0 to below 1: evenly
-    spaced documents, from the tenth on, to six decimals. workers: processes, from 1; None: one a core.
-    Raises UserError for a share or a number out of range.
+    spaced documents, from the tenth on, to six decimals. workers: processes, from 1; None: one a core. language: by
+    whose rules sentences are cut, of `SENTENCE_LANGUAGES`.
+    Raises UserError for a share or a number out of range, and for other languages.
     """
 
     corpus: CorpusOptions = dataclasses.field(default_factory=CorpusOptions)
     validation: float = 0.02
     workers: int | None = None
+    language: str = ENGLISH
 
     def __post_init__(self) -> None:
         if not 0 <= self.validation < 1:
             raise UserError(f"{option('validation', self.validation)}: expected a share of the documents, 0 to below 1")
         require_at_least(1, workers=self.workers)
+        require_language(self.language)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,6 +85,7 @@ class PrepareKeywords(CorpusKeywords, total=False):
 
     validation: float
     workers: int | None
+    language: str
 
 
 def prepare(
@@ -120,8 +124,9 @@ def prepare(
     recipe: dict[str, Any] = {
         "sources": source_records(resolved),
         "tokenizer": tokenizer.fingerprint,
-        "options": dataclasses.asdict(options.corpus),
+        "options": options.corpus.to_json(),
         "validation": options.validation,
+        **({} if options.language == ENGLISH else {"language": options.language}),
     }
     if not overwrite and (out / "manifest.json").exists():
         return _finished(out, recipe)
@@ -130,7 +135,7 @@ def prepare(
     documents = itertools.islice(
         enumerate(read_documents(resolved, options.corpus, report)), state.get("documents", 0), None
     )
-    found = _prepare_all(documents, tokenizer, options.workers or os.cpu_count() or 1)
+    found = _prepare_all(documents, tokenizer, options)
     share = Fraction(options.validation).limit_denominator(1_000_000)
     with ByteProgress("prepare", sum(source.size for source in resolved), shown=not quiet) as progress:
         progress.wait("prepare  opening the text …")
@@ -154,7 +159,7 @@ def _with_keywords(options: PrepareOptions | Mapping[str, Any] | None, keywords:
     """The options with what the keywords say. Raises UserError for a name or a type that there is not."""
     if isinstance(options, Mapping):
         keywords, options = {**options, **keywords}, None
-    own = {"validation", "workers"}
+    own = {"validation", "workers", "language"}
     of_store = {name: value for name, value in keywords.items() if name in own}
     of_corpus = {name: value for name, value in keywords.items() if name not in own}
     for name in of_corpus:
@@ -210,8 +215,9 @@ def _require_same(out: Path, there: dict[str, Any], asked: dict[str, Any]) -> No
     if there.get("tokenizer") != asked["tokenizer"]:
         changes.append("the vocabulary is another")
     defaults = dataclasses.asdict(CorpusOptions())
-    changes += option_changes({**defaults, **there.get("options", {})}, asked["options"])
-    changes += option_changes({"validation": there.get("validation")}, {"validation": asked["validation"]})
+    changes += option_changes({**defaults, **there.get("options", {})}, {**defaults, **asked["options"]})
+    before, now = ({"language": ENGLISH, **recipe} for recipe in (there, asked))
+    changes += option_changes(before, {name: now[name] for name in ("validation", "language")})
     if changes:
         raise made_otherwise(out, "a store", changes)
 
@@ -296,17 +302,18 @@ class StoreWriter:
 
 
 def _prepare_all(
-    documents: Iterator[tuple[int, Document]], tokenizer: Tokenizer, workers: int
+    documents: Iterator[tuple[int, Document]], tokenizer: Tokenizer, options: PrepareOptions
 ) -> Iterator[tuple[int, PreparedDocument]]:
     """Prepare every document, in order; a small corpus is done here, before a worker process would have started."""
+    workers, language = options.workers or os.cpu_count() or 1, options.language
     batches = _batches(documents)
     first = list(itertools.islice(batches, 2))
     if workers == 1 or len(first) < 2:
         for batch in itertools.chain(first, batches):
-            yield from _with_numbers(batch, _prepare_batch(tokenizer, [document for _, document in batch]))
+            yield from _with_numbers(batch, _prepare_batch(tokenizer, [document for _, document in batch], language))
         return
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, _start_worker, (tokenizer.to_json(),)) as pool:
+    with ProcessPoolExecutor(workers, context, _start_worker, (tokenizer.to_json(), language)) as pool:
         waiting: deque[tuple[list[tuple[int, Document]], Future[list[PreparedDocument]]]] = deque()
         try:
             for batch in itertools.chain(first, batches):
@@ -340,8 +347,8 @@ def _batches(documents: Iterable[tuple[int, Document]]) -> Iterator[list[tuple[i
         yield batch
 
 
-def _prepare_batch(tokenizer: Tokenizer, documents: list[Document]) -> list[PreparedDocument]:
-    sentences = [split_sentences(document) for document in documents]
+def _prepare_batch(tokenizer: Tokenizer, documents: list[Document], language: str) -> list[PreparedDocument]:
+    sentences = [split_sentences(document, language) for document in documents]
     ids = iter(tokenizer.encode_ids([sentence for group in sentences for sentence in group]))
     prepared = []
     for group in sentences:
@@ -353,13 +360,15 @@ def _prepare_batch(tokenizer: Tokenizer, documents: list[Document]) -> list[Prep
 
 
 _worker_tokenizer: Tokenizer  # each worker process has one
+_worker_language: str
 
 
-def _start_worker(tokenizer_json: str) -> None:
-    global _worker_tokenizer
+def _start_worker(tokenizer_json: str, language: str) -> None:
+    global _worker_tokenizer, _worker_language
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes are the parallelism
     _worker_tokenizer = Tokenizer.from_json(tokenizer_json)
+    _worker_language = language
 
 
 def _work(documents: list[Document]) -> list[PreparedDocument]:
-    return _prepare_batch(_worker_tokenizer, documents)
+    return _prepare_batch(_worker_tokenizer, documents, _worker_language)

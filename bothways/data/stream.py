@@ -10,19 +10,21 @@ import itertools
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bothways.data.tables import BadRow, Row
-from bothways.errors import UserError
-from bothways.text.lines import Fault, decompressed, is_unicode, uncompressed_suffix
+from bothways.data.tables import CONLL_SUFFIXES, BadRow, Row, TableOptions, read_table
+from bothways.errors import UserError, option
+from bothways.text.encodings import is_utf8
+from bothways.text.lines import Fault, is_unicode, utf8_bytes
 from bothways.text.table_reader import CSV_SUFFIXES, JSON_SUFFIXES, TABLE_SUFFIXES, TableReader, TableReaderOptions
 
 STREAM_SUFFIXES = (*TABLE_SUFFIXES, ".txt")
+WHOLE_SUFFIXES = (".json", *CONLL_SUFFIXES)
 # Where a quote is not closed, all that follows up to this length is one bad row; a million characters is no field that
 # a model reads.
 MAX_FIELD_CHARACTERS = 1 << 20
@@ -40,22 +42,37 @@ class ArrowRow(Row):
 
 
 class RowStream:
-    """The rows of a .parquet, .jsonl, .csv, .tsv or .txt (a row a line), the last four also as .gz or .zst.
+    """The rows of a .parquet, .jsonl, .csv, .tsv or .txt (a row a line), the last four also as .gz or .zst; and those
+    of a .json or of CoNLL columns, which are in memory all at once.
 
-    text_column: what the lines of a .txt are called. columns: the names in the first rows, in order. remarks: what a
-    user should know of how the file is read.
+    text_column: what the lines of a .txt are called. options: what the file is, where its name does not say it.
+    columns: the names in the first rows, in order. remarks: what a user should know of how the file is read. reading:
+    of the options, what says how the file is read, as JSON.
     Raises UserError for a file that is none of these, or has no row that can be read.
     """
 
-    def __init__(self, path: Path, text_column: str = "text") -> None:
-        self.path = path
+    def __init__(self, path: Path, text_column: str = "text", options: TableOptions | None = None) -> None:
+        options = options or TableOptions()
+        self.path, self.encoding = path, options.encoding
+        said = {"format": options.format, "encoding": None if is_utf8(options.encoding) else options.encoding}
+        self.reading = {name: value for name, value in said.items() if value is not None}
         self.remarks: list[str] = []
-        self._options = TableReaderOptions(max_field_characters=MAX_FIELD_CHARACTERS, line_column=text_column)
         if not path.is_file():
             raise UserError(f"{path}: {'is a folder, not a file' if path.is_dir() else 'no such file'}")
-        self.suffix = uncompressed_suffix(path)
-        if self.suffix not in STREAM_SUFFIXES:
-            raise UserError(f"{path}: expected a table that ends in one of {', '.join(STREAM_SUFFIXES)}")
+        self.suffix = options.suffix_of(path)
+        if self.suffix not in (*STREAM_SUFFIXES, *WHOLE_SUFFIXES):
+            raise UserError(
+                f"{path}: expected a table that ends in one of {', '.join((*STREAM_SUFFIXES, *WHOLE_SUFFIXES))}, or "
+                f"{option('format')} says what it is"
+            )
+        self._options = TableReaderOptions(
+            max_field_characters=MAX_FIELD_CHARACTERS,
+            line_column=text_column,
+            suffix=self.suffix,
+            encoding=options.encoding,
+        )
+        self._whole = self.suffix in WHOLE_SUFFIXES
+        self._held = read_table(path, replace(options, say=self._remark)) if self._whole else []
         rows = self.rows()
         first = list(itertools.islice(rows, SCHEMA_ROWS))
         if not first:
@@ -66,13 +83,18 @@ class RowStream:
         self._first = [row.values for row in (*first, good) if isinstance(row, Row)]
         self.columns = list(dict.fromkeys(name for values in self._first for name in values))
 
+    def _remark(self, line: str) -> None:
+        self.remarks.append(line.removeprefix(f"{self.path}: "))
+
     def count(self) -> int:
         """How many rows there are; of a .csv with line breaks in its fields, how many at most."""
+        if self._whole:
+            return len(self._held)
         if self.suffix == ".parquet":
             with self._user_errors():
                 return int(pq.read_metadata(self.path).num_rows)
         lines, last = 0, b""
-        with self._user_errors(), self.path.open("rb") as raw, decompressed(raw, self.path) as file:
+        with self._user_errors(), self.path.open("rb") as raw, utf8_bytes(raw, self.path, self.encoding) as file:
             while block := file.read(COUNT_BYTES):
                 lines, last = lines + block.count(b"\n"), block
         return lines + (not last.endswith(b"\n")) - (self.suffix in CSV_SUFFIXES)
@@ -83,12 +105,15 @@ class RowStream:
         if self.suffix == ".parquet":
             with self._user_errors():
                 return pq.read_schema(self.path).remove_metadata()
-        if self.suffix not in JSON_SUFFIXES:
+        if self.suffix not in JSON_SUFFIXES and not self._whole:
             return pa.schema([(name, pa.string()) for name in self.columns])
         return pa.schema([_field(name, {type(row.get(name)) for row in self._first}) for name in self.columns])
 
     def rows(self, skip: int = 0) -> Iterator[Row | BadRow]:
         """Every row after the first `skip`. Raises UserError where nothing more of the file can be read."""
+        if self._whole:
+            yield from self._held[skip:]
+            return
         reader = TableReader(self.path, self._options)
         with self._user_errors():
             for row in reader.rows(skip):

@@ -7,6 +7,7 @@ A row remembers the file and line it came from, so that every complaint about it
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,17 +15,26 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from bothways.data.annotations import ConllReader, is_conll, read_json_rows
+from bothways.data.annotations import ConllReader, is_conll
 from bothways.data.frames import frame_columns, frame_records
 from bothways.errors import UserError, closest, option
-from bothways.text.lines import Fault, Lines, damage_of, decompressed, is_unicode, uncompressed_suffix
+from bothways.text.encodings import UTF8, checked_encoding
+from bothways.text.json_rows import WHOLE_FILE_CHARACTERS, read_json_rows
+from bothways.text.lines import (
+    Fault,
+    Lines,
+    damage_of,
+    encoding_remarks,
+    is_unicode,
+    uncompressed_suffix,
+    utf8_bytes,
+)
 from bothways.text.table_reader import TABLE_SUFFIXES, TableReader, TableReaderOptions
 
 CONLL_SUFFIXES = (".conll", ".conllu", ".bio")
 TableFormat = Literal["csv", "tsv", "jsonl", "parquet", "conll", "conllu", "squad"]
 LABELLED_SUFFIXES = (*TABLE_SUFFIXES, *CONLL_SUFFIXES, ".json")
 MAX_NUMBER = 3e38  # float32, which targets are, ends at 3.4e38
-WHOLE_FILE_CHARACTERS = 1 << 40  # no limit: a SQuAD file may be a single line, and is read as a whole anyway
 
 
 @dataclass(frozen=True)
@@ -62,7 +72,9 @@ class Row:
         except (TypeError, ValueError, OverflowError):
             number = math.nan
         if not abs(number) < MAX_NUMBER or isinstance(value, bool | np.bool_ | bytes):
-            raise UserError(f"{self.source}: column {column!r} is {value!r}, not a number")
+            comma = isinstance(value, str) and re.fullmatch(r"\s*[+-]?\d+,\d+\s*", value)
+            hint = f"; write {str(value).strip().replace(',', '.')}, with a point" if comma else ""
+            raise UserError(f"{self.source}: column {column!r} is {value!r}, not a number{hint}")
         return number
 
     def items(self, column: str) -> list[Any]:
@@ -97,14 +109,17 @@ def _be_silent(line: str) -> None:
 @dataclass(frozen=True)
 class TableOptions:
     """How a table is read. format: what it is, where its name does not say it. say: called with what a user should
-    know of how the file was read, separators say. Raises UserError for other formats."""
+    know of how the file was read, separators say. encoding: of text that is not UTF-8. Raises UserError for other
+    formats, and encodings that there are not."""
 
     format: TableFormat | None = None
     say: Callable[[str], None] = _be_silent
+    encoding: str = UTF8
 
     def __post_init__(self) -> None:
         if self.format is not None and self.format not in get_args(TableFormat):
             raise UserError(f"format {self.format!r}: expected one of {', '.join(get_args(TableFormat))}")
+        checked_encoding(self.encoding)
 
     def suffix_of(self, path: Path) -> str:
         """The suffix by which the file is read."""
@@ -214,7 +229,7 @@ def _read_file(path: Path, options: TableOptions) -> Iterator[Row | BadRow]:
         if suffix in TABLE_SUFFIXES:
             yield from _read_columns(path, suffix, options)
         elif suffix == ".json":
-            yield from _located(read_json_rows(path, _text_lines(path)))
+            yield from _located(read_json_rows(path, _text_lines(path, options)))
         else:
             yield from _read_conll(path, suffix, options)
     except OSError as error:
@@ -222,7 +237,7 @@ def _read_file(path: Path, options: TableOptions) -> Iterator[Row | BadRow]:
 
 
 def _read_columns(path: Path, suffix: str, options: TableOptions) -> Iterator[Row | BadRow]:
-    reader = TableReader(path, TableReaderOptions(suffix=suffix))
+    reader = TableReader(path, TableReaderOptions(suffix=suffix, encoding=options.encoding))
     for row in reader.rows():
         place = reader.place(row.line)
         if not isinstance(row, Fault):
@@ -238,7 +253,7 @@ def _read_conll(path: Path, suffix: str, options: TableOptions) -> Iterator[Row 
     """Rows of CoNLL columns, also of a file whose name does not say that it has them, .txt or .train or .testa."""
     known = suffix in CONLL_SUFFIXES
     try:
-        lines = list(_text_lines(path))
+        lines = list(_text_lines(path, options))
     except UserError:
         if known:
             raise
@@ -267,11 +282,12 @@ def _say_remarks(path: Path, remarks: Iterable[str], options: TableOptions) -> N
         options.say(f"{path}: {remark}")
 
 
-def _text_lines(path: Path) -> Iterator[str]:
+def _text_lines(path: Path, options: TableOptions) -> Iterator[str]:
     lines = None
     with path.open("rb") as raw:
         try:
-            with decompressed(raw, path) as file:
+            with utf8_bytes(raw, path, options.encoding) as file:
+                _say_remarks(path, encoding_remarks(file), options)
                 lines = Lines(file, WHOLE_FILE_CHARACTERS, allow_nul=False)
                 for line in lines:
                     if fault := lines.take_fault():

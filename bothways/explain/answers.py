@@ -14,6 +14,7 @@ from bothways.data.encoded import Encoded
 from bothways.data.tables import Row
 from bothways.inference import engine
 from bothways.tasks.answer import QUESTION_TOKENS, Answer, AnswerTask
+from bothways.text.special_tokens import Template
 from bothways.text.tokenizer import Pieces
 
 if TYPE_CHECKING:
@@ -41,14 +42,14 @@ def shown_answer(model: LoadedModel, batch: PackedBatch, text: Text, pieces: Seq
     task = AnswerTask.from_json({**model.checkpoint.metadata, "task": AnswerTask.name})
     task = replace(task, options=replace(task.options, question_column="question", context_column="context"))
     if isinstance(text, str):
-        row, windows = Row({"context": text}, "the text"), [_as_context(batch, pieces[0])]
+        row, windows = Row({"context": text}, "the text"), [_as_context(batch, pieces[0], model.tokenizer.template)]
         with torch.inference_mode():
             answer: Answer = task.decode(task.split(model.for_prediction(batch), windows), windows, row)
     else:
         row = Row(dict(zip(("question", "context"), text, strict=True)), "the text")
         windows = model.encode_rows(task, [row])
         (answer,) = engine.predict(model.for_prediction, task, windows, [row])
-    first, last = _tokens_of(answer, pieces)
+    first, last = _tokens_of(answer, pieces, model.tokenizer.template)
     at_once = len(windows) == 1 and np.array_equal(windows[0].input_ids, batch.input_ids.cpu().numpy())
     note = (
         f"the answer is the task's, which reads windows of up to {model.sequence_length} tokens (here {len(windows)}), "
@@ -57,16 +58,18 @@ def shown_answer(model: LoadedModel, batch: PackedBatch, text: Text, pieces: Seq
     return ShownAnswer(answer.text, answer.probability, first, last, "" if at_once else note)
 
 
-def _as_context(batch: PackedBatch, pieces: Pieces) -> Encoded:
+def _as_context(batch: PackedBatch, pieces: Pieces, template: Template) -> Encoded:
     """A text without a question, all of it context."""
     ids = batch.input_ids.cpu().numpy()
-    return Encoded(ids, np.ones_like(ids), np.pad(pieces.offsets, ((1, 1), (0, 0))))
+    around = len(template.prefix), len(template.suffix)
+    return Encoded(ids, np.zeros_like(ids), np.ones_like(ids), np.pad(pieces.offsets, (around, (0, 0))))
 
 
-def _tokens_of(answer: Answer, pieces: Sequence[Pieces]) -> tuple[int, int]:
+def _tokens_of(answer: Answer, pieces: Sequence[Pieces], template: Template) -> tuple[int, int]:
     offsets = pieces[-1].offsets
     touched = np.flatnonzero((offsets[:, 1] > answer.start) & (offsets[:, 0] < answer.end))
     if not answer.text or not len(touched):
         return 0, 0
-    begin = 1 + sum(len(segment.input_ids) + 1 for segment in pieces[:-1])
+    before = sum(len(segment.input_ids) + len(template.middle) for segment in pieces[:-1])
+    begin = len(template.prefix) + before
     return begin + int(touched[0]), begin + int(touched[-1])

@@ -96,7 +96,7 @@ def _states_of_tokens(model: LoadedModel, sentences: Sequence[str]) -> tuple[lis
     states = []
     for number, sentence in enumerate(sentences):
         batch, tokens, words = tokens_of_text(model.tokenizer, [model.tokenizer.encode(sentence)])
-        if len(tokens) > model.config.max_position_embeddings:
+        if len(tokens) > model.config.max_sequence_length:
             raise UserError(f"explain: {sentence[:40]!r}… is longer than the position table")
         with torch.inference_mode():
             of_sentence = torch.stack(record(model.model.encoder, batch.to(model.device)).states).float().cpu()
@@ -146,7 +146,7 @@ def _spelled(model: LoadedModel, word: str, anchors: Sequence[str]) -> str:
     pieces = tokenizer.encode(word, special_tokens=False)
     if len(set(pieces.word_ids.tolist())) != 1:
         raise UserError(f"{option('word', word)}: expected one word, as the vocabulary parts them")
-    return "".join(tokenizer.token(id).removeprefix("##") for id in pieces.input_ids)
+    return "".join(tokenizer.shown(id) for id in pieces.input_ids)
 
 
 def _neighbours(model: LoadedModel, tokens: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -166,10 +166,13 @@ def _neighbours(model: LoadedModel, tokens: Sequence[dict[str, Any]]) -> list[di
     return neighbours
 
 
-def position_view(encoder: Encoder) -> dict[str, Any]:
+def position_view(encoder: Encoder) -> dict[str, Any] | None:
     """The view of positions has the first columns of the model's table, those of the sinusoidal table, and the cosines
-    of positions."""
-    table = encoder.embeddings.position.weight.detach().float().cpu()
+    of positions; None for a model without such a table."""
+    position = encoder.embeddings.position
+    if position is None:
+        return None
+    table = position.weight[getattr(position, "offset", 0) :].detach().float().cpu()
     spread = np.linspace(0, len(table) - 1, min(MAX_COMPARED_POSITIONS, len(table)))
     rows = np.unique(spread.round().astype(int)).tolist()
     unit = F.normalize(table[rows], dim=-1)

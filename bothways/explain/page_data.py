@@ -65,10 +65,10 @@ def page_data(
     if not all(len(pieces.input_ids) for pieces in parts):
         raise UserError("explain: the text is empty")
     batch, tokens, words = tokens_of_text(tokenizer, parts)
-    if batch.num_tokens > config.max_position_embeddings:
+    if batch.num_tokens > config.max_sequence_length:
         raise UserError(
             f"explain: the text is {batch.num_tokens} tokens long; the position table has "
-            f"{config.max_position_embeddings} rows"
+            f"{config.max_sequence_length} rows"
         )
     tagged = tagged_words(model, [first] if second is None else [first, second], parts)
     if tagged is not None:
@@ -88,7 +88,10 @@ def page_data(
         notes.append(
             f"cosines of tokens are shown of up to {MAX_COSINE_TOKENS} of them, points of up to {MAX_PLANE_TOKENS}"
         )
-    if any(len(pieces.input_ids) + 2 > model.sequence_length for pieces in tokenizer.encode_batch(sentences)):
+    if any(
+        len(pieces.input_ids) + tokenizer.num_special_tokens(1) > model.sequence_length
+        for pieces in tokenizer.encode_batch(sentences)
+    ):
         notes.append(f"vectors of sentences are made of their first {model.sequence_length} tokens")
     return {
         "format": 1,

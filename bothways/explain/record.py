@@ -7,12 +7,13 @@ Shapes: T tokens, H hidden, A heads, D = H/A, L layers.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from bothways.batch import PackedBatch
+from bothways.model.attention_mask import AttentionMask
 from bothways.model.encoder import Encoder
 from bothways.model.kernels.eager import attend_eager, scaled_scores
 
@@ -44,9 +45,11 @@ class Record:
         """q kᵀ / √D of each layer before mask and softmax: L of `[A, T, T]`."""
         return [scaled_scores(q, k) for q, k in zip(self.queries, self.keys, strict=True)]
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, batch: PackedBatch, causal: bool, dropout: float) -> Tensor:
-        """The reference of attention under the record's mask; what it reads and makes is added to the record."""
-        attended, (weights,) = attend_eager(q, k, v, batch.lengths, self.causal)
+    def attend(
+        self, q: Tensor, k: Tensor, v: Tensor, batch: PackedBatch, mask: AttentionMask, dropout: float
+    ) -> Tensor:
+        """The reference of attention, causal as the record is; what it reads and makes is added to the record."""
+        attended, (weights,) = attend_eager(q, k, v, batch.lengths, replace(mask, causal=self.causal))
         if weights.requires_grad:
             weights.retain_grad()
         self.weights.append(weights)

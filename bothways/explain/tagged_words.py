@@ -17,12 +17,13 @@ def tagged_words(
 ) -> tuple[list[int], list[str]] | None:
     """The first token of each word with a piece, and the words; None for a model without the task `tag`.
 
-    texts: one, or two of a pair; pieces: of each. Tokens count those of `[CLS] a [SEP] b [SEP]`.
+    texts: one, or two of a pair; pieces: of each. Tokens count those of the whole
+    sequence, as `[CLS] a [SEP] b [SEP]`.
     """
-    metadata = model.checkpoint.metadata
+    metadata, template = model.checkpoint.metadata, model.tokenizer.template
     if metadata.get("task") != TagTask.name or not metadata.get("labels"):
         return None
-    task, begin = TagTask.from_json(metadata), 1
+    task, begin = TagTask.from_json(metadata), len(template.prefix)
     tokens: list[int] = []
     words: list[str] = []
     for text, of_text in zip(texts, pieces, strict=True):
@@ -31,5 +32,5 @@ def tagged_words(
             if first >= 0:
                 tokens.append(begin + first)
                 words.append(text[start:end])
-        begin += len(of_text.input_ids) + 1
+        begin += len(of_text.input_ids) + len(template.middle)
     return tokens, words

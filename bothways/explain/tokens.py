@@ -19,20 +19,20 @@ def tokens_of_text(
     Returns a batch of this one sequence; of each of its T tokens what a page tells (its `word` is an index into the
     words, -1 of `[CLS]` and `[SEP]`); the words, each joined of its pieces.
     """
-    pieces, token_type_ids = tokenizer.with_special_tokens(parts)
+    pieces, segment_ids = tokenizer.with_special_tokens(parts)
     first_words = np.cumsum([0, *(part.word_ids.max(initial=-1) + 1 for part in parts)])
-    word_indices = np.where(pieces.word_ids < 0, -1, pieces.word_ids + first_words[token_type_ids])
-    special = {tokenizer.cls_id, tokenizer.sep_id, tokenizer.mask_id}
+    word_indices = np.where(pieces.word_ids < 0, -1, pieces.word_ids + first_words[segment_ids])
+    special = {*tokenizer.special_ids} - {tokenizer.unk_id}
     words = [""] * int(first_words[-1])
     for id, word in zip(pieces.input_ids.tolist(), word_indices.tolist(), strict=True):
         if word >= 0:
-            words[word] += tokenizer.token(id).removeprefix("##")
-    columns = zip(pieces.input_ids.tolist(), token_type_ids.tolist(), word_indices.tolist(), strict=True)
+            words[word] += tokenizer.shown(id)
+    columns = zip(pieces.input_ids.tolist(), segment_ids.tolist(), word_indices.tolist(), strict=True)
     tokens = [
         {
-            "token": tokenizer.token(id), "id": id, "position": position, "segment": token_type, "word": word,
+            "token": tokenizer.token(id), "id": id, "position": position, "segment": segment, "word": word,
             "special": word < 0 or id in special, "unknown": id == tokenizer.unk_id,
         }
-        for position, (id, token_type, word) in enumerate(columns)
+        for position, (id, segment, word) in enumerate(columns)
     ]  # fmt: skip
-    return pack_sequences([(pieces.input_ids, token_type_ids)]), tokens, words
+    return pack_sequences([(pieces.input_ids, tokenizer.token_type_ids(segment_ids))]), tokens, words

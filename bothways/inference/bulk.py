@@ -21,7 +21,7 @@ from bothways.data.unknown_tokens import UnknownTokens, count_unknown_in
 from bothways.errors import UserError
 from bothways.files import to_json
 from bothways.inference import engine
-from bothways.inference.bulk_formats import JsonLinesFormat, ParquetFormat, RowFormat
+from bothways.inference.bulk_formats import CsvFormat, JsonLinesFormat, ParquetFormat, RowFormat
 from bothways.outputs import option_change, require_apart
 from bothways.parts import Parts
 from bothways.prefetch import prefetch
@@ -130,15 +130,19 @@ def open_output(job: Job, source: RowStream, out: Path, *, overwrite: bool = Fal
     clashes = _result_names(source.columns, job)
     if clashes:
         raise UserError(f"{source.path}: has a column {clashes[0]!r}, which is the name of a result; rename it")
-    output = BulkOutput(
-        out,
-        JsonLinesFormat() if out.suffix == ".jsonl" else ParquetFormat(source.schema(), job.schema),
-        overwrite=overwrite,
-    )
+    output = BulkOutput(out, _row_format(out.suffix.lower(), source, job), overwrite=overwrite)
     stat = source.path.stat()
     origin = {"input": str(source.path.resolve()), "bytes": stat.st_size, "modified": stat.st_mtime_ns}
-    output.open({**origin, **job.description})
+    output.open({**origin, **source.reading, **job.description})
     return output
+
+
+def _row_format(suffix: str, source: RowStream, job: Job) -> RowFormat:
+    if suffix == ".jsonl":
+        return JsonLinesFormat()
+    if suffix == ".csv":
+        return CsvFormat(source.columns, job.schema.names)
+    return ParquetFormat(source.schema(), job.schema)
 
 
 def run_bulk(job: Job, source: RowStream, output: BulkOutput, on_rows: OnProgress = no_progress) -> BulkCounts:

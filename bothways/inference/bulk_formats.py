@@ -1,13 +1,14 @@
-"""The files that a bulk job writes: a table's own columns beside the results, as JSON lines or Parquet."""
+"""The files that a bulk job writes: a table's own columns beside the results, as JSON lines, CSV or Parquet."""
 
 from __future__ import annotations
 
+import csv
 import itertools
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, cast
+from typing import IO, Any, NamedTuple, Protocol, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,7 +17,8 @@ from bothways.data.stream import ArrowRow
 from bothways.data.tables import BadRow, Row
 from bothways.files import to_json
 
-BULK_SUFFIXES = (".parquet", ".jsonl")
+BULK_SUFFIXES = (".parquet", ".jsonl", ".csv")
+CSV_DIGITS = 6  # of the numbers among the results, as in the predictions that `bothways evaluate` writes
 # At least so many in a row group of the file in the end: a part may have 256 rows, and readers are slow with thousands
 # of small groups.
 ROW_GROUP_ROWS = 1 << 15
@@ -67,9 +69,61 @@ class JsonLinesFormat:
     def merge(self, parts: Sequence[Path], whole: Path) -> None:
         """Append the parts to each other."""
         with whole.open("wb") as file:
-            for path in parts:
-                with path.open("rb") as part:
-                    shutil.copyfileobj(part, file)
+            _append(parts, file)
+
+
+@dataclass(frozen=True)
+class CsvFormat:
+    """A line a row, as spreadsheets open it: UTF-8 with a byte order mark. Lists and objects are JSON in their cell.
+
+    own: the names of the table's own columns; results: of the added ones. A row with further columns does not fit.
+    """
+
+    own: Sequence[str]
+    results: Sequence[str]
+
+    def own_columns(self, rows: Sequence[Row]) -> OwnColumns:
+        """The values in the order of `own`, as cells."""
+        good: list[Row] = []
+        bad: list[BadRow] = []
+        for row in rows:
+            if unknown := next((name for name in row.values if name not in self.own), None):
+                bad.append(BadRow(row.source, f"column {unknown!r} is not in the first rows"))
+            else:
+                good.append(row)
+        return OwnColumns(good, [[_cell(row.values.get(name)) for name in self.own] for row in good], bad)
+
+    def write(self, path: Path, columns: Any, results: pa.Table) -> None:
+        """Write a line a row, without the header."""
+        with path.open("w", encoding="utf-8", newline="") as file:
+            writer, rows = csv.writer(file), iter(columns)
+            for batch in results.to_batches(max_chunksize=PYTHON_ROWS):
+                for result in batch.to_pylist():
+                    writer.writerow([*next(rows), *(_cell(_rounded(result[name])) for name in self.results)])
+
+    def merge(self, parts: Sequence[Path], whole: Path) -> None:
+        """Write the header, and append the parts."""
+        with whole.open("w", encoding="utf-8-sig", newline="") as file:
+            csv.writer(file).writerow([*self.own, *self.results])
+        with whole.open("ab") as appended:
+            _append(parts, appended)
+
+
+def _cell(value: Any) -> Any:
+    return to_json(value, ensure_ascii=False, default=str) if isinstance(value, list | dict | bool) else value
+
+
+def _rounded(value: Any) -> Any:
+    """Numbers with `CSV_DIGITS` digits, those of a list too."""
+    if isinstance(value, float):
+        return float(f"{value:.{CSV_DIGITS}g}")
+    return [_rounded(item) for item in value] if isinstance(value, list) else value
+
+
+def _append(parts: Sequence[Path], whole: IO[bytes]) -> None:
+    for path in parts:
+        with path.open("rb") as part:
+            shutil.copyfileobj(part, whole)
 
 
 @dataclass(frozen=True)

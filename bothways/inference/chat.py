@@ -51,11 +51,11 @@ class Chat:
         turn = check_turns([{"role": "user", "content": said}], "chat")
         prompt = conversation_prompt(self._model, [*self.turns, *turn], options)
         pieces: list[str] = []
-        for step in generate_steps(self._model, [prompt], options):
-            for piece in text_pieces(self._model.tokenizer, step.tokens):
-                # the blank before a first word belongs to running text, not to a reply
-                pieces.append(piece if pieces else piece.lstrip())
-                yield pieces[-1]
+        steps = generate_steps(self._model, [prompt], options)
+        for piece in text_pieces(self._model.tokenizer, (step.tokens[0] for step in steps)):
+            # the blank before a first word belongs to running text, not to a reply
+            pieces.append(piece if pieces else piece.lstrip())
+            yield pieces[-1]
         self.turns += [*turn, ("assistant", "".join(pieces))]
 
 
@@ -74,7 +74,7 @@ def reply_to(model: LoadedModel, messages: str | Sequence[Mapping[str, str]], op
 def conversation_prompt(model: LoadedModel, turns: Sequence[Turn], options: GenerationOptions) -> np.ndarray:
     """The ids of a conversation up to where a reply begins, int64 `[T]`, without its oldest turns where it is too
     long."""
-    table = model.config.max_position_embeddings
+    table = model.config.max_sequence_length
     limit = table - min(options.max_tokens, table // 2)
     begin = [turn for turn in turns[:1] if turn[0] == "system"]
     rest = list(turns[len(begin) :])

@@ -14,8 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bothways.batch import PackedBatch
+from bothways.model.attention_mask import BOTH_WAYS, CAUSAL
 from bothways.model.dropout import Dropout
-from bothways.model.embeddings import Embeddings, LearnedPositions, SinusoidalPositions
+from bothways.model.embeddings import Embeddings, LearnedPositions, OffsetPositions, RelativeBias, SinusoidalPositions
 from bothways.model.encoder import Encoder, Layer, SelfAttention
 from bothways.model.heads import Head, Model
 from bothways.native.loading import library, mirror_structure
@@ -34,7 +35,7 @@ class LayerWeights(ctypes.Structure):
 
 @mirror_structure
 class EmbeddingTables(ctypes.Structure):
-    """The structure of `native/encoder.cpp`: three tables and the norm behind their sum."""
+    """The structure of `native/encoder.cpp`: three tables and the norm behind their sum; None for what is not there."""
 
     _fields_ = [(name, ctypes.c_void_p) for name in ("token", "token_type", "position", "norm", "norm_bias")]
 
@@ -48,6 +49,8 @@ class EncoderCall(ctypes.Structure):
         ("layers", ctypes.POINTER(LayerWeights)),
         *((name, ctypes.c_int64) for name in ("num_layers", "hidden_size", "heads", "intermediate_size", "causal")),
         ("epsilon", ctypes.c_double),
+        ("bias", ctypes.c_void_p),
+        ("longest", ctypes.c_int64),
         *((name, ctypes.c_void_p) for name in ("input_ids", "token_type_ids", "position_ids", "lengths")),
         *((name, ctypes.c_int64) for name in ("sequences", "tokens", "threads")),
         ("only", ctypes.c_void_p),
@@ -60,14 +63,16 @@ class EncoderCall(ctypes.Structure):
 # subclass, or a class with a new attribute, is not supported until this table says so.
 _EMBEDDING = ("num_embeddings", "embedding_dim", "padding_idx", "max_norm", "norm_type", "scale_grad_by_freq", "sparse")
 SUPPORTED: dict[type[nn.Module], tuple[str, ...]] = {
-    Encoder: ("config",),
-    Embeddings: (),
+    Encoder: ("config", "order", "norm", "relative_bias"),
+    Embeddings: ("token_type", "projection"),
     nn.Embedding: _EMBEDDING,
     LearnedPositions: _EMBEDDING,
     SinusoidalPositions: _EMBEDDING,
+    OffsetPositions: (*_EMBEDDING, "offset"),
+    RelativeBias: (*_EMBEDDING, "farthest"),
     nn.ModuleList: (),
     Layer: ("activation",),
-    SelfAttention: ("num_heads", "head_size", "causal", "dropout"),
+    SelfAttention: ("num_heads", "head_size", "mask", "dropout", "rotary"),
     nn.Linear: ("in_features", "out_features"),
     nn.LayerNorm: ("normalized_shape", "eps", "elementwise_affine"),
     Dropout: ("probability",),
@@ -87,26 +92,37 @@ class _Sizes:
 
     @classmethod
     def of(cls, encoder: Encoder) -> _Sizes:
-        """Those of the first layer and the first norm."""
-        first, norm = cast("Layer", encoder.layers[0]), encoder.embeddings.norm
-        attention, intermediate = first.attention, first.intermediate
-        return cls(intermediate.in_features, attention.num_heads, intermediate.out_features, attention.causal, norm.eps)
+        """Those of the first layer."""
+        first = cast("Layer", encoder.layers[0])
+        attention, intermediate, norm = first.attention, first.intermediate, cast("nn.LayerNorm", first.output_norm)
+        return cls(
+            intermediate.in_features, attention.num_heads, intermediate.out_features, attention.mask.causal, norm.eps
+        )
 
 
 def supports(encoder: Encoder) -> bool:
     """Whether the library computes exactly this encoder in inference; decided by its modules, not by its config.
 
     True where every module is of a class in `SUPPORTED`, without hooks or attributes besides, in float32 on a CPU, and
-    all layers have the exact GELU, all biases, and the same sizes, heads, causality and epsilon.
+    all layers have the exact GELU, all biases, and the same sizes, heads, causality and epsilon, with no window. What
+    stands before the layers may be of any width, if a projection leads to theirs.
     """
     if library() is None or not all(map(_is_known, encoder.modules())) or not len(encoder.layers):
         return False
-    sizes, embeddings = _Sizes.of(encoder), encoder.embeddings
-    tables = (embeddings.token, embeddings.token_type, embeddings.position)
-    return (
-        all(table.embedding_dim == sizes.hidden_size and table.max_norm is None for table in tables)
-        and _norm_fits(embeddings.norm, sizes)
-        and all(_layer_fits(cast("Layer", layer), sizes) for layer in encoder.layers)
+    if encoder.norm is not None or not isinstance(encoder.embeddings.norm, nn.LayerNorm):
+        return False
+    sizes = _Sizes.of(encoder)
+    return _embeddings_fit(encoder.embeddings, sizes) and all(
+        _layer_fits(cast("Layer", layer), sizes) for layer in encoder.layers
+    )
+
+
+def _embeddings_fit(embeddings: Embeddings, sizes: _Sizes) -> bool:
+    if embeddings.projection is not None:
+        return embeddings.projection.out_features == sizes.hidden_size
+    tables = [embeddings.token, embeddings.token_type, embeddings.position]
+    return _norm_fits(embeddings.norm, sizes) and all(
+        table.embedding_dim == sizes.hidden_size and table.max_norm is None for table in tables if table is not None
     )
 
 
@@ -130,15 +146,17 @@ def _layer_fits(layer: Layer, sizes: _Sizes) -> bool:
     return (
         all(linear.bias is not None and linear.weight.shape == shape for linear, shape in shapes.items())
         and all(_norm_fits(norm, sizes) for norm in (layer.attention_norm, layer.output_norm))
-        and (attention.num_heads, attention.causal) == (sizes.heads, sizes.causal)
+        and (attention.num_heads, attention.mask) == (sizes.heads, CAUSAL if sizes.causal else BOTH_WAYS)
+        and attention.rotary is None
         and attention.num_heads * attention.head_size == hidden
         and layer.activation is F.gelu
     )
 
 
-def _norm_fits(norm: nn.LayerNorm, sizes: _Sizes) -> bool:
-    complete = norm.weight is not None and norm.bias is not None
-    return complete and norm.normalized_shape == (sizes.hidden_size,) and norm.eps == sizes.epsilon
+def _norm_fits(norm: nn.Module, sizes: _Sizes) -> bool:
+    if not isinstance(norm, nn.LayerNorm) or norm.weight is None or norm.bias is None:
+        return False
+    return norm.normalized_shape == (sizes.hidden_size,) and norm.eps == sizes.epsilon
 
 
 class CompiledEncoder(nn.Module):
@@ -152,35 +170,39 @@ class CompiledEncoder(nn.Module):
         self.config = encoder.config
         self._sizes = _Sizes.of(encoder)
         self._kept: list[Tensor] = []  # what the structures point at
-        embeddings = encoder.embeddings
-        self._table_rows = (
-            embeddings.token.num_embeddings, embeddings.token_type.num_embeddings, embeddings.position.num_embeddings,
-        )  # fmt: skip
-        self._tables = EmbeddingTables(
-            token=self._keep(embeddings.token.weight),
-            token_type=self._keep(embeddings.token_type.weight),
-            position=self._keep(embeddings.position.weight),
-            norm=self._keep(embeddings.norm.weight),
-            norm_bias=self._keep(embeddings.norm.bias),
-        )
+        self._relative_bias = encoder.relative_bias
+        # narrower tables are torch's work: they and their projection are a small part
+        self._embeddings = encoder.embeddings if encoder.embeddings.projection is not None else None
+        self._table_rows: tuple[int | None, ...] = (None, None, None)
+        self._tables = EmbeddingTables() if self._embeddings is not None else self._embedding_tables(encoder.embeddings)
         layers = [self._layer_weights(cast("Layer", layer)) for layer in encoder.layers]
-        self._layers = (LayerWeights * len(layers))(*layers)
+        self._layers = (LayerWeights * len(encoder.order))(*(layers[index] for index in encoder.order))
+
+    def _embedding_tables(self, embeddings: Embeddings) -> EmbeddingTables:
+        """Also says how many rows each of them has for ids, and None for one that is not there."""
+        tables = [embeddings.token, embeddings.token_type, embeddings.position]
+        rows = [None if table is None else table.weight[getattr(table, "offset", 0) :] for table in tables]
+        self._table_rows = tuple(None if table is None else len(table) for table in rows)
+        token, token_type, position = (None if table is None else self._keep(table) for table in rows)
+        norm = cast("nn.LayerNorm", embeddings.norm)
+        return EmbeddingTables(token, token_type, position, self._keep(norm.weight), self._keep(norm.bias))
 
     def _layer_weights(self, layer: Layer) -> LayerWeights:
         attention = layer.attention
+        attention_norm, output_norm = (cast("nn.LayerNorm", norm) for norm in (layer.attention_norm, layer.output_norm))
         return LayerWeights(
             qkv=self._keep(_packed(attention.qkv.weight)),
             qkv_bias=self._keep(attention.qkv.bias),
             attention_output=self._keep(_packed(attention.output.weight)),
             attention_output_bias=self._keep(attention.output.bias),
-            attention_norm=self._keep(layer.attention_norm.weight),
-            attention_norm_bias=self._keep(layer.attention_norm.bias),
+            attention_norm=self._keep(attention_norm.weight),
+            attention_norm_bias=self._keep(attention_norm.bias),
             intermediate=self._keep(_packed(layer.intermediate.weight)),
             intermediate_bias=self._keep(layer.intermediate.bias),
             output=self._keep(_packed(layer.output.weight)),
             output_bias=self._keep(layer.output.bias),
-            output_norm=self._keep(layer.output_norm.weight),
-            output_norm_bias=self._keep(layer.output_norm.bias),
+            output_norm=self._keep(output_norm.weight),
+            output_norm_bias=self._keep(output_norm.bias),
         )
 
     def _keep(self, tensor: Tensor) -> int:
@@ -196,6 +218,9 @@ class CompiledEncoder(nn.Module):
         index = None if only is None else only.contiguous()
         out = torch.empty(tokens if index is None else len(index), width)
         hidden, attended = torch.empty(2, tokens, width)
+        if self._embeddings is not None:
+            hidden = self._embeddings(batch).contiguous()
+        bias = None if self._relative_bias is None else self._relative_bias.bias(batch.max_seqlen).contiguous()
         rows = max(tokens, len(out))  # a head may ask for a token twice
         qkv, intermediate = torch.empty(rows, 3 * width), torch.empty(rows, sizes.intermediate_size)
         call = EncoderCall(
@@ -207,6 +232,8 @@ class CompiledEncoder(nn.Module):
             intermediate_size=sizes.intermediate_size,
             causal=sizes.causal,
             epsilon=sizes.epsilon,
+            bias=None if bias is None else bias.data_ptr(),
+            longest=batch.max_seqlen,
             input_ids=batch.input_ids.data_ptr(),
             token_type_ids=batch.token_type_ids.data_ptr(),
             position_ids=batch.position_ids.data_ptr(),
@@ -228,6 +255,8 @@ class CompiledEncoder(nn.Module):
     def _check_ids(self, batch: PackedBatch) -> None:
         ids = (batch.input_ids, batch.token_type_ids, batch.position_ids)
         for values, rows in zip(ids, self._table_rows, strict=True):
+            if rows is None:
+                continue
             low, high = torch.aminmax(values)
             if low < 0 or high >= rows:
                 raise IndexError(f"an id of {int(low)} to {int(high)} in a table of {rows} rows")

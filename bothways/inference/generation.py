@@ -92,7 +92,7 @@ def generate(
     never: ids that are not drawn. What is drawn for a prompt does not depend on the others. Texts end where the
     position table does.
     """
-    table = model.config.max_position_embeddings
+    table = model.config.max_sequence_length
     room = min(options.max_tokens, table - min(map(len, prompts)))
     decoding = Decoding(model.eval(), prompts, max(room, 0))
     device = decoding.logits.device

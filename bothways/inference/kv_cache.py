@@ -11,6 +11,7 @@ from torch import Tensor
 
 from bothways.batch import PackedBatch
 from bothways.model.attention import Attend, attend
+from bothways.model.attention_mask import CAUSAL, AttentionMask
 from bothways.model.encoder import Encoder
 
 
@@ -26,7 +27,7 @@ class KVCache:
         weight, config = encoder.embeddings.token.weight, encoder.config
         self._columns = int(lengths.max())
         shape = (len(lengths), config.num_attention_heads, self._columns + room, config.head_size)
-        self._layers = [(weight.new_zeros(shape), weight.new_zeros(shape)) for _ in encoder.layers]
+        self._layers = [(weight.new_zeros(shape), weight.new_zeros(shape)) for _ in encoder.order]
         self._mask = self._mask_of((self._columns - lengths).to(weight.device))
 
     def _mask_of(self, unused: Tensor) -> Tensor | None:
@@ -42,13 +43,13 @@ class KVCache:
         layers = iter(self._layers)
 
         def attend_and_store(
-            q: Tensor, k: Tensor, v: Tensor, batch: PackedBatch, causal: bool, dropout: float
+            q: Tensor, k: Tensor, v: Tensor, batch: PackedBatch, mask: AttentionMask, dropout: float
         ) -> Tensor:
             lengths = batch.lengths.tolist()
             for stored, new in zip(next(layers), (k, v), strict=True):
                 for row, tokens in enumerate(new.split(lengths)):
                     stored[row, :, self._columns - lengths[row] : self._columns] = tokens.transpose(0, 1)
-            return attend(q, k, v, batch, causal=True)
+            return attend(q, k, v, batch, CAUSAL)
 
         return attend_and_store
 
@@ -57,15 +58,15 @@ class KVCache:
         reads all up to it."""
         layers = iter(self._layers)
         column, self._columns = self._columns, self._columns + 1
-        mask = None if self._mask is None else self._mask[..., : self._columns]
+        written = None if self._mask is None else self._mask[..., : self._columns]
 
         def attend_to_cache(
-            q: Tensor, k: Tensor, v: Tensor, batch: PackedBatch, causal: bool, dropout: float
+            q: Tensor, k: Tensor, v: Tensor, batch: PackedBatch, mask: AttentionMask, dropout: float
         ) -> Tensor:
             keys, values = next(layers)
             keys[:, :, column], values[:, :, column] = k, v
             keys, values = keys[:, :, : self._columns], values[:, :, : self._columns]
-            return F.scaled_dot_product_attention(q[:, :, None], keys, values, attn_mask=mask)[:, :, 0]
+            return F.scaled_dot_product_attention(q[:, :, None], keys, values, attn_mask=written)[:, :, 0]
 
         return attend_to_cache
 

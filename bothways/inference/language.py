@@ -111,14 +111,15 @@ def prompt_ids(
         if not len(of_prompt):
             raise UserError(f"prompt {number} is empty; give a word or two to begin with")
     model.warn_of_unknown(ids)
-    return [np.append(model.tokenizer.cls_id, of_prompt) for of_prompt in _fitting(model, ids, options, truncate)]
+    begin = np.array(model.tokenizer.template.prefix, dtype=np.int64)
+    return [np.concatenate([begin, of_prompt]) for of_prompt in _fitting(model, ids, options, truncate)]
 
 
 def _fitting(
     model: LoadedModel, ids: Sequence[np.ndarray], options: GenerationOptions, truncate: str | None
 ) -> list[np.ndarray]:
     """The ids of each prompt, still without `[SOS]`, short enough to go on from."""
-    table = model.config.max_position_embeddings
+    table = model.config.max_sequence_length
     kept = table - 1 - min(options.max_tokens, table // 2)
     too_long = [of_prompt for of_prompt in ids if len(of_prompt) > table - 2]
     if not too_long:
@@ -135,7 +136,7 @@ def _fitting(
 
 def generate_steps(model: LoadedModel, prompts: Sequence[np.ndarray], options: GenerationOptions) -> Iterator[Step]:
     """The steps in which tokens come behind prompts (ids with `[SOS]`). Warns where the position table ends a text."""
-    tokenizer, table = model.tokenizer, model.config.max_position_embeddings
+    tokenizer, table = model.tokenizer, model.config.max_sequence_length
     lengths: dict[tuple[int, int], int] = {}  # tokens generated so far, by prompt and sample
     ended: set[tuple[int, int]] = set()
     for step in generate(
@@ -170,10 +171,7 @@ def generate_texts(model: LoadedModel, prompts: Sequence[np.ndarray], options: G
 
 def text_pieces(tokenizer: Tokenizer, ids: Iterable[int]) -> Iterator[str]:
     """The text that each token adds, with its blank and without `[EOS]`; joined they are the continuation."""
-    for id in ids:
-        if id != tokenizer.sep_id:
-            # a first token has no blank before it, so each is read behind another
-            yield tokenizer.decode([tokenizer.sep_id, id]).removeprefix(tokenizer.token(tokenizer.sep_id))
+    yield from tokenizer.text_pieces(id for id in ids if id != tokenizer.sep_id)
 
 
 def score_texts(model: LoadedModel, texts: Texts, next_word: str | None, top_k: int) -> Any:
@@ -222,7 +220,7 @@ def _pieces_to_score(model: LoadedModel, text: Any, next_word: str | None) -> tu
     if next_word is not None and not len(behind.input_ids):
         raise UserError(f"{option('next')} is empty; give the word whose probability is wanted")
     # a masked model is asked for at least one piece behind the text
-    needed, table = len(pieces.input_ids) + max(1, len(behind.input_ids)) + 2, model.config.max_position_embeddings
+    needed, table = len(pieces.input_ids) + max(1, len(behind.input_ids)) + 2, model.config.max_sequence_length
     if needed > table:
         raise UserError(f"the text is {needed:,} tokens long; the position table has {table:,} rows")
     return pieces, behind
@@ -273,7 +271,7 @@ def _masked(tokenizer: Tokenizer, ids: np.ndarray, masked: slice) -> Encoded:
     shown[masked] = tokenizer.mask_id
     nothing = np.zeros((len(ids), 2), dtype=np.int64)
     sequence = assemble(tokenizer, [Pieces(shown, nothing, nothing[:, 0])], row=0)
-    return replace(sequence, targets={"first_mask": np.array(1 + masked.start)})
+    return replace(sequence, targets={"first_mask": np.array(len(tokenizer.template.prefix) + masked.start)})
 
 
 def _masked_logs(model: LoadedModel, sequences: Sequence[Encoded]) -> Tensor:
@@ -300,7 +298,7 @@ def suggest_words(model: LoadedModel, prompts: Texts, top_k: int) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", TruncationWarning)  # the next word depends on the end of the prompt only
         ids = prompt_ids(model, asked.texts, GenerationOptions(max_tokens=MAX_WORD_PIECES), "left")
-    last = model.config.max_position_embeddings - 1 - MAX_WORD_PIECES
+    last = model.config.max_sequence_length - 1 - MAX_WORD_PIECES
     ends = [np.append(of_prompt[0], of_prompt[1:][-last:]) for of_prompt in ids]
     return asked.given([_likeliest_words(model, end, top_k) for end in ends])
 

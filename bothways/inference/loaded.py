@@ -101,7 +101,7 @@ class LoadedModel:
     @property
     def sequence_length(self) -> int:
         """The tokens a text may have: what the model was fine-tuned with, or the size of its position table."""
-        return int(self.checkpoint.metadata.get("sequence_length", self.config.max_position_embeddings))
+        return int(self.checkpoint.metadata.get("sequence_length", self.config.max_sequence_length))
 
     @property
     def reads_pairs(self) -> bool | None:
@@ -157,7 +157,7 @@ class LoadedModel:
         """Texts and pairs as sequences, none of them cut. Raises UserError for a text that the position table has no
         room for. Warns of texts that the vocabulary cannot read."""
         encoded = join_segments(self.tokenizer, texts, max_length=1 << 30)
-        limit = self.config.max_position_embeddings
+        limit = self.config.max_sequence_length
         for sequence, text in zip(encoded, texts, strict=True):
             if len(sequence.input_ids) > limit:
                 begin = text if isinstance(text, str) else text[0]

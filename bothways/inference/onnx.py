@@ -22,15 +22,16 @@ from bothways.checkpoint.hugging_face import Checkpoint, write_all_but_weights
 from bothways.errors import UserError, install_command
 from bothways.files import replace_directory
 from bothways.model.attention import Attend
+from bothways.model.attention_mask import AttentionMask
 from bothways.model.encoder import Encoder
 from bothways.model.heads import (
     CausalLMHead,
     ChoiceHead,
     EmbeddingHead,
+    EncoderHead,
     Head,
     MaskedLMHead,
     Model,
-    PoolerHead,
     PretrainingHead,
     SequenceHead,
     SpanHead,
@@ -57,7 +58,7 @@ class PaddedEncoder(nn.Module):
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Tensor:
         positions = torch.arange(input_ids.shape[1], device=input_ids.device)
         unused = torch.empty(0)  # where sequences begin and how long they are: the mask says it
-        batch = PackedBatch(input_ids, token_type_ids, positions, unused, 0, unused)
+        batch = PackedBatch(input_ids, token_type_ids, positions, unused, input_ids.shape[1], unused)
         return cast("Tensor", self.encoder(batch, attend=attend_padded(attention_mask)))
 
 
@@ -66,12 +67,17 @@ def attend_padded(attention_mask: Tensor) -> Attend:
     `[B, L]`, 0 at padding."""
     order = torch.arange(attention_mask.shape[1], device=attention_mask.device)
     seen = attention_mask[:, None, None, :].bool()
-    # made once for all layers; the export leaves out the one that is not read
-    both_ways, causal_bias = _bias(seen), _bias(seen & (order[None, :] <= order[:, None]))
+    biases: dict[tuple[bool, int | None], Tensor] = {}  # made once for all layers with a mask
 
-    def attend(q: Tensor, k: Tensor, v: Tensor, batch: PackedBatch, causal: bool, dropout: float) -> Tensor:
+    def attend(q: Tensor, k: Tensor, v: Tensor, batch: PackedBatch, mask: AttentionMask, dropout: float) -> Tensor:
         q, k, v = (tensor.transpose(1, 2) for tensor in (q, k, v))
-        scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5 + (causal_bias if causal else both_ways)
+        kind = mask.causal, mask.window
+        if kind not in biases:
+            near = mask.seen(order, order)
+            biases[kind] = _bias(seen if near is None else seen & near)
+        scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5 + biases[kind]
+        if mask.bias is not None:
+            scores = scores + mask.by_distance(order, order)
         return (torch.softmax(scores, -1) @ v).transpose(1, 2)
 
     return attend
@@ -99,35 +105,51 @@ def _vocabulary(head: Any, hidden: Tensor) -> Tensor:
     return cast("Tensor", head.lm.decoder(head.lm(hidden).hidden))
 
 
-def _pooled(head: Any, hidden: Tensor) -> Tensor:
-    return cast("Tensor", head.pooler(hidden[:, 0]))
+def _pooled(head: Any, hidden: Tensor, mask: Tensor) -> Tensor:
+    """What a head makes of the state of each sequence that it reads, `[B, H]`."""
+    if head.reading == "first":
+        state = hidden[:, 0]
+    elif head.reading == "mean":
+        state = _mean(hidden, mask)
+    else:
+        last = mask.sum(1).long() - 1
+        state = hidden.gather(1, last[:, None, None].expand(-1, 1, hidden.shape[2]))[:, 0]
+    return cast("Tensor", head.pooler(state))
+
+
+def _mean(hidden: Tensor, mask: Tensor) -> Tensor:
+    share = mask.to(hidden.dtype)[..., None]
+    return (hidden * share).sum(1) / share.sum(1)
+
+
+def _transformed(head: Any, hidden: Tensor) -> Tensor:
+    return hidden if head.transform is None else cast("Tensor", head.transform(hidden))
 
 
 def _embedding(head: Any, hidden: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
-    share = mask.to(hidden.dtype)[..., None]
-    vectors = hidden[:, 0] if head.pooling == "cls" else (hidden * share).sum(1) / share.sum(1)
+    vectors = hidden[:, 0] if head.pooling == "cls" else _mean(hidden, mask)
     return hidden, F.normalize(vectors, dim=-1) if head.normalize else vectors
 
 
 FORMS: dict[type[Head], PaddedForm] = {
     SequenceHead: PaddedForm(
         ("logits",),
-        lambda head, hidden, mask: (head.classifier(_pooled(head, hidden)),),
+        lambda head, hidden, mask: (head.classifier(_pooled(head, hidden, mask)),),
         lambda scores, hidden: (scores[0],),
     ),
     ChoiceHead: PaddedForm(
         ("logits",),
-        lambda head, hidden, mask: (head.classifier(_pooled(head, hidden)),),
+        lambda head, hidden, mask: (head.classifier(_pooled(head, hidden, mask)),),
         lambda scores, hidden: (scores,),
     ),
     TokenHead: PaddedForm(
         ("logits",),
-        lambda head, hidden, mask: (head.classifier(hidden),),
+        lambda head, hidden, mask: (head.classifier(_transformed(head, hidden)),),
         lambda scores, hidden: (scores,),
     ),
     SpanHead: PaddedForm(
         ("start_logits", "end_logits"),
-        lambda head, hidden, mask: head.qa_outputs(hidden).unbind(-1),
+        lambda head, hidden, mask: head.qa_outputs(_transformed(head, hidden)).unbind(-1),
         lambda scores, hidden: scores.unbind(-1),
     ),
     MaskedLMHead: PaddedForm(
@@ -142,7 +164,7 @@ FORMS: dict[type[Head], PaddedForm] = {
     ),
     PretrainingHead: PaddedForm(
         ("prediction_logits", "seq_relationship_logits"),
-        lambda head, hidden, mask: (_vocabulary(head, hidden), head.nsp(_pooled(head, hidden))),
+        lambda head, hidden, mask: (_vocabulary(head, hidden), head.nsp(head.pooler(hidden[:, 0]))),
         lambda scores, hidden: (scores.mlm.logits, scores.nsp[0]),
     ),
     EmbeddingHead: PaddedForm(
@@ -150,9 +172,9 @@ FORMS: dict[type[Head], PaddedForm] = {
         _embedding,
         lambda scores, hidden: (hidden, scores[0]),
     ),
-    PoolerHead: PaddedForm(
+    EncoderHead: PaddedForm(
         ("last_hidden_state", "pooler_output"),
-        lambda head, hidden, mask: (hidden, _pooled(head, hidden)),
+        lambda head, hidden, mask: (hidden, _pooled(head, hidden, mask)),
         lambda scores, hidden: (hidden, scores[0]),
     ),
 }
@@ -254,7 +276,7 @@ def _compare(model: Model, path: Path) -> tuple[float, float]:
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     generator = np.random.default_rng(0)
-    longest = min(64, model.config.max_position_embeddings)
+    longest = min(64, model.config.max_sequence_length)
     lengths = (3, longest, longest // 2, 7)
     ids = generator.integers(0, model.config.vocab_size, (len(lengths), longest))
     mask = (np.arange(longest) < np.array(lengths)[:, None]).astype(np.int64)

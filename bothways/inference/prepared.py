@@ -39,7 +39,8 @@ class PrepackedLinear(nn.Module):
 
     def __init__(self, linear: nn.Linear, gelu: bool = False) -> None:
         super().__init__()
-        self._blocks, self._bias = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach()), linear.bias.detach()
+        self._blocks = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach())
+        self._bias = None if linear.bias is None else linear.bias.detach()
         self._epilogue = ("gelu", "none") if gelu else ("none", "")  # oneDNN's name and its variant
 
     def forward(self, x: Tensor) -> Tensor:
@@ -84,7 +85,9 @@ class Int8Linear(nn.Module):
         quantised = (weight / self._scales[:, None]).round().to(torch.int8)
         self._blocks = torch.ops.onednn.qlinear_prepack(quantised, None)
         self._zeros = torch.zeros(len(weight), dtype=torch.long)
-        self._bias, self._gelu = linear.bias.detach(), gelu
+        bias: Tensor | None = linear.bias
+        self._bias = self._scales.new_zeros(len(weight)) if bias is None else bias.detach()
+        self._gelu = gelu
         self._levels = 127 if cpu_multiplies_int8() else 63
 
     def forward(self, x: Tensor) -> Tensor:

@@ -71,12 +71,11 @@ def sequence_vectors(
 ) -> list[np.ndarray]:
     """A vector for each encoded sequence, float32 `[H]`, as `embed_texts`."""
     pooling = model.checkpoint.metadata.get("options", {}).get("pooling", "mean")
-    encoder = model.for_prediction.encoder
 
     def split(vectors: Tensor, sequences: Sequence[Encoded], batch: PackedBatch) -> list[np.ndarray]:
         return list(vectors.float().cpu().numpy())
 
-    embedding = model.for_prediction.with_head(EmbeddingHead(encoder, pooling, normalize))
+    embedding = model.for_prediction.with_head(EmbeddingHead(pooling, normalize))
     return engine.run_batches(embedding, split, encoded, model.device, on_progress=on_progress)
 
 

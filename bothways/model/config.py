@@ -6,7 +6,7 @@ import dataclasses
 import typing
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 from bothways.errors import UserError, closest, option
 from bothways.option_checks import require_type
@@ -27,15 +27,15 @@ POSITIONS = ("learned", "sinusoidal")
 ACTIVATIONS = ("gelu", "gelu_new", "gelu_pytorch_tanh", "relu")
 # Lowest and highest. 2^24 is a thousand times BERT-large's; products of two still fit 64 bits. No published transformer
 # is deeper than 1,000 layers (DeepNet, arXiv:2203.00555).
-_SIZE_RANGE = (1, 1 << 24)
+SIZE_RANGE = (1, 1 << 24)
 SIZE_RANGES: dict[str, tuple[int, int]] = {
-    "vocab_size": _SIZE_RANGE,
-    "hidden_size": _SIZE_RANGE,
+    "vocab_size": SIZE_RANGE,
+    "hidden_size": SIZE_RANGE,
     "num_hidden_layers": (1, 1000),
-    "num_attention_heads": _SIZE_RANGE,
-    "intermediate_size": _SIZE_RANGE,
+    "num_attention_heads": SIZE_RANGE,
+    "intermediate_size": SIZE_RANGE,
     "max_position_embeddings": (8, 1 << 24),
-    "type_vocab_size": _SIZE_RANGE,
+    "type_vocab_size": SIZE_RANGE,
 }
 # Keys of a config.json that change what a model computes and are not read, with the values that change nothing.
 FOREIGN_KEYS: dict[str, tuple[Any, ...]] = {
@@ -43,15 +43,27 @@ FOREIGN_KEYS: dict[str, tuple[Any, ...]] = {
     "pruned_heads": ({},),
     "add_cross_attention": (False,),
     "is_encoder_decoder": (False,),
+    "position_embedding_type": ("absolute",),
+    "auto_map": (),
 }
+# Keys that are made anew when a model is written: they speak of a head, of labels, or of whoever wrote the file.
+OWN_KEYS = (
+    *("architectures", "model_type", "dtype", "torch_dtype", "transformers_version", "_name_or_path"),
+    *("id2label", "label2id", "num_labels", "problem_type", "tokenizer_class", "finetuning_task"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class EncoderConfig:
-    """The hyperparameters of a BERT encoder, named as in a Hugging Face `config.json`; the defaults are BERT-base's.
+    """The hyperparameters of an encoder, named as in BERT's Hugging Face `config.json`; the defaults are BERT-base's.
+    Every family of models has a class of its own, with what only that family has; this one is BERT's.
 
     is_decoder: each token sees itself and those before it only, so that the model can be trained from left to right.
-    positions: `learned`, or `sinusoidal`, a fixed table.
+    positions: `learned`, or `sinusoidal`, a fixed table. other: what else the file said, which is written again.
+
+    model_type: the family's name in config.json. keys: the family's names of our fields where they are others; None for
+    what its file does not have. foreign_keys: its keys that are not read, each with the values that change nothing.
+    size_ranges: least and most of its whole numbers. constants: keys that are written with these values.
     """
 
     vocab_size: int = 30522
@@ -70,34 +82,66 @@ class EncoderConfig:
     pad_token_id: int | None = 0
     is_decoder: bool = False
     positions: str = "learned"
+    other: Mapping[str, Any] = dataclasses.field(default_factory=dict, compare=False, repr=False)
+
+    model_type: ClassVar[str] = "bert"
+    keys: ClassVar[Mapping[str, str | None]] = {}
+    foreign_keys: ClassVar[Mapping[str, tuple[Any, ...]]] = FOREIGN_KEYS
+    size_ranges: ClassVar[Mapping[str, tuple[int, int]]] = SIZE_RANGES
+    constants: ClassVar[Mapping[str, Any]] = {"position_embedding_type": "absolute"}
 
     def __post_init__(self) -> None:
-        for name, hint in typing.get_type_hints(type(self)).items():
-            require_type(name, getattr(self, name), hint)
-        for name, (least, most) in SIZE_RANGES.items():
+        hints = typing.get_type_hints(type(self))
+        for field in dataclasses.fields(self):
+            if field.name != "other":
+                require_type(self.key(field.name), getattr(self, field.name), hints[field.name])
+        for name, (least, most) in self.size_ranges.items():
             if not least <= getattr(self, name) <= most:
-                raise UserError(f"{name} {getattr(self, name)}: expected at least {least}, at most {most}")
+                raise UserError(f"{self.key(name)} {getattr(self, name)}: expected at least {least}, at most {most}")
         for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"):
             value = getattr(self, name)
             if value is not None and not 0 <= value < 1:
-                raise UserError(f"{name} ({option('dropout')}) {value}: expected a probability, 0 to below 1")
+                raise UserError(f"{self.key(name)} ({option('dropout')}) {value}: expected a probability, 0 to below 1")
         for name in ("initializer_range", "layer_norm_eps"):
             if not 0 <= getattr(self, name) < 1:
-                raise UserError(f"{name} {getattr(self, name)}: expected 0 to below 1")
+                raise UserError(f"{self.key(name)} {getattr(self, name)}: expected 0 to below 1")
         if self.hidden_size % self.num_attention_heads:
+            heads = self.key("num_attention_heads")
             raise UserError(
-                f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}"
+                f"{self.key('hidden_size')} {self.hidden_size} is not a multiple of {heads} {self.num_attention_heads}"
             )
         for name, accepted in (("hidden_act", ACTIVATIONS), ("positions", POSITIONS)):
             if getattr(self, name) not in accepted:
-                raise UserError(f"{name} {getattr(self, name)!r} is not supported; accepted: {', '.join(accepted)}")
+                raise UserError(
+                    f"{self.key(name)} {getattr(self, name)!r} is not supported; accepted: {', '.join(accepted)}"
+                )
+
+    @classmethod
+    def key(cls, field: str) -> str:
+        """The name that the family's config.json has for a field of ours; our own where it has none."""
+        return cls.keys.get(field, field) or field
 
     @property
     def head_size(self) -> int:
         return self.hidden_size // self.num_attention_heads
 
+    @property
+    def max_sequence_length(self) -> int:
+        """Tokens that a sequence may have, `[CLS]` and `[SEP]` included."""
+        return self.max_position_embeddings
+
     @classmethod
-    def from_size(cls, size: str, **overrides: Any) -> EncoderConfig:
+    def sizes(cls, layers: int, hidden_size: int, intermediate_size: int, heads: int) -> dict[str, Any]:
+        """The family's fields of a model of such a shape, a row of `SIZES`."""
+        return {
+            "num_hidden_layers": layers,
+            "hidden_size": hidden_size,
+            "intermediate_size": intermediate_size,
+            "num_attention_heads": heads,
+        }
+
+    @classmethod
+    def from_size(cls, size: str, **overrides: Any) -> Self:
         """Builds a named size: tiny, mini, small, medium, base, large or vanilla (a `bert-` prefix is accepted).
 
         Raises UserError for another name.
@@ -105,37 +149,32 @@ class EncoderConfig:
         name = size.removeprefix("bert-")
         if name not in SIZES:
             raise UserError(f"{option('size', size)}: expected one of {', '.join(SIZES)}{closest(name, SIZES)}")
-        layers, hidden, intermediate, heads = SIZES[name]
-        return cls(
-            num_hidden_layers=layers,
-            hidden_size=hidden,
-            intermediate_size=intermediate,
-            num_attention_heads=heads,
-            **overrides,
-        )
+        return cls(**{**cls.sizes(*SIZES[name]), **overrides})
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any], path: str | Path = "config.json") -> EncoderConfig:
-        """Read a Hugging Face `config.json`; keys that are not ours are ignored, what we cannot run is an error.
+    def from_dict(cls, values: Mapping[str, Any], path: str | Path = "config.json") -> Self:
+        """Read the family's Hugging Face `config.json`; what we cannot run is an error.
 
-        path: of the file, for messages. Raises UserError for another `model_type`, for relative position embeddings,
-        for keys that change what the model computes and are not ours (`FOREIGN_KEYS`), and for values that cannot be.
+        path: of the file, for messages. Raises UserError for keys that change what the model computes and are not ours
+        (`foreign_keys`), and for values that cannot be.
         """
-        model_type = values.get("model_type", "bert")
-        if model_type != "bert":
-            raise UserError(f"{path} has model_type {model_type!r}; accepted: 'bert'")
-        positions = values.get("position_embedding_type", "absolute")
-        if positions != "absolute":
-            raise UserError(f"{path} has position_embedding_type {positions!r}; accepted: 'absolute'")
-        for key, harmless in FOREIGN_KEYS.items():
+        for key, harmless in cls.foreign_keys.items():
             if values.get(key) not in (None, *harmless):
-                raise UserError(f"{path} has {key} {str(values[key])[:60]}, which is not read")
-        known = {field.name for field in dataclasses.fields(cls)}
+                accepted = f"; accepted: {', '.join(map(repr, harmless))}" if harmless else ""
+                raise UserError(f"{path} has {key} {str(values[key])[:60]!a}, which is not read{accepted}")
+        names = {cls.keys.get(field.name, field.name): field.name for field in dataclasses.fields(cls)}
+        known = {names[key]: value for key, value in values.items() if key in names and key != "other"}
+        other = {key: value for key, value in values.items() if key not in names and key not in OWN_KEYS}
         try:
-            return cls(**{key: value for key, value in values.items() if key in known})
+            return cls(**known, other=other)
         except UserError as error:
             raise UserError(f"{path}: {error}") from None
 
     def to_dict(self) -> dict[str, Any]:
         """The keys of a Hugging Face `config.json` that describe the encoder."""
-        return {"model_type": "bert", "position_embedding_type": "absolute", **dataclasses.asdict(self)}
+        own = {}
+        for field in dataclasses.fields(self):
+            key = self.keys.get(field.name, field.name)
+            if key is not None and field.name != "other":
+                own[key] = getattr(self, field.name)
+        return {"model_type": self.model_type, **self.constants, **self.other, **own}

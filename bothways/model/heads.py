@@ -8,7 +8,7 @@ Shapes: T tokens, N sequences, R tokens that a head reads, H hidden, V vocabular
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -17,17 +17,37 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bothways.batch import PackedBatch
-from bothways.model.assembly import activation_function
 from bothways.model.config import EncoderConfig
-from bothways.model.dropout import Dropout
-from bothways.model.encoder import Encoder
+from bothways.model.encoder import Encoder, PreNormLayer
 from bothways.model.lm_head import LazyLogits, LMHeadTransform
 
 # What a head can do, in the words of error messages; `language-model` scores every piece of the vocabulary.
 Ability = Literal[
-    "language-model", "masked-LM", "causal-LM", "next-sentence", "sequence", "choice", "token", "span", "embedding"
+    "language-model",
+    "masked-LM",
+    "causal-LM",
+    "next-sentence",
+    "replaced-token",
+    "sequence",
+    "choice",
+    "token",
+    "span",
+    "embedding",
+]
+HeadKind = Literal[
+    "pretraining",
+    "masked-LM",
+    "causal-LM",
+    "discriminator",
+    "sequence",
+    "choice",
+    "token",
+    "span",
+    "embedding",
+    "encoder",
 ]
 Pooling = Literal["mean", "cls"]
+Reading = Literal["first", "last", "mean"]  # of a sequence's tokens
 
 
 @dataclass(frozen=True)
@@ -41,19 +61,19 @@ class Decision:
 class Head(nn.Module):
     """What stands on an encoder: `head(hidden [R, H], batch)` with the hidden states of `head.reads(batch)`.
 
-    A head is built with the encoder that it reads: from the sizes in its config, and its token table where it has one.
+    A head is put together of modules, which `families/` make as each family has them.
 
-    abilities: what its scores are good for. architecture: the Hugging Face class with the same parts; None where there
-    is none. trained_for: the task whose models of this architecture are; None for other heads. needs_labels: whether it
-    is built with a number of labels. parts: of its modules those that tell its files from other heads', by name.
-    pooling, normalize: how a head that gives vectors of texts makes them; None for other heads.
+    kind: what `families` knows it by. abilities: what its scores are good for. architecture: the Hugging Face class
+    with the same parts; None where there is none. trained_for: the task whose models of this architecture are; None for
+    other heads. needs_labels: whether it is built with a number of labels. pooling, normalize: how a head that gives
+    vectors of texts makes them; None for other heads.
     """
 
+    kind: ClassVar[HeadKind]
     abilities: ClassVar[frozenset[Ability]] = frozenset()
-    architecture: ClassVar[str | None] = None
+    architecture: str | None = None
     trained_for: ClassVar[str | None] = None
     needs_labels: ClassVar[bool] = False
-    parts: ClassVar[tuple[str, ...]] = ()
     pooling: Pooling | None = None
     normalize: bool = False
 
@@ -61,6 +81,18 @@ class Head(nn.Module):
         """int64 `[R]`: the tokens whose hidden states the head reads, in the order in which it reads them; a token that
         is named twice is read twice. None for all T."""
         return None
+
+    def batch_to_read(self, batch: PackedBatch) -> PackedBatch:
+        """What the encoder is to read in place of a batch: the batch itself, but for a head that alters it first."""
+        return batch
+
+    def helpers(self) -> Iterable[Model]:
+        """Models that the head asks besides the encoder that it stands on."""
+        return ()
+
+    def saved_models(self, model: Model) -> dict[str, Model]:
+        """What a finished pretraining writes, by the name of its directory. model: the one with this head."""
+        return {"model": model}
 
     @property
     def reads_first_tokens_only(self) -> bool:
@@ -88,15 +120,30 @@ def first_tokens(batch: PackedBatch) -> Tensor:
     return batch.cu_seqlens[:-1].long()
 
 
+def last_tokens(batch: PackedBatch) -> Tensor:
+    """int64 `[N]`: where each sequence's last token is."""
+    return batch.cu_seqlens[1:].long() - 1
+
+
 class Pooler(nn.Module):
-    """tanh(W h + b) of each sequence's first token: `[N, H]` → `[N, H]`."""
+    """norm(activation(W h + b)) of each sequence's state: `[N, H]` → `[N, H]`; BERT's has tanh and no norm."""
 
-    def __init__(self, hidden_size: int) -> None:
+    def __init__(
+        self,
+        dense: nn.Linear,
+        activation: Callable[[Tensor], Tensor] = torch.tanh,
+        *,
+        dropout: nn.Module | None = None,
+        norm: nn.Module | None = None,
+    ) -> None:
+        """dropout: in front of the product."""
         super().__init__()
-        self.dense = nn.Linear(hidden_size, hidden_size)
+        self.dense, self.activation, self.dropout, self.norm = dense, activation, dropout, norm
 
-    def forward(self, first: Tensor) -> Tensor:
-        return torch.tanh(self.dense(first))
+    def forward(self, state: Tensor) -> Tensor:
+        dense = self.dense(state if self.dropout is None else self.dropout(state))
+        pooled = self.activation(dense)
+        return pooled if self.norm is None else self.norm(pooled)
 
 
 @dataclass
@@ -110,11 +157,9 @@ class PretrainingScores:
 class LMHead(Head):
     """Scores over the vocabulary, by a decoder that is tied to the encoder's token table."""
 
-    def __init__(self, encoder: Encoder) -> None:
+    def __init__(self, lm: LMHeadTransform) -> None:
         super().__init__()
-        config = encoder.config
-        activation = activation_function(config.hidden_act)
-        self.lm = LMHeadTransform(config.hidden_size, activation, config.layer_norm_eps, encoder.embeddings.token)
+        self.lm = lm
 
     def decision(self, scores: Any, name: Callable[[int], str]) -> Decision | None:
         """The likeliest piece at the first token that is scored."""
@@ -132,9 +177,8 @@ class MaskedLMHead(LMHead):
     """Masked-language-model scores of the tokens in `targets["mlm_index"]`: never the logits of a token nobody
     reads."""
 
+    kind: ClassVar[HeadKind] = "masked-LM"
     abilities = frozenset[Ability]({"language-model", "masked-LM"})
-    architecture = "BertForMaskedLM"
-    parts = ("lm.dense",)
 
     def reads(self, batch: PackedBatch) -> Tensor:
         return batch.targets["mlm_index"]
@@ -152,14 +196,12 @@ class MaskedLMHead(LMHead):
 class PretrainingHead(MaskedLMHead):
     """Masked LM and next sentence together, as BERT is pretrained."""
 
+    kind: ClassVar[HeadKind] = "pretraining"
     abilities = frozenset[Ability]({"language-model", "masked-LM", "next-sentence"})
-    architecture = "BertForPreTraining"
-    parts = ("nsp",)
 
-    def __init__(self, encoder: Encoder) -> None:
-        super().__init__(encoder)
-        self.pooler = Pooler(encoder.config.hidden_size)
-        self.nsp = nn.Linear(encoder.config.hidden_size, 2)
+    def __init__(self, lm: LMHeadTransform, pooler: Pooler, nsp: nn.Linear) -> None:
+        super().__init__(lm)
+        self.pooler, self.nsp = pooler, nsp
 
     def reads(self, batch: PackedBatch) -> Tensor:
         return torch.cat([first_tokens(batch), batch.targets["mlm_index"]])
@@ -173,8 +215,8 @@ class CausalLMHead(LMHead):
     """Scores of the token that follows: `[T, V]`, or `[R, V]` where the batch says in `targets["lm_index"]` behind
     which tokens they are wanted."""
 
+    kind = "causal-LM"
     abilities = frozenset[Ability]({"language-model", "causal-LM"})
-    architecture = "BertLMHeadModel"
 
     def reads(self, batch: PackedBatch) -> Tensor | None:
         return batch.targets.get("lm_index")
@@ -190,47 +232,65 @@ class CausalLMHead(LMHead):
         return batch.num_tokens if read is None else len(read)
 
 
-class FirstTokenHead(Head):
-    """Reads each sequence's first token alone."""
+class DiscriminatorHead(Head):
+    """Whether each token is another than the text's own: logits `[T]` (Clark et al. 2020, section 2)."""
 
-    def reads(self, batch: PackedBatch) -> Tensor:
-        return first_tokens(batch)
+    kind = "discriminator"
+    abilities = frozenset[Ability]({"replaced-token"})
+
+    def __init__(self, dense: nn.Linear, activation: Callable[[Tensor], Tensor], prediction: nn.Linear) -> None:
+        super().__init__()
+        self.dense, self.activation, self.prediction = dense, activation, prediction
+
+    def forward(self, hidden: Tensor, batch: PackedBatch) -> Tensor:
+        return self.prediction(self.activation(self.dense(hidden))).squeeze(-1)
+
+
+class PooledHead(Head):
+    """Reads one state of each sequence: its first token's, its last one's, or the mean over its tokens."""
+
+    def __init__(self, pooler: nn.Module, reading: Reading = "first") -> None:
+        super().__init__()
+        self.pooler, self.reading = pooler, reading
+
+    def reads(self, batch: PackedBatch) -> Tensor | None:
+        return {"first": first_tokens, "last": last_tokens, "mean": lambda batch: None}[self.reading](batch)
 
     @property
     def reads_first_tokens_only(self) -> bool:
-        return True
+        return self.reading == "first"
+
+    def pooled(self, hidden: Tensor, batch: PackedBatch) -> Tensor:
+        """`[N, H]`."""
+        pooled: Tensor = self.pooler(sequence_means(hidden, batch) if self.reading == "mean" else hidden)
+        return pooled
 
 
-class PoolerHead(FirstTokenHead):
-    """A bare encoder's head: the pooled first token `[N, H]`."""
+class EncoderHead(PooledHead):
+    """A bare encoder's head: the pooled first token `[N, H]`, or the token itself where a family pools nothing."""
 
-    architecture = "BertModel"
-
-    def __init__(self, encoder: Encoder) -> None:
-        super().__init__()
-        self.pooler = Pooler(encoder.config.hidden_size)
+    kind = "encoder"
 
     def forward(self, hidden: Tensor, batch: PackedBatch) -> Tensor:
-        return self.pooler(hidden)
+        return self.pooled(hidden, batch)
 
 
-class SequenceHead(FirstTokenHead):
-    """Pooled first token, dropout, one linear layer: `[N, C]` logits."""
+class SequenceHead(PooledHead):
+    """Pooled state, dropout, one linear layer: `[N, C]` logits."""
 
+    kind: ClassVar[HeadKind] = "sequence"
     abilities = frozenset[Ability]({"sequence"})
-    architecture = "BertForSequenceClassification"
     trained_for = "classify"
     needs_labels = True
-    parts = ("pooler.dense", "classifier")
 
-    def __init__(self, encoder: Encoder, num_labels: int) -> None:
-        super().__init__()
-        self.pooler = Pooler(encoder.config.hidden_size)
-        self.dropout = _classifier_dropout(encoder.config)
-        self.classifier = nn.Linear(encoder.config.hidden_size, num_labels)
+    def __init__(
+        self, pooler: nn.Module, dropout: nn.Module, classifier: nn.Linear, reading: Reading = "first"
+    ) -> None:
+        super().__init__(pooler, reading)
+        self.dropout, self.classifier = dropout, classifier
 
     def forward(self, hidden: Tensor, batch: PackedBatch) -> Tensor:
-        return self.classifier(self.dropout(self.pooler(hidden)))
+        return self.classifier(self.dropout(self.pooled(hidden, batch)))
 
     def decision(self, scores: Tensor, name: Callable[[int], str]) -> Decision:
         """The label with the highest score; the score itself where there is but one."""
@@ -241,13 +301,10 @@ class SequenceHead(FirstTokenHead):
 class ChoiceHead(SequenceHead):
     """One number a sequence, `[N]`: how well the choice it ends with goes with what it begins with."""
 
+    kind: ClassVar[HeadKind] = "choice"
     abilities = frozenset[Ability]({"choice"})
-    architecture = "BertForMultipleChoice"
     trained_for = "choose"
     needs_labels = False
-
-    def __init__(self, encoder: Encoder) -> None:
-        super().__init__(encoder, 1)
 
     def forward(self, hidden: Tensor, batch: PackedBatch) -> Tensor:
         return super().forward(hidden, batch).squeeze(-1)
@@ -256,22 +313,21 @@ class ChoiceHead(SequenceHead):
 class TokenHead(Head):
     """Dropout and one linear layer on the tokens in `targets["word_index"]`: `[R, C]` logits."""
 
+    kind = "token"
     abilities = frozenset[Ability]({"token"})
-    architecture = "BertForTokenClassification"
     trained_for = "tag"
     needs_labels = True
-    parts = ("classifier",)
 
-    def __init__(self, encoder: Encoder, num_labels: int) -> None:
+    def __init__(self, dropout: nn.Module, classifier: nn.Linear, transform: nn.Module | None = None) -> None:
+        """transform: of the hidden states, in front of the dropout."""
         super().__init__()
-        self.dropout = _classifier_dropout(encoder.config)
-        self.classifier = nn.Linear(encoder.config.hidden_size, num_labels)
+        self.transform, self.dropout, self.classifier = transform, dropout, classifier
 
     def reads(self, batch: PackedBatch) -> Tensor:
         return batch.targets["word_index"]
 
     def forward(self, hidden: Tensor, batch: PackedBatch) -> Tensor:
-        return self.classifier(self.dropout(hidden))
+        return self.classifier(self.dropout(hidden if self.transform is None else self.transform(hidden)))
 
     def decision(self, scores: Tensor, name: Callable[[int], str]) -> Decision:
         """The labels of all tokens inside an entity (not `O`); of all tokens where there is none."""
@@ -284,27 +340,27 @@ class TokenHead(Head):
 class SpanHead(Head):
     """Every token as the start and as the end of an answer: `[T, 2]` logits (Devlin et al. 2018, section 4.2)."""
 
+    kind = "span"
     abilities = frozenset[Ability]({"span"})
-    architecture = "BertForQuestionAnswering"
     trained_for = "answer"
-    parts = ("qa_outputs",)
 
-    def __init__(self, encoder: Encoder) -> None:
+    def __init__(self, qa_outputs: nn.Linear, transform: nn.Module | None = None) -> None:
+        """transform: of the hidden states."""
         super().__init__()
-        self.qa_outputs = nn.Linear(encoder.config.hidden_size, 2)
+        self.transform, self.qa_outputs = transform, qa_outputs
 
     def forward(self, hidden: Tensor, batch: PackedBatch) -> Tensor:
-        return self.qa_outputs(hidden)
+        return self.qa_outputs(hidden if self.transform is None else self.transform(hidden))
 
 
 class EmbeddingHead(Head):
     """A vector a sequence, `[N, H]`: its first token, or the mean over its tokens, `[CLS]` and `[SEP]` included
     (Reimers and Gurevych 2019, section 3); of length one with `normalize`. Has no weights."""
 
+    kind = "embedding"
     abilities = frozenset[Ability]({"embedding"})
-    architecture = "BertModel"
 
-    def __init__(self, encoder: Encoder, pooling: Pooling = "mean", normalize: bool = True) -> None:
+    def __init__(self, pooling: Pooling = "mean", normalize: bool = True) -> None:
         super().__init__()
         self.pooling, self.normalize = pooling, normalize
 
@@ -328,23 +384,21 @@ def sequence_means(hidden: Tensor, batch: PackedBatch) -> Tensor:
     return sums / lengths[:, None]
 
 
-def _classifier_dropout(config: EncoderConfig) -> Dropout:
-    dropout = config.classifier_dropout
-    return Dropout(config.hidden_dropout_prob if dropout is None else dropout)
-
-
-# The heads that a file's weights are told by where its config names no class: the first whose `parts` are all there.
-# (`PoolerHead` has none, and so is told of what is left.) An `EmbeddingHead` is told by `modules.json`.
-HEADS: tuple[type[Head], ...] = (
-    PretrainingHead,
-    MaskedLMHead,
-    SpanHead,
-    SequenceHead,
-    TokenHead,
-    PoolerHead,
-    CausalLMHead,
-    ChoiceHead,
-)
+HEAD_KINDS: dict[HeadKind, type[Head]] = {
+    head.kind: head
+    for head in (
+        PretrainingHead,
+        MaskedLMHead,
+        CausalLMHead,
+        DiscriminatorHead,
+        SequenceHead,
+        ChoiceHead,
+        TokenHead,
+        SpanHead,
+        EmbeddingHead,
+        EncoderHead,
+    )
+}
 
 
 class Model(nn.Module):
@@ -360,6 +414,7 @@ class Model(nn.Module):
         return self.encoder.config
 
     def forward(self, batch: PackedBatch):  # type: ignore[no-untyped-def]
+        batch = self.head.batch_to_read(batch)
         return self.head(self.encoder(batch, self.head.reads(batch)), batch)
 
     def with_head(self, head: Head) -> Model:
@@ -367,17 +422,23 @@ class Model(nn.Module):
         return type(self)(self.encoder, head).eval()
 
 
-def initialise(model: nn.Module, initializer_range: float, generator: torch.Generator) -> None:
+def initialise(model: Model, initializer_range: float, generator: torch.Generator) -> None:
     """BERT's initialisation: normal with mean 0 and deviation `initializer_range`; biases 0, layer norms 1 and 0. A
-    fixed table of positions stays as it is."""
+    fixed table of positions stays as it is. In layers with the norm in front, the two products whose results are added
+    to the residual are smaller by √(2 × layers), so that it does not grow with depth (Radford et al. 2019, section
+    2.3)."""
     for module in model.modules():
         if isinstance(module, nn.Linear | nn.Embedding) and module.weight.requires_grad:
             with torch.no_grad():
                 module.weight.normal_(0.0, initializer_range, generator=generator)
-                if isinstance(module, nn.Linear):
+                if isinstance(module, nn.Linear) and module.bias is not None:
                     module.bias.zero_()
         elif isinstance(module, nn.LayerNorm):
             module.reset_parameters()
+    for layer in model.encoder.layers:
+        if isinstance(layer, PreNormLayer):
+            for linear in (layer.attention.output, layer.output):
+                linear.weight.data /= (2 * len(model.encoder.order)) ** 0.5
 
 
 def device_of(model: nn.Module) -> torch.device:

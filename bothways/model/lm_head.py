@@ -1,6 +1,6 @@
 """Scores over the vocabulary, and their cross-entropy without ever holding them all.
 
-Shapes: R tokens that are scored, H hidden, V vocabulary.
+Shapes: R tokens that are scored, H hidden, E width of the token table, V vocabulary.
 """
 
 from __future__ import annotations
@@ -21,17 +21,19 @@ CHUNK = 512  # tokens whose scores are in memory at the same time: 62 MB in floa
 class LazyLogits:
     """The scores of every piece at R tokens, not yet multiplied out.
 
-    hidden: `[R, H]`, what the decoder `[V, H]` is to read. dtype: that of the product.
+    hidden: `[R, E]`, what the decoder `[V, E]` is to read. dtype: that of the product. casts: whether the decoder is of
+    another type, as in training with autocast.
     """
 
     hidden: Tensor
     decoder: nn.Linear
     dtype: torch.dtype
+    casts: bool = False
 
     @property
     def logits(self) -> Tensor:
         """The scores multiplied out, `[R, V]`."""
-        with torch.autocast(self.hidden.device.type, self.dtype, enabled=self.dtype != self.hidden.dtype):
+        with torch.autocast(self.hidden.device.type, self.dtype, enabled=self.casts):
             scores: Tensor = self.decoder(self.hidden)
         return scores
 
@@ -48,9 +50,24 @@ class LazyLogits:
             right = (logits.detach().argmax(-1) == labels).sum()
             return F.cross_entropy(logits, labels, reduction="sum"), right
         total, right = _CrossEntropy.apply(
-            self.hidden, self.decoder.weight, self.decoder.bias, labels, self.dtype, torch.is_grad_enabled()
+            self.hidden, self.decoder.weight, self._bias(), labels, self.dtype, torch.is_grad_enabled()
         )
         return total, right
+
+    def _bias(self) -> Tensor:
+        bias: Tensor | None = self.decoder.bias
+        return self.hidden.new_zeros(self.decoder.out_features) if bias is None else bias
+
+    @torch.no_grad()
+    def sample(self, generator: torch.Generator) -> Tensor:
+        """An id for each token, drawn from the softmax of its scores, int64 `[R]`; generator: on the CPU."""
+        drawn = []
+        for hidden in self.hidden.split(CHUNK):
+            scores = replace(self, hidden=hidden).logits.float()
+            # the largest of scores and Gumbel noise is a draw from their softmax (Gumbel 1954)
+            noise = torch.empty(scores.shape).exponential_(generator=generator).log_()
+            drawn.append((scores - noise.to(scores.device)).argmax(-1))
+        return torch.cat(drawn) if drawn else torch.zeros(0, dtype=torch.int64, device=self.hidden.device)
 
     @torch.no_grad()
     def log_probabilities(self, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -114,20 +131,26 @@ def _accumulate(grad_scores: Tensor, read: Tensor, weight: Tensor, grad_weight: 
 
 class LMHeadTransform(nn.Module):
     """Transform, layer norm, and a decoder tied to the token embeddings: hidden states `[R, H]` → scores over the
-    vocabulary."""
+    vocabulary. `nn.Identity` stands for what a model does not have."""
 
     def __init__(
-        self, hidden_size: int, activation: Callable[[Tensor], Tensor], norm_eps: float, token_embedding: nn.Embedding
+        self,
+        dense: nn.Module,
+        activation: Callable[[Tensor], Tensor],
+        norm: nn.Module,
+        token_embedding: nn.Embedding,
+        bias: bool = True,
     ) -> None:
+        """dense: `[H] → [E]`, to the width of the token table. bias: of the decoder."""
         super().__init__()
-        self.dense = nn.Linear(hidden_size, hidden_size)
+        self.dense = dense
         self.activation = activation
-        self.norm = nn.LayerNorm(hidden_size, eps=norm_eps)
-        self.decoder = nn.Linear(hidden_size, token_embedding.num_embeddings)
+        self.norm = norm
+        self.decoder = nn.Linear(token_embedding.embedding_dim, token_embedding.num_embeddings, bias=bias)
         self.decoder.weight = token_embedding.weight
 
     def forward(self, hidden: Tensor) -> LazyLogits:
         hidden = self.norm(self.activation(self.dense(hidden)))
         device = hidden.device.type
-        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
-        return LazyLogits(hidden, self.decoder, dtype)
+        casts = torch.is_autocast_enabled(device)
+        return LazyLogits(hidden, self.decoder, torch.get_autocast_dtype(device) if casts else hidden.dtype, casts)

@@ -8,6 +8,7 @@
 
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <new>
 #include <vector>
@@ -24,6 +25,7 @@ struct AttentionCall {
     int64_t sequences, heads, head_size;
     int64_t qkv_stride, dqkv_stride;  // numbers from one token to the next; in out and dout it is A * D
     int64_t causal;
+    int64_t window;  // keys at most so far from the query on either side; -1: any
     int64_t is_bfloat16;  // else float32
     int64_t threads;
     uint64_t seed;
@@ -50,8 +52,15 @@ struct HeadTask {
     int64_t out_stride() const { return call.heads * call.head_size; }
     float scale() const { return 1.0f / std::sqrt((float)call.head_size); }
 
-    // How many keys the queries before `last` see.
-    int64_t n_keys(int64_t last) const { return call.causal ? last : length; }
+    // The keys that one of these queries sees: all between the first and the last.
+    Range keys_of(Range queries) const {
+        const int64_t behind = call.causal ? queries.last : length;
+        if (call.window < 0) return {0, behind};
+        return {std::max<int64_t>(0, queries.first - call.window), std::min(behind, queries.last + call.window)};
+    }
+
+    // The same from the beginning of a panel on.
+    Range whole_panels(Range keys) const { return {keys.first / PANEL * PANEL, keys.last}; }
 
     // This head's rows of a tensor: [L, D].
     std::vector<float> read_rows(const void* tensor, int64_t stride) const {
@@ -83,46 +92,50 @@ struct HeadTask {
     }
 
     // The three kinds of product, named as BLAS names them: N as it is, T transposed. Rows of scores and weights are
-    // padded_length apart.
+    // padded_length apart. `keys` begin at a panel: of the rows, only these columns are read or written.
 
     // out [count, keys] = x [count, D] yT, with y [L, D] as `packed_transposed`
-    void gemm_nt(const float* x, int64_t count, const std::vector<float>& y_panels, int64_t keys, float* out) const {
+    void gemm_nt(const float* x, int64_t count, const std::vector<float>& y_panels, Range keys, float* out) const {
         gemm({.a = x,
               .a_stride = call.head_size,
               .rows = count,
               .b = {.panels = y_panels.data(), .depth = call.head_size, .columns = padded_length},
               .out = out,
               .out_stride = padded_length,
-              .panels = {0, panel_count(keys)}});
+              .panels = {keys.first / PANEL, panel_count(keys.last)}});
     }
 
     // out [count, D] = x [count, keys] y, with y [L, D] as `packed`
-    void gemm_nn(const float* x, int64_t count, const std::vector<float>& y_panels, int64_t keys, float* out) const {
-        gemm({.a = x,
+    void gemm_nn(const float* x, int64_t count, const std::vector<float>& y_panels, Range keys, float* out) const {
+        gemm({.a = x + keys.first,
               .a_stride = padded_length,
               .rows = count,
-              .b = {.panels = y_panels.data(), .depth = length, .columns = call.head_size},
+              .b = {.panels = y_panels.data() + keys.first * PANEL, .depth = length, .columns = call.head_size},
               .out = out,
               .out_stride = call.head_size,
-              .depth = keys});
+              .depth = keys.last - keys.first});
     }
 
     // out [keys, D] += xT y, with x [count, keys] and y [count, D]
-    void gemm_tn(const float* x, int64_t count, const float* y, int64_t keys, std::vector<float>& out) const {
+    void gemm_tn(const float* x, int64_t count, const float* y, Range keys, std::vector<float>& out) const {
         std::vector<float> y_panels = packed(y, count);
-        gemm_transposed({.a = x,
+        float* rows = out.data() + keys.first * call.head_size;
+        gemm_transposed({.a = x + keys.first,
                          .a_stride = padded_length,
-                         .rows = keys,
+                         .rows = keys.last - keys.first,
                          .b = {.panels = y_panels.data(), .depth = count, .columns = call.head_size},
-                         .out = out.data(),
+                         .out = rows,
                          .out_stride = call.head_size,
                          .epilogue = Epilogue::ADD,
-                         .addend = out.data()});
+                         .addend = rows});
     }
 
     // In place: one query's scores → its weights; `keys` are those of the whole block of queries.
-    void softmax_row(float* scores, int64_t query, int64_t keys) const {
-        softmax(scores, n_keys(query + 1), padded_to_panels(keys), scale());
+    void softmax_row(float* scores, int64_t query, Range keys) const {
+        const Range seen = keys_of({query, query + 1});
+        std::fill(scores + keys.first, scores + seen.first, -INFINITY);
+        softmax(scores + keys.first, seen.last - keys.first, padded_to_panels(keys.last) - keys.first, scale());
+        std::fill(scores + keys.first, scores + seen.first, 0.0f);
     }
 };
 

@@ -21,15 +21,15 @@ vec drop(const HeadTask<T>& task, float* at, uint64_t row_key, int64_t column) {
 
 // In place, one query's row: weights P → M ∘ P; dscores, which holds the gradient of M ∘ P → dS.
 template <typename T>
-void softmax_backward_row(const HeadTask<T>& task, float* weights, float* dscores, int64_t query, int64_t n_keys) {
-    const int64_t end = padded_to_panels(n_keys);
+void softmax_backward_row(const HeadTask<T>& task, float* weights, float* dscores, int64_t query, Range keys) {
+    const int64_t end = padded_to_panels(keys.last);
     const uint64_t row_key = task.mask.row_key(query);
     // dP = M ∘ d(M ∘ P), and rowsum(P ∘ dP)
     vec sums = vec{};
-    for (int64_t j = 0; j < end; j += LANES) sums += load(weights + j) * drop(task, dscores + j, row_key, j);
+    for (int64_t j = keys.first; j < end; j += LANES) sums += load(weights + j) * drop(task, dscores + j, row_key, j);
     const float sum = reduce_sum(sums);
     // dS = P ∘ (dP − rowsum(P ∘ dP)) / √D
-    for (int64_t j = 0; j < end; j += LANES) {
+    for (int64_t j = keys.first; j < end; j += LANES) {
         vec p = load(weights + j);
         drop(task, weights + j, row_key, j);
         store(dscores + j, p * (load(dscores + j) - sum) * task.scale());
@@ -48,25 +48,26 @@ void attention_backward(const HeadTask<T>& task) {
     std::vector<float> weights(QUERIES * padded_length), dscores(QUERIES * padded_length), dq(QUERIES * head_size);
     std::vector<float> dk(length * head_size), dv(length * head_size);
     for (int64_t first = 0; first < length; first += QUERIES) {
-        int64_t count = std::min(QUERIES, length - first), n_keys = task.n_keys(first + count);
+        int64_t count = std::min(QUERIES, length - first);
+        const Range keys = task.whole_panels(task.keys_of({first, first + count}));
         const float *q_rows = q.data() + first * head_size, *dout_rows = dout.data() + first * head_size;
         // S = Q Kᵀ
-        task.gemm_nt(q_rows, count, kt_panels, n_keys, weights.data());
+        task.gemm_nt(q_rows, count, kt_panels, keys, weights.data());
         // d(M ∘ P) = dO Vᵀ
-        task.gemm_nt(dout_rows, count, vt_panels, n_keys, dscores.data());
+        task.gemm_nt(dout_rows, count, vt_panels, keys, dscores.data());
         for (int64_t r = 0; r < count; r++) {
             float *weights_row = weights.data() + r * padded_length, *dscores_row = dscores.data() + r * padded_length;
             // P = softmax(S / √D)
-            task.softmax_row(weights_row, first + r, n_keys);
+            task.softmax_row(weights_row, first + r, keys);
             // dS = P ∘ (dP − rowsum(P ∘ dP)) / √D
-            softmax_backward_row(task, weights_row, dscores_row, first + r, n_keys);
+            softmax_backward_row(task, weights_row, dscores_row, first + r, keys);
         }
         // dV += (M ∘ P)ᵀ dO
-        task.gemm_tn(weights.data(), count, dout_rows, n_keys, dv);
+        task.gemm_tn(weights.data(), count, dout_rows, keys, dv);
         // dK += dSᵀ Q
-        task.gemm_tn(dscores.data(), count, q_rows, n_keys, dk);
+        task.gemm_tn(dscores.data(), count, q_rows, keys, dk);
         // dQ = dS K
-        task.gemm_nn(dscores.data(), count, k_panels, n_keys, dq.data());
+        task.gemm_nn(dscores.data(), count, k_panels, keys, dq.data());
         task.write_rows(dq.data(), call.dq, call.dqkv_stride, {first, first + count});
     }
     task.write_rows(dk.data(), call.dk, call.dqkv_stride, {0, length});

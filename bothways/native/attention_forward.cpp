@@ -13,21 +13,22 @@ void attention_forward(const HeadTask<T>& task) {
     std::vector<float> v_panels = task.packed(task.read_rows(call.v, call.qkv_stride).data(), task.length);
     std::vector<float> weights(TILE_ROWS * task.padded_length), out(TILE_ROWS * call.head_size);
     for (int64_t first = 0; first < task.length; first += TILE_ROWS) {
-        int64_t count = std::min<int64_t>(TILE_ROWS, task.length - first), n_keys = task.n_keys(first + count);
+        int64_t count = std::min<int64_t>(TILE_ROWS, task.length - first);
+        const Range keys = task.whole_panels(task.keys_of({first, first + count}));
         // S = Q Kᵀ
-        task.gemm_nt(q.data() + first * call.head_size, count, k_panels, n_keys, weights.data());
+        task.gemm_nt(q.data() + first * call.head_size, count, k_panels, keys, weights.data());
         for (int64_t r = 0; r < count; r++) {
             float* row = weights.data() + r * task.padded_length;
             // P = softmax(S / √D)
-            task.softmax_row(row, first + r, n_keys);
+            task.softmax_row(row, first + r, keys);
             if (call.dropout == 0) continue;
             // P ← M ∘ P
             uint64_t row_key = task.mask.row_key(first + r);
-            for (int64_t j = 0; j < padded_to_panels(n_keys); j += LANES)
+            for (int64_t j = keys.first; j < padded_to_panels(keys.last); j += LANES)
                 store(row + j, task.mask.apply(load(row + j), row_key, j));
         }
         // O = P V
-        task.gemm_nn(weights.data(), count, v_panels, n_keys, out.data());
+        task.gemm_nn(weights.data(), count, v_panels, keys, out.data());
         task.write_rows(out.data(), call.out, task.out_stride(), {first, first + count});
     }
 }

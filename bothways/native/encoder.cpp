@@ -1,5 +1,5 @@
-// The layers of a BERT encoder in float32 for a CPU: what bothways/model/encoder.py computes for a packed batch in
-// inference, in one call.
+// The layers of an encoder with BERT's layer in float32 for a CPU: what bothways/model/encoder.py computes for a packed
+// batch in inference, in one call.
 //
 // Every thread runs `Worker::run`. A phase is shared out, and a barrier ends it, so that what all threads wrote may be
 // read by any:
@@ -48,7 +48,8 @@ struct LayerWeights {
     const float *intermediate, *intermediate_bias, *output, *output_bias, *output_norm, *output_norm_bias;
 };
 
-// Rows of hidden_size numbers, and the norm behind their sum.
+// Rows of hidden_size numbers, and the norm behind their sum. Null: a table that the model does not have; of the
+// tokens, that `hidden` holds the embeddings already.
 struct EmbeddingTables {
     const float *token, *token_type, *position, *norm, *norm_bias;
 };
@@ -59,6 +60,8 @@ struct EncoderCall {
     const LayerWeights* layers;
     int64_t num_layers, hidden_size, heads, intermediate_size, causal;
     double epsilon;  // of all norms
+    const float* bias;  // [heads, 2 * longest - 1], added to the scores by distance; null for none
+    int64_t longest;  // tokens of the longest sequence
     const int64_t *input_ids, *token_type_ids, *position_ids;  // [tokens]
     const int64_t* lengths;  // [sequences]
     int64_t sequences, tokens, threads;
@@ -126,17 +129,22 @@ struct Worker {
     }
 
     void embed() {
+        if (!call.tables.token) return;
         const int64_t H = call.hidden_size;
         const Range tokens = share(call.tokens);
         for (int64_t t = tokens.first; t < tokens.last; t++) {
             const float* token = call.tables.token + call.input_ids[t] * H;
-            const float* type = call.tables.token_type + call.token_type_ids[t] * H;
-            const float* position = call.tables.position + call.position_ids[t] * H;
             float* row = call.hidden + t * H;
-            for (int64_t i = 0; i < H; i++) row[i] = token[i] + type[i] + position[i];
+            memcpy(row, token, 4 * H);
+            if (call.tables.token_type) add_row(row, call.tables.token_type + call.token_type_ids[t] * H);
+            if (call.tables.position) add_row(row, call.tables.position + call.position_ids[t] * H);
             layer_norm(row, H, norm(call.tables.norm, call.tables.norm_bias));
         }
         barrier.wait();  // hidden
+    }
+
+    void add_row(float* row, const float* addend) const {
+        for (int64_t i = 0; i < call.hidden_size; i++) row[i] += addend[i];
     }
 
     void project(const LayerWeights& layer) {
@@ -180,10 +188,16 @@ struct Worker {
                   .out = scores.data(),
                   .out_stride = padded_length,
                   .panels = {0, panel_count(n_keys)}});
-            // P = softmax(S / √D), where causal of the keys up to the query
-            for (int64_t r = 0; r < rows; r++)
-                softmax(scores.data() + r * padded_length, call.causal ? m + r + 1 : length, padded_to_panels(n_keys),
-                        1.0f / std::sqrt((float)head_size));
+            // P = softmax(S / √D + bias), where causal of the keys up to the query
+            const float scale = 1.0f / std::sqrt((float)head_size);
+            for (int64_t r = 0; r < rows; r++) {
+                float* row = scores.data() + r * padded_length;
+                if (call.bias) {
+                    const float* by_distance = call.bias + head * (2 * call.longest - 1) + call.longest - 1 - (m + r);
+                    for (int64_t j = 0; j < n_keys; j++) row[j] += by_distance[j] / scale;
+                }
+                softmax(row, call.causal ? m + r + 1 : length, padded_to_panels(n_keys), scale);
+            }
             // O = P V
             gemm({.a = scores.data(),
                   .a_stride = padded_length,

@@ -58,7 +58,8 @@ HEADS_IN_WORDS = {
     "TokenHead": "labels the words of a text",
     "SpanHead": "finds the answer to a question in a text",
     "EmbeddingHead": "turns a text into a vector",
-    "PoolerHead": "turns a text into a vector",
+    "EncoderHead": "turns a text into a vector",
+    "DiscriminatorHead": "tells replaced words from the text's own",
 }
 
 

@@ -21,8 +21,9 @@ from bothways.data.encoded import Encoded, assemble, token_windows
 from bothways.data.tables import Row
 from bothways.errors import TruncationWarning, UserError, command, option
 from bothways.model.encoder import Encoder
-from bothways.model.heads import Head, SpanHead
-from bothways.tasks.answer_rows import context_tokens, gold_spans, whole_gold_tokens
+from bothways.model.families import build_head
+from bothways.model.heads import Head
+from bothways.tasks.answer_rows import context_tokens, gold_spans, whole_gold_tokens, whole_words
 from bothways.tasks.base import (
     MASKED_LOGIT,
     MarkedText,
@@ -39,7 +40,8 @@ from bothways.text.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class Answer(Result):
-    """The answer to a question. text: `context[start:end]`; empty, with start and end 0, where there is no answer.
+    """The answer to a question. text: `context[start:end]`, whole words where blanks part words; empty, with start and
+    end 0, where there is no answer.
 
     probability: of this answer among the alternatives, 0 to 1. no_answer_probability: that there is no answer, 0 for a
     model that was never trained on such questions. Both are of one softmax over the `N_BEST` best spans of all windows
@@ -139,6 +141,10 @@ class AnswerTask(Task):
         row.text(self.options.question_column)
         self.gold(row)
 
+    def kept_together(self, row: Row) -> tuple[str, ...]:
+        """The context, whatever is asked of it."""
+        return (row.text(self.options.context_column),)
+
     def fitted(self, rows: Sequence[Row]) -> Self:
         without = sum(not self.gold(row) for row in rows)
         if without == len(rows):
@@ -167,7 +173,7 @@ class AnswerTask(Task):
         encoded = []
         for number, (question, text) in enumerate(zip(questions, texts, strict=True)):
             asked, context = question[:longest], contexts[text]
-            room = max_length - 3 - len(asked.input_ids)
+            room = max_length - tokenizer.num_special_tokens(2) - len(asked.input_ids)
             cut = len(question.input_ids) - len(asked.input_ids)
             for window in token_windows(len(context.input_ids), room, min(options.overlap, room // 2)):
                 encoded.append(assemble(tokenizer, [asked, context[window]], row=number, truncated=cut))
@@ -203,7 +209,7 @@ class AnswerTask(Task):
         return {"spans": spans, "span_lengths": lengths}
 
     def head(self, encoder: Encoder) -> Head:
-        return SpanHead(encoder)
+        return build_head(encoder, "span")
 
     def counts(self, targets: Mapping[str, Tensor]) -> dict[str, float]:
         return dict.fromkeys(("loss", "accuracy"), 2 * len(targets["spans"]))
@@ -231,8 +237,10 @@ class AnswerTask(Task):
         """The best span of all windows; with `no_answer`, none where its margin is below the threshold."""
         context = row.text(self.options.context_column)
         both = zip(scores, encoded, strict=True)
-        found = [span for window_scores, window in both for span in self._best_spans(window_scores, window)]
-        # a span that several windows hold counts once, with its best score
+        pieces = [span for window_scores, window in both for span in self._best_spans(window_scores, window)]
+        whole = whole_words([(start, end) for _, start, end in pieces], context)
+        found = [(score, *span) for (score, _, _), span in zip(pieces, whole, strict=True)]
+        # a span that several windows hold, or that several spans within words become, counts once, with its best score
         found = list({(start, end): (score, start, end) for score, start, end in sorted(found)}.values())
         found = sorted(found, key=lambda span: -span[0])[:N_BEST]
         # windows that do not hold the answer say so; the one that is least sure of it decides

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from bothways.data.annotations import given_answers
 from bothways.data.encoded import Encoded
 from bothways.data.tables import Row
 from bothways.errors import UserError
+from bothways.text.json_rows import given_answers
 from bothways.text.places import other_unit
+from bothways.text.tokenizer import Tokenizer
 
+# Thai, Lao, Tibetan, Myanmar, Khmer, kana and Hangul; Chinese characters are words one by one anyway.
+_UNPARTED = re.compile(
+    "[\u0e00-\u0fff\u1000-\u109f\u1100-\u11ff\u1780-\u17ff\u3040-\u30ff\u3130-\u318f\u31f0-\u31ff\uac00-\ud7af\uff66-\uff9f]"
+)
 Span = tuple[int, int]  # first and one past the last character; or first and last token
 
 
@@ -85,7 +92,7 @@ def _character_number(row: Row, value: Any) -> int | None:
 
 def context_tokens(window: Encoded) -> np.ndarray:
     """The tokens of a window that belong to the context: int64 indices."""
-    return np.flatnonzero((window.token_type_ids == 1) & (window.offsets[:, 1] > window.offsets[:, 0]))
+    return np.flatnonzero((window.segment_ids == 1) & (window.offsets[:, 1] > window.offsets[:, 0]))
 
 
 def gold_tokens(window: Encoded, span: Span) -> Span | None:
@@ -114,3 +121,32 @@ def whole_gold_tokens(windows: Sequence[Encoded], span: Span) -> list[Span | Non
         tokens if tokens is not None and is_whole(window, tokens) else None
         for window, tokens in zip(windows, found, strict=True)
     ]
+
+
+def whole_words(spans: Sequence[Span], context: str) -> list[Span]:
+    """The spans from the beginning of the word in which each begins to the end of that in which it ends.
+
+    Words are those of `Tokenizer.words`, which punctuation ends: "Anna" in "Anna's" is one. What begins or ends in a
+    word of a script that does not part words by blanks, or glues particles to them as Korean does, stays as it is.
+    """
+    words = Tokenizer.words(context)
+    begins, ends = np.array(words, dtype=np.int64).reshape(-1, 2).T
+
+    def word_at(place: int) -> Span | None:
+        """The word in which this character stands, without what no model reads: control characters at its ends, and
+        marks of no letter."""
+        number = int(np.searchsorted(begins, place, "right")) - 1
+        if number < 0 or place >= ends[number] or _UNPARTED.search(context, begins[number], ends[number]):
+            return None
+        begin, end = int(begins[number]), int(ends[number])
+        while begin < place and unicodedata.category(context[begin])[0] in "CM":
+            begin += 1
+        while end > place + 1 and unicodedata.category(context[end - 1]).startswith("C"):
+            end -= 1
+        return begin, end
+
+    found = []
+    for start, end in spans:
+        first, last = word_at(start), word_at(end - 1)
+        found.append((min(start, first[0]) if first else start, max(end, last[1]) if last else end))
+    return found

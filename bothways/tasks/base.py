@@ -19,7 +19,7 @@ import functools
 import itertools
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Protocol, Self, TypeVar, get_type_hints
 
@@ -43,6 +43,11 @@ class Objective(Protocol):
     @property
     def losses(self) -> tuple[str, ...]:
         """The names out of `sums` that are minimised: the loss of a step is the sum of their means."""
+        ...
+
+    @property
+    def loss_weights(self) -> Mapping[str, float]:
+        """By which of the losses' means are multiplied in the sum; the others by 1."""
         ...
 
     def head(self, encoder: Encoder) -> Head:
@@ -117,6 +122,11 @@ class Task(ABC):
         """What the figures by label count: rows, words or entities."""
         return "rows"
 
+    @property
+    def loss_weights(self) -> Mapping[str, float]:
+        """As `Objective.loss_weights`."""
+        return {}
+
     @functools.cached_property
     def label_numbers(self) -> dict[str, int]:
         """The number of each label, by which the head's outputs are counted."""
@@ -179,6 +189,18 @@ class Task(ABC):
     @abstractmethod
     def check(self, row: Row) -> None:
         """Raises UserError, naming the row, for a labelled row that cannot be used."""
+
+    def advice(self, rows: Sequence[Row]) -> str | None:
+        """What a user should think of before training on these rows, as a line; None where all looks well."""
+        return None
+
+    def labels_of(self, row: Row) -> tuple[str, ...]:
+        """The labels of a row that training must have seen, where rows are held out to measure on."""
+        return ()
+
+    def kept_together(self, row: Row) -> tuple[str, ...]:
+        """The texts that a row of the other part must not share, where rows are held out: here all it reads, as one."""
+        return (" ".join(leaf_texts([row.values.get(column) for column in self.columns_to_predict(row.values)])),)
 
     @abstractmethod
     def encode(self, rows: Sequence[Row], tokenizer: Tokenizer, max_length: int) -> list[Encoded]:
@@ -256,6 +278,17 @@ MAX_NAMES_SHOWN = 20  # of labels in a message, which is to stay a line
 MASKED_LOGIT = -1e30  # of a place that does not exist, so that a softmax gives it nothing
 
 
+def leaf_texts(value: Any) -> Iterator[str]:
+    """The texts in a value, one or several in lists and dictionaries, in order."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from leaf_texts(list(value.values()))
+    elif isinstance(value, list | tuple | np.ndarray):
+        for item in value:
+            yield from leaf_texts(item)
+
+
 def options_from_json(kind: type[_Options], state: Mapping[str, Any]) -> _Options:
     """A task's options from a checkpoint's JSON; options that it does not name keep their defaults.
 
@@ -271,8 +304,9 @@ def options_from_json(kind: type[_Options], state: Mapping[str, Any]) -> _Option
 
 
 def require_segment_types(config: EncoderConfig, source: str) -> None:
-    """Raises UserError for a model with one segment type, which cannot read pairs. source: how messages call it."""
-    if config.type_vocab_size < 2:
+    """Raises UserError for a model with one segment type, which cannot read pairs whose segments are numbered. source:
+    how messages call it."""
+    if config.type_vocab_size < 2 and "type_vocab_size" not in config.keys:
         raise UserError(f"{source}: one segment type only (type_vocab_size 1), so it cannot read pairs")
 
 

@@ -18,7 +18,8 @@ from bothways.data.encoded import Encoded, KeepWhole, join_segments
 from bothways.data.tables import Row
 from bothways.errors import UserError, command
 from bothways.model.encoder import Encoder
-from bothways.model.heads import ChoiceHead, Head
+from bothways.model.families import build_head
+from bothways.model.heads import Head
 from bothways.tasks.base import MASKED_LOGIT, Task, at_least_float32, options_from_json, softmax
 from bothways.tasks.metrics import ratio
 from bothways.tasks.results import Result
@@ -151,7 +152,7 @@ class ChooseTask(Task):
         return {"labels": labels, "choice_row": number, "choice_place": places}
 
     def head(self, encoder: Encoder) -> Head:
-        return ChoiceHead(encoder)
+        return build_head(encoder, "choice")
 
     def counts(self, targets: Mapping[str, Tensor]) -> dict[str, float]:
         return dict.fromkeys(("loss", "accuracy"), len(targets["labels"]))

@@ -18,7 +18,8 @@ from bothways.data.encoded import Encoded, join_segments
 from bothways.data.tables import Row
 from bothways.errors import UserError, command, option
 from bothways.model.encoder import Encoder
-from bothways.model.heads import Head, SequenceHead
+from bothways.model.families import build_head
+from bothways.model.heads import Head
 from bothways.tasks.base import (
     ResultColumn,
     Task,
@@ -31,7 +32,13 @@ from bothways.tasks.base import (
 from bothways.tasks.class_weights import class_weights
 from bothways.tasks.classifications import Classification, MultiClassification, Regression
 from bothways.tasks.label_scores import best_threshold, least_certain, score_array, scores_by_label
-from bothways.tasks.label_values import labels_of_vector, require_classes, require_no_list, several_labels
+from bothways.tasks.label_values import (
+    advice_on_classes,
+    labels_of_vector,
+    require_classes,
+    require_no_list,
+    several_labels,
+)
 from bothways.tasks.metrics import classification_figures, correlations, figures_of_several
 from bothways.text.tokenizer import Tokenizer
 
@@ -110,6 +117,14 @@ class ClassifyTask(Task):
         self.texts(row)
         check_label(self.gold(row), self.label_numbers, row.source)
 
+    def labels_of(self, row: Row) -> tuple[str, ...]:
+        return (self.gold(row),)
+
+    def advice(self, rows: Sequence[Row]) -> str | None:
+        if self.options.problem_type != "single_label_classification":
+            return None
+        return advice_on_classes(Counter(self.gold(row) for row in rows))
+
     def fitted(self, rows: Sequence[Row]) -> Self:
         counts = Counter(self.gold(row) for row in rows)
         require_classes(counts, rows[0].source)
@@ -159,7 +174,7 @@ class ClassifyTask(Task):
         return {"labels": np.array([sequence.targets["labels"] for sequence in encoded])}
 
     def head(self, encoder: Encoder) -> Head:
-        return SequenceHead(encoder, len(self.labels))
+        return build_head(encoder, "sequence", len(self.labels))
 
     def counts(self, targets: Mapping[str, Tensor]) -> dict[str, float]:
         labels = targets["labels"]
@@ -223,6 +238,9 @@ class MultiLabelTask(ClassifyTask):
         self.texts(row)
         for label in self.gold(row):
             check_label(label, self.label_numbers, row.source)
+
+    def labels_of(self, row: Row) -> tuple[str, ...]:
+        return self.gold(row)
 
     def fitted(self, rows: Sequence[Row]) -> Self:
         if self.options.class_weights:
@@ -327,6 +345,9 @@ class RegressionTask(ClassifyTask):
     def check(self, row: Row) -> None:
         self.texts(row)
         self.gold(row)
+
+    def labels_of(self, row: Row) -> tuple[str, ...]:
+        return ()
 
     def fitted(self, rows: Sequence[Row]) -> Self:
         if self.options.class_weights:

@@ -19,7 +19,8 @@ from bothways.data.encoded import Encoded
 from bothways.data.tables import Row
 from bothways.errors import UserError, command, option
 from bothways.model.encoder import Encoder
-from bothways.model.heads import CausalLMHead, Head
+from bothways.model.families import build_head
+from bothways.model.heads import Head
 from bothways.tasks.base import Task, options_from_json
 from bothways.tasks.pretraining import NextTokenObjective
 from bothways.text.lines import is_unicode
@@ -146,6 +147,10 @@ class InstructTask(NextTokenObjective, Task):
         if turns[-1][0] != "assistant":
             raise UserError(f"{row.source}: the last message has the role {turns[-1][0]!r}, expected 'assistant'")
 
+    def kept_together(self, row: Row) -> tuple[str, ...]:
+        """All that is said before the last reply."""
+        return ("\n".join(content for _, content in self.turns(row)[:-1]),)
+
     def to_json(self) -> dict[str, Any]:
         return {"task": self.name, "options": asdict(self.options), "chat_template": CHAT_TEMPLATE}
 
@@ -168,7 +173,9 @@ class InstructTask(NextTokenObjective, Task):
             ids, replied = ids[kept], replied[kept]
             targets = {BEFORE_REPLIES: np.flatnonzero(replied) - 1, "next_tokens": ids[replied]}
             read, nothing = ids[:-1], np.zeros(len(ids) - 1, dtype=np.int64)
-            encoded.append(Encoded(read, nothing, np.zeros((len(read), 2), dtype=np.int64), targets, cut, number))
+            encoded.append(
+                Encoded(read, nothing, nothing, np.zeros((len(read), 2), dtype=np.int64), targets, cut, number)
+            )
         return encoded
 
     def add_targets(self, encoded: Sequence[Encoded], rows: Sequence[Row]) -> list[Encoded]:
@@ -189,7 +196,7 @@ class InstructTask(NextTokenObjective, Task):
                 "instruct: this model reads both ways (is_decoder false); a reply is made from left to right, by a "
                 f"model pretrained with {option('objective', 'causal')}"
             )
-        return CausalLMHead(encoder)
+        return build_head(encoder, "causal-LM")
 
     def split(self, scores: Any, encoded: Sequence[Encoded]) -> list[np.ndarray]:
         """For each sequence float32 `[R, 2]`: log-probability of the gold token, and whether it is the first guess."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 import ast
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,10 @@ from bothways.errors import UserError, option
 
 VECTOR_AS_TEXT = re.compile(r"\[?\s*[01]\.?0?(?:[\s,;]+[01]\.?0?){2,}\s*\]?")  # 1,0,1 and [1 0 1] and [1. 0. 1.]
 NUMBER = re.compile(r"[+-]?\d*\.?\d+(?:[eE][+-]?\d+)?")
+# Labels that are numbers and more than these are rather measurements; chosen by hand. Numbers of classes, as data sets
+# have them, are whole, and have some rows each.
+MOST_FRACTIONS, MOST_INTEGERS, ROWS_OF_CLASS = 5, 20, 10
+COMBINING_MARKS = ",;|"
 FEWEST_ROWS = 10  # of which it can be said that hardly a label repeats
 QUOTES_SIDE_BY_SIDE = re.compile(r"(['\"])\s+\1")  # numpy writes ['a' 'b'], which Python reads as ['ab']
 VECTOR_VALUES = {"0": False, "0.0": False, "False": False, "1": True, "1.0": True, "True": True}
@@ -44,6 +49,31 @@ def require_classes(counts: Mapping[str, int], source: str) -> None:
                 f"{source}: the labels are {len(counts):,} different numbers in {rows:,} rows, {fraction} say; "
                 f"{option('problem_type', 'regression')} learns numbers"
             )
+
+
+def advice_on_classes(counts: Mapping[str, int]) -> str | None:
+    """What to say of labels that are hardly classes: numbers, or combinations of labels; None of others.
+
+    counts: the rows of each label.
+    """
+    rows, found = sum(counts.values()), len(counts)
+    if all(map(NUMBER.fullmatch, counts)):
+        fractions = any("." in label for label in counts)
+        few = fractions or rows < ROWS_OF_CLASS * found  # rows of a class
+        if few and found > (MOST_FRACTIONS if fractions else MOST_INTEGERS):
+            cure = f"{option('problem_type', 'regression')} learns them as numbers"
+            return f"the labels are numbers: {found:,} classes for {rows:,} rows; {cure}"
+    for mark in COMBINING_MARKS:
+        parts = {label: [part.strip() for part in label.split(mark)] for label in counts if mark in label}
+        uses = Counter(part for of_label in parts.values() for part in of_label) + Counter({*counts} - {*parts})
+        combined = [label for label, of_label in parts.items() if all(uses[part] > 1 for part in of_label)]
+        if len(combined) > 1 or (combined and {*parts[combined[0]]} <= {*counts}):
+            commas = "" if mark == "," else f", with commas for the {mark}"
+            return (
+                f"{len(combined):,} of {found:,} classes are combinations of labels, {combined[0]!r} say; "
+                f"{option('problem_type', 'multi_label_classification')} learns each label by itself{commas}"
+            )
+    return None
 
 
 def several_labels(value: Any, place: str) -> tuple[str, ...]:

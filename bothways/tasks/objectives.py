@@ -7,16 +7,19 @@ documents become batches with the objective's targets.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from bothways.data.masking import MaskedExamples, Masker, Masking
+from bothways.data.masking import MaskedExamples, Masker, Masking, ReplacedExamples
 from bothways.data.next_tokens import NextTokens
 from bothways.data.sentence_pairs import FullSentences, FullSentencesAcross, Pairing, SentenceOrder, SentencePairs
 from bothways.data.spans import ExampleMaker, SpanOptions
 from bothways.errors import UserError, closest, option
 from bothways.tasks.base import Objective
 from bothways.tasks.pretraining import BertObjective, MaskedLMObjective, NextTokenObjective
+from bothways.tasks.replaced_tokens import ReplacedTokenObjective
 from bothways.text.tokenizer import Tokenizer
+
+ELECTRA_LR = 5e-4  # of ELECTRA-small (Clark et al. 2020, table 6); at 2e-3 a tiny model learnt nothing that lasts
 
 MakeExamples = Callable[[SpanOptions, Masking, Tokenizer], ExampleMaker]
 
@@ -25,13 +28,16 @@ MakeExamples = Callable[[SpanOptions, Masking, Tokenizer], ExampleMaker]
 class Pretraining:
     """What a run of pretraining learns, and from what.
 
-    is_decoder: whether the model reads from left to right. next_command: what to type after training.
+    is_decoder: whether the model reads from left to right. next_command: what to type after training. family: of a new
+    model, where the user names none. max_lr: the highest learning rate by default.
     """
 
     objective: Objective
     make_examples: MakeExamples
     is_decoder: bool = False
     next_command: str = 'fill {model} "a [MASK] in a text"'
+    family: str = "bert"
+    max_lr: float = float("inf")
 
 
 def masked(pairing: Callable[[SpanOptions], Pairing]) -> MakeExamples:
@@ -41,6 +47,12 @@ def masked(pairing: Callable[[SpanOptions], Pairing]) -> MakeExamples:
         return MaskedExamples(pairing(options), Masker(masking, tokenizer), tokenizer)
 
     return make
+
+
+def replaced(options: SpanOptions, masking: Masking, tokenizer: Tokenizer) -> ExampleMaker:
+    """Examples whose hidden tokens are all masks, and the tokens that were hidden (Clark et al. 2020, section 2)."""
+    masks_only = replace(masking, mask_share=1.0, random_share=0.0)
+    return ReplacedExamples(FullSentences(options), Masker(masks_only, tokenizer), tokenizer)
 
 
 def next_tokens(options: SpanOptions, masking: Masking, tokenizer: Tokenizer) -> ExampleMaker:
@@ -53,6 +65,13 @@ OBJECTIVES: dict[str, Pretraining] = {
     "order": Pretraining(BertObjective("sop"), masked(SentenceOrder)),
     "mlm": Pretraining(MaskedLMObjective(), masked(FullSentences)),
     "roberta": Pretraining(MaskedLMObjective(), masked(FullSentencesAcross)),
+    "electra": Pretraining(
+        ReplacedTokenObjective(),
+        replaced,
+        next_command='explain {model} "a text of yours"',
+        family="electra",
+        max_lr=ELECTRA_LR,
+    ),
     "causal": Pretraining(NextTokenObjective(), next_tokens, True, 'generate {model} "the beginning of a text"'),
 }
 

@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bothways.model.encoder import Encoder
-from bothways.model.heads import CausalLMHead, Head, MaskedLMHead, PretrainingHead, PretrainingScores
+from bothways.model.families import build_head
+from bothways.model.heads import Head, PretrainingScores
 from bothways.model.lm_head import LazyLogits
 from bothways.tasks.base import at_least_float32
 
@@ -30,8 +31,12 @@ class MaskedLMObjective:
     def losses(self) -> tuple[str, ...]:
         return ("mlm_loss",)
 
+    @property
+    def loss_weights(self) -> Mapping[str, float]:
+        return {}
+
     def head(self, encoder: Encoder) -> Head:
-        return MaskedLMHead(encoder)
+        return build_head(encoder, "masked-LM")
 
     def counts(self, targets: Mapping[str, Tensor]) -> dict[str, float]:
         masked = targets["mlm_labels"].shape[0]
@@ -59,7 +64,7 @@ class BertObjective(MaskedLMObjective):
         return ("mlm_loss", f"{self.pairs}_loss")
 
     def head(self, encoder: Encoder) -> Head:
-        return PretrainingHead(encoder)
+        return build_head(encoder, "pretraining")
 
     def counts(self, targets: Mapping[str, Tensor]) -> dict[str, float]:
         pairs = targets["next_sentence_label"].shape[0]
@@ -88,8 +93,12 @@ class NextTokenObjective:
     def losses(self) -> tuple[str, ...]:
         return ("lm_loss",)
 
+    @property
+    def loss_weights(self) -> Mapping[str, float]:
+        return {}
+
     def head(self, encoder: Encoder) -> Head:
-        return CausalLMHead(encoder)
+        return build_head(encoder, "causal-LM")
 
     def counts(self, targets: Mapping[str, Tensor]) -> dict[str, float]:
         tokens = targets["next_tokens"].shape[0]

@@ -96,6 +96,10 @@ class SimilarTask(Task):
     def _texts(self, row: Row) -> tuple[str, str]:
         return row.text(self.options.text_column), row.text(self.options.pair_column)
 
+    def kept_together(self, row: Row) -> tuple[str, ...]:
+        """Either text: a pair with one of them in training is half known."""
+        return self._texts(row)
+
     def fitted(self, rows: Sequence[Row]) -> Self:
         scores = [row.number(self.options.score_column) for row in rows]
         if min(scores) == max(scores):
@@ -139,7 +143,7 @@ class SimilarTask(Task):
         return {"pairs": pairs, "scores": scores}
 
     def head(self, encoder: Encoder) -> Head:
-        return EmbeddingHead(encoder, self.options.pooling, self.options.normalize)
+        return EmbeddingHead(self.options.pooling, self.options.normalize)
 
     def counts(self, targets: Mapping[str, Tensor]) -> dict[str, float]:
         return {"loss": len(targets["pairs"])}

@@ -21,7 +21,8 @@ from bothways.data.encoded import Encoded, assemble, token_windows
 from bothways.data.tables import Row
 from bothways.errors import UserError, command, option
 from bothways.model.encoder import Encoder
-from bothways.model.heads import Head, TokenHead
+from bothways.model.families import build_head
+from bothways.model.heads import Head
 from bothways.tasks.base import (
     MarkedText,
     ResultColumn,
@@ -167,6 +168,9 @@ class TagTask(Task):
     def _gold(self, row: Row) -> list[str]:
         return self.words(row).labels or []
 
+    def labels_of(self, row: Row) -> tuple[str, ...]:
+        return tuple(sorted({*self._gold(row)}))
+
     def fitted(self, rows: Sequence[Row]) -> Self:
         listed = [row.items(self.options.words_column) for row in rows if self._lists_words(row)]
         # what is learnt from lists holds for the texts among the rows too, so that there is one kind of word
@@ -225,12 +229,15 @@ class TagTask(Task):
 
     def encode(self, rows: Sequence[Row], tokenizer: Tokenizer, max_length: int) -> list[Encoded]:
         """Targets `FIRST_PIECES`, the tokens that decide words, and `words`, the numbers of these words in the row."""
-        room = max_length - 2
+        room, before = max_length - tokenizer.num_special_tokens(1), len(tokenizer.template.prefix)
         overlap = min(self.options.overlap, room // 2)
         found = [self.words(row, labelled=False) for row in rows]
         pieces = tokenizer.encode_batch([words.text for words in found], special_tokens=False)
         return [
-            replace(assemble(tokenizer, [of_row[window]], row=number), targets=targets)
+            replace(
+                assemble(tokenizer, [of_row[window]], row=number),
+                targets={**targets, FIRST_PIECES: targets[FIRST_PIECES] + before},
+            )
             for number, (words, of_row) in enumerate(zip(found, pieces, strict=True))
             for window, targets in _windows_with_words(
                 first_pieces(words.characters, of_row), len(of_row.input_ids), room, overlap
@@ -255,7 +262,7 @@ class TagTask(Task):
         return targets
 
     def head(self, encoder: Encoder) -> Head:
-        return TokenHead(encoder, len(self.labels))
+        return build_head(encoder, "token", len(self.labels))
 
     def counts(self, targets: Mapping[str, Tensor]) -> dict[str, float]:
         return dict.fromkeys(("loss", "accuracy"), len(targets["labels"]))
@@ -393,6 +400,6 @@ def _windows_with_words(
     by_owner = np.argsort(owner, kind="stable")  # words of no window come first, and are cut off
     words = np.split(by_owner, np.searchsorted(owner[by_owner], np.arange(len(windows))))[1:]
     return [
-        (window, {FIRST_PIECES: first[own] - window.start + 1, "words": own})  # + 1: behind [CLS]
+        (window, {FIRST_PIECES: first[own] - window.start, "words": own})
         for window, own in zip(windows, words, strict=True)
     ]

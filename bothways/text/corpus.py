@@ -1,4 +1,4 @@
-"""Documents from files: txt, md, jsonl, csv, tsv, parquet, .gz and .zst of them, folders, globs, `python-docs:`.
+"""Documents from files: txt, md, json, jsonl, csv, tsv, parquet, .gz and .zst of them, folders, globs, `python-docs:`.
 
 Streaming: a line at a time, so memory does not grow with the corpus. What cannot be read stops the reading with the
 file, the line and the fix; with `skip_bad` it is left out and counted instead. Nothing is left out uncounted.
@@ -9,13 +9,15 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NoReturn, TypedDict
 
 from bothways.errors import UserError, closest, option
 from bothways.text import python_docs
-from bothways.text.lines import Fault, Lines, binary_fault, damage_of, decompressed, is_unicode
+from bothways.text.encodings import UTF8, checked_encoding
+from bothways.text.json_rows import WHOLE_FILE_CHARACTERS, read_json_rows
+from bothways.text.lines import Fault, Lines, binary_fault, damage_of, encoding_remarks, is_unicode, utf8_bytes
 from bothways.text.sources import Source, packages
 from bothways.text.table_reader import TABLE_SUFFIXES, TableReader, TableReaderOptions, TableRow
 
@@ -26,7 +28,8 @@ _FRONT_MATTER = re.compile(r"\A---\n(?:[\w-]+:.*\n|[ \t-].*\n)*---[ \t]*\n")  # 
 
 @dataclass(frozen=True)
 class Document:
-    """A text of its own. source: `file:line` where it begins. one_sentence_a_line: its lines are sentences already."""
+    """A text of its own. source: `file:line` where it begins, of .json `file:` and the number of the row.
+    one_sentence_a_line: its lines are sentences already."""
 
     text: str
     source: str
@@ -37,10 +40,11 @@ class Document:
 class CorpusOptions:
     """How sources are read.
 
-    text_column: of jsonl, csv and parquet. documents: a .txt is one document ("file"), or holds several, with blank
-    lines between them and one sentence a line, as BERT's own input format has it ("blank-line"). skip_bad: leave out
-    and count what cannot be read. max_line_characters: a longer line cannot be read. max_document_characters: a longer
-    document is cut into several, after a blank line or else after a line. Raises UserError for other values.
+    text_column: of json, jsonl, csv and parquet. documents: a .txt is one document ("file"), or holds several, with
+    blank lines between them and one sentence a line, as BERT's own input format has it ("blank-line"). skip_bad: leave
+    out and count what cannot be read. max_line_characters: a longer line cannot be read. max_document_characters: a
+    longer document is cut into several, after a blank line or else after a line. encoding: of files that are not UTF-8.
+    Raises UserError for other values.
     """
 
     text_column: str = "text"
@@ -48,6 +52,7 @@ class CorpusOptions:
     skip_bad: bool = False
     max_line_characters: int = 4_000_000
     max_document_characters: int = 1_000_000
+    encoding: str = UTF8
 
     def __post_init__(self) -> None:
         if self.documents not in ("file", "blank-line"):
@@ -55,6 +60,14 @@ class CorpusOptions:
         for name in ("max_line_characters", "max_document_characters"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} {getattr(self, name)}: expected a number of characters, 1 or more")
+        checked_encoding(self.encoding)
+
+    def to_json(self) -> dict[str, Any]:
+        """The options as a store's manifest has them: of stores from before there were encodings, none."""
+        options = asdict(self)
+        if self.encoding == UTF8:
+            del options["encoding"]
+        return options
 
 
 class CorpusKeywords(TypedDict, total=False):
@@ -65,6 +78,7 @@ class CorpusKeywords(TypedDict, total=False):
     skip_bad: bool
     max_line_characters: int
     max_document_characters: int
+    encoding: str
 
 
 @dataclass
@@ -80,7 +94,7 @@ class CorpusReport:
     remarks: dict[str, dict[str, tuple[int, int]]] = field(default_factory=dict)
 
     def count(self, file: str, line: int, reason: str, count: int = 1) -> None:
-        """Add to the count of a file's reason; line 0 where a line means nothing."""
+        """Add to the count of a file's reason; line 0 where a line means nothing, count 0 of what is only said."""
         reasons = self.remarks.setdefault(file, {})
         before, first = reasons.get(reason, (0, line))
         reasons[reason] = (before + count, first)
@@ -97,7 +111,7 @@ class CorpusReport:
     def lines(self, limit: int = 20) -> list[str]:
         """The remarks for the terminal, a line a file and reason: the first `limit`, and how many more there are."""
         remarks = [
-            f"{file}: {reason}: {count:,}" + (f" (first at line {line:,})" if line else "")
+            f"{file}: {reason}" + (f": {count:,}" if count else "") + (f" (first at line {line:,})" if line else "")
             for file, reasons in self.remarks.items()
             for reason, (count, line) in reasons.items()
         ]
@@ -136,8 +150,10 @@ def read_documents(sources: Sequence[Source], options: CorpusOptions, report: Co
             report.count(source.folder, 0, f"{suffix} suffix, not read", count)
         reader = _Reader(source, options, report)
         for document in reader.documents():
+            left_out, reader.left_out = reader.left_out, 0
             if not document.text or document.text.isspace():
-                report.count(source.name, reader.line, "empty document")
+                if not left_out:  # else what it had is counted already
+                    report.count(source.name, reader.line, "empty document")
                 continue
             report.documents += 1
             report.characters += len(document.text)
@@ -145,11 +161,12 @@ def read_documents(sources: Sequence[Source], options: CorpusOptions, report: Co
 
 
 class _Reader:
-    """Reads one source. line: where the reading is, from 1; of Python's documentation the number of the module."""
+    """Reads one source. line: where the reading is, from 1; of Python's documentation the number of the module.
+    left_out: how many faults were left out."""
 
     def __init__(self, source: Source, options: CorpusOptions, report: CorpusReport) -> None:
         self.source, self.options, self.report = source, options, report
-        self.line = 0
+        self.line = self.left_out = 0
 
     def documents(self) -> Iterator[Document]:
         if self.source.texts is not None:
@@ -177,21 +194,25 @@ class _Reader:
             cure = f"{option('skip_bad', True)} leaves such text out and counts it"
             raise UserError(f"{place}: {fault.reason}: {fault.detail}; {cure}")
         self.report.count(self.source.name, fault.line, fault.reason)
+        self.left_out += 1
 
     def _text(self, path: Path) -> Iterator[Document]:
         readers: dict[str, Callable[[Lines], Iterator[Document]]] = {
             ".txt": self._blank_line_documents if self.options.documents == "blank-line" else self._one_document,
             ".md": self._markdown,
+            ".json": self._json,
         }
+        limit = WHOLE_FILE_CHARACTERS if self.source.kind == ".json" else self.options.max_line_characters
         before = self.report.bytes_read
         lines = None
         with path.open("rb") as raw:
             try:
-                with decompressed(raw, path) as stream:
+                with utf8_bytes(raw, path, self.options.encoding) as stream:
+                    self._say(encoding_remarks(stream))
                     if fault := binary_fault(stream):
                         self.leave_out(fault)
                         return
-                    lines = Lines(stream, self.options.max_line_characters)
+                    lines = Lines(stream, limit)
                     for document in readers[self.source.kind](lines):
                         self.report.bytes_read = before + raw.tell()
                         yield document
@@ -201,7 +222,8 @@ class _Reader:
     def _table(self, path: Path) -> Iterator[Document]:
         before, limit = self.report.bytes_read, self.options.max_line_characters
         columns = (self.options.text_column,)
-        reader = TableReader(path, TableReaderOptions(limit, limit, False, columns, PARQUET_BATCH_ROWS))
+        options = TableReaderOptions(limit, limit, False, columns, PARQUET_BATCH_ROWS, encoding=self.options.encoding)
+        reader = TableReader(path, options)
         for row in reader.rows():
             self.line = row.line
             self.report.bytes_read = before + reader.bytes_read
@@ -209,8 +231,11 @@ class _Reader:
                 self.leave_out(row)
             else:
                 yield from self._row(row)
-        for remark in reader.remarks:
-            self.report.count(self.source.name, 0, remark)
+        self._say(reader.remarks)
+
+    def _say(self, remarks: Iterable[str]) -> None:
+        for remark in remarks:
+            self.report.count(self.source.name, 0, remark, 0)
 
     def _readable(self, lines: Lines) -> Iterator[tuple[int, str]]:
         """The lines that can be read, with their numbers."""
@@ -259,6 +284,22 @@ class _Reader:
     def _markdown(self, lines: Lines) -> Iterator[Document]:
         for first, text in self._texts(self._readable(lines)):
             yield Document(_plain_text(text), f"{self.source.name}:{first}")
+
+    def _json(self, lines: Lines) -> Iterator[Document]:
+        """The rows, by their number."""
+        text = [line for _, line in self._readable(lines)]
+        self.line = 0
+        try:
+            for values, _ in read_json_rows(Path(self.source.name), text):
+                self.line += 1
+                if isinstance(values, str):
+                    self.leave_out(Fault(self.line, "no row", values))
+                else:
+                    yield from self._row(TableRow(values, self.line))
+        except UserError as error:
+            if not self.options.skip_bad:
+                raise
+            self.leave_out(Fault(0, "not readable JSON", str(error)))
 
     def _row(self, row: TableRow) -> Iterator[Document]:
         column, limit = self.options.text_column, self.options.max_line_characters

@@ -12,6 +12,7 @@ from bothways.text.lines import Fault, Lines
 
 FIELD_SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 _NO_SEPARATORS = str.maketrans(dict.fromkeys(FIELD_SEPARATORS))
+_ROWS_AHEAD = 20  # lines that are looked at where a header has several separators
 _COMMENT_LINES = 100  # so many at the head of a file are looked at
 _QUOTED = re.compile(r'"(?:[^"]|"")*"')
 # A field as csv writers leave it where they had to quote: all of it in quotes, each quote in it doubled, one at least.
@@ -29,8 +30,9 @@ class CsvRecord(NamedTuple):
 class CsvRecords(Iterator[CsvRecord | Fault]):
     """The records behind the header, each as its values or as what is wrong with it; blank lines are none.
 
-    The separator of a .csv is the comma if the header has one outside quotes, else the semicolon, tab or bar that it
-    has. In .tsv a tab always parts fields and a line end always rows, as text/tab-separated-values has it: a quote is a
+    The separator of a .csv is the one that its header has outside quotes: comma, semicolon, tab or bar. Where it has
+    several, it is the one by which the first rows have as many fields as the header; if several fit, that is a fault.
+    In .tsv a tab always parts fields and a line end always rows, as text/tab-separated-values has it: a quote is a
     character. Two exceptions are no ambiguity: where the header's names stand in quotes it is csv with tabs, and a
     field whose quotes all are doubled inside a pair of quotes is unquoted.
 
@@ -45,12 +47,16 @@ class CsvRecords(Iterator[CsvRecord | Fault]):
         self.remarks: list[str] = []
         self._separator, self._quotes = "\t" if tabs else "", not tabs
         self._ended = False
+        self._fitting: list[str] = []  # the separators that fit the header and the first rows, if there are several
         self._records: Iterator[list[str]] | None = None
 
     def __next__(self) -> CsvRecord | Fault:
         while not self._ended:
             if self._records is None:
                 self._records = self._open()
+                if len(self._fitting) > 1:
+                    self._ended = True
+                    return self._ambiguous()
             line, fields, fault = self._next_fields(self._records)
             if fault is not None:
                 if not self.header or fault.reason == "line too long":
@@ -75,7 +81,8 @@ class CsvRecords(Iterator[CsvRecord | Fault]):
             self._separator, first = named[1], ""
             next(self._lines)
         elif not self._separator:
-            self._separator = _separator_of(first)
+            self._fitting = _fitting_separators(first, self._lines.ahead(_ROWS_AHEAD))
+            self._separator = self._fitting[0]
             if self._separator != ",":
                 self.remarks.append(f"fields are parted by {FIELD_SEPARATORS[self._separator]}")
         elif first.startswith('"') and all(_QUOTED.fullmatch(name) for name in first.rstrip("\r\n").split("\t")):
@@ -85,6 +92,14 @@ class CsvRecords(Iterator[CsvRecord | Fault]):
             # Strict, or else a quote that is never closed would silently swallow the rows after it.
             return csv.reader(self._lines, delimiter=self._separator, strict=True)
         return (_plain_fields(line) for line in self._lines)
+
+    def _ambiguous(self) -> Fault:
+        names = " and ".join(FIELD_SEPARATORS[separator] for separator in self._fitting)
+        cure = "a line sep=, before the header says that it is the comma, sep=; the semicolon"
+        return Fault(
+            self._lines.number + 1, "separators unclear", f"{names}; {cure}",
+            f"{names} both part the header and the rows; {cure}", final=True,
+        )  # fmt: skip
 
     def _skip_comments(self) -> str:
         """The header's line, which stays to be read. Lines before it that begin with # are comments if they have
@@ -163,6 +178,7 @@ class _HeldLines(Iterator[str]):
     def __init__(self, lines: Lines) -> None:
         self.lines, self.number = lines, 0
         self._held: list[str] = []
+        self._faults: list[Fault | None] = []  # of the first lines that are held
 
     @property
     def held(self) -> str:
@@ -171,8 +187,20 @@ class _HeldLines(Iterator[str]):
 
     def __next__(self) -> str:
         line = self._held.pop(0) if self._held else next(self.lines)
+        if self._faults and (fault := self._faults.pop(0)):
+            self.lines.fault = self.lines.fault or fault
         self.number += 1
         return line
+
+    def ahead(self, count: int) -> list[str]:
+        """The lines after the next, up to so many; they stay to be given out, with what is wrong with them."""
+        before, self.lines.fault = self.lines.fault, None
+        self._faults += [None] * (len(self._held) - len(self._faults))
+        while len(self._held) <= count and (line := next(self.lines, None)) is not None:
+            self._held.append(line)
+            self._faults.append(self.lines.take_fault())
+        self.lines.fault = before
+        return self._held[1:]
 
     def hold(self, lines: list[str]) -> None:
         """Give out these, the last that were given, once more."""
@@ -189,11 +217,32 @@ def repeated_column(line: int, names: list[str], how: str, unique: frozenset[str
     return Fault(line, "repeated column", repr(repeated[0]), sentence, final=True)
 
 
-def _separator_of(header: str) -> str:
-    bare = _QUOTED.sub("", header)
-    if "," in bare:
-        return ","
-    return max(FIELD_SEPARATORS, key=bare.count) if any(map(bare.count, FIELD_SEPARATORS)) else ","
+def _separators_of(line: str) -> list[str]:
+    """The separators that a line has outside quotes, the comma first, then the most frequent; the comma for none."""
+    bare = _QUOTED.sub("", line)
+    found = [separator for separator in FIELD_SEPARATORS if separator in bare]
+    return sorted(found, key=lambda separator: (separator != ",", -bare.count(separator))) or [","]
+
+
+def _fitting_separators(header: str, rows: list[str]) -> list[str]:
+    """The separators of the header by which all of the rows, its next lines, have as many fields as it; where that is
+    none of them, the likeliest."""
+    found = _separators_of(header)
+    if len(found) == 1 or not rows:
+        return found[:1]
+    return [separator for separator in found if _fits(header, rows, separator)] or found[:1]
+
+
+def _fits(header: str, rows: list[str], separator: str) -> bool:
+    """Whether all rows have the header's fields; blank ones behind them do not count."""
+    try:
+        names, *records = [fields for fields in csv.reader([header, *rows], delimiter=separator) if fields]
+    except csv.Error:
+        return False
+    if len(rows) == _ROWS_AHEAD:
+        records = records[:-1]  # it may go on
+    width = max((n for n, name in enumerate(names, 1) if name.strip()), default=0)
+    return all(len(fields) >= width and not any(map(str.strip, fields[width:])) for fields in records)
 
 
 def _is_blank(line: str) -> bool:
@@ -204,7 +253,7 @@ def _is_blank(line: str) -> bool:
 def _fields_of(line: str, separator: str) -> list[str]:
     """The fields of a line by itself."""
     try:
-        return next(csv.reader([line], delimiter=separator or _separator_of(line)), [])
+        return next(csv.reader([line], delimiter=separator or _separators_of(line)[0]), [])
     except csv.Error:
         return []
 

@@ -5,15 +5,26 @@ from __future__ import annotations
 import codecs
 import io
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 import pyarrow as pa
 
+from bothways.errors import option
+from bothways.text.encodings import (
+    BINARY_SAMPLE_BYTES,
+    UTF8,
+    DecodedBytes,
+    encoding_hint,
+    is_all_utf8,
+    is_utf8,
+    likely_encoding,
+    marked_encoding,
+)
+
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
-BINARY_SAMPLE_BYTES = 8192  # git and grep look at as much for the NUL byte that tells a binary file
 SKIP_BYTES = 1 << 16  # read at a time of a line that is too long
 # Decompressed bytes at a time: Arrow decompresses in blocks of 64 KB, and two of them cost no memory to speak of.
 DECOMPRESSED_BUFFER_BYTES = 1 << 17
@@ -47,10 +58,11 @@ class Lines(Iterator[str]):
     number: of the last line, from 1. fault: what was wrong with a line up to this one, until `take_fault`; it may
     outlive its line, because the csv module asks for several lines at once. What comes in place of a wrong line must
     not be used: it is empty, or for the sake of the quotes in it the line with its undecodable bytes replaced.
-    allow_nul: False makes a NUL byte a fault.
+    encoding: what the stream is read as. allow_nul: False makes a NUL byte a fault.
     """
 
     def __init__(self, stream: IO[bytes], limit: int, allow_nul: bool = True) -> None:
+        self.encoding = stream.encoding if isinstance(stream, DecodedBytes) else UTF8
         self._stream, self._limit, self._allow_nul = _with_line_feeds(stream), limit, allow_nul
         self.number = 0
         self.fault: Fault | None = None
@@ -62,22 +74,32 @@ class Lines(Iterator[str]):
         self.number += 1
         if len(line) > self._limit and not line.endswith(b"\n"):
             line = self._read_on(line)
-        if self.number == 1 and line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-            self.note("UTF-16 file", "save it as UTF-8", "a UTF-16 file; save it as UTF-8")
         if not self._allow_nul and b"\0" in line:
-            self.note("NUL byte", "text has none", "a NUL byte; this is a binary file, not text")
+            kind = _kind_of_nul(line + self._ahead()) or "this is a binary file, not text"
+            self.note("NUL byte", "text has none", f"a NUL byte; {kind}")
         if self.number == 1:
             line = line.removeprefix(codecs.BOM_UTF8)
         try:
             return line.decode("utf-8")
         except UnicodeDecodeError as error:
-            place, byte = error.start + 1, f"0x{line[error.start]:02x}"
-            self.note(
-                "not UTF-8",
-                f"byte {place:,} of the line is {byte}",
-                f"byte {place} of the line, {byte}, is not UTF-8; save the file as UTF-8",
-            )
+            self._note_undecodable(line, error.start)
             return line.decode("utf-8", "replace")
+
+    def _note_undecodable(self, line: bytes, start: int) -> None:
+        if self.encoding != UTF8:
+            place = f"character {len(line[:start].decode(errors='replace')) + 1} of the line"
+            self.note(f"not {self.encoding}", place, f"{place} is not {self.encoding}")
+            return
+        byte, hint = f"0x{line[start]:02x}", encoding_hint(line + self._ahead())
+        self.note(
+            "not UTF-8",
+            f"byte {start + 1:,} of the line is {byte}{hint}",
+            f"byte {start + 1} of the line, {byte}, is not UTF-8{hint}",
+        )
+
+    def _ahead(self) -> bytes:
+        """Some of what follows the line."""
+        return self._stream.peek()[:BINARY_SAMPLE_BYTES] if isinstance(self._stream, io.BufferedReader) else b""
 
     def note(self, reason: str, detail: str, sentence: str, line: int | None = None) -> None:
         """Keep a fault, of this line where no other is named, unless an earlier one waits to be taken."""
@@ -148,11 +170,31 @@ def decompressed(raw: IO[bytes], path: Path) -> AbstractContextManager[io.Buffer
 
     Reading what is damaged raises an OSError without a number, other than those of the system (`damage_of`).
     """
-    compression = COMPRESSIONS.get(path.suffix)
+    compression = COMPRESSIONS.get(path.suffix.lower())
     if compression is None:
         assert isinstance(raw, io.BufferedReader)
         return nullcontext(raw)
     return io.BufferedReader(pa.input_stream(raw, compression=compression), DECOMPRESSED_BUFFER_BYTES)
+
+
+@contextmanager
+def utf8_bytes(raw: IO[bytes], path: Path, encoding: str = UTF8) -> Iterator[io.BufferedReader]:
+    """The decompressed bytes of a file, in UTF-8 whatever they were, as `decompressed` has them.
+
+    A byte order mark says what they are; else they are of `encoding`, unless all of the file is UTF-8: then it is that,
+    and a folder may have files of both.
+    """
+    with decompressed(raw, path) as stream:
+        name = marked_encoding(stream.peek(BINARY_SAMPLE_BYTES))
+        if not name and not is_utf8(encoding):
+            with path.open("rb") as first, decompressed(first, path) as first_pass:
+                name = "" if is_all_utf8(first_pass) else encoding
+        yield DecodedBytes(stream, name) if name else stream
+
+
+def encoding_remarks(stream: io.BufferedReader) -> list[str]:
+    """What to say of a file that is not read as UTF-8, of `utf8_bytes`."""
+    return [f"read as {stream.encoding.upper()}"] if isinstance(stream, DecodedBytes) else []
 
 
 def damage_of(error: OSError, lines: Lines | None) -> Fault:
@@ -165,18 +207,27 @@ def damage_of(error: OSError, lines: Lines | None) -> Fault:
 
 
 def binary_fault(stream: io.BufferedReader) -> Fault | None:
-    """The fault of a file that is not UTF-8 text by its first bytes, which stay to be read; None for text."""
+    """The fault of a file that is no text by its first bytes, which stay to be read; None for text."""
     sample = stream.peek(BINARY_SAMPLE_BYTES)[:BINARY_SAMPLE_BYTES]
-    if sample.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return Fault(1, "UTF-16 file", "save it as UTF-8", "a UTF-16 file; save it as UTF-8", final=True)
-    if b"\0" in sample:
-        return Fault(1, "binary file", "a NUL byte in it", "a binary file: a NUL byte in it", final=True)
-    return None
+    if b"\0" not in sample:
+        return None
+    if kind := _kind_of_nul(sample):
+        return Fault(1, "a NUL byte", kind, f"a NUL byte; {kind}", final=True)
+    return Fault(1, "binary file", "a NUL byte in it", "a binary file: a NUL byte in it", final=True)
+
+
+def _kind_of_nul(sample: bytes) -> str:
+    """What text with NUL bytes looks like; empty where it looks like no text."""
+    name = likely_encoding(sample)
+    if not name:
+        return ""
+    return f"it looks like {name.upper()} without a byte order mark, {option('encoding', name)} reads it"
 
 
 def uncompressed_suffix(path: Path) -> str:
     """`.csv` of `a.csv`, `a.CSV` and `a.csv.gz`; empty where there is none."""
-    return next((suffix for suffix in reversed(path.suffixes) if suffix not in COMPRESSIONS), "").lower()
+    suffixes = (suffix.lower() for suffix in reversed(path.suffixes))
+    return next((suffix for suffix in suffixes if suffix not in COMPRESSIONS), "")
 
 
 def is_unicode(text: str) -> bool:

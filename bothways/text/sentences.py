@@ -7,8 +7,15 @@ import re
 
 from sentencex import segment
 
+from bothways.errors import UserError, closest, option
 from bothways.text.corpus import Document
 
+ENGLISH = "en"
+# The languages that sentencex 1.0 has rules for, by ISO 639-1; in others it cuts as in English.
+SENTENCE_LANGUAGES = (
+    "am", "ar", "bg", "bn", "ca", "da", "de", "el", "en", "es", "fi", "fr", "gu", "hi", "hy", "it", "ja", "kk", "kn",
+    "ml", "mr", "my", "nl", "pa", "pl", "pt", "ru", "sk", "ta", "te", "uk",
+)  # fmt: skip
 _SENTENCE_END = re.compile(r"""[.!?…:;]["'”’)\]]*$""")
 # Characters of a line broken at a column: editors and mail break at 65 to 100. Shorter lines are lists and verse,
 # longer ones paragraphs.
@@ -18,8 +25,18 @@ _WRAPPED_CHARACTERS = range(20, 101)
 _MIN_WRAPPED_TENTHS = 3
 
 
-def split_sentences(document: Document) -> list[str]:
+def require_language(code: str) -> None:
+    """Raises UserError for a language without rules for its sentences."""
+    if code not in SENTENCE_LANGUAGES:
+        near = closest(code, SENTENCE_LANGUAGES)
+        raise UserError(f"{option('language', code)}: expected one of {', '.join(SENTENCE_LANGUAGES)}{near}")
+
+
+def split_sentences(document: Document, language: str = ENGLISH) -> list[str]:
     """The document's sentences, each with single blanks for all white space; empty ones are left out.
+
+    language: of `SENTENCE_LANGUAGES`. English ends German sentences behind the dot of a date, "am 3. Mai"; German does
+    not, nor behind a number that ends a sentence.
 
     A line break ends a sentence, unless the document is hard-wrapped (lines broken at a column, as in mail and old
     text files): then only blank lines end a paragraph.
@@ -31,7 +48,7 @@ def split_sentences(document: Document) -> list[str]:
         groups = itertools.groupby(lines, key=lambda line: bool(line.strip()))
         lines = [" ".join(group) for has_text, group in groups if has_text]
     return _with_single_blanks(
-        [sentence for paragraph in _with_single_blanks(lines) for sentence in segment("en", paragraph)]
+        [sentence for paragraph in _with_single_blanks(lines) for sentence in segment(language, paragraph)]
     )
 
 

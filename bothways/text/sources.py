@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -20,6 +20,8 @@ from bothways.text.lines import COMPRESSIONS, uncompressed_suffix
 from bothways.text.table_reader import TABLE_SUFFIXES
 
 CORPUS_SUFFIXES = (".txt", ".md", *TABLE_SUFFIXES)
+# Read where it is named, or a pattern ends in it; in folders of text most .json are settings.
+NAMED_SUFFIXES = (*CORPUS_SUFFIXES, ".json")
 PYTHON_DOCS = "python-docs:"
 LONGEST_NAME = 255  # of a file, in characters
 Sources = str | Path | Iterable[str | Path]
@@ -87,14 +89,15 @@ def _resolve(name: str) -> list[Source]:
     if name.startswith(PYTHON_DOCS):
         return [Source(name, None, python_docs.size(packages(name)))]
     if path.is_dir():
-        return _readable_of(name, "in this folder", _in_folder(path))
+        return _readable_of(name, "in this folder", _in_folder(path), CORPUS_SUFFIXES)
     if path.exists():
-        if not _is_readable(path):
+        if not _is_readable(path, NAMED_SUFFIXES):
             raise UserError(f"{name}: {path.suffix or 'no'} suffix; text is read from {_known_suffixes()}")
         return [_file(path)]
     if glob.has_magic(name):
         matches = sorted(Path(match) for match in glob.glob(name, recursive=True))
-        return _readable_of(name, "matches", [match for match in matches if match.is_file()])
+        suffixes = NAMED_SUFFIXES if uncompressed_suffix(Path(name)) == ".json" else CORPUS_SUFFIXES
+        return _readable_of(name, "matches", [match for match in matches if match.is_file()], suffixes)
     neighbours = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
     raise UserError(f"{_shortened(name)}: no such file or folder{closest(path.name, neighbours)}{_texts_hint()}")
 
@@ -148,12 +151,12 @@ def _is_ours(folder: Path) -> bool:
     return any(all((folder / name).exists() for name in names) for names in contents)
 
 
-def _readable_of(name: str, where: str, paths: list[Path]) -> list[Source]:
-    """The files of a known suffix; the first has the count of the others. Raises UserError where there is none."""
-    readable = [path for path in paths if _is_readable(path)]
+def _readable_of(name: str, where: str, paths: list[Path], suffixes: Collection[str]) -> list[Source]:
+    """The files of these suffixes; the first has the count of the others. Raises UserError where there is none."""
+    readable = [path for path in paths if _is_readable(path, suffixes)]
     if not readable:
         raise UserError(f"{name}: no file of a known suffix {where}; text is read from {_known_suffixes()}")
-    others = Counter(path.suffix or "no" for path in paths if not _is_readable(path))
+    others = Counter(path.suffix.lower() or "no" for path in paths if not _is_readable(path, suffixes))
     first, *rest = readable
     return [_file(first, name, tuple(sorted(others.items()))), *map(_file, rest)]
 
@@ -162,10 +165,10 @@ def _file(path: Path, folder: str = "", others: tuple[tuple[str, int], ...] = ()
     return Source(str(path), path, path.stat().st_size, folder, others)
 
 
-def _is_readable(path: Path) -> bool:
-    suffixes = [suffix for suffix in path.suffixes if suffix not in COMPRESSIONS]
-    return bool(suffixes) and suffixes[-1] in CORPUS_SUFFIXES and not (suffixes[-1] == ".parquet" != path.suffix)
+def _is_readable(path: Path, suffixes: Collection[str]) -> bool:
+    suffix = uncompressed_suffix(path)
+    return suffix in suffixes and (suffix != ".parquet" or path.suffix.lower() == suffix)
 
 
 def _known_suffixes() -> str:
-    return f"{' '.join(CORPUS_SUFFIXES)} (all but .parquet also with {' or '.join(COMPRESSIONS)})"
+    return f"{' '.join(NAMED_SUFFIXES)} (all but .parquet also with {' or '.join(COMPRESSIONS)})"

@@ -16,7 +16,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bothways.text.csv_records import CsvRecords, repeated_column
-from bothways.text.lines import Fault, Lines, binary_fault, damage_of, decompressed, uncompressed_suffix
+from bothways.text.encodings import UTF8
+from bothways.text.lines import (
+    Fault,
+    Lines,
+    binary_fault,
+    damage_of,
+    encoding_remarks,
+    uncompressed_suffix,
+    utf8_bytes,
+)
 from bothways.text.parquet_values import python_values
 
 JSON_SUFFIXES = (".jsonl", ".ndjson")
@@ -49,7 +58,7 @@ class TableReaderOptions:
     columns: those that are asked for. Of Parquet only they are read, or all where one of them is not there, for an
     error to list them.
     batch_rows: of Parquet, how many become Python objects at a time. line_column: what the lines of a .txt are called.
-    suffix: how the file is read, where its name does not say it.
+    suffix: how the file is read, where its name does not say it. encoding: of text that is not UTF-8.
     """
 
     max_line_characters: int = MAX_LINE_CHARACTERS
@@ -59,6 +68,7 @@ class TableReaderOptions:
     batch_rows: int = 1024
     line_column: str = "text"
     suffix: str = ""
+    encoding: str = UTF8
 
 
 class TableReader:
@@ -102,7 +112,8 @@ class TableReader:
         lines = None
         with self.path.open("rb") as self._file:
             try:
-                with decompressed(self._file, self.path) as stream:
+                with utf8_bytes(self._file, self.path, self.options.encoding) as stream:
+                    self.remarks = encoding_remarks(stream)
                     if not self.options.strict and (fault := binary_fault(stream)):
                         yield fault
                         return
@@ -124,8 +135,9 @@ class TableReader:
         limit = self.options.max_field_characters
         unique = None if self.options.strict else frozenset(self.options.columns)
         records = CsvRecords(lines, self.suffix == ".tsv", limit, unique)
+        before = self.remarks
         for record in records:
-            self.remarks = records.remarks
+            self.remarks = before + records.remarks
             yield record if isinstance(record, Fault) else TableRow(record.values, record.line)
 
     def _parquet_file(self, skip: int) -> Iterator[TableRow | Fault]:

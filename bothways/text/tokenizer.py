@@ -1,9 +1,10 @@
-"""WordPiece tokenizers: train, load, save, encode, decode; Hugging Face `tokenizers` does the work.
+"""Tokenizers: train, load, save, encode, decode; Hugging Face `tokenizers` does the work.
 
-Text is normalised (control characters out, lower case, accents off), split into words at blanks, punctuation and
-Chinese characters, and each word is cut greedily into the longest pieces of the vocabulary, continuations marked `##`
-(Devlin et al. 2018, section 3; Wu et al. 2016, section 4.1). A saved directory opens in `transformers.AutoTokenizer`
-with the same ids.
+WordPiece, which is BERT's: text is normalised (control characters out, lower case, accents off), split into words at
+blanks, punctuation and Chinese characters, and each word is cut greedily into the longest pieces of the vocabulary,
+continuations marked `##` (Devlin et al. 2018, section 3; Wu et al. 2016, section 4.1). Byte-level BPE (Radford et al.
+2019, section 2.2; RoBERTa, GPT-2, ModernBERT) and Unigram (Kudo 2018; XLM-RoBERTa, ALBERT) are read as their
+`tokenizer.json` has them. A saved directory opens in `transformers.AutoTokenizer` with the same ids.
 
 Shapes: T pieces of a text, V vocabulary.
 """
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,28 +22,35 @@ import numpy as np
 from tokenizers import (
     Encoding,
     Regex,
-    models,
+    decoders,
     normalizers,
     pre_tokenizers,
-    trainers,
 )
 from tokenizers import (
     Tokenizer as BackendTokenizer,
 )
 
-from bothways.errors import UserError, option
+from bothways.errors import UserError
 from bothways.files import write_json, write_text
 from bothways.text.places import offsets_with_marks, words_with_marks
+from bothways.text.special_tokens import ABSENT, STATED_NAMES, USUAL_NAMES, Role, find_roles, find_template
 from bothways.text.tokenizer_backend import (
     MAX_WORD_CHARACTERS,
     SPECIAL_TOKENS,
-    UNK,
     bert_backend,
     bert_normalizer,
-    read_backend,
-    read_pieces,
+    continues_word,
+    kind_of,
+    without_blanks,
 )
-from bothways.text.tokenizer_settings import add_tokens, check_vocabulary, read_settings, with_added_as_words
+from bothways.text.tokenizer_settings import (
+    add_tokens,
+    check_vocabulary,
+    read_settings,
+    read_vocabulary,
+    with_added_as_words,
+)
+from bothways.text.training import learn_byte_bpe, learn_wordpiece
 
 # The limit of vocabularies learnt here: scripts without blanks (Thai, Khmer) have whole sentences in a word.
 # The time of a character grows with its word: 77,000 characters/s in words of 90, 6,000 in words of 900.
@@ -74,31 +82,39 @@ class Pieces:
 
 
 class Tokenizer:
-    """A vocabulary with BERT's normalisation and word splitting.
+    """A vocabulary with its normalisation, word splitting and special tokens.
 
-    tokenizer: of Hugging Face, with a WordPiece model. vocab_size: V, the highest id and 1. Raises UserError for a
-    vocabulary without one of `SPECIAL_TOKENS`.
+    tokenizer: of Hugging Face. stated: the special tokens that a directory names (`cls_token`, …), and what else its
+    tokenizer_config.json says, which is written again. kind: `wordpiece`, `byte-bpe` or `unigram`. vocab_size: V, the
+    highest id and 1. cls_id, sep_id: of the tokens at the beginning and at the end; pad_id, unk_id, mask_id: `ABSENT`
+    where the vocabulary has none. Raises UserError for a vocabulary without a role that its kind must have.
     """
 
-    def __init__(self, tokenizer: BackendTokenizer) -> None:
+    def __init__(self, tokenizer: BackendTokenizer, stated: Mapping[str, Any] | None = None) -> None:
         tokenizer.no_padding()
         tokenizer.no_truncation()
-        self._tokenizer = tokenizer
-        # The same tokenizer for running text, where a literal "[MASK]" is a word between two brackets. Tokens that were
-        # added are tokens in both.
-        self._plain = BackendTokenizer.from_str(with_added_as_words(tokenizer.to_str()))
-        self._plain.encode_special_tokens = True
+        self._tokenizer, self._stated = tokenizer, dict(stated or {})
+        self.kind = kind_of(tokenizer)
         vocabulary = tokenizer.get_vocab(with_added_tokens=True)
-        missing = [token for token in SPECIAL_TOKENS if token not in vocabulary]
+        roles = find_roles(vocabulary, self._stated)
+        needed: tuple[Role, ...] = tuple(USUAL_NAMES) if self.kind == "wordpiece" else ("cls", "sep")
+        missing = [USUAL_NAMES[role][0] for role in needed if role not in roles]
         if missing:
             raise UserError(
-                f"the tokenizer lacks {', '.join(missing)}; a BERT vocabulary has {', '.join(SPECIAL_TOKENS)}"
+                f"the tokenizer lacks {', '.join(missing)}; a vocabulary has {', '.join(SPECIAL_TOKENS)}, or what its "
+                "files name in their place"
             )
+        self.roles = roles
+        # The same tokenizer for running text, where a literal "[MASK]" is a word between two brackets. Tokens that were
+        # added are tokens in both.
+        self._plain = BackendTokenizer.from_str(with_added_as_words(tokenizer.to_str(), set(roles.values())))
+        self._plain.encode_special_tokens = True
         self.vocab_size = max(vocabulary.values()) + 1
-        special_ids = [vocabulary[token] for token in SPECIAL_TOKENS]
-        self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = special_ids
+        ids = {role: vocabulary[token] for role, token in roles.items()}
+        self.cls_id, self.sep_id = ids["cls"], ids["sep"]
+        self.pad_id, self.unk_id, self.mask_id = (ids.get(role, ABSENT) for role in ("pad", "unk", "mask"))
         self._vocabulary = vocabulary
-        self._cls, self._sep = _special_piece(self.cls_id), _special_piece(self.sep_id)
+        self.template = find_template(tokenizer, self.cls_id, self.sep_id)
 
     @classmethod
     def train(
@@ -109,37 +125,19 @@ class Tokenizer:
         min_frequency: int = 2,
         strip_accents: bool | None = None,
     ) -> Tokenizer:
-        """Train a vocabulary of `vocab_size` pieces; `texts()` is called twice, each time for the whole text.
+        """Train a WordPiece vocabulary of `vocab_size` pieces; `texts()` is called twice, each time for the whole text.
 
-        The first pass collects the characters, so that each has a piece and the result does not depend on the order
-        of a hash table: the trainer numbers continuation characters as it meets them, and numbers break its ties.
         min_frequency: how often a word must occur to be a piece. strip_accents: None strips them exactly where text is
         lower-cased. Raises UserError when the characters alone overfill the vocabulary.
         """
         normalizer = bert_normalizer(lowercase, strip_accents)
-        alphabet = _alphabet(texts(), normalizer)
-        continuations = [f"##{character}" for character in alphabet if not _is_always_a_word(character, normalizer)]
-        first = [*SPECIAL_TOKENS, *alphabet, *continuations]
-        if len(first) >= vocab_size:
-            raise UserError(
-                f"{option('vocab_size', vocab_size)} is too small: the text has {len(alphabet)} different characters, "
-                f"which need {len(first)} pieces before the first word"
-            )
-        trainer = trainers.WordPieceTrainer(
-            vocab_size=vocab_size,
-            min_frequency=min_frequency,
-            show_progress=False,
-            special_tokens=[*SPECIAL_TOKENS, *continuations],
-            initial_alphabet=alphabet,
-        )
-        backend = BackendTokenizer(models.WordPiece(unk_token=UNK))
-        backend.normalizer = normalizer
-        backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-        backend.train_from_iterator(texts(), trainer)
-        trained = backend.get_vocab()
-        rest = trained.keys() - {*first}
-        pieces = first + sorted(rest, key=trained.__getitem__)
+        pieces = learn_wordpiece(texts, vocab_size, normalizer, min_frequency)
         return cls.from_pieces(pieces, lowercase, strip_accents, max_word_characters=MAX_LEARNT_WORD_CHARACTERS)
+
+    @classmethod
+    def train_byte_bpe(cls, texts: Callable[[], Iterable[str]], vocab_size: int, min_frequency: int = 2) -> Tokenizer:
+        """As `train`, a byte-level BPE vocabulary with RoBERTa's special tokens; `texts()` is called once."""
+        return cls(learn_byte_bpe(texts, vocab_size, min_frequency))
 
     @classmethod
     def from_pieces(
@@ -160,7 +158,8 @@ class Tokenizer:
 
     @classmethod
     def load(cls, directory: str | Path) -> Tokenizer:
-        """Open `tokenizer.json`, or `vocab.txt`, with what `tokenizer_settings` reads beside them.
+        """Open `tokenizer.json`, `vocab.txt`, or `vocab.json` with `merges.txt`, and what `tokenizer_settings` reads
+        beside them.
 
         What `tokenizer_config.json` states of the normalisation holds, as in `transformers`; the rest is as in
         `tokenizer.json`. Raises UserError where neither vocabulary is there, or the tokenizer is not BERT's. Warns of a
@@ -170,45 +169,39 @@ class Tokenizer:
         if not directory.is_dir():
             raise UserError(f"{directory}: no such tokenizer directory")
         settings = read_settings(directory)
-        path = directory / "tokenizer.json"
-        if path.exists():
-            backend = read_backend(path)
-            if not settings.generic and isinstance(backend.normalizer, normalizers.BertNormalizer):
-                for option, value in settings.normalisation.items():
-                    setattr(backend.normalizer, option, value)
-        else:
-            path = directory / "vocab.txt"
-            if not path.exists():
-                raise UserError(
-                    f"{directory}: not a tokenizer directory: tokenizer.json and vocab.txt are both missing"
-                )
-            pieces = read_pieces(path)
-            normalizer = bert_normalizer(**{"lowercase": True, **settings.normalisation})
-            backend = bert_backend(pieces, normalizer, settings.max_word_characters)
+        path, backend = read_vocabulary(directory, settings)
         add_tokens(backend, settings)
         try:
-            tokenizer = cls(backend)
+            tokenizer = cls(backend, settings.stated)
         except UserError as error:
             raise UserError(f"{path}: {error}") from None
-        check_vocabulary(path, tokenizer.pieces(), tokenizer.lowercase)
+        if tokenizer.kind == "wordpiece":
+            check_vocabulary(path, tokenizer.pieces(), tokenizer.lowercase)
         return tokenizer
 
     @classmethod
     def from_json(cls, content: str) -> Tokenizer:
         """The tokenizer of `to_json`."""
-        return cls(BackendTokenizer.from_str(content))
+        state = json.loads(content)
+        return cls(BackendTokenizer.from_str(state["tokenizer"]), state["stated"])
 
     def to_json(self) -> str:
-        """The content of `tokenizer.json`."""
-        return self._tokenizer.to_str()
+        """All of it as text, for another process."""
+        return json.dumps({"tokenizer": self._tokenizer.to_str(), "stated": self._stated})
 
     def save(self, directory: str | Path, max_length: int = 512) -> None:
-        """Write `tokenizer.json`, `vocab.txt` and `tokenizer_config.json` into an existing directory.
+        """Write `tokenizer.json`, `tokenizer_config.json` and, of a BERT vocabulary, `vocab.txt` into an existing
+        directory.
 
         max_length: the tokens that the model reads at most, as `transformers` takes it from the settings.
         """
         directory = Path(directory)
         write_text(directory / "tokenizer.json", self._tokenizer.to_str(pretty=True))
+        if self.kind != "wordpiece" or tuple(self.roles.values()) != SPECIAL_TOKENS:
+            tokens = {STATED_NAMES[role][0]: token for role, token in self.roles.items()}
+            stated = {"tokenizer_class": "PreTrainedTokenizerFast", **tokens, **self._stated}
+            write_json(directory / "tokenizer_config.json", {**stated, "model_max_length": max_length})
+            return
         added = self._tokenizer.get_added_tokens_decoder()
         beyond = {index for index, token in added.items() if token.content not in SPECIAL_TOKENS}
         size = max(set(self._vocabulary.values()) - beyond) + 1  # added tokens are in the settings
@@ -236,16 +229,20 @@ class Tokenizer:
     @property
     def lowercase(self) -> bool:
         """Whether text is lower-cased before it is cut (accents are then stripped as well)."""
-        return bool(self._normalisation("lowercase", False))
+        return self.normalise("A") == "a"
 
     def lower_cased(self) -> Tokenizer:
         """The tokenizer that reads every text in lower case; accents stay, or go, as they do with this one."""
         if self.lowercase:
             return self
-        backend = BackendTokenizer.from_str(self.to_json())
+        backend = BackendTokenizer.from_str(self._tokenizer.to_str())
+        if not isinstance(backend.normalizer, normalizers.BertNormalizer):
+            rest = [backend.normalizer] if backend.normalizer else []
+            backend.normalizer = normalizers.Sequence([normalizers.Lowercase(), *rest])
+            return Tokenizer(backend, self._stated)
         accents, chinese = self._normalisation("strip_accents", None), self._normalisation("handle_chinese_chars", True)
         backend.normalizer = bert_normalizer(True, bool(accents), chinese)
-        return Tokenizer(backend)
+        return Tokenizer(backend, self._stated)
 
     @property
     def max_word_characters(self) -> int:
@@ -257,8 +254,10 @@ class Tokenizer:
 
     @property
     def fingerprint(self) -> str:
-        """`FINGERPRINT_DIGITS` of a hash over the vocabulary, its normalisation, and its limit where that is not
-        BERT's."""
+        """`FINGERPRINT_DIGITS` of a hash: of WordPiece over the vocabulary, its normalisation, and its limit where that
+        is not BERT's; of others over all of `tokenizer.json`."""
+        if self.kind != "wordpiece":
+            return hashlib.sha256(self._tokenizer.to_str().encode()).hexdigest()[:FINGERPRINT_DIGITS]
         normalisation = [
             self.lowercase,
             self._normalisation("strip_accents", None),
@@ -271,46 +270,65 @@ class Tokenizer:
 
     @property
     def special_ids(self) -> tuple[int, ...]:
-        """The ids of `SPECIAL_TOKENS`, in their order."""
-        return self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id
+        """The ids of the special tokens that there are: pad, unk, cls, sep, mask."""
+        ids = self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id
+        return tuple(id for id in dict.fromkeys(ids) if id != ABSENT)
 
     @property
     def suppressed_ids(self) -> list[int]:
-        """Ids that a generated text never has: the special tokens but `[SEP]`, which ends it."""
+        """Ids that a generated text never has: the special tokens but the one that ends it."""
         return [id for id in self.special_ids if id != self.sep_id]
 
     def with_special_tokens(self, segments: Sequence[Pieces]) -> tuple[Pieces, np.ndarray]:
-        """One sequence of some segments in BERT's template, `[CLS] a [SEP] b [SEP]`, and its token_type_ids.
+        """One sequence of some segments in the vocabulary's template; BERT's is `[CLS] a [SEP] b [SEP]`.
 
         Returns the pieces of the whole sequence `[T]`, special tokens with an empty range of characters and the word
-        -1, and token_type_ids int64 `[T]`: the number of the segment, `[CLS]` with the first, each `[SEP]` with the
+        -1, and the number of each token's segment, int64 `[T]`: what is in front with the first, each `[SEP]` with the
         segment that it ends. Offsets and word numbers stay those of the segments' own texts.
         """
-        parts = [self._cls]
-        for segment in segments:
-            parts += [segment, self._sep]
+        template, last = self.template, len(segments) - 1
+        parts = [_special_pieces(template.prefix)]
+        lengths = []
+        for number, segment in enumerate(segments):
+            end = template.suffix if number == last else template.middle
+            parts += [segment, _special_pieces(end)]
+            lengths.append(len(segment.input_ids) + len(end))
         pieces = Pieces(
             np.concatenate([part.input_ids for part in parts]),
             np.concatenate([part.offsets for part in parts]),
             np.concatenate([part.word_ids for part in parts]),
         )
-        lengths = [len(segment.input_ids) + 1 for segment in segments]
-        lengths[0] += 1  # [CLS]
+        lengths[0] += len(template.prefix)
         return pieces, np.repeat(np.arange(len(segments)), lengths)
+
+    def token_type_ids(self, segment_ids: np.ndarray) -> np.ndarray:
+        """What a model of this vocabulary reads as the types of tokens with these segments, int64 `[T]`: the segments'
+        numbers, as of BERT, or all 0."""
+        return segment_ids if self.template.typed else np.zeros_like(segment_ids)
 
     def num_special_tokens(self, num_segments: int) -> int:
         """Tokens that `with_special_tokens` adds to a sequence of so many segments."""
-        return 1 + num_segments
+        template = self.template
+        return len(template.prefix) + (num_segments - 1) * len(template.middle) + len(template.suffix)
 
     def continuations(self) -> np.ndarray:
-        """Boolean `[V]`: True for pieces that continue a word (`##ing`)."""
+        """Boolean `[V]`: True for pieces that continue a word: `##ing`; of byte-level BPE and Unigram those that begin
+        with a letter or a digit and without the mark of a blank, `Ġ` or `▁`."""
         mask = np.zeros(self.vocab_size, dtype=bool)
-        mask[[index for piece, index in self._vocabulary.items() if piece.startswith("##") and piece != "##"]] = True
+        special = set(self.special_ids)
+        continues = [index for piece, index in self._vocabulary.items() if continues_word(piece, self.kind)]
+        mask[[index for index in continues if index not in special]] = True
         return mask
 
     def token(self, index: int) -> str:
         """The piece with an id; ids without a piece, as a padded embedding table has, are `[unusedN]`."""
         return self._tokenizer.id_to_token(index) or f"[unused{index}]"
+
+    def shown(self, index: int) -> str:
+        """The piece with an id as people read it within a word: without the mark of a continuation or of a blank."""
+        if self.kind == "byte-bpe" and index not in self.special_ids:
+            return self._tokenizer.decode([index], skip_special_tokens=False).removeprefix(" ")
+        return self.token(index).removeprefix("##" if self.kind == "wordpiece" else "▁")
 
     def pieces(self) -> list[str]:
         """Every piece, in order of ids."""
@@ -349,30 +367,28 @@ class Tokenizer:
         """The text of some ids, special tokens included."""
         return self._tokenizer.decode(list(ids), skip_special_tokens=False)
 
+    def text_pieces(self, ids: Iterable[int]) -> Iterator[str]:
+        """The text that each token adds behind others, with its blank; joined they are the text. Of tokens that share a
+        character, as those of byte-level BPE may, the last one adds it."""
+        if self.kind == "wordpiece":
+            for id in ids:  # a first token has no blank before it, so each is read behind another
+                yield self.decode([self.sep_id, id]).removeprefix(self.token(self.sep_id))
+            return
+        stream, begun = decoders.DecodeStream(skip_special_tokens=False), ""
+        for id in (self.sep_id, *ids):
+            added = stream.step(self._tokenizer, id)
+            if begun:
+                yield added or ""
+            begun = begun or "begun"
 
-def _special_piece(id: int) -> Pieces:
-    return Pieces(np.array([id]), np.zeros((1, 2), dtype=np.int64), np.array([-1]))
+
+def _special_pieces(ids: Sequence[int]) -> Pieces:
+    number = len(ids)
+    return Pieces(np.array(ids, dtype=np.int64), np.zeros((number, 2), dtype=np.int64), np.full(number, -1))
 
 
 def _pieces(encoding: Encoding, text: str) -> Pieces:
     words = [-1 if word is None else word for word in encoding.word_ids]
-    offsets = np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2)
+    offsets = without_blanks(np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2), text)
     ids = np.array(encoding.ids, dtype=np.int64)
     return Pieces(ids, offsets_with_marks(offsets, text), np.array(words, dtype=np.int64))
-
-
-def _alphabet(texts: Iterable[str], normalizer: normalizers.BertNormalizer) -> list[str]:
-    """The different characters of the normalised texts, without the blank, sorted."""
-    characters: set[str] = set()
-    for text in texts:
-        characters.update(text)
-    # Normalising the set equals normalising the texts: BERT's normaliser works a character at a time.
-    return sorted(set(normalizer.normalize_str(" ".join(sorted(characters)))) - {" "})
-
-
-def _is_always_a_word(character: str, normalizer: normalizers.BertNormalizer) -> bool:
-    """True for punctuation, ASCII symbols and Chinese characters: BERT's splitting makes each a word of its own.
-
-    The splitting itself is asked: its tables of Unicode are of another year than Python's.
-    """
-    return len(pre_tokenizers.BertPreTokenizer().pre_tokenize_str(normalizer.normalize_str(f"a{character}a"))) == 3

@@ -1,10 +1,12 @@
-"""The tokenizer of Hugging Face `tokenizers` behind ours: WordPiece over BERT's words, made of a vocabulary or read."""
+"""The tokenizer of Hugging Face `tokenizers` behind ours: made of a vocabulary, or read from a `tokenizer.json`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
+import numpy as np
 from tokenizers import (
     AddedToken,
     decoders,
@@ -18,6 +20,9 @@ from tokenizers import (
 )
 
 from bothways.errors import UserError
+from bothways.text.special_tokens import USUAL_NAMES
+
+TokenizerKind = Literal["wordpiece", "byte-bpe", "unigram"]
 
 PAD, UNK, CLS, SEP, MASK = SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 MAX_WORD_CHARACTERS = 100  # a longer word is `[UNK]`, as in google-research/bert and `transformers`
@@ -57,21 +62,74 @@ def bert_backend(
     return tokenizer
 
 
+def byte_bpe_backend(model: models.BPE, template: str = "") -> BackendTokenizer:
+    """Byte-level BPE as GPT-2 cuts words. template: `roberta` puts RoBERTa's special tokens around a text."""
+    tokenizer = BackendTokenizer(model)
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    vocabulary = tokenizer.get_vocab()
+    present = {token for names in USUAL_NAMES.values() for token in names if token in vocabulary}
+    tokenizer.add_special_tokens(
+        [
+            AddedToken(token, special=True, normalized=False, lstrip=token == "<mask>")
+            for token in sorted(present, key=vocabulary.__getitem__)
+        ]
+    )
+    if template == "roberta":
+        end, begin = ((token, vocabulary[token]) for token in ("</s>", "<s>"))
+        tokenizer.post_processor = processors.RobertaProcessing(end, begin, trim_offsets=True, add_prefix_space=False)
+    return tokenizer
+
+
 def read_backend(path: Path) -> BackendTokenizer:
-    """The tokenizer of a `tokenizer.json`. Raises UserError for one that is not BERT's WordPiece."""
+    """The tokenizer of a `tokenizer.json`. Raises UserError for one of another kind than those of `kind_of`."""
     try:
         backend = BackendTokenizer.from_file(str(path))
     except Exception as error:  # tokenizers raises bare Exception
         raise UserError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from error
     model = backend.model
-    if not isinstance(model, models.WordPiece):
-        raise UserError(f"{path}: a {type(model).__name__} tokenizer, not WordPiece")
-    if (model.continuing_subword_prefix, model.unk_token) != ("##", UNK):
-        raise UserError(
-            f"{path}: continues words with {model.continuing_subword_prefix!a} and has {model.unk_token!a} for what is "
-            f"unknown; read are ## and {UNK}"
-        )
+    if isinstance(model, models.BPE) and not _is_byte_level(backend):
+        raise UserError(f"{path}: BPE over characters, not over bytes; read are WordPiece, byte-level BPE and Unigram")
+    if isinstance(model, models.WordLevel):
+        raise UserError(f"{path}: a WordLevel tokenizer; read are WordPiece, byte-level BPE and Unigram")
+    if isinstance(model, models.WordPiece) and model.continuing_subword_prefix != "##":
+        raise UserError(f"{path}: continues words with {model.continuing_subword_prefix!a}; read is ##")
     return backend
+
+
+def read_byte_bpe(path: Path, template: str) -> BackendTokenizer:
+    """The tokenizer of a `vocab.json` with the `merges.txt` beside it; template: as of `byte_bpe_backend`."""
+    merges = path.with_name("merges.txt")
+    try:
+        return byte_bpe_backend(models.BPE.from_file(str(path), str(merges)), template)
+    except Exception as error:  # tokenizers raises bare Exception
+        raise UserError(f"{path}: cannot be read with {merges.name}: {str(error).splitlines()[0]}") from error
+
+
+def kind_of(backend: BackendTokenizer) -> TokenizerKind:
+    """What its model is."""
+    kinds: dict[type, TokenizerKind] = {models.BPE: "byte-bpe", models.Unigram: "unigram"}
+    return kinds.get(type(backend.model), "wordpiece")
+
+
+def _is_byte_level(backend: BackendTokenizer) -> bool:
+    return "ByteLevel" in repr(backend.pre_tokenizer)
+
+
+def continues_word(piece: str, kind: TokenizerKind) -> bool:
+    """Whether a piece stands behind another of the same word, as far as the piece itself tells."""
+    if kind == "wordpiece":
+        return piece.startswith("##") and piece != "##"
+    return not piece.startswith(("Ġ", "▁")) and piece[:1].isalnum()
+
+
+def without_blanks(offsets: np.ndarray, text: str) -> np.ndarray:
+    """Pieces' characters `[T, 2]` without the blanks that byte-level BPE and Unigram count to the word behind them; a
+    piece of blanks alone has none."""
+    for row in np.flatnonzero([text.startswith(" ", start, end) for start, end in offsets.tolist()]):
+        start, end = offsets[row].tolist()
+        offsets[row, 0] = end - len(text[start:end].lstrip(" "))
+    return offsets
 
 
 def read_pieces(path: Path) -> list[str]:

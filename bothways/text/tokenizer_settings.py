@@ -9,33 +9,49 @@ from __future__ import annotations
 import json
 import string
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tokenizers import AddedToken, Tokenizer
+from tokenizers import AddedToken, normalizers, pre_tokenizers
+from tokenizers import Tokenizer as BackendTokenizer
 
 from bothways.errors import UserError
 from bothways.files import read_json
 from bothways.text.lines import is_unicode
-from bothways.text.tokenizer_backend import MAX_WORD_CHARACTERS
+from bothways.text.special_tokens import STATED_NAMES
+from bothways.text.tokenizer_backend import (
+    MAX_WORD_CHARACTERS,
+    SPECIAL_TOKENS,
+    TokenizerKind,
+    bert_backend,
+    bert_normalizer,
+    kind_of,
+    read_backend,
+    read_byte_bpe,
+    read_pieces,
+)
 
-ROLE_TOKENS = {
-    "pad_token": "[PAD]",
-    "unk_token": "[UNK]",
-    "cls_token": "[CLS]",
-    "sep_token": "[SEP]",
-    "mask_token": "[MASK]",
+# Names of BERT's tokenizer: the same cutting and the same options. MPNet's has other special tokens.
+BERT_CLASSES = ("BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer", "MPNetTokenizer")
+BYTE_BPE_CLASSES = ("RobertaTokenizer", "GPT2Tokenizer")
+UNIGRAM_CLASSES = ("XLMRobertaTokenizer", "CamembertTokenizer", "AlbertTokenizer")
+CLASSES: dict[TokenizerKind, tuple[str, ...]] = {
+    "wordpiece": BERT_CLASSES,
+    "byte-bpe": BYTE_BPE_CLASSES,
+    "unigram": UNIGRAM_CLASSES,
 }
-# Other names of BERT's tokenizer: the same cutting and the same options.
-BERT_CLASSES = ("BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer")
 # Classes that are nothing but their tokenizer.json; options in tokenizer_config.json do not count for them.
 GENERIC_CLASSES = ("PreTrainedTokenizer", "TokenizersBackend")
 # Of a vocabulary's pieces. Uncased ones have no capitals at all, BERT's cased one has them in a third of its pieces.
 CAPITALS_SHARE = 0.05
 MARKED_SHARE = 0.05  # of pieces, with the marks of sentencepiece or BPE; they have them in about half
 # Options that cut text otherwise than WordPiece over BERT's words, and the values that do not.
+# Of tokenizer_config.json; made anew when it is written, or said in tokenizer.json.
+UNWRITTEN = ("added_tokens_decoder", "model_max_length", "name_or_path", "special_tokens_map_file", "auto_map")
+NONCHARACTER = "\ufdd0"  # of Unicode, for use inside programs: no text has it
+VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json")
 FOREIGN_OPTIONS: dict[str, tuple[Any, ...]] = {
     "word_tokenizer_type": ("basic",),
     "subword_tokenizer_type": ("wordpiece",),
@@ -52,7 +68,9 @@ class TokenizerSettings:
     normalisation: `lowercase`, `strip_accents` and `handle_chinese_chars`, each where the directory states it.
     added: tokens that are cut out of a text before its words, with their ids; None where the next free id is meant.
     source: the file that names them. generic: whether tokenizer.json alone says how text is normalised.
-    max_word_characters: a longer word is `[UNK]`; 100 in google-research/bert and `transformers`.
+    max_word_characters: a longer word is `[UNK]`; 100 in google-research/bert and `transformers`. stated: what
+    tokenizer_config.json says, special tokens as text. bare_class: the tokenizer's class without `Fast`; empty where
+    none is named.
     """
 
     normalisation: Mapping[str, Any]
@@ -60,16 +78,18 @@ class TokenizerSettings:
     source: str = ""
     generic: bool = False
     max_word_characters: int = MAX_WORD_CHARACTERS
+    stated: Mapping[str, Any] = field(default_factory=dict)
+    bare_class: str = ""
 
 
 def read_settings(directory: Path) -> TokenizerSettings:
     """Reads the settings of a tokenizer's directory; without any file they are BERT's own.
 
-    Raises UserError for a tokenizer that is not BERT's, and for values that cannot be.
+    Raises UserError for a class of tokenizer that is not read, and for values that cannot be.
     """
     path = directory / "tokenizer_config.json"
     settings = _optional_json(path)
-    generic = _is_generic(directory, path, settings)
+    bare_class = _class_of(directory, path, settings)
     for option, accepted in FOREIGN_OPTIONS.items():
         if settings.get(option) not in (None, *accepted):
             raise UserError(
@@ -77,7 +97,7 @@ def read_settings(directory: Path) -> TokenizerSettings:
                 "which alone is read here"
             )
     never_split = settings.get("never_split") or []
-    if not isinstance(never_split, list) or set(map(str, never_split)) - set(ROLE_TOKENS.values()):
+    if not isinstance(never_split, list) or set(map(str, never_split)) - set(SPECIAL_TOKENS):
         raise UserError(f"{path}: never_split is {str(never_split)[:60]}; words that are never split are not read here")
     decoder = settings.get("added_tokens_decoder")
     source = path
@@ -90,11 +110,69 @@ def read_settings(directory: Path) -> TokenizerSettings:
         decoder = _added_by_id(source, _special_texts(settings | special))
         settings = settings | named
     added += [(token, index) for index, token in sorted(_decoded(source, decoder).items())]
-    contents = {token.content for token, _ in added} | set(ROLE_TOKENS.values())
-    added += [(token, None) for token in _special_tokens(path, settings) if token.content not in contents]
+    stated = {name: _content(value) if name.endswith("_token") else value for name, value in settings.items()}
+    roles = set(SPECIAL_TOKENS).union(_role_texts(stated))
+    contents = {token.content for token, _ in added} | roles
+    special_texts = [text for text in _special_texts(settings) if text not in contents]
+    added += [(AddedToken(text, special=True, normalized=False), None) for text in special_texts]
     return TokenizerSettings(
-        _normalisation(path, settings), tuple(added), str(source), generic, _max_word_characters(path, settings)
+        _normalisation(path, settings),
+        tuple(added),
+        str(source),
+        bare_class in GENERIC_CLASSES,
+        _max_word_characters(path, settings),
+        {name: value for name, value in stated.items() if value is not None and name not in UNWRITTEN},
+        bare_class,
     )
+
+
+def read_vocabulary(directory: Path, settings: TokenizerSettings) -> tuple[Path, BackendTokenizer]:
+    """The file of a vocabulary and its tokenizer: `tokenizer.json`, `vocab.txt`, or `vocab.json` with `merges.txt`.
+
+    What `tokenizer_config.json` states of the normalisation holds, as in `transformers`. Raises UserError where none of
+    the files is there, and for special tokens that are stated and not in the vocabulary.
+    """
+    path = next((path for name in VOCABULARIES if (path := directory / name).exists()), None)
+    if path is None:
+        model = next(directory.glob("*.model"), None)
+        if model is not None:
+            raise UserError(f"{model}: a sentencepiece model; save it with transformers first, as tokenizer.json")
+        raise UserError(f"{directory}: not a tokenizer directory: {', '.join(VOCABULARIES)} are all missing")
+    backend = _read_vocabulary(path, settings)
+    vocabulary = backend.get_vocab(with_added_tokens=True)
+    for name, *_ in STATED_NAMES.values():
+        token = settings.stated.get(name)
+        if isinstance(token, str) and token not in vocabulary:
+            raise UserError(f"{directory}: {name} is {token[:60]!a}, which {path.name} does not have")
+    wanted = next((kind for kind, classes in CLASSES.items() if settings.bare_class in classes), kind_of(backend))
+    if wanted != kind_of(backend):
+        raise UserError(
+            f"{directory}: tokenizer_class {settings.bare_class} is {wanted}, but {path.name} holds {kind_of(backend)}"
+        )
+    return path, backend
+
+
+def _read_vocabulary(path: Path, settings: TokenizerSettings) -> BackendTokenizer:
+    if path.name == "vocab.txt":
+        normalizer = bert_normalizer(**{"lowercase": True, **settings.normalisation})
+        return bert_backend(read_pieces(path), normalizer, settings.max_word_characters)
+    if path.name == "vocab.json":
+        backend = read_byte_bpe(path, "" if settings.bare_class == "GPT2Tokenizer" else "roberta")
+    else:
+        backend = read_backend(path)
+    if settings.generic:
+        return backend
+    if isinstance(backend.normalizer, normalizers.BertNormalizer):
+        for option, value in settings.normalisation.items():
+            setattr(backend.normalizer, option, value)
+    elif "lowercase" in settings.normalisation:
+        lowers = bool(backend.normalizer) and backend.normalizer.normalize_str("A") == "a"
+        if settings.normalisation["lowercase"] != lowers:
+            raise UserError(f"{path}: tokenizer_config.json has do_lower_case {not lowers}, this file does {lowers}")
+    with_blank = settings.stated.get("add_prefix_space")
+    if isinstance(with_blank, bool) and isinstance(backend.pre_tokenizer, pre_tokenizers.ByteLevel):
+        backend.pre_tokenizer.add_prefix_space = with_blank
+    return backend
 
 
 def _max_word_characters(path: Path, settings: Mapping[str, Any]) -> int:
@@ -104,7 +182,7 @@ def _max_word_characters(path: Path, settings: Mapping[str, Any]) -> int:
     return limit
 
 
-def add_tokens(backend: Tokenizer, settings: TokenizerSettings) -> None:
+def add_tokens(backend: BackendTokenizer, settings: TokenizerSettings) -> None:
     """Add the tokens that a directory names beside its vocabulary. Raises UserError where one gets another id."""
     for token, index in settings.added:
         backend.add_tokens([token])
@@ -116,32 +194,40 @@ def add_tokens(backend: Tokenizer, settings: TokenizerSettings) -> None:
             )
 
 
-def with_added_as_words(content: str) -> str:
-    """The content of `tokenizer.json` with no special tokens but BERT's own: the others are no template's."""
+def with_added_as_words(content: str, roles: Collection[str]) -> str:
+    """The content of `tokenizer.json` with no special tokens but those of a role: the others are no template's. Unigram
+    has them among its pieces as well, which running text shall not find: there they get a name that no text holds."""
     state = json.loads(content)
-    others = [
-        token for token in state["added_tokens"] if token["special"] and token["content"] not in ROLE_TOKENS.values()
-    ]
+    others = [token for token in state["added_tokens"] if token["special"] and token["content"] not in roles]
     for token in others:
         token["special"] = False
+    if state["model"].get("type") == "Unigram":
+        state["added_tokens"] = [token for token in state["added_tokens"] if token["content"] not in roles]
+        for piece in state["model"]["vocab"]:
+            if piece[0] in roles:
+                piece[0] = NONCHARACTER + piece[0]
+        return json.dumps(state)
     return json.dumps(state) if others else content
 
 
-def _is_generic(directory: Path, path: Path, settings: Mapping[str, Any]) -> bool:
-    """Whether the tokenizer's class is one that says nothing. Raises UserError for a class that is not BERT's."""
+def _class_of(directory: Path, path: Path, settings: Mapping[str, Any]) -> str:
+    """The tokenizer's class without `Fast`; empty where none is named, and the model's is not known here. Raises
+    UserError for a class that is not read."""
     named = settings.get("tokenizer_class")
     if named is None and (directory / "config.json").exists():
         path = directory / "config.json"
         named = _optional_json(path).get("tokenizer_class")
     if named is None:
-        return False
+        model_type = _optional_json(directory / "config.json").get("model_type")
+        return "GPT2Tokenizer" if model_type == "gpt2" else ""
     bare = str(named).removesuffix("Fast")
-    if bare not in BERT_CLASSES + GENERIC_CLASSES:
+    known = [name for classes in CLASSES.values() for name in classes]
+    if bare not in (*known, *GENERIC_CLASSES):
         raise UserError(
-            f"{path}: tokenizer_class {str(named)[:60]!r} cuts text otherwise than BERT's WordPiece; read are "
-            f"{', '.join(BERT_CLASSES)}, with and without Fast, and PreTrainedTokenizerFast"
+            f"{path}: tokenizer_class {str(named)[:60]!r} cuts text otherwise than those that are read: "
+            f"{', '.join(known)}, with and without Fast, and PreTrainedTokenizerFast"
         )
-    return bare in GENERIC_CLASSES
+    return bare
 
 
 def _normalisation(path: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -161,24 +247,19 @@ def _normalisation(path: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
     return stated
 
 
-def _special_tokens(path: Path, settings: Mapping[str, Any]) -> list[AddedToken]:
-    """Special tokens beside BERT's five. Raises UserError where one of the five is another token here."""
-    for role, token in ROLE_TOKENS.items():
-        stated = _content(settings.get(role))
-        if stated is not None and stated != token:
-            raise UserError(
-                f"{path.parent}: {role} is {str(stated)[:60]!r}; in the vocabularies that are read here it is {token}"
-            )
-    return [AddedToken(text, special=True, normalized=False) for text in _special_texts(settings)]
+def _role_texts(stated: Mapping[str, Any]) -> list[str]:
+    """The tokens that are stated for a role."""
+    return [stated[name] for name, *_ in STATED_NAMES.values() if isinstance(stated.get(name), str)]
 
 
 def _special_texts(settings: Mapping[str, Any]) -> list[str]:
-    """The contents of special tokens beside BERT's five, in the order in which `transformers` adds them."""
-    values = [value for name, value in settings.items() if name.endswith("_token") and name not in ROLE_TOKENS]
+    """The contents of special tokens without a role, in the order in which `transformers` adds them."""
+    roles = {name for name, *_ in STATED_NAMES.values()}
+    values = [value for name, value in settings.items() if name.endswith("_token") and name not in roles]
     extra = settings.get("extra_special_tokens") or settings.get("additional_special_tokens") or []
     values += extra.values() if isinstance(extra, dict) else extra if isinstance(extra, list) else []
     texts = [text for text in map(_content, values) if isinstance(text, str) and text and is_unicode(text)]
-    return [text for text in dict.fromkeys(texts) if text not in ROLE_TOKENS.values()]
+    return [text for text in dict.fromkeys(texts) if text not in SPECIAL_TOKENS]
 
 
 def _content(value: Any) -> Any:

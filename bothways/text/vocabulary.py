@@ -83,7 +83,12 @@ def train_tokenizer(
         with replace_directory(Path(out)) as directory:
             tokenizer.save(directory)
             write_json(directory / RECORD, {**record, "tokenizer": tokenizer.fingerprint})
-    for line in (*report.lines(), folding_message(counts, tokenizer.normalise)):
+    fewer = (
+        f"the text has no more pieces that occur at least {min_frequency} times: {tokenizer.vocab_size:,} of "
+        f"{vocab_size:,} asked for"
+    )
+    smaller = fewer if tokenizer.vocab_size < vocab_size else None
+    for line in (*report.lines(), folding_message(counts, tokenizer.normalise), smaller):
         if line:
             progress.say(line)
     return tokenizer

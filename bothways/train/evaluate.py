@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bothways.data.encoded import Encoded
+from bothways.data.holdout import hold_out
 from bothways.data.tables import BadRow, Row, TableOptions, read_table
 from bothways.errors import UserError, closest, option
 from bothways.files import write_text
@@ -47,6 +48,23 @@ class RowSet:
     def fitted(self) -> RowSet:
         """The same rows, the task fitted to them."""
         return replace(self, task=self.task.fitted(self.rows))
+
+    def held_out(self, share: float, seed: int, say: Callable[[str], None]) -> tuple[RowSet, RowSet]:
+        """The rows to train on and those to measure on, a `share` of all, as `data.holdout` parts them; it is said.
+
+        Raises UserError for a share that is not above 0 and below 1, or holds no row out.
+        """
+        if not 0 < share < 1:
+            wanted = "a table, or a share of the training rows above 0 and below 1"
+            raise UserError(f"{option('eval', share)}: expected {wanted}")
+        parts = hold_out(self.rows, share, seed, self.task.kept_together, self.task.labels_of)
+        counts = f"{len(parts.held_out):,} of {len(self.rows):,} rows"
+        together = f"; {parts.kept_together:,} rows that share a text or nearly so are kept on one side"
+        say(
+            f"held out {counts} to measure on, chosen by {option('seed', seed)}"
+            + (together if parts.kept_together else "")
+        )
+        return RowSet(self.task, parts.train, self.skipped), RowSet(self.task, parts.held_out)
 
     def encode(self, tokenizer: Tokenizer, max_length: int) -> list[Encoded]:
         """The rows as tokens, without targets; a row may be several sequences."""

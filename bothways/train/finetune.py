@@ -11,7 +11,7 @@ import math
 import os
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, Unpack
 
@@ -40,6 +40,7 @@ from bothways.precision import TrainingPrecision
 from bothways.progress import Progress
 from bothways.tasks import find_task
 from bothways.tasks.base import Task, require_segment_types
+from bothways.text.encodings import UTF8
 from bothways.text.tokenizer import Tokenizer
 from bothways.train.best_epoch import BestEpoch
 from bothways.train.evaluate import Evaluation, RowSet, Table, figures_in_short
@@ -77,7 +78,8 @@ class FinetuneOptions:
     batch_size: examples in a step; tokens_per_step: a token budget instead. lr: by default 5e-5 for 768 hidden units
     (Devlin et al. 2018, A.3), more for smaller models. patience: epochs without a better evaluation after which the run
     ends; 0 never ends it. freeze_layers: the embeddings and this many layers from below are not trained; -1: the whole
-    encoder. format: what the tables are, where their names do not say it. skip_bad: leave out rows that cannot be used,
+    encoder. format: what the tables are, where their names do not say it. encoding: of
+    tables that are not UTF-8. skip_bad: leave out rows that cannot be used,
     and count them, instead of stopping at the first.
     """
 
@@ -95,6 +97,7 @@ class FinetuneOptions:
     patience: int = 0
     freeze_layers: int = 0
     format: TableFormat | None = None
+    encoding: str = UTF8
     skip_bad: bool = False
     micro_batch_tokens: int | None = TrainOptions.micro_batch_tokens
     log_every: int = TrainOptions.log_every
@@ -135,7 +138,7 @@ def finetune(
     task: str,
     model: str | Path | LoadedModel,
     train: Table,
-    eval: Table | None = None,
+    eval: Table | float | None = None,
     out: str | Path | None = None,
     options: FinetuneOptions | Mapping[str, Any] | None = None,
     *,
@@ -148,11 +151,11 @@ def finetune(
 
     model: a run, a Hugging Face directory, a hub id, or what `bw.load` gives. train, eval: files (csv, tsv, jsonl,
     parquet, CoNLL, SQuAD json) or iterables of dictionaries; on eval every epoch is measured, and the best epoch's
-    model becomes the run's. out: the run's directory, without which nothing is trained. options: `FinetuneOptions`, or
-    a dictionary of them; as keywords they win, and there the task's own options stand, too (`steps=5`,
-    `pair_column="b"`, `overlap=64`, …). overwrite: begin anew where `out` holds another run. quiet: nothing on the
-    screen; what would stand there goes to the logger `bothways`. progress: what shows it, in place of the line on
-    standard error.
+    model becomes the run's; a number above 0 and below 1 is the share of the training rows that is held out for it.
+    out: the run's directory, without which nothing is trained. options: `FinetuneOptions`, or a dictionary of them; as
+    keywords they win, and there the task's own options stand, too (`steps=5`, `pair_column="b"`, `overlap=64`, …).
+    overwrite: begin anew where `out` holds another run. quiet: nothing on the screen; what would stand there goes to
+    the logger `bothways`. progress: what shows it, in place of the line on standard error.
 
     With other `epochs` or `steps` a run goes on too, finished or not: from there on as a run of that length does.
     Writes `out/metrics.jsonl`, `out/checkpoints/`, `out/model/` and, with evaluation rows, `out/evaluation.json` and
@@ -185,16 +188,13 @@ def _split(task: str, given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[st
 def _finetune(
     task: Task,
     model: str | Path,
-    tables: tuple[Table, Table | None],
+    tables: tuple[Table, Table | float | None],
     run: RunDirectory,
     options: FinetuneOptions,
     progress: Progress,
 ) -> FinetuneResult:
-    train_table, eval_table = tables
     progress.wait(f"{progress.title}  reading rows, opening the model …")
-    reading = TableOptions(options.format, progress.say)
-    rows = RowSet.read(train_table, task, options.skip_bad, reading).fitted()
-    eval_rows = _evaluation_rows(eval_table, rows.task, options, progress.say)
+    rows, eval_rows = read_rows_to_learn(*tables, task, options, progress.say)
     checkpoint = _load(model, rows.task, options, progress.say)
     limit = _sequence_limit(options, checkpoint.config)
     encoded, eval_encoded = (table.encode(checkpoint.tokenizer, limit) for table in (rows, eval_rows))
@@ -208,12 +208,12 @@ def _finetune(
     provenance = {
         **of_this_machine(stepper.device),
         "model": str(model),
-        **of_tables((train_table, rows), (eval_table, eval_rows)),
+        **of_tables((tables[0], rows), (tables[1], eval_rows)),
         "options": _options_in_effect(options, rows.task, settings, plan, limit),
     }
     metadata = {"sequence_length": limit, "provenance": provenance}
     best = BestEpoch(checkpoint, eval_rows, eval_encoded, run, options.patience, metadata)
-    inputs = {"model": model, "train": train_table, "eval": eval_table}
+    inputs = {"model": model, "train": tables[0], "eval": tables[1]}
     checkpoint.metadata = {**rows.task.to_json(), **metadata}
     run.begin(_described(run, rows.task, inputs, options), checkpoint)
     progress.start_line = finetuning_start(stepper, len(rows.rows), plan.steps(1))
@@ -240,7 +240,7 @@ def _described(run: RunDirectory, task: Task, inputs: Mapping[str, Any], options
     """What the run is started with, as run.json has it. inputs: by option a path, or rows that are no file."""
     given, own = values_of(options, FinetuneOptions), task.to_json()["options"]
     defaults = {**values_of(FinetuneOptions(), FinetuneOptions), **asdict(task.Options())}
-    if all(value is None or isinstance(value, str | Path) for value in inputs.values()):
+    if all(value is None or isinstance(value, str | Path | float) for value in inputs.values()):
         files = {name: str(value) for name, value in inputs.items() if value is not None}
         words = ["bothways", "finetune", task.name]
         command = shlex.join(command_words(words, {**files, "out": str(run.path), **given, **own}, defaults))
@@ -256,7 +256,9 @@ def _described(run: RunDirectory, task: Task, inputs: Mapping[str, Any], options
 
 
 def _input_record(name: str, value: Any) -> Any:
-    """A file's record; the path of a model; None for what was not given."""
+    """A file's record; the path of a model; a share of the rows; None for what was not given."""
+    if isinstance(value, int | float):
+        return value
     if not isinstance(value, str | Path):
         return None if value is None else "rows in memory"
     return str(value) if name == "model" else file_record(value)
@@ -278,14 +280,41 @@ def _checked(options: FinetuneOptions) -> FinetuneOptions:
     return options
 
 
+def read_rows_to_learn(
+    train_table: Table,
+    eval_table: Table | float | None,
+    task: Task,
+    options: FinetuneOptions,
+    say: Callable[[str], None],
+) -> tuple[RowSet, RowSet]:
+    """The rows to train on, the task fitted to them, and those to measure on; eval_table as `finetune` has it.
+
+    Says what a user should know of them. Raises UserError as `finetune` does.
+    """
+    reading = TableOptions(options.format, say, options.encoding)
+    rows = RowSet.read(train_table, task, options.skip_bad, reading)
+    if advice := rows.task.advice(rows.rows):
+        say(advice)
+    if isinstance(eval_table, int | float):
+        rows, eval_rows = rows.held_out(eval_table, options.seed, say)
+        rows = rows.fitted()
+        return rows, replace(eval_rows, task=rows.task)
+    rows = rows.fitted()
+    return rows, _evaluation_rows(eval_table, rows.task, options, say)
+
+
 def _evaluation_rows(table: Table | None, task: Task, options: FinetuneOptions, say: Callable[[str], None]) -> RowSet:
     """The evaluation rows, the task as their columns have it; no rows without a table."""
     if table is None:
         if options.patience:
             needed = f"{option('eval')}, by which epochs are compared"
             raise UserError(f"{option('patience', options.patience)}: needs {needed}")
+        say(
+            f"without rows to measure on, nobody knows how good the model is: {option('eval', 0.2)} holds a fifth of "
+            f"them out; {option('eval')} may also be a table"
+        )
         return RowSet(task)
-    found = RowSet.read(table, task, options.skip_bad, TableOptions(options.format, say))
+    found = RowSet.read(table, task, options.skip_bad, TableOptions(options.format, say, options.encoding))
     # trained on pairs, measured on scores: the range of the scores is known from these rows alone
     return found if type(found.task) is type(task) else found.fitted()
 
@@ -321,12 +350,12 @@ def _freeze(model: Model, number: int) -> None:
 
 def _sequence_limit(options: FinetuneOptions, config: EncoderConfig) -> int:
     """The tokens of a sequence, at most."""
-    table = config.max_position_embeddings
+    table = config.max_sequence_length
     default = min(QUICK_LENGTH, table) if options.preset == "quick" else table
     limit = default if options.sequence_length is None else options.sequence_length
     asked = option("sequence_length", limit)
     if limit > table:
-        raise UserError(f"{asked} is above the position table (max_position_embeddings {table})")
+        raise UserError(f"{asked} is above what the model reads, {table} tokens")
     if limit < SHORTEST_LENGTH:
         raise UserError(f"{asked}: expected at least {SHORTEST_LENGTH} tokens")
     return limit

@@ -6,9 +6,6 @@ with scores over the vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import cast
-
 from torch import nn
 
 from bothways.batch import PackedBatch
@@ -28,13 +25,13 @@ def training_flops(model: Model, batch: PackedBatch) -> float:
     head, tokens = model.head, batch.num_tokens
     read = head.reads(batch)
     pairs = float((batch.lengths.double() ** 2).sum())
-    last = len(model.encoder.layers) - 1
+    last = len(model.encoder.order) - 1
     total = 0.0
-    for number, layer in enumerate(cast("Iterable[Layer]", model.encoder.layers)):
+    for number, layer in enumerate(model.encoder.layers_in_order()):
         finished = tokens if number < last or read is None else len(read)
         total += _layer_flops(layer, tokens, finished, pairs)
     total += 2 * head.num_scored(batch) * sum(_weights(part) for name, part in head.named_children() if name == "lm")
-    return 3 * total
+    return 3 * total + sum(training_flops(helper, batch) for helper in head.helpers())
 
 
 def _layer_flops(layer: Layer, tokens: int, finished: int, pairs: float) -> float:

@@ -23,9 +23,10 @@ class PretrainKeywords(TypedDict, total=False):
 
     size: str
     model: str | Path | LoadedModel | None  # `PretrainOptions` has the name of it
+    family: str | None  # of `model.families.FAMILIES`
     objective: str  # of `tasks.objectives.OBJECTIVES`
     positions: Literal["learned", "sinusoidal"]
-    hidden_act: Literal["gelu", "gelu_new", "gelu_pytorch_tanh", "relu"]
+    hidden_act: Literal["gelu", "gelu_new", "gelu_pytorch_tanh", "relu"] | None
     steps: int
     tokens_per_step: int
     sequence_length: int
@@ -93,6 +94,7 @@ class FinetuneKeywords(ColumnKeywords, total=False):
     patience: int
     freeze_layers: int
     format: TableFormat | None
+    encoding: str
     skip_bad: bool
     micro_batch_tokens: int | None
     log_every: int

@@ -17,6 +17,7 @@ from bothways.checkpoint.hugging_face import (
     save_checkpoint,
     weights_fingerprint,
 )
+from bothways.data.lengths import few_held_out
 from bothways.data.phases import PhasedPlan
 from bothways.data.plan import PretrainingPlan
 from bothways.data.store import SplitName, TokenStore
@@ -25,6 +26,7 @@ from bothways.errors import UserError, option
 from bothways.hardware import choose_device, micro_batch_tokens
 from bothways.inference.loaded import source_of
 from bothways.model.config import EncoderConfig
+from bothways.model.families import find_family
 from bothways.model.heads import Model
 from bothways.option_checks import options_from, require_path, require_seed, require_type
 from bothways.outputs import command_words, require_apart
@@ -105,10 +107,10 @@ def _pretrain(
     checkpoint = _starting_point(store, objective, options)
     model = checkpoint.model
     longest = max(phase.sequence_length for phase in phases_of(options))
-    if longest > checkpoint.config.max_position_embeddings:
+    if longest > checkpoint.config.max_sequence_length:
         raise UserError(
-            f"{option('sequence_length', longest)} is above the position table "
-            f"(max_position_embeddings {checkpoint.config.max_position_embeddings})"
+            f"{option('sequence_length', longest)} is above what the model "
+            f"reads, {checkpoint.config.max_sequence_length} tokens"
         )
     if checkpoint.report is not None:
         progress.say(f"{options.model}: {checkpoint.report.sentence()}")
@@ -138,6 +140,8 @@ def _pretrain(
     validation = make_validation_plan(store, options)
     if validation is None:
         progress.say(f"{store.directory}: no held-out documents to speak of, so nothing is evaluated")
+    elif few := few_held_out(validation.documents):
+        progress.say(f"{store.directory}: {few}")
 
     started = json.loads(world.gather(json.dumps(run.described().get("options", {})))[0])
     read = validation_tokens(options, settings, world.size, started)
@@ -195,7 +199,8 @@ def _finish(checkpoint: Checkpoint, objective: Objective, run: RunDirectory, wor
         checkpoint.model = new_model(checkpoint.config, objective.head, seed=0)
         for name, parameter in checkpoint.model.named_parameters():
             parameter.data.copy_(parameters[name])
-        save_checkpoint(checkpoint, run.model_path)
+        for name, model in checkpoint.model.head.saved_models(checkpoint.model).items():
+            save_checkpoint(Checkpoint(model, checkpoint.tokenizer, checkpoint.metadata), run.path / name)
     world.wait()
 
 
@@ -233,13 +238,18 @@ def evaluate_store(
     trained = checkpoint.metadata.get("provenance", {}).get("options", {})
     abilities = checkpoint.model.head.abilities
     usual = "causal" if "causal-LM" in abilities else "bert" if "next-sentence" in abilities else "mlm"
-    length = min(int(trained.get("sequence_length", 128)), checkpoint.config.max_position_embeddings)
+    length = min(int(trained.get("sequence_length", 128)), checkpoint.config.max_sequence_length)
     options = PretrainOptions(
         objective=trained.get("objective", usual), sequence_length=length, device=device, validation_tokens=limit
     )
     plan = make_validation_plan(store, options, split)
     if plan is None:
-        raise UserError(f"{store.directory}: the {split} part has no text to speak of")
+        if split == "train":
+            raise UserError(f"{store.directory}: has no text to speak of")
+        raise UserError(
+            f"{store.directory}: has no held-out text to measure on; {option('validation', 0.2)} in preparing holds "
+            "some out, or give other text, a file or a folder, in the store's place"
+        )
     objective = build_objective(options)
     figures = evaluate_held_out(checkpoint.model, objective, plan, options)
     loss = objective.losses[0]
@@ -276,6 +286,28 @@ def measure_speed(store: TokenStore, options: PretrainOptions, steps: int = 8) -
     return TrainingSpeed(tokens / seconds, flops / seconds)
 
 
+def _new_config(store: TokenStore, options: PretrainOptions) -> EncoderConfig:
+    """The hyperparameters of a new model of the family and size that are asked for."""
+    entry = find_pretraining(options.objective)
+    family = find_family(options.family or entry.family)
+    chosen: dict[str, Any] = {
+        "vocab_size": store.vocab_size,
+        "hidden_dropout_prob": options.dropout,
+        "attention_probs_dropout_prob": options.dropout,
+        "max_position_embeddings": options.max_position_embeddings,
+        "pad_token_id": max(store.tokenizer().pad_id, 0),
+    }
+    if options.positions != "learned":
+        if family.name != "bert":
+            raise UserError(f"{option('positions', options.positions)}: {family.title} has its own")
+        chosen["positions"] = options.positions
+    if options.hidden_act is not None:
+        chosen["hidden_act"] = options.hidden_act
+    if entry.is_decoder:
+        chosen["is_decoder"] = True
+    return family.config.from_size(options.size, **chosen)
+
+
 def _starting_point(store: TokenStore, objective: Objective, options: PretrainOptions) -> Checkpoint:
     """A new model of `options.size`, or `options.model`, with the objective's head.
 
@@ -283,16 +315,7 @@ def _starting_point(store: TokenStore, objective: Objective, options: PretrainOp
     """
     causal = find_pretraining(options.objective).is_decoder
     if options.model is None:
-        config = EncoderConfig.from_size(
-            options.size,
-            vocab_size=store.vocab_size,
-            hidden_dropout_prob=options.dropout,
-            attention_probs_dropout_prob=options.dropout,
-            max_position_embeddings=options.max_position_embeddings,
-            positions=options.positions,
-            hidden_act=options.hidden_act,
-            is_decoder=causal,
-        )
+        config = _new_config(store, options)
         return Checkpoint(new_model(config, objective.head, options.seed), store.tokenizer())
     checkpoint = load_checkpoint(options.model, objective.head, dropout=options.dropout, seed=options.seed)
     if checkpoint.tokenizer.fingerprint != store.tokenizer_fingerprint:

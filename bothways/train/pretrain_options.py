@@ -14,6 +14,7 @@ from bothways.data.store import SplitName, TokenStore
 from bothways.data.survey import estimate_epoch
 from bothways.errors import UserError, option
 from bothways.model.config import EncoderConfig
+from bothways.model.families import FAMILIES
 from bothways.option_checks import require_at_least, values_of
 from bothways.precision import TrainingPrecision
 from bothways.tasks.base import Objective
@@ -35,20 +36,23 @@ DEFAULT_VALIDATION_TOKENS, TRAINED_PER_VALIDATION_TOKEN, MIN_VALIDATION_TOKENS =
 
 if TYPE_CHECKING:
     ObjectiveName = str
-else:  # the names of the registry, which --help shows and recipes are checked by
+    FamilyName = str
+else:  # the names of the registries, which --help shows and recipes are checked by
     ObjectiveName = Literal[tuple(OBJECTIVES)]
+    FamilyName = Literal[tuple(FAMILIES)]
 
 
 @dataclass(frozen=True)
 class PretrainOptions:
     """What `bothways pretrain` can be told.
 
-    size: a new model of this size, its vocabulary the store's. model: continue from this one instead.
+    family: of a new model; by default BERT, for `electra` ELECTRA. size: a new model of this size, its vocabulary the
+    store's. model: continue from this one instead.
     objective: `bert` is masked LM + next sentence on sentence pairs; `order` has sentence order instead; `mlm` masked
     LM alone on full sentences of one document; `roberta` the same on full sentences across documents; `causal` the next
-    token, from left to right, on documents one by one.
+    token, from left to right, on documents one by one; `electra` replaced tokens, with a small generator of masked LM.
     positions: of a new model, learned with it or fixed. hidden_act: the activation of a new model's feed-forward
-    layers.
+    layers; by default the family's own.
     phases: LENGTH:SHARE of the steps, in order, instead of one sequence_length, as in `128:0.9 512:0.1`; a third part,
     as in `512:0.1:131072`, is the phase's own tokens_per_step.
     mask_rate_end: the masking rate moves linearly from mask_rate to this. short: share of examples built to a random
@@ -62,9 +66,10 @@ class PretrainOptions:
 
     size: str = "mini"
     model: str | None = None
+    family: FamilyName | None = None
     objective: ObjectiveName = "bert"
     positions: Literal["learned", "sinusoidal"] = "learned"
-    hidden_act: Literal["gelu", "gelu_new", "gelu_pytorch_tanh", "relu"] = "gelu"
+    hidden_act: Literal["gelu", "gelu_new", "gelu_pytorch_tanh", "relu"] | None = None
     steps: int = 2000
     tokens_per_step: int = 8192
     sequence_length: int = 128
@@ -207,12 +212,12 @@ def default_lr(hidden_size: int) -> float:
 def loop_options(options: PretrainOptions, config: EncoderConfig) -> TrainOptions:
     """The loop's options, with defaults that follow from the model's width and the number of steps."""
     require_at_least(1, validation_tokens=options.validation_tokens)
-    tenth = max(1, options.steps // 10)
+    tenth, highest = max(1, options.steps // 10), find_pretraining(options.objective).max_lr
     every = options.checkpoint_every
     return derive_train_options(
         options,
         PretrainOptions,
-        lr=default_lr(config.hidden_size) if options.lr is None else options.lr,
+        lr=min(default_lr(config.hidden_size), highest) if options.lr is None else options.lr,
         beta2=SMALL_MODEL_BETA2 if config.hidden_size <= SMALL_MODEL_WIDTH else TrainOptions.beta2,
         evaluate_every=tenth if options.evaluate_every is None else options.evaluate_every,
         checkpoint_every=min(TrainOptions.checkpoint_every, tenth) if every is None else every,

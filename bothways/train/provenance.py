@@ -67,13 +67,17 @@ def of_text(store: TokenStore) -> dict[str, Any]:
     }
 
 
-def of_tables(train: tuple[Table, RowSet], evaluation: tuple[Table | None, RowSet]) -> dict[str, Any]:
-    """The tables that were learnt from and measured on, and how many rows of them."""
+def of_tables(train: tuple[Table, RowSet], evaluation: tuple[Table | float | None, RowSet]) -> dict[str, Any]:
+    """The tables that were learnt from and measured on, and how many rows of them. A number is a share held out."""
     told: dict[str, Any] = {}
     for name, (table, rows) in {"train": train, "evaluation": evaluation}.items():
-        if table is not None:
+        if table is None:
+            continue
+        if isinstance(table, int | float):
+            told[name] = f"{table:g} of the training table, held out"
+        else:
             told[name] = str(table) if isinstance(table, str | Path) else "rows given in Python"
-            told[f"{name}_rows"] = len(rows.rows)
+        told[f"{name}_rows"] = len(rows.rows)
     return told
 
 

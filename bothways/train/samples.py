@@ -42,7 +42,7 @@ def sample_continuations(model: Model, validation: PretrainingPlan) -> list[dict
     tokenizer, device = validation.tokenizer, device_of(model)
     texts = [ids[: 1 + CONTEXT_TOKENS].numpy() for ids in batch.input_ids.split(batch.lengths.tolist())][:NUM_SAMPLES]
     prompt_lengths = [len(ids) for ids in texts]
-    room = min(GENERATION.max_tokens, model.config.max_position_embeddings - max(prompt_lengths))
+    room = min(GENERATION.max_tokens, model.config.max_sequence_length - max(prompt_lengths))
     for step in range(room):
         so_far = pack_sequences([(ids, np.zeros_like(ids)) for ids in texts])
         so_far.targets = {"lm_index": so_far.cu_seqlens[1:].long() - 1}

@@ -218,7 +218,8 @@ class Stepper:
     def _forward_and_backward(self, batch: PackedBatch, counts: Mapping[str, float], last: bool) -> dict[str, Tensor]:
         with self._parallel.micro_batch(sync_gradients=last) as sums_of:
             sums: dict[str, Tensor] = sums_of(batch.to(self.device))
-            losses = [sums[name] / (counts[name] or 1) for name in self.objective.losses]
+            weights = self.objective.loss_weights
+            losses = [weights.get(name, 1.0) * sums[name] / (counts[name] or 1) for name in self.objective.losses]
             # processes average their gradients, and the step wants their sum
             (torch.stack(losses).sum() * self.world.size).backward()
         return {name: value.detach() for name, value in sums.items()}

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bothways.data.tables import TableFormat
 from bothways.errors import UserError
 from bothways.files import to_json
 from bothways.inference.jobs import task_job
@@ -23,9 +24,10 @@ class AnswerArguments:
     """context: where the answer may stand, as a text; or `--in FILE`, a text file, all of which is read;
     places are counted in the file's characters, carriage returns and a byte order mark included.
 
-    question: what is asked; without it each row of the table `--in` asks its own. out: with such a table, a .parquet or
-    .jsonl of all its rows, however many; the same command again goes on with it. precision: auto is
-    bfloat16 where the hardware multiplies it, else float32.
+    question: what is asked; without it each row of the table `--in` asks its own. out: with such a table, a .parquet,
+    .jsonl or .csv of all its rows, however many; the same command again goes on with it. format: what the table is,
+    where its name does not say it. encoding: of a file that is not UTF-8. precision: auto is bfloat16 where the
+    hardware multiplies it, else float32.
     """
 
     model: Positional[str]
@@ -38,6 +40,8 @@ class AnswerArguments:
     context_column: str | None = None
     top_k: int = 3
     json: bool = False
+    format: TableFormat | None = None
+    encoding: str = "utf-8"
     precision: InferencePrecision = "auto"
     device: str = "auto"
 
@@ -64,6 +68,8 @@ def run_answer(arguments: Sequence[str]) -> None:
             lambda model, source: task_job(model, "answer", source.columns, options.columns()),
             lambda trained: "line",
         )
+    if options.format is not None:
+        raise UserError("--format: is of a table after --in, with a file after --out")
     if options.columns():
         raise UserError("--question-column and --context-column: are for a table after --in and a file after --out")
     if options.question is None:
@@ -71,7 +77,7 @@ def run_answer(arguments: Sequence[str]) -> None:
     require_at_least(1, top_k=options.top_k)
     if (options.context is None) == (options.input is None):
         raise UserError("answer: give the text that may hold the answer, either as an argument or by --in FILE")
-    context = options.context if options.input is None else file_text(Path(options.input))
+    context = options.context if options.input is None else file_text(Path(options.input), options.encoding)
     found = load(options.model, options.device, options.precision).answer(options.question, context or "")
     if options.json:
         print(to_json(found.to_dict()))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bothways.data.stream import RowStream
+from bothways.data.tables import TableOptions
 from bothways.errors import UserError
 from bothways.files import require_file_writable
 from bothways.inference.bulk import Job, open_output, run_bulk
@@ -26,8 +27,8 @@ MakeJob = Callable[[Predictor, RowStream], Job]
 def into_file(verb: str, options: Any, make_job: MakeJob, line_column: Callable[[Mapping[str, Any]], str]) -> None:
     """Run a job over the table `--in` into `--out`, and say what became of its rows.
 
-    options: with model, input, out, overwrite, device and precision. line_column: what the lines of a .txt are called,
-    by the options of the fine-tuning.
+    options: with model, input, format, encoding, out, overwrite, device and precision. line_column: what the lines of a
+    .txt are called, by the options of the fine-tuning.
     """
     out = Path(options.out)
     require_file_writable(out, BULK_SUFFIXES, "out")
@@ -36,7 +37,8 @@ def into_file(verb: str, options: Any, make_job: MakeJob, line_column: Callable[
     if options.json:
         raise UserError(f"--json: prints, and --out {out} writes a file; name a .jsonl after --out for JSON")
     model = load(options.model, options.device, options.precision)
-    source = RowStream(Path(options.input), line_column(model.checkpoint.metadata.get("options", {})))
+    reading = TableOptions(options.format, encoding=options.encoding)
+    source = RowStream(Path(options.input), line_column(model.checkpoint.metadata.get("options", {})), reading)
     for remark in source.remarks:
         print_note(f"{source.path}: {remark}")
     job = make_job(model, source)
@@ -57,7 +59,7 @@ def into_file(verb: str, options: Any, make_job: MakeJob, line_column: Callable[
 
 @dataclass(frozen=True)
 class TableArguments(TextArguments):
-    """out: a .parquet or .jsonl of all the rows of `--in`, however many; the same command again goes on with it.
+    """out: a .parquet, .jsonl or .csv of all the rows of `--in`, however many; the same command again goes on with it.
     precision: auto is bfloat16 where the hardware multiplies it, else float32."""
 
     out: str | None = None

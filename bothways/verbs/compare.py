@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Literal
+from typing import Any, Literal
 
 from bothways.baselines.results import ClassifierResult
 from bothways.comparison import compare
 from bothways.files import to_json
 from bothways.tasks.classify import ClassifyOptions
 from bothways.train.finetune import FinetuneOptions
+from bothways.verbs.finetune import share_or_table
 from bothways.verbs.flags import parse
 from bothways.verbs.options import Positional
 from bothways.verbs.printing import size_in_words, table_lines
@@ -45,9 +46,8 @@ def run_compare(arguments: Sequence[str]) -> int:
         "--eval test.csv --out tickets",
     )
     own = {field.name: getattr(options, field.name) for field in fields(ClassifyOptions)}
-    found = compare(
-        "classify", options.model, options.train, options.eval, options.out, options, overwrite=options.overwrite, **own
-    )
+    tables: tuple[Any, Any] = options.train, share_or_table(options.eval)
+    found = compare("classify", options.model, *tables, options.out, options, overwrite=options.overwrite, **own)
     if found.interrupted is not None:
         return say_stopped(options, found.interrupted)
     if options.json:

@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from bothways.data.lengths import length_histogram
+from bothways.data.lengths import few_held_out, length_histogram
 from bothways.data.store import TokenStore
 from bothways.files import read_json
 from bothways.outputs import free_name
@@ -63,6 +63,8 @@ def store_lines(store: TokenStore) -> list[str]:
         f"text: {store.sources_in_words()}",
         f"held out: {held_out.documents:,} documents, {held_out.tokens:,} tokens",
     ]
+    if few := few_held_out(held_out.documents):
+        lines.append(few)
     if manifest["documents_without_words"]:
         lines.append(f"without words: {manifest['documents_without_words']:,} documents")
     return lines

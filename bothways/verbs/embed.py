@@ -27,7 +27,8 @@ from bothways.verbs.text_arguments import empty_lines, open_model_and_texts, sin
 @dataclass(frozen=True)
 class EmbedArguments(TableArguments):
     """out: a .npy file of float32 `[N, H]`, row n for line n, NaN for an empty line; or, for the table after `--in`,
-    however many rows it has, a .parquet or .jsonl, with which the same command again goes on. Without it, JSON lines.
+    however many rows it has, a .parquet, .jsonl or .csv, with which the same command again goes on. Without it, JSON
+    lines.
 
     no_normalize: vectors as long as they come.
     """
@@ -45,7 +46,7 @@ def run_embed(arguments: Sequence[str]) -> None:
     )
     if options.out is not None:
         require_file_writable(Path(options.out), (".npy", *BULK_SUFFIXES), "out")
-        if Path(options.out).suffix in BULK_SUFFIXES:
+        if Path(options.out).suffix.lower() in BULK_SUFFIXES:
             return _embed_table(options)
         if not options.overwrite:
             require_new_file(Path(options.out), "out")

@@ -19,7 +19,8 @@ class EvaluateArguments:
     """table: labelled rows; or, for a pretrained model, a store or text, on which it does what it was pretrained for.
 
     predictions: write what was predicted of each row to this .csv. skip_bad: leave out rows that cannot be used,
-    and count them. format: what the table is, where its name does not say it.
+    and count them. format: what the table is, where its name does not say it. encoding: of a table or text that is not
+    UTF-8.
     """
 
     model: Positional[str]
@@ -28,6 +29,7 @@ class EvaluateArguments:
     overwrite: bool = False
     skip_bad: bool = False
     format: TableFormat | None = None
+    encoding: str = "utf-8"
     json: bool = False
     device: str = "auto"
 
@@ -47,6 +49,7 @@ def run_evaluate(arguments: Sequence[str]) -> None:
         overwrite=options.overwrite,
         skip_bad=options.skip_bad,
         format=options.format,
+        encoding=options.encoding,
         device=options.device,
         **named_columns(options),
     )

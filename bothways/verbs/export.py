@@ -112,7 +112,7 @@ def _sentences(checkpoint: Checkpoint, out: Path, pooling: Pooling | None) -> No
     head = checkpoint.model.head
     if head.pooling is None:
         encoder = checkpoint.model.encoder
-        head = EmbeddingHead(encoder, pooling or "mean")
+        head = EmbeddingHead(pooling or "mean")
         names = ("provenance", "sequence_length", "export")
         kept = {name: value for name, value in checkpoint.metadata.items() if name in names}
         options = {"pooling": head.pooling, "normalize": head.normalize}

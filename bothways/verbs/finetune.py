@@ -17,6 +17,9 @@ from bothways.verbs.run_output import provenance_of, say_finished, say_interrupt
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneArguments(finetuning.FinetuneOptions):
+    """eval: labelled rows to measure on, or the share of the training rows that is held out for it, 0.2 say; what is
+    nearly the same stays on one side, and each label has its share."""
+
     model: str
     train: str
     eval: str | None = None
@@ -38,6 +41,14 @@ FINETUNE_HELP = (
 )
 
 
+def share_or_table(given: str) -> str | float:
+    """`--eval`: a number is a share of the training rows, anything else a table."""
+    try:
+        return float(given)
+    except ValueError:
+        return given
+
+
 def run_finetune(arguments: Sequence[str]) -> int:
     """`bothways finetune TASK --model M --train F --eval F --out RUN`."""
     task, *rest = arguments or [""]
@@ -48,7 +59,7 @@ def run_finetune(arguments: Sequence[str]) -> int:
     own = find_task(task).Options
     options = parse("finetune", joined_options("FinetuneArguments", FinetuneArguments, own), rest, FINETUNE_HELP, task)
     task_options = {field.name: getattr(options, field.name) for field in fields(own)}
-    tables = options.train, options.eval
+    tables = options.train, None if options.eval is None else share_or_table(options.eval)
     result = finetuning.finetune(
         task, options.model, *tables, options.out, options, overwrite=options.overwrite, **task_options
     )

@@ -69,10 +69,12 @@ def _show_steps(model: Predictor, prompt: str, options: GenerateArguments) -> No
     rows = []
     ids = language.prompt_ids(model, [prompt], options, options.truncate)
     text, token = prompt, model.tokenizer.token
+    made: list[int] = []
     for number, step in enumerate(language.generate_steps(model, ids, options), 1):
         likely = [f"{token(id)} {probability:.1%}" for id, probability in step.likeliest(ALTERNATIVES_SHOWN)[0]]
         chosen = f"{token(step.tokens[0])} {step.probabilities()[0]:.1%}"
         rows.append([str(number), "…" + text[-30:] if len(text) > 30 else text, chosen, *likely])
-        text += "".join(language.text_pieces(model.tokenizer, step.tokens))
+        made.append(step.tokens[0])
+        text = prompt + "".join(language.text_pieces(model.tokenizer, made))
     print("\n".join(table_lines(heads, rows, least=heads[:3:-1])))
     print(text)

@@ -24,13 +24,14 @@ from bothways.verbs.printing import say
 @dataclass(frozen=True, kw_only=True)
 class PredictArguments:
     """table: rows, which need no labels. out: a .csv for spreadsheets, or .jsonl; without it, JSON lines are
-    printed. format: what the table is, where its name does not say it."""
+    printed. format: what the table is, where its name does not say it. encoding: of a table that is not UTF-8."""
 
     model: Positional[str]
     table: Positional[str]
     out: str | None = None
     overwrite: bool = False
     format: TableFormat | None = None
+    encoding: str = "utf-8"
     device: str = "auto"
 
 
@@ -53,14 +54,14 @@ def run_predict(arguments: Sequence[str]) -> None:
             require_new_file(out, "out")
     model = load(options.model, options.device)
     task = model.task(columns=named_columns(options))
-    rows = read_rows(options.table, task.columns(labelled=False), TableOptions(options.format, say))
+    rows = read_rows(options.table, task.columns(labelled=False), TableOptions(options.format, say, options.encoding))
     with CountProgress("predict") as on_sequences:
         described = describe_rows(model, rows, task, on_sequences)
     table = [{**_other_columns(task, row), **line} for line, row in zip(described, rows, strict=True)]
     lines = "".join(to_json(line, ensure_ascii=False) + "\n" for line in table)
     if out is None:
         print(lines, end="")
-    elif out.suffix == ".csv":
+    elif out.suffix.lower() == ".csv":
         write_predictions(out, table)
     else:
         write_text(out, lines)

@@ -21,13 +21,14 @@ class PrepareArguments(SourceArguments):
     """out: the store's directory; the same command again goes on with it.
 
     tokenizer: a vocabulary's or a model's directory. validation: share of documents held out. workers: processes;
-    by default one a core."""
+    by default one a core. language: by whose rules sentences are cut, de or fr say, by ISO 639-1."""
 
     tokenizer: str
     out: str
     overwrite: bool = False
     validation: float = 0.02
     workers: int | None = None
+    language: str = "en"
 
 
 def run_prepare(arguments: Sequence[str]) -> None:
@@ -43,7 +44,7 @@ def run_prepare(arguments: Sequence[str]) -> None:
         options.sources,
         options.tokenizer,
         options.out,
-        PrepareOptions(options.corpus_options(), options.validation, options.workers),
+        PrepareOptions(options.corpus_options(), options.validation, options.workers, options.language),
         overwrite=options.overwrite,
     )
     from bothways.verbs.describe_text import store_lines

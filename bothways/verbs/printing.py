@@ -108,7 +108,9 @@ def _label_lines(labels: Mapping[str, Mapping[str, Any]]) -> list[str]:
     for label, values in commonest_labels(labels):
         *ratios, support = values.values()
         rows.append([label, *(f"{value:.3f}" for value in ratios), f"{support:,}"])
-    return table_lines(["label", "precision", "recall", "F1", "rows"], rows, least=["rows", "recall", "precision"])
+    return table_lines(
+        ["label", "precision", "recall", "F1", "support"], rows, least=["support", "recall", "precision"]
+    )
 
 
 def _confusion_lines(labels: Sequence[str], confusion: Sequence[Sequence[int]]) -> list[str]:

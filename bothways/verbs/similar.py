@@ -21,13 +21,15 @@ from bothways.verbs.text_arguments import file_lines
 
 @dataclass(frozen=True)
 class SimilarArguments:
-    """input: a text file, of which each line is compared with the query; or a table, of which the column `text` is."""
+    """input: a text file, of which each line is compared with the query; or a table, of which the column `text` is.
+    encoding: of a file that is not UTF-8."""
 
     model: Positional[str]
     query: Positional[str]
     input: str
     top_k: int = 5
     json: bool = False
+    encoding: str = "utf-8"
     precision: InferencePrecision = "auto"
     device: str = "auto"
 
@@ -42,10 +44,14 @@ def run_similar(arguments: Sequence[str]) -> None:
     )
     path = Path(options.input)
     if is_labelled_table(path):
-        rows = read_rows(path, ["text"], TableOptions(say=say))
+        rows = read_rows(path, ["text"], TableOptions(say=say, encoding=options.encoding))
         lines = [(row.source, row.text("text")) for row in rows]
     else:
-        lines = [(f"{path}:{number}", line) for number, line in enumerate(file_lines(path), 1) if line.strip()]
+        lines = [
+            (f"{path}:{number}", line)
+            for number, line in enumerate(file_lines(path, options.encoding), 1)
+            if line.strip()
+        ]
     if not lines:
         raise UserError(f"{options.input}: no text in it")
     model = load(options.model, options.device, options.precision)

@@ -14,15 +14,17 @@ from bothways.verbs.options import Positional
 class SourceArguments:
     """Where text comes from.
 
-    sources: files (.txt .md .jsonl .csv .tsv .parquet, also .gz and .zst), folders, globs, or `python-docs:`.
-    text_column: of jsonl, csv and parquet. documents: a .txt is one document, or several parted by blank lines with
-    one sentence a line. skip_bad: count what cannot be read and go on, instead of stopping.
+    sources: files (.txt .md .json .jsonl .csv .tsv .parquet, also .gz and .zst), folders, globs, or `python-docs:`.
+    text_column: of json, jsonl, csv and parquet. documents: a .txt is one document, or several parted by blank lines
+    with one sentence a line. skip_bad: count what cannot be read and go on, instead of stopping.
+    encoding: of files that are not UTF-8, cp1252 say.
     """
 
     sources: Positional[tuple[str, ...]]
     text_column: str = "text"
     documents: Literal["file", "blank-line"] = "file"
     skip_bad: bool = False
+    encoding: str = "utf-8"
 
     def words(self) -> list[str]:
         """The sources and the options of reading as words of a command."""
@@ -32,4 +34,9 @@ class SourceArguments:
 
     def corpus_options(self) -> CorpusOptions:
         """How the sources are read."""
-        return CorpusOptions(text_column=self.text_column, documents=self.documents, skip_bad=self.skip_bad)
+        return CorpusOptions(
+            text_column=self.text_column,
+            documents=self.documents,
+            skip_bad=self.skip_bad,
+            encoding=self.encoding,
+        )

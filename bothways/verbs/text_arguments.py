@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import codecs
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bothways.data.tables import TableOptions, is_labelled_table, read_rows
+from bothways.data.tables import TableFormat, TableOptions, is_labelled_table, read_rows
 from bothways.errors import UserError
 from bothways.inference.texts import Text
 from bothways.precision import InferencePrecision
 from bothways.predictor import Predictor, load
+from bothways.text.encodings import BINARY_SAMPLE_BYTES, UTF8, checked_encoding, decoded, undecodable_message
 from bothways.verbs.options import Positional
 from bothways.verbs.printing import say
 
@@ -27,6 +27,7 @@ class TextArguments:
     texts: as arguments, or one a line of `--in FILE` or of standard input; in these a pair is two texts with a tab
     between, unless the model was fine-tuned on single texts. A .csv, .tsv, .jsonl or .parquet after `--in` gives its
     columns: those the model was fine-tuned on, or `--text-column` and `--pair-column`. json: JSON lines.
+    format: what the file after `--in` is, where its name does not say it. encoding: of that file, if it is not UTF-8.
     """
 
     model: Positional[str]
@@ -35,6 +36,8 @@ class TextArguments:
     text_column: str | None = None
     pair_column: str | None = None
     json: bool = False
+    format: TableFormat | None = None
+    encoding: str = "utf-8"
     device: str = "auto"
 
     def read(self, columns: Mapping[str, Any]) -> list[Text]:
@@ -49,12 +52,14 @@ class TextArguments:
         """The texts as `read`, but with None in place of each empty line."""
         if self.texts and self.input:
             raise UserError(f"texts are given both as arguments and by --in {self.input}; choose one")
-        if self.input and is_labelled_table(self.input):
+        if (self.format or self.encoding != "utf-8") and not self.input:
+            raise UserError("--format and --encoding: are of a file after --in")
+        if self.input and (self.format or is_labelled_table(self.input)):
             return [*self._from_table(self.input, columns)]
         if self.texts:
             lines = list(self.texts)
         elif self.input:
-            lines = file_lines(Path(self.input))
+            lines = file_lines(Path(self.input), self.encoding)
         elif sys.stdin is not None and not sys.stdin.isatty():
             lines = _lines_of(_decoded(_standard_input(), "standard input").removeprefix("\ufeff"))
         else:
@@ -67,7 +72,7 @@ class TextArguments:
     def _from_table(self, table: str, trained: Mapping[str, Any]) -> list[Text]:
         first = self.text_column or trained.get("text_column") or "text"
         second = self.pair_column or trained.get("pair_column")
-        rows = read_rows(table, [first, second] if second else [first], TableOptions(say=say))
+        rows = read_rows(table, [first, second] if second else [first], TableOptions(self.format, say, self.encoding))
         return [(row.text(first), row.text(second)) if second else row.text(first) for row in rows]
 
 
@@ -86,25 +91,33 @@ def empty_lines(texts: Sequence[Text | None]) -> str:
     return f"{len(numbers):,} empty lines ({', '.join(map(str, numbers[:MAX_LINES_SHOWN]))}{more})"
 
 
-def file_lines(path: Path) -> list[str]:
-    """The lines of a text file. Raises UserError for a file that cannot be read, is empty, binary or not UTF-8."""
-    return _lines_of(file_text(path).removeprefix("\ufeff"))
+def file_lines(path: Path, encoding: str = UTF8) -> list[str]:
+    """The lines of a text file. Raises UserError for a file that cannot be read, is empty, binary or undecodable.
+
+    encoding: of a file that is not UTF-8.
+    """
+    return _lines_of(file_text(path, encoding).removeprefix("\ufeff"))
 
 
-def file_text(path: Path) -> str:
+def file_text(path: Path, encoding: str = UTF8) -> str:
     """The characters of a text file, all of them: carriage returns and a byte order mark too. Raises UserError as
     `file_lines`."""
+    checked_encoding(encoding)
     try:
         content = path.read_bytes()
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from error
     if not content:
         raise UserError(f"{path}: the file is empty")
-    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise UserError(f"{path}: a UTF-16 file; save it as UTF-8")
-    if b"\0" in content[:8192]:
+    try:
+        text, name = decoded(content, encoding)
+    except UnicodeDecodeError as error:
+        raise UserError(undecodable_message(str(path), error)) from error
+    if name == UTF8 and "\0" in text[:BINARY_SAMPLE_BYTES]:
         raise UserError(f"{path}: a binary file, not text")
-    return _decoded(content, str(path))
+    if name != encoding:
+        say(f"{path}: read as {name.upper()}")
+    return text
 
 
 def _standard_input() -> bytes | str:
@@ -126,9 +139,7 @@ def _decoded(content: bytes | str, source: str) -> str:
     try:
         return content if isinstance(content, str) else content.decode("utf-8")
     except UnicodeDecodeError as error:
-        line = error.object.count(b"\n", 0, error.start) + 1
-        place = f"{source}:{line}: byte 0x{error.object[error.start]:02x}"
-        raise UserError(f"{place} is not UTF-8; save the text as UTF-8") from error
+        raise UserError(undecodable_message(source, error)) from error
 
 
 def open_model(options: TextArguments, precision: InferencePrecision = "float32") -> tuple[Predictor, list[Text]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,10 @@ import pytest
 from bothways.data import prepare as preparation
 from bothways.data.prepare import PrepareOptions, prepare
 from bothways.data.store import TokenStore
+from bothways.data.survey import few_held_out
 from bothways.errors import UserError
-from bothways.text.corpus import CorpusOptions
+from bothways.text.corpus import CorpusOptions, Document
+from bothways.text.sentences import SENTENCE_LANGUAGES, split_sentences
 from bothways.text.tokenizer import Tokenizer
 from tests.helpers import WORDS, tiny_tokenizer
 
@@ -104,7 +107,7 @@ def test_a_killed_preparation_goes_on_where_it_was(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(
         preparation,
         "_prepare_batch",
-        lambda t, d, original=preparation._prepare_batch: redone.extend(d) or original(t, d),
+        lambda t, d, g, original=preparation._prepare_batch: redone.extend(d) or original(t, d, g),
     )
     prepare(source, tokenizer, tmp_path / "parts", PrepareOptions(workers=1))
     assert 0 < len(redone) < 250
@@ -235,3 +238,42 @@ def test_what_is_not_ours_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "web" / "manifest.json").write_text('{"name": "a web app"}')
     with pytest.raises(UserError, match=r"not a token store: its manifest\.json lacks corpus, fingerprint"):
         TokenStore(tmp_path / "web")
+
+
+def test_sentences_are_cut_by_the_rules_of_the_language(tmp_path: Path) -> None:
+    text = "Am 3. Mai kommt der Vorsitzende. Er wohnt hier.\n"
+    (tmp_path / "a.txt").write_text(text, encoding="utf-8")
+    tokenizer = Tokenizer.train(lambda: [text], 200, min_frequency=1)
+    stores = {
+        language: prepare([str(tmp_path / "a.txt")], tokenizer, tmp_path / language, PrepareOptions(language=language))
+        for language in ("en", "de")
+    }
+    assert [store.manifest["sentences"] for store in stores.values()] == [3, 2]
+    assert "language" not in stores["en"].manifest["recipe"]  # stores of before there were languages go on
+    assert stores["de"].manifest["recipe"]["language"] == "de"
+    with pytest.raises(UserError, match="language"):
+        prepare([str(tmp_path / "a.txt")], tokenizer, tmp_path / "de")
+    with pytest.raises(UserError, match=r"language='ger': expected one of am, .*, uk"):
+        PrepareOptions(language="ger")
+
+
+def test_every_language_that_is_accepted_has_rules_of_its_own() -> None:
+    """Or at least cuts: sentencex takes any name, and cuts names it does not know as English."""
+    for language in SENTENCE_LANGUAGES:
+        assert split_sentences(Document("One two? Three four!", "a:1"), language) == ["One two?", "Three four!"], (
+            language
+        )
+
+
+@pytest.mark.parametrize(
+    ("documents", "message"),
+    [
+        (0, None),
+        (1, "only one document is held out, so the figures say little, and none of next sentences: .*validation=0.2"),
+        (4, "only 4 documents are held out, so the figures say little; validation=0.2 in preparing holds more out"),
+        (5, None),
+    ],
+)
+def test_few_held_out_documents_are_said(documents: int, message: str | None) -> None:
+    said = few_held_out(documents)
+    assert said is None if message is None else re.match(message, str(said))

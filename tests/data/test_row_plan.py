@@ -14,7 +14,13 @@ from bothways.token_budget import UNLIMITED
 def row_plan(**changes: object) -> RowPlan:
     """25 sequences, two a row, of the numbers 0 to 24 each repeated."""
     encoded = [
-        Encoded(np.full(n % 7 + 3, n), np.zeros(n % 7 + 3, int), np.zeros((n % 7 + 3, 2), int), row=n // 2)
+        Encoded(
+            np.full(n % 7 + 3, n),
+            np.zeros(n % 7 + 3, int),
+            np.zeros(n % 7 + 3, int),
+            np.zeros((n % 7 + 3, 2), int),
+            row=n // 2,
+        )
         for n in range(25)
     ]
     options = RowPlanOptions(**{"batch_size": 4, **changes})

@@ -69,7 +69,7 @@ def test_what_cannot_be_read_is_told_and_what_follows_is_read(tmp_path: Path) ->
         "1",
         (":3", "not valid JSON: Expecting value at character 8"),
         (":4", "holds half a surrogate pair, which is no text"),
-        (":5", "byte 8 of the line, 0xff, is not UTF-8; save the file as UTF-8"),
+        (":5", "byte 8 of the line, 0xff, is not UTF-8; encoding says what it is"),
         (":6", "a NUL byte; this is a binary file, not text"),
         "2",
     ]
@@ -77,10 +77,14 @@ def test_what_cannot_be_read_is_told_and_what_follows_is_read(tmp_path: Path) ->
         "1",
         (":3", "3 fields, but the header has 2: t, u"),
         (":4", "not valid csv: ',' expected after '\"' (up to line 4); a quote that opens a field must close it"),
-        (":5", "byte 1 of the line, 0xff, is not UTF-8; save the file as UTF-8"),
+        (":5", "byte 1 of the line, 0xff, is not UTF-8; encoding says what it is"),
         "3",
     ]
-    assert told("a.txt") == ["one", (":2", "byte 1 of the line, 0xff, is not UTF-8; save the file as UTF-8"), "two"]
+    assert told("a.txt") == [
+        "one",
+        (":2", "byte 1 of the line, 0xff, is not UTF-8; encoding says what it is"),
+        "two",
+    ]
 
 
 def test_types_are_the_files_or_those_of_the_first_rows(tmp_path: Path) -> None:

@@ -26,7 +26,8 @@ from bothways.explain.page_data import MAX_SUMMED_WEIGHTS, compress_weights
 from bothways.explain.predictions import decision_of, integrated_gradients
 from bothways.explain.record import gradient_weighted, record, rollout
 from bothways.explain.tokens import tokens_of_text
-from bothways.model.heads import CausalLMHead, PretrainingHead, SequenceHead, SpanHead, TokenHead
+from bothways.model.families import head_builder
+from bothways.model.heads import HeadKind
 from bothways.pages.arrays import compress_array, compress_shares, decompress_array
 from bothways.predictor import Predictor
 from tests.helpers import hugging_face_config, tiny_config, tiny_tokenizer
@@ -40,10 +41,9 @@ def real(minilm: Path) -> Predictor:
     return bw.load(minilm)
 
 
-def predictor(head: Any, labels: int = 0, **config: Any) -> Predictor:
+def predictor(kind: HeadKind, labels: int = 0, **config: Any) -> Predictor:
     names = [f"label-{n}" for n in range(labels)]
-    build = (lambda encoder: head(encoder, labels)) if labels else head
-    model = new_model(tiny_config(initializer_range=0.2, **config), build, seed=1).eval()
+    model = new_model(tiny_config(initializer_range=0.2, **config), head_builder(kind, labels), seed=1).eval()
     return Predictor(Checkpoint(model, tiny_tokenizer(), {"labels": names} if labels else {}))
 
 
@@ -141,11 +141,11 @@ def test_rollout_is_the_product_of_mixed_layers() -> None:
 
 
 HEADS = {
-    "fills": predictor(PretrainingHead),
-    "next": predictor(CausalLMHead, is_decoder=True),
-    "classes": predictor(SequenceHead, 3),
-    "tags": predictor(TokenHead, 4),
-    "span": predictor(SpanHead),
+    "fills": predictor("pretraining"),
+    "next": predictor("causal-LM", is_decoder=True),
+    "classes": predictor("sequence", 3),
+    "tags": predictor("token", 4),
+    "span": predictor("span"),
 }
 TEXT = "the old dog [MASK] in the house"
 
@@ -216,7 +216,7 @@ def answer_of(model: Predictor, *text: str) -> tuple[ShownAnswer, PackedBatch, l
 def test_the_answer_on_a_page_is_the_predictors(name: str) -> None:
     state = {"task": "answer", "no_answer": False, **READINGS[name]}
     for seed, context in itertools.product(range(5), CONTEXTS):
-        model = new_model(tiny_config(initializer_range=0.3), SpanHead, seed=seed).eval()
+        model = new_model(tiny_config(initializer_range=0.3), head_builder("span"), seed=seed).eval()
         model = Predictor(Checkpoint(model, tiny_tokenizer(), state))
         shown, batch, words = answer_of(model, "the dog?", context)
         own = model.answer("the dog?", context)
@@ -233,7 +233,7 @@ def test_the_answer_on_a_page_is_the_predictors(name: str) -> None:
 
 def test_what_is_attributed_is_the_answers_score() -> None:
     for no_answer, threshold in ((False, 0.0), (True, 99.0)):
-        model = predictor(SpanHead)
+        model = predictor("span")
         model.checkpoint.metadata |= {"task": "answer", "no_answer": no_answer, "threshold": threshold}
         answer, batch, _ = answer_of(model, "the dog?", CONTEXTS[0])
         assert bool(answer.text) != no_answer
@@ -262,7 +262,7 @@ def test_a_span_model_from_elsewhere_may_find_no_answer(tmp_path: Path) -> None:
 
 def test_a_span_of_one_text_lies_in_it() -> None:
     for seed in range(5):
-        model = new_model(tiny_config(initializer_range=0.3), SpanHead, seed=seed).eval()
+        model = new_model(tiny_config(initializer_range=0.3), head_builder("span"), seed=seed).eval()
         answer, batch, words = answer_of(Predictor(Checkpoint(model, tiny_tokenizer(), {"no_answer": False})), TEXT)
         assert answer.text in TEXT
         assert answer.text.split()[0] == words[answer.first].split()[1]

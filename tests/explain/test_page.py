@@ -12,7 +12,7 @@ import pytest
 
 import bothways as bw
 from bothways.checkpoint.hugging_face import Checkpoint, new_model
-from bothways.model.heads import CausalLMHead, PretrainingHead, SequenceHead, SpanHead, TokenHead
+from bothways.model.families import head_builder
 from bothways.pages.arrays import decompress_array
 from bothways.predictor import Predictor
 from tests.helpers import tiny_config, tiny_tokenizer
@@ -189,7 +189,7 @@ def test_predictions_come_first_and_the_text_once(open_page: Any, explained: tup
 
 def test_what_spoke_for_a_decision_is_told_in_words(browser: Any, tmp_path: Path) -> None:
     """The pieces of a word count together, as their contributions add up to the same difference."""
-    model = new_model(tiny_config(initializer_range=0.2), lambda encoder: SequenceHead(encoder, 2), seed=1).eval()
+    model = new_model(tiny_config(initializer_range=0.2), head_builder("sequence", 2), seed=1).eval()
     explanation = Predictor(Checkpoint(model, tiny_tokenizer(), {"labels": ["yes", "no"]})).explain("the olddog")
     data = explanation.data
     pieces = [token["token"] for token in data["tokens"]]
@@ -209,7 +209,7 @@ def test_what_spoke_for_a_decision_is_told_in_words(browser: Any, tmp_path: Path
 
 
 def test_a_text_of_a_screen_has_no_inner_fold(browser: Any, tmp_path: Path) -> None:
-    model = new_model(tiny_config(), PretrainingHead, seed=1).eval()
+    model = new_model(tiny_config(), head_builder("pretraining"), seed=1).eval()
     explanation = Predictor(Checkpoint(model, tiny_tokenizer())).explain("the old dog eats . " * 6 + "[MASK]")
     watched = Watched(browser, explanation.write(tmp_path / "page.html"), viewport={"width": 1280, "height": 900})
     folded = watched.page.eval_on_selector_all(
@@ -221,12 +221,12 @@ def test_a_text_of_a_screen_has_no_inner_fold(browser: Any, tmp_path: Path) -> N
 
 
 PREDICTED = {
-    "fills": (PretrainingHead, {}, "the old [MASK] eats"),
-    "next": (CausalLMHead, {"is_decoder": True}, "the old dog"),
-    "classes": (lambda encoder: SequenceHead(encoder, 2), {}, "the old dog"),
-    "score": (lambda encoder: SequenceHead(encoder, 1), {}, "the old dog"),
-    "tags": (lambda encoder: TokenHead(encoder, 2), {}, "the zebra eats"),
-    "span": (SpanHead, {}, ("the dog?", "the old dog eats in the house")),
+    "fills": (head_builder("pretraining"), {}, "the old [MASK] eats"),
+    "next": (head_builder("causal-LM"), {"is_decoder": True}, "the old dog"),
+    "classes": (head_builder("sequence", 2), {}, "the old dog"),
+    "score": (head_builder("sequence", 1), {}, "the old dog"),
+    "tags": (head_builder("token", 2), {}, "the zebra eats"),
+    "span": (head_builder("span"), {}, ("the dog?", "the old dog eats in the house")),
 }
 
 
@@ -254,7 +254,7 @@ def test_every_heads_predictions_are_drawn(name: str, browser: Any, tmp_path: Pa
 
 
 def test_a_text_of_masks_alone_has_every_section(browser: Any, tmp_path: Path) -> None:
-    model = new_model(tiny_config(), PretrainingHead, seed=1).eval()
+    model = new_model(tiny_config(), head_builder("pretraining"), seed=1).eval()
     watched = Watched(
         browser, Predictor(Checkpoint(model, tiny_tokenizer())).explain("[MASK]").write(tmp_path / "page.html")
     )

@@ -24,7 +24,8 @@ from bothways.checkpoint.hugging_face import Checkpoint, new_model, save_checkpo
 from bothways.data.stream import RowStream
 from bothways.data.tables import TableOptions
 from bothways.model.encoder import Encoder
-from bothways.model.heads import EmbeddingHead, Head, PretrainingHead, SequenceHead, SpanHead, TokenHead
+from bothways.model.families import head_builder
+from bothways.model.heads import EmbeddingHead, Head
 from bothways.tasks import TASKS
 from bothways.tasks.base import Task
 from bothways.tasks.classify import PROBLEMS
@@ -122,11 +123,11 @@ class Models:
 
     def __init__(self, folder: Path) -> None:
         heads: dict[str, Callable[[Encoder], Head]] = {
-            "fill": PretrainingHead,
-            "classify": lambda encoder: SequenceHead(encoder, 2),
-            "tag": lambda encoder: TokenHead(encoder, 3),
-            "answer": SpanHead,
-            "similar": lambda encoder: EmbeddingHead(encoder, "mean"),
+            "fill": head_builder("pretraining"),
+            "classify": head_builder("sequence", 2),
+            "tag": head_builder("token", 3),
+            "answer": head_builder("span"),
+            "similar": lambda encoder: EmbeddingHead("mean"),
         }
         for name, head in heads.items():
             checkpoint = Checkpoint(new_model(tiny_config(), head, seed=1), tiny_tokenizer())

@@ -13,7 +13,7 @@ import torch
 from bothways.checkpoint.hugging_face import new_model
 from bothways.errors import UserError
 from bothways.inference import prepared
-from bothways.model.heads import PoolerHead
+from bothways.model.families import head_builder
 from bothways.predictor import Predictor
 from bothways.verbs import bench
 from tests.helpers import Run, tiny_config
@@ -52,7 +52,7 @@ def test_texts_are_of_all_lengths() -> None:
 
 
 def test_int8_is_refused_where_bfloat16_is_faster(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = new_model(tiny_config(), PoolerHead, seed=1)
+    model = new_model(tiny_config(), head_builder("encoder"), seed=1)
     monkeypatch.setattr(prepared, "choose_inference_precision", lambda precision, device: "bfloat16")
     taken = iter([0.002, 0.001])
 

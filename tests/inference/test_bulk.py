@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
 import signal
@@ -18,9 +20,10 @@ import pytest
 import bothways as bw
 from bothways.checkpoint.hugging_face import Checkpoint, new_model, save_checkpoint
 from bothways.data.stream import RowStream
+from bothways.data.tables import TableOptions
 from bothways.inference import bulk, jobs
 from bothways.inference.jobs import embed_job
-from bothways.model.heads import SequenceHead, SpanHead, TokenHead
+from bothways.model.families import head_builder
 from bothways.tasks.answer import AnswerTask
 from bothways.tasks.classify import ClassifyOptions, ClassifyTask, MultiLabelTask, RegressionTask
 from bothways.tasks.tag import TagTask
@@ -66,6 +69,71 @@ def test_rows_in_order_with_their_columns_and_the_bad_ones_aside(
         assert bad[0]["reason"] == "column 'text' is missing"
         assert not (tmp_path / f"{name}.parts").exists()
     assert pq.read_schema(tmp_path / "out.parquet").field("embedding").type == pa.list_(pa.float32(), 32)
+
+
+def test_csv_has_what_jsonl_has(table: Path, pretrained: Path, tmp_path: Path, bothways: Run) -> None:
+    for name in ("o.CSV", "o.jsonl"):
+        code, said, err = bothways("embed", pretrained, "--in", table, "--out", tmp_path / name)
+        assert code == 0, err
+        assert "698 rows" in said
+    expected = [json.loads(line) for line in (tmp_path / "o.jsonl").read_text().splitlines()]
+    content = (tmp_path / "o.CSV").read_bytes()
+    assert content.startswith(b"\xef\xbb\xbfid,text,more,embedding\r\n")  # once, though there are several parts
+    found = list(csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline="")))
+    assert [(int(row["id"]), row["text"], json.loads(row["more"])) for row in found] == [
+        (row["id"], row["text"], row["more"]) for row in expected
+    ]
+    vectors = [json.loads(row["embedding"]) for row in found]
+    np.testing.assert_allclose(vectors, [row["embedding"] for row in expected], atol=1e-5)
+    assert (tmp_path / "o.CSV.bad.jsonl").read_text() == (tmp_path / "o.jsonl.bad.jsonl").read_text()
+
+
+def test_csv_sets_rows_with_further_columns_aside(pretrained: Path, tmp_path: Path, bothways: Run) -> None:
+    (tmp_path / "t.jsonl").write_text(
+        '{"text": "the \\"dog\\",\\nsat", "ok": true}\n' * 1024 + '{"text": "on", "new": 1}\n'
+    )
+    code, _, err = bothways("embed", pretrained, "--in", tmp_path / "t.jsonl", "--out", tmp_path / "o.csv")
+    assert code == 0, err
+    found = list(csv.DictReader(io.StringIO((tmp_path / "o.csv").read_text("utf-8-sig"), newline="")))
+    assert (len(found), found[0]["text"], found[0]["ok"]) == (1024, 'the "dog",\nsat', "true")
+    assert "column 'new' is not in the first rows" in (tmp_path / "o.csv.bad.jsonl").read_text()
+
+
+def test_tables_that_are_read_as_a_whole(tmp_path: Path, bothways: Run) -> None:
+    saved(head_builder("span"), AnswerTask(), tmp_path / "answer")
+    questions = [{"id": str(n), "question": "who sat", "answers": []} for n in range(2)]
+    squad = {"data": [{"title": "a", "paragraphs": [{"context": "the dog sat", "qas": questions}]}]}
+    (tmp_path / "q.JSON").write_text(json.dumps(squad))
+    (tmp_path / "words.txt").write_text("the\tO\ndog\tB-x\n\nsat\tO\n\n")
+    code, _, err = bothways("answer", tmp_path / "answer", "--in", tmp_path / "q.JSON", "--out", tmp_path / "a.jsonl")
+    assert code == 0, err
+    found = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
+    assert [(row["id"], row["context"]) for row in found] == [("0", "the dog sat"), ("1", "the dog sat")]
+
+    saved(head_builder("token", 3), TagTask(labels=("O", "B-x", "I-x")), tmp_path / "tag")
+    given = ["tag", tmp_path / "tag", "--in", tmp_path / "words.txt", "--format", "conll"]
+    code, _, err = bothways(*given, "--out", tmp_path / "t.jsonl")
+    assert code == 0, err
+    found = [json.loads(line) for line in (tmp_path / "t.jsonl").read_text().splitlines()]
+    assert [row["words"] for row in found] == [["the", "dog"], ["sat"]]
+    code, _, err = bothways("answer", tmp_path / "answer", "who", "the dog", "--format", "squad")
+    assert (code, "--format: is of a table after --in" in err) == (2, True)
+    code, _, err = bothways("tag", tmp_path / "tag", "the dog", "--encoding", "cp1252")
+    assert (code, "are of a file after --in" in err) == (2, True)
+
+
+def test_a_bulk_table_in_another_encoding(pretrained: Path, tmp_path: Path, bothways: Run) -> None:
+    (tmp_path / "t.csv").write_bytes("text\nthe dög\n".encode("cp1252"))
+    command = ["embed", pretrained, "--in", tmp_path / "t.csv", "--out", tmp_path / "o.jsonl"]
+    code, _, err = bothways(*command)
+    assert (code, "--encoding cp1252 reads it" in err) == (2, True)
+    code, _, err = bothways(*command, "--encoding", "cp1252")
+    assert code == 0, err
+    assert json.loads((tmp_path / "o.jsonl").read_text())["text"] == "the dög"
+    assert RowStream(tmp_path / "t.csv", options=TableOptions("csv", encoding="cp1252")).reading == {
+        "format": "csv",
+        "encoding": "cp1252",
+    }  # of a run's manifest, so that no run goes on with another
 
 
 def test_a_killed_run_goes_on_and_repeats_nothing(table: Path, pretrained: Path, tmp_path: Path, bothways: Run) -> None:
@@ -165,18 +233,18 @@ def test_every_task_writes_what_it_predicts(tmp_path: Path, bothways: Run) -> No
     labels = ("a", "b", "c")
     for name, kind in (("single_label_classification", ClassifyTask), ("multi_label_classification", MultiLabelTask)):
         task: Any = kind(options=ClassifyOptions(problem_type=name), labels=labels)  # type: ignore[arg-type]
-        model = bw.load(saved(lambda encoder: SequenceHead(encoder, 3), task, tmp_path / name))
+        model = bw.load(saved(head_builder("sequence", 3), task, tmp_path / name))
         found = run(bothways, "classify", tmp_path / name, tmp_path)
         single = name.startswith("single")
         expected = [one.label if single else one.labels for one in model.classify(texts)]
         assert [row["predicted"] for row in found] == expected
     regression = RegressionTask(options=ClassifyOptions(problem_type="regression"), labels=("LABEL_0",))
-    model = bw.load(saved(lambda encoder: SequenceHead(encoder, 1), regression, tmp_path / "number"))
+    model = bw.load(saved(head_builder("sequence", 1), regression, tmp_path / "number"))
     values = [row["predicted"] for row in run(bothways, "classify", tmp_path / "number", tmp_path)]
     np.testing.assert_allclose(values, [one.value for one in model.classify(texts)], atol=1e-5)
 
     tags = TagTask(labels=("O", "B-x", "I-x"))
-    model = bw.load(saved(lambda encoder: TokenHead(encoder, 3), tags, tmp_path / "tag"))
+    model = bw.load(saved(head_builder("token", 3), tags, tmp_path / "tag"))
     entities = [row["entities"] for row in run(bothways, "tag", tmp_path / "tag", tmp_path)]
     for given, wanted in zip(entities, model.tag(texts), strict=True):
         assert [(one["label"], one["start"], one["end"]) for one in given] == [
@@ -184,7 +252,7 @@ def test_every_task_writes_what_it_predicts(tmp_path: Path, bothways: Run) -> No
             for one in wanted  # type: ignore[union-attr]
         ]
 
-    model = bw.load(saved(SpanHead, AnswerTask(), tmp_path / "answer"))
+    model = bw.load(saved(head_builder("span"), AnswerTask(), tmp_path / "answer"))
     answers = run(bothways, "answer", tmp_path / "answer", tmp_path)
     for given, text in zip(answers[:20], texts[:20], strict=True):
         wanted = model.answer("who sat", text)

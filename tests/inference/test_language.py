@@ -20,7 +20,7 @@ from bothways.data.prepare import prepare
 from bothways.errors import TruncationWarning, UserError
 from bothways.inference.generation import generate
 from bothways.inference.sampling import GenerationOptions, draw_tokens, filtered_logits
-from bothways.model.heads import CausalLMHead, PretrainingHead
+from bothways.model.families import head_builder
 from bothways.predictor import Predictor
 from bothways.text.tokenizer import Tokenizer
 from tests.helpers import WORDS, tiny_config, tiny_tokenizer
@@ -49,7 +49,7 @@ def poem(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def untrained() -> Predictor:
     """A causal model that knows nothing, so that it says all sorts of things."""
-    model = new_model(tiny_config(is_decoder=True, initializer_range=0.3), CausalLMHead, seed=4)
+    model = new_model(tiny_config(is_decoder=True, initializer_range=0.3), head_builder("causal-LM"), seed=4)
     with torch.no_grad():
         model.head.lm.decoder.bias[tiny_tokenizer().sep_id] += 3.0  # so that some texts end
     return Predictor(Checkpoint(model.eval(), tiny_tokenizer()))
@@ -144,7 +144,7 @@ def test_a_prompt_that_leaves_no_room_is_an_error_or_loses_its_beginning(untrain
 
 
 def test_a_text_that_fills_the_position_table_ends_there_and_says_so() -> None:
-    model = new_model(tiny_config(is_decoder=True), CausalLMHead, seed=4)
+    model = new_model(tiny_config(is_decoder=True), head_builder("causal-LM"), seed=4)
     with torch.no_grad():
         model.head.lm.decoder.bias[tiny_tokenizer().sep_id] -= 100  # it never ends by itself
     endless = Predictor(Checkpoint(model.eval(), tiny_tokenizer()))
@@ -172,7 +172,7 @@ def test_scores_up_to_the_last_row_of_the_position_table(words: int, untrained: 
 
 def test_large_matrices_are_laid_out_anew_and_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prepared, "MIN_PREPACKED_WEIGHTS", 1)
-    model = new_model(tiny_config(is_decoder=True, initializer_range=0.3), CausalLMHead, seed=4).eval()
+    model = new_model(tiny_config(is_decoder=True, initializer_range=0.3), head_builder("causal-LM"), seed=4).eval()
     laid_out = prepared.prepare_for_generation(model)
     packed = [one for one in laid_out.modules() if isinstance(one, prepared.FewRowsLinear)]
     assert len(packed) == 2 * 4 + 2, "four matrices a layer, the transform, the vocabulary"
@@ -206,7 +206,7 @@ def test_the_score_of_a_text_is_the_sum_of_its_tokens_by_transformers(untrained:
 
 
 def test_a_masked_models_score_hides_each_piece_with_the_rest_of_its_word(tmp_path: Path) -> None:
-    model = new_model(tiny_config(initializer_range=0.3), PretrainingHead, seed=1).eval()
+    model = new_model(tiny_config(initializer_range=0.3), head_builder("pretraining"), seed=1).eval()
     save_checkpoint(Checkpoint(model, tiny_tokenizer()), tmp_path / "m")
     theirs, tokenizer = BertForMaskedLM.from_pretrained(tmp_path / "m").eval(), tiny_tokenizer()
     text = "the zoo runs"  # the | z ##o ##o | runs

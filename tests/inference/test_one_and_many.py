@@ -17,14 +17,9 @@ import torch
 import bothways as bw
 from bothways.checkpoint.hugging_face import Checkpoint, new_model, save_checkpoint
 from bothways.errors import UserError
+from bothways.model.families import head_builder
 from bothways.model.heads import (
-    CausalLMHead,
-    ChoiceHead,
     EmbeddingHead,
-    PretrainingHead,
-    SequenceHead,
-    SpanHead,
-    TokenHead,
 )
 from tests.helpers import Run, tiny_config, tiny_tokenizer
 
@@ -58,15 +53,15 @@ def trained_on(task: str, **options: Any) -> dict[str, Any]:
 @cache
 def model_of(kind: str) -> bw.Predictor:
     heads: dict[str, Any] = {
-        "pretrained": PretrainingHead,
-        "causal": CausalLMHead,
-        "classify": lambda encoder: SequenceHead(encoder, 2),
-        "pairs": lambda encoder: SequenceHead(encoder, 2),
-        "elsewhere": lambda encoder: SequenceHead(encoder, 2),
-        "tag": lambda encoder: TokenHead(encoder, 3),
-        "answer": SpanHead,
-        "choose": ChoiceHead,
-        "similar": lambda encoder: EmbeddingHead(encoder, "mean", True),
+        "pretrained": head_builder("pretraining"),
+        "causal": head_builder("causal-LM"),
+        "classify": head_builder("sequence", 2),
+        "pairs": head_builder("sequence", 2),
+        "elsewhere": head_builder("sequence", 2),
+        "tag": head_builder("token", 3),
+        "answer": head_builder("span"),
+        "choose": head_builder("choice"),
+        "similar": lambda encoder: EmbeddingHead("mean", True),
     }
     metadata = {
         "classify": trained_on("classify"),

@@ -17,32 +17,25 @@ import bothways as bw
 from bothways.checkpoint.hugging_face import Checkpoint, load_checkpoint, new_model, save_checkpoint
 from bothways.errors import UserError
 from bothways.inference import onnx
+from bothways.model.families import head_builder
 from bothways.model.heads import (
-    CausalLMHead,
-    ChoiceHead,
     EmbeddingHead,
     Head,
-    MaskedLMHead,
-    PoolerHead,
-    PretrainingHead,
-    SequenceHead,
-    SpanHead,
-    TokenHead,
 )
 from bothways.tasks.classify import ClassifyTask
 from tests.helpers import Run, tiny_config, tiny_tokenizer
 
 HEADS: dict[str, Callable[[Any], Head]] = {
-    "sequence": lambda encoder: SequenceHead(encoder, 3),
-    "token": lambda encoder: TokenHead(encoder, 4),
-    "span": SpanHead,
-    "choice": ChoiceHead,
-    "masked": MaskedLMHead,
-    "pretraining": PretrainingHead,
-    "causal": CausalLMHead,
-    "pooler": PoolerHead,
-    "mean": EmbeddingHead,
-    "cls": lambda encoder: EmbeddingHead(encoder, "cls", normalize=False),
+    "sequence": head_builder("sequence", 3),
+    "token": head_builder("token", 4),
+    "span": head_builder("span"),
+    "choice": head_builder("choice"),
+    "masked": head_builder("masked-LM"),
+    "pretraining": head_builder("pretraining"),
+    "causal": head_builder("causal-LM"),
+    "pooler": head_builder("encoder"),
+    "mean": lambda encoder: EmbeddingHead(),
+    "cls": lambda encoder: EmbeddingHead("cls", normalize=False),
 }
 
 
@@ -109,7 +102,7 @@ def test_what_is_not_exported(
 ) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.txt").write_text("kept")
-    half = load_checkpoint(pretrained, lambda encoder: SequenceHead(encoder, 2), labels=["a", "b"])
+    half = load_checkpoint(pretrained, head_builder("sequence", 2), labels=["a", "b"])
     task = ClassifyTask(labels=("a", "b"))
     save_checkpoint(Checkpoint(half.model, half.tokenizer, task.to_json()), tmp_path / "tickets")
     for arguments, complaint in (

@@ -11,7 +11,7 @@ from transformers import AutoTokenizer, BertForPreTraining, BertModel
 import bothways as bw
 from bothways.checkpoint.hugging_face import Checkpoint, new_model, save_checkpoint
 from bothways.errors import TruncationWarning, UserError
-from bothways.model.heads import PretrainingHead
+from bothways.model.families import head_builder
 from tests.helpers import tiny_config, tiny_tokenizer
 
 TEXTS = ["No light on my router.", ("Is it broken?", "The café is closed — naïve question!"), "a", "long " * 300]
@@ -20,7 +20,7 @@ TEXTS = ["No light on my router.", ("Is it broken?", "The café is closed — na
 @pytest.fixture(scope="module")
 def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("predictor") / "model"
-    save_checkpoint(Checkpoint(new_model(tiny_config(), PretrainingHead, seed=1), tiny_tokenizer()), folder)
+    save_checkpoint(Checkpoint(new_model(tiny_config(), head_builder("pretraining"), seed=1), tiny_tokenizer()), folder)
     return folder
 
 

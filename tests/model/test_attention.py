@@ -7,6 +7,7 @@ import torch
 
 from bothways.model import attention
 from bothways.model.attention import attend, choose_kernel
+from bothways.model.attention_mask import BOTH_WAYS, CAUSAL, AttentionMask
 from bothways.model.dropout import Dropout, keep_mask
 from bothways.model.kernels.by_length import attend_by_length, attend_flash, flash_by_length
 from bothways.model.kernels.dropped import attend_dropped
@@ -28,8 +29,8 @@ def inputs(dtype: torch.dtype) -> list[torch.Tensor]:
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-12)])
 def test_values_and_gradients_equal_the_reference(causal: bool, dtype: torch.dtype, tolerance: float) -> None:
     fast, slow = inputs(dtype), inputs(dtype)
-    output = attend(*fast, BATCH, causal)
-    expected, _ = attend_eager(*slow, LENGTHS, causal)
+    output = attend(*fast, BATCH, AttentionMask(causal))
+    expected, _ = attend_eager(*slow, LENGTHS, AttentionMask(causal))
     assert (output - expected).abs().max() < tolerance
     weight = torch.randn(output.shape, dtype=dtype, generator=torch.Generator().manual_seed(1))
     (output * weight).sum().backward()
@@ -39,7 +40,7 @@ def test_values_and_gradients_equal_the_reference(causal: bool, dtype: torch.dty
 
 
 def test_weights_are_distributions_and_causal_ones_look_back_only() -> None:
-    _, weights = attend_eager(*inputs(torch.float64), LENGTHS, causal=True)
+    _, weights = attend_eager(*inputs(torch.float64), LENGTHS, CAUSAL)
     for sequence in weights:
         assert torch.allclose(sequence.sum(-1), torch.ones(()).double())
         assert (sequence.triu(1) == 0).all()
@@ -64,8 +65,8 @@ def test_the_operator_keeps_torchs_rules_for_operators(causal: bool) -> None:
 
 def test_the_operator_and_torchs_own_autograd_agree() -> None:
     ours, theirs = inputs(torch.float64), inputs(torch.float64)
-    attend_flash(*ours, BATCH, False, 0.0).sin().sum().backward()
-    attend_by_length(*theirs, BATCH, False, 0.0).sin().sum().backward()
+    attend_flash(*ours, BATCH, BOTH_WAYS, 0.0).sin().sum().backward()
+    attend_by_length(*theirs, BATCH, BOTH_WAYS, 0.0).sin().sum().backward()
     for mine, other in zip(ours, theirs, strict=True):
         assert torch.equal(mine.grad, other.grad)
 
@@ -73,14 +74,16 @@ def test_the_operator_and_torchs_own_autograd_agree() -> None:
 def test_the_choice_of_a_kernel_on_a_cpu_is_that_of_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
     q, _, _ = inputs(torch.float32)
     monkeypatch.setattr(attention, "has_training_kernels", lambda tensor: True)
-    compiled = choose_kernel(q, 0.0)
-    assert choose_kernel(q, 0.1) is compiled
+    compiled = choose_kernel(q, BOTH_WAYS, 0.0)
+    assert choose_kernel(q, BOTH_WAYS, 0.1) is compiled
     with torch.no_grad():
-        assert choose_kernel(q, 0.0) is attend_flash
-        assert choose_kernel(q, 0.1) is compiled, "what is dropped does not hang on whether there will be a gradient"
+        assert choose_kernel(q, BOTH_WAYS, 0.0) is attend_flash
+        assert choose_kernel(q, BOTH_WAYS, 0.1) is compiled, (
+            "what is dropped does not hang on whether there will be a gradient"
+        )
     monkeypatch.setattr(attention, "has_training_kernels", lambda tensor: False)
-    assert choose_kernel(q, 0.0) is attend_flash
-    assert choose_kernel(q, 0.1) is attend_dropped
+    assert choose_kernel(q, BOTH_WAYS, 0.0) is attend_flash
+    assert choose_kernel(q, BOTH_WAYS, 0.1) is attend_dropped
 
 
 @pytest.mark.parametrize("causal", [False, True])
@@ -88,7 +91,7 @@ def test_dropped_weights_are_those_of_the_mask(causal: bool) -> None:
     """With dropout: values and gradients of the definition, given the mask that the same seed draws."""
     fast, slow = inputs(torch.float64), inputs(torch.float64)
     torch.manual_seed(3)
-    output = attend(*fast, BATCH, causal, dropout=0.4)
+    output = attend(*fast, BATCH, AttentionMask(causal), dropout=0.4)
     torch.manual_seed(3)
     expected = []
     for (length, run), *parts in zip(

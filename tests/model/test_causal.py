@@ -12,7 +12,9 @@ from transformers import BertLMHeadModel
 from bothways.checkpoint.hugging_face import Checkpoint, load_checkpoint, new_model, save_checkpoint
 from bothways.errors import UserError
 from bothways.model.attention import attend
+from bothways.model.attention_mask import CAUSAL
 from bothways.model.embeddings import sinusoids
+from bothways.model.families import head_builder
 from bothways.model.heads import CausalLMHead
 from bothways.model.kernels.eager import attend_eager
 from tests.helpers import batch_of_lengths, padded, random_batch, tiny_config, tiny_tokenizer, unpadded
@@ -23,7 +25,7 @@ LENGTHS = [17, 9, 9, 30, 1, 2]
 @pytest.mark.parametrize("training", [False, True])
 def test_what_a_token_sees_ends_with_itself(training: bool) -> None:
     """Changing token t leaves every output before it bit-identical, with and without dropout, in both kernels."""
-    model = new_model(tiny_config(is_decoder=True), CausalLMHead, seed=0).train(training)
+    model = new_model(tiny_config(is_decoder=True), head_builder("causal-LM"), seed=0).train(training)
     batch = random_batch([24], model.config.vocab_size)
 
     def scores() -> torch.Tensor:
@@ -43,7 +45,7 @@ def test_what_a_token_sees_ends_with_itself(training: bool) -> None:
 def test_the_real_model_read_from_left_to_right_sees_nothing_ahead_and_no_other_document(minilm: Path) -> None:
     encoder = load_checkpoint(minilm).model.encoder.eval()
     for layer in encoder.layers:
-        layer.attention.causal = True
+        layer.attention.mask = CAUSAL
     batch = random_batch([20, 12, 12], encoder.config.vocab_size)
     with torch.inference_mode():
         before = encoder(batch)
@@ -55,7 +57,7 @@ def test_the_real_model_read_from_left_to_right_sees_nothing_ahead_and_no_other_
 
 
 def test_packed_documents_do_not_see_one_another() -> None:
-    model = new_model(tiny_config(is_decoder=True), CausalLMHead, seed=0).eval()
+    model = new_model(tiny_config(is_decoder=True), head_builder("causal-LM"), seed=0).eval()
     batch = random_batch(LENGTHS, model.config.vocab_size)
     scores = model(batch).logits
     other = random_batch(LENGTHS, model.config.vocab_size, seed=1)
@@ -69,20 +71,20 @@ def test_kernels_agree_with_the_reference_whose_upper_triangle_is_empty(dropout:
     generator = torch.Generator().manual_seed(0)
     q, k, v = (torch.randn(sum(LENGTHS), 2, 8, generator=generator) for _ in range(3))
     lengths = torch.tensor(LENGTHS)
-    expected, weights = attend_eager(q, k, v, lengths, causal=True)
+    expected, weights = attend_eager(q, k, v, lengths, CAUSAL)
     for sequence in weights:
         heads, length, _ = sequence.shape
         torch.testing.assert_close(sequence.sum(-1), torch.ones(heads, length))
         assert (sequence.triu(1) == 0).all()
         assert (sequence.tril() > 0).sum() == heads * length * (length + 1) / 2
-    found = attend(q, k, v, batch_of_lengths(lengths), causal=True, dropout=dropout)
+    found = attend(q, k, v, batch_of_lengths(lengths), CAUSAL, dropout=dropout)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("positions", ["learned", "sinusoidal"])
 def test_transformers_opens_what_is_saved_with_the_same_logits_and_back(tmp_path: Path, positions: str) -> None:
     config = tiny_config(is_decoder=True, positions=positions)
-    model = new_model(config, CausalLMHead, seed=0).eval()
+    model = new_model(config, head_builder("causal-LM"), seed=0).eval()
     save_checkpoint(Checkpoint(model, tiny_tokenizer()), tmp_path / "ours")
     theirs = BertLMHeadModel.from_pretrained(tmp_path / "ours").eval()
     assert theirs.config.is_decoder
@@ -104,7 +106,7 @@ def test_the_sinusoidal_table_is_the_papers_and_is_never_trained() -> None:
     for position, column in ((0, 0), (0, 1), (7, 4), (7, 5), (49, 14), (49, 15)):
         angle = position / 10000 ** (2 * (column // 2) / 16)
         assert table[position, column] == pytest.approx(math.cos(angle) if column % 2 else math.sin(angle), abs=1e-6)
-    model = new_model(tiny_config(positions="sinusoidal"), CausalLMHead, seed=0)
+    model = new_model(tiny_config(positions="sinusoidal"), head_builder("causal-LM"), seed=0)
     position = model.encoder.embeddings.position.weight
     torch.testing.assert_close(position, sinusoids(*position.shape) * 0.02)
     assert not position.requires_grad

@@ -24,25 +24,20 @@ import bothways as bw
 from bothways.checkpoint.hugging_face import Checkpoint, load_checkpoint, new_model, save_checkpoint
 from bothways.checkpoint.weights import FOREIGN_FILES, find_model
 from bothways.errors import UserError
+from bothways.model.families import head_builder
 from bothways.model.heads import (
-    ChoiceHead,
-    MaskedLMHead,
-    PoolerHead,
-    PretrainingHead,
     SequenceHead,
-    SpanHead,
-    TokenHead,
 )
 from tests.helpers import hugging_face_config, padded, random_batch, tiny_config, tiny_tokenizer, unpadded
 
 HEADS = {
-    "BertModel": (PoolerHead, BertModel),
-    "BertForPreTraining": (PretrainingHead, BertForPreTraining),
-    "BertForMaskedLM": (MaskedLMHead, BertForMaskedLM),
-    "BertForSequenceClassification": (lambda encoder: SequenceHead(encoder, 3), BertForSequenceClassification),
-    "BertForTokenClassification": (lambda encoder: TokenHead(encoder, 3), BertForTokenClassification),
-    "BertForQuestionAnswering": (SpanHead, BertForQuestionAnswering),
-    "BertForMultipleChoice": (ChoiceHead, BertForMultipleChoice),
+    "BertModel": (head_builder("encoder"), BertModel),
+    "BertForPreTraining": (head_builder("pretraining"), BertForPreTraining),
+    "BertForMaskedLM": (head_builder("masked-LM"), BertForMaskedLM),
+    "BertForSequenceClassification": (head_builder("sequence", 3), BertForSequenceClassification),
+    "BertForTokenClassification": (head_builder("token", 3), BertForTokenClassification),
+    "BertForQuestionAnswering": (head_builder("span"), BertForQuestionAnswering),
+    "BertForMultipleChoice": (head_builder("choice"), BertForMultipleChoice),
 }
 LABELLED = ("BertForSequenceClassification", "BertForTokenClassification")
 LABELS = ["billing", "hardware", "software"]
@@ -109,7 +104,9 @@ def test_we_open_what_transformers_saves(name: str, tmp_path: Path) -> None:
 
 
 def test_saving_and_loading_is_the_identity(tmp_path: Path) -> None:
-    checkpoint = Checkpoint(new_model(tiny_config(), PretrainingHead, seed=1), tiny_tokenizer(), {"note": 1})
+    checkpoint = Checkpoint(
+        new_model(tiny_config(), head_builder("pretraining"), seed=1), tiny_tokenizer(), {"note": 1}
+    )
     save_checkpoint(checkpoint, tmp_path / "m")
     save_checkpoint(checkpoint, tmp_path / "m")  # replaces itself
     again = load_checkpoint(tmp_path / "m")
@@ -141,8 +138,10 @@ def test_old_names_and_pickled_tensors(tmp_path: Path) -> None:
 
 
 def test_report_says_what_is_expected(tmp_path: Path) -> None:
-    save_checkpoint(Checkpoint(new_model(tiny_config(), PretrainingHead, seed=1), tiny_tokenizer()), tmp_path / "m")
-    report = load_checkpoint(tmp_path / "m", lambda encoder: SequenceHead(encoder, 3), labels=LABELS).report
+    save_checkpoint(
+        Checkpoint(new_model(tiny_config(), head_builder("pretraining"), seed=1), tiny_tokenizer()), tmp_path / "m"
+    )
+    report = load_checkpoint(tmp_path / "m", head_builder("sequence", 3), labels=LABELS).report
     assert report is not None
     assert report.newly_initialised == ["head.classifier.weight", "head.classifier.bias"]
     assert "cls.seq_relationship.weight" in report.unused
@@ -157,10 +156,10 @@ def test_report_says_what_is_expected(tmp_path: Path) -> None:
 
 def test_a_classifier_of_other_labels_starts_anew(tmp_path: Path) -> None:
     state = {"labels": LABELS}
-    checkpoint = Checkpoint(new_model(tiny_config(), lambda e: SequenceHead(e, 3), seed=1), tiny_tokenizer(), state)
+    checkpoint = Checkpoint(new_model(tiny_config(), head_builder("sequence", 3), seed=1), tiny_tokenizer(), state)
     save_checkpoint(checkpoint, tmp_path / "m")
-    same = load_checkpoint(tmp_path / "m", lambda e: SequenceHead(e, 3), labels=LABELS)
-    other = load_checkpoint(tmp_path / "m", lambda e: SequenceHead(e, 3), labels=["x", "y", "z"])
+    same = load_checkpoint(tmp_path / "m", head_builder("sequence", 3), labels=LABELS)
+    other = load_checkpoint(tmp_path / "m", head_builder("sequence", 3), labels=["x", "y", "z"])
     assert same.report is not None
     assert other.report is not None
     assert not same.report.newly_initialised
@@ -168,7 +167,9 @@ def test_a_classifier_of_other_labels_starts_anew(tmp_path: Path) -> None:
 
 
 def saved(tmp_path: Path) -> Path:
-    save_checkpoint(Checkpoint(new_model(tiny_config(), PretrainingHead, seed=1), tiny_tokenizer()), tmp_path / "m")
+    save_checkpoint(
+        Checkpoint(new_model(tiny_config(), head_builder("pretraining"), seed=1), tiny_tokenizer()), tmp_path / "m"
+    )
     return tmp_path / "m"
 
 
@@ -275,7 +276,7 @@ def test_two_default_labels_and_missing_architectures(tmp_path: Path) -> None:
 
 def test_what_was_trained_on_elsewhere_since_is_what_the_config_says(tmp_path: Path) -> None:
     state = {"task": "classify", "labels": ["a", "b"], "problem_type": "single_label_classification"}
-    head = lambda encoder: SequenceHead(encoder, 2)  # noqa: E731
+    head = head_builder("sequence", 2)
     save_checkpoint(Checkpoint(new_model(tiny_config(), head, seed=1), tiny_tokenizer(), state), tmp_path / "m")
     assert bw.load(tmp_path / "m").labels == ["a", "b"]
     edit_config(tmp_path / "m", id2label={"0": "c", "1": "d"})
@@ -287,7 +288,7 @@ def test_what_was_trained_on_elsewhere_since_is_what_the_config_says(tmp_path: P
 
 def test_a_task_with_another_head_is_refused(tmp_path: Path) -> None:
     state = {"task": "classify", "labels": ["a", "b"], "problem_type": "single_label_classification"}
-    head = lambda encoder: SequenceHead(encoder, 2)  # noqa: E731
+    head = head_builder("sequence", 2)
     save_checkpoint(Checkpoint(new_model(tiny_config(), head, seed=1), tiny_tokenizer(), state), tmp_path / "m")
     edit_config(tmp_path / "m", architectures=["BertModel"])
     with pytest.raises(UserError, match=r"needs trained weights|says classify, which needs a SequenceHead"):

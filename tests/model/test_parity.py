@@ -11,10 +11,10 @@ from transformers import BertForPreTraining, BertModel
 
 import bothways as bw
 from bothways.batch import pack_sequences
-from bothways.checkpoint.hugging_face import new_model
-from bothways.checkpoint.names import from_hugging_face
+from bothways.checkpoint.hugging_face import name_table, new_model
 from bothways.model.config import EncoderConfig
-from bothways.model.heads import Model, PoolerHead, PretrainingHead
+from bothways.model.families import head_builder
+from bothways.model.heads import Model
 from bothways.tasks.pretraining import BertObjective
 from tests.helpers import hugging_face_config, padded, random_batch, unpadded
 
@@ -24,8 +24,8 @@ RAGGED = (512, 1, 37, 128, 128, 2, 300, 64)
 def pretraining_pair(config: EncoderConfig, dtype: torch.dtype) -> tuple[Model, BertForPreTraining]:
     torch.manual_seed(1)
     theirs = BertForPreTraining(hugging_face_config(config)).to(dtype).eval()
-    ours = new_model(config, PretrainingHead, seed=0).to(dtype).eval()
-    found, unused = from_hugging_face(theirs.state_dict(), ours.state_dict())
+    ours = new_model(config, head_builder("pretraining"), seed=0).to(dtype).eval()
+    found, unused = name_table(ours).from_hugging_face(theirs.state_dict(), ours.state_dict())
     assert not unused
     assert set(ours.state_dict()) - set(found) == {"head.lm.decoder.weight"}
     ours.load_state_dict(found, strict=False)
@@ -37,8 +37,8 @@ def test_hidden_states_of_random_models(size: str, tolerance: float) -> None:
     config = EncoderConfig.from_size(size, vocab_size=1000)
     torch.manual_seed(0)
     theirs = BertModel(hugging_face_config(config)).eval()
-    ours = new_model(config, PoolerHead, seed=0).eval()
-    found, _ = from_hugging_face(theirs.state_dict(), ours.state_dict())
+    ours = new_model(config, head_builder("encoder"), seed=0).eval()
+    found, _ = name_table(ours).from_hugging_face(theirs.state_dict(), ours.state_dict())
     ours.load_state_dict(found)
     batch = random_batch(RAGGED if size == "base" else (512, 1, 37, 37, 150), 1000)
     with torch.inference_mode():
@@ -78,7 +78,7 @@ def test_losses_and_every_gradient_of_mini_in_float64() -> None:
     loss.backward()
     expected.loss.backward()
     gradients = {name: parameter.grad for name, parameter in theirs.named_parameters()}
-    found, _ = from_hugging_face(gradients, dict(ours.named_parameters()))
+    found, _ = name_table(ours).from_hugging_face(gradients, dict(ours.named_parameters()))
     compared = 0
     for name, parameter in ours.named_parameters():
         if name in found:
@@ -89,7 +89,7 @@ def test_losses_and_every_gradient_of_mini_in_float64() -> None:
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-12)])
 def test_packing_changes_nothing(dtype: torch.dtype, tolerance: float) -> None:
-    model = new_model(EncoderConfig.from_size("mini", vocab_size=500), PoolerHead, seed=0).to(dtype).eval()
+    model = new_model(EncoderConfig.from_size("mini", vocab_size=500), head_builder("encoder"), seed=0).to(dtype).eval()
     batch = random_batch((200, 3, 77, 77, 1, 128), 500)
     parts = batch.input_ids.split(batch.lengths.tolist())
     segments = batch.token_type_ids.split(batch.lengths.tolist())

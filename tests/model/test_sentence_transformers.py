@@ -26,7 +26,7 @@ TEXTS = ["the red dog runs", "a cat", "The Old House", "a big blue bird sleeps i
 def directory(tmp_path: Path, normalize: bool = False, tokenizer: Tokenizer | None = None) -> Path:
     tokenizer = tokenizer or tiny_tokenizer()
     config = tiny_config(vocab_size=tokenizer.vocab_size)
-    model = new_model(config, lambda encoder: EmbeddingHead(encoder, "mean", normalize), seed=1)
+    model = new_model(config, lambda encoder: EmbeddingHead("mean", normalize), seed=1)
     save_checkpoint(Checkpoint(model, tokenizer), tmp_path / "model")
     (tmp_path / "model" / "bothways.json").unlink()
     return tmp_path / "model"

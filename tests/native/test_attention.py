@@ -10,6 +10,7 @@ from torch import Tensor
 
 from bothways.model import attention
 from bothways.model.attention import attend
+from bothways.model.attention_mask import BOTH_WAYS, CAUSAL, AttentionMask
 from bothways.model.kernels import compiled as compiled_attention
 from bothways.model.kernels.compiled import attend_compiled
 from bothways.model.kernels.eager import attend_eager
@@ -35,7 +36,10 @@ def inputs(size: int, lengths: Tensor = LENGTHS, dtype: torch.dtype = torch.floa
 @pytest.mark.parametrize("size", [8, 32, 64, 60, 72, 5])
 def test_values_and_gradients_are_those_of_the_definition(size: int, causal: bool) -> None:
     (ours, *parts), (theirs, *same) = inputs(size), inputs(size)
-    found, expected = attend_compiled(*parts, LENGTHS, causal, 0.0), attend_eager(*same, LENGTHS, causal)[0]
+    found, expected = (
+        attend_compiled(*parts, LENGTHS, AttentionMask(causal), 0.0),
+        attend_eager(*same, LENGTHS, AttentionMask(causal))[0],
+    )
     torch.testing.assert_close(found, expected, atol=2e-6, rtol=1e-5)
     found.sin().sum().backward()
     expected.sin().sum().backward()
@@ -47,7 +51,7 @@ def test_inputs_and_gradients_may_lie_in_any_way() -> None:
     lain = [parts[0], parts[1].detach().transpose(0, 2).contiguous().transpose(0, 2).requires_grad_(), parts[2]]
     weight = torch.randn(32)
     for tensors in (lain, [part.detach().clone().requires_grad_() for part in parts]):
-        found = attend_compiled(*tensors, LENGTHS, True, 0.0)
+        found = attend_compiled(*tensors, LENGTHS, CAUSAL, 0.0)
         expected.append((found, *torch.autograd.grad(found, tensors, weight.expand(found.shape))))
     for ours, theirs in zip(*expected, strict=True):
         assert torch.equal(ours, theirs)
@@ -57,16 +61,16 @@ def test_sequences_without_a_token() -> None:
     lengths = torch.tensor([0, 5, 0, 3])
     _, *parts = inputs(8, lengths)
     torch.testing.assert_close(
-        attend_compiled(*parts, lengths, False, 0.0), attend_compiled(*parts, torch.tensor([5, 3]), False, 0.0)
+        attend_compiled(*parts, lengths, BOTH_WAYS, 0.0), attend_compiled(*parts, torch.tensor([5, 3]), BOTH_WAYS, 0.0)
     )
-    assert attend_compiled(*(part[:0] for part in parts), lengths[:0], False, 0.1).shape == (0, 2, 8)
+    assert attend_compiled(*(part[:0] for part in parts), lengths[:0], BOTH_WAYS, 0.1).shape == (0, 2, 8)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 def test_what_is_no_number_is_not_hidden(value: float) -> None:
     _, q, k, v = (part.detach() for part in inputs(32))
     q[20], k[20, 0] = 1.0, value  # of the second sequence, one head
-    found = attend_compiled(q, k, v, LENGTHS, False, 0.0)
+    found = attend_compiled(q, k, v, LENGTHS, BOTH_WAYS, 0.0)
     expected = attend_eager(q, k, v, LENGTHS)[0]
     torch.testing.assert_close(found, expected, atol=2e-6, rtol=1e-5, equal_nan=True)
     assert found[5:135, 0].isnan().any()
@@ -75,11 +79,11 @@ def test_what_is_no_number_is_not_hidden(value: float) -> None:
 def test_inputs_that_are_not_alike_are_refused() -> None:
     _, q, k, v = inputs(8)
     with pytest.raises(ValueError, match=r"float32 \[376, 2, 8\], torch.float32 \[375, 2, 8\]"):
-        attend_compiled(q, k[1:], v, LENGTHS, False, 0.0)
+        attend_compiled(q, k[1:], v, LENGTHS, BOTH_WAYS, 0.0)
     with pytest.raises(ValueError, match=r"torch.bfloat16 \[376, 2, 8\]"):
-        attend_compiled(q, k, v.bfloat16(), LENGTHS, False, 0.0)
+        attend_compiled(q, k, v.bfloat16(), LENGTHS, BOTH_WAYS, 0.0)
     with pytest.raises(ValueError, match="come to 375, and there are 376 tokens"):
-        attend_compiled(q, k, v, LENGTHS - (LENGTHS == 5).long(), False, 0.0)
+        attend_compiled(q, k, v, LENGTHS - (LENGTHS == 5).long(), BOTH_WAYS, 0.0)
 
 
 def masks(lengths: Tensor, causal: bool, dropout: float, seed: int) -> list[Tensor]:
@@ -91,8 +95,8 @@ def masks(lengths: Tensor, causal: bool, dropout: float, seed: int) -> list[Tens
     v = torch.cat([torch.eye(longest)[:n] for n in lengths.tolist()])[:, None].expand(tokens, 2, longest).contiguous()
     with torch.no_grad():
         torch.manual_seed(seed)
-        dropped = attend_compiled(q.contiguous(), k.contiguous(), v, lengths, causal, dropout)
-        whole = attend_compiled(q.contiguous(), k.contiguous(), v, lengths, causal, 0.0)
+        dropped = attend_compiled(q.contiguous(), k.contiguous(), v, lengths, AttentionMask(causal), dropout)
+        whole = attend_compiled(q.contiguous(), k.contiguous(), v, lengths, AttentionMask(causal), 0.0)
     ratio = torch.where(whole > 0, dropped / whole, 0.0)
     return [
         part[..., :n].transpose(0, 1) for part, n in zip(ratio.split(lengths.tolist()), lengths.tolist(), strict=True)
@@ -104,7 +108,7 @@ def test_dropped_weights_and_their_gradients_follow_the_mask(causal: bool) -> No
     kept = masks(LENGTHS, causal, 0.4, seed=3)
     (ours, *parts), (theirs, *same) = inputs(32), inputs(32)
     torch.manual_seed(3)
-    found = attend_compiled(*parts, LENGTHS, causal, 0.4)
+    found = attend_compiled(*parts, LENGTHS, AttentionMask(causal), 0.4)
     expected = []
     for q, k, v, mask in zip(*(part.split(LENGTHS.tolist()) for part in same), kept, strict=True):
         scores = torch.einsum("iad,jad->aij", q, k) / 32**0.5
@@ -145,7 +149,7 @@ def test_bfloat16_is_float32_rounded() -> None:
     results = []
     for tensors in (parts, [part.float() for part in same]):
         torch.manual_seed(5)
-        results.append(attend_compiled(*tensors, LENGTHS, False, 0.1))
+        results.append(attend_compiled(*tensors, LENGTHS, BOTH_WAYS, 0.1))
     assert torch.equal(results[0], results[1].bfloat16())
     weight = torch.randn(results[1].shape).bfloat16()
     results[0].backward(weight)
@@ -162,7 +166,7 @@ def test_the_same_bits_on_any_number_of_threads_and_beside_any_company() -> None
             torch.set_num_threads(number)
             torch.manual_seed(7)
             together, *parts = inputs(32)
-            attended = attend_compiled(*parts, LENGTHS, False, 0.2)
+            attended = attend_compiled(*parts, LENGTHS, BOTH_WAYS, 0.2)
             attended.sin().sum().backward()
             found.append((attended, together.grad))
     finally:
@@ -171,8 +175,8 @@ def test_the_same_bits_on_any_number_of_threads_and_beside_any_company() -> None
         assert torch.equal(attended, found[0][0])
         assert torch.equal(grad, found[0][1])
     _, *parts = inputs(32)
-    alone = attend_compiled(*(part[5:135] for part in parts), LENGTHS[1:2], False, 0.0)
-    assert torch.equal(alone, attend_compiled(*parts, LENGTHS, False, 0.0)[5:135])
+    alone = attend_compiled(*(part[5:135] for part in parts), LENGTHS[1:2], BOTH_WAYS, 0.0)
+    assert torch.equal(alone, attend_compiled(*parts, LENGTHS, BOTH_WAYS, 0.0)[5:135])
 
 
 def test_training_goes_through_it_and_gets_on_without(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ from bothways.inference import compiled
 from bothways.inference.compiled import CompiledEncoder
 from bothways.inference.prepared import describe_layers, prepare_model
 from bothways.model.encoder import Encoder, Layer
-from bothways.model.heads import PoolerHead
+from bothways.model.families import head_builder
 from tests.helpers import tiny_config
 
 
@@ -45,7 +45,7 @@ SHAPES = {
 def test_as_the_model_itself(shape: str, threads: int, library: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compiled, "library", lambda: library)
     config = tiny_config(initializer_range=0.2, **SHAPES[shape])  # type: ignore[arg-type]
-    encoder = new_model(config, PoolerHead, seed=5).eval().encoder
+    encoder = new_model(config, head_builder("encoder"), seed=5).eval().encoder
     fast = CompiledEncoder(encoder)
     for lengths in ([1], [7], [130, 64, 33, 33, 12, 5, 1, 1]):
         batch = batch_of(lengths, config.vocab_size, config.type_vocab_size)
@@ -76,7 +76,7 @@ def test_the_real_model_and_bit_for_bit_alone_as_in_company(
 
 def test_what_is_no_number_is_not_hidden(library: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compiled, "library", lambda: library)
-    encoder = new_model(tiny_config(), PoolerHead, seed=1).eval().encoder
+    encoder = new_model(tiny_config(), head_builder("encoder"), seed=1).eval().encoder
     width = encoder.config.hidden_size
     with torch.inference_mode():
         encoder.layers[0].attention.qkv.weight[width : 2 * width] = float("nan")  # of the keys: scores, not values
@@ -85,7 +85,7 @@ def test_what_is_no_number_is_not_hidden(library: ctypes.CDLL, monkeypatch: pyte
 
 def test_what_is_in_no_table_is_an_error() -> None:
     config = tiny_config()
-    fast = prepare_model(new_model(config, PoolerHead, seed=1))
+    fast = prepare_model(new_model(config, head_builder("encoder"), seed=1))
     for ids, types in (([1, config.vocab_size], [0, 0]), ([1, -1], [0, 0]), ([1, 1], [0, 2])):
         with pytest.raises(IndexError):
             fast(pack_sequences([(np.array(ids), np.array(types))]))
@@ -132,7 +132,7 @@ CHANGES: dict[str, Callable[[Encoder], object]] = {
 @pytest.mark.parametrize("change", CHANGES)
 def test_an_encoder_that_differs_in_anything_is_not_supported(change: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compiled, "library", lambda: "there")
-    encoder = new_model(tiny_config(hidden_size=64, num_hidden_layers=2), PoolerHead, seed=1).encoder
+    encoder = new_model(tiny_config(hidden_size=64, num_hidden_layers=2), head_builder("encoder"), seed=1).encoder
     assert compiled.supports(encoder)
     CHANGES[change](encoder)
     assert not compiled.supports(encoder)
@@ -142,13 +142,13 @@ def test_an_encoder_that_differs_in_anything_is_not_supported(change: str, monke
 def test_every_shape_of_config_is_supported(shape: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compiled, "library", lambda: "there")
     config = tiny_config(**SHAPES[shape])  # type: ignore[arg-type]
-    assert compiled.supports(new_model(config, PoolerHead, seed=1).encoder)
+    assert compiled.supports(new_model(config, head_builder("encoder"), seed=1).encoder)
     other = dataclasses.replace(config, hidden_act="gelu_new")
-    assert not compiled.supports(new_model(other, PoolerHead, seed=1).encoder)
+    assert not compiled.supports(new_model(other, head_builder("encoder"), seed=1).encoder)
 
 
 def test_without_the_library_torchs_layers_do_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = new_model(tiny_config(), PoolerHead, seed=1)
+    model = new_model(tiny_config(), head_builder("encoder"), seed=1)
     batch = batch_of([9, 4], model.config.vocab_size)
     with torch.inference_mode():
         expected = prepare_model(model)(batch)

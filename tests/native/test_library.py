@@ -90,7 +90,7 @@ def test_a_library_whose_structures_have_other_sizes_is_an_error(
 def test_a_structure_of_another_size_is_an_error_when_the_library_is_open(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(native, "MIRRORS", [])
     fields = {"_fields_": [("q", ctypes.c_void_p)]}
-    with pytest.raises(AssertionError, match="AttentionCall has 8 bytes in Python and 152 bytes in"):
+    with pytest.raises(AssertionError, match="AttentionCall has 8 bytes in Python and 160 bytes in"):
         native.mirror_structure(type("AttentionCall", (ctypes.Structure,), fields))
 
 
@@ -116,12 +116,13 @@ def test_what_is_no_library_is_none() -> None:
 
 SHORT_OF_MEMORY = """
 import resource, torch
+from bothways.model.attention_mask import BOTH_WAYS
 from bothways.model.kernels.compiled import attend_compiled
 q = torch.ones(1_000_000, 1, 8)  # 32 MB, and so is what comes out; three copies of it are made on the way
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + (50 << 20), -1))
 try:
-    attend_compiled(q, q, q, torch.tensor([len(q)]), False, 0.0)
+    attend_compiled(q, q, q, torch.tensor([len(q)]), BOTH_WAYS, 0.0)
 except torch.OutOfMemoryError as error:
     print(error)
 """

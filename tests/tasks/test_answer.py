@@ -23,7 +23,7 @@ from bothways.data.encoded import Encoded
 from bothways.data.tables import Row, read_rows
 from bothways.errors import TruncationWarning, UserError
 from bothways.tasks.answer import Answer, AnswerOptions, AnswerTask
-from bothways.tasks.answer_rows import context_tokens
+from bothways.tasks.answer_rows import context_tokens, whole_words
 from bothways.tasks.squad_metric import best_exact, best_f1
 from bothways.text.tokenizer import Tokenizer
 from bothways.train.finetune import FinetuneOptions, finetune
@@ -199,12 +199,13 @@ def test_decoding_is_the_best_of_all_spans() -> None:
                 for j in tokens[(tokens >= i) & (tokens < i + 7)]:
                     place = int(one.offsets[i, 0]), int(one.offsets[j, 1])
                     spans[place] = max(spans.get(place, -np.inf), float(of[i, 0] + of[j, 1]))
-        best = max(spans, key=spans.__getitem__)
+        place = max(spans, key=spans.__getitem__)
+        best = context.rfind(" ", 0, place[0]) + 1, (context + " ").find(" ", place[1])  # the whole words of the span
         none = min(float(of[0].sum()) for of in scores)
         answer = task.decode(scores, encoded, asked)
-        expected = ("", 0, 0) if spans[best] < none else (context[best[0] : best[1]], *best)
+        expected = ("", 0, 0) if spans[place] < none else (context[best[0] : best[1]], *best)
         assert (answer.text, answer.start, answer.end) == expected
-        assert answer.margin == pytest.approx(spans[best] - none, abs=1e-5)
+        assert answer.margin == pytest.approx(spans[place] - none, abs=1e-5)
         shares = [answer, *answer.alternatives]
         nothing = answer.no_answer_probability if answer.text else 0
         assert sum(one.probability for one in shares) + nothing == pytest.approx(1)
@@ -402,3 +403,39 @@ def test_answers_that_end_in_marks_can_be_reached(context: str, answer: str, low
     assert task.metrics([found], [asked]) == {"f1": 1.0, "exact_match": 1.0}
     (told,) = [column.value(found) for column in task.result_columns() if column.name == "predicted"]
     assert told == answer
+
+
+@pytest.mark.parametrize(
+    ("context", "piece", "expected"),
+    [
+        ("It means that all is well.", "eans that all is w", "means that all is well"),
+        ("It is well.", "ell.", "well."),
+        ("Anna's dog", "nn", "Anna"),  # punctuation ends a word, and gold answers often end there
+        ("a 20-year plan", "yea", "year"),
+        ("in cafe\u0301s there", "caf", "cafe\u0301s"),  # with the marks of its letters
+        ("das Gärtenfest", "arten".replace("a", "ä"), "Gärtenfest"),
+        ("東京は日本の首都です", "京", "京"),
+        ("これはペンです", "ペン", "ペン"),
+        ("서울은 크다", "서울", "서울"),
+        ("กรุงเทพเป็นเมือง", "กรุงเทพ", "กรุงเทพ"),
+        ("Tom\u200d went", "om", "Tom"),
+        ("x, y", ",", ","),
+    ],
+)
+def test_spans_are_widened_to_whole_words(context: str, piece: str, expected: str) -> None:
+    start = context.index(piece)
+    ((begin, end),) = whole_words([(start, start + len(piece))], context)
+    assert context[begin:end] == expected
+    assert whole_words([(begin, end)], context) == [(begin, end)]
+
+
+def test_spans_that_become_the_same_words_are_one_answer() -> None:
+    tokenizer, task, asked = tiny_tokenizer(), AnswerTask(), row(question="the", context="the zebra sat")
+    (window,) = task.encode([asked], tokenizer, 40)
+    rng = np.random.default_rng(1)
+    answer = task.decode([rng.normal(size=(len(window.input_ids), 2)).astype(np.float32)], [window], asked)
+    found = [answer, *answer.alternatives]
+    assert len({(one.start, one.end) for one in found}) == len(found) <= 6  # of three words, six spans
+    assert all(asked.values["context"][one.start : one.end] == one.text for one in found)
+    assert sum(one.probability for one in found) == pytest.approx(1)
+    assert {word for one in found for word in one.text.split()} <= {"the", "zebra", "sat"}

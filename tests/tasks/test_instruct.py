@@ -17,7 +17,7 @@ from bothways.data.tables import Row, read_rows
 from bothways.errors import TruncationWarning, UserError
 from bothways.inference.chat import Chat
 from bothways.inference.sampling import GenerationOptions
-from bothways.model.heads import CausalLMHead
+from bothways.model.families import head_builder
 from bothways.tasks.instruct import BEFORE_REPLIES, InstructOptions, InstructTask
 from bothways.train.evaluate import evaluate_rows
 from tests.helpers import Run, tiny_config, tiny_tokenizer
@@ -40,7 +40,8 @@ REPLIES = [
 def causal(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("causal")
     save_checkpoint(
-        Checkpoint(new_model(tiny_config(is_decoder=True), CausalLMHead, seed=1), tiny_tokenizer()), folder / "base"
+        Checkpoint(new_model(tiny_config(is_decoder=True), head_builder("causal-LM"), seed=1), tiny_tokenizer()),
+        folder / "base",
     )
     return folder / "base"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, classification_report, f1_score
 from sklearn.preprocessing import MultiLabelBinarizer
 
-from bothways.data.tables import read_rows
+from bothways.data.tables import Row, read_rows
 from bothways.errors import UserError
 from bothways.tasks.classifications import Classification, MultiClassification
 from bothways.tasks.classify import ClassifyOptions, ClassifyTask, MultiLabelTask
@@ -192,3 +193,38 @@ def test_no_matrix_of_many_labels() -> None:
     ]  # fmt: skip
     assert json.loads(json.dumps(figures)) == figures
     assert len(classification_figures(["c1"], ["c2"], labels[:-1])["confusion"]) == 100
+
+
+@pytest.mark.parametrize(
+    ("labels", "advice"),
+    [
+        (
+            [f"{n % 39 / 10:.1f}" for n in range(150)],
+            "the labels are numbers: 39 classes for 150 rows; problem_type='regr",
+        ),
+        ([str(n % 50) for n in range(150)], "the labels are numbers: 50 classes for 150 rows"),
+        ([str(n % 77) for n in range(7700)], None),  # Banking77's classes by number
+        (["1", "2", "3", "4", "5"] * 9, None),
+        (["0.5", "1.0", "1.5"] * 9, None),
+        (
+            ["pests", "question", "pests,question"] * 3,
+            "1 of 3 classes are combinations of labels, 'pests,question' say",
+        ),
+        (["a|b", "b|c", "c|a"], "multi_label_classification learns each label by itself, with commas for the |"),
+        (["a; b", "b", "a"], "'a; b' say; .* with commas for the ;"),
+        (["yes, please", "no, thanks"], None),
+        (["yes, please", "please"], None),
+        (["x"] * 3, None),
+    ],
+)
+def test_labels_that_are_hardly_classes_get_a_line_of_advice(labels: list[str], advice: str | None) -> None:
+    rows = [Row({"text": "a", "label": label}, f"row {n}") for n, label in enumerate(labels)]
+    found = ClassifyTask().advice(rows)
+    assert (found is None) == (advice is None)
+    assert found is None or re.search(str(advice), found)
+    assert MultiLabelTask(options=SEVERAL).advice(rows) is None
+
+
+def test_advice_stops_nothing() -> None:
+    rows = [Row({"text": "a", "label": f"{n % 39 / 10:.1f}"}, f"row {n}") for n in range(150)]
+    assert len(ClassifyTask().fitted(rows).labels) == 39

@@ -16,7 +16,7 @@ from transformers import BertForTokenClassification
 import bothways as bw
 from bothways.checkpoint.hugging_face import Checkpoint, new_model, save_checkpoint
 from bothways.data.tables import Row, read_rows
-from bothways.model.heads import PretrainingHead
+from bothways.model.families import head_builder
 from bothways.tasks.tag import TagOptions, TagTask
 from bothways.tasks.word_rule import WordRule
 from bothways.text.tokenizer import Tokenizer
@@ -107,7 +107,7 @@ def test_running_text_is_tagged_as_listed_words_are(tmp_path: Path, bothways: Ru
     rows = [labelled(rng) for _ in range(120)]
     tokenizer = Tokenizer.train(lambda: [" ".join(row["words"]) for row in rows], 300, False, 1)
     config = tiny_config(vocab_size=tokenizer.vocab_size)
-    save_checkpoint(Checkpoint(new_model(config, PretrainingHead, seed=1), tokenizer), tmp_path / "base")
+    save_checkpoint(Checkpoint(new_model(config, head_builder("pretraining"), seed=1), tokenizer), tmp_path / "base")
     options = bw.FinetuneOptions(steps=150, batch_size=16, lr=3e-3, precision="float32")
     bw.finetune("tag", tmp_path / "base", rows, None, tmp_path / "run", options)
     model = bw.load(tmp_path / "run")

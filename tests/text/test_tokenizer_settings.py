@@ -15,7 +15,7 @@ from transformers import AutoTokenizer
 import bothways as bw
 from bothways.checkpoint.hugging_face import Checkpoint, new_model, save_checkpoint
 from bothways.errors import UserError
-from bothways.model.heads import PretrainingHead
+from bothways.model.families import head_builder
 from bothways.text.tokenizer import Tokenizer
 from tests.helpers import tiny_config, tiny_tokenizer
 
@@ -33,7 +33,7 @@ def directory(tmp_path: Path, *dropped: str, **files: dict[str, Any]) -> Path:
     """A model's directory without some files; those named are written, tokenizer_config and config over what they
     say."""
     path = tmp_path / "model"
-    save_checkpoint(Checkpoint(new_model(tiny_config(), PretrainingHead, seed=1), tiny_tokenizer()), path)
+    save_checkpoint(Checkpoint(new_model(tiny_config(), head_builder("pretraining"), seed=1), tiny_tokenizer()), path)
     for name in (*dropped, "bothways.json"):
         (path / name).unlink()
     for name, content in files.items():
@@ -126,7 +126,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"tokenizer_config": {"tokenizer_class": None}, "config": {"tokenizer_class": "BertJapaneseTokenizer"}},
         r"config\.json: tokenizer_class 'BertJapaneseTokenizer'",
     ),
-    "RoBERTa": ({"tokenizer_config": {"tokenizer_class": "RobertaTokenizerFast"}}, "RobertaTokenizerFast"),
+    "RoBERTa": (
+        {"tokenizer_config": {"tokenizer_class": "RobertaTokenizerFast"}},
+        "tokenizer_class RobertaTokenizer is byte-bpe, but .* holds wordpiece",
+    ),
     "words by MeCab": ({"tokenizer_config": {"word_tokenizer_type": "mecab"}}, "word_tokenizer_type is 'mecab'"),
     "characters": ({"tokenizer_config": {"subword_tokenizer_type": "character"}}, "subword_tokenizer_type is 'charac"),
     "no words": ({"tokenizer_config": {"do_basic_tokenize": False}}, "do_basic_tokenize is False"),

@@ -13,6 +13,7 @@ import pytest
 
 from bothways.data.stream import RowStream
 from bothways.data.tables import BadRow, TableOptions, read_rows, read_table
+from bothways.errors import UserError
 from bothways.text.corpus import CorpusOptions, CorpusReport, read_documents
 from bothways.text.sources import resolve_sources
 
@@ -116,7 +117,7 @@ def test_the_text_column_must_not_stand_twice_even_in_a_corpus(tmp_path: Path) -
     report = CorpusReport()
     documents = list(read_documents(resolve_sources([str(tmp_path / "a.csv")]), options, report))
     assert [document.text for document in documents] == ["a"]
-    assert report.remarks == {str(tmp_path / "a.csv"): {"fields are parted by semicolons": (1, 0)}}
+    assert report.remarks == {str(tmp_path / "a.csv"): {"fields are parted by semicolons": (0, 0)}}
 
 
 def test_parquet_times_that_python_has_no_type_for_do_not_matter(tmp_path: Path) -> None:
@@ -155,3 +156,53 @@ def test_parquet_with_latin_1_deep_in_a_column_loses_only_those_rows(tmp_path: P
     assert bad == BadRow(f"{tmp_path / 'a.parquet'}: row 1", "a text in it is not UTF-8: its byte 4 is 0xe9")
     assert not isinstance(good, BadRow)
     assert good.values == {"text": "b", "list": ["good"]}
+
+
+SEPARATED = {
+    "text;label\nEs wächst, nichts;pests\nFällig;rent\n": "semicolons",
+    "text\tlabel\nEs wächst, nichts\tpests\nFällig\trent\n": "tabs",
+    "text|label\nEs wächst, nichts|pests\nFällig|rent\n": "bars",
+    # the header has both; the rows decide
+    "text;label, long\nEs wächst, nichts;pests\nFällig;rent\n": "semicolons",
+    "text;label, long;\nEs wächst, nichts;pests;\nFällig;rent;\n": "semicolons",
+}
+
+
+@pytest.mark.parametrize("content", SEPARATED)
+def test_separators_are_found_in_the_header_and_the_first_rows(tmp_path: Path, content: str) -> None:
+    for mark in ("", "\ufeff"):
+        rows, said = rows_of(tmp_path / "a.csv", mark + content)
+        assert [list(row.values()) for row in rows] == [["Es wächst, nichts", "pests"], ["Fällig", "rent"]]
+        assert said == [f"fields are parted by {SEPARATED[content]}"]
+
+
+def test_a_comma_that_fits_is_the_separator_whatever_else_the_header_has(tmp_path: Path) -> None:
+    rows, said = rows_of(tmp_path / "a.csv", 'text,"label; a|b",note|s\n1,2,3\n4,"x;y",5\n')
+    assert (rows[1], said) == ({"text": "4", "label; a|b": "x;y", "note|s": "5"}, [])
+
+
+def test_separators_that_both_fit_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("a,b;c\n1,2;3\n4,5;6\n")
+    with pytest.raises(
+        UserError, match=r"a\.csv:1: commas and semicolons both part the header and the rows; a line sep="
+    ):
+        read_rows(path)
+    with pytest.raises(UserError, match="commas and semicolons"):
+        RowStream(path)
+    rows, _ = rows_of(path, "sep=;\na,b;c\n1,2;3\n")
+    assert rows == [{"a,b": "1,2", "c": "3"}]
+
+
+def test_a_fault_in_the_rows_that_were_looked_at_stays_theirs(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(b"a;b, c\n1;2\n\xff;3\n4;5\n")
+    found = read_table(tmp_path / "a.csv")
+    assert [row.source.rpartition(":")[2] for row in found] == ["2", "3", "4"]
+    assert [isinstance(row, BadRow) for row in found] == [False, True, False]
+
+
+def test_a_decimal_comma_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text;score\nso so;3,5\n")
+    row = read_rows(tmp_path / "a.csv")[0]
+    with pytest.raises(UserError, match=r"a\.csv:2: column 'score' is '3,5', not a number; write 3\.5, with a point"):
+        row.number("score")

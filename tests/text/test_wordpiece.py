@@ -96,7 +96,7 @@ def test_refusals(tmp_path: Path) -> None:
         Tokenizer.train(lambda: TEXTS, 10)
     with pytest.raises(UserError, match="no such tokenizer directory"):
         Tokenizer.load(tmp_path / "absent")
-    with pytest.raises(UserError, match="both missing"):
+    with pytest.raises(UserError, match="are all missing"):
         Tokenizer.load(tmp_path)
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(UserError, match="cannot be read"):

@@ -17,8 +17,9 @@ from bothways.checkpoint.hugging_face import load_checkpoint
 from bothways.errors import UserError
 from bothways.pages.finetuning import finetuning_report
 from bothways.tasks.metrics import classification_figures
-from bothways.train.finetune import FinetuneOptions, finetune
+from bothways.train.finetune import FinetuneOptions, finetune, make_task, read_rows_to_learn
 from bothways.train.run import RunDirectory
+from tests.helpers import Run
 from tests.train.test_loop import StopAfter, state_of
 
 ROWS = [
@@ -260,3 +261,98 @@ def test_regression(pretrained: Path, tmp_path: Path) -> None:
             finetune(
                 "classify", pretrained, [{"text": "x", "label": bad}], None, tmp_path / "r", problem_type="regression"
             )
+
+
+def held_out_texts(run: Path, column: str = "text") -> list[str]:
+    with (run / "predictions.csv").open(encoding="utf-8-sig", newline="") as file:
+        return [row[column] for row in csv.DictReader(file)]
+
+
+def test_a_share_of_the_table_is_held_out_and_measured_on(pretrained: Path, tmp_path: Path) -> None:
+    options = FinetuneOptions(steps=2, **FAST)  # type: ignore[arg-type]
+    progress = StopAfter(-1)
+    rows = [*ROWS, {"text": "Old house, the: EATS", "label": "thing"}]
+    result = finetune("classify", pretrained, rows, 0.25, tmp_path / "a", options, progress=progress)
+    assert result.evaluation is not None
+    assert 8 <= len(result.evaluation.rows) <= 10
+    assert {row.values["label"] for row in result.evaluation.rows} == {"animal", "thing"}
+    assert held_out_texts(tmp_path / "a") == [row.values["text"] for row in result.evaluation.rows]
+    twins = {"Old house, the: EATS", "the old house eats."}
+    assert len(twins & {*held_out_texts(tmp_path / "a")}) in (0, 2)
+    said = "\n".join(progress.said)
+    assert f"held out {len(result.evaluation.rows)} of 37 rows to measure on, chosen by seed=0" in said
+    assert "2 rows that share a text or nearly so are kept on one side" in said
+    again = finetune("classify", pretrained, rows, 0.25, tmp_path / "a", options)
+    assert again.metrics == result.metrics
+    with pytest.raises(UserError, match=r"a holds a run .*: eval was 0\.25, now 0\.4"):
+        finetune("classify", pretrained, rows, 0.4, tmp_path / "a", options)
+    for share in (0.0, 1.0, 20, -0.5, float("nan")):
+        with pytest.raises(UserError, match="expected a table, or a share of the training rows above 0 and below 1"):
+            finetune("classify", pretrained, rows, share, tmp_path / "b", options)
+
+
+SHARED = {
+    "answer": [
+        {"question": f"what is {letter}", "context": f"the dog sat {n // 3 * 'on '}the mat", "answers": ["dog"]}
+        for n, letter in enumerate("abcdefghijkl")
+    ],
+    "tag": [{"words": ["the", "dog", *"abcdefghijkl"[n]], "labels": ["O", "B-x", "O"]} for n in range(12)],
+    "similar": [
+        {"text": f"the dog {letter}", "pair": "abcdef"[n // 2], "score": n} for n, letter in enumerate("abcdefghijkl")
+    ],
+    "choose": [{"text": f"the dog {letter}", "choices": ["sat", "ran"], "label": 0} for letter in "abcdefghijkl"],
+    "instruct": [
+        {"messages": [{"role": "user", "content": f"the {letter}"}, {"role": "assistant", "content": "dog"}]}
+        for letter in "abcdefghijkl"
+    ],
+}
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_every_task_can_hold_rows_out(name: str) -> None:
+    read = read_rows_to_learn(SHARED[name], 0.25, make_task(name, {}), FinetuneOptions(), lambda line: None)
+    train, held_out = ([row.values for row in part.rows] for part in read)
+    assert len(held_out) in (2, 3, 4)
+    assert len(train) + len(held_out) == 12
+    column = {"answer": "context", "similar": "pair"}.get(name)
+    if column is not None:
+        assert not {row[column] for row in train} & {row[column] for row in held_out}
+    assert read[0].task == read[1].task
+
+
+@pytest.mark.parametrize(
+    ("kind", "labels"),
+    [("multi_label_classification", ["a,b", "a", "b"] * 4), ("regression", [n / 2 for n in range(12)])],
+)
+def test_rows_with_several_labels_or_a_number_are_held_out(kind: str, labels: list[Any]) -> None:
+    rows = [{"text": f"the {letter}", "label": label} for letter, label in zip("abcdefghijkl", labels, strict=True)]
+    task = make_task("classify", {"problem_type": kind})
+    train, held_out = read_rows_to_learn(rows, 0.25, task, FinetuneOptions(), lambda line: None)
+    assert (len(train.rows), len(held_out.rows)) == (9, 3)
+
+
+def test_unknown_quality_is_said(pretrained: Path, tmp_path: Path) -> None:
+    progress = StopAfter(-1)
+    finetune("classify", pretrained, ROWS, out=tmp_path / "run", options=FinetuneOptions(steps=1), progress=progress)
+    assert [line for line in progress.said if "eval=0.2" in line and "nobody knows how good" in line]
+    with pytest.raises(UserError, match="out"):
+        finetune("classify", pretrained, ROWS)
+
+
+def test_finetune_skips_bad_rows_of_every_kind(pretrained: Path, tmp_path: Path, bothways: Run) -> None:
+    good = [f"{row['text']},{row['label']}" for row in ROWS]
+    bad = ["too,many,fields", "only one", ",animal", "the cat has no label,"]
+    (tmp_path / "t.csv").write_bytes("\n".join(["text,label", *good, *bad]).encode() + b"\n\xff,animal\n")
+    command = ["finetune", "classify", "--model", pretrained, "--train", tmp_path / "t.csv", "--eval", "0.25"]
+    command += ["--steps", "2", "--out", tmp_path / "run"]
+    code, _, err = bothways(*command)
+    assert (code, "t.csv:38: 3 fields, but the header has 2" in err) == (2, True)
+    code, out, err = bothways(*command, "--skip-bad")
+    assert code == 0, err
+    assert "5 of 41 rows left out: " in err
+    assert "t.csv:38: 3 fields, but the header has 2: text, label; " in err
+    assert "accuracy" in out
+    assert "held out 9 of 36 rows" in err
+    code, _, err = bothways("evaluate", tmp_path / "run", tmp_path / "t.csv", "--skip-bad")
+    assert code == 0, err
+    assert "5 of 41 rows left out: " in err

@@ -204,10 +204,10 @@ def test_schedule_and_groups_are_berts(store: TokenStore) -> None:
 
 def load_model(store: TokenStore) -> torch.nn.Module:
     from bothways.checkpoint.hugging_face import new_model
-    from bothways.model.heads import PretrainingHead
+    from bothways.model.families import head_builder
     from tests.helpers import tiny_config
 
-    return new_model(tiny_config(), PretrainingHead, 0)
+    return new_model(tiny_config(), head_builder("pretraining"), 0)
 
 
 def test_what_a_run_leaves_behind(store: TokenStore, tmp_path: Path) -> None:
@@ -394,11 +394,12 @@ def test_traces_and_tensorboard_are_written_when_asked_for(store: TokenStore, tm
 def test_flops_are_those_that_torch_counts(store: TokenStore) -> None:
     from torch.utils.flop_counter import FlopCounterMode
 
+    from bothways.model.attention_mask import AttentionMask
     from bothways.model.kernels.eager import attend_eager
 
-    def attend(q: Tensor, k: Tensor, v: Tensor, batch: PackedBatch, causal: bool, dropout: float) -> Tensor:
+    def attend(q: Tensor, k: Tensor, v: Tensor, batch: PackedBatch, mask: AttentionMask, dropout: float) -> Tensor:
         """The counter sees the matrix products of the written-out attention only."""
-        return attend_eager(q, k, v, batch.lengths, causal)[0]
+        return attend_eager(q, k, v, batch.lengths, mask)[0]
 
     model = load_model(store)
     batch = make_plan(store, replace(OPTIONS, sequence_length=64, tokens_per_step=2000)).batch(0)

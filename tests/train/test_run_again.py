@@ -201,7 +201,7 @@ def test_overwriting_replaces_a_run_and_nothing_else(store: TokenStore, tmp_path
     before = state_of(run)
     other = replace(OPTIONS, seed=1, steps=2)
     for wrong in (replace(other, sequence_length=1000), replace(other, model=str(run))):
-        with pytest.raises(UserError, match=r"position table|would be removed"):
+        with pytest.raises(UserError, match=r"above what the model reads|would be removed"):
             pretrain(store.directory, run, wrong, overwrite=True)
     assert state_of(run) == before
     pretrain(store.directory, run, other, overwrite=True, progress=StopAfter(-1))

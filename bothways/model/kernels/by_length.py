@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bothways.batch import PackedBatch
+from bothways.model.attention_mask import AttentionMask
 
 # What `scaled_dot_product_attention` runs on a CPU, and its derivative.
 _FLASH = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
@@ -49,24 +50,28 @@ def ungrouped(outputs: Sequence[Tensor]) -> Tensor:
     return flat[0] if len(flat) == 1 else torch.cat(flat)
 
 
-def attend_by_length(q: Tensor, k: Tensor, v: Tensor, batch: PackedBatch, causal: bool, dropout: float) -> Tensor:
+def attend_by_length(
+    q: Tensor, k: Tensor, v: Tensor, batch: PackedBatch, mask: AttentionMask, dropout: float
+) -> Tensor:
     """`scaled_dot_product_attention` of each group, on any device, differentiated by torch's autograd."""
+    assert mask.is_plain
     return ungrouped(
         [
-            F.scaled_dot_product_attention(query, key, value, dropout_p=dropout, is_causal=causal)
+            F.scaled_dot_product_attention(query, key, value, dropout_p=dropout, is_causal=mask.causal)
             for query, key, value in grouped(batch.lengths, q, k, v)
         ]
     )
 
 
-def attend_flash(q: Tensor, k: Tensor, v: Tensor, batch: PackedBatch, causal: bool, dropout: float) -> Tensor:
+def attend_flash(q: Tensor, k: Tensor, v: Tensor, batch: PackedBatch, mask: AttentionMask, dropout: float) -> Tensor:
     """torch's FlashAttention for CPUs on each group, without dropout; gradients where they are recorded.
 
     The operator is called directly where no gradient is needed: that saves 0.1 ms a layer of its dispatch.
     """
     assert not dropout, "torch's FlashAttention for CPUs has no dropout"
+    assert mask.is_plain
     as_operator = torch.is_grad_enabled() or torch.compiler.is_compiling()
-    return (flash_by_length if as_operator else _flash)(q, k, v, batch.lengths, causal)[0]
+    return (flash_by_length if as_operator else _flash)(q, k, v, batch.lengths, mask.causal)[0]
 
 
 @torch.library.custom_op("bothways::flash_by_length", mutates_args=())

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from bothways.model.attention_mask import AttentionMask
 from bothways.model.dropout import draw_63_bits
 from bothways.native.loading import library, mirror_structure
 
@@ -30,7 +31,7 @@ class AttentionCall(ctypes.Structure):
     _fields_ = [
         *((name, ctypes.c_void_p) for name in ("q", "k", "v", "dout", "out", "dq", "dk", "dv", "lengths")),
         *((name, ctypes.c_int64) for name in ("sequences", "heads", "head_size", "qkv_stride", "dqkv_stride")),
-        *((name, ctypes.c_int64) for name in ("causal", "is_bfloat16", "threads")),
+        *((name, ctypes.c_int64) for name in ("causal", "window", "is_bfloat16", "threads")),
         ("seed", ctypes.c_uint64),
         ("dropout", ctypes.c_double),
     ]
@@ -41,11 +42,12 @@ class _Options:
     """What both directions of a call share besides tensors."""
 
     causal: bool
+    window: int | None
     dropout: float
     seed: int
 
 
-def attend_compiled(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor, causal: bool, dropout: float) -> Tensor:
+def attend_compiled(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor, mask: AttentionMask, dropout: float) -> Tensor:
     """Attention of every token to its own sequence, differentiable once.
 
     q, k, v: `[T, A, D]`, all float32 or all bfloat16. lengths: integers `[N]`, which sum to T. dropout: probability of
@@ -58,7 +60,9 @@ def attend_compiled(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor, causal: bo
         raise ValueError(f"queries, keys and values are not alike: {described}")
     if (lengths < 0).any() or int(lengths.sum()) != len(q):
         raise ValueError(f"the lengths of the sequences come to {int(lengths.sum())}, and there are {len(q)} tokens")
-    options = _Options(causal, dropout, draw_63_bits() if dropout else 0)
+    if mask.bias is not None:
+        raise ValueError("compiled attention adds no bias to the scores")
+    options = _Options(mask.causal, mask.window, dropout, draw_63_bits() if dropout else 0)
     attended: Tensor = _Attention.apply(q, k, v, lengths.long().contiguous(), options)
     return attended
 
@@ -108,6 +112,7 @@ def _attention_call(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor, options: _
         head_size=q.shape[2],
         qkv_stride=q.stride(0),
         causal=options.causal,
+        window=-1 if options.window is None else options.window,
         is_bfloat16=q.dtype == torch.bfloat16,
         threads=torch.get_num_threads(),
         seed=options.seed,

@@ -14,16 +14,19 @@ import torch
 from torch import Tensor
 
 from bothways.batch import PackedBatch
+from bothways.model.attention_mask import AttentionMask
 from bothways.model.dropout import keep_mask
 from bothways.model.kernels.by_length import grouped, ungrouped
 
 
-def attend_dropped(q: Tensor, k: Tensor, v: Tensor, batch: PackedBatch, causal: bool, dropout: float) -> Tensor:
+def attend_dropped(q: Tensor, k: Tensor, v: Tensor, batch: PackedBatch, mask: AttentionMask, dropout: float) -> Tensor:
     """Attention of each group of equally long sequences; which weights are dropped follows from torch's CPU generator.
 
     dropout: above 0 and below 1. Differentiable once.
     """
-    return ungrouped([_DroppedAttention.apply(*parts, causal, dropout) for parts in grouped(batch.lengths, q, k, v)])
+    assert mask.is_plain
+    groups = grouped(batch.lengths, q, k, v)
+    return ungrouped([_DroppedAttention.apply(*parts, mask.causal, dropout) for parts in groups])
 
 
 class _DroppedAttention(torch.autograd.Function):

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from bothways.batch import PackedBatch
+from bothways.model.attention_mask import AttentionMask
 
 if torch.cuda.is_available():  # importing it takes a second, which a CPU need not wait
     from torch.nn.attention.varlen import varlen_attn
-
-    # Causality is `is_causal` up to torch 2.10, then a window.
-    _BY_WINDOW = "window_size" in inspect.signature(varlen_attn).parameters
 
 
 def has_varlen(q: Tensor) -> bool:
@@ -23,10 +20,12 @@ def has_varlen(q: Tensor) -> bool:
     return q.is_cuda and half and torch.cuda.get_device_capability(q.device) >= (8, 0)
 
 
-def attend_varlen(q: Tensor, k: Tensor, v: Tensor, batch: PackedBatch, causal: bool, dropout: float) -> Tensor:
+def attend_varlen(q: Tensor, k: Tensor, v: Tensor, batch: PackedBatch, mask: AttentionMask, dropout: float) -> Tensor:
     """Attention without dropout; sequences may have any lengths in any order. Differentiable once."""
     assert not dropout, "FlashAttention over packed sequences has no dropout"
-    option: dict[str, Any] = {"window_size": (-1, 0) if causal else (-1, -1)} if _BY_WINDOW else {"is_causal": causal}
+    assert mask.bias is None
+    reach = -1 if mask.window is None else mask.window
+    window = (reach, 0 if mask.causal else reach)
     places, longest = batch.cu_seqlens, batch.max_seqlen
-    attended: Any = varlen_attn(q, k, v, places, places, longest, longest, **option)
+    attended: Any = varlen_attn(q, k, v, places, places, longest, longest, window_size=window)
     return attended
