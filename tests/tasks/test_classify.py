@@ -112,7 +112,7 @@ def test_same_seed_same_model_and_resume_is_exact(pretrained: Path, tmp_path: Pa
         finetune("classify", pretrained, ROWS[1:], None, tmp_path / "b", options)
     other = Checkpoint(new_model(tiny_config(), head_builder("pretraining"), seed=2), tiny_tokenizer())
     save_checkpoint(other, tmp_path / "other")
-    with pytest.raises(UserError, match="made otherwise: model was .*base, now .*other"):
+    with pytest.raises(UserError, match=r"made otherwise: model was .*base, now .*other"):
         finetune("classify", tmp_path / "other", ROWS, ROWS, tmp_path / "b", options)
 
 
