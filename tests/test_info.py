@@ -136,6 +136,9 @@ def test_tables_and_predictions(folder: Path, bothways: Run, tmp_path: Path) -> 
         bothways("classify", folder / "tickets", "--in", folder / "test.jsonl", "--out", tmp_path / "p.jsonl")[0] == 0
     )
     assert lines_of(bothways, tmp_path / "p.jsonl")[-1] == "it holds predictions, in the column predicted"
+    quoted = tmp_path / "quoted.csv"
+    quoted.write_text('text,label\n"one\nletter",a\n"another\n\nletter",b\n')
+    assert lines_of(bothways, quoted)[0] == f"{quoted}: a table, 2 rows; columns: text, label"
     conll = tmp_path / "a.conll"
     conll.write_text("the O\ndog B-animal\n\na O\n")
     assert lines_of(bothways, conll)[0] == f"{conll}: CoNLL columns, 2 rows; columns: words, labels"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shlex
 from collections import Counter
 from pathlib import Path
@@ -32,7 +33,7 @@ TASK_COLUMNS = (
 )
 MAX_LABELS_TOLD = 8  # of a column of labels, the commonest first
 MAX_LABELS = 50  # different values of a column `label`, above which they are hardly classes
-MAX_ROWS_READ = 100_000  # for the counts of labels
+MAX_ROWS_READ = 100_000  # for the counts of labels and of rows; more rows are counted by their lines
 
 
 def describe_file(path: Path) -> Description:
@@ -57,12 +58,15 @@ def describe_file(path: Path) -> Description:
 
 def _describe_table(path: Path) -> Description:
     stream = RowStream(path)
-    found = _describe_rows(path, "a table", stream.count(), stream.columns)
-    labels = Counter(
-        str(row.values["label"])
-        for _, row in zip(range(MAX_ROWS_READ), stream.rows(), strict=False)
-        if isinstance(row, Row) and row.values.get("label") is not None
-    )
+    rows = 0
+    labels: Counter[str] = Counter()
+    for row in itertools.islice(stream.rows(), MAX_ROWS_READ):
+        rows += 1
+        if isinstance(row, Row) and row.values.get("label") is not None:
+            labels[str(row.values["label"])] += 1
+    if rows == MAX_ROWS_READ:  # the file's lines are counted in place of the rest: quotes may hold some of them
+        rows = stream.count()
+    found = _describe_rows(path, "a table", rows, stream.columns)
     lines = [*found.lines, *(f"{path}: {remark}" for remark in stream.remarks)]
     if labels:
         shown = ", ".join(f"{label} {count:,}" for label, count in labels.most_common(MAX_LABELS_TOLD))
