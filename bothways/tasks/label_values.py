@@ -18,6 +18,7 @@ from bothways.errors import UserError, option
 
 VECTOR_AS_TEXT = re.compile(r"\[?\s*[01]\.?0?(?:[\s,;]+[01]\.?0?){2,}\s*\]?")  # 1,0,1 and [1 0 1] and [1. 0. 1.]
 NUMBER = re.compile(r"[+-]?\d*\.?\d+(?:[eE][+-]?\d+)?")
+COMMA_NUMBER = re.compile(r"[+-]?\d+,\d+")  # 5,1
 # Labels that are numbers and more than these are rather measurements; chosen by hand. Numbers of classes, as data sets
 # have them, are whole, and have some rows each.
 MOST_FRACTIONS, MOST_INTEGERS, ROWS_OF_CLASS = 5, 20, 10
@@ -57,6 +58,9 @@ def advice_on_classes(counts: Mapping[str, int]) -> str | None:
     counts: the rows of each label.
     """
     rows, found = sum(counts.values()), len(counts)
+    if found > MOST_FRACTIONS and all(map(COMMA_NUMBER.fullmatch, counts)):
+        cure = f"{option('problem_type', 'regression')} learns them as numbers once they have points"
+        return f"the labels are numbers with decimal commas: {found:,} classes for {rows:,} rows; {cure}"
     if all(map(NUMBER.fullmatch, counts)):
         fractions = any("." in label for label in counts)
         few = fractions or rows < ROWS_OF_CLASS * found  # rows of a class

@@ -202,6 +202,11 @@ def test_no_matrix_of_many_labels() -> None:
             [f"{n % 39 / 10:.1f}" for n in range(150)],
             "the labels are numbers: 39 classes for 150 rows; problem_type='regr",
         ),
+        (
+            [f"5,{n % 9}" for n in range(150)],
+            "numbers with decimal commas: 9 classes for 150 rows; problem_type='regression' .* once they have points",
+        ),
+        (["1,2", "1", "2"] * 3, "1 of 3 classes are combinations of labels"),
         ([str(n % 50) for n in range(150)], "the labels are numbers: 50 classes for 150 rows"),
         ([str(n % 77) for n in range(7700)], None),  # Banking77's classes by number
         (["1", "2", "3", "4", "5"] * 9, None),
