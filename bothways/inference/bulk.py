@@ -52,11 +52,12 @@ class Job:
 
 @dataclass
 class BulkCounts:
-    """rows: of the table; bad and truncated: of them; resumed: those that an earlier run had done. unknown: of the
-    other rows what the vocabulary does not have."""
+    """rows: of the table; bad and truncated: of them; first_bad: a bad row, and why it is one; resumed: those that an
+    earlier run had done. unknown: of the other rows what the vocabulary does not have."""
 
     rows: int = 0
     bad: int = 0
+    first_bad: str = ""
     truncated: int = 0
     resumed: int = 0
     unknown: UnknownTokens = field(default_factory=UnknownTokens)
@@ -103,6 +104,8 @@ class BulkOutput:
         self.counts.rows = self._parts.end
 
     def _count(self, marker: Mapping[str, Any]) -> None:
+        if marker["bad"] and not self.counts.bad:
+            self.counts.first_bad = "{row}: {reason}".format_map(marker["bad"][0])
         self.counts.bad += len(marker["bad"])
         self.counts.truncated += marker["truncated"]
         self.counts.unknown += UnknownTokens(**marker.get("unknown", {}))  # parts of an earlier version have none

@@ -54,7 +54,7 @@ def into_file(verb: str, options: Any, make_job: MakeJob, line_column: Callable[
     if (unknown := counts.unknown.sentence("rows")) is not None:
         print(unknown)
     if counts.bad:
-        print(f"{output.bad_rows}: {counts.bad:,} rows that could not be used, with the reason")
+        print(f"{output.bad_rows}: {counts.bad:,} rows that could not be used, with the reason; {counts.first_bad}")
 
 
 @dataclass(frozen=True)

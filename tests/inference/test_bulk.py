@@ -76,6 +76,7 @@ def test_csv_has_what_jsonl_has(table: Path, pretrained: Path, tmp_path: Path, b
         code, said, err = bothways("embed", pretrained, "--in", table, "--out", tmp_path / name)
         assert code == 0, err
         assert "698 rows" in said
+        assert "row 4: column 'text' is missing" in said  # the first bad row's reason, so the cure is seen
     expected = [json.loads(line) for line in (tmp_path / "o.jsonl").read_text().splitlines()]
     content = (tmp_path / "o.CSV").read_bytes()
     assert content.startswith(b"\xef\xbb\xbfid,text,more,embedding\r\n")  # once, though there are several parts
