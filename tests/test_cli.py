@@ -81,7 +81,7 @@ def test_texts_from_a_file_and_from_standard_input(place: Path, bothways: Run, m
     code, out, err = bothways("classify", place / "classifier")
     assert code == 0
     assert [line.split("\t")[0] for line in out.splitlines()] == ["animal", "thing"]
-    assert "1 empty lines (2) left out" in err
+    assert "1 empty line (2) left out" in err
 
 
 def test_info_says_what_things_are(place: Path, bothways: Run) -> None:
@@ -199,7 +199,7 @@ MISTAKES = {
     ),
     "table column": (
         "finetune classify --model {0}/run --train {0}/columns.csv --out {0}/r",
-        "columns.csv:2: no column 'text', the text; columns present: subject, kind",
+        "columns.csv:2: no column 'text', the text; columns present: subject, kind (--text-column names one)",
     ),
     "unseen label": (
         "finetune classify --model {0}/run --train {0}/train.jsonl --eval {0}/unseen.jsonl --out {0}/r",

@@ -189,8 +189,15 @@ def _require_columns(task: Task, row: Row) -> None:
             present = [str(name) for name in row.values]
             raise UserError(
                 f"{row.source}: no column {column!r}, {what}{closest(column, present)}; "
-                f"columns present: {', '.join(present) or 'none'}"
+                f"columns present: {', '.join(present) or 'none'}{_names_one(task, column)}"
             )
+
+
+def _names_one(task: Task, column: str) -> str:
+    """`" (--text-column names one)"` of the option that a column's name comes from; empty where there is none."""
+    names = (name for name, value in vars(task.options).items() if name.endswith("_column") and value == column)
+    found = next(names, None)
+    return "" if found is None else f" ({option(found)} names one)"
 
 
 def write_predictions(path: Path, table: Sequence[Mapping[str, Any]]) -> None:

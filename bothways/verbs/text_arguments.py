@@ -88,7 +88,8 @@ def empty_lines(texts: Sequence[Text | None]) -> str:
     if not numbers:
         return ""
     more = ", …" if len(numbers) > MAX_LINES_SHOWN else ""
-    return f"{len(numbers):,} empty lines ({', '.join(map(str, numbers[:MAX_LINES_SHOWN]))}{more})"
+    lines = "lines" if len(numbers) > 1 else "line"
+    return f"{len(numbers):,} empty {lines} ({', '.join(map(str, numbers[:MAX_LINES_SHOWN]))}{more})"
 
 
 def file_lines(path: Path, encoding: str = UTF8) -> list[str]:
