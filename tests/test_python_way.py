@@ -145,6 +145,13 @@ def test_a_comparison_in_python(way: Path, tmp_path: Path) -> None:
         bw.compare("classify", way / "run", ROWS, ROWS, tmp_path / "no", problem_type="regression")
 
 
+def test_tokenizer_and_store_show_themselves(way: Path) -> None:
+    tokenizer, store = bw.Tokenizer.load(way / "vocabulary"), bw.TokenStore(way / "store")
+    shown = f"Tokenizer(wordpiece, {tokenizer.vocab_size} pieces, fingerprint {tokenizer.fingerprint})"
+    assert repr(tokenizer) == shown
+    assert repr(store) == f"TokenStore({way / 'store'}, 24 documents, 24 sentences, 168 tokens)"
+
+
 MISTAKES: dict[str, tuple[Callable[[Path], object], str]] = {
     "an option of another name": (
         lambda way: bw.pretrain(way / "store", way / "p", step=3),  # type: ignore[call-arg]
@@ -161,6 +168,10 @@ MISTAKES: dict[str, tuple[Callable[[Path], object], str]] = {
     "out of range": (
         lambda way: bw.pretrain(way / "store", way / "p", steps=0),
         r"^steps=0: expected at least 1$",
+    ),
+    "of a vocabulary": (
+        lambda way: bw.train_tokenizer(TEXTS, way / "p", vocab_sise=99),  # type: ignore[call-arg]
+        r"^train_tokenizer has no option 'vocab_sise', did you mean 'vocab_size'\?; accepted: vocab_size, .*encoding",
     ),
     "of neither the task nor the training": (
         lambda way: bw.finetune("classify", way / "run", ROWS, out=way / "p", labels_column="x"),

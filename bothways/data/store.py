@@ -183,6 +183,10 @@ class TokenStore:
         self.tokenizer_fingerprint: str = self.manifest["tokenizer"]
         self.vocab_size: int = self.manifest["vocab_size"]
 
+    def __repr__(self) -> str:
+        sizes = (f"{self.manifest[name]:,} {name}" for name in ("documents", "sentences", "tokens"))
+        return f"TokenStore({self.directory}, {', '.join(sizes)})"
+
     def split(self, name: SplitName) -> Split:
         """The documents to train on, or the held-out ones (`validation`)."""
         shards = [Shard(**shard) for shard in self.manifest["splits"][name]]

@@ -116,6 +116,9 @@ class Tokenizer:
         self._vocabulary = vocabulary
         self.template = find_template(tokenizer, self.cls_id, self.sep_id)
 
+    def __repr__(self) -> str:
+        return f"Tokenizer({self.kind}, {self.vocab_size:,} pieces, fingerprint {self.fingerprint})"
+
     @classmethod
     def train(
         cls,

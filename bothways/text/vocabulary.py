@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, Unpack
 
 from bothways.errors import UserError
 from bothways.files import read_json, refuse_foreign_files, replace_directory, require_writable, write_json
-from bothways.option_checks import options_from, require_count, require_path, require_type
+from bothways.option_checks import options_from, require_count, require_name, require_path, require_type
 from bothways.outputs import begin_anew, file_changes, made_otherwise, option_changes
 from bothways.progress import ByteProgress
 from bothways.text.corpus import CorpusKeywords, CorpusOptions, CorpusReport, read_documents
@@ -46,6 +46,9 @@ def train_tokenizer(
     Raises UserError for text that cannot be read, without `skip_bad`, for no text at all, and for a vocabulary too
     small for the characters of the text.
     """
+    own = ("vocab_size", "cased", "keep_marks", "min_frequency", "overwrite", "quiet")
+    for name in corpus:
+        require_name("train_tokenizer", name, [*own, *(field.name for field in fields(CorpusOptions))])
     options = options_from(CorpusOptions, "train_tokenizer", None, corpus)
     for name, value in (("cased", cased), ("keep_marks", keep_marks), ("overwrite", overwrite), ("quiet", quiet)):
         require_type(name, value, bool)
