@@ -8,7 +8,7 @@ from __future__ import annotations
 
 VERBS: dict[str, str] = {
     "demo": "the whole way on text that is already on this machine, in minutes",
-    "tokenizer": "learn a WordPiece vocabulary from text",
+    "tokenizer": "learn a vocabulary from text",
     "prepare": "turn text into a token store",
     "pretrain": "train an encoder by masked LM and next sentence, or a model of the next token",
     "finetune": "train a model for a task on labelled rows",

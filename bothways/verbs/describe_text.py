@@ -14,12 +14,15 @@ from bothways.text.corpus import CorpusReport
 from bothways.text.tokenizer import Tokenizer
 from bothways.verbs.description import Description
 
+KINDS = {"wordpiece": "WordPiece", "byte-bpe": "byte-level BPE", "unigram": "Unigram"}
+
 
 def describe_vocabulary(path: Path) -> Description:
     """A directory with a tokenizer."""
     tokenizer = Tokenizer.load(path)
     facts: dict[str, Any] = {
         "vocabulary": str(path),
+        "kind": tokenizer.kind,
         "pieces": tokenizer.vocab_size,
         "uncased": tokenizer.lowercase,
         "fingerprint": tokenizer.fingerprint,
@@ -28,7 +31,7 @@ def describe_vocabulary(path: Path) -> Description:
     name = shlex.quote(str(path))
     return Description(
         [
-            f"{path}: a WordPiece vocabulary of {tokenizer.vocab_size:,} pieces, which {case}",
+            f"{path}: a {KINDS[tokenizer.kind]} vocabulary of {tokenizer.vocab_size:,} pieces, which {case}",
             f"fingerprint: {tokenizer.fingerprint}",
             f"used by: bothways prepare TEXT --tokenizer {name} --out {free_name('store')}",
         ],
