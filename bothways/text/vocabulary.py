@@ -40,8 +40,8 @@ def train_tokenizer(
     already, made of the same text with the same options, is opened as it is.
 
     sources: files, folders, globs or `python-docs:`, one or several. texts: in place of them, texts in memory, each a
-    document. kind: WordPiece as BERT has it, or byte-level BPE as RoBERTa and GPT-2, which knows every text and keeps it
-    as it is. vocab_size: pieces to learn. cased: keep capitals and accents. keep_marks: lower case, but accents and
+    document. kind: WordPiece as BERT has it, or byte-level BPE as RoBERTa and GPT-2, which knows every text and keeps
+    it as it is. vocab_size: pieces to learn. cased: keep capitals and accents. keep_marks: lower case, but accents and
     other marks of letters stay. min_frequency: of a piece, to be kept. overwrite: replace another vocabulary that `out`
     holds. quiet: nothing on the screen; what would stand there goes to the logger `bothways`. corpus: how the text is
     read, the fields of `CorpusOptions`.
@@ -54,9 +54,8 @@ def train_tokenizer(
         require_type(name, value, bool)
     require_type("kind", kind, VocabularyKind)
     if kind == "byte-bpe" and (cased or keep_marks):
-        raise UserError(
-            f"{option('cased' if cased else 'keep_marks', True)}: {option('kind', kind)} keeps all as it is"
-        )
+        asked = option("cased" if cased else "keep_marks", True)
+        raise UserError(f"{asked}: {option('kind', kind)} keeps every text as it is")
     require_count(vocab_size=vocab_size)
     require_count(0, min_frequency=min_frequency)
     resolved, counts, report = resolve_sources(sources, texts), CharacterCounts(), CorpusReport()
@@ -64,7 +63,12 @@ def train_tokenizer(
         require_path(out=out)
         refuse_foreign_files(Path(out), (*VOCABULARY_FILES, RECORD))
         require_writable(Path(out))
-        learning = {"vocab_size": vocab_size, "cased": cased, "keep_marks": keep_marks, "min_frequency": min_frequency}
+        learning: dict[str, Any] = {
+            "vocab_size": vocab_size,
+            "cased": cased,
+            "keep_marks": keep_marks,
+            "min_frequency": min_frequency,
+        }
         learning |= {} if kind == "wordpiece" else {"kind": kind}  # records of before there were kinds say none
         record = {"format": 1, "sources": source_records(resolved), "options": {**learning, **asdict(options)}}
         if not overwrite and (Path(out) / "tokenizer.json").exists():

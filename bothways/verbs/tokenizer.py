@@ -16,8 +16,8 @@ from bothways.verbs.source_arguments import SourceArguments
 @dataclass(frozen=True, kw_only=True)
 class TokenizerArguments(SourceArguments):
     """out: the vocabulary's directory. kind: WordPiece as BERT has it, or byte-level BPE as RoBERTa and GPT-2, which
-    knows every text and keeps capitals and accents. vocab_size: pieces to learn. cased: keep capitals and accents. keep_marks: lower
-    case, but accents and other marks of letters stay, as Japanese, Korean, Hindi or Vietnamese need them.
+    knows every text and keeps it as it is. vocab_size: pieces to learn. cased: keep capitals and accents. keep_marks:
+    lower case, but accents and other marks of letters stay, as Japanese, Korean, Hindi or Vietnamese need them.
     min_frequency: of a piece, to be kept."""
 
     out: str
