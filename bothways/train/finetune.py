@@ -47,7 +47,7 @@ from bothways.train.evaluate import Evaluation, RowSet, Table, figures_in_short
 from bothways.train.keywords import FinetuneKeywords
 from bothways.train.loop import TrainResult, say_if_not_compiled, train
 from bothways.train.options import TrainOptions, derive_train_options
-from bothways.train.provenance import in_effect, of_this_machine
+from bothways.train.provenance import in_effect, of_tables, of_this_machine
 from bothways.train.run import RunDirectory
 from bothways.train.start_line import finetuning_start
 from bothways.train.step import Stepper
@@ -208,7 +208,7 @@ def _finetune(
     provenance = {
         **of_this_machine(stepper.device),
         "model": str(model),
-        **_tables_in_words(tables, rows, eval_rows),
+        **of_tables((tables[0], rows), (tables[1], eval_rows)),
         "options": _options_in_effect(options, rows.task, settings, plan, limit),
     }
     metadata = {"sequence_length": limit, "provenance": provenance}
@@ -234,20 +234,6 @@ def _options_in_effect(
         sequence_length=limit,
         batch_size=None if options.tokens_per_step else options.batch_size,
     )
-
-
-def _tables_in_words(tables: tuple[Table, Table | float | None], rows: RowSet, eval_rows: RowSet) -> dict[str, Any]:
-    """Which tables were learnt from and measured on, and how many rows of them."""
-    train_table, eval_table = tables
-    read = {"train": (train_table, rows)} | ({} if eval_table is None else {"evaluation": (eval_table, eval_rows)})
-    told: dict[str, Any] = {}
-    for name, (table, of_table) in read.items():
-        if isinstance(table, int | float):
-            told[name] = f"{table:g} of the training table, held out"
-        else:
-            told[name] = str(table) if isinstance(table, str | Path) else "rows given in Python"
-        told[f"{name}_rows"] = len(of_table.rows)
-    return told
 
 
 def _described(run: RunDirectory, task: Task, inputs: Mapping[str, Any], options: FinetuneOptions) -> dict[str, Any]:

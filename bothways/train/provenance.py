@@ -17,6 +17,7 @@ import torch
 from bothways.data.store import TokenStore
 from bothways.hardware import choose_device, micro_batch_tokens
 from bothways.precision import choose_precision
+from bothways.train.evaluate import RowSet, Table
 from bothways.train.options import TrainOptions
 from bothways.version import __version__
 
@@ -64,6 +65,20 @@ def of_text(store: TokenStore) -> dict[str, Any]:
         "held_out_documents": held_out.documents,
         "held_out_tokens": held_out.tokens,
     }
+
+
+def of_tables(train: tuple[Table, RowSet], evaluation: tuple[Table | float | None, RowSet]) -> dict[str, Any]:
+    """The tables that were learnt from and measured on, and how many rows of them. A number is a share held out."""
+    told: dict[str, Any] = {}
+    for name, (table, rows) in {"train": train, "evaluation": evaluation}.items():
+        if table is None:
+            continue
+        if isinstance(table, int | float):
+            told[name] = f"{table:g} of the training table, held out"
+        else:
+            told[name] = str(table) if isinstance(table, str | Path) else "rows given in Python"
+        told[f"{name}_rows"] = len(rows.rows)
+    return told
 
 
 def in_effect(options: Mapping[str, Any], settings: TrainOptions, **derived: Any) -> dict[str, Any]:

@@ -15,9 +15,9 @@ import pyarrow as pa
 import pytest
 
 from bothways.data import prepare as preparation
+from bothways.data.lengths import few_held_out
 from bothways.data.prepare import PrepareOptions, prepare
 from bothways.data.store import TokenStore
-from bothways.data.survey import few_held_out
 from bothways.errors import UserError
 from bothways.text.corpus import CorpusOptions, Document
 from bothways.text.sentences import SENTENCE_LANGUAGES, split_sentences

@@ -40,5 +40,5 @@ def test_columns_that_a_task_does_not_have_are_refused() -> None:
 
 
 def test_a_task_without_columns_for_large_tables_says_so() -> None:
-    with pytest.raises(UserError, match="choose: has no columns for a large table; `bothways predict` writes"):
+    with pytest.raises(UserError, match="choose: has no columns for a large table; `predict` writes"):
         ChooseTask().result_columns()

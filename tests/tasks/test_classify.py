@@ -108,11 +108,11 @@ def test_same_seed_same_model_and_resume_is_exact(pretrained: Path, tmp_path: Pa
     finetune("classify", pretrained, ROWS, ROWS, tmp_path / "b", options, progress=StopAfter(9))
     finetune("classify", pretrained, ROWS, ROWS, tmp_path / "b", options, progress=StopAfter(-1))
     assert state_of(tmp_path / "a") == state_of(tmp_path / "b")
-    with pytest.raises(UserError, match="holds a run with rows"):
+    with pytest.raises(UserError, match="made otherwise: eval was rows in memory, not given now"):
         finetune("classify", pretrained, ROWS[1:], None, tmp_path / "b", options)
     other = Checkpoint(new_model(tiny_config(), head_builder("pretraining"), seed=2), tiny_tokenizer())
     save_checkpoint(other, tmp_path / "other")
-    with pytest.raises(UserError, match="holds a run with model"):
+    with pytest.raises(UserError, match=r"made otherwise: model was .*base, now .*other"):
         finetune("classify", tmp_path / "other", ROWS, ROWS, tmp_path / "b", options)
 
 
