@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from bothways.evaluation import evaluate
     from bothways.inference.language import Suggestion, TextScore
     from bothways.inference.masked import Fill
+    from bothways.inference.reranking import Ranked
     from bothways.inference.sampling import GenerationOptions
     from bothways.inference.vectors import Match
     from bothways.predictor import Predictor, load
@@ -38,6 +39,7 @@ _WHERE = {
     "Predictor": "bothways.predictor",
     "Fill": "bothways.inference.masked",
     "Match": "bothways.inference.vectors",
+    "Ranked": "bothways.inference.reranking",
     "TextScore": "bothways.inference.language",
     "Suggestion": "bothways.inference.language",
     "GenerationOptions": "bothways.inference.sampling",
@@ -79,6 +81,7 @@ __all__ = [
     "Predictor",
     "PrepareOptions",
     "PretrainOptions",
+    "Ranked",
     "Regression",
     "Suggestion",
     "TextScore",

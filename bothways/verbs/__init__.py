@@ -25,6 +25,7 @@ VERBS: dict[str, str] = {
     "chat": "talk with a model that learnt from conversations",
     "embed": "turn texts into vectors",
     "similar": "find the lines of a file most like a text",
+    "rerank": "order the lines of a file by how well they go with a query",
     "export": "write a model for ONNX or sentence-transformers",
     "bench": "measure how fast a model is on this machine",
     "explain": "look inside a model: attention, embeddings, predictions",
