@@ -73,8 +73,8 @@ def _label(model: LoadedModel, label: str | None) -> str:
     chosen = label or next((known for known in RELEVANT_LABELS if known in labels), None)
     if chosen is None:
         raise UserError(
-            f"{model.checkpoint.source} has the labels {shortened_list(labels)}; {option('label')} says which of them is "
-            "that of texts that go with the query"
+            f"{model.checkpoint.source} has the labels {shortened_list(labels)}; {option('label')} says which of them "
+            "is that of texts that go with the query"
         )
     return chosen
 

@@ -30,9 +30,9 @@ def test_order_and_scores_are_those_of_sentence_transformers(tmp_path: Path, bot
     model, theirs = bw.load(path, precision="float32"), CrossEncoder(str(path), activation_fn=torch.nn.Identity())
     expected = theirs.rank("the dog", TEXTS)
     found = model.rerank("the dog", TEXTS)
-    assert [hit.index for found_ in found] == [hit["corpus_id"] for hit in expected]
-    np.testing.assert_allclose([hit.score for found_ in found], [hit["score"] for hit in expected], atol=1e-5)
-    assert [hit.text for found_ in found] == [TEXTS[hit.index] for hit in found]
+    assert [hit.index for hit in found] == [entry["corpus_id"] for entry in expected]
+    np.testing.assert_allclose([hit.score for hit in found], [entry["score"] for entry in expected], atol=1e-5)
+    assert [hit.text for hit in found] == [TEXTS[hit.index] for hit in found]
     assert model.rerank(["the dog", "a bird"], TEXTS, 2)[0] == found[:2]
     (tmp_path / "lines.txt").write_text("\n\n".join(TEXTS))
     code, output, _ = bothways("rerank", path, "the dog", "--in", tmp_path / "lines.txt", "--top-k", 1)
@@ -45,11 +45,11 @@ def test_a_classifier_ranks_by_the_label_of_pairs_that_go_together(tmp_path: Pat
     model = bw.load(cross_encoder(tmp_path / "two", 2, **names), precision="float32")
     found = model.rerank("the dog", TEXTS)
     classified = model.classify([("the dog", text) for text in TEXTS])
-    assert [hit.score for found_ in found] == sorted(
+    assert [hit.score for hit in found] == sorted(
         (of_text.scores["entailment"] for of_text in classified), reverse=True
     )
     other = model.rerank("the dog", TEXTS, label="contradiction")
-    assert [hit.index for found_ in other] == [hit.index for hit in found][::-1]
+    assert [hit.index for hit in other] == [hit.index for hit in found][::-1]
     with pytest.raises(UserError, match=r"label='x': the model's labels are contradiction, entailment"):
         model.rerank("the dog", TEXTS, label="x")
     unknown = bw.load(cross_encoder(tmp_path / "three", 2, id2label={0: "a", 1: "b"}, label2id={"a": 0, "b": 1}))
