@@ -139,7 +139,7 @@ def test_refusals(pretrained: Path, tmp_path: Path) -> None:
         finetune("classify", pretrained, ROWS[:3], None, tmp_path / "r")
     with pytest.raises(UserError, match="row 2: column 'label' has no label"):
         finetune("classify", pretrained, [ROWS[0], {"text": "x", "label": ""}], None, tmp_path / "r")
-    with pytest.raises(UserError, match="sequence_length=1000 is above the position table"):
+    with pytest.raises(UserError, match="sequence_length=1000 is above what the model reads, 512 tokens"):
         finetune("classify", pretrained, ROWS, None, tmp_path / "r", FinetuneOptions(sequence_length=1000))
     for options, message in (
         (FinetuneOptions(epochs=0), "epochs=0"),
