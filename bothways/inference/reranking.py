@@ -50,7 +50,7 @@ def rerank_texts(
     task = model.task("classify")
     if model.reads_pairs is False:
         raise UserError(f"{model.checkpoint.source} was fine-tuned on single texts, and reranking reads pairs")
-    chosen = _label(model, label) if task.labels else None
+    chosen = _label(model, label) if len(task.labels) > 1 else None
     asked, among = (model.asked(values, "rerank", pairs=False) for values in (queries, texts))
     columns = task.with_options(text_column="text", pair_column="pair")
     rows = [
