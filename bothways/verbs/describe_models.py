@@ -148,10 +148,10 @@ def _model_lines(model: Predictor) -> list[str]:
     """Size, labels, and whether every weight was there."""
     config = model.config
     assert model.report is not None
-    family, kind = FAMILIES[config.model_type].title, KINDS_IN_WORDS[model.tokenizer.kind]
+    family, pieces = FAMILIES[config.model_type].title, KINDS_IN_WORDS[model.tokenizer.kind]
     size = (
         f"{family}, {config.num_hidden_layers} layers of {config.num_attention_heads} heads, {config.hidden_size} "
-        f"wide, {rounded(_num_parameters(model))} parameters, {config.vocab_size:,} pieces of {kind}, "
+        f"wide, {rounded(_num_parameters(model))} parameters, {config.vocab_size:,} pieces of {pieces}, "
         f"up to {model.sequence_length:,} tokens, reads {'left to right' if config.is_decoder else 'both ways'}"
     )
     lines = [f"model: {size}"]
