@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from bothways.tasks.results import to_table
     from bothways.text.tokenizer import Tokenizer
     from bothways.text.vocabulary import train_tokenizer
-    from bothways.train.finetune import FinetuneOptions, FinetuneResult, finetune
+    from bothways.train.finetune import FinetuneResult, finetune
+    from bothways.train.finetune_options import FinetuneOptions
     from bothways.train.loop import TrainResult
     from bothways.train.pretrain import pretrain
     from bothways.train.pretrain_options import PretrainOptions
@@ -59,7 +60,7 @@ _WHERE = {
     "PretrainOptions": "bothways.train.pretrain_options",
     "TrainResult": "bothways.train.loop",
     "finetune": "bothways.train.finetune",
-    "FinetuneOptions": "bothways.train.finetune",
+    "FinetuneOptions": "bothways.train.finetune_options",
     "FinetuneResult": "bothways.train.finetune",
     "evaluate": "bothways.evaluation",
     "compare": "bothways.comparison",

@@ -24,7 +24,8 @@ from bothways.model.families import head_builder
 from bothways.tasks.classifications import Classification
 from bothways.tasks.classify import ClassifyTask
 from bothways.text.tokenizer import Tokenizer
-from bothways.train.finetune import FinetuneOptions, finetune
+from bothways.train.finetune import finetune
+from bothways.train.finetune_options import FinetuneOptions
 from tests.helpers import tiny_config, tiny_tokenizer
 
 ROWS = [
