@@ -17,9 +17,11 @@ from bothways.verbs.options import Positional
 
 @dataclass(frozen=True)
 class RerankArguments:
-    """input: a text file, of which each line is read with the query; or a table, of which the column `text` is. label:
-    whose probability orders the lines, of a classifier; by default that of pairs that go together. encoding: of a file
-    that is not UTF-8."""
+    """input: a text file, of which each line is read with the query; or a table, of which the column `text` is.
+
+    label: of a classifier, whose probability orders the lines; by default the label of pairs that go together.
+
+    encoding: of a file that is not UTF-8."""
 
     model: Positional[str]
     query: Positional[str]
