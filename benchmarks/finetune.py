@@ -41,7 +41,8 @@ from bothways.progress import Progress
 from bothways.tasks.base import Task
 from bothways.tasks.tag import FIRST_PIECES
 from bothways.train.evaluate import evaluate_rows
-from bothways.train.finetune import FinetuneOptions, finetune, make_task
+from bothways.train.finetune import finetune, make_task
+from bothways.train.finetune_options import FinetuneOptions
 
 Rows = list[dict[str, Any]]
 

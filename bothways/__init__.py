@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from bothways.evaluation import evaluate
     from bothways.inference.language import Suggestion, TextScore
     from bothways.inference.masked import Fill
+    from bothways.inference.reranking import Ranked
     from bothways.inference.sampling import GenerationOptions
     from bothways.inference.vectors import Match
     from bothways.predictor import Predictor, load
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
     from bothways.tasks.results import to_table
     from bothways.text.tokenizer import Tokenizer
     from bothways.text.vocabulary import train_tokenizer
-    from bothways.train.finetune import FinetuneOptions, FinetuneResult, finetune
+    from bothways.train.finetune import FinetuneResult, finetune
+    from bothways.train.finetune_options import FinetuneOptions
     from bothways.train.loop import TrainResult
     from bothways.train.pretrain import pretrain
     from bothways.train.pretrain_options import PretrainOptions
@@ -38,6 +40,7 @@ _WHERE = {
     "Predictor": "bothways.predictor",
     "Fill": "bothways.inference.masked",
     "Match": "bothways.inference.vectors",
+    "Ranked": "bothways.inference.reranking",
     "TextScore": "bothways.inference.language",
     "Suggestion": "bothways.inference.language",
     "GenerationOptions": "bothways.inference.sampling",
@@ -57,7 +60,7 @@ _WHERE = {
     "PretrainOptions": "bothways.train.pretrain_options",
     "TrainResult": "bothways.train.loop",
     "finetune": "bothways.train.finetune",
-    "FinetuneOptions": "bothways.train.finetune",
+    "FinetuneOptions": "bothways.train.finetune_options",
     "FinetuneResult": "bothways.train.finetune",
     "evaluate": "bothways.evaluation",
     "compare": "bothways.comparison",
@@ -79,6 +82,7 @@ __all__ = [
     "Predictor",
     "PrepareOptions",
     "PretrainOptions",
+    "Ranked",
     "Regression",
     "Suggestion",
     "TextScore",

@@ -24,7 +24,8 @@ from bothways.text.lines import is_unicode
 from bothways.text.tokenizer import Tokenizer
 from bothways.token_budget import UNLIMITED
 from bothways.train.evaluate import Table
-from bothways.train.finetune import FinetuneOptions, finetune, make_task, read_rows_to_learn
+from bothways.train.finetune import finetune, make_task, read_rows_to_learn
+from bothways.train.finetune_options import FinetuneOptions
 from bothways.train.keywords import FinetuneKeywords, PretrainKeywords
 from bothways.train.pretrain import evaluate_store, pretrain
 from bothways.train.pretrain_options import PretrainOptions

@@ -35,7 +35,8 @@ from bothways.text.corpus import CorpusOptions, CorpusReport, read_documents
 from bothways.text.sources import resolve_sources
 from bothways.text.tokenizer import Tokenizer
 from bothways.text.vocabulary import train_tokenizer
-from bothways.train.finetune import FinetuneOptions, FinetuneResult, finetune
+from bothways.train.finetune import FinetuneResult, finetune
+from bothways.train.finetune_options import FinetuneOptions
 from bothways.train.loop import TrainResult
 from bothways.train.pretrain import measure_speed, pretrain
 from bothways.train.pretrain_options import PretrainOptions

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Unpack
 
+from bothways.data.encoded import Encoded
 from bothways.data.prepare import prepare
 from bothways.data.store import SplitName, TokenStore
-from bothways.data.tables import TableFormat, TableOptions
-from bothways.data.unknown_tokens import count_unknown_in, unknown_in_store
+from bothways.data.tables import Row, TableFormat, TableOptions
+from bothways.data.unknown_tokens import UnknownTokens, count_unknown_in, unknown_in_store
 from bothways.errors import UserError, option
 from bothways.files import require_file_writable
-from bothways.inference.engine import truncated_rows
+from bothways.inference import engine
 from bothways.inference.loaded import LoadedModel, source_of
 from bothways.option_checks import require_name, require_path, require_type
 from bothways.outputs import require_new_file
@@ -21,7 +23,7 @@ from bothways.predictor import load
 from bothways.progress import CountProgress
 from bothways.tasks import TASKS
 from bothways.text.encodings import UTF8
-from bothways.train.evaluate import RowSet, Table, evaluate_rows, write_predictions
+from bothways.train.evaluate import Evaluation, RowSet, Table, write_predictions
 from bothways.train.keywords import ColumnKeywords
 from bothways.train.pretrain import evaluate_store
 
@@ -96,14 +98,25 @@ def _labelled(table: Table | TokenStore) -> Table:
 def _of_rows(
     model: LoadedModel, rows: RowSet, predictions: str | Path | None, progress: CountProgress
 ) -> dict[str, Any]:
-    encoded = rows.encode(model.tokenizer, model.sequence_length)
-    progress.total = len(encoded)
-    evaluation = evaluate_rows(model.model, rows.task, rows.rows, encoded, on_progress=progress)
-    truncated = truncated_rows(encoded)
+    """Some rows at a time, of which what the figures read is kept: neither all tokens nor all scores are in memory."""
+    task, predicted = rows.task, list[Any]()
+    truncated, unknown = 0, UnknownTokens()
+    progress.total = len(rows.rows)
+
+    def encode(part: Sequence[Row]) -> list[Encoded]:
+        return task.encode(part, model.tokenizer, model.sequence_length)
+
+    for part, encoded in engine.encode_in_chunks(rows.rows, encode):
+        for _, found in engine.predict_in_chunks(model.model, task, encoded, part):
+            predicted += map(task.condensed, found)
+            progress(len(predicted))
+        truncated += engine.truncated_rows(encoded)
+        unknown += count_unknown_in(model.tokenizer, encoded)
+    evaluation = Evaluation(task, rows.rows, predicted, task.metrics(predicted, rows.rows))
     if truncated:
         progress.say(f"{truncated:,} rows are longer than {model.sequence_length} tokens and were cut short")
-    if (unknown := count_unknown_in(model.tokenizer, encoded).table_sentence("rows")) is not None:
-        progress.say(unknown)
+    if (sentence := unknown.table_sentence("rows")) is not None:
+        progress.say(sentence)
     if predictions is not None:
         write_predictions(Path(predictions), evaluation.table())
         progress.say(f"{predictions}: {len(rows.rows):,} predictions")

@@ -15,11 +15,12 @@ from torch import Tensor
 
 from bothways.checkpoint.hugging_face import load_checkpoint
 from bothways.explain.page_data import page_data
-from bothways.inference import language, masked, predict, vectors
+from bothways.inference import language, masked, predict, reranking, vectors
 from bothways.inference.chat import reply_to
 from bothways.inference.language import Suggestion, TextScore
 from bothways.inference.loaded import LoadedModel, describe_model
 from bothways.inference.masked import Fill
+from bothways.inference.reranking import Ranked
 from bothways.inference.sampling import generation_options
 from bothways.inference.texts import Text, Texts
 from bothways.inference.vectors import Match
@@ -129,6 +130,43 @@ class Predictor(LoadedModel):
     def similar(self, query: Texts, texts: Texts, top_k: int = 5, on_progress: OnProgress = no_progress) -> Any:
         """The `top_k` texts that are most like the query, most alike first; of many queries a list each."""
         return vectors.similar_texts(self, query, texts, top_k, on_progress)
+
+    @overload
+    def rerank(
+        self,
+        query: str,
+        texts: Texts,
+        top_k: int | None = ...,
+        *,
+        label: str | None = ...,
+        on_progress: OnProgress = ...,
+    ) -> list[Ranked]: ...
+    @overload
+    def rerank(
+        self,
+        query: Texts,
+        texts: Texts,
+        top_k: int | None = ...,
+        *,
+        label: str | None = ...,
+        on_progress: OnProgress = ...,
+    ) -> list[list[Ranked]]: ...
+    def rerank(
+        self,
+        query: Texts,
+        texts: Texts,
+        top_k: int | None = None,
+        *,
+        label: str | None = None,
+        on_progress: OnProgress = no_progress,
+    ) -> Any:
+        """The texts in the order in which a classifier or regressor of pairs, a cross-encoder, finds them to go with
+        the query, the best first; of many queries a list each.
+
+        label: of a classifier, whose probability orders them; by default the label of pairs that go together.
+        Raises UserError for a model of single texts, and for labels that do not tell which is meant.
+        """
+        return reranking.rerank_texts(self, query, texts, top_k, label, on_progress)
 
     @overload
     def hidden_states(self, texts: Text) -> Tensor: ...

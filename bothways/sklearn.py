@@ -25,7 +25,8 @@ from bothways.tasks.entities import tags_of
 from bothways.tasks.label_scores import score_array
 from bothways.tasks.metrics import span_figures
 from bothways.tasks.tag import TagTask
-from bothways.train.finetune import FinetuneOptions, Preset, finetune
+from bothways.train.finetune import finetune
+from bothways.train.finetune_options import FinetuneOptions, Preset
 
 try:
     from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, TransformerMixin

@@ -227,7 +227,7 @@ MISTAKES = {
     ),
     "long sequence": (
         "pretrain {0}/store --sequence-length 600 --out {0}/r",
-        "--sequence-length 600 is above the position table (max_position_embeddings 512)",
+        "--sequence-length 600 is above what the model reads, 512 tokens",
     ),
     "unwritable": (
         "pretrain {0}/store --out {0}/file/r",

@@ -13,7 +13,8 @@ import pytest
 from bothways.cli import main
 from bothways.tasks import TASKS
 from bothways.tasks.instruct import PROMPT_AND_RESPONSE, InstructOptions
-from bothways.train.finetune import FinetuneOptions, finetune
+from bothways.train.finetune import finetune
+from bothways.train.finetune_options import FinetuneOptions
 from bothways.verbs.describe_files import TASK_COLUMNS
 from tests.helpers import Run
 from tests.train.test_finetune import ROWS

@@ -37,7 +37,7 @@ SILENT = {
     "errors closed": ("BOTHWAYS nonsense 2>&-", 2),
     "errors on a full disk": ("BOTHWAYS nonsense 2>/dev/full", 2),
     "both closed": ("BOTHWAYS info model >&- 2>&-", 2),
-    "the reader of the output has gone": ("BOTHWAYS --help | sleep 0", 141),
+    "the reader of the output has gone": ("exec 3> >(true); wait $!; BOTHWAYS --help >&3", 141),
     "the reader of the errors has gone": ("BOTHWAYS nonsense 2> >(sleep 0)", 2),
 }
 

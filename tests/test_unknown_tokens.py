@@ -17,7 +17,8 @@ from bothways.data.unknown_tokens import UnknownTokens, count_unknown, count_unk
 from bothways.errors import UnknownTokensWarning
 from bothways.inference import bulk
 from bothways.text.tokenizer import Tokenizer
-from bothways.train.finetune import FinetuneOptions, finetune
+from bothways.train.finetune import finetune
+from bothways.train.finetune_options import FinetuneOptions
 from tests.helpers import Run, tiny_tokenizer
 from tests.inference.test_one_and_many import METHODS, A, model_of
 

@@ -29,6 +29,20 @@ def right() -> None:
     assert_type(bw.evaluate("tickets", "test.csv", text_column="body"), dict[str, Any])
     assert_type(bw.compare("classify", "run", ROWS, ROWS, "out", steps=5).results, list[ClassifierResult])
     assert_type(bw.compare("lm", store, "lm", order=4).results, list[LanguageModelResult])
+    one_and_many(bw.load("tickets"), ["no light", "no sound"])
+
+
+def one_and_many(model: bw.Predictor, texts: list[str]) -> None:
+    assert_type(model.tag("no light"), list[bw.Entity])
+    assert_type(model.tag(texts), list[list[bw.Entity]])
+    assert_type(model.similar("light", texts), list[bw.Match])
+    assert_type(model.similar(["light", "sound"], texts), list[list[bw.Match]])
+    assert_type(model.rerank("light", texts), list[bw.Ranked])
+    assert_type(model.rerank(["light", "sound"], texts), list[list[bw.Ranked]])
+    assert_type(model.fill("no [MASK]"), list[list[bw.Fill]])
+    assert_type(model.answer("what?", "a light"), bw.Answer)
+    assert_type(model.answer(["what?"], "a light"), list[bw.Answer])
+    assert_type(model.score("no light"), bw.TextScore)
 
 
 def wrong() -> None:

@@ -27,6 +27,7 @@ from bothways.inference import engine
 from bothways.inference.prepared import prepare_for_generation, prepare_model
 from bothways.inference.texts import Asked, Text, TextColumns, Texts, asked_texts
 from bothways.model.config import SIZES, EncoderConfig
+from bothways.model.families import FAMILIES
 from bothways.model.heads import Ability, Model
 from bothways.option_checks import in_short
 from bothways.precision import InferencePrecision, choose_inference_precision
@@ -249,20 +250,25 @@ class LoadedModel:
 def describe_model(model: LoadedModel) -> dict[str, str]:
     """What a model is, in a few words by name: model, family, size, task, device, precision."""
     config, metadata = model.config, model.checkpoint.metadata
-    shape = config.num_hidden_layers, config.hidden_size, config.intermediate_size, config.num_attention_heads
-    named = next((f"{name}, " for name, size in SIZES.items() if size == shape), "")
-    layers = f"{named}{shape[0]} layers of {shape[1]}"
+    sizes = {name: config.sizes(*size) for name, size in SIZES.items()}
+    named = next((f"{name}, " for name, size in sizes.items() if _has_shape(config, size)), "")
+    layers = f"{named}{config.num_hidden_layers} layers of {config.hidden_size}"
     parameters = sum(parameter.numel() for parameter in model.model.parameters()) / 1e6
     labels = f" ({shortened_list(model.labels)})" if model.labels and "task" in metadata else ""
     reads = "left to right" if config.is_decoder else "both ways"
     return {
         "model": model.checkpoint.source,
-        "family": f"BERT, {reads}",
+        "family": f"{FAMILIES[config.model_type].title}, {reads}",
         "size": f"{layers}, {parameters:,.1f} M parameters",
         "task": f"{metadata['task']}{labels}" if "task" in metadata else "pretrained",
         "device": str(model.device),
         "precision": model.precision,
     }
+
+
+def _has_shape(config: EncoderConfig, size: Mapping[str, Any]) -> bool:
+    """Whether a model is of a named size of its family, `EncoderConfig.sizes`."""
+    return all(getattr(config, name) == value for name, value in size.items())
 
 
 def _as_list(pair: tuple[str, ...]) -> str:

@@ -23,6 +23,11 @@ from bothways.errors import UserError
 from bothways.text.special_tokens import USUAL_NAMES
 
 TokenizerKind = Literal["wordpiece", "byte-bpe", "unigram"]
+KINDS_IN_WORDS: dict[TokenizerKind, str] = {
+    "wordpiece": "WordPiece",
+    "byte-bpe": "byte-level BPE",
+    "unigram": "Unigram",
+}
 
 PAD, UNK, CLS, SEP, MASK = SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 MAX_WORD_CHARACTERS = 100  # a longer word is `[UNK]`, as in google-research/bert and `transformers`

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any, Literal, Unpack
 
-from bothways.errors import UserError
+from bothways.errors import UserError, option
 from bothways.files import read_json, refuse_foreign_files, replace_directory, require_writable, write_json
 from bothways.option_checks import options_from, require_count, require_name, require_path, require_type
 from bothways.outputs import begin_anew, file_changes, made_otherwise, option_changes
@@ -18,7 +18,8 @@ from bothways.text.sources import Sources, resolve_sources, source_records
 from bothways.text.tokenizer import VOCABULARY_FILES, Tokenizer
 
 RECORD = "bothways.json"  # beside a vocabulary: what it was made of
-PASSES = 2  # in which `Tokenizer.train` reads the text
+PASSES = {"wordpiece": 2, "byte-bpe": 1}  # in which the text is read
+VocabularyKind = Literal["wordpiece", "byte-bpe"]
 
 
 def train_tokenizer(
@@ -26,6 +27,7 @@ def train_tokenizer(
     out: str | Path | None = None,
     *,
     texts: Iterable[str] | None = None,
+    kind: VocabularyKind = "wordpiece",
     vocab_size: int = 30522,
     cased: bool = False,
     keep_marks: bool = False,
@@ -34,11 +36,12 @@ def train_tokenizer(
     quiet: bool = False,
     **corpus: Unpack[CorpusKeywords],
 ) -> Tokenizer:
-    """Learn a WordPiece vocabulary, write it into `out`, or nowhere without one, and return it; one that `out` holds
+    """Learn a vocabulary, write it into `out`, or nowhere without one, and return it; one that `out` holds
     already, made of the same text with the same options, is opened as it is.
 
     sources: files, folders, globs or `python-docs:`, one or several. texts: in place of them, texts in memory, each a
-    document. vocab_size: pieces to learn. cased: keep capitals and accents. keep_marks: lower case, but accents and
+    document. kind: WordPiece as BERT has it, or byte-level BPE as RoBERTa and GPT-2, which knows every text and keeps
+    it as it is. vocab_size: pieces to learn. cased: keep capitals and accents. keep_marks: lower case, but accents and
     other marks of letters stay. min_frequency: of a piece, to be kept. overwrite: replace another vocabulary that `out`
     holds. quiet: nothing on the screen; what would stand there goes to the logger `bothways`. corpus: how the text is
     read, the fields of `CorpusOptions`.
@@ -52,6 +55,10 @@ def train_tokenizer(
     options = options_from(CorpusOptions, "train_tokenizer", None, corpus)
     for name, value in (("cased", cased), ("keep_marks", keep_marks), ("overwrite", overwrite), ("quiet", quiet)):
         require_type(name, value, bool)
+    require_type("kind", kind, VocabularyKind)
+    if kind == "byte-bpe" and (cased or keep_marks):
+        asked = option("cased" if cased else "keep_marks", True)
+        raise UserError(f"{asked}: {option('kind', kind)} keeps every text as it is")
     require_count(vocab_size=vocab_size)
     require_count(0, min_frequency=min_frequency)
     resolved, counts, report = resolve_sources(sources, texts), CharacterCounts(), CorpusReport()
@@ -59,7 +66,13 @@ def train_tokenizer(
         require_path(out=out)
         refuse_foreign_files(Path(out), (*VOCABULARY_FILES, RECORD))
         require_writable(Path(out))
-        learning = {"vocab_size": vocab_size, "cased": cased, "keep_marks": keep_marks, "min_frequency": min_frequency}
+        learning: dict[str, Any] = {
+            "vocab_size": vocab_size,
+            "cased": cased,
+            "keep_marks": keep_marks,
+            "min_frequency": min_frequency,
+        }
+        learning |= {} if kind == "wordpiece" else {"kind": kind}  # records of before there were kinds say none
         record = {"format": 1, "sources": source_records(resolved), "options": {**learning, **asdict(options)}}
         if not overwrite and (Path(out) / "tokenizer.json").exists():
             return _opened(Path(out), record)
@@ -73,13 +86,16 @@ def train_tokenizer(
                 counts.add(document.text)
             yield document.text
             progress.update(report, begun=passes - 1)
-        if passes == PASSES:
+        if passes == PASSES[kind]:
             progress.end()
             progress.wait("tokenizer  learning pieces of the words …")
 
-    with ByteProgress("tokenizer", sum(source.size for source in resolved), PASSES, shown=not quiet) as progress:
+    with ByteProgress("tokenizer", sum(source.size for source in resolved), PASSES[kind], shown=not quiet) as progress:
         progress.wait("tokenizer  opening the text …")
-        tokenizer = Tokenizer.train(documents, vocab_size, not cased, min_frequency, False if keep_marks else None)
+        if kind == "byte-bpe":
+            tokenizer = Tokenizer.train_byte_bpe(documents, vocab_size, min_frequency)
+        else:
+            tokenizer = Tokenizer.train(documents, vocab_size, not cased, min_frequency, False if keep_marks else None)
     if not report.documents:
         raise UserError(report.no_text_message([source.name for source in resolved]))
     if out is not None:

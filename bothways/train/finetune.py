@@ -7,103 +7,50 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
-import os
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal, Unpack
+from typing import Any, Unpack
 
 from bothways.checkpoint.hugging_face import Checkpoint, load_checkpoint, weights_fingerprint
 from bothways.data.encoded import Encoded
 from bothways.data.row_plan import RowPlan, RowPlanOptions
-from bothways.data.tables import TableFormat, TableOptions
+from bothways.data.tables import TableOptions
 from bothways.data.unknown_tokens import count_unknown_in
 from bothways.errors import UserError, option
 from bothways.inference.engine import truncated_rows
 from bothways.inference.loaded import LoadedModel, source_of
-from bothways.model.config import EncoderConfig
 from bothways.model.heads import Model
 from bothways.option_checks import (
     field_values,
     options_from,
-    require_at_least,
     require_name,
     require_path,
-    require_seed,
     require_type,
     values_of,
 )
 from bothways.outputs import command_words, file_record, require_apart
-from bothways.precision import TrainingPrecision
 from bothways.progress import Progress
 from bothways.tasks import find_task
 from bothways.tasks.base import Task, require_segment_types
-from bothways.text.encodings import UTF8
 from bothways.text.tokenizer import Tokenizer
 from bothways.train.best_epoch import BestEpoch
 from bothways.train.evaluate import Evaluation, RowSet, Table, figures_in_short
+from bothways.train.finetune_options import (
+    FinetuneOptions,
+    checked_finetuning,
+    epochs_to_train,
+    finetuning_loop_options,
+    sequence_limit,
+)
 from bothways.train.keywords import FinetuneKeywords
 from bothways.train.loop import TrainResult, say_if_not_compiled, train
-from bothways.train.options import TrainOptions, derive_train_options
+from bothways.train.options import TrainOptions
 from bothways.train.provenance import in_effect, of_tables, of_this_machine
 from bothways.train.run import RunDirectory
 from bothways.train.start_line import finetuning_start
 from bothways.train.step import Stepper
-
-Preset = Literal["quick", "standard"]
-
-# The preset `standard`: as many epochs as make MINIMUM_STEPS, but at least three (Devlin et al. 2018, A.3, try two to
-# four) and at most twenty, as few rows need more than three epochs. 200 and 20 were chosen by hand, not measured.
-MINIMUM_STEPS, STANDARD_EPOCHS = 200, (3, 20)
-QUICK_LENGTH = 128  # tokens of a text with the preset `quick`: a sentence or two, for a first look; chosen by hand
-SHORTEST_LENGTH = 8  # tokens, below which a pair with its special tokens has no room for text
-
-# The learning rate for 768 hidden units (Devlin et al. 2018, A.3), and its growth for narrower models, by an
-# exponent that was chosen by hand, not measured: 1.4e-4 for 384 hidden units, 7.3e-4 for 128.
-LR_OF_BASE, BASE_WIDTH, LR_EXPONENT = 5e-5, 768, 1.5
-
-# Steps between two checkpoints, at least: epochs of a small table are shorter than what writing a checkpoint is worth.
-MIN_CHECKPOINT_STEPS = 100
-
-
-@dataclass(frozen=True)
-class FinetuneOptions:
-    """What `bothways finetune` can be told, whatever the task; each task has options of its own besides.
-
-    preset: `standard` is three epochs, and on small data as many as make 200 steps, up to twenty; `quick` one epoch,
-    with at most 128 tokens of a text. epochs: passes over the training rows; by default the preset's. steps: optimizer
-    steps, in place of epochs. sequence_length: tokens of a text, at most; by default as many as the model can read.
-    batch_size: examples in a step; tokens_per_step: a token budget instead. lr: by default 5e-5 for 768 hidden units
-    (Devlin et al. 2018, A.3), more for smaller models. patience: epochs without a better evaluation after which the run
-    ends; 0 never ends it. freeze_layers: the embeddings and this many layers from below are not trained; -1: the whole
-    encoder. format: what the tables are, where their names do not say it. encoding: of
-    tables that are not UTF-8. skip_bad: leave out rows that cannot be used,
-    and count them, instead of stopping at the first.
-    """
-
-    preset: Preset = "standard"
-    epochs: int | None = None
-    steps: int | None = None
-    batch_size: int = 32
-    tokens_per_step: int | None = None
-    sequence_length: int | None = None
-    lr: float | None = None
-    warmup: float = TrainOptions.warmup
-    weight_decay: float = TrainOptions.weight_decay
-    clip: float = TrainOptions.clip
-    dropout: float = 0.1
-    patience: int = 0
-    freeze_layers: int = 0
-    format: TableFormat | None = None
-    encoding: str = UTF8
-    skip_bad: bool = False
-    micro_batch_tokens: int | None = TrainOptions.micro_batch_tokens
-    log_every: int = TrainOptions.log_every
-    seed: int = TrainOptions.seed
-    device: str = TrainOptions.device
-    precision: TrainingPrecision = TrainOptions.precision
 
 
 @dataclass(frozen=True)
@@ -170,7 +117,9 @@ def finetune(
         require_apart(Path(out or ""), [source_of(model), train, eval])
     in_dictionary = options if isinstance(options, Mapping) else {}
     of_task, of_training = _split(task, {**in_dictionary, **keywords})
-    settings = _checked(options_from(FinetuneOptions, "finetune", None if in_dictionary else options, of_training))
+    settings = checked_finetuning(
+        options_from(FinetuneOptions, "finetune", None if in_dictionary else options, of_training)
+    )
     progress = progress or Progress(f"finetune {task}", shown=not quiet)
     run = RunDirectory(out or "", overwrite=overwrite)
     return _finetune(make_task(task, of_task), source_of(model), (train, eval), run, settings, progress)
@@ -196,12 +145,12 @@ def _finetune(
     progress.wait(f"{progress.title}  reading rows, opening the model …")
     rows, eval_rows = read_rows_to_learn(*tables, task, options, progress.say)
     checkpoint = _load(model, rows.task, options, progress.say)
-    limit = _sequence_limit(options, checkpoint.config)
+    limit = sequence_limit(options, checkpoint.config)
     encoded, eval_encoded = (table.encode(checkpoint.tokenizer, limit) for table in (rows, eval_rows))
     truncated = _say_truncated(progress.say, rows.task, (encoded, eval_encoded), limit)
     _say_unknown(progress.say, checkpoint.tokenizer, {"training rows": encoded, "evaluation rows": eval_encoded})
     plan = _plan(rows, encoded, eval_rows, checkpoint, options)
-    settings = _loop_options(options, plan, checkpoint.config.hidden_size)
+    settings = finetuning_loop_options(options, plan, checkpoint.config.hidden_size)
     stepper = Stepper(checkpoint.model, rows.task, plan, settings)
     say_if_not_compiled(stepper.device, progress)
     progress.steps_per_epoch = plan.steps(1)
@@ -230,7 +179,7 @@ def _options_in_effect(
     return in_effect(
         {**task.to_json()["options"], **values_of(options, FinetuneOptions)},
         settings,
-        epochs=_epochs(options, plan) if options.steps is None else round(settings.steps / plan.steps(1), 2),
+        epochs=epochs_to_train(options, plan) if options.steps is None else round(settings.steps / plan.steps(1), 2),
         sequence_length=limit,
         batch_size=None if options.tokens_per_step else options.batch_size,
     )
@@ -268,16 +217,6 @@ def make_task(name: str, options: Mapping[str, Any]) -> Task:
     """The task of this name with these options of its own. Raises UserError for names and types it does not have."""
     kind = find_task(name)
     return kind.make(kind.Options(**field_values(kind.Options, name, options)))
-
-
-def _checked(options: FinetuneOptions) -> FinetuneOptions:
-    """The options. Raises UserError for what can be refused before anything is read."""
-    require_seed(options.seed)
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UserError("fine-tuning runs in one process; start it without torchrun")
-    if options.patience < 0:
-        raise UserError(f"{option('patience', options.patience)}: expected 0 or more epochs")
-    return options
 
 
 def read_rows_to_learn(
@@ -348,19 +287,6 @@ def _freeze(model: Model, number: int) -> None:
             module.requires_grad_(False)
 
 
-def _sequence_limit(options: FinetuneOptions, config: EncoderConfig) -> int:
-    """The tokens of a sequence, at most."""
-    table = config.max_sequence_length
-    default = min(QUICK_LENGTH, table) if options.preset == "quick" else table
-    limit = default if options.sequence_length is None else options.sequence_length
-    asked = option("sequence_length", limit)
-    if limit > table:
-        raise UserError(f"{asked} is above what the model reads, {table} tokens")
-    if limit < SHORTEST_LENGTH:
-        raise UserError(f"{asked}: expected at least {SHORTEST_LENGTH} tokens")
-    return limit
-
-
 def _say_truncated(say: Callable[[str], None], task: Task, tables: Sequence[Sequence[Encoded]], limit: int) -> int:
     """How many rows lost tokens, which is also said."""
     tokens = sum(sequence.truncated for table in tables for sequence in table)
@@ -398,38 +324,6 @@ def _plan(
             "freeze_layers": options.freeze_layers,
             "evaluation rows": eval_rows.fingerprint,  # the best of epochs measured on other rows would be no best
         },
-    )
-
-
-def default_epochs(preset: Preset, steps_per_epoch: int) -> int:
-    """The epochs of a preset on a table that makes so many steps in an epoch."""
-    if preset == "quick":
-        return 1
-    fewest, most = STANDARD_EPOCHS
-    return min(most, max(fewest, math.ceil(MINIMUM_STEPS / steps_per_epoch)))
-
-
-def _epochs(options: FinetuneOptions, plan: RowPlan) -> int:
-    return default_epochs(options.preset, plan.steps(1)) if options.epochs is None else options.epochs
-
-
-def default_finetuning_lr(hidden_size: int) -> float:
-    """The peak learning rate for a model of this width, where the user names none."""
-    return LR_OF_BASE * (BASE_WIDTH / hidden_size) ** LR_EXPONENT
-
-
-def _loop_options(options: FinetuneOptions, plan: RowPlan, hidden_size: int) -> TrainOptions:
-    """The loop's options, with what follows from the number of rows and the model's width."""
-    require_at_least(1, epochs=options.epochs)
-    steps_per_epoch = plan.steps(1)
-    return derive_train_options(
-        options,
-        FinetuneOptions,
-        steps=plan.steps(_epochs(options, plan)) if options.steps is None else options.steps,
-        lr=default_finetuning_lr(hidden_size) if options.lr is None else options.lr,
-        log_every=min(options.log_every, steps_per_epoch),
-        evaluate_every=steps_per_epoch,
-        checkpoint_every=max(steps_per_epoch, MIN_CHECKPOINT_STEPS),
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 VERBS: dict[str, str] = {
     "demo": "the whole way on text that is already on this machine, in minutes",
-    "tokenizer": "learn a WordPiece vocabulary from text",
+    "tokenizer": "learn a vocabulary from text",
     "prepare": "turn text into a token store",
     "pretrain": "train an encoder by masked LM and next sentence, or a model of the next token",
     "finetune": "train a model for a task on labelled rows",
@@ -25,6 +25,7 @@ VERBS: dict[str, str] = {
     "chat": "talk with a model that learnt from conversations",
     "embed": "turn texts into vectors",
     "similar": "find the lines of a file most like a text",
+    "rerank": "order the lines of a file by how well they go with a query",
     "export": "write a model for ONNX or sentence-transformers",
     "bench": "measure how fast a model is on this machine",
     "explain": "look inside a model: attention, embeddings, predictions",

@@ -10,7 +10,7 @@ from bothways.baselines.results import ClassifierResult
 from bothways.comparison import compare
 from bothways.files import to_json
 from bothways.tasks.classify import ClassifyOptions
-from bothways.train.finetune import FinetuneOptions
+from bothways.train.finetune_options import FinetuneOptions
 from bothways.verbs.finetune import share_or_table
 from bothways.verbs.flags import parse
 from bothways.verbs.options import Positional

@@ -12,6 +12,7 @@ from bothways.checkpoint.hugging_face import Checkpoint
 from bothways.checkpoint.unfinished import UnfinishedRunWarning
 from bothways.errors import UserError
 from bothways.files import read_json
+from bothways.model.families import FAMILIES
 from bothways.pages.display_names import DISPLAY_NAMES, display_name, head_in_words
 from bothways.pages.pretraining import epochs_in_words, text_in_words
 from bothways.predictor import Predictor, load
@@ -19,6 +20,7 @@ from bothways.progress import duration
 from bothways.tasks import TASKS
 from bothways.tasks.base import shortened_list
 from bothways.tasks.objectives import OBJECTIVES
+from bothways.text.tokenizer_backend import KINDS_IN_WORDS
 from bothways.train.run import RunDirectory
 from bothways.verbs.description import Description, figures_in_words, rounded
 
@@ -146,9 +148,10 @@ def _model_lines(model: Predictor) -> list[str]:
     """Size, labels, and whether every weight was there."""
     config = model.config
     assert model.report is not None
+    family, pieces = FAMILIES[config.model_type].title, KINDS_IN_WORDS[model.tokenizer.kind]
     size = (
-        f"{config.num_hidden_layers} layers of {config.num_attention_heads} heads, {config.hidden_size} wide, "
-        f"{rounded(_num_parameters(model))} parameters, {config.vocab_size:,} pieces, "
+        f"{family}, {config.num_hidden_layers} layers of {config.num_attention_heads} heads, {config.hidden_size} "
+        f"wide, {rounded(_num_parameters(model))} parameters, {config.vocab_size:,} pieces of {pieces}, "
         f"up to {model.sequence_length:,} tokens, reads {'left to right' if config.is_decoder else 'both ways'}"
     )
     lines = [f"model: {size}"]

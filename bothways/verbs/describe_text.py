@@ -12,6 +12,7 @@ from bothways.files import read_json
 from bothways.outputs import free_name
 from bothways.text.corpus import CorpusReport
 from bothways.text.tokenizer import Tokenizer
+from bothways.text.tokenizer_backend import KINDS_IN_WORDS
 from bothways.verbs.description import Description
 
 
@@ -20,6 +21,7 @@ def describe_vocabulary(path: Path) -> Description:
     tokenizer = Tokenizer.load(path)
     facts: dict[str, Any] = {
         "vocabulary": str(path),
+        "kind": tokenizer.kind,
         "pieces": tokenizer.vocab_size,
         "uncased": tokenizer.lowercase,
         "fingerprint": tokenizer.fingerprint,
@@ -28,7 +30,7 @@ def describe_vocabulary(path: Path) -> Description:
     name = shlex.quote(str(path))
     return Description(
         [
-            f"{path}: a WordPiece vocabulary of {tokenizer.vocab_size:,} pieces, which {case}",
+            f"{path}: a {KINDS_IN_WORDS[tokenizer.kind]} vocabulary of {tokenizer.vocab_size:,} pieces, which {case}",
             f"fingerprint: {tokenizer.fingerprint}",
             f"used by: bothways prepare TEXT --tokenizer {name} --out {free_name('store')}",
         ],

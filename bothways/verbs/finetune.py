@@ -9,6 +9,7 @@ from bothways.errors import UserError
 from bothways.pages.finetuning import finetuning_report
 from bothways.tasks import TASKS, find_task
 from bothways.train import finetune as finetuning
+from bothways.train.finetune_options import FinetuneOptions
 from bothways.train.run import RunDirectory
 from bothways.verbs.flags import joined_options, parse
 from bothways.verbs.printing import figure_lines
@@ -16,7 +17,7 @@ from bothways.verbs.run_output import provenance_of, say_finished, say_interrupt
 
 
 @dataclass(frozen=True, kw_only=True)
-class FinetuneArguments(finetuning.FinetuneOptions):
+class FinetuneArguments(FinetuneOptions):
     """eval: labelled rows to measure on, or the share of the training rows that is held out for it, 0.2 say; what is
     nearly the same stays on one side, and each label has its share."""
 

@@ -6,17 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bothways.data.tables import TableOptions, is_labelled_table, read_rows
-from bothways.errors import UserError
 from bothways.files import to_json
 from bothways.inference.vectors import DotMatch
 from bothways.precision import InferencePrecision
 from bothways.predictor import load
 from bothways.progress import CountProgress
 from bothways.verbs.flags import parse
+from bothways.verbs.line_input import placed_texts
 from bothways.verbs.options import Positional
-from bothways.verbs.printing import say
-from bothways.verbs.text_arguments import file_lines
 
 
 @dataclass(frozen=True)
@@ -42,18 +39,7 @@ def run_similar(arguments: Sequence[str]) -> None:
         arguments,
         'Find the lines of a file most like a text. Example: bothways similar model "slow wifi" --in tickets.txt',
     )
-    path = Path(options.input)
-    if is_labelled_table(path):
-        rows = read_rows(path, ["text"], TableOptions(say=say, encoding=options.encoding))
-        lines = [(row.source, row.text("text")) for row in rows]
-    else:
-        lines = [
-            (f"{path}:{number}", line)
-            for number, line in enumerate(file_lines(path, options.encoding), 1)
-            if line.strip()
-        ]
-    if not lines:
-        raise UserError(f"{options.input}: no text in it")
+    lines = placed_texts(Path(options.input), options.encoding)
     model = load(options.model, options.device, options.precision)
     texts = [line for _, line in lines]
     with CountProgress("embed", len(texts)) as on_sequences:

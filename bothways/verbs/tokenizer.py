@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bothways.outputs import free_name
-from bothways.text.vocabulary import train_tokenizer
+from bothways.text.vocabulary import VocabularyKind, train_tokenizer
 from bothways.verbs.flags import parse
 from bothways.verbs.printing import say_next
 from bothways.verbs.source_arguments import SourceArguments
@@ -15,12 +15,14 @@ from bothways.verbs.source_arguments import SourceArguments
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizerArguments(SourceArguments):
-    """out: the vocabulary's directory. vocab_size: pieces to learn. cased: keep capitals and accents. keep_marks: lower
-    case, but accents and other marks of letters stay, as Japanese, Korean, Hindi or Vietnamese need them.
+    """out: the vocabulary's directory. kind: WordPiece as BERT has it, or byte-level BPE as RoBERTa and GPT-2, which
+    knows every text and keeps it as it is. vocab_size: pieces to learn. cased: keep capitals and accents. keep_marks:
+    lower case, but accents and other marks of letters stay, as Japanese, Korean, Hindi or Vietnamese need them.
     min_frequency: of a piece, to be kept."""
 
     out: str
     overwrite: bool = False
+    kind: VocabularyKind = "wordpiece"
     vocab_size: int = 30522
     cased: bool = False
     keep_marks: bool = False
@@ -33,12 +35,13 @@ def run_tokenizer(arguments: Sequence[str]) -> None:
         "tokenizer",
         TokenizerArguments,
         arguments,
-        "Learn a WordPiece vocabulary. Example: bothways tokenizer texts/ --vocab-size 8192 --out vocabulary",
+        "Learn a vocabulary. Example: bothways tokenizer texts/ --vocab-size 8192 --out vocabulary",
     )
     done_already = not options.overwrite and (Path(options.out) / "tokenizer.json").exists()
     trained = train_tokenizer(
         options.sources,
         options.out,
+        kind=options.kind,
         vocab_size=options.vocab_size,
         cased=options.cased,
         keep_marks=options.keep_marks,

@@ -12,7 +12,7 @@ import pytest
 
 import bothways as bw
 from bothways.checkpoint.hugging_face import Checkpoint, new_model
-from bothways.model.families import head_builder
+from bothways.model.families import FAMILIES, head_builder
 from bothways.pages.arrays import decompress_array
 from bothways.predictor import Predictor
 from tests.helpers import tiny_config, tiny_tokenizer
@@ -249,6 +249,17 @@ def test_every_heads_predictions_are_drawn(name: str, browser: Any, tmp_path: Pa
         "span": lambda: [view["span"]["answer"]],
     }[name]()
     assert all(text in shown for text in expected)
+    watched.context.close()
+    assert watched.said == []
+
+
+def test_a_model_without_a_table_of_positions_has_every_other_section(browser: Any, tmp_path: Path) -> None:
+    config = FAMILIES["modernbert"].config.from_size("tiny", vocab_size=tiny_tokenizer().vocab_size)
+    model = new_model(config, head_builder("masked-LM"), seed=1).eval()
+    explanation = Predictor(Checkpoint(model, tiny_tokenizer())).explain("the old [MASK] eats")
+    watched = Watched(browser, explanation.write(tmp_path / "page.html"))
+    sections = watched.page.eval_on_selector_all("section", "sections => sections.map(({ id }) => id)")
+    assert sections == ["predictions", "tokens", "attention", "steps", "embeddings"]
     watched.context.close()
     assert watched.said == []
 

@@ -28,6 +28,7 @@ VERBS = [
     "chat",
     "embed",
     "similar",
+    "rerank",
     "export",
     "bench",
     "explain",

@@ -26,7 +26,8 @@ from bothways.tasks.answer import Answer, AnswerOptions, AnswerTask
 from bothways.tasks.answer_rows import context_tokens, whole_words
 from bothways.tasks.squad_metric import best_exact, best_f1
 from bothways.text.tokenizer import Tokenizer
-from bothways.train.finetune import FinetuneOptions, finetune
+from bothways.train.finetune import finetune
+from bothways.train.finetune_options import FinetuneOptions
 from tests.helpers import hugging_face_config, tiny_config, tiny_tokenizer
 
 PLACES = ("house", "red house", "old house", "blue house")

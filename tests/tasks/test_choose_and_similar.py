@@ -20,7 +20,8 @@ from bothways.errors import TruncationWarning, UserError
 from bothways.tasks.choose import ChooseTask
 from bothways.tasks.metrics import correlations
 from bothways.tasks.similar import ContrastTask, Similarity, SimilarTask
-from bothways.train.finetune import FinetuneOptions, finetune
+from bothways.train.finetune import finetune
+from bothways.train.finetune_options import FinetuneOptions
 from tests.helpers import hugging_face_config, tiny_config, tiny_tokenizer
 
 CHOICES = [

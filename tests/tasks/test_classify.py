@@ -24,7 +24,8 @@ from bothways.model.families import head_builder
 from bothways.tasks.classifications import Classification
 from bothways.tasks.classify import ClassifyTask
 from bothways.text.tokenizer import Tokenizer
-from bothways.train.finetune import FinetuneOptions, finetune
+from bothways.train.finetune import finetune
+from bothways.train.finetune_options import FinetuneOptions
 from tests.helpers import tiny_config, tiny_tokenizer
 
 ROWS = [
@@ -139,7 +140,7 @@ def test_refusals(pretrained: Path, tmp_path: Path) -> None:
         finetune("classify", pretrained, ROWS[:3], None, tmp_path / "r")
     with pytest.raises(UserError, match="row 2: column 'label' has no label"):
         finetune("classify", pretrained, [ROWS[0], {"text": "x", "label": ""}], None, tmp_path / "r")
-    with pytest.raises(UserError, match="sequence_length=1000 is above the position table"):
+    with pytest.raises(UserError, match="sequence_length=1000 is above what the model reads, 512 tokens"):
         finetune("classify", pretrained, ROWS, None, tmp_path / "r", FinetuneOptions(sequence_length=1000))
     for options, message in (
         (FinetuneOptions(epochs=0), "epochs=0"),

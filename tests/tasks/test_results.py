@@ -14,7 +14,8 @@ import bothways as bw
 from bothways.errors import UserError
 from bothways.tasks.classifications import Classification, MultiClassification, Regression
 from bothways.tasks.label_scores import scores_by_label
-from bothways.train.finetune import FinetuneOptions, finetune
+from bothways.train.finetune import finetune
+from bothways.train.finetune_options import FinetuneOptions
 from tests.inference.test_one_and_many import METHODS, A, model_of
 from tests.tasks.test_classify import ROWS
 

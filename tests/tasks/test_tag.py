@@ -23,7 +23,8 @@ from bothways.tasks.entities import entity_words, scheme_of
 from bothways.tasks.metrics import span_figures
 from bothways.tasks.tag import FIRST_PIECES, TagOptions, TagTask
 from bothways.text.tokenizer import Tokenizer
-from bothways.train.finetune import FinetuneOptions, finetune
+from bothways.train.finetune import finetune
+from bothways.train.finetune_options import FinetuneOptions
 from tests.helpers import hugging_face_config, tiny_config, tiny_tokenizer
 
 ROWS = [

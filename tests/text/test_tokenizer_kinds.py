@@ -105,10 +105,13 @@ def modernbert(texts: list[str]) -> Any:
     backend.add_special_tokens(
         [AddedToken(token, special=True, normalized=False, lstrip=token == "[MASK]") for token in special]
     )
-    backend.post_processor = processors.TemplateProcessing(
+    template = processors.TemplateProcessing(
         single="[CLS] $A [SEP]",
         pair="[CLS] $A [SEP] $B [SEP]",
         special_tokens=[(token, vocabulary[token]) for token in ("[CLS]", "[SEP]")],
+    )
+    backend = BackendTokenizer.from_str(
+        json.dumps({**json.loads(backend.to_str()), "post_processor": json.loads(template.__getstate__())})
     )
     names = {f"{token.strip('[]').lower()}_token": token for token in special}
     return transformers.PreTrainedTokenizerFast(tokenizer_object=backend, **names)

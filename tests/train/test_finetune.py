@@ -17,7 +17,8 @@ from bothways.checkpoint.hugging_face import load_checkpoint
 from bothways.errors import UserError
 from bothways.pages.finetuning import finetuning_report
 from bothways.tasks.metrics import classification_figures
-from bothways.train.finetune import FinetuneOptions, finetune, make_task, read_rows_to_learn
+from bothways.train.finetune import finetune, make_task, read_rows_to_learn
+from bothways.train.finetune_options import FinetuneOptions
 from bothways.train.run import RunDirectory
 from tests.helpers import Run
 from tests.train.test_loop import StopAfter, state_of

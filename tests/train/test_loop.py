@@ -256,7 +256,7 @@ def test_without_compiled_code_a_run_says_so_and_gets_on(
 
 
 def test_refusals(store: TokenStore, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="sequence_length=128 is above the position table"):
+    with pytest.raises(UserError, match="sequence_length=128 is above what the model reads"):
         pretrain(
             store.directory,
             tmp_path / "r",

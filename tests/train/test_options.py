@@ -8,7 +8,7 @@ from typing import Any, get_type_hints
 import pytest
 
 from bothways.errors import UserError
-from bothways.train.finetune import FinetuneOptions, default_epochs
+from bothways.train.finetune_options import FinetuneOptions, default_epochs
 from bothways.train.options import TrainOptions, derive_train_options
 from bothways.train.pretrain import pretrain
 from bothways.train.pretrain_options import PretrainOptions, loop_options, validation_tokens

@@ -18,7 +18,8 @@ from bothways.cli import main
 from bothways.data.prepare import prepare
 from bothways.data.store import TokenStore
 from bothways.errors import UserError
-from bothways.train.finetune import FinetuneOptions, finetune
+from bothways.train.finetune import finetune
+from bothways.train.finetune_options import FinetuneOptions
 from bothways.train.options import TrainOptions
 from bothways.train.pretrain import pretrain
 from bothways.train.pretrain_options import PretrainOptions

@@ -38,8 +38,8 @@ def read_config(values: Mapping[str, Any], path: str | Path = "config.json") -> 
     """A Hugging Face `config.json` as the hyperparameters of its family. Raises UserError for a family that is not
     here, for a key that is not read and changes what the model computes, and for values that cannot be."""
     name = values.get("model_type", "bert")
-    if name not in FAMILIES:
-        raise UserError(f"{path} has model_type {str(name)[:60]!r}; accepted: {', '.join(FAMILIES)}")
+    if not isinstance(name, str) or name not in FAMILIES:
+        raise UserError(f"{path} has model_type {str(name)[:60]!a}; accepted: {', '.join(FAMILIES)}")
     return FAMILIES[name].config.from_dict(values, path)
 
 

@@ -18,7 +18,7 @@ const VIEWS = [
   ['attention', createAttentionView, () => true],
   ['steps', createStepsView, ({ runs: readings }) => readings[0].queries],
   ['embeddings', createEmbeddingsView, () => true],
-  ['positions', createPositionsView, () => true],
+  ['positions', createPositionsView, ({ positions }) => positions],
   ['checkpoints', createCheckpointsView, ({ checkpoints }) => checkpoints],
 ];
 

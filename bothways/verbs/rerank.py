@@ -1,0 +1,56 @@
+"""`bothways rerank M QUERY --in FILE`: the lines of a file in order of how well they go with a query."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bothways.files import to_json
+from bothways.precision import InferencePrecision
+from bothways.predictor import load
+from bothways.progress import CountProgress
+from bothways.verbs.flags import parse
+from bothways.verbs.line_input import placed_texts
+from bothways.verbs.options import Positional
+
+
+@dataclass(frozen=True)
+class RerankArguments:
+    """input: a text file, of which each line is read with the query; or a table, of which the column `text` is.
+
+    label: of a classifier, whose probability orders the lines; by default the label of pairs that go together.
+
+    encoding: of a file that is not UTF-8."""
+
+    model: Positional[str]
+    query: Positional[str]
+    input: str
+    top_k: int = 5
+    label: str | None = None
+    json: bool = False
+    encoding: str = "utf-8"
+    precision: InferencePrecision = "auto"
+    device: str = "auto"
+
+
+def run_rerank(arguments: Sequence[str]) -> None:
+    """`bothways rerank M QUERY --in FILE`."""
+    options = parse(
+        "rerank",
+        RerankArguments,
+        arguments,
+        "Order the lines of a file by how well a classifier or regressor of pairs finds them to go with a query. "
+        'Example: bothways rerank model "slow wifi" --in tickets.txt',
+    )
+    lines = placed_texts(Path(options.input), options.encoding)
+    model = load(options.model, options.device, options.precision)
+    with CountProgress("rerank", len(lines)) as progress:
+        texts = [line for _, line in lines]
+        ranked = model.rerank(options.query, texts, options.top_k, label=options.label, on_progress=progress)
+    for found in ranked:
+        place = lines[found.index][0]
+        if options.json:
+            print(to_json({"place": place, "score": found.score, "text": found.text}))
+        else:
+            print(f"{found.score:.3f}\t{place}\t{found.text}")
