@@ -177,6 +177,14 @@ MISTAKES: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda way: bw.finetune("classify", way / "run", ROWS, out=way / "p", labels_column="x"),
         r"^finetune classify has no option 'labels_column', did you mean 'label_column'\?.* text_column.* epochs",
     ),
+    "a share as text": (
+        lambda way: bw.finetune("classify", way / "run", ROWS, "0.2", way / "p"),
+        r"^0\.2: no such file; a share is a number, 0\.2 without quotes$",
+    ),
+    "a run of another kind": (
+        lambda way: bw.finetune("classify", way / "run", ROWS, ROWS[:6], way / "run", steps=1),
+        r"run that was made otherwise: the run there is pretraining, this is fine-tuning for classify; overwrite=True",
+    ),
     "options of another function": (
         lambda way: bw.finetune("classify", way / "run", ROWS, None, way / "p", bw.PretrainOptions()),  # type: ignore[arg-type]
         r"^options: expected FinetuneOptions or a dictionary, found a PretrainOptions$",

@@ -17,7 +17,7 @@ import numpy as np
 
 from bothways.data.annotations import ConllReader, is_conll
 from bothways.data.frames import frame_columns, frame_records
-from bothways.errors import UserError, closest, option
+from bothways.errors import UserError, closest, only_in_python, option
 from bothways.text.encodings import UTF8, checked_encoding
 from bothways.text.json_rows import WHOLE_FILE_CHARACTERS, read_json_rows
 from bothways.text.lines import (
@@ -213,6 +213,12 @@ def _given_rows(table: Any) -> Iterable[Any]:
     return table
 
 
+def _number_hint(path: Path) -> str:
+    """What to say where a table that is not there has a number for its name, a share that was given as text."""
+    is_number = re.fullmatch(r"0?\.\d+", str(path)) is not None
+    return only_in_python(f"; a share is a number, {path} without quotes") if is_number else ""
+
+
 def _read_file(path: Path, options: TableOptions) -> Iterator[Row | BadRow]:
     try:
         is_file = path.is_file()
@@ -221,7 +227,7 @@ def _read_file(path: Path, options: TableOptions) -> Iterator[Row | BadRow]:
             f"{str(path)[:60]!a}: is no name of a file ({getattr(error, 'strerror', None) or error})"
         ) from error
     if not is_file:
-        raise UserError(f"{path}: {'is a folder, not a file' if path.is_dir() else 'no such file'}")
+        raise UserError(f"{path}: {'is a folder, not a file' if path.is_dir() else 'no such file'}{_number_hint(path)}")
     if path.stat().st_size == 0:
         raise UserError(f"{path}: the file is empty")
     suffix = options.suffix_of(path)

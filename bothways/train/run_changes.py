@@ -38,9 +38,19 @@ def run_changes(
     differing = [name for name, value in now.items() if before.get(name) != value]
     if not differing:
         return []
+    works = [_work(run) for run in (there, asked)]
+    if None not in works and works[0] != works[1]:
+        return [f"the run there is {works[0]}, this is {works[1]}"]
     return _done_otherwise(there, asked) or [
         FINGERPRINTED.get(name) or option_change(name, before.get(name), now[name]) for name in differing
     ]
+
+
+def _work(run: Mapping[str, Any]) -> str | None:
+    """What a run.json is of, in words; None of one that does not say."""
+    if "task" in run:
+        return f"fine-tuning for {run['task']}"
+    return "pretraining" if "store" in run else None
 
 
 def _done_otherwise(there: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
