@@ -126,10 +126,13 @@ def test_vectors_and_neighbours(tuned: Callable[..., Path], bothways: Run, tmp_p
     gaps = np.load(tmp_path / "gaps.npy")
     assert np.isnan(gaps[[0, 2, 3]]).all()
     assert np.allclose(gaps[1], vectors[0], atol=1e-5)
-    assert "3 empty lines (1, 3, 4) have a row of NaN" in err
+    assert "gaps.npy has NaN for 3 empty lines (1, 3, 4)" in err
     code, out, _ = bothways("embed", run, "a house sleeps.")
     assert np.allclose(json.loads(out)["embedding"], vectors[0], atol=1e-5)
     assert bothways("embed", run, "x", "--out", tmp_path / "v.txt")[0] == 2
+    (tmp_path / "letters.csv").write_text('text\n"a house\n\nsleeps."\n')
+    code, out, _ = bothways("similar", run, "a house", "--in", tmp_path / "letters.csv")
+    assert out.splitlines()[0].endswith("\ta house  sleeps."), out  # a match is a line
     table = write(tmp_path / "only.jsonl", [{"text": "a house\tsleeps."}])
     assert json.loads(bothways("embed", run, "--in", table)[1])["text"] == "a house\tsleeps."
     assert json.loads(bothways("similar", run, "a dog", "--in", table, "--json")[1])["place"] == f"{table}:1"

@@ -68,6 +68,20 @@ def test_a_pretrained_run(folder: Path, bothways: Run) -> None:
     assert "Head" not in output
 
 
+def test_a_store_of_few_documents_says_that_none_is_held_out(folder: Path, bothways: Run, tmp_path: Path) -> None:
+    for number, expected in ((1, "1 document,"), (9, "9 documents,"), (10, "10 documents,")):
+        few, store = tmp_path / f"{number}", tmp_path / f"store {number}"
+        few.mkdir()
+        for name in range(number):
+            (few / f"{name}.txt").write_text("the big dog runs.\n")
+        arguments = ("--tokenizer", folder / "vocabulary", "--workers", 1, "--out", store)
+        code, out, err = bothways("prepare", few, *arguments)
+        assert code == 0, err
+        assert f"{store}: {expected}" in out
+        assert ("none is held out of 9 documents or fewer: all are trained on" in out) == (number < 10)
+        assert ("held out: 1 document, " in out) == (number == 10)
+
+
 def test_a_fine_tuned_run_names_rows_labels_and_the_best_epoch(folder: Path, bothways: Run) -> None:
     output = "\n".join(lines_of(bothways, folder / "tickets"))
     assert "whose model classifies a text" in output

@@ -48,6 +48,11 @@ def length_histogram(store: TokenStore) -> Histogram:
     return Histogram(list(zip(labels, sentences.tolist(), documents.tolist(), strict=True)))
 
 
+def documents_in_words(number: int) -> str:
+    """`1 document`, `2,000 documents`."""
+    return f"{number:,} document{'s' if number != 1 else ''}"
+
+
 def few_held_out(documents: int) -> str | None:
     """What to say of figures on so few held-out documents; None where there are none, or `ENOUGH_HELD_OUT`."""
     if not 0 < documents < ENOUGH_HELD_OUT:

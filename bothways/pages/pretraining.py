@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from bothways.data.lengths import documents_in_words
 from bothways.pages.display_names import display_name
 from bothways.pages.report import HtmlReport
 from bothways.progress import duration
@@ -54,12 +55,10 @@ def text_in_words(provenance: Mapping[str, Any]) -> str:
     """The text that a model was trained on: "40 files in texts: 39 documents, 100,000 tokens"."""
     where = f"{provenance['text']}: " if provenance.get("text") else ""
     held_out = provenance.get("held_out_documents", 0)
-    besides = f"; held out: {_documents(held_out)}, {provenance['held_out_tokens']:,} tokens" if held_out else ""
-    return f"{where}{_documents(provenance['documents'])}, {provenance['tokens']:,} tokens{besides}"
-
-
-def _documents(number: int) -> str:
-    return f"{number:,} document{'s' if number != 1 else ''}"
+    besides = (
+        f"; held out: {documents_in_words(held_out)}, {provenance['held_out_tokens']:,} tokens" if held_out else ""
+    )
+    return f"{where}{documents_in_words(provenance['documents'])}, {provenance['tokens']:,} tokens{besides}"
 
 
 def epochs_in_words(provenance: Mapping[str, Any]) -> str:

@@ -16,7 +16,7 @@ from bothways.predictor import load
 from bothways.verbs.bulk import into_file
 from bothways.verbs.flags import parse
 from bothways.verbs.options import Positional
-from bothways.verbs.text_arguments import file_text
+from bothways.verbs.text_arguments import file_text, shown_text
 
 
 @dataclass(frozen=True)
@@ -85,4 +85,4 @@ def run_answer(arguments: Sequence[str]) -> None:
     if not found.text:
         print(f"no answer in the text\t{found.no_answer_probability:.1%}")
     for answer in [*([found] if found.text else []), *found.alternatives][: options.top_k]:
-        print(f"{answer.text}\t{answer.probability:.1%}\tcharacters {answer.start}–{answer.end}")
+        print(f"{shown_text(answer.text)}\t{answer.probability:.1%}\tcharacters {answer.start}–{answer.end}")

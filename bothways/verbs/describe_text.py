@@ -6,7 +6,8 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from bothways.data.lengths import few_held_out, length_histogram
+from bothways.data.lengths import documents_in_words, few_held_out, length_histogram
+from bothways.data.prepare import FIRST_HELD_OUT
 from bothways.data.store import TokenStore
 from bothways.files import read_json
 from bothways.outputs import free_name
@@ -60,13 +61,17 @@ def store_lines(store: TokenStore) -> list[str]:
     held_out = store.split("validation")
     unknown = manifest["unknown_tokens"] / max(1, manifest["tokens"])
     lines = [
-        f"{store.directory}: {manifest['documents']:,} documents, {manifest['sentences']:,} sentences, "
+        f"{store.directory}: {documents_in_words(manifest['documents'])}, {manifest['sentences']:,} sentences, "
         f"{manifest['tokens']:,} tokens ({unknown:.3%} unknown), fingerprint {store.fingerprint}",
         f"text: {store.sources_in_words()}",
-        f"held out: {held_out.documents:,} documents, {held_out.tokens:,} tokens",
+        f"held out: {documents_in_words(held_out.documents)}, {held_out.tokens:,} tokens",
     ]
     if few := few_held_out(held_out.documents):
         lines.append(few)
+    elif manifest["documents"] <= FIRST_HELD_OUT:
+        lines.append(
+            f"none is held out of {FIRST_HELD_OUT} documents or fewer: all are trained on, and nothing is evaluated"
+        )
     if manifest["documents_without_words"]:
         lines.append(f"without words: {manifest['documents_without_words']:,} documents")
     return lines

@@ -69,7 +69,7 @@ def _embed_lines(options: EmbedArguments, path: Path) -> None:
     vectors = np.full((len(lines), found.shape[1]), np.nan, np.float32)
     vectors[places] = found
     if empty := empty_lines(lines):
-        say(f"{empty} have a row of NaN in {path}")
+        say(f"{path} has NaN for {empty}")
     with user_errors(path):
         partial = path.with_name(f".{path.name}.partial")
         with partial.open("wb") as file:

@@ -14,6 +14,7 @@ from bothways.progress import CountProgress
 from bothways.verbs.flags import parse
 from bothways.verbs.line_input import placed_texts
 from bothways.verbs.options import Positional
+from bothways.verbs.text_arguments import shown_text
 
 
 @dataclass(frozen=True)
@@ -50,4 +51,6 @@ def run_similar(arguments: Sequence[str]) -> None:
             dot = {"dot": match.dot} if isinstance(match, DotMatch) else {}
             print(to_json({"place": place, "cosine": match.cosine, **dot, "text": match.text}))
         else:
-            print(f"{match.dot if isinstance(match, DotMatch) else match.cosine:.3f}\t{place}\t{match.text}")
+            print(
+                f"{match.dot if isinstance(match, DotMatch) else match.cosine:.3f}\t{place}\t{shown_text(match.text)}"
+            )

@@ -170,5 +170,5 @@ def single_lines(options: TextArguments, columns: Mapping[str, Any]) -> list[str
 
 
 def shown_text(text: Text) -> str:
-    """A text as the terminal shows it; the two of a pair are parted by a bar."""
-    return text if isinstance(text, str) else " | ".join(text)
+    """A text as the terminal shows it, on one line; the two of a pair are parted by a bar."""
+    return " ".join((text if isinstance(text, str) else " | ".join(text)).splitlines())
