@@ -195,7 +195,8 @@ def _require_columns(task: Task, row: Row) -> None:
 
 def _names_one(task: Task, column: str) -> str:
     """`" (--text-column names one)"` of the option that a column's name comes from; empty where there is none."""
-    names = (name for name, value in vars(task.options).items() if name.endswith("_column") and value == column)
+    of_task: Any = task
+    names = (name for name, value in vars(of_task.options).items() if name.endswith("_column") and value == column)
     found = next(names, None)
     return "" if found is None else f" ({option(found)} names one)"
 
