@@ -50,7 +50,10 @@ def test_from_a_list_of_strings_to_a_model_and_its_figures(way: Path, tmp_path: 
     figures = bw.evaluate(tmp_path / "animals", ROWS, quiet=True)
     assert figures["accuracy"] == 1.0
     assert figures == bw.evaluate(bw.load(tmp_path / "animals"), ROWS, quiet=True)
-    assert bw.load(tmp_path / "animals").classify(["the red dog"])[0].label == "dog"
+    animals = bw.load(tmp_path / "animals")
+    assert animals.classify(["the red dog"])[0].label == "dog"
+    with pytest.raises(bw.UserError, match="fill needs a masked-LM head; this model was made for classify"):
+        animals.fill("the [MASK]")
 
 
 def test_texts_in_memory_are_read_as_those_of_files(tmp_path: Path) -> None:

@@ -235,9 +235,9 @@ class LoadedModel:
         """Raises UserError for a model whose head cannot do this, or was not in its file."""
         head = self.model.head
         if ability not in head.abilities:
-            raise UserError(
-                f"{self.checkpoint.source}: {verb} needs a {ability} head; this model has {type(head).__name__}"
-            )
+            trained = self.checkpoint.metadata.get("task")
+            has = f"was made for {trained}" if trained in TASKS else f"has {type(head).__name__}"
+            raise UserError(f"{self.checkpoint.source}: {verb} needs a {ability} head; this model {has}")
         self.require_trained(verb)
 
     def require_trained(self, verb: str) -> None:
