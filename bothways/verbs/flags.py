@@ -123,7 +123,8 @@ def help_texts(options: type) -> dict[str, str]:
         if not dataclasses.is_dataclass(kind) or document.startswith(f"{kind.__name__}("):  # dataclass's own docstring
             continue
         for paragraph in re.split(r"\n\s*\n", document):
-            for name, text in re.findall(rf"({mark})(.*?)(?={mark}|\Z)", paragraph, re.DOTALL):
+            line = " ".join(paragraph.split())  # a name may stand at the end of a line of the docstring
+            for name, text in re.findall(rf"({mark})(.*?)(?={mark}|\Z)", line):
                 texts[name.removesuffix(": ")] = " ".join(text.split()).rstrip(" .,;").removesuffix("; or")
     return texts
 
