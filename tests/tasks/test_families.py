@@ -17,7 +17,8 @@ from tests.helpers import Run
 
 HELPDESK = Path(bw.__file__).parent / "samples" / "helpdesk"
 # XLM-RoBERTa and CamemBERT are RoBERTa by another name: the same parts, heads and names of tensors.
-WORDPIECE, BYTES = ("bert", "distilbert", "electra", "albert"), ("roberta", "mpnet", "modernbert", "gpt2")
+# BERT itself is what the other tests are of.
+WORDPIECE, BYTES = ("distilbert", "electra", "albert"), ("roberta", "mpnet", "modernbert", "gpt2")
 
 
 def texts() -> list[str]:
@@ -43,7 +44,7 @@ def pretrained_family(family: str, tmp_path_factory: pytest.TempPathFactory) -> 
         family=family,
         objective={"gpt2": "causal", "electra": "electra"}.get(family, "mlm"),
         size="tiny",
-        steps=80,
+        steps=60,
         tokens_per_step=1024,
         sequence_length=64,
         max_position_embeddings=256,
@@ -53,16 +54,16 @@ def pretrained_family(family: str, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def test_tickets(family: str, pretrained_family: Path, tmp_path: Path, bothways: Run) -> None:
-    options = bw.FinetuneOptions(epochs=6, sequence_length=64)
+    options = bw.FinetuneOptions(epochs=4, sequence_length=48)
     train, test = (HELPDESK / f"tickets-{part}.jsonl" for part in ("train", "test"))
     result = bw.finetune("classify", pretrained_family, train, test, tmp_path / "tickets", options)
     assert result.evaluation is not None
     chance = max(np.unique([row["label"] for row in rows_of(test)], return_counts=True)[1]) / len(rows_of(test))
-    assert result.evaluation.metrics["accuracy"] > chance + 0.15
+    assert result.evaluation.metrics["accuracy"] > chance + 0.1
     model = bw.load(tmp_path / "tickets")
     said = [row["text"] for row in rows_of(test)][:9]
     (tmp_path / "lines.txt").write_text("\n".join(said), encoding="utf-8")
-    alone = [model.classify([text])[0] for text in said]
+    alone = [model.classify(text) for text in said]
     assert [found.label for found in model.classify(said)] == [found.label for found in alone]
     code, _, _ = bothways(
         "classify", tmp_path / "tickets", "--in", tmp_path / "lines.txt", "--out", tmp_path / "o.jsonl"
@@ -78,7 +79,7 @@ def test_tickets(family: str, pretrained_family: Path, tmp_path: Path, bothways:
 
 
 def test_entities(family: str, pretrained_family: Path, tmp_path: Path) -> None:
-    options = bw.FinetuneOptions(epochs=12, sequence_length=96)
+    options = bw.FinetuneOptions(epochs=7, sequence_length=48)
     train, test = (HELPDESK / f"entities-{part}.jsonl" for part in ("train", "test"))
     result = bw.finetune("tag", pretrained_family, train, test, tmp_path / "entities", options)
     assert result.evaluation is not None
@@ -89,7 +90,7 @@ def test_entities(family: str, pretrained_family: Path, tmp_path: Path) -> None:
 
 
 def test_questions(family: str, pretrained_family: Path, tmp_path: Path) -> None:
-    options = bw.FinetuneOptions(epochs=2, sequence_length=192)
+    options = bw.FinetuneOptions(steps=12, sequence_length=160)
     train, test = (HELPDESK / f"questions-{part}.json" for part in ("train", "test"))
     result = bw.finetune("answer", pretrained_family, train, test, tmp_path / "help", options)
     assert result.evaluation is not None
