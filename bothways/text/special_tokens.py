@@ -14,6 +14,8 @@ from typing import Literal
 
 from tokenizers import Tokenizer as BackendTokenizer
 
+from bothways.errors import UserError
+
 Role = Literal["pad", "unk", "cls", "sep", "mask"]
 # Each role's names, BERT's first. GPT-2 has one special token for all, and none for masks.
 USUAL_NAMES: dict[Role, tuple[str, ...]] = {
@@ -59,7 +61,8 @@ def find_roles(vocabulary: Mapping[str, int], stated: Mapping[str, str]) -> dict
 
 def find_template(backend: BackendTokenizer, cls_id: int, sep_id: int) -> Template:
     """The template that a backend's post-processor has, found by what it makes of two texts; BERT's where it has none
-    and begins and ends with different tokens; else only something between two texts."""
+    and begins and ends with different tokens; else only something between two texts. Raises UserError for a tokenizer
+    that makes nothing of a text."""
     made = backend.encode("a", "a")
     single = [id for id, special in zip(*_ids(backend.encode("a")), strict=True) if special]
     if not single and cls_id != sep_id:
@@ -67,6 +70,8 @@ def find_template(backend: BackendTokenizer, cls_id: int, sep_id: int) -> Templa
     if not single:
         return Template((), (sep_id,), (), False)
     ids, special = _ids(made)
+    if special.count(False) < 2:
+        raise UserError("the tokenizer makes no pieces of the letter a: it is damaged, or not one for text")
     first = special.index(False)
     behind_first = special.index(True, first)
     second = special.index(False, behind_first)

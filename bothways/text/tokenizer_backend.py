@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -88,10 +89,8 @@ def byte_bpe_backend(model: models.BPE, template: str = "") -> BackendTokenizer:
 
 def read_backend(path: Path) -> BackendTokenizer:
     """The tokenizer of a `tokenizer.json`. Raises UserError for one of another kind than those of `kind_of`."""
-    try:
+    with _read_errors(f"{path}: cannot be read"):
         backend = BackendTokenizer.from_file(str(path))
-    except Exception as error:  # tokenizers raises bare Exception
-        raise UserError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from error
     model = backend.model
     if isinstance(model, models.BPE) and not _is_byte_level(backend):
         raise UserError(f"{path}: BPE over characters, not over bytes; read are WordPiece, byte-level BPE and Unigram")
@@ -105,10 +104,20 @@ def read_backend(path: Path) -> BackendTokenizer:
 def read_byte_bpe(path: Path, template: str) -> BackendTokenizer:
     """The tokenizer of a `vocab.json` with the `merges.txt` beside it; template: as of `byte_bpe_backend`."""
     merges = path.with_name("merges.txt")
-    try:
+    with _read_errors(f"{path}: cannot be read with {merges.name}"):
         return byte_bpe_backend(models.BPE.from_file(str(path), str(merges)), template)
-    except Exception as error:  # tokenizers raises bare Exception
-        raise UserError(f"{path}: cannot be read with {merges.name}: {str(error).splitlines()[0]}") from error
+
+
+@contextlib.contextmanager
+def _read_errors(said: str) -> Iterator[None]:
+    """Turn what `tokenizers` raises at a damaged file into a UserError: bare Exceptions, and panics of its Rust code,
+    which are no Exceptions."""
+    try:
+        yield
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise UserError(f"{said}: {(str(error).splitlines() or ['damaged'])[0]}") from error
 
 
 def kind_of(backend: BackendTokenizer) -> TokenizerKind:

@@ -24,13 +24,14 @@ from bothways.checkpoint.hugging_face import Checkpoint, new_model, save_checkpo
 from bothways.data.stream import RowStream
 from bothways.data.tables import TableOptions
 from bothways.model.encoder import Encoder
-from bothways.model.families import head_builder
+from bothways.model.families import FAMILIES, head_builder
 from bothways.model.heads import EmbeddingHead, Head
 from bothways.tasks import TASKS
 from bothways.tasks.base import Task
 from bothways.tasks.classify import PROBLEMS
 from bothways.text.corpus import CorpusOptions, CorpusReport, read_documents
 from bothways.text.sources import resolve_sources
+from bothways.text.tokenizer import Tokenizer
 from bothways.train.evaluate import RowSet
 from tests.fuzzing.mutations import changed_value, mutated_bytes, mutated_json
 from tests.helpers import tiny_config, tiny_tokenizer
@@ -117,9 +118,13 @@ def task_rows() -> dict[str, list[dict[str, Any]]]:
     }
 
 
+FUZZED_FAMILIES = ("roberta", "albert", "mpnet", "modernbert", "gpt2")  # whose configs have most of their own
+SHAPE = {"num_hidden_layers": 2, "hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 64}
+
+
 class Models:
-    """Valid model directories, made once: with a head for each kind of task, a vocabulary with and without its
-    tokenizer.json, and sentence-transformers' files."""
+    """Valid model directories, made once: with a head for each kind of task, of several families, a vocabulary with and
+    without its tokenizer.json, and sentence-transformers' files."""
 
     def __init__(self, folder: Path) -> None:
         heads: dict[str, Callable[[Encoder], Head]] = {
@@ -136,6 +141,12 @@ class Models:
                 task = TASKS[name]
                 checkpoint.metadata = task.make(task.Options()).to_json() | ({"labels": labels} if labels else {})
             save_checkpoint(checkpoint, folder / name)
+        for family in FUZZED_FAMILIES:
+            tokenizer = Tokenizer.train_byte_bpe(lambda: ["the red dog runs, a cat sleeps"] * 3, 280)
+            sizes = {"max_position_embeddings": 32, "pad_token_id": 1, "vocab_size": tokenizer.vocab_size}
+            config = FAMILIES[family].config.from_size("tiny", **{**SHAPE, **sizes})
+            head = head_builder("causal-LM" if family == "gpt2" else "masked-LM")
+            save_checkpoint(Checkpoint(new_model(config, head, seed=1), tokenizer), folder / family)
         (folder / "similar" / "config_sentence_transformers.json").write_text(
             json.dumps({"prompts": {"query": "a: "}, "default_prompt_name": "query", "similarity_fn_name": "dot"})
         )
@@ -165,6 +176,10 @@ def ask(directory: Path, kind: str) -> object:
         return model.tag("the red dog")
     if kind == "answer":
         return model.answer("which dog?", "the red dog runs")
+    if kind == "gpt2":
+        return model.generate("the red", max_tokens=2)
+    if kind in FUZZED_FAMILIES:
+        return model.fill(f"the {model.tokenizer.roles['mask']} dog"), model.embed(["a cat"])
     if kind in ("similar", "foreign"):
         return model.similar("a dog", ["a cat", "the red dog"])
     return model.fill("the [MASK] dog"), model.embed(["a cat"])

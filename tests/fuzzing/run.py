@@ -42,7 +42,9 @@ def faults(folder: Path, seeds: Iterable[int]) -> Iterator[Fault]:
         except UserError as error:
             if "\n" in str(error):
                 yield Fault(seed, damage.description, "UserError of several lines", str(error)[:200])
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a panic of Rust code is no Exception
             *_, last = traceback.extract_tb(error.__traceback__)
             ours = [frame for frame in traceback.extract_tb(error.__traceback__) if "/bothways/" in frame.filename]
             frame = ours[-1] if ours else last

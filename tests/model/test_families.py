@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from bothways.batch import PackedBatch
 from bothways.checkpoint.hugging_face import load_checkpoint, name_table, save_checkpoint
+from bothways.errors import UserError
 from bothways.inference.compiled import CompiledModel, supports
 from bothways.model.families import FAMILIES, build_encoder, build_head, read_config
 from bothways.model.heads import HeadKind, Model
@@ -237,3 +239,38 @@ def test_directories_open_on_both_sides(family: str, kind: HeadKind, tmp_path: P
     mine = twice.model.state_dict()
     assert all(torch.equal(tensor, mine[name]) for name, tensor in checkpoint.model.state_dict().items())
     assert twice.config == checkpoint.config
+
+
+@pytest.mark.parametrize(
+    ("family", "changed", "said"),
+    [
+        ("roberta", {"pad_token_id": -3}, "pad_token_id -3"),
+        ("roberta", {"max_position_embeddings": 8}, "positions count from behind the padding id"),
+        ("mpnet", {"pad_token_id": 0}, "this vocabulary's is 0"),
+        ("mpnet", {"relative_attention_num_buckets": 64}, "relative_attention_num_buckets '64'.*accepted: 32"),
+        ("albert", {"inner_group_num": 2}, "inner_group_num '2'.*accepted: 1"),
+        ("albert", {"num_hidden_groups": 9}, "num_hidden_groups 9: expected at most num_hidden_layers 5"),
+        ("electra", {"summary_type": "mean"}, "summary_type 'mean'"),
+        ("modernbert", {"mlp_dropout": 0.1}, "mlp_dropout '0.1'"),
+        ("modernbert", {"layer_types": ["full_attention"]}, "layer_types .*expected num_hidden_layers 4 of"),
+        ("modernbert", {"rope_parameters": {"full_attention": {"rope_type": "yarn"}}}, "rope_parameters .*default"),
+        ("gpt2", {"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx 'True'"),
+        ("distilbert", {"auto_map": {"AutoModel": "x.Y"}}, "auto_map"),
+        ("bert", {"model_type": "deberta-v2"}, "model_type 'deberta-v2'; accepted: bert, roberta"),
+    ],
+)
+def test_what_a_family_cannot_honour_is_refused_by_key_and_value(
+    family: str, changed: dict[str, Any], said: str
+) -> None:
+    values = transformers.AutoConfig.for_model(family, vocab_size=VOCABULARY, **CASES[family].config).to_dict()
+    with pytest.raises(UserError, match=said):
+        read_config({**values, **changed})
+
+
+def test_weights_of_another_family_are_named(tmp_path: Path) -> None:
+    transformers_model("electra", "masked-LM").save_pretrained(tmp_path)
+    tokenizer_for("electra").save(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
+    (tmp_path / "config.json").write_text(json.dumps({**config, "model_type": "mpnet", "pad_token_id": 1}))
+    with pytest.raises(UserError, match="model_type is 'mpnet', but the weights have the names of"):
+        load_checkpoint(tmp_path)

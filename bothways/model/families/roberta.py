@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Self
 
 from torch import nn
 
+from bothways.errors import UserError
 from bothways.model.config import EncoderConfig
 from bothways.model.embeddings import Embeddings, OffsetPositions
 from bothways.model.encoder import Encoder
@@ -41,6 +42,14 @@ class RobertaConfig(EncoderConfig):
 
     model_type: ClassVar[str] = "roberta"
     keys: ClassVar[Mapping[str, str | None]] = {"positions": None}
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.pad_token_id or 0) < 0 or self.max_sequence_length < 8:
+            raise UserError(
+                f"pad_token_id {self.pad_token_id}, max_position_embeddings {self.max_position_embeddings}: positions "
+                "count from behind the padding id, and at least 8 are expected"
+            )
 
     @property
     def first_position(self) -> int:
