@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -44,7 +45,7 @@ def pretrained_family(family: str, tmp_path_factory: pytest.TempPathFactory) -> 
         family=family,
         objective={"gpt2": "causal", "electra": "electra"}.get(family, "mlm"),
         size="tiny",
-        steps=60,
+        steps=40,
         tokens_per_step=1024,
         sequence_length=64,
         max_position_embeddings=256,
@@ -54,7 +55,7 @@ def pretrained_family(family: str, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def test_tickets(family: str, pretrained_family: Path, tmp_path: Path, bothways: Run) -> None:
-    options = bw.FinetuneOptions(epochs=4, sequence_length=48)
+    options = bw.FinetuneOptions(epochs=8, sequence_length=48, lr=1e-3)
     train, test = (HELPDESK / f"tickets-{part}.jsonl" for part in ("train", "test"))
     result = bw.finetune("classify", pretrained_family, train, test, tmp_path / "tickets", options)
     assert result.evaluation is not None
@@ -74,8 +75,9 @@ def test_tickets(family: str, pretrained_family: Path, tmp_path: Path, bothways:
     page = model.explain(said[0]).data
     assert len(page["runs"]) == 2
     assert page["predictions"]
-    code, _, errors = bothways("export", "onnx", tmp_path / "tickets", "--out", tmp_path / "onnx")
-    assert code == 0, errors
+    if family in ("mpnet", "modernbert", "gpt2"):  # a bias, a window, the last token; the others' layers are BERT's
+        code, _, errors = bothways("export", "onnx", tmp_path / "tickets", "--out", tmp_path / "onnx")
+        assert code == 0, errors
 
 
 def test_entities(family: str, pretrained_family: Path, tmp_path: Path) -> None:
@@ -91,7 +93,7 @@ def test_entities(family: str, pretrained_family: Path, tmp_path: Path) -> None:
 
 def test_questions(family: str, pretrained_family: Path, tmp_path: Path) -> None:
     options = bw.FinetuneOptions(steps=12, sequence_length=160)
-    train, test = (HELPDESK / f"questions-{part}.json" for part in ("train", "test"))
+    train, test = squad_rows("train")[:120], squad_rows("test")[:40]
     result = bw.finetune("answer", pretrained_family, train, test, tmp_path / "help", options)
     assert result.evaluation is not None
     assert result.evaluation.metrics["f1"] > 0.15, "a third of the questions have no answer"
@@ -114,3 +116,13 @@ def test_what_it_was_pretrained_for(family: str, pretrained_family: Path) -> Non
 
 def rows_of(path: Path) -> list[dict[str, str]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def squad_rows(part: str) -> list[dict[str, Any]]:
+    pages = json.loads((HELPDESK / f"questions-{part}.json").read_text(encoding="utf-8"))["data"]
+    return [
+        {"question": asked["question"], "context": paragraph["context"], "answers": asked["answers"]}
+        for page in pages
+        for paragraph in page["paragraphs"]
+        for asked in paragraph["qas"]
+    ]
