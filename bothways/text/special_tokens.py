@@ -8,7 +8,9 @@ Shapes: T pieces of a sequence.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import itertools
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -60,23 +62,39 @@ def find_roles(vocabulary: Mapping[str, int], stated: Mapping[str, str]) -> dict
 
 
 def find_template(backend: BackendTokenizer, cls_id: int, sep_id: int) -> Template:
-    """The template that a backend's post-processor has, found by what it makes of two texts; BERT's where it has none
-    and begins and ends with different tokens; else only something between two texts. Raises UserError for a tokenizer
-    that makes nothing of a text."""
-    made = backend.encode("a", "a")
-    single = [id for id, special in zip(*_ids(backend.encode("a")), strict=True) if special]
-    if not single and cls_id != sep_id:
-        return Template((cls_id,), (sep_id,), (sep_id,), True)
-    if not single:
-        return Template((), (sep_id,), (), False)
-    ids, special = _ids(made)
-    if special.count(False) < 2:
+    """The template that a backend's post-processor has, found by what it makes of one text and of two; BERT's where it
+    has none and begins and ends with different tokens; else only something between two texts. Raises UserError for a
+    tokenizer that makes nothing of a text."""
+    with damage_as_user_errors("the tokenizer's template cannot be used"):
+        single, pair = backend.encode("a"), backend.encode("a", "a")
+    ids, special = _ids(single)
+    if False not in special:
         raise UserError("the tokenizer makes no pieces of the letter a: it is damaged, or not one for text")
-    first = special.index(False)
-    behind_first = special.index(True, first)
-    second = special.index(False, behind_first)
-    end = special.index(True, second)
-    return Template(tuple(ids[:first]), tuple(ids[behind_first:second]), tuple(ids[end:]), typed=any(made.type_ids))
+    if True not in special:
+        if cls_id != sep_id:
+            return Template((cls_id,), (sep_id,), (sep_id,), True)
+        return Template((), (sep_id,), (), False)
+    first, last = special.index(False), len(special) - special[::-1].index(False)
+    return Template(tuple(ids[:first]), _between(*_ids(pair)) or (sep_id,), tuple(ids[last:]), any(pair.type_ids))
+
+
+def _between(ids: list[int], special: list[bool]) -> tuple[int, ...]:
+    """The special tokens that stand between two texts; none where there is nothing between them."""
+    texts = [place for place, is_special in enumerate(special) if not is_special]
+    gaps = [(before, after) for before, after in itertools.pairwise(texts) if after - before > 1]
+    return tuple(ids[gaps[0][0] + 1 : gaps[0][1]]) if gaps else ()
+
+
+@contextlib.contextmanager
+def damage_as_user_errors(said: str) -> Iterator[None]:
+    """Turn what `tokenizers` raises at a damaged file into a UserError: bare Exceptions, and panics of its Rust code,
+    which are no Exceptions."""
+    try:
+        yield
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise UserError(f"{said}: {(str(error).splitlines() or ['damaged'])[0]}") from error
 
 
 def _ids(encoding) -> tuple[list[int], list[bool]]:  # type: ignore[no-untyped-def]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -21,7 +20,7 @@ from tokenizers import (
 )
 
 from bothways.errors import UserError
-from bothways.text.special_tokens import USUAL_NAMES
+from bothways.text.special_tokens import USUAL_NAMES, damage_as_user_errors
 
 TokenizerKind = Literal["wordpiece", "byte-bpe", "unigram"]
 KINDS_IN_WORDS: dict[TokenizerKind, str] = {
@@ -89,7 +88,7 @@ def byte_bpe_backend(model: models.BPE, template: str = "") -> BackendTokenizer:
 
 def read_backend(path: Path) -> BackendTokenizer:
     """The tokenizer of a `tokenizer.json`. Raises UserError for one of another kind than those of `kind_of`."""
-    with _read_errors(f"{path}: cannot be read"):
+    with damage_as_user_errors(f"{path}: cannot be read"):
         backend = BackendTokenizer.from_file(str(path))
     model = backend.model
     if isinstance(model, models.BPE) and not _is_byte_level(backend):
@@ -104,20 +103,8 @@ def read_backend(path: Path) -> BackendTokenizer:
 def read_byte_bpe(path: Path, template: str) -> BackendTokenizer:
     """The tokenizer of a `vocab.json` with the `merges.txt` beside it; template: as of `byte_bpe_backend`."""
     merges = path.with_name("merges.txt")
-    with _read_errors(f"{path}: cannot be read with {merges.name}"):
+    with damage_as_user_errors(f"{path}: cannot be read with {merges.name}"):
         return byte_bpe_backend(models.BPE.from_file(str(path), str(merges)), template)
-
-
-@contextlib.contextmanager
-def _read_errors(said: str) -> Iterator[None]:
-    """Turn what `tokenizers` raises at a damaged file into a UserError: bare Exceptions, and panics of its Rust code,
-    which are no Exceptions."""
-    try:
-        yield
-    except BaseException as error:
-        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
-            raise
-        raise UserError(f"{said}: {(str(error).splitlines() or ['damaged'])[0]}") from error
 
 
 def kind_of(backend: BackendTokenizer) -> TokenizerKind:
