@@ -33,6 +33,7 @@ class PretrainKeywords(TypedDict, total=False):
     phases: Sequence[str]
     lr: float | None
     warmup: float
+    decay: float
     weight_decay: float
     clip: float
     optimizer: Optimizer

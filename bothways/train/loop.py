@@ -113,6 +113,8 @@ def train(
     limit_onednn_cache()
     options, world = stepper.options, stepper.world
     settings = {name: getattr(options, name) for name in RESUME_OPTIONS}
+    if options.decay < 1:  # a run without a stable phase is what it was before there were any
+        settings["decay"] = options.decay
 
     def identity_of(steps: int) -> dict[str, Any]:
         data = stepper.data.identity if identity_at is None else identity_at(steps)

@@ -27,14 +27,15 @@ class TrainOptions:
     here. They do not inherit them: a base class's fields come first, and the order of theirs is the order of `--help`
     and of positional arguments.
 
-    warmup: share of the steps. clip: the largest gradient norm. micro_batch_tokens: tokens in one forward pass, of
-    which a step adds up several; None: by the device. evaluate_every: steps; 0: only at the end. checkpoint_every:
-    steps. keep_checkpoints: how many of the newest stay.
+    warmup: share of the steps. decay: share of the steps, at the end. clip: the largest gradient norm.
+    micro_batch_tokens: tokens in one forward pass, of which a step adds up several; None: by the device. evaluate_every:
+    steps; 0: only at the end. checkpoint_every: steps. keep_checkpoints: how many of the newest stay.
     """
 
     steps: int
     lr: float
     warmup: float = 0.1
+    decay: float = 1.0
     weight_decay: float = 0.01
     beta2: float = 0.999
     eps: float = 1e-8
@@ -61,6 +62,8 @@ class TrainOptions:
                 raise UserError(f"{option(name, getattr(self, name))}: expected a number above 0")
         if not 0 <= self.warmup < 1:
             raise UserError(f"{option('warmup', self.warmup)}: expected a share of the steps, 0 to below 1")
+        if not 0 < self.decay <= 1:
+            raise UserError(f"{option('decay', self.decay)}: expected a share of the steps, above 0 to 1")
         if not 0 <= self.weight_decay < math.inf:
             raise UserError(f"{option('weight_decay', self.weight_decay)}: expected 0 or more")
         if self.optimizer == "muon" and self.parallel == "fsdp":

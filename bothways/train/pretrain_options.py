@@ -76,6 +76,7 @@ class PretrainOptions:
     phases: tuple[str, ...] = ()
     lr: float | None = None
     warmup: float = TrainOptions.warmup
+    decay: float = TrainOptions.decay
     weight_decay: float = TrainOptions.weight_decay
     clip: float = TrainOptions.clip
     optimizer: Optimizer = TrainOptions.optimizer

@@ -43,6 +43,7 @@ METAVARS = {
     "train": "FILE",
     "validation": "SHARE",
     "warmup": "SHARE",
+    "decay": "SHARE",
     "class_weights": "LABEL=WEIGHT",
     "choice_columns": "COLUMN",
     "word": "WORD",
@@ -52,8 +53,9 @@ FILE_VERBS = ("explain", "predict", "embed", "classify", "tag", "answer")  # who
 
 # What most people never need, and the help therefore has last.
 RARE = frozenset((
-    "all", "batch_size", "checkpoint_every", "clip", "compile", "class_weights", "device", "dropout", "evaluate_every",
-    "format", "freeze_layers", "hidden_act", "keep_checkpoints", "label_names", "log_every", "mask_rate",
+    "all", "batch_size", "checkpoint_every", "clip", "compile", "class_weights", "decay", "device", "dropout",
+    "evaluate_every", "format", "freeze_layers", "hidden_act", "keep_checkpoints", "label_names", "log_every",
+    "mask_rate",
     "mask_rate_end", "max_position_embeddings", "micro_batch_tokens", "min_frequency", "min_p", "no_normalize",
     "optimizer", "overlap", "overwrite", "parallel", "patience", "phases", "pooling", "positions", "precision",
     "profile", "repetition_penalty", "scheme", "seed", "short", "skip_bad", "tensorboard", "truncate",

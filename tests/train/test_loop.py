@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
-from transformers import get_linear_schedule_with_warmup
+from transformers import get_linear_schedule_with_warmup, get_wsd_schedule
 
 from bothways.batch import PackedBatch
 from bothways.checkpoint.hugging_face import load_checkpoint
@@ -184,6 +184,20 @@ def test_a_full_disk_leaves_the_last_checkpoint_usable(
 def test_a_gradient_that_is_not_finite_stops_before_the_weights_are_spoilt(store: TokenStore, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"step \d+: the gradient is not finite"):
         pretrain(store.directory, tmp_path / "run", PretrainOptions(**{**vars(OPTIONS), "lr": 1e30, "clip": 1e30}))
+
+
+@pytest.mark.parametrize("decay", [0.3, 0.8, 1.0])
+def test_a_stable_phase_is_transformers_wsd(decay: float) -> None:
+    options = TrainOptions(steps=50, lr=0.3, warmup=0.2, decay=decay)
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.3)
+    falling = min(40, int(decay * 50))
+    schedule = get_wsd_schedule(
+        optimizer, 10, falling, num_stable_steps=40 - falling, warmup_type="linear", decay_type="linear"
+    )
+    for step in range(50):
+        assert learning_rate(step, options) == pytest.approx(schedule.get_last_lr()[0], abs=1e-12)
+        optimizer.step()
+        schedule.step()
 
 
 def test_schedule_and_groups_are_berts(store: TokenStore) -> None:
