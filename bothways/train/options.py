@@ -28,8 +28,8 @@ class TrainOptions:
     and of positional arguments.
 
     warmup: share of the steps. decay: share of the steps, at the end. clip: the largest gradient norm.
-    micro_batch_tokens: tokens in one forward pass, of which a step adds up several; None: by the device. evaluate_every:
-    steps; 0: only at the end. checkpoint_every: steps. keep_checkpoints: how many of the newest stay.
+    micro_batch_tokens: tokens in one forward pass, of which a step adds up several; None: by the device.
+    evaluate_every: steps; 0: only at the end. checkpoint_every: steps. keep_checkpoints: how many of the newest stay.
     """
 
     steps: int

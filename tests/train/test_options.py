@@ -44,8 +44,9 @@ def test_an_option_of_the_loop_has_its_type_and_default_in_every_verb(kind: type
 def test_every_shared_option_reaches_the_loop(kind: type) -> None:
     others = {
         "steps": 7, "lr": 0.5, "warmup": 0.3, "decay": 0.6, "weight_decay": 0.4, "clip": 2.0, "seed": 9,
-        "micro_batch_tokens": 11, "log_every": 12, "evaluate_every": 13, "checkpoint_every": 14, "keep_checkpoints": 15, 
-        "device": "cpu", "precision": "float32", "compile": "off", "parallel": "fsdp", "optimizer": "adamw", "tensorboard": True,
+        "micro_batch_tokens": 11, "log_every": 12, "evaluate_every": 13, "checkpoint_every": 14, "keep_checkpoints": 15,
+        "device": "cpu", "precision": "float32", "compile": "off", "parallel": "fsdp", "optimizer": "adamw",
+        "tensorboard": True,
         "profile": True,
     }  # fmt: skip
     given = {field.name: others[field.name] for field in fields(kind) if field.name in others}
