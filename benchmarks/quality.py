@@ -21,7 +21,7 @@ import sys
 from pathlib import Path
 
 from fine_tuned import BESIDE, SETS, FineTuning, fine_tune_all
-from quality_results import Results, describe, tables
+from quality_results import KEYS, Results, describe, fine_tuned_table, tables, zero_shot_tables
 from zero_shot import MEASURES, cloze_lines, say
 
 import bothways as bw
@@ -86,7 +86,7 @@ def measure_zero_shot(asked: argparse.Namespace) -> int:
             results.add(figures, **key)
             if measure == "cloze":
                 print("\n".join([f"{name}, cloze:", *cloze_lines(figures)]))
-    print(tables(results))
+    print(zero_shot_tables(results))
     return failed
 
 
@@ -97,7 +97,7 @@ def measure_fine_tuned(asked: argparse.Namespace) -> int:
         asked.data, asked.device, tuple(asked.seeds), asked.train_rows, asked.minutes_per_set, asked.again
     )
     failed = fine_tune_all([named(model) for model in asked.models], asked.sets, asked.beside, settings, results)
-    print(tables(results))
+    print(fine_tuned_table(results))
     return failed
 
 
@@ -106,9 +106,7 @@ def merged(files: list[Path]) -> Results:
     results = Results(files[0])
     for file in files[1:]:
         for record in Results(file).records:
-            same = results.find(
-                **{name: record.get(name) for name in ("kind", "model", "set", "seed", "rows", "pairs")}
-            )
+            same = results.find(**{name: record.get(name) for name in KEYS})
             results.records = [kept for kept in results.records if kept not in same] + [record]
     return results
 

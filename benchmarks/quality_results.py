@@ -78,9 +78,17 @@ def _training_lines(metrics: Path) -> list[dict[str, Any]]:
     return [line for line in lines if "seconds" in line and "tokens" in line]
 
 
+def zero_shot_tables(results: Results) -> str:
+    """What models know before fine-tuning, as Markdown."""
+    return _together(zero_shot_table(results), genre_table(results), *paradigm_tables(results))
+
+
 def tables(results: Results) -> str:
     """Every table that there are records for, as Markdown."""
-    parts = [zero_shot_table(results), genre_table(results), *paradigm_tables(results), fine_tuned_table(results)]
+    return _together(zero_shot_tables(results), fine_tuned_table(results))
+
+
+def _together(*parts: str) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
