@@ -7,12 +7,14 @@ import io
 import json
 import platform
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 import zstandard
+
+from bothways.errors import UserError
 
 HERE = Path(__file__).resolve().parent
 
@@ -44,6 +46,16 @@ def minilm() -> Path:
     assert package is not None
     assert package.origin is not None
     return Path(package.origin).parent / "model"
+
+
+def run_script(main: Callable[[], int]) -> None:
+    """A script's `main` with its exit code; what a user got wrong is a line."""
+    try:
+        sys.exit(main())
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("stopped; the same command goes on from here")
 
 
 def machine() -> str:

@@ -183,6 +183,8 @@ def fine_tune(
     """The figures on the test rows of a model that was trained on the others."""
     train, test = rows
     result = bw.finetune(of.task, model, train, of.held_out, out, seed=seed, device=device, quiet=True, **of.options)
+    if result.training.interrupted is not None:
+        raise KeyboardInterrupt  # a model that is not trained to the end is not measured
     figures = bw.evaluate(out, test, device=device, quiet=True)
     counts = {"train_rows": len(train), "test_rows": len(test), "truncated": result.truncated}
     cost = {"steps": result.training.steps, "seconds": round(result.training.seconds, 1)}

@@ -17,9 +17,9 @@ and published figures of Google's small BERTs.
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
+from common import run_script
 from fine_tuned import BESIDE, SETS, FineTuning, fine_tune_all
 from quality_results import KEYS, Results, describe, fine_tuned_table, tables, zero_shot_tables
 from zero_shot import MEASURES, cloze_lines, say
@@ -112,7 +112,4 @@ def merged(files: list[Path]) -> Results:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except UserError as error:
-        sys.exit(f"error: {error}")
+    run_script(main)

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -28,7 +27,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from common import machine, markdown
+from common import machine, markdown, run_script
 from fine_tuned import SETS, fine_tune, some
 from held_out import training_texts
 from quality_results import NOTHING, describe
@@ -135,9 +134,15 @@ def write_row(name: str, folder: Path, data: Path, settings: Settings, device: s
     cost = flops_per_token(store, options)
     steps = max(1, round(settings.flops / (cost * settings.tokens_per_step)))
     say(f"{name}: {cost / 1e6:.1f} MFLOPs a token, {steps:,} steps")
-    bw.pretrain(store, run, options, steps=steps)
+    if bw.pretrain(store, run, options, steps=steps).interrupted is not None:
+        raise KeyboardInterrupt  # the same call goes on from there
     figures: dict[str, Any] = {"flops_per_token": cost, "steps": steps}
-    figures |= pretrained(bw.load(run, device), run, store, data, settings)
+    model = bw.load(run, device)
+    figures |= {**describe(model, run), **knowledge(model, data, settings)}
+    figures["flops"] = cost * figures["tokens"]
+    if way.vocabulary is None and "masked-LM" in model.model.head.abilities:
+        held_out = bw.evaluate(model, store, quiet=True)
+        figures |= {loss: held_out[loss] for loss in ("mlm_loss", "mlm_accuracy")}
     for of in FINE_TUNED:
         figures[of] = mean(fine_tuned(of, run, seed, data, settings, device) for seed in settings.seeds)
         say(f"{name}, {of}: {figures[of]:.4f}")
@@ -168,19 +173,13 @@ def flops_per_token(store: TokenStore, options: PretrainOptions) -> float:
     return speed.flops_per_second / speed.tokens_per_second
 
 
-def pretrained(model: Predictor, run: Path, store: TokenStore, data: Path, settings: Settings) -> dict[str, Any]:
-    """What a pretrained model costs and knows, as far as it can be asked."""
-    known: dict[str, Any] = describe(model, run)
+def knowledge(model: Predictor, data: Path, settings: Settings) -> dict[str, float]:
+    """What a pretrained model knows of words and grammar; nothing where it has no words to say."""
     if "masked-LM" not in model.model.head.abilities:
-        return known
-    if model.tokenizer.vocab_size == settings.vocabulary:
-        figures = bw.evaluate(model, store, quiet=True)
-        known |= {"mlm_loss": figures["mlm_loss"], "mlm_accuracy": figures["mlm_accuracy"]}
+        return {}
     words = MEASURES["held-out"](model, data, settings.pairs)
-    known |= {"word_accuracy": words["word_accuracy"], "word_loss": words["word_loss"]}
-    for measure in ("zorro", "blimp"):
-        known[measure] = MEASURES[measure](model, data, settings.pairs)["accuracy"]
-    return known
+    grammar = {name: MEASURES[name](model, data, settings.pairs)["accuracy"] for name in ("zorro", "blimp")}
+    return {"word_accuracy": words["word_accuracy"], "word_loss": words["word_loss"], **grammar}
 
 
 def fine_tuned(of: str, run: Path, seed: int, data: Path, settings: Settings, device: str) -> float:
@@ -195,6 +194,7 @@ def fine_tuned(of: str, run: Path, seed: int, data: Path, settings: Settings, de
 COLUMNS = [
     ("parameters", "parameters, M", 1e-6, 1),
     ("flops_per_token", "MFLOPs a token", 1e-6, 1),
+    ("flops", "TFLOPs spent", 1e-12, 1),
     ("tokens", "tokens, M", 1e-6, 2),
     ("hours", "hours", 1, 2),
     ("mlm_loss", "MLM loss", 1, 3),
@@ -220,7 +220,7 @@ def table(folder: Path, settings: Settings) -> str:
             machines[row["machine"]] = None
     head = (
         f"{settings.size}, {settings.flops:.1e} FLOPs a row, vocabulary {settings.vocabulary:,}; fine-tuned on "
-        f"{settings.train_rows:,} rows, {len(settings.seeds)} seeds; {settings.pairs or 'all'} pairs a paradigm"
+        f"{settings.train_rows:,} rows, seeds {settings.seeds}; {settings.pairs or 'all'} pairs a paradigm"
     )
     titles = ["", *(title for _, title, _, _ in COLUMNS), "mean of the three"]
     return f"{head}\n\n{markdown(titles, rows)}\n\nmade on {'; '.join(machines) or 'no machine yet'}"
@@ -233,7 +233,4 @@ def _cells(figures: dict[str, Any]) -> Sequence[str]:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except UserError as error:
-        sys.exit(f"error: {error}")
+    run_script(main)
