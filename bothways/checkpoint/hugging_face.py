@@ -32,9 +32,10 @@ from bothways.errors import UserError
 from bothways.files import read_json, replace_directory, write_json, write_text
 from bothways.model.config import EncoderConfig
 from bothways.model.encoder import Encoder
-from bothways.model.families import FAMILIES, build_encoder, build_head, read_config
+from bothways.model.families import FAMILIES, HEAD_KINDS, build_encoder, build_head, read_config
 from bothways.model.families.base import Family
-from bothways.model.heads import HEAD_KINDS, EmbeddingHead, Head, HeadKind, Model, initialise
+from bothways.model.heads import Head, HeadKind, Model, initialise
+from bothways.model.task_heads import EmbeddingHead
 from bothways.option_checks import matches_type, type_in_words
 from bothways.text.special_tokens import ABSENT
 from bothways.text.tokenizer import Tokenizer

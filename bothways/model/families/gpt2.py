@@ -16,8 +16,9 @@ from bothways.model.embeddings import Embeddings, LearnedPositions
 from bothways.model.encoder import Encoder, PreNormLayer, SelfAttention
 from bothways.model.families.base import Family, HeadForm, rename, tied_decoder
 from bothways.model.families.parts import activation_function, hidden_dropout, layer_norm, linear, span_head
-from bothways.model.heads import CausalLMHead, EncoderHead, SequenceHead, TokenHead
 from bothways.model.lm_head import LMHeadTransform
+from bothways.model.pretraining_heads import CausalLMHead
+from bothways.model.task_heads import EncoderHead, SequenceHead, TokenHead
 
 
 @dataclasses.dataclass(frozen=True)

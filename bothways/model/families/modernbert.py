@@ -17,8 +17,10 @@ from bothways.model.embeddings import Embeddings, Rotary
 from bothways.model.encoder import Encoder, Gate, PreNormLayer, SelfAttention
 from bothways.model.families.base import Family, HeadForm, rename, tied_decoder
 from bothways.model.families.parts import activation_function, linear, unpooled
-from bothways.model.heads import ChoiceHead, MaskedLMHead, Pooler, SequenceHead, SpanHead, TokenHead
+from bothways.model.heads import Pooler
 from bothways.model.lm_head import LMHeadTransform
+from bothways.model.pretraining_heads import MaskedLMHead
+from bothways.model.task_heads import ChoiceHead, SequenceHead, SpanHead, TokenHead
 
 LayerType = Literal["full_attention", "sliding_attention"]
 LAYER_TYPES: tuple[LayerType, ...] = ("full_attention", "sliding_attention")

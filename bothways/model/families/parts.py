@@ -15,8 +15,10 @@ from bothways.model.attention_mask import BOTH_WAYS, CAUSAL
 from bothways.model.config import EncoderConfig
 from bothways.model.dropout import Dropout
 from bothways.model.encoder import Encoder, Layer, SelfAttention
-from bothways.model.heads import ChoiceHead, EncoderHead, Pooler, PretrainingHead, SequenceHead, SpanHead, TokenHead
+from bothways.model.heads import Pooler
 from bothways.model.lm_head import LMHeadTransform
+from bothways.model.pretraining_heads import PretrainingHead
+from bothways.model.task_heads import ChoiceHead, EncoderHead, SequenceHead, SpanHead, TokenHead
 
 
 def activation_function(name: str) -> Callable[[Tensor], Tensor]:
