@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -177,7 +177,8 @@ def load_checkpoint(
 
     head: builds the head to put on the encoder; without it, the head that the directory's `architectures` names.
     labels: those of `head`; a classifier of other labels, or for another task, is left unused.
-    dropout: replaces the config's probabilities. seed: what the file does not hold is initialised from it.
+    dropout: replaces the config's probabilities for hidden states and attention. seed: what the file does not hold is
+    initialised from it.
     Raises UserError: not a model directory, a config that does not fit the weights, another model's vocabulary.
     """
     root = find_model(path_or_hub_id)
@@ -188,7 +189,7 @@ def load_checkpoint(
     config = read_config(raw_config, directory / "config.json")
     state = _read_state(directory / "bothways.json")
     if dropout is not None:
-        config = replace(config, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout)
+        config = config.with_dropout(dropout)
     family = FAMILIES[config.model_type]
     tokenizer = Tokenizer.load(directory)
     _check_vocabulary(directory, config, tokenizer, state)

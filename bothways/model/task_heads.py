@@ -116,13 +116,16 @@ class SpanHead(Head):
     abilities = frozenset[Ability]({"span"})
     trained_for = "answer"
 
-    def __init__(self, qa_outputs: nn.Linear, transform: nn.Module | None = None) -> None:
-        """transform: of the hidden states."""
+    def __init__(
+        self, qa_outputs: nn.Linear, transform: nn.Module | None = None, dropout: nn.Module | None = None
+    ) -> None:
+        """transform: of the hidden states, in front of the dropout."""
         super().__init__()
-        self.transform, self.qa_outputs = transform, qa_outputs
+        self.transform, self.dropout, self.qa_outputs = transform, dropout, qa_outputs
 
     def forward(self, hidden: Tensor, batch: PackedBatch) -> Tensor:
-        return self.qa_outputs(hidden if self.transform is None else self.transform(hidden))
+        read = hidden if self.transform is None else self.transform(hidden)
+        return self.qa_outputs(read if self.dropout is None else self.dropout(read))
 
 
 class EmbeddingHead(Head):

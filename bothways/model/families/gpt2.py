@@ -92,7 +92,8 @@ def _layer(config: GPT2Config) -> PreNormLayer:
     size, inner = config.hidden_size, config.intermediate_size
     attention = SelfAttention(size, config.num_attention_heads, config.attention_probs_dropout_prob, CAUSAL)
     feed_forward = nn.Linear(size, inner), activation_function(config.hidden_act), nn.Linear(inner, size)
-    return PreNormLayer(attention, feed_forward, (layer_norm(config), layer_norm(config)), hidden_dropout(config))
+    dropouts = hidden_dropout(config), hidden_dropout(config)
+    return PreNormLayer(attention, feed_forward, (layer_norm(config), layer_norm(config)), dropouts)
 
 
 def _causal_lm_head(encoder: Encoder, labels: int) -> CausalLMHead:

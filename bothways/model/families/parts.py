@@ -56,7 +56,7 @@ def bert_layer(config: EncoderConfig) -> Layer:
     activation = activation_function(config.hidden_act)
     inner, outer = nn.Linear(size, config.intermediate_size), nn.Linear(config.intermediate_size, size)
     norms = layer_norm(config), layer_norm(config)
-    return Layer(attention, (inner, activation, outer), norms, hidden_dropout(config))
+    return Layer(attention, (inner, activation, outer), norms, (hidden_dropout(config), hidden_dropout(config)))
 
 
 def lm_transform(encoder: Encoder, activation: Callable[[Tensor], Tensor] | None = None) -> LMHeadTransform:
