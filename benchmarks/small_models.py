@@ -41,7 +41,7 @@ from bothways.predictor import Predictor
 from bothways.train.pretrain import measure_speed
 from bothways.train.pretrain_options import PretrainOptions
 
-# The tales are left whole for measuring; parts 1 to 3 of the older Wikipedia would add nothing but more of the same.
+# No tales: a genre that no row has read. Parts 1 to 3 of the older Wikipedia would add nothing but more of the same.
 TEXT = [
     "text-english/novels-eltec-en.jsonl.zst",
     "text-english/wikinews-en.jsonl.zst",
