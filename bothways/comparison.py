@@ -110,8 +110,7 @@ def _compare_classifiers(
         raise UserError(f"{option('problem_type', task.options.problem_type)}: one label a row is compared")
     from bothways.baselines.classify import compare_classifiers
 
-    notes = ProgressLine("compare", shown=not quiet)
-    rows, eval_rows = read_rows_to_learn(train, eval, task, settings, notes.say)
+    rows, eval_rows = read_rows_to_learn(train, eval, task, settings, lambda note: None)  # which finetune says
     fitted: Any = rows.task
     trained, held_out = _columns(fitted, rows.rows), _columns(fitted, eval_rows.rows)
     tuned = finetune("classify", model, train, eval, out, settings, overwrite=overwrite, quiet=quiet, **own)

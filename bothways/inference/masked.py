@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from bothways.inference.loaded import LoadedModel
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Fill(TokenProbability):
     """A piece that may stand at a `[MASK]`, and its probability there."""
 

@@ -24,7 +24,7 @@ from bothways.progress import OnProgress, no_progress
 from bothways.tasks.results import Result
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Match(Result):
     """A text that is like the query. index: its number among the texts asked, from 0. cosine: of its vector with the
     query's, -1 to 1."""
@@ -34,7 +34,7 @@ class Match(Result):
     cosine: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class DotMatch(Match):
     """A match by a model that was made for dot products. dot: that of the two vectors, by which matches are ranked."""
 
