@@ -5,15 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bothways.pages.pretraining import pretraining_report
-from bothways.tasks.objectives import find_pretraining
-from bothways.train import pretrain as pretraining
-from bothways.train.distributed import is_main_process
 from bothways.train.pretrain_options import PretrainOptions
-from bothways.train.run import RunDirectory
 from bothways.verbs.flags import parse
 from bothways.verbs.options import Positional
-from bothways.verbs.run_output import provenance_of, say_finished, say_interrupted, write_report
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +26,13 @@ def run_pretrain(arguments: Sequence[str]) -> int:
         "Train an encoder by masked LM and next sentence, or, with --objective causal, from left to right. "
         "Example: bothways pretrain store --size mini --out run",
     )
+    from bothways.pages.pretraining import pretraining_report  # torch takes seconds, and --help needs none
+    from bothways.tasks.objectives import find_pretraining
+    from bothways.train import pretrain as pretraining
+    from bothways.train.distributed import is_main_process
+    from bothways.train.run import RunDirectory
+    from bothways.verbs.run_output import provenance_of, say_finished, say_interrupted, write_report
+
     result = pretraining.pretrain(options.store, options.out, options, overwrite=options.overwrite)
     if result.interrupted is not None:
         return say_interrupted(result, options)
