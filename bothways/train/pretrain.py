@@ -68,7 +68,7 @@ def pretrain(
     progress: Progress | None = None,
     **keywords: Unpack[PretrainKeywords],
 ) -> TrainResult:
-    """Pretrain a BERT on a token store; the same call again resumes a run that was stopped. Under `torchrun` all
+    """Pretrain a model on a token store; the same call again resumes a run that was stopped. Under `torchrun` all
     processes make the call, and work on the same run.
 
     With other `steps` a run goes on too, finished or not: from there on as a run of that many steps does.

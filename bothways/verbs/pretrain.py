@@ -28,6 +28,8 @@ def run_pretrain(arguments: Sequence[str]) -> int:
     )
     from bothways.pages.pretraining import pretraining_report  # torch takes seconds, and --help needs none
     from bothways.tasks.objectives import find_pretraining
+    from bothways.text.tokenizer import Tokenizer
+    from bothways.text.tokenizer_backend import MASK
     from bothways.train import pretrain as pretraining
     from bothways.train.distributed import is_main_process
     from bothways.train.run import RunDirectory
@@ -40,5 +42,6 @@ def run_pretrain(arguments: Sequence[str]) -> int:
         return 0
     run = RunDirectory(options.out)
     write_report(run, pretraining_report(run.metrics(), f"{options.out}: pretrained", provenance_of(run)))
-    say_finished(options.out, find_pretraining(options.objective).next_command)
+    mask = Tokenizer.load(run.model_path).roles.get("mask", MASK)
+    say_finished(options.out, find_pretraining(options.objective).next_command, mask=mask)
     return 0
