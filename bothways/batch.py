@@ -13,6 +13,10 @@ import torch
 from torch import Tensor
 
 
+# The target that says of each sequence how many of its first tokens are a prompt that no vector counts: int64 `[N]`.
+PROMPT_TOKENS = "prompt_tokens"
+
+
 @dataclass
 class PackedBatch:
     """What flows through the model: some sequences, their tokens end to end.

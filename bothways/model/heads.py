@@ -20,6 +20,7 @@ from bothways.batch import PackedBatch
 from bothways.model.config import EncoderConfig
 from bothways.model.encoder import Encoder, PreNormLayer
 from bothways.model.lm_head import LazyLogits, LMHeadTransform
+from bothways.model.pooling import Dense, Pooling, TokenPooling, first_tokens, last_tokens, sequence_means
 
 # What a head can do, in the words of error messages; `language-model` scores every piece of the vocabulary.
 Ability = Literal[
@@ -46,7 +47,6 @@ HeadKind = Literal[
     "embedding",
     "encoder",
 ]
-Pooling = Literal["mean", "cls"]
 Reading = Literal["first", "last", "mean"]  # of a sequence's tokens
 
 
@@ -65,8 +65,9 @@ class Head(nn.Module):
 
     kind: what `families` knows it by. abilities: what its scores are good for. architecture: the Hugging Face class
     with the same parts; None where there is none. trained_for: the task whose models of this architecture are; None for
-    other heads. needs_labels: whether it is built with a number of labels. pooling, normalize: how a head that gives
-    vectors of texts makes them; None for other heads.
+    other heads. needs_labels: whether it is built with a number of labels. in_float32: whether its modules are so in
+    every precision. pooling, normalize: of a head that gives vectors of texts, the way in which it pools, None where
+    that is several, and whether they are of length one.
     """
 
     kind: ClassVar[HeadKind]
@@ -74,6 +75,7 @@ class Head(nn.Module):
     architecture: str | None = None
     trained_for: ClassVar[str | None] = None
     needs_labels: ClassVar[bool] = False
+    in_float32: ClassVar[bool] = False
     pooling: Pooling | None = None
     normalize: bool = False
 
@@ -113,16 +115,6 @@ class Head(nn.Module):
         name: what a column of the scores is called, a label or a piece; empty where it has no name.
         """
         return None
-
-
-def first_tokens(batch: PackedBatch) -> Tensor:
-    """int64 `[N]`: where each sequence's `[CLS]` is."""
-    return batch.cu_seqlens[:-1].long()
-
-
-def last_tokens(batch: PackedBatch) -> Tensor:
-    """int64 `[N]`: where each sequence's last token is."""
-    return batch.cu_seqlens[1:].long() - 1
 
 
 class Pooler(nn.Module):
@@ -354,34 +346,47 @@ class SpanHead(Head):
 
 
 class EmbeddingHead(Head):
-    """A vector a sequence, `[N, H]`: its first token, or the mean over its tokens, `[CLS]` and `[SEP]` included
-    (Reimers and Gurevych 2019, section 3); of length one with `normalize`. Has no weights."""
+    """A vector a sequence, `[N, E]`: its pooled hidden states (Reimers and Gurevych 2019, section 3), what
+    `projections` make of them, of length one with `normalize`. Computed in float32."""
 
     kind = "embedding"
     abilities = frozenset[Ability]({"embedding"})
+    in_float32 = True
 
-    def __init__(self, pooling: Pooling = "mean", normalize: bool = True) -> None:
+    def __init__(
+        self,
+        pooling: Pooling | TokenPooling = "mean",
+        normalize: bool = True,
+        projections: Iterable[nn.Module] = (),
+    ) -> None:
+        """projections: each `[N, E]` → `[N, E']`, in order; most models have none."""
         super().__init__()
-        self.pooling, self.normalize = pooling, normalize
+        self.pool = pooling if isinstance(pooling, TokenPooling) else TokenPooling((pooling,))
+        self.projections = nn.ModuleList(projections)
+        self.pooling = self.pool.modes[0] if len(self.pool.modes) == 1 else None
+        self.normalize = normalize
+
+    def normalized(self, normalize: bool) -> EmbeddingHead:
+        """The same head, whose vectors are of length one or not."""
+        return EmbeddingHead(self.pool, normalize, self.projections)
+
+    def size(self, hidden_size: int) -> int:
+        """E, of hidden states of this size."""
+        widths = [module.linear.out_features for module in self.projections if isinstance(module, Dense)]
+        return widths[-1] if widths else len(self.pool.modes) * hidden_size
 
     def reads(self, batch: PackedBatch) -> Tensor | None:
-        return first_tokens(batch) if self.pooling == "cls" else None
+        return self.pool.reads(batch)
 
     @property
     def reads_first_tokens_only(self) -> bool:
-        return self.pooling == "cls"
+        return set(self.pool.modes) == {"cls"}
 
     def forward(self, hidden: Tensor, batch: PackedBatch) -> Tensor:
-        vectors = hidden.float() if self.pooling == "cls" else sequence_means(hidden.float(), batch)
+        vectors: Tensor = self.pool(hidden.float(), batch)
+        for projection in self.projections:
+            vectors = projection(vectors)
         return F.normalize(vectors, dim=-1) if self.normalize else vectors
-
-
-def sequence_means(hidden: Tensor, batch: PackedBatch) -> Tensor:
-    """The mean of each sequence's hidden states: `[T, H]` → `[N, H]`."""
-    lengths = batch.lengths.to(hidden.device)
-    number = torch.repeat_interleave(torch.arange(len(lengths), device=hidden.device), lengths)
-    sums = hidden.new_zeros(len(lengths), hidden.shape[1]).index_add(0, number, hidden)
-    return sums / lengths[:, None]
 
 
 HEAD_KINDS: dict[HeadKind, type[Head]] = {
@@ -420,6 +425,11 @@ class Model(nn.Module):
     def with_head(self, head: Head) -> Model:
         """The same encoder under another head, ready to predict."""
         return type(self)(self.encoder, head).eval()
+
+
+def vector_head(model: Model) -> EmbeddingHead | None:
+    """The model's head, where that gives vectors of texts."""
+    return model.head if isinstance(model.head, EmbeddingHead) else None
 
 
 def initialise(model: Model, initializer_range: float, generator: torch.Generator) -> None:

@@ -10,7 +10,8 @@ from typing import Any, Literal
 from bothways.checkpoint.hugging_face import Checkpoint, save_checkpoint, weights_fingerprint
 from bothways.errors import UserError
 from bothways.files import read_json, refuse_foreign_files, require_writable
-from bothways.model.heads import EmbeddingHead, Model, Pooling
+from bothways.model.heads import EmbeddingHead, Model, vector_head
+from bothways.model.pooling import Pooling
 from bothways.outputs import made_otherwise, option_changes, require_apart
 from bothways.predictor import load
 from bothways.verbs.flags import parse
@@ -28,7 +29,7 @@ class ExportArguments:
     config and tokenizer as well.
 
     int8: with onnx, write `model_quantized.onnx` too. pooling: with sentence-transformers, how a model that was not
-    trained for vectors makes one of a text: mean or cls.
+    trained for vectors makes one of a text; by default the mean.
     """
 
     format: Positional[Literal["onnx", "sentence-transformers"]]
@@ -109,8 +110,8 @@ def _onnx(checkpoint: Checkpoint, out: Path, int8: bool) -> None:
 
 
 def _sentences(checkpoint: Checkpoint, out: Path, pooling: Pooling | None) -> None:
-    head = checkpoint.model.head
-    if head.pooling is None:
+    head = vector_head(checkpoint.model)
+    if head is None:
         encoder = checkpoint.model.encoder
         head = EmbeddingHead(pooling or "mean")
         names = ("provenance", "sequence_length", "export")
@@ -119,6 +120,7 @@ def _sentences(checkpoint: Checkpoint, out: Path, pooling: Pooling | None) -> No
         state = {**kept, "task": "similar", "options": options}
         checkpoint = replace(checkpoint, model=Model(encoder, head), metadata=state)
     elif pooling not in (None, head.pooling):
-        raise UserError(f"--pooling {pooling}: this model was trained with {head.pooling}")
+        raise UserError(f"--pooling {pooling}: this model was trained with {' and '.join(head.pool.modes)}")
     save_checkpoint(checkpoint, out)
-    print(f"{out}: opens in sentence-transformers; pooling {head.pooling}, vectors of {checkpoint.config.hidden_size}")
+    size = head.size(checkpoint.config.hidden_size)
+    print(f"{out}: opens in sentence-transformers; pooling {' and '.join(head.pool.modes)}, vectors of {size}")
