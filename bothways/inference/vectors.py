@@ -132,9 +132,7 @@ def chosen_prompt(model: LoadedModel, prompt_name: str | None = None, prompt: st
     return replace(default, text=prompts[prompt_name])
 
 
-def _search_prompts(
-    model: LoadedModel, prompt_name: str | None, prompt: str | None
-) -> tuple[Prompt, Prompt]:
+def _search_prompts(model: LoadedModel, prompt_name: str | None, prompt: str | None) -> tuple[Prompt, Prompt]:
     """What stands before a query, and before the texts that are searched.
 
     The same for both where it is asked for by name or text. Else, of a model that has a prompt for queries or for
@@ -158,9 +156,7 @@ def sequence_vectors(
         return list(vectors.float().cpu().numpy())
 
     embedding = model.for_prediction.with_head(head_for_vectors(model).normalized(normalize))
-    return engine.run_batches(
-        embedding, split, encoded, model.device, collate=prompt_targets, on_progress=on_progress
-    )
+    return engine.run_batches(embedding, split, encoded, model.device, collate=prompt_targets, on_progress=on_progress)
 
 
 def similar_texts(
@@ -188,9 +184,7 @@ def similar_texts(
     return asked.given([_matches(among.texts, vectors, query, top_k, similarity) for query in found])
 
 
-def _matches(
-    texts: Sequence[Any], vectors: np.ndarray, query: np.ndarray, top_k: int, similarity: str
-) -> list[Match]:
+def _matches(texts: Sequence[Any], vectors: np.ndarray, query: np.ndarray, top_k: int, similarity: str) -> list[Match]:
     """The `top_k` most similar texts. vectors: `[N, E]`; query: `[E]`."""
     scores = SIMILARITY_FUNCTIONS[similarity](vectors, query)
     best = np.argsort(-scores, kind="stable")[:top_k].tolist()

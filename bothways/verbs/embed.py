@@ -41,9 +41,7 @@ class EmbedArguments(TableArguments):
 
     def vectors(self, model: Predictor, texts: Sequence[Any], on_sequences: OnProgress) -> np.ndarray:
         """The vectors of texts, as they are asked for."""
-        return model.embed(
-            texts, not self.no_normalize, on_sequences, prompt_name=self.prompt_name, prompt=self.prompt
-        )
+        return model.embed(texts, not self.no_normalize, on_sequences, prompt_name=self.prompt_name, prompt=self.prompt)
 
 
 def run_embed(arguments: Sequence[str]) -> None:
