@@ -32,7 +32,7 @@ POOLING_SWITCHES: dict[str, Pooling] = {
 }
 ALWAYS_WRITTEN = ("pooling_mode_mean_tokens", "pooling_mode_cls_token")  # their defaults differ between versions
 # Functions without parameters of their own, which sentence-transformers makes without arguments.
-ACTIVATIONS: dict[str, type[nn.Module]] = {
+TORCH_ACTIVATIONS: dict[str, type[nn.Module]] = {
     f"{kind.__module__}.{kind.__name__}": kind
     for kind in (
         nn.Identity, nn.Tanh, nn.Sigmoid, nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU,
@@ -40,6 +40,7 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
     )
 }  # fmt: skip
 MODULE_KINDS = ("Transformer", "Pooling", "Dense", "Normalize")
+MAX_SIZE = 1 << 24  # of a vector; more is no size but a damaged file
 VECTOR_NAME = "sentence_embedding"  # what a module behind the pooling reads and writes
 
 
@@ -73,7 +74,7 @@ class _DenseForm:
     def make(self) -> Dense:
         linear = nn.Linear(self.in_features, self.out_features, self.bias)
         residual = nn.Identity() if self.in_features == self.out_features else self._plain()
-        return Dense(linear, ACTIVATIONS[self.activation](), residual if self.residual else None)
+        return Dense(linear, TORCH_ACTIVATIONS[self.activation](), residual if self.residual else None)
 
     def _plain(self) -> nn.Linear:
         return nn.Linear(self.in_features, self.out_features, bias=False)
@@ -129,23 +130,24 @@ def _require_vector(path: Path, said: Mapping[str, Any]) -> None:
 
 
 def activation_name(path: Path, named: Any) -> str:
-    """The key in `ACTIVATIONS` of a class that a file names, also as `torch.nn.Tanh`. Raises UserError for others."""
-    short = {f"torch.nn.{known.rpartition('.')[2]}": known for known in ACTIVATIONS}
+    """The key in `TORCH_ACTIVATIONS` of a class that a file names, also as `torch.nn.Tanh`. Raises UserError for others."""
+    short = {f"torch.nn.{known.rpartition('.')[2]}": known for known in TORCH_ACTIVATIONS}
     name = short.get(str(named), str(named))
-    if name not in ACTIVATIONS:
-        known = ", ".join(known.rpartition(".")[2] for known in ACTIVATIONS)
+    if name not in TORCH_ACTIVATIONS:
+        known = ", ".join(known.rpartition(".")[2] for known in TORCH_ACTIVATIONS)
         raise UserError(f"{path}: the activation is {str(named)[:80]!r}; read are torch's {known}")
     return name
 
 
 def _dense_form(path: Path, said: Mapping[str, Any], width: int) -> _DenseForm:
-    sizes = [said.get("in_features"), said.get("out_features")]
-    if not all(type(size) is int and 0 < size < 1 << 24 for size in sizes):
-        raise UserError(f"{path}: in_features and out_features are {str(sizes)[:60]}, expected two sizes")
-    if sizes[0] != width:
-        raise UserError(f"{path}: in_features is {sizes[0]}, and the vectors that come to it have {width} numbers")
+    size: Any = said.get("out_features")
+    if type(size) is not int or not 0 < size < MAX_SIZE:
+        raise UserError(f"{path}: out_features is {str(size)[:60]!a}, expected a size")
+    if said.get("in_features") != width:
+        found = str(said.get("in_features"))[:60]
+        raise UserError(f"{path}: in_features is {found}, and the vectors that come to it have {width} numbers")
     activation = activation_name(path, said.get("activation_function", "torch.nn.modules.activation.Tanh"))
-    return _DenseForm(width, sizes[1], bool(said.get("bias", True)), activation, bool(said.get("use_residual", False)))
+    return _DenseForm(width, size, bool(said.get("bias", True)), activation, bool(said.get("use_residual", False)))
 
 
 def _dense_weights(folder: Path, form: _DenseForm) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from bothways.batch import PROMPT_TOKENS
+from bothways.batch import PROMPT_TARGET
 from bothways.data.encoded import Encoded, join_segments
 from bothways.text.tokenizer import Tokenizer
 
@@ -35,7 +35,7 @@ class Prompt:
         encoded = join_segments(tokenizer, whole, max_length)
         if self.pooled or not self.text:
             return encoded
-        target = {PROMPT_TOKENS: np.array(self._tokens(tokenizer, max_length))}
+        target = {PROMPT_TARGET: np.array(self._tokens(tokenizer, max_length))}
         return [replace(sequence, targets=target) for sequence in encoded]
 
     def _tokens(self, tokenizer: Tokenizer, max_length: int) -> int:
@@ -46,6 +46,6 @@ class Prompt:
 
 def prompt_targets(encoded: Sequence[Encoded]) -> dict[str, np.ndarray]:
     """How many tokens of each sequence are a prompt that is not pooled: int64 `[N]`; nothing where there is none."""
-    if PROMPT_TOKENS not in encoded[0].targets:
+    if PROMPT_TARGET not in encoded[0].targets:
         return {}
-    return {PROMPT_TOKENS: np.array([sequence.targets[PROMPT_TOKENS] for sequence in encoded])}
+    return {PROMPT_TARGET: np.array([sequence.targets[PROMPT_TARGET] for sequence in encoded])}

@@ -107,8 +107,8 @@ def prepare_model(model: Model, precision: InferencePrecision = "float32") -> Mo
     """Returns a copy for predictions, in this precision; unchanged tensors are shared with `model`.
 
     float32: through the compiled layers where they support the encoder, else as `prepare_for_generation`; results
-    differ from the model's by rounding. int8: the encoder's matrices; heads stay in float32, as those that give vectors do
-    in bfloat16, too.
+    differ from the model's by rounding. int8: the encoder's matrices; heads stay in float32, as those that give vectors
+    do in bfloat16, too.
     Raises UserError for int8 where bfloat16 is faster.
     """
     if precision == "float32" and supports(model.encoder):

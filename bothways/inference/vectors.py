@@ -87,8 +87,8 @@ def embed_texts(
 ) -> np.ndarray:
     """A vector for each text, float32 `[N, E]`, of a text alone `[E]`; of length 1 with `normalize`.
 
-    prompt: what stands before each, by default the model's own. Warns of texts that were cut short. Raises UserError for
-    pairs where the model was made for vectors of single texts.
+    prompt: what stands before each, by default the model's own. Warns of texts that were cut short. Raises UserError
+    for pairs where the model was made for vectors of single texts.
     """
     asked = model.asked(texts, "embed", pairs=model.checkpoint.metadata.get("task") != "similar")
     before = chosen_prompt(model) if prompt is None else prompt

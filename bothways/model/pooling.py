@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bothways.batch import PROMPT_TOKENS, PackedBatch
+from bothways.batch import PROMPT_TARGET, PackedBatch
 
 Pooling = Literal["mean", "cls", "max", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]
 POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
@@ -68,7 +68,7 @@ class TokenPooling(nn.Module):
 
     def _left_out(self, batch: PackedBatch) -> Tensor | None:
         """int64 `[N]`: how many tokens of each sequence are left out; None for none."""
-        prompt = None if self.include_prompt else batch.targets.get(PROMPT_TOKENS)
+        prompt = None if self.include_prompt else batch.targets.get(PROMPT_TARGET)
         return None if prompt is None else prompt.minimum(last_tokens(batch) - first_tokens(batch))
 
     def _first(self, batch: PackedBatch) -> Tensor:

@@ -46,8 +46,8 @@ class SimilarOptions:
     """Columns of the table, and how a text becomes a vector.
 
     score_column: how alike the two are, in any range, more is more alike; rows without that column are pairs that
-    belong together. pooling: of a text's tokens; by default the model's own, else the mean. normalize: vectors of length
-    one, unless the model has vectors of other lengths.
+    belong together. pooling: of a text's tokens; by default the model's own, else the mean. normalize: vectors of
+    length one, not as long as they come.
     """
 
     text_column: str = "text"

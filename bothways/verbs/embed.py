@@ -32,7 +32,7 @@ class EmbedArguments(TableArguments):
     lines.
 
     no_normalize: vectors as long as they come. prompt_name: which of the model's prompts stands before every text; by
-    default its default one, if it has any. prompt: a text of yours that does.
+    default its default one, if it has any. prompt: a text of yours in its place.
     """
 
     no_normalize: bool = False

@@ -103,6 +103,11 @@ def _onnx(checkpoint: Checkpoint, out: Path, int8: bool) -> None:
     names = ", ".join(PaddedModel(checkpoint.model).names)
     size = done.file.stat().st_size / 1e6
     print(f"{done.file}: opset {OPSET}, {names}; batch and length are free; {size:.0f} MB")
+    if prompt := checkpoint.metadata.get("prompt"):
+        print(
+            f"the model was made for texts behind the prompt {prompt!r}: the ONNX model reads tokens, so put it before "
+            "every text; sentence-transformers does, by config_sentence_transformers.json"
+        )
     print(f"ONNX Runtime's outputs differ from the model's by {done.difference:.1e} at most")
     if done.int8:
         path, cosine = done.int8

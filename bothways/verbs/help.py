@@ -60,7 +60,7 @@ RARE = frozenset((
     "mask_rate",
     "mask_rate_end", "max_position_embeddings", "micro_batch_tokens", "min_frequency", "min_p", "no_normalize",
     "optimizer", "overlap", "overwrite", "parallel", "patience", "phases", "pooling", "positions", "precision",
-    "profile", "prompt", "prompt_name", "repetition_penalty", "scheme", "seed", "short", "skip_bad", "tensorboard", "truncate",
+    "profile", "repetition_penalty", "scheme", "seed", "short", "skip_bad", "tensorboard", "truncate",
     "validation_tokens", "warmup", "weight_decay", "whole_word_masking", "workers",
 ))  # fmt: skip
 GROUPS = ("needed", "usual", "columns of the tables", "rare")

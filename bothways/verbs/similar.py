@@ -21,7 +21,7 @@ class SimilarArguments:
     """input: a text file, of which each line is compared with the query; or a table, of which the column `text` is.
 
     prompt_name: which of the model's prompts stands before the query and every line; by default those that it has for
-    queries and for documents, or its default one. prompt: a text of yours that does.
+    queries and for documents, or its default one. prompt: a text of yours in their place.
 
     encoding: of a file that is not UTF-8."""
 

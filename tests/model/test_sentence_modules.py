@@ -118,7 +118,7 @@ def test_what_a_dense_cannot_be_is_refused_by_name(tmp_path: Path) -> None:
         ({"activation_function": "os.system"}, r"2_Dense/config\.json: the activation is 'os.system'; read are torch"),
         ({"activation_function": "torch.nn.modules.activation.PReLU"}, "the activation is 'torch.nn.*PReLU'"),
         ({"in_features": SIZE}, "in_features is 32, and the vectors that come to it have 64 numbers"),
-        ({"out_features": "8"}, "expected two sizes"),
+        ({"out_features": "8"}, "out_features is '8', expected a size"),
         ({"module_input_name": "token_embeddings"}, "module_input_name is 'token_embeddings'"),
         ({"bias": False}, r"2_Dense: the weights are .*linear\.bias.*and config.json asks for"),
     ):
@@ -139,7 +139,7 @@ def test_what_a_dense_cannot_be_is_refused_by_name(tmp_path: Path) -> None:
     weights = load_file(path / "2_Dense" / "model.safetensors")
     weights["linear.weight"][0, 0] = torch.nan
     save_file(weights, path / "2_Dense" / "model.safetensors")
-    with pytest.raises(UserError, match="2_Dense: linear.weight holds NaN"):
+    with pytest.raises(UserError, match=r"2_Dense: linear\.weight holds NaN"):
         bw.load(path)
 
 
@@ -162,9 +162,7 @@ def test_queries_and_documents_have_prompts_of_their_own(tmp_path: Path, bothway
         code, out, _ = bothways(*arguments, *flags)
         assert code == 0
         assert json.loads(out.splitlines()[0])["cosine"] == pytest.approx(float(expected.max()), abs=1e-5)
-    with pytest.raises(
-        UserError, match="no prompt of this name, did you mean 'query'.; there are document, passage, query"
-    ):
+    with pytest.raises(UserError, match=r"this name, did you mean 'query'\?; there are document, passage, query"):
         model.similar("a dog", TEXTS, prompt_name="qery")
     with pytest.raises(UserError, match="prompt is given as well; choose one"):
         model.embed("a dog", prompt_name="query", prompt="x")
