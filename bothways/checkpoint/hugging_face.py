@@ -11,18 +11,20 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from bothways.checkpoint.cross_encoders import cross_encoder_config, cross_encoder_state
 from bothways.checkpoint.fit import require_fit
 from bothways.checkpoint.names import NameTable
 from bothways.checkpoint.sentence_transformers import (
     SentenceModules,
     encoder_directory,
     lower_cases_texts,
+    pools_tokens,
     read_modules,
     write_modules,
 )
@@ -51,6 +53,7 @@ STATE_TYPES: dict[str, Any] = {  # of what `bothways.json` may hold
     "default_prompt_name": str | None,
     "include_prompt": bool,
     "similarity": str,
+    "activation": Literal["sigmoid", "identity"],
 }
 
 
@@ -165,6 +168,8 @@ def _config_json(checkpoint: Checkpoint) -> dict[str, Any]:
         config["label2id"] = {label: index for index, label in enumerate(labels)}
     if checkpoint.metadata.get("problem_type"):
         config["problem_type"] = checkpoint.metadata["problem_type"]
+    if activation := checkpoint.metadata.get("activation"):
+        config |= cross_encoder_config(activation)
     return config
 
 
@@ -202,10 +207,13 @@ def load_checkpoint(
     weights = _unfinished_weights(directory, family, raw_config) if is_start(directory) else read_weights(directory)
     architecture = _architecture(family, raw_config, weights)
     kind = _head_kind(family, architecture)
-    reads_modules = (head is None or keep_vectors) and HEAD_KINDS[kind].trained_for is None
+    makes_vectors = HEAD_KINDS[kind].trained_for is None or pools_tokens(root)
+    reads_modules = (head is None or keep_vectors) and makes_vectors
     modules = read_modules(root, config.hidden_size) if reads_modules else None
     foreign = (
-        modules.state(config.max_sequence_length) if modules else _foreign_state(directory, kind, raw_config, weights)
+        modules.state(config.max_sequence_length)
+        if modules
+        else _foreign_state(root, directory, kind, raw_config, weights)
     )
     state = _with_config(state, foreign)
     known_labels = state.get("labels", [])
@@ -284,17 +292,21 @@ def _with_config(state: Mapping[str, Any], config: Mapping[str, Any]) -> dict[st
 
 
 def _foreign_state(
-    directory: Path, kind: HeadKind, raw_config: Mapping[str, Any], weights: Mapping[str, Tensor]
+    root: Path, directory: Path, kind: HeadKind, raw_config: Mapping[str, Any], weights: Mapping[str, Tensor]
 ) -> dict[str, Any]:
-    """What `bothways.json` would say of a model that was made elsewhere: its task, its labels."""
+    """What `bothways.json` would say of a model that was made elsewhere: its task, its labels. directory: where the
+    encoder is in `root`."""
     head = HEAD_KINDS[kind]
     if head.trained_for is None:
         return {}
     labels = _labels(directory, kind, raw_config, weights) if head.needs_labels else []
     problem = raw_config.get("problem_type")
-    if head.trained_for == "classify" and not problem:
-        problem = "regression" if len(labels) == 1 else "single_label_classification"  # as transformers takes it
-    return {"task": head.trained_for, "labels": labels, **({"problem_type": problem} if problem else {})}
+    state = {"task": head.trained_for, "labels": labels}
+    if head.trained_for != "classify":
+        return {**state, **({"problem_type": problem} if problem else {})}
+    # as transformers takes it
+    problem = problem or ("regression" if len(labels) == 1 else "single_label_classification")
+    return {**state, "problem_type": problem, **cross_encoder_state(root, raw_config, len(labels), problem)}
 
 
 def _labels(directory: Path, kind: HeadKind, raw_config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> list[str]:

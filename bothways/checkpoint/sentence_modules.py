@@ -130,7 +130,8 @@ def _require_vector(path: Path, said: Mapping[str, Any]) -> None:
 
 
 def activation_name(path: Path, named: Any) -> str:
-    """The key in `TORCH_ACTIVATIONS` of a class that a file names, also as `torch.nn.Tanh`. Raises UserError for others."""
+    """The key in `TORCH_ACTIVATIONS` of a class that a file names, also as `torch.nn.Tanh`. Raises UserError for
+    others."""
     short = {f"torch.nn.{known.rpartition('.')[2]}": known for known in TORCH_ACTIVATIONS}
     name = short.get(str(named), str(named))
     if name not in TORCH_ACTIVATIONS:

@@ -85,8 +85,8 @@ def encoder_directory(directory: Path) -> Path:
     path = directory / "modules.json"
     if not path.exists():
         return directory
-    for module in _listed(path):
-        if _kind(module) == "Transformer":
+    for module in listed_modules(path):
+        if module_kind(module) == "Transformer":
             return _module_directory(directory, module)
     return directory
 
@@ -95,7 +95,13 @@ def lower_cases_texts(directory: Path) -> bool:
     """Whether sentence-transformers lower-cases a text before it gives it to the directory's tokenizer."""
     if not (directory / "modules.json").exists():
         return False
-    return bool(_transformer_config(encoder_directory(directory)).get("do_lower_case", False))
+    return bool(transformer_config(encoder_directory(directory)).get("do_lower_case", False))
+
+
+def pools_tokens(directory: Path) -> bool:
+    """Whether `modules.json` makes vectors of texts, whatever the class in config.json."""
+    path = directory / "modules.json"
+    return path.exists() and "Pooling" in map(module_kind, listed_modules(path))
 
 
 def read_modules(directory: Path, hidden_size: int) -> SentenceModules | None:
@@ -107,8 +113,8 @@ def read_modules(directory: Path, hidden_size: int) -> SentenceModules | None:
     path = directory / "modules.json"
     if not path.exists():
         return None
-    listed = _listed(path)
-    kinds = [_kind(module) for module in listed]
+    listed = listed_modules(path)
+    kinds = [module_kind(module) for module in listed]
     for kind, module in zip(kinds, listed, strict=True):
         if kind not in MODULE_KINDS:
             raise UserError(
@@ -124,16 +130,16 @@ def read_modules(directory: Path, hidden_size: int) -> SentenceModules | None:
         )
     encoder = encoder_directory(directory)
     folders = [(kind, _module_directory(directory, module)) for kind, module in zip(kinds, listed, strict=True)]
-    transformer = _transformer_config(encoder)
+    transformer = transformer_config(encoder)
     _require_token_vectors(transformer, encoder)
     return SentenceModules(
         read_vector_modules(folders[1:], hidden_size),
-        _max_length(encoder, transformer),
+        stated_max_length(encoder, transformer),
         _settings(directory / SETTINGS_FILE),
     )
 
 
-def _kind(module: Mapping[str, Any]) -> str:
+def module_kind(module: Mapping[str, Any]) -> str:
     """The name of a class of sentence-transformers; of another's class its whole name."""
     named = str(module.get("type", ""))
     if not named.startswith("sentence_transformers."):
@@ -149,7 +155,7 @@ def _module_directory(directory: Path, module: Mapping[str, Any]) -> Path:
     return directory / name
 
 
-def _transformer_config(encoder: Path) -> dict[str, Any]:
+def transformer_config(encoder: Path) -> dict[str, Any]:
     """The encoder module's own file, with its name as `path`; empty where there is none."""
     path = next((path for name in TRANSFORMER_FILES if (path := encoder / name).exists()), None)
     return {} if path is None else {**read_json(path), "path": path}
@@ -188,14 +194,16 @@ def _settings(path: Path) -> SentenceSettings:
     return SentenceSettings(prompts, name, similarity)
 
 
-def _max_length(encoder: Path, transformer: Mapping[str, Any]) -> int | None:
-    """Where sentence-transformers keeps it: its own file, or, since version 6, the tokenizer's."""
+def stated_max_length(encoder: Path, transformer: Mapping[str, Any]) -> int | None:
+    """The tokens of a text at most, as the encoder's own file says it, or, since version 6, the tokenizer's; None where
+    neither does."""
     path = encoder / "tokenizer_config.json"
     limits = (transformer.get("max_seq_length"), read_json(path).get("model_max_length") if path.exists() else None)
     return next((limit for limit in limits if isinstance(limit, int) and limit >= 3), None)
 
 
-def _listed(path: Path) -> list[dict[str, Any]]:
+def listed_modules(path: Path) -> list[dict[str, Any]]:
+    """The modules of a `modules.json`. Raises UserError where it is no list of them."""
     try:
         modules = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
