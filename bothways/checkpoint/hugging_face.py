@@ -49,7 +49,7 @@ STATE_TYPES: dict[str, Any] = {  # of what `bothways.json` may hold
     "sequence_length": int,
     "tokenizer": str,
     "prompt": str,
-    "prompts": dict,
+    "prompts": dict[str, str],
     "default_prompt_name": str | None,
     "include_prompt": bool,
     "similarity": str,

@@ -189,7 +189,7 @@ def _settings(path: Path) -> SentenceSettings:
         isinstance(text, str) and is_unicode(text) for text in prompts.values()
     ):
         raise UserError(f"{path}: prompts is {str(prompts)[:60]!a}, expected a text for each name")
-    if name is not None and name not in prompts:
+    if name is not None and (not isinstance(name, str) or name not in prompts):
         raise UserError(f"{path}: default_prompt_name is {str(name)[:60]!a}, and prompts has no text of this name")
     return SentenceSettings(prompts, name, similarity)
 

@@ -13,15 +13,23 @@ import numpy as np
 
 from bothways.batch import PROMPT_TARGET
 from bothways.data.encoded import Encoded, join_segments
+from bothways.errors import UserError
+from bothways.text.lines import is_unicode
 from bothways.text.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """What stands before every text, of a pair before the first. pooled: whether its tokens count in the vector."""
+    """What stands before every text, of a pair before the first. pooled: whether its tokens count in the vector.
+
+    Raises UserError for a text that is no Unicode."""
 
     text: str = ""
     pooled: bool = True
+
+    def __post_init__(self) -> None:
+        if not is_unicode(self.text):
+            raise UserError(f"the prompt {self.text[:40]!a} is no Unicode text: it has half of a character")
 
     @classmethod
     def of_state(cls, state: Mapping[str, Any]) -> Prompt:
