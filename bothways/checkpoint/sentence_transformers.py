@@ -30,6 +30,14 @@ TRANSFORMER_FILES = tuple(
     for kind in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
 )
 ENCODER_MODULES = ("Transformer", "BERT")  # BERT: before version 0.2.6
+# What the encoder module's file says where it gives the last hidden states of the tokens, as without it.
+TOKEN_VECTORS = {
+    "transformer_task": "feature-extraction",
+    "module_output_name": "token_embeddings",
+    "method": "forward",
+    "method_output_name": "last_hidden_state",
+}
+FOREIGN_SETTINGS = ("processing_kwargs", "query_length", "document_length", "query_expansion")  # change what is read
 SETTINGS_FILE = "config_sentence_transformers.json"
 SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan")
 
@@ -164,10 +172,15 @@ def transformer_config(encoder: Path) -> dict[str, Any]:
 def _require_token_vectors(transformer: Mapping[str, Any], encoder: Path) -> None:
     """Raises UserError for an encoder module that gives something else than the last vectors of the tokens."""
     path = transformer.get("path", encoder)
-    asked = {"transformer_task": "feature-extraction", "module_output_name": "token_embeddings"}
-    for name, accepted in asked.items():
-        if transformer.get(name, accepted) != accepted:
-            raise UserError(f"{path}: {name} is {str(transformer[name])[:60]!r}; read is {accepted}")
+    modalities = transformer.get("modality_config")
+    text = modalities.get("text") if isinstance(modalities, dict) else None
+    said = {**transformer, **(text if isinstance(text, dict) else {})}
+    for name, accepted in TOKEN_VECTORS.items():
+        if said.get(name, accepted) != accepted:
+            raise UserError(f"{path}: {name} is {str(said[name])[:60]!r}; read is {accepted}")
+    for name in FOREIGN_SETTINGS:
+        if transformer.get(name):
+            raise UserError(f"{path}: {name} is {str(transformer[name])[:60]}, which is not read")
 
 
 def _settings(path: Path) -> SentenceSettings:

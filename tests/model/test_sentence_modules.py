@@ -169,6 +169,10 @@ def test_queries_and_documents_have_prompts_of_their_own(tmp_path: Path, bothway
     code, _, errors = bothways("embed", str(path), "a dog", "--prompt-name", "clustering")
     assert (code, errors.count("\n")) == (2, 1)
     assert "--prompt-name clustering: " in errors
+    edit(path / "config_sentence_transformers.json", {"prompts": {"query": "a ", "passage": "the old "}})
+    expected = library.similarity(library.encode("a dog", prompt="a "), library.encode(TEXTS, prompt="the old "))[0]
+    scores = {match.index: match.cosine for match in bw.load(path, precision="float32").similar("a dog", TEXTS)}
+    assert [scores[n] for n in range(len(TEXTS))] == pytest.approx(expected.tolist(), abs=1e-5)
     with pytest.raises(UserError, match="no prompt of this name; it has none"):
         bw.load(directory(tmp_path / "plain")).embed("a dog", prompt_name="query")
 

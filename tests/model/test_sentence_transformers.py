@@ -171,6 +171,16 @@ def test_other_modules_and_orders_are_refused(tmp_path: Path) -> None:
             bw.load(path)
     shutil.rmtree(path)
     path = directory(tmp_path)
-    edit(path / "sentence_bert_config.json", {"transformer_task": "fill-mask"})
-    with pytest.raises(UserError, match="transformer_task is 'fill-mask'"):
-        bw.load(path)
+    for values, message in (
+        ({"transformer_task": "fill-mask"}, "transformer_task is 'fill-mask'"),
+        (
+            {"modality_config": {"text": {"method_output_name": "pooler_output"}}},
+            "method_output_name is 'pooler_output'",
+        ),
+        ({"query_length": 32}, "query_length is 32, which is not read"),
+    ):
+        before = (path / "sentence_bert_config.json").read_text()
+        edit(path / "sentence_bert_config.json", values)
+        with pytest.raises(UserError, match=message):
+            bw.load(path)
+        (path / "sentence_bert_config.json").write_text(before)
