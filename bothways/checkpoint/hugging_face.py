@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,9 +34,10 @@ from bothways.errors import UserError
 from bothways.files import read_json, replace_directory, write_json, write_text
 from bothways.model.config import EncoderConfig
 from bothways.model.encoder import Encoder
-from bothways.model.families import FAMILIES, build_encoder, build_head, read_config
+from bothways.model.families import FAMILIES, HEAD_KINDS, build_encoder, build_head, read_config
 from bothways.model.families.base import Family
-from bothways.model.heads import HEAD_KINDS, Head, HeadKind, Model, initialise, vector_head
+from bothways.model.heads import Head, HeadKind, Model, initialise
+from bothways.model.task_heads import vector_head
 from bothways.option_checks import matches_type, type_in_words
 from bothways.text.special_tokens import ABSENT
 from bothways.text.tokenizer import Tokenizer
@@ -187,7 +188,8 @@ def load_checkpoint(
     head: builds the head to put on the encoder; without it, the head that the directory's `architectures` names.
     labels: those of `head`; a classifier of other labels, or for another task, is left unused. keep_vectors: a model
     that gives vectors keeps the modules by which it does, in place of `head`.
-    dropout: replaces the config's probabilities. seed: what the file does not hold is initialised from it.
+    dropout: replaces the config's probabilities for hidden states and attention. seed: what the file does not hold is
+    initialised from it.
     Raises UserError: not a model directory, a config that does not fit the weights, another model's vocabulary.
     """
     root = find_model(path_or_hub_id)
@@ -198,7 +200,7 @@ def load_checkpoint(
     config = read_config(raw_config, directory / "config.json")
     state = _read_state(directory / "bothways.json")
     if dropout is not None:
-        config = replace(config, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout)
+        config = config.with_dropout(dropout)
     family = FAMILIES[config.model_type]
     tokenizer = Tokenizer.load(directory)
     _check_vocabulary(directory, config, tokenizer, state)

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from bothways.checkpoint.weights import read_weights
 from bothways.errors import UserError
 from bothways.files import read_json, write_json
-from bothways.model.heads import EmbeddingHead
 from bothways.model.pooling import POOLINGS, Dense, Normalize, Pooling, TokenPooling
+from bothways.model.task_heads import EmbeddingHead
 
 # The switches of older files, in the order in which their vectors stand beside each other.
 POOLING_SWITCHES: dict[str, Pooling] = {

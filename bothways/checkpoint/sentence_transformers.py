@@ -21,7 +21,7 @@ from bothways.checkpoint.sentence_modules import (
 )
 from bothways.errors import UserError
 from bothways.files import read_json, write_json, write_text
-from bothways.model.heads import EmbeddingHead
+from bothways.model.task_heads import EmbeddingHead
 from bothways.text.lines import is_unicode
 
 # The names of its own file for the module that holds the encoder, the first that is there.

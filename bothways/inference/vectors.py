@@ -19,7 +19,7 @@ from bothways.errors import UserError, closest, option
 from bothways.inference import engine
 from bothways.inference.loaded import LoadedModel
 from bothways.inference.texts import Texts
-from bothways.model.heads import EmbeddingHead, vector_head
+from bothways.model.task_heads import EmbeddingHead, vector_head
 from bothways.option_checks import require_count, require_type
 from bothways.progress import OnProgress, no_progress
 from bothways.tasks.results import Result

@@ -21,8 +21,9 @@ from bothways.data.prompts import Prompt, prompt_targets
 from bothways.data.tables import Row
 from bothways.errors import UserError, command, option
 from bothways.model.encoder import Encoder
-from bothways.model.heads import EmbeddingHead, Head, Model, vector_head
+from bothways.model.heads import Head, Model
 from bothways.model.pooling import Pooling, TokenPooling
+from bothways.model.task_heads import EmbeddingHead, vector_head
 from bothways.tasks.base import Task, at_least_float32, options_from_json
 from bothways.tasks.metrics import correlations
 from bothways.tasks.results import Result
