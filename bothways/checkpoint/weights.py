@@ -26,7 +26,10 @@ MODEL_FILES = (
     "bothways.json",
 )
 # Of sentence-transformers, whose older versions keep the encoder in a folder of its own.
-SENTENCE_FILES = ("modules.json", "*sentence_*.json", "*/config.json", *(f"0_*/{name}" for name in MODEL_FILES))
+SENTENCE_FILES = (
+    *("modules.json", "*sentence_*.json", "*/config.json", *(f"0_*/{name}" for name in MODEL_FILES)),
+    *("*_Dense/model.safetensors", "*_Dense/pytorch_model.bin"),
+)
 _WEIGHTS = (("model", "safetensors"), ("pytorch_model", "bin"))
 SAFETENSORS_FILES, BINARY_FILES = (
     tuple(
