@@ -25,6 +25,11 @@ class PretrainKeywords(TypedDict, total=False):
     model: str | Path | LoadedModel | None  # `PretrainOptions` has the name of it
     family: str | None  # of `model.families.FAMILIES`
     objective: str  # of `tasks.objectives.OBJECTIVES`
+    teacher: str | Path | LoadedModel | None  # `PretrainOptions` has the name of it
+    teacher_losses: Sequence[str]
+    teacher_layer: int | None
+    relation_heads: int
+    teacher_temperature: float
     positions: Literal["learned", "sinusoidal"]
     hidden_act: Literal["gelu", "gelu_new", "gelu_pytorch_tanh", "relu"] | None
     steps: int

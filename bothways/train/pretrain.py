@@ -55,6 +55,7 @@ from bothways.train.run import RunDirectory
 from bothways.train.samples import samples
 from bothways.train.start_line import pretraining_start
 from bothways.train.step import Stepper
+from bothways.train.teaching import with_teacher
 from bothways.train.tensorboard import require_tensorboard
 
 
@@ -87,13 +88,15 @@ def pretrain(
     given: dict[str, Any] = {**(options if isinstance(options, Mapping) else {}), **keywords}
     if given.get("model") is not None:
         given["model"] = str(source_of(given["model"]))
+    if given.get("teacher") is not None:
+        given["teacher"] = str(source_of(given["teacher"]))
     settings = options_from(PretrainOptions, "pretrain", options, given)
     require_seed(settings.seed)
     if not isinstance(store, TokenStore):
         require_path(store=store)
         store = TokenStore(store)
     if overwrite:
-        require_apart(out, [store.directory, settings.model])
+        require_apart(out, [store.directory, settings.model, settings.teacher])
     with join_world(choose_device(settings.device)) as world:
         progress = progress or Progress("pretrain", shown=world.main and not quiet)
         return _pretrain(store, RunDirectory(out, world, overwrite=overwrite), settings, progress, world)
@@ -103,7 +106,8 @@ def _pretrain(
     store: TokenStore, run: RunDirectory, options: PretrainOptions, progress: Progress, world: World
 ) -> TrainResult:
     progress.wait(f"{progress.title}  opening the store, making the model …")
-    objective = build_objective(options)
+    taught = with_teacher(build_objective(options), store, options, progress.say)
+    objective = taught.objective
     checkpoint = _starting_point(store, objective, options)
     model = checkpoint.model
     longest = max(phase.sequence_length for phase in phases_of(options))
@@ -117,7 +121,7 @@ def _pretrain(
     if (unknown := unknown_in_store(store, str(store.directory))) is not None:
         progress.say(unknown)
     plan = make_plan(store, options)
-    start = {"model": weights_fingerprint(model), "dropout": options.dropout}
+    start = {"model": weights_fingerprint(model), "dropout": options.dropout, **taught.identity}
     plan.identity |= start
 
     def identity_at(steps: int) -> dict[str, Any]:

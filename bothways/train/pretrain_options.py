@@ -34,6 +34,11 @@ SMALL_MODEL_BETA2, SMALL_MODEL_WIDTH = 0.98, 512
 # a thirtieth of the time, as training multiplies three times as much; but never fewer than make a figure of any use.
 DEFAULT_VALIDATION_TOKENS, TRAINED_PER_VALIDATION_TOKEN, MIN_VALIDATION_TOKENS = 200_000, 10, 4096
 
+# Relation heads: MiniLMv2 has 48 for 768 hidden units, 16 units a head, as more of them taught more (Wang et al. 2020).
+# 16 divides the widths of all named sizes, and MiniLM's 384, and costs a third. The temperature was chosen by hand, not
+# measured.
+RELATION_HEADS, TEACHER_TEMPERATURE = 16, 2.0
+
 if TYPE_CHECKING:
     ObjectiveName = str
     FamilyName = str
@@ -51,6 +56,12 @@ class PretrainOptions:
     objective: `bert` is masked LM + next sentence on sentence pairs; `order` has sentence order instead; `mlm` masked
     LM alone on full sentences of one document; `roberta` the same on full sentences across documents; `causal` the next
     token, from left to right, on documents one by one; `electra` replaced tokens, with a small generator of masked LM.
+    teacher: a trained model of the same vocabulary, of which the new one learns besides; see teacher_losses.
+    teacher_losses: NAME or NAME=WEIGHT of what is learnt of the teacher, beside the objective's own losses: `relation`,
+    how its tokens attend to one another (MiniLMv2); `soft`, its scores for masked tokens; `hidden`, its hidden states,
+    at equal widths; by default relation and, of a teacher that fills masks, soft. teacher_layer: whose relations and
+    hidden states are learnt, counted from 1; by default the last. relation_heads: that relations are cut into, a
+    divisor of both widths. teacher_temperature: of the scores that soft compares.
     positions: of a new model, learned with it or fixed. hidden_act: the activation of a new model's feed-forward
     layers; by default the family's own.
     phases: LENGTH:SHARE of the steps, in order, instead of one sequence_length, as in `128:0.9 512:0.1`; a third part,
@@ -68,6 +79,11 @@ class PretrainOptions:
     model: str | None = None
     family: FamilyName | None = None
     objective: ObjectiveName = "bert"
+    teacher: str | None = None
+    teacher_losses: tuple[str, ...] = ()
+    teacher_layer: int | None = None
+    relation_heads: int = RELATION_HEADS
+    teacher_temperature: float = TEACHER_TEMPERATURE
     positions: Literal["learned", "sinusoidal"] = "learned"
     hidden_act: Literal["gelu", "gelu_new", "gelu_pytorch_tanh", "relu"] | None = None
     steps: int = 2000
@@ -201,7 +217,9 @@ def validation_tokens(
 
 
 def _example_maker(store: TokenStore, options: PretrainOptions, sequence_length: int, masking: Masking) -> ExampleMaker:
-    make_examples = find_pretraining(options.objective).make_examples
+    entry = find_pretraining(options.objective)
+    make_examples = entry.make_examples if options.teacher is None else entry.taught
+    assert make_examples is not None, "`train.teaching` refuses what cannot be taught"
     return make_examples(SpanOptions(sequence_length, options.short), masking, store.tokenizer())
 
 

@@ -38,6 +38,8 @@ METAVARS = {
     "seconds": "SECONDS",
     "short": "SHARE",
     "size": "tiny|mini|small|medium|base|large|vanilla",
+    "teacher": "MODEL",
+    "teacher_losses": "NAME=WEIGHT",
     "tokenizer": "DIR",
     "top_p": "SHARE",
     "train": "FILE",
@@ -58,7 +60,8 @@ RARE = frozenset((
     "mask_rate",
     "mask_rate_end", "max_position_embeddings", "micro_batch_tokens", "min_frequency", "min_p", "no_normalize",
     "optimizer", "overlap", "overwrite", "parallel", "patience", "phases", "pooling", "positions", "precision",
-    "profile", "repetition_penalty", "scheme", "seed", "short", "skip_bad", "tensorboard", "truncate",
+    "profile", "relation_heads", "repetition_penalty", "scheme", "seed", "short", "skip_bad", "teacher_layer",
+    "teacher_losses", "teacher_temperature", "teacher_weight", "tensorboard", "truncate",
     "validation_tokens", "warmup", "weight_decay", "whole_word_masking", "workers",
 ))  # fmt: skip
 GROUPS = ("needed", "usual", "columns of the tables", "rare")
