@@ -98,6 +98,9 @@ class FinetuneKeywords(ColumnKeywords, total=False):
     clip: float
     dropout: float
     patience: int
+    teacher: str | Path | LoadedModel | None  # `FinetuneOptions` has the name of it
+    teacher_weight: float
+    teacher_temperature: float
     freeze_layers: int
     format: TableFormat | None
     encoding: str
