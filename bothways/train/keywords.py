@@ -23,6 +23,7 @@ class PretrainKeywords(TypedDict, total=False):
 
     size: str
     model: str | Path | LoadedModel | None  # `PretrainOptions` has the name of it
+    keep_layers: str | None
     family: str | None  # of `model.families.FAMILIES`
     objective: str  # of `tasks.objectives.OBJECTIVES`
     teacher: str | Path | LoadedModel | None  # `PretrainOptions` has the name of it

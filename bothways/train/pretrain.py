@@ -17,6 +17,7 @@ from bothways.checkpoint.hugging_face import (
     save_checkpoint,
     weights_fingerprint,
 )
+from bothways.checkpoint.kept_layers import keep_layers, parse_layers
 from bothways.data.lengths import few_held_out
 from bothways.data.phases import PhasedPlan
 from bothways.data.plan import PretrainingPlan
@@ -117,7 +118,8 @@ def _pretrain(
             f"reads, {checkpoint.config.max_sequence_length} tokens"
         )
     if checkpoint.report is not None:
-        progress.say(f"{options.model}: {checkpoint.report.sentence()}")
+        kept = f" Of its layers {options.keep_layers} are kept." if options.keep_layers else ""
+        progress.say(f"{options.model}: {checkpoint.report.sentence()}{kept}")
     if (unknown := unknown_in_store(store, str(store.directory))) is not None:
         progress.say(unknown)
     plan = make_plan(store, options)
@@ -319,6 +321,9 @@ def _starting_point(store: TokenStore, objective: Objective, options: PretrainOp
     """
     causal = find_pretraining(options.objective).is_decoder
     if options.model is None:
+        if options.keep_layers is not None:
+            none = f"are of {option('model')}, and none is given"
+            raise UserError(f"{option('keep_layers', options.keep_layers)}: {none}")
         config = _new_config(store, options)
         return Checkpoint(new_model(config, objective.head, options.seed), store.tokenizer())
     checkpoint = load_checkpoint(options.model, objective.head, dropout=options.dropout, seed=options.seed)
@@ -333,4 +338,7 @@ def _starting_point(store: TokenStore, objective: Objective, options: PretrainOp
         raise UserError(
             f"{options.model} reads {reads} (is_decoder), which {option('objective', options.objective)} does not fit"
         )
+    if options.keep_layers is not None:
+        kept = parse_layers(options.keep_layers, len(checkpoint.model.encoder.order))
+        return keep_layers(checkpoint, kept, objective.head)
     return checkpoint

@@ -56,6 +56,7 @@ class PretrainOptions:
     objective: `bert` is masked LM + next sentence on sentence pairs; `order` has sentence order instead; `mlm` masked
     LM alone on full sentences of one document; `roberta` the same on full sentences across documents; `causal` the next
     token, from left to right, on documents one by one; `electra` replaced tokens, with a small generator of masked LM.
+    keep_layers: of `model`, as in 1,3,5, counted from 1; the others are left out.
     teacher: a trained model of the same vocabulary, of which the new one learns besides; see teacher_losses.
     teacher_losses: NAME or NAME=WEIGHT of what is learnt of the teacher, beside the objective's own losses: `relation`,
     how its tokens attend to one another (MiniLMv2); `soft`, its scores for masked tokens; `hidden`, its hidden states,
@@ -77,6 +78,7 @@ class PretrainOptions:
 
     size: str = "mini"
     model: str | None = None
+    keep_layers: str | None = None
     family: FamilyName | None = None
     objective: ObjectiveName = "bert"
     teacher: str | None = None

@@ -27,6 +27,7 @@ METAVARS = {
     "eval": "FILE|SHARE",
     "input": "FILE",
     "label_names": "NAME",
+    "keep_layers": "N,N,…",
     "language": "CODE",
     "lr": "RATE",
     "mask_rate": "SHARE",
@@ -56,8 +57,8 @@ FILE_VERBS = ("explain", "predict", "embed", "classify", "tag", "answer")  # who
 # What most people never need, and the help therefore has last.
 RARE = frozenset((
     "all", "batch_size", "checkpoint_every", "clip", "compile", "class_weights", "decay", "device", "dropout",
-    "evaluate_every", "format", "freeze_layers", "hidden_act", "keep_checkpoints", "label_names", "log_every",
-    "mask_rate",
+    "evaluate_every", "format", "freeze_layers", "hidden_act", "keep_checkpoints", "keep_layers", "label_names",
+    "log_every", "mask_rate",
     "mask_rate_end", "max_position_embeddings", "micro_batch_tokens", "min_frequency", "min_p", "no_normalize",
     "optimizer", "overlap", "overwrite", "parallel", "patience", "phases", "pooling", "positions", "precision",
     "profile", "relation_heads", "repetition_penalty", "scheme", "seed", "short", "skip_bad", "teacher_layer",

@@ -16,12 +16,13 @@ from transformers import BertForPreTraining
 
 from bothways.batch import PackedBatch
 from bothways.checkpoint.hugging_face import Checkpoint, load_checkpoint, new_model, save_checkpoint
+from bothways.checkpoint.kept_layers import keep_layers
 from bothways.data.prepare import prepare
 from bothways.data.store import TokenStore
 from bothways.errors import UserError
 from bothways.inference.teacher import ModelTeacher
 from bothways.model.distillation import Lesson, StudentScores
-from bothways.model.families import head_builder
+from bothways.model.families import find_family, head_builder
 from bothways.model.relations import relation_loss
 from bothways.tasks.distillation import DistilledObjective
 from bothways.tasks.pretraining import BertObjective
@@ -261,3 +262,46 @@ def test_a_teacher_without_a_head_shows_relations_alone(minilm: Path, tmp_path: 
     own = prepare([str(tmp_path / "c.jsonl")], tokenizer, tmp_path / "store")
     objective = objective_of(own, options(minilm, relation_heads=16))
     assert objective.losses == ("mlm_loss", "nsp_loss", "relation_loss")
+
+
+def test_a_student_of_some_of_its_teachers_layers(store: TokenStore, teacher: Path, tmp_path: Path) -> None:
+    """It is the teacher with a layer taken out, as transformers runs it."""
+    asked = options(teacher, model=str(teacher), keep_layers="1,3", steps=1, lr=1e-30, weight_decay=0.0)
+    run = StopAfter(-1)
+    pretrain(store.directory, tmp_path / "run", asked, progress=run)
+    assert any(line.endswith("Of its layers 1,3 are kept.") for line in run.said)
+    theirs = BertForPreTraining.from_pretrained(teacher).eval()
+    del theirs.bert.encoder.layer[1]
+    batch = make_plan(store, asked).batch(0)
+    with torch.no_grad():
+        expected = theirs(**padded(batch)).prediction_logits
+        found = load_checkpoint(tmp_path / "run").model(batch).mlm.logits
+    torch.testing.assert_close(found, unpadded(expected, batch)[batch.targets["mlm_index"]], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("layers", ["0,1", "2,1", "1,4", "a"])
+def test_layers_that_are_not_there_are_refused(layers: str, store: TokenStore, teacher: Path, tmp_path: Path) -> None:
+    asked = options(teacher, model=str(teacher), keep_layers=layers)
+    with pytest.raises(UserError, match="expected numbers out of 1 to 3 with commas"):
+        pretrain(store.directory, tmp_path / "run", asked, quiet=True)
+    with pytest.raises(UserError, match="are of model, and none is given"):
+        pretrain(store.directory, tmp_path / "run", replace(asked, model=None, keep_layers="1"), quiet=True)
+
+
+def test_layers_that_are_not_alike_are_not_exchanged() -> None:
+    """ModernBERT's first layer has no norm in front, ALBERT's are one; the kinds of attention go with the layers."""
+    head = head_builder("masked-LM")
+    sizes = {"vocab_size": 100, "hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 32}
+    modern = new_model(find_family("modernbert").config(num_hidden_layers=5, **sizes), head, seed=1)
+    checkpoint = Checkpoint(modern, tiny_tokenizer(), source="modern")
+    with pytest.raises(UserError, match="the layers of modern are not alike"):
+        keep_layers(checkpoint, [2, 3], head)
+    kept = keep_layers(checkpoint, [1, 2, 4], head).model.encoder
+    for ours, number in zip(kept.layers, (0, 1, 3), strict=True):
+        theirs = modern.encoder.layers[number]
+        assert ours.attention.mask == theirs.attention.mask
+        assert ours.attention.rotary.base == theirs.attention.rotary.base
+        torch.testing.assert_close(ours.state_dict(), theirs.state_dict(), rtol=0, atol=0)
+    albert = new_model(find_family("albert").config(num_hidden_layers=3, embedding_size=16, **sizes), head, seed=1)
+    with pytest.raises(UserError, match="share their weights"):
+        keep_layers(Checkpoint(albert, tiny_tokenizer(), source="albert"), [1], head)
