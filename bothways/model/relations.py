@@ -39,8 +39,9 @@ def relation_loss(student: Tensor, teacher: Tensor, heads: int, lengths: Tensor)
     student, teacher: `[T, A, D]`, all queries, all keys or all values; widths A × D may differ, both are multiples of
     `heads`. lengths: int64 `[N]` on the CPU, that sum to T. Differentiable once, in `student` alone.
 
-    Costs, forward and backward, 2 × T × L × (2 × H of the student + H of the teacher) multiplications, and some ten passes over T × L × `heads`
-    scores, which are never kept: see `MAX_SCORES`. On one AVX2 core 0.08 s for 1,152 tokens at L = 128 with 16 heads.
+    Costs, forward and backward, 2 × T × L × (2 × H of the student + H of the teacher) multiplications, and some ten
+    passes over T × L × `heads` scores, which are never kept: see `MAX_SCORES`. On one AVX2 core 0.08 s for 1,152 tokens
+    at L = 128 with 16 heads.
     """
     cut = [projected.flatten(1).unflatten(1, (heads, -1)) for projected in (student, teacher)]
     found: Tensor = _RelationLoss.apply(*cut, lengths, torch.is_grad_enabled())
