@@ -12,8 +12,9 @@ from torch import Tensor
 
 from bothways.batch import PackedBatch
 from bothways.model.attention_mask import AttentionMask
-from bothways.model.heads import MaskedLMHead, Model, PretrainingScores
+from bothways.model.heads import Model
 from bothways.model.lm_head import LazyLogits
+from bothways.model.pretraining_heads import MaskedLMHead, PretrainingScores
 from bothways.model.relations import Projections
 
 

@@ -12,7 +12,8 @@ from torch import Tensor
 from bothways.errors import UserError, closest, option
 from bothways.model.distillation import Lesson, StudentHead, StudentScores, Teacher
 from bothways.model.encoder import Encoder
-from bothways.model.heads import Head, MaskedLMHead
+from bothways.model.heads import Head
+from bothways.model.pretraining_heads import MaskedLMHead
 from bothways.model.relations import relation_loss
 from bothways.option_checks import require_at_least
 from bothways.tasks.base import at_least_float32
