@@ -91,8 +91,8 @@ def test_a_student_learns_the_same_of_its_teacher(runs: Path, tmp_path: Path) ->
     for found in zip(*lines, strict=True):
         for name in ("mlm_loss", "relation_loss", "soft_loss", "hidden_loss", "eval_relation_loss"):
             values = [line[name] for line in found if name in line]
-            assert np.allclose(values, values[:1], rtol=0, atol=1e-5)
-    assert furthest(tmp_path / "ddp", tmp_path / "one") < 1e-5
+            assert np.allclose(values, values[:1], rtol=0, atol=1e-4)
+    assert furthest(tmp_path / "ddp", tmp_path / "one") < 1e-4
 
 
 def test_a_checkpoint_in_shards_is_a_model(runs: Path, tmp_path: Path) -> None:
