@@ -16,7 +16,8 @@ from bothways.tasks.base import Objective, require_segment_types
 from bothways.tasks.distillation import DistilledObjective, Teaching, parse_teacher_losses
 from bothways.tasks.objectives import OBJECTIVES, find_pretraining
 from bothways.tasks.pretraining import MaskedLMObjective
-from bothways.train.pretrain_options import PretrainOptions, phases_of
+from bothways.train.pretrain_options import PretrainOptions
+from bothways.train.pretrain_plan import phases_of
 
 # Both losses by default, each with the weight 1: relations as MiniLMv2 has them, soft targets where there are any.
 DEFAULT_LOSSES = ("relation", "soft")

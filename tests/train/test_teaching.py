@@ -27,7 +27,8 @@ from bothways.model.relations import relation_loss
 from bothways.tasks.distillation import DistilledObjective
 from bothways.tasks.pretraining import BertObjective
 from bothways.train.pretrain import pretrain
-from bothways.train.pretrain_options import PretrainOptions, make_plan
+from bothways.train.pretrain_options import PretrainOptions
+from bothways.train.pretrain_plan import make_plan
 from bothways.train.run import RunDirectory
 from bothways.train.teaching import with_teacher
 from tests.data.test_prepare import write_corpus
