@@ -51,7 +51,8 @@ def save_compact(checkpoint: Checkpoint, directory: Path, storage: Storage, base
     table = name_table(checkpoint.model)
     theirs = table.to_hugging_face(checkpoint.model.state_dict())
     weights = {name: tensor.detach().cpu().float().contiguous() for name, tensor in theirs.items()}
-    tensors, note = stored(weights, storage), {"storage": storage}
+    tensors = stored(weights, storage)
+    note: dict[str, str] = {"storage": storage}
     shared: dict[str, Tensor] = {}
     if base is not None:
         beside = base_directory(directory, base)

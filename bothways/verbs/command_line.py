@@ -57,13 +57,13 @@ def read_words(
         else:
             given = [option.read(value) for value in ([attached] if equals else _take(rest, option))]
             values[option.name] = (*values.get(option.name, ()), *given) if option.is_list else given[0]
-    positional = [option for option in options if option.is_positional]
-    others = [option for option in positional if not option.is_model]
-    if len(others) < len(positional):
-        least = least_words(values) if least_words else sum(option.is_required for option in others)
-        given = any(option.name in values for option in positional)
-        positional = positional if alone and not given and names_model(alone, least) else others
-    return values | _positionals(positional, alone)
+    expected = [option for option in options if option.is_positional]
+    texts = [option for option in expected if not option.is_model]
+    if len(texts) < len(expected):
+        least = least_words(values) if least_words else sum(option.is_required for option in texts)
+        by_flag = any(option.name in values for option in expected)
+        expected = expected if alone and not by_flag and names_model(alone, least) else texts
+    return values | _positionals(expected, alone)
 
 
 def names_model(words: Sequence[str], least: int) -> bool:

@@ -1,15 +1,20 @@
-"""Shipped models by name: which one a verb uses, what counts as a model's name, and what is said where there is none."""
+"""Shipped models by name: which one a verb uses, what counts as a name, and what is said where there is none."""
 
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
+import transformers
 
 import bothways as bw
 from bothways.checkpoint import shipped as registry
+from bothways.checkpoint.hugging_face import load_checkpoint, name_table
 from bothways.verbs.command_line import names_model
 from tests.helpers import Run
 from tests.shipped import TABLE
@@ -125,6 +130,32 @@ def test_info_shows_the_card(shipped: Path, bothways: Run) -> None:
     assert "did you mean 'writer'?" in bothways("info", "writre")[2]
 
 
+def test_export_writes_what_transformers_opens(shipped: Path, bothways: Run, tmp_path: Path) -> None:
+    for name in ("mini", "entities", "writer"):
+        code, out, err = bothways("export", "hugging-face", name, "--out", name)
+        assert (code, out.split(",")[0]) == (0, f"{name}: opens in transformers"), err
+        ours = load_checkpoint(shipped / name)
+        theirs, report = getattr(transformers, ours.model.head.architecture or "").from_pretrained(
+            tmp_path / name, output_loading_info=True
+        )
+        assert not report["missing_keys"]
+        assert not report["unexpected_keys"]
+        weights = {
+            key: tensor for key, tensor in name_table(ours.model).to_hugging_face(ours.model.state_dict()).items()
+        }
+        assert all(torch.equal(theirs.state_dict()[key], tensor) for key, tensor in weights.items())
+    assert bothways("export", "hugging-face", "mini", "--out", "mini")[1] == "mini: done already\n"
+
+
+def test_opening_a_model_asks_no_compiler(shipped: Path, tmp_path: Path) -> None:
+    """What takes seconds to import is not imported for a question."""
+    code = "import sys, bothways as bw; bw.load().fill('the old [MASK].'); print('torch._dynamo' in sys.modules)"
+    paths = os.pathsep.join([str(shipped.parents[1]), str(Path(bw.__file__).parents[1])])
+    environment = {**os.environ, "PYTHONPATH": paths}
+    asked = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert asked.stdout == "False\n", asked.stderr
+
+
 def test_where_there_is_none_one_line_says_what_to_do(
     shipped: Path, bothways: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -140,9 +171,7 @@ def test_where_there_is_none_one_line_says_what_to_do(
     assert str(error.value) == f"fill: {expected} model='DIR'"
 
 
-def test_a_damaged_table_is_one_line(
-    monkeypatch: pytest.MonkeyPatch, bothways: Run, tmp_path: Path
-) -> None:
+def test_a_damaged_table_is_one_line(monkeypatch: pytest.MonkeyPatch, bothways: Run, tmp_path: Path) -> None:
     package = tmp_path / "site" / "bothways_models"
     package.mkdir(parents=True)
     (package / "__init__.py").touch()

@@ -127,7 +127,7 @@ def test_what_cannot_be_stored_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="shares weights with 'mini', which is not beside it"):
         save_compact(model, tmp_path / "x", "int8", "mini")
     save_compact(checkpoint("pretraining", seed=1, num_hidden_layers=1), tmp_path / "mini", "int8")
-    with pytest.raises(UserError, match="its base 'mini' has num_hidden_layers 1, this model 2$"):
+    with pytest.raises(UserError, match=r"its base 'mini' has num_hidden_layers 1, this model 2$"):
         save_compact(model, tmp_path / "x", "int8", "mini")
     model.model.encoder.embeddings.token.weight.data[0, 0] = 1e6
     with pytest.raises(UserError, match=r"word_embeddings.weight holds numbers above 65,504; float16 has none$"):
