@@ -25,7 +25,8 @@ EXPORT_FILES = ("model*.onnx", "model.onnx.data", "model.safetensors", "*.json",
 @dataclass(frozen=True)
 class ExportArguments:
     """format: onnx, for ONNX Runtime, OpenVINO and optimum; sentence-transformers; or hugging-face, float32 as
-    transformers opens it, of a model that is stored otherwise. out: the directory, which has config and tokenizer as well.
+    transformers opens it, of a model that is stored otherwise. out: the directory, which has config and tokenizer as
+    well.
 
     int8: with onnx, write `model_quantized.onnx` too. pooling: with sentence-transformers, how a model that was not
     trained for vectors makes one of a text: mean or cls.
