@@ -124,12 +124,10 @@ def _training(texts: CardTexts, training: Training) -> list[str]:
     options = {name: value for name, value in training.settings.items() if _is_setting(value)}
     if options:
         lines.append("- " + ", ".join(f"`{name}` {value}" for name, value in sorted(options.items())))
-    held_out: Mapping[str, Any] = next(
-        (line for line in reversed(metrics) if any(key.startswith("eval_") for key in line)), {}
-    )
-    figures = {name: value for name, value in held_out.items() if name.startswith("eval_") and isinstance(value, float)}
-    if figures:
-        told = (f"{display_name(name.removeprefix('eval_'))} {value:.3f}" for name, value in figures.items())
+    measured = [{name: value for name, value in line.items() if name.startswith("eval_")} for line in metrics]
+    if figures := next(filter(None, reversed(measured)), {}):
+        numbers = {name.removeprefix("eval_"): value for name, value in figures.items() if isinstance(value, float)}
+        told = (f"{display_name(name)} {value:.3f}" for name, value in numbers.items())
         lines.append(f"- held-out, at the end: {', '.join(told)}")
     return lines
 

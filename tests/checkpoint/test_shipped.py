@@ -140,9 +140,7 @@ def test_export_writes_what_transformers_opens(shipped: Path, bothways: Run, tmp
         )
         assert not report["missing_keys"]
         assert not report["unexpected_keys"]
-        weights = {
-            key: tensor for key, tensor in name_table(ours.model).to_hugging_face(ours.model.state_dict()).items()
-        }
+        weights = name_table(ours.model).to_hugging_face(ours.model.state_dict())
         assert all(torch.equal(theirs.state_dict()[key], tensor) for key, tensor in weights.items())
     assert bothways("export", "hugging-face", "mini", "--out", "mini")[1] == "mini: done already\n"
 
