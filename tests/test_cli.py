@@ -141,7 +141,7 @@ def test_under_torchrun_the_first_process_speaks_for_all(
         assert bothways("tokenizer") == (2, "", f"bothways: tokenizer: {missing}\n")
         assert waited == seconds
     said = json.loads((tmp_path / "error.json").read_text())["message"]["extraInfo"]["py_callstack"]
-    assert said == "bothways: fill: MODEL is missing (bothways fill --help has an example)"
+    assert said == f"bothways: tokenizer: {missing}"
 
 
 def write_bad_files(folder: Path) -> None:

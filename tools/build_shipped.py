@@ -7,8 +7,8 @@ The same data gives the same bytes. DATA holds the public sets by these names; n
 - answers: squad (v2.0, CC BY-SA 4.0), qa-qed (CC BY-SA 3.0), qa-fairytale (Apache-2.0), qa-policy (MIT), and of qa-qamr
   (MIT; its questions are near-paraphrases of each other) a sample; then the help desk in bothways/samples (Apache-2.0);
 - entities: wnut17 (CC BY 4.0);
-- sentence-vectors: entailed pairs of pairs-nli (no licence stated), pairs-medquad (CC BY 4.0), titles of Wikinews with how
-  their texts begin (CC BY 2.5), then scores of pairs-sts12-16 (parts CC BY-SA 3.0) without those of STSbenchmark's dev
+- sentence-vectors: entailed pairs of pairs-nli (no licence stated), pairs-medquad (CC BY 4.0), titles of Wikinews with
+  how their texts begin (CC BY 2.5), then scores of pairs-sts12-16 (parts CC BY-SA 3.0) without those of STSbenchmark's dev
   and test; measured on STSbenchmark's dev;
 - writer: novels, tales, Wikipedia and Wikinews of text-english (public domain, Apache-2.0, CC BY-SA, CC BY 2.5).
 """
@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import csv
 import hashlib
+import io
 import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -26,7 +27,7 @@ from typing import Any
 
 from bothways.errors import UserError
 from bothways.files import read_json, write_text
-from bothways.text.lines import open_lines
+from bothways.text.lines import decompressed
 
 QUESTION_SETS = {  # of DATA: the files to train and to measure on
     "squad": ("squad/train-v2.0.json", "squad/dev-v2.0.json"),
@@ -88,7 +89,8 @@ def build_entities(data: Path, out: Path) -> Iterator[str]:
     for split in ("train", "dev"):
         text = (data / "wnut17" / f"{split}.conll").read_text(encoding="utf-8")
         write_text(out / f"entities-{split}.conll", text)
-        yield f"entities-{split}: {len([block for block in text.split(chr(10) * 2) if block.strip()]):,} sentences"
+        ends = sum(not line.strip() for line in text.splitlines())
+        yield f"entities-{split}: {ends:,} sentences"
 
 
 def build_vectors(data: Path, out: Path) -> Iterator[str]:
@@ -139,8 +141,8 @@ def _news(path: Path) -> Iterator[dict[str, str]]:
 
 def _json_rows(path: Path) -> Iterator[dict[str, Any]]:
     """The rows of JSON lines, also as .zst."""
-    with open_lines(path) as lines:
-        yield from (json.loads(line) for line in lines)
+    with path.open("rb") as raw, decompressed(raw, path) as stream:
+        yield from (json.loads(line) for line in io.TextIOWrapper(stream, encoding="utf-8"))
 
 
 def _write_rows(path: Path, rows: Rows) -> None:
@@ -149,7 +151,7 @@ def _write_rows(path: Path, rows: Rows) -> None:
 
 def commands(data: Path, out: Path, model: str) -> list[str]:
     """What trains the models, in order; each goes on where it was if it is given again."""
-    helpdesk = "bothways/samples/helpdesk"
+    helpdesk, vectors = "bothways/samples/helpdesk", "sentence-vectors"
     texts = " ".join(str(data / "text-english" / f"{name}.jsonl.zst") for name in WRITER_TEXTS)
 
     def tune(task: str, recipe: str, begin: str, table: str, dev: str, run: str) -> str:
@@ -164,9 +166,8 @@ def commands(data: Path, out: Path, model: str) -> list[str]:
         tune("answer", "answers", at("answers-general"), f"{helpdesk}/questions-train.json",
              f"{helpdesk}/questions-test.json", "answers"),
         tune("tag", "entities", model, at("entities-train.conll"), at("entities-dev.conll"), "entities"),
-        tune("similar", "sentence-vectors", model, at("vectors-pairs.jsonl"), at("vectors-dev.jsonl"), "vectors-paired"),
-        tune("similar", "sentence-vectors", at("vectors-paired"), at("vectors-scores.jsonl"), at("vectors-dev.jsonl"),
-             "sentence-vectors"),
+        tune("similar", vectors, model, at("vectors-pairs.jsonl"), at("vectors-dev.jsonl"), "vectors-paired"),
+        tune("similar", vectors, at("vectors-paired"), at("vectors-scores.jsonl"), at("vectors-dev.jsonl"), vectors),
         f"bothways tokenizer {texts} --recipe writer --out {out / 'writer-vocabulary'}",
         f"bothways prepare {texts} --tokenizer {out / 'writer-vocabulary'} --out {out / 'writer-store'}",
         f"bothways pretrain {out / 'writer-store'} --recipe writer --out {out / 'writer'}",
