@@ -8,8 +8,8 @@ The same data gives the same bytes. DATA holds the public sets by these names; n
   (MIT; its questions are near-paraphrases of each other) a sample; then the help desk in bothways/samples (Apache-2.0);
 - entities: wnut17 (CC BY 4.0);
 - sentence-vectors: entailed pairs of pairs-nli (no licence stated), pairs-medquad (CC BY 4.0), titles of Wikinews with
-  how their texts begin (CC BY 2.5), then scores of pairs-sts12-16 (parts CC BY-SA 3.0) without those of STSbenchmark's dev
-  and test; measured on STSbenchmark's dev;
+  how their texts begin (CC BY 2.5), then scores of pairs-sts12-16 (parts CC BY-SA 3.0) without those of STSbenchmark's
+  dev and test; measured on STSbenchmark's dev;
 - writer: novels, tales, Wikipedia and Wikinews of text-english (public domain, Apache-2.0, CC BY-SA, CC BY 2.5).
 """
 
