@@ -12,7 +12,8 @@ from bothways.checkpoint.compact import save_compact
 from bothways.checkpoint.hugging_face import Checkpoint, new_model
 from bothways.model.encoder import Encoder
 from bothways.model.families import head_builder
-from bothways.model.heads import EmbeddingHead, Head, HeadKind, Model
+from bothways.model.heads import Head, HeadKind, Model
+from bothways.model.task_heads import EmbeddingHead
 from bothways.tasks.answer import AnswerOptions, AnswerTask
 from bothways.tasks.similar import SimilarOptions, SimilarTask
 from tests.helpers import tiny_config, tiny_tokenizer
