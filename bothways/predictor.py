@@ -28,7 +28,7 @@ from bothways.inference.vectors import Match
 from bothways.option_checks import require_type
 from bothways.pages.explanation import Explanation
 from bothways.precision import InferencePrecision
-from bothways.progress import OnProgress, no_progress
+from bothways.progress import LOGGER, OnProgress, no_progress
 from bothways.tasks.answer import Answer
 from bothways.tasks.base import Task
 from bothways.tasks.choose import Choice
@@ -275,5 +275,7 @@ def load(
     explains, scores and generates is in float32; the answer on an explained page is `answer`'s.
     Raises UserError where it is none of them, or its parts do not fit together.
     """
-    named = shipped_for("fill").name if path_or_hub_id is None else path_or_hub_id
-    return Predictor(load_checkpoint(named), device, precision)
+    if path_or_hub_id is None:
+        path_or_hub_id = shipped_for("fill").name
+        LOGGER.info("model: %s (shipped)", path_or_hub_id)
+    return Predictor(load_checkpoint(path_or_hub_id), device, precision)
