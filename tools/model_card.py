@@ -125,8 +125,8 @@ def _training(texts: CardTexts, training: Training) -> list[str]:
     if options:
         lines.append("- " + ", ".join(f"`{name}` {value}" for name, value in sorted(options.items())))
     measured = [{name: value for name, value in line.items() if name.startswith("eval_")} for line in metrics]
-    if figures := next(filter(None, reversed(measured)), {}):
-        numbers = {name.removeprefix("eval_"): value for name, value in figures.items() if isinstance(value, float)}
+    if figures := [line for line in measured if line]:
+        numbers = {name.removeprefix("eval_"): value for name, value in figures[-1].items() if isinstance(value, float)}
         told = (f"{display_name(name)} {value:.3f}" for name, value in numbers.items())
         lines.append(f"- held-out, at the end: {', '.join(told)}")
     return lines
