@@ -86,6 +86,12 @@ def command(verb: str, subject: str = "") -> str:
     return f"`bothways.{verb}({repr(subject) + ', ' if subject else ''}…)`"
 
 
+def loading(model: str) -> str:
+    """How a model is named by its user, as `option` does options: `bothways.load('mini')` in Python, `--model mini` on
+    the command line, backticks included."""
+    return f"`--model {model}`" if _as_flags else f"`bothways.load({model!r})`"
+
+
 def only_in_python(words: str) -> str:
     """Words of a message that hold for Python's functions and for no verb; nothing under the command line."""
     return "" if _as_flags else words

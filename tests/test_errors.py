@@ -93,7 +93,7 @@ def test_hints_name_the_packages_of_the_extras() -> None:
         return found
 
     assert {extra: names.split() for extra, names in EXTRAS.items()} == {extra: packages(extra) for extra in EXTRAS}
-    assert set(extras) - set(EXTRAS) == {"peers", "dev"}
+    assert set(extras) - set(EXTRAS) == {"peers", "dev", "models"}  # `checkpoint/shipped.py: INSTALL`
     assert install_command("umap") == "pip install umap-learn (the extra 'umap' of Bothways)"
 
 

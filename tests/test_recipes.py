@@ -23,7 +23,8 @@ from bothways.train.pretrain_options import PretrainOptions
 from bothways.train.pretrain_plan import phases_of
 from bothways.train.run import RunDirectory
 from bothways.verbs.column_arguments import column_arguments
-from bothways.verbs.flags import help_texts
+from bothways.verbs.finetune import FinetuneArguments
+from bothways.verbs.flags import help_texts, joined_options
 from bothways.verbs.recipes import read_recipe
 from bothways.verbs.tokenizer import TokenizerArguments
 from tests.data.test_prepare import write_corpus
@@ -31,6 +32,8 @@ from tests.helpers import tiny_config, tiny_tokenizer
 
 MODULES = [importlib.import_module(f"bothways.verbs.{found.name}") for found in pkgutil.iter_modules(verbs.__path__)]
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.toml"))
+FINETUNING = {"answers": "answer", "entities": "tag", "sentence-vectors": "similar"}  # recipes of that alone, and tasks
+PRETRAINING = [recipe for recipe in RECIPES if recipe.stem not in FINETUNING]
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +43,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> TokenStore:
     return prepare([str(folder / "c.jsonl")], tiny_tokenizer(), folder / "store")
 
 
-@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("recipe", PRETRAINING, ids=lambda path: path.stem)
 def test_a_recipe_trains_a_tiny_model(recipe: Path, store: TokenStore, tmp_path: Path) -> None:
     own = PretrainOptions(**read_recipe(str(recipe), "pretrain", PretrainOptions))
     assert phases_of(own)[-1].end == own.steps
@@ -58,6 +61,12 @@ def test_a_recipe_trains_a_tiny_model(recipe: Path, store: TokenStore, tmp_path:
     assert 0 < last[loss] < 1.5 * math.log(80)  # the vocabulary has 80 pieces
     if own.teacher is None:  # a student has its teacher's vocabulary
         read_recipe(str(recipe), "tokenizer", TokenizerArguments)
+
+
+@pytest.mark.parametrize("name", FINETUNING)
+def test_a_recipe_of_fine_tuning_alone_is_read(name: str) -> None:
+    kind = joined_options("FinetuneArguments", FinetuneArguments, TASKS[FINETUNING[name]].Options)
+    assert read_recipe(name, "finetune", kind)["freeze_layers"] == 1  # whose weights are the encoder's
 
 
 def test_every_option_says_what_it_is() -> None:

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from bothways.checkpoint.hugging_face import Checkpoint, LoadReport
+from bothways.checkpoint.shipped import shipped_hint
 from bothways.data.encoded import Encoded, join_segments
 from bothways.data.tables import Row
 from bothways.data.unknown_tokens import UnknownTokens, count_unknown, count_unknown_in
@@ -128,6 +129,7 @@ class LoadedModel:
             wanted, cure = name or "what is asked", command("finetune", name or "TASK")
             raise UserError(
                 f"{self.checkpoint.source}: {wanted} needs a model fine-tuned for it ({cure}); this one {was}"
+                f"{shipped_hint(name or '')}"
             )
         self.require_trained(trained)
         try:
@@ -237,7 +239,9 @@ class LoadedModel:
         if ability not in head.abilities:
             trained = self.checkpoint.metadata.get("task")
             has = f"was made for {trained}" if trained in TASKS else f"has {type(head).__name__}"
-            raise UserError(f"{self.checkpoint.source}: {verb} needs a {ability} head; this model {has}")
+            raise UserError(
+                f"{self.checkpoint.source}: {verb} needs a {ability} head; this model {has}{shipped_hint(verb)}"
+            )
         self.require_trained(verb)
 
     def require_trained(self, verb: str) -> None:

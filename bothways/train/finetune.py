@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from bothways.checkpoint.hugging_face import Checkpoint, load_checkpoint, weights_fingerprint
+from bothways.checkpoint.shipped import shipped_for
 from bothways.data.encoded import Encoded
 from bothways.data.row_plan import RowPlan, RowPlanOptions
 from bothways.data.tables import TableOptions
@@ -84,8 +85,8 @@ class FinetuneResult:
 
 def finetune(
     task: str,
-    model: str | Path | LoadedModel,
-    train: Table,
+    model: str | Path | LoadedModel | None = None,
+    train: Table = (),
     eval: Table | float | None = None,
     out: str | Path | None = None,
     options: FinetuneOptions | Mapping[str, Any] | None = None,
@@ -97,7 +98,8 @@ def finetune(
 ) -> FinetuneResult:
     """Fine-tune a model for a task (`tasks.TASKS`); the same call again resumes a run that was stopped.
 
-    model: a run, a Hugging Face directory, a hub id, or what `bw.load` gives. train, eval: files (csv, tsv, jsonl,
+    model: a run, a Hugging Face directory, a shipped model, a hub id, or what `bw.load` gives; by default the shipped
+    encoder. train, eval: files (csv, tsv, jsonl,
     parquet, CoNLL, SQuAD json) or iterables of dictionaries; on eval every epoch is measured, and the best epoch's
     model becomes the run's; a number above 0 and below 1 is the share of the training rows that is held out for it.
     out: the run's directory, without which nothing is trained. options: `FinetuneOptions`, or a dictionary of them; as
@@ -114,6 +116,7 @@ def finetune(
     require_type("quiet", quiet, bool)
     require_type("overwrite", overwrite, bool)
     require_path(out=out)
+    model = shipped_for("finetune").name if model is None else model
     if overwrite:
         require_apart(Path(out or ""), [source_of(model), train, eval, keywords.get("teacher")])
     in_dictionary = options if isinstance(options, Mapping) else {}

@@ -43,7 +43,7 @@ def parse(
         print_help(Page(shown, description, table or verb, known, help_texts(options)))
         raise SystemExit(0)
     try:
-        given = read_words(known, rest)
+        given = read_words(known, rest, getattr(options, "least_words", None))
     except UserError as error:
         raise UserError(f"{shown}: {error}") from None
     values = {**(read_recipe(recipe, table or verb, options) if recipe else {}), **given}
@@ -76,7 +76,7 @@ COMMON = {
     "messages_column": "column of the list of messages",
     "micro_batch_tokens": "tokens in one forward pass, which is what takes memory; a step adds up several",
     "minutes": "of pretraining",
-    "model": "a run, a Hugging Face directory, or a hub id",
+    "model": "a run, a Hugging Face directory, a shipped model, or a hub id",
     "out": "the run's directory; the same command again goes on with it",
     "optimizer": "what makes a step of the gradients",
     "overwrite": "begin anew where --out holds something that Bothways wrote; without it that is refused",

@@ -103,7 +103,7 @@ class Page:
     def _usage(self) -> list[str]:
         words = [f"usage: bothways {self.verb}"]
         for option in sorted(self.options, key=lambda option: not option.is_positional):
-            label = _label(option, self.verb)
+            label = option.flag if option.is_model else _label(option, self.verb)
             if option.is_required or option.is_positional:
                 words.append(label if option.is_required else f"[{label}]")
         return [*words, "[options]"]
@@ -111,6 +111,8 @@ class Page:
     def _text(self, option: Option) -> str:
         """What the option means, other options in it spelt as flags, and its default."""
         text, value = self.texts.get(option.name, ""), option.default
+        if option.is_model:
+            text += "; by default the shipped one for this verb"
         for other in self.options:
             if "_" in other.name:
                 text = re.sub(rf"(?<![\w-]){other.name}(?!\w)", other.flag, text)
@@ -144,6 +146,8 @@ def _group(option: Option) -> str:
 def _label(option: Option, verb: str) -> str:
     """`--steps N`, `STORE`, `--json`; of a switch that is on, what turns it off."""
     shown = _metavar(option, verb)
+    if option.is_model:
+        return f"{shown}, --model {shown}"
     if option.is_positional:
         return shown + ("…" if option.is_list else "")
     if option.is_switch:
