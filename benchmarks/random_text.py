@@ -13,11 +13,16 @@ from bothways.text.tokenizer import Tokenizer
 from bothways.text.tokenizer_backend import SPECIAL_TOKENS
 
 
+def random_tokenizer(vocab_size: int) -> Tokenizer:
+    """Special tokens and words w0, w1, …, so many pieces in all."""
+    words = [f"w{number}" for number in range(vocab_size - len(SPECIAL_TOKENS))]
+    return Tokenizer.from_pieces([*SPECIAL_TOKENS, *words])
+
+
 def random_store(folder: Path, vocab_size: int, tokens: int) -> TokenStore:
     """A store of so many random tokens: sentences of 3 to 60 pieces, documents of 2 to 40 sentences. It has no held-out
     part."""
-    words = [f"w{number}" for number in range(vocab_size - len(SPECIAL_TOKENS))]
-    tokenizer = Tokenizer.from_pieces([*SPECIAL_TOKENS, *words])
+    tokenizer = random_tokenizer(vocab_size)
     (folder / "tokenizer").mkdir(parents=True)
     tokenizer.save(folder / "tokenizer")
     rng, writer = np.random.default_rng(0), ShardWriter(folder / "train-00000.arrow", np.dtype(np.uint16))

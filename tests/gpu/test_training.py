@@ -29,6 +29,7 @@ from bothways.train.finetune import finetune
 from bothways.train.pretrain import pretrain
 from bothways.train.pretrain_options import PretrainOptions, build_objective, loop_options, make_plan
 from bothways.train.run import RunDirectory
+from bothways.train.starting_point import starting_point
 from bothways.train.step import Stepper, StepResult, _Sums
 from tests.helpers import tiny_config, tiny_tokenizer
 
@@ -56,10 +57,8 @@ def steps_of(store: TokenStore, options: PretrainOptions, number: int = 3) -> li
 
 
 def stepper_of(store: TokenStore, options: PretrainOptions) -> Stepper:
-    from bothways.train.pretrain import _starting_point
-
     objective = build_objective(options)
-    model = _starting_point(store, objective, options).model
+    model = starting_point(store, objective, options).model
     return Stepper(model, objective, make_plan(store, options), loop_options(options, model.config))
 
 
