@@ -45,6 +45,14 @@ WISHED = {
 }
 # Parts in order of worth, and what share of the minutes each may take; a part that is done early leaves more.
 SHARES = {"tests": 0.3, "pretrain": 0.35, "encode": 0.2, "finetune": 0.15}
+FACTS = """
+import json, platform, torch
+cuda = torch.cuda.is_available()
+facts = {"python": platform.python_version(), "torch": torch.__version__, "cuda": torch.version.cuda}
+facts |= {"cudnn": torch.backends.cudnn.version(), "gpu": torch.cuda.get_device_name() if cuda else None}
+facts["memory_gib"] = torch.cuda.get_device_properties(0).total_memory / 2**30 if cuda else None
+print(json.dumps(facts))
+"""
 LAST_LINES = 30  # of a part that failed
 RESULT = "RESULT "  # what begins a line that a part tells a result in
 GRACE_SECONDS = 10  # from asking a part to end to ending it
@@ -84,13 +92,7 @@ def missing_packages(names: Mapping[str, str] | tuple[str, ...]) -> list[str]:
 
 def gpu_facts() -> dict[str, Any]:
     """The machine, in a process of its own, so that this one holds no memory of the GPU."""
-    source = (
-        "import json, platform, torch; cuda = torch.cuda.is_available(); "
-        "print(json.dumps({'python': platform.python_version(), 'torch': torch.__version__, 'cuda': torch.version.cuda, "
-        "'cudnn': torch.backends.cudnn.version(), 'gpu': torch.cuda.get_device_name() if cuda else None, "
-        "'memory_gib': torch.cuda.get_device_properties(0).total_memory / 2**30 if cuda else None}))"
-    )
-    done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", FACTS], capture_output=True, text=True, check=False)
     if done.returncode:
         return {"failed": done.stderr.strip().splitlines()[-LAST_LINES:]}
     facts: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
@@ -157,9 +159,13 @@ def _end(process: subprocess.Popen[str]) -> None:
 
 def _in_words(result: Mapping[str, Any]) -> str:
     def shown(value: Any) -> str:
-        return f"{value:,.4g}" if isinstance(value, float) and abs(value) < 1e5 else f"{value:,.0f}" if isinstance(
-            value, float
-        ) else str(value)
+        return (
+            f"{value:,.4g}"
+            if isinstance(value, float) and abs(value) < 1e5
+            else f"{value:,.0f}"
+            if isinstance(value, float)
+            else str(value)
+        )
 
     return ", ".join(f"{name.replace('_', ' ')} {shown(value)}" for name, value in result.items() if value is not None)
 

@@ -75,11 +75,15 @@ def _texts(part: PartRun, ragged: bool) -> list[Encoded]:
         lengths.append(int(generator.integers(16, LONGEST + 1)) if ragged else LONGEST)
     highest = 400 if part.tiny else 30_000
     nothing = np.zeros((LONGEST, 2), dtype=np.int64)
-    return [Encoded(generator.integers(5, highest, n), nothing[:n, 0], nothing[:n]) for n in lengths]
+    return [Encoded(generator.integers(5, highest, n), nothing[:n, 0], nothing[:n, 0], nothing[:n]) for n in lengths]
 
 
 def _compare(
-    part: PartRun, directory: Path, case: dict[str, Any], texts: list[Encoded], on: tuple[torch.device, torch.dtype, float]
+    part: PartRun,
+    directory: Path,
+    case: dict[str, Any],
+    texts: list[Encoded],
+    on: tuple[torch.device, torch.dtype, float],
 ) -> None:
     """Every contestant in turn. on: the device, the type of numbers, and the peak in FLOP/s."""
     device, dtype, peak = on
@@ -150,7 +154,10 @@ def with_sentence_transformers(directory: Path) -> Embed:
     from transformers import AutoTokenizer
 
     chosen = {"attn_implementation": "flash_attention_2", "dtype": torch.bfloat16}
-    model, tokenizer = SentenceTransformer(str(directory), model_kwargs=chosen), AutoTokenizer.from_pretrained(directory)
+    model, tokenizer = (
+        SentenceTransformer(str(directory), model_kwargs=chosen),
+        AutoTokenizer.from_pretrained(directory),
+    )
 
     def embed(texts: list[Encoded]) -> np.ndarray:
         words = [tokenizer.decode(text.input_ids) for text in texts]
@@ -175,7 +182,7 @@ def _budgets(part: PartRun, directory: Path, device: torch.device) -> None:
 
 
 def attention_backends(part: PartRun, device: torch.device) -> None:
-    """torch's FlashAttention, which is ours, beside cuDNN's attention, on packed sequences: forward, and with backward."""
+    """torch's FlashAttention, which is ours, beside cuDNN's, on packed sequences: forward, and with backward."""
     for longest, head_size in ((512, 64), (128, 64), (512, 32)):
         number = 32_768 // longest
         places = torch.arange(0, longest * (number + 1), longest, dtype=torch.int32, device=device)

@@ -1,8 +1,8 @@
 """Fine-tuning on a GPU (a part of `gpu_all.py`): seconds of the same steps beside `transformers.Trainer`, in bfloat16.
 
 SST-2 and SQuAD of `--data`, or rows of random words with their lengths: sentences of a median of eight words, and
-questions on paragraphs of 60 to 250. Contestants, precision and hyperparameters are those of `finetune.py`; Trainer pads
-to the longest of a batch.
+questions on paragraphs of 60 to 250. Contestants, precision and hyperparameters are those of `finetune.py`; Trainer
+pads to the longest of a batch.
 """
 
 from __future__ import annotations
@@ -73,7 +73,9 @@ def run(part: PartRun) -> None:
                     )  # fmt: skip
 
 
-def _with_bothways(job: Job, rows: list[dict[str, Any]], model: Path, steps: int, precision: TrainingPrecision) -> float:
+def _with_bothways(
+    job: Job, rows: list[dict[str, Any]], model: Path, steps: int, precision: TrainingPrecision
+) -> float:
     options = FinetuneOptions(
         steps=steps, batch_size=job.batch, lr=5e-5, sequence_length=job.limit, precision=precision
     )

@@ -99,7 +99,9 @@ def tests(part: PartRun) -> None:
 
     outcomes = Outcomes()
     folder = HERE.parent / "tests" / "gpu"
-    files = sorted(folder.glob("test_*.py"), key=lambda path: ("attention", "inference").count(path.stem[5:]), reverse=True)
+    files = sorted(
+        folder.glob("test_*.py"), key=lambda path: ("attention", "inference").count(path.stem[5:]), reverse=True
+    )
     for path in files:
         chosen = ["-k", "kernel"] if part.tiny else []
         outcomes.counts = {}

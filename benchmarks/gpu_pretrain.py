@@ -1,7 +1,7 @@
 """Pretraining on a GPU (a part of `gpu_all.py`): real tokens/s and MFU, compiled and not; where a step's time goes.
 
-FLOPs are counted as in `bothways.train.flops`: no padding, no rows without a mask, nothing twice. MFU divides them by the
-card's dense bfloat16 peak of the data sheet, or by what a large product was measured at where the card is not known.
+FLOPs are counted as in `bothways.train.flops`: no padding, no rows without a mask, nothing twice. MFU divides them by
+the card's dense bfloat16 peak of the data sheet, or by what a large product was measured at where the card is not known.
 """
 
 from __future__ import annotations
@@ -67,9 +67,7 @@ def run(part: PartRun) -> None:
                     part.tell(**case, **_figures(results, seconds, peak, measured))
 
 
-def _options(
-    part: PartRun, size: str, length: int, compiled: Compile, budget: int | None = None
-) -> PretrainOptions:
+def _options(part: PartRun, size: str, length: int, compiled: Compile, budget: int | None = None) -> PretrainOptions:
     return PretrainOptions(
         size=size, sequence_length=length, tokens_per_step=300 if part.tiny else TOKENS_PER_STEP, compile=compiled,
         micro_batch_tokens=budget, steps=10_000,

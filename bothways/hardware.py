@@ -91,7 +91,9 @@ def memory_errors(device: torch.device, what: str) -> Iterator[None]:
         if not is_out_of_memory(error):
             raise
         on_gpu = device.type == "cuda"
-        cure = f"{option('device', 'cpu')} uses the machine's own" if on_gpu else "take shorter texts or a smaller model"
+        cure = (
+            f"{option('device', 'cpu')} uses the machine's own" if on_gpu else "take shorter texts or a smaller model"
+        )
         raise UserError(f"out of memory on {device} with {what}; {cure}") from error
 
 

@@ -2,12 +2,12 @@
 
     python tools/train_on_gpu.py STORE --minutes 6 --out OUT [--sizes mini small] [-- options of `bothways pretrain`]
 
-STORE is a folder of `bothways prepare`, or a tar archive of one (`tar cJf store.tar.xz -C store .` takes a quarter of its
-bytes). Needs Python 3.11, torch 2.11, numpy, tokenizers, safetensors, pyarrow and rich, and no network. Each size gets
-its share of the minutes, `bothways pretrain --minutes` measures the machine and fits the steps; a run that fails is
-begun again without torch.compile in the time that is left. OUT gets, for each size, SIZE.tar.gz.0, .1, …, of at most
-`--part-mib` each (`cat SIZE.tar.gz.* | tar xz`): the model's directory with weights in float16, metrics.jsonl, run.json and
-the run's output; and train.json, which says what happened.
+STORE is a folder of `bothways prepare`, or a tar archive of one (`tar cJf store.tar.xz -C store .` takes a quarter of
+its bytes). Needs Python 3.11, torch 2.11, numpy, tokenizers, safetensors, pyarrow and rich, and no network. Each size
+gets its share of the minutes, `bothways pretrain --minutes` measures the machine and fits the steps; a run that fails
+is begun again without torch.compile in the time that is left. OUT gets, for each size, SIZE.tar.gz.0, .1, …, of at most
+`--part-mib` each (`cat SIZE.tar.gz.* | tar xz`): the model's directory with weights in float16, metrics.jsonl, run.json
+and the run's output; and train.json, which says what happened.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""What needs a GPU: `pytest -m gpu`. Without CUDA these tests are skipped; `BOTHWAYS_TEST_DEVICE=cpu` runs on a CPU those
-parts of them that know no CUDA, which proves the tests themselves."""
+"""What needs a GPU: `pytest -m gpu`. Without CUDA these tests are skipped; `BOTHWAYS_TEST_DEVICE=cpu` runs on a CPU what
+of them knows no CUDA, which proves the tests themselves."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark every test of this folder, and skip it where there is no such device."""
     missing = pytest.mark.skip(reason="no GPU with CUDA on this machine")
     for item in items:
-        if HERE in item.path.parents and "on_any_machine" not in item.keywords:
+        if HERE in item.path.parents:
             item.add_marker(pytest.mark.gpu)
             if DEVICE == "cuda" and not torch.cuda.is_available():
                 item.add_marker(missing)

@@ -51,9 +51,7 @@ def test_values_and_gradients_are_the_references(
     fast = [part.detach().clone().requires_grad_() for part in inputs(device, dtype, head_size)]
     exact = [part.detach().float().requires_grad_() for part in fast]
     output = attend(*fast, batch_of_lengths(LENGTHS).to(device), mask)
-    expected, _ = attend_eager(
-        *exact, LENGTHS, mask if mask.bias is None else AttentionMask(bias=mask.bias.float())
-    )
+    expected, _ = attend_eager(*exact, LENGTHS, mask if mask.bias is None else AttentionMask(bias=mask.bias.float()))
     assert output.dtype == dtype
     assert gap(output.detach(), expected.detach()) < TOLERANCES[dtype]
     upstream = torch.randn(output.shape, generator=torch.Generator().manual_seed(1)).to(device, dtype)

@@ -12,8 +12,10 @@ import torch
 from torch import Tensor
 
 import bothways as bw
+from bothways import hardware
 from bothways.batch import PackedBatch, pack
 from bothways.checkpoint.hugging_face import Checkpoint, new_model, save_checkpoint
+from bothways.data.encoded import Encoded
 from bothways.errors import UserError
 from bothways.inference.engine import run_batches
 from bothways.model.families import FAMILIES, find_family, head_builder
@@ -37,6 +39,11 @@ def batch() -> PackedBatch:
     places = np.sort(rng.choice(tokens, 20, replace=False))
     targets = {"mlm_index": places, "word_index": places}
     return pack(rng.integers(5, 300, tokens), np.zeros(tokens, dtype=np.int64), LENGTHS, targets)
+
+
+def sequence_of(ids: np.ndarray) -> Encoded:
+    nothing = np.zeros((len(ids), 2), dtype=np.int64)
+    return Encoded(ids, nothing[:, 0], nothing[:, 0], nothing)
 
 
 def tensors(scores: Any) -> Iterator[Tensor]:
@@ -63,20 +70,12 @@ def test_every_head_says_what_it_says_on_the_cpu(family: str, kind: HeadKind, de
 
 
 def test_batches_at_the_same_time_come_back_in_order(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
-    from bothways import hardware
-    from bothways.data.encoded import Encoded
-    from bothways.inference.vectors import sequence_vectors
-
-    folder_model = model_of("bert", "embedding").to(device)
+    model = model_of("bert", "embedding").to(device)
     rng = np.random.default_rng(1)
-    nothing = np.zeros((128, 2), dtype=np.int64)
-    encoded = [
-        Encoded(rng.integers(5, 300, n), nothing[:n, 0], nothing[:n]) for n in rng.integers(1, 128, 300).tolist()
-    ]
-    assert callable(sequence_vectors)
+    encoded = [sequence_of(rng.integers(5, 300, length)) for length in rng.integers(1, 128, 300).tolist()]
 
     def vectors() -> np.ndarray:
-        return np.array(run_batches(folder_model, lambda found, *_: list(found.cpu().numpy()), encoded, device))
+        return np.array(run_batches(model, lambda found, *_: list(found.cpu().numpy()), encoded, device))
 
     whole = vectors()
     monkeypatch.setitem(hardware.INFERENCE_BATCH_TOKENS, device.type, 600)
@@ -128,17 +127,13 @@ def test_a_page_explains_what_the_gpu_computed(directory: Path, device: torch.de
 def test_out_of_memory_is_a_line(device: torch.device) -> None:
     if device.type != "cuda":
         pytest.skip("of a GPU's memory")
-    from bothways.data.encoded import Encoded
-
     model = model_of("bert", "embedding").to(device)
-    nothing = np.zeros((512, 2), dtype=np.int64)
-    encoded = [Encoded(np.full(512, 7), nothing[:, 0], nothing)] * 4096
-    free, whole = torch.cuda.mem_get_info(device)
+    encoded = [sequence_of(np.full(512, 7))] * 512
     torch.cuda.empty_cache()
+    _, whole = torch.cuda.mem_get_info(device)
     torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved(device) + (4 << 20)) / whole, device)
     try:
         with pytest.raises(UserError, match=r"out of memory on cuda:0 with a batch of [\d,]+ tokens; device='cpu'"):
             run_batches(model, lambda found, *_: list(found.cpu()), encoded, device)
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0, device)
-    assert free > 0
