@@ -1,7 +1,7 @@
 """Pretraining on a GPU (a part of `gpu_all.py`): real tokens/s and MFU, compiled and not; where a step's time goes.
 
 FLOPs are counted as in `bothways.train.flops`: no padding, no rows without a mask, nothing twice. MFU divides them by
-the card's dense bfloat16 peak of the data sheet, or by what a large product was measured at where the card is not known.
+the card's dense bfloat16 peak of the data sheet, or by the measured peak where the card is not known.
 """
 
 from __future__ import annotations

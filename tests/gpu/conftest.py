@@ -1,5 +1,5 @@
-"""What needs a GPU: `pytest -m gpu`. Without CUDA these tests are skipped; `BOTHWAYS_TEST_DEVICE=cpu` runs on a CPU what
-of them knows no CUDA, which proves the tests themselves."""
+"""What needs a GPU: `pytest -m gpu`. Without CUDA these tests are skipped; `BOTHWAYS_TEST_DEVICE=cpu` runs them on a
+CPU, but for what only CUDA has, which proves the tests themselves."""
 
 from __future__ import annotations
 
