@@ -53,6 +53,8 @@ class PartRun:
         except Exception as error:
             traceback.print_exc(file=sys.stdout)
             self.tell(**case, failed=f"{type(error).__name__}: {str(error).strip()[:400]}")
+        if "torch._dynamo" in sys.modules:
+            torch._dynamo.reset()  # what is compiled of a model holds it
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

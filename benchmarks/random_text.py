@@ -35,6 +35,8 @@ def random_store(folder: Path, vocab_size: int, tokens: int) -> TokenStore:
         "fingerprint": store_fingerprint(tokenizer.fingerprint, splits),
         "tokenizer": tokenizer.fingerprint,
         "vocab_size": vocab_size,
+        "unknown_tokens": 0,
+        **{name: getattr(splits["train"][0], name) for name in ("documents", "sentences", "tokens")},
         "splits": {name: [vars(shard) for shard in shards] for name, shards in splits.items()},
         "corpus": CorpusReport().to_dict(),
     }

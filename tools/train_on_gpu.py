@@ -57,8 +57,9 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--sizes", nargs="+", default=["mini", "small"])
     parser.add_argument("--part-mib", type=float, default=15.0, help="what a file of OUT may have, at most")
-    parser.add_argument("options", nargs="*", help="of `bothways pretrain`, behind --")
-    chosen = parser.parse_args()
+    words = [*sys.argv[1:], "--"]
+    cut = words.index("--")  # behind it are options of `bothways pretrain`
+    chosen, options = parser.parse_args(words[:cut]), words[cut + 1 : -1]
     deadline = time.monotonic() + 60 * chosen.minutes
     chosen.out.mkdir(parents=True, exist_ok=True)
     results: list[SizeResult] = []
@@ -69,7 +70,7 @@ def main() -> int:
             result = SizeResult(size, round(seconds / 60, 2))
             results.append(result)
             try:
-                train_size(result, store, Path(folder) / size, seconds, chosen.options)
+                train_size(result, store, Path(folder) / size, seconds, options)
                 pack_size(result, Path(folder) / size, chosen.out, int(chosen.part_mib * 2**20))
             except Exception as error:  # the other sizes are to be made all the same
                 result.failed = f"{type(error).__name__}: {error}"
