@@ -123,7 +123,7 @@ def test_fine_tuning_learns(device: torch.device, tmp_path: Path) -> None:
     for precision in ("float32", "bfloat16"):
         finetune(
             "classify", tmp_path / "base", rows, rows, tmp_path / precision,
-            {"epochs": 12, "lr": 3e-3, "device": str(device), "precision": precision}, quiet=True,
+            {"epochs": 12, "batch_size": 4, "lr": 3e-3, "device": str(device), "precision": precision}, quiet=True,
         )  # fmt: skip
         losses = [line["loss"] for line in RunDirectory(tmp_path / precision).metrics() if "loss" in line]
         assert losses[-1] < 0.5 * losses[0]
