@@ -25,7 +25,8 @@ from bothways.inference import engine
 from bothways.inference.prepared import prepare_model
 from bothways.model.config import EncoderConfig
 from bothways.model.families import head_builder
-from bothways.model.heads import EmbeddingHead, Model
+from bothways.model.heads import Model
+from bothways.model.task_heads import EmbeddingHead
 from bothways.precision import choose_inference_precision
 from bothways.train.flops import training_flops
 

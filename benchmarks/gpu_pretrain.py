@@ -15,12 +15,14 @@ import torch
 from gpu_parts import PartRun, nominal_peak, wait
 from random_text import random_store
 
+from bothways.checkpoint.hugging_face import new_model
 from bothways.data.store import TokenStore
 from bothways.hardware import choose_device, measured_peak
+from bothways.model.config import EncoderConfig
 from bothways.precision import choose_precision
 from bothways.train.options import Compile
-from bothways.train.pretrain_options import PretrainOptions, build_objective, loop_options, make_plan
-from bothways.train.starting_point import starting_point
+from bothways.train.pretrain_options import PretrainOptions, build_objective, loop_options
+from bothways.train.pretrain_plan import make_plan
 from bothways.train.step import Stepper, StepResult
 
 # In order of worth: size, sequence length, compiled or not.
@@ -70,14 +72,17 @@ def run(part: PartRun) -> None:
 def _options(part: PartRun, size: str, length: int, compiled: Compile, budget: int | None = None) -> PretrainOptions:
     return PretrainOptions(
         size=size, sequence_length=length, tokens_per_step=300 if part.tiny else TOKENS_PER_STEP, compile=compiled,
-        micro_batch_tokens=budget, steps=10_000,
+        micro_batch_tokens=budget, steps=10_000, decay=1.0,
     )  # fmt: skip
 
 
 def _stepper(store: TokenStore, options: PretrainOptions) -> Stepper:
     objective = build_objective(options)
-    model = starting_point(store, objective, options).model
-    return Stepper(model, objective, make_plan(store, options), loop_options(options, model.config))
+    config = EncoderConfig.from_size(
+        options.size, vocab_size=store.vocab_size, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0
+    )
+    model = new_model(config, objective.head, seed=0)
+    return Stepper(model, objective, make_plan(store, options), loop_options(options, config))
 
 
 def _measure(stepper: Stepper) -> tuple[float, list[StepResult]]:

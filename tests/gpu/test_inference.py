@@ -19,8 +19,10 @@ from bothways.data.encoded import Encoded
 from bothways.errors import UserError
 from bothways.inference.engine import run_batches
 from bothways.model.families import FAMILIES, find_family, head_builder
-from bothways.model.heads import EmbeddingHead, HeadKind, Model, PretrainingScores
+from bothways.model.heads import HeadKind, Model
 from bothways.model.lm_head import LazyLogits
+from bothways.model.pretraining_heads import PretrainingScores
+from bothways.model.task_heads import EmbeddingHead
 from tests.helpers import tiny_tokenizer
 
 LENGTHS = np.array([90, 3, 37, 37, 128, 1])

@@ -21,21 +21,21 @@ from bothways.checkpoint.hugging_face import Checkpoint, new_model, save_checkpo
 from bothways.data.store import TokenStore
 from bothways.errors import UserError
 from bothways.hardware import choose_device
-from bothways.model.families import head_builder
+from bothways.model.families import find_family, head_builder
 from bothways.progress import Progress
 from bothways.tasks.objectives import OBJECTIVES
 from bothways.train.distributed import Replicated, Sharded, World, join_world
 from bothways.train.finetune import finetune
 from bothways.train.pretrain import pretrain
-from bothways.train.pretrain_options import PretrainOptions, build_objective, loop_options, make_plan
+from bothways.train.pretrain_options import PretrainOptions, build_objective, loop_options
+from bothways.train.pretrain_plan import make_plan
 from bothways.train.run import RunDirectory
-from bothways.train.starting_point import starting_point
 from bothways.train.step import Stepper, StepResult, _Sums
 from tests.helpers import tiny_config, tiny_tokenizer
 
 EXACT = PretrainOptions(
     size="tiny", steps=6, tokens_per_step=2000, sequence_length=64, log_every=1, checkpoint_every=100, lr=1e-3,
-    max_position_embeddings=64, precision="float32", compile="off", micro_batch_tokens=1000,
+    max_position_embeddings=64, precision="float32", compile="off", micro_batch_tokens=1000, decay=1.0,
 )  # fmt: skip
 
 
@@ -58,8 +58,13 @@ def steps_of(store: TokenStore, options: PretrainOptions, number: int = 3) -> li
 
 def stepper_of(store: TokenStore, options: PretrainOptions) -> Stepper:
     objective = build_objective(options)
-    model = starting_point(store, objective, options).model
-    return Stepper(model, objective, make_plan(store, options), loop_options(options, model.config))
+    chosen: dict[str, Any] = {"is_decoder": True} if options.objective == "causal" else {}
+    config = find_family(OBJECTIVES[options.objective].family).config.from_size(
+        options.size, vocab_size=store.vocab_size, hidden_dropout_prob=options.dropout,
+        attention_probs_dropout_prob=options.dropout, **chosen,
+    )  # fmt: skip
+    model = new_model(config, objective.head, seed=0)
+    return Stepper(model, objective, make_plan(store, options), loop_options(options, config))
 
 
 def on(device: torch.device, **changes: Any) -> PretrainOptions:
