@@ -21,8 +21,8 @@ from bothways.hardware import choose_device, measured_peak
 from bothways.model.config import EncoderConfig
 from bothways.precision import choose_precision
 from bothways.train.options import Compile
-from bothways.train.pretrain_options import PretrainOptions, build_objective, loop_options
-from bothways.train.pretrain_plan import make_plan
+from bothways.train.pretrain_options import PretrainOptions
+from bothways.train.pretrain_plan import build_objective, loop_options, make_plan
 from bothways.train.step import Stepper, StepResult
 
 # In order of worth: size, sequence length, compiled or not.

@@ -27,8 +27,8 @@ from bothways.tasks.objectives import OBJECTIVES
 from bothways.train.distributed import Replicated, Sharded, World, join_world
 from bothways.train.finetune import finetune
 from bothways.train.pretrain import pretrain
-from bothways.train.pretrain_options import PretrainOptions, build_objective, loop_options
-from bothways.train.pretrain_plan import make_plan
+from bothways.train.pretrain_options import PretrainOptions
+from bothways.train.pretrain_plan import build_objective, loop_options, make_plan
 from bothways.train.run import RunDirectory
 from bothways.train.step import Stepper, StepResult, _Sums
 from tests.helpers import tiny_config, tiny_tokenizer
