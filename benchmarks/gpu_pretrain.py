@@ -54,7 +54,7 @@ def run(part: PartRun) -> None:
             with part.attempt(**case):
                 options = _options(part, size, length, compiled)
                 stepper = _stepper(store, options)
-                seconds, results = _measure(stepper)
+                seconds, results = _measure(stepper, 2 if part.tiny else MAX_STEPS)
                 part.tell(**case, **_figures(results, seconds, peak, measured))
                 if (size, length) == cases[0][:2]:
                     with part.attempt(**case, profile=True):
@@ -65,7 +65,7 @@ def run(part: PartRun) -> None:
             if part.left > 15:
                 with part.attempt(**case):
                     options = _options(part, "base", 512, "off", budget)
-                    seconds, results = _measure(_stepper(store, options))
+                    seconds, results = _measure(_stepper(store, options), MAX_STEPS)
                     part.tell(**case, **_figures(results, seconds, peak, measured))
 
 
@@ -85,13 +85,13 @@ def _stepper(store: TokenStore, options: PretrainOptions) -> Stepper:
     return Stepper(model, objective, make_plan(store, options), loop_options(options, config))
 
 
-def _measure(stepper: Stepper) -> tuple[float, list[StepResult]]:
-    """Seconds of the steps behind the warm-up, and these."""
+def _measure(stepper: Stepper, most: int) -> tuple[float, list[StepResult]]:
+    """Seconds of the steps behind the warm-up, and these. most: how many they may be."""
     for step in range(WARM_UP):
         stepper.step(step)
     wait()
     results, began = [], time.perf_counter()
-    while len(results) < MAX_STEPS and (len(results) < 2 or time.perf_counter() - began < MEASURE_SECONDS):
+    while len(results) < most and (len(results) < 2 or time.perf_counter() - began < MEASURE_SECONDS):
         results.append(stepper.step(WARM_UP + len(results)))
     wait()
     return time.perf_counter() - began, results
