@@ -34,7 +34,7 @@ REPOSITORY = HERE.parent
 NEEDED = ("torch", "numpy", "tokenizers", "safetensors", "pyarrow")
 # What else there may be, and what is left out without it.
 WISHED = {
-    "pytest": "no tests",
+    "pytest": "no tests (its wheels: pytest, iniconfig, packaging, pluggy, pygments)",
     "transformers": "no peer for encoding and fine-tuning, and no cosine with it",
     "accelerate": "no peer for fine-tuning (Trainer needs it)",
     "sentence_transformers": "no sentence-transformers beside encoding",

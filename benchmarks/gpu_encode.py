@@ -23,6 +23,8 @@ from bothways.data.encoded import Encoded
 from bothways.hardware import INFERENCE_BATCH_TOKENS, choose_device, measured_peak
 from bothways.inference import engine
 from bothways.inference.prepared import prepare_model
+from bothways.model.attention import choose_kernel
+from bothways.model.attention_mask import BOTH_WAYS
 from bothways.model.config import EncoderConfig
 from bothways.model.families import head_builder
 from bothways.model.heads import Model
@@ -91,6 +93,9 @@ def _compare(
     model = load_checkpoint(directory, lambda encoder: EmbeddingHead("mean")).model.to(device).eval()
     tokens = sum(len(text.input_ids) for text in texts)
     flops = training_flops(model, engine.pack_encoded(texts, engine.no_targets)) / 3  # without the backward pass
+    shape = (1, model.config.num_attention_heads, model.config.head_size)
+    kernel = choose_kernel(torch.empty(shape, device=device, dtype=dtype), BOTH_WAYS, 0.0)
+    part.tell(**case, our_attention=kernel.__module__.rpartition(".")[2])
     some = texts[:COMPARED]
     exact = with_bothways(prepare_model(model, "float32"), device)(some)
     half = "bfloat16" if dtype == torch.bfloat16 else "float32"

@@ -49,8 +49,9 @@ def test_each_part_measures_small_sizes_on_a_cpu(name: str, script: Any, tmp_pat
         assert 0 < results[1]["mfu"] < 2
         assert (tmp_path / results[2]["trace"]).stat().st_size > 1000
     elif name == "encode":
-        assert {result["engine"] for result in results} == {"Bothways", "transformers, sdpa"}
-        assert min(result["least_cosine"] for result in results) > 0.999
+        speeds = [result for result in results if "engine" in result]
+        assert {result["engine"] for result in speeds} == {"Bothways", "transformers, sdpa"}
+        assert min(result["least_cosine"] for result in speeds) > 0.999
     else:
         ran = [(result["data"], result["contestant"]) for result in results]
         assert ran == [(data, name) for data in ("sst2", "squad1") for name in ("Bothways", "Trainer")]
@@ -79,7 +80,7 @@ def test_what_is_missing_is_said_before_anything_starts(
     monkeypatch.setattr(gpu_all, "gpu_facts", lambda: {"gpu": None})
     monkeypatch.setattr(sys, "argv", ["gpu_all.py", "--tiny", "--out", str(tmp_path), "--parts", "tests"])
     assert gpu_all.main() == 1
-    assert capsys.readouterr().out.startswith("not here: pytest: no tests\n")
+    assert capsys.readouterr().out.startswith("not here: pytest: no tests")
     (part,) = json.loads((tmp_path / "gpu.json").read_text())["parts"]
     assert (part["state"], part["why"]) == ("left out", "pytest is not here")
     monkeypatch.setattr(gpu_all, "NEEDED", ("x",))
