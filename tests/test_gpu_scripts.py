@@ -137,6 +137,7 @@ def test_a_model_of_minutes_comes_back_in_float16(
     assert asked[1][-3:] == ["--compile", "off", "--overwrite"]
     (made,) = json.loads((tmp_path / "out" / "train.json").read_text())["sizes"]
     assert [run["exit_code"] for run in made["runs"]] == [1, 0]
+    assert made["finished"]
     parts = [tmp_path / "out" / name for name in made["files"]]
     assert len(parts) > 1
     assert all(path.stat().st_size <= 2**18 for path in parts)

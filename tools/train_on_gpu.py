@@ -40,13 +40,15 @@ USUAL = {"--tokens-per-step": "32768", "--micro-batch-tokens": "32768", "--evalu
 
 @dataclass
 class SizeResult:
-    """What became of a size. runs: the exit code and seconds of each attempt."""
+    """What became of a size. runs: the exit code and seconds of each attempt. finished: or else stopped in its time, and
+    its last checkpoint is what came of it."""
 
     size: str
     minutes: float
     runs: list[dict[str, float | int | str]] = field(default_factory=list)
     files: list[str] = field(default_factory=list)
     last_lines: list[str] = field(default_factory=list)
+    finished: bool = False
     failed: str = ""
 
 
@@ -102,7 +104,8 @@ def train_size(result: SizeResult, store: Path, run: Path, seconds: float, optio
         code = run_until(words, run.with_suffix(".log"), left + GRACE_SECONDS / 2)
         result.runs.append({"compile": compiled, "exit_code": code, "seconds": round(time.monotonic() - began, 1)})
         result.last_lines = _last_lines(run.with_suffix(".log"))
-        if code == 0 or (run / "checkpoints").exists():
+        result.finished = code == 0
+        if result.finished or (run / "checkpoints").exists():
             return
     raise RuntimeError(f"both runs failed: {result.last_lines[-1:]}")
 
