@@ -40,8 +40,8 @@ USUAL = {"--tokens-per-step": "32768", "--micro-batch-tokens": "32768", "--evalu
 
 @dataclass
 class SizeResult:
-    """What became of a size. runs: the exit code and seconds of each attempt. finished: or else stopped in its time, and
-    its last checkpoint is what came of it."""
+    """What became of a size. runs: the exit code and seconds of each attempt. finished: or else it was stopped, and its
+    last checkpoint is what came of it."""
 
     size: str
     minutes: float
