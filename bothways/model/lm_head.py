@@ -77,12 +77,12 @@ class LazyLogits:
 
     @torch.no_grad()
     def sample(self, generator: torch.Generator) -> Tensor:
-        """An id for each token, drawn from the softmax of its scores, int64 `[R]`; generator: on the CPU."""
+        """An id for each token, drawn from the softmax of its scores, int64 `[R]`; generator: on any device."""
         drawn = []
         for hidden in self.hidden.split(CHUNK):
             scores = replace(self, hidden=hidden).logits.float()
             # the largest of scores and Gumbel noise is a draw from their softmax (Gumbel 1954)
-            noise = torch.empty(scores.shape).exponential_(generator=generator).log_()
+            noise = torch.empty(scores.shape, device=generator.device).exponential_(generator=generator).log_()
             drawn.append((scores - noise.to(scores.device)).argmax(-1))
         return torch.cat(drawn) if drawn else torch.zeros(0, dtype=torch.int64, device=self.hidden.device)
 

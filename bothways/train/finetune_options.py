@@ -125,6 +125,7 @@ def finetuning_loop_options(options: FinetuneOptions, plan: RowPlan, hidden_size
         FinetuneOptions,
         steps=plan.steps(epochs_to_train(options, plan)) if options.steps is None else options.steps,
         lr=default_finetuning_lr(hidden_size) if options.lr is None else options.lr,
+        compile="off",  # of a minute's training, compiling would be the longer part
         log_every=min(options.log_every, steps_per_epoch),
         evaluate_every=steps_per_epoch,
         checkpoint_every=max(steps_per_epoch, MIN_CHECKPOINT_STEPS),
