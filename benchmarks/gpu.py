@@ -29,8 +29,8 @@ from bothways.precision import choose_precision
 from bothways.text.corpus import CorpusReport
 from bothways.text.tokenizer import Tokenizer
 from bothways.text.tokenizer_backend import SPECIAL_TOKENS
-from bothways.train.pretrain import measure_speed
 from bothways.train.pretrain_options import PretrainOptions
+from bothways.train.speed import measure_speed
 
 # Dense bfloat16 FLOP/s by the maker's data sheet.
 NOMINAL = {"NVIDIA H200": 989e12, "NVIDIA H100 80GB HBM3": 989e12, "NVIDIA L4": 121e12}

@@ -12,7 +12,7 @@ import itertools
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from importlib import resources
 from importlib.util import find_spec
 from pathlib import Path
@@ -38,7 +38,7 @@ from bothways.text.vocabulary import train_tokenizer
 from bothways.train.finetune import FinetuneResult, finetune
 from bothways.train.finetune_options import FinetuneOptions
 from bothways.train.loop import TrainResult
-from bothways.train.pretrain import measure_speed, pretrain
+from bothways.train.pretrain import pretrain
 from bothways.train.pretrain_options import PretrainOptions
 from bothways.verbs.flags import parse
 
@@ -90,7 +90,7 @@ def run_demo(arguments: Sequence[str]) -> int:
     store = prepare(corpus, tokenizer, out / "store")
     console.print(f"{store.manifest['tokens']:,} tokens in {store.directory}")
     _title(console, 3, f"Pretraining: a BERT of size {options.size}, masked words and next sentences")
-    pretraining = pretrain_model(store, out / "pretrained", options, console)
+    pretraining = pretrain_model(store, out / "pretrained", options)
     if pretraining.interrupted is not None:
         return _stopped(pretraining, console)
     _title(console, 4, "What it has learnt: words for [MASK], and whether one sentence follows another")
@@ -191,21 +191,12 @@ def learn_vocabulary(corpus: Path, out: Path, vocab_size: int, console: Console)
     return tokenizer
 
 
-def pretrain_model(store: TokenStore, out: Path, options: DemoArguments, console: Console) -> TrainResult:
-    """Pretrain for about the minutes asked, on any machine: the number of steps follows from a measurement."""
-    plan = out / "steps.json"
+def pretrain_model(store: TokenStore, out: Path, options: DemoArguments) -> TrainResult:
+    """Pretrain for the minutes asked, on any machine."""
     settings = PretrainOptions(
-        size=options.size, tokens_per_step=4096, sequence_length=64, max_position_embeddings=256, seed=options.seed
-    )
-    if not plan.exists():
-        speed = measure_speed(store, settings).tokens_per_second
-        steps = max(50, int(options.minutes * 60 * speed / settings.tokens_per_step))
-        out.mkdir(parents=True, exist_ok=True)
-        write_text(plan, json.dumps({"steps": steps}))
-        console.print(
-            f"this machine trains about {speed:,.0f} tokens/s; {options.minutes:g} minutes are {steps:,} steps"
-        )
-    settings = replace(settings, steps=read_json(plan)["steps"])
+        size=options.size, minutes=options.minutes, tokens_per_step=4096, sequence_length=64,
+        max_position_embeddings=256, seed=options.seed,
+    )  # fmt: skip
     return pretrain(store.directory, out, settings, progress=Progress("pretrain"))
 
 

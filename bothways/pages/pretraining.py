@@ -38,7 +38,8 @@ def add_pretraining(
     seconds, tokens = float(last.get("seconds", 0.0)), last.get("tokens", 0)
     rows: list[list[Any]] = [["text", text_in_words(provenance)]] if provenance.get("documents") else []
     rows.append(["training", f"{last.get('step', 0):,} steps, {tokens:,} tokens{epochs_in_words(provenance)}"])
-    rows.append(["time", f"{duration(seconds)}, {round(tokens / max(1e-9, seconds)):,} tokens/s"])
+    speed = f"{duration(seconds)}, {round(tokens / max(1e-9, seconds)):,} tokens/s"
+    rows.append(["time", f"{speed}{_time_given(provenance)}"])
     rows += [[name, str(provenance[name])] for name in ("date", "machine") if name in provenance]
     rows += [[display_name(name), f"{held_out[name]:.3f}"] for name in held_out if name in _held_out(held_out)]
     report.table(["", ""], rows)
@@ -64,6 +65,13 @@ def text_in_words(provenance: Mapping[str, Any]) -> str:
 def epochs_in_words(provenance: Mapping[str, Any]) -> str:
     """How often the text was read: ", the text 4.1 times"; nothing where that is not known."""
     return f", the text {provenance['epochs']:,.1f} times" if "epochs" in provenance else ""
+
+
+def _time_given(provenance: Mapping[str, Any]) -> str:
+    """The time that the run was given in place of a number of steps, if it was."""
+    options = provenance.get("options", {})
+    given = next((f"{options[unit]:g} {unit}" for unit in ("hours", "minutes") if unit in options), None)
+    return f"; {given} were given for all of it, evaluations and checkpoints included" if given else ""
 
 
 def _held_out(line: Mapping[str, Any]) -> list[str]:

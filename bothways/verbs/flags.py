@@ -100,7 +100,6 @@ COMMON = {
     "tokens_per_step": "tokens in a step, at most",
     "top_k": "how many to show",
     "train": "labelled rows to train on",
-    "decay": "share of the steps, at the end, in which the learning rate falls; by default all after the warm-up",
     "warmup": "share of the steps in which the learning rate climbs",
     "vocab_size": "pieces of the vocabulary",
     "weight_decay": "of matrices; biases and layer norms have none",

@@ -37,6 +37,8 @@ METAVARS = {
     "predictions": "FILE",
     "seconds": "SECONDS",
     "short": "SHARE",
+    "hours": "HOURS",
+    "minutes": "MINUTES",
     "size": "tiny|mini|small|medium|base|large|vanilla",
     "tokenizer": "DIR",
     "top_p": "SHARE",
