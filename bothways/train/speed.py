@@ -10,9 +10,10 @@ import contextlib
 import itertools
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 from bothways.data.phases import Phase
 from bothways.data.store import TokenStore
@@ -40,6 +41,8 @@ MEASURED_STEPS = (2, 8)  # of each phase: at least, and at most
 MEASURED_SHARE = 0.02  # of the time that there is, which measuring takes at most where it has its least steps
 NEXT_TO_NOTHING = 1e-12  # a learning rate: the same arithmetic, and a model that stays as it was made
 ANY_STEPS = 10_000  # of the run that is measured, which is never finished
+
+_Made = TypeVar("_Made")
 
 
 @dataclass(frozen=True)
@@ -86,35 +89,34 @@ def measure_costs(store: TokenStore, options: PretrainOptions, out: Path, world:
     out: the run's directory, beside which a checkpoint is written and removed. seconds: that there are for the run.
     """
     limit_onednn_cache()
-    began, options = time.perf_counter(), replace(options, steps=ANY_STEPS)
-    objective = build_objective(options)
-    model = starting_point(store, objective, options).model
-    settings = replace(loop_options(options, model.config), lr=NEXT_TO_NOTHING, tensorboard=False)
-    stepper = Stepper(model, objective, make_plan(store, options), settings, world)
-    measured_peak(stepper.device, stepper.dtype)  # which the run does as well, and keeps
-    start, phases = time.perf_counter() - began, phases_of(options)
+    options = replace(options, steps=ANY_STEPS)
+    objective, phases = build_objective(options), phases_of(options)
+
+    def make() -> Stepper:
+        model = starting_point(store, objective, options).model
+        settings = replace(loop_options(options, model.config), lr=NEXT_TO_NOTHING)
+        return Stepper(model, objective, make_plan(store, options), settings, world)
+
     with hold_freed_memory():
+        make().step(0)  # what a process does once: it imports, it compiles kernels
+        start, stepper = _timed(make)
+        measured_peak(stepper.device, stepper.dtype)  # which the run does as well, and keeps
         measured = [_few_steps(stepper, phase, MEASURED_SHARE * seconds / len(phases)) for phase in phases]
-        validation = make_validation_plan(store, options)
-        evaluation = 0.0
-        if validation is not None:
-            few = replace(options, validation_tokens=MIN_VALIDATION_TOKENS)
-            for _ in range(2):  # the second with warm kernels
-                began = time.perf_counter()
-                evaluate_held_out(model, objective, validation, few)
-                samples(model, validation)
-                evaluation = time.perf_counter() - began
-        with _folder_beside(out, world) as folder:
-            began = time.perf_counter()
-            RunDirectory(folder, world).save_checkpoint(model, stepper.optimizer, {"step": 0}, world, keep=1)
-            checkpoint = time.perf_counter() - began
-    steps = tuple(_mean_seconds(results[WARM_UP_STEPS:]) for results in measured)
+        evaluation = _evaluation_seconds(stepper, store, options)
+        checkpoint = _checkpoint_seconds(stepper, out)
+    steps = [_mean_seconds(results[WARM_UP_STEPS:]) for results in measured]
     for results, mean in zip(measured, steps, strict=True):
-        start += max(0.0, sum(result.seconds for result in results[:WARM_UP_STEPS]) - WARM_UP_STEPS * mean)
+        start += max(0.0, WARM_UP_STEPS * (_mean_seconds(results[:WARM_UP_STEPS]) - mean))
     token = steps[-1] / measured[-1][-1].tokens * world.size / 3  # training multiplies three times as much
-    agreed = world.agree([start, steps, evaluation, token, checkpoint])
-    start, steps, evaluation, token, checkpoint = agreed
+    start, steps, evaluation, token, checkpoint = world.agree([start, steps, evaluation, token, checkpoint])
     return Costs(start, tuple(steps), evaluation, token, checkpoint, store.split("validation").tokens, world.size)
+
+
+def _timed(function: Callable[[], _Made]) -> tuple[float, _Made]:
+    """The seconds that a function takes, and what it gives."""
+    began = time.perf_counter()
+    made = function()
+    return time.perf_counter() - began, made
 
 
 def _few_steps(stepper: Stepper, phase: Phase, seconds: float) -> list[StepResult]:
@@ -127,6 +129,27 @@ def _few_steps(stepper: Stepper, phase: Phase, seconds: float) -> list[StepResul
         if stepper.world.agree(enough or len(results) == most):
             return results
     raise AssertionError  # not reached
+
+
+def _evaluation_seconds(stepper: Stepper, store: TokenStore, options: PretrainOptions) -> float:
+    """An evaluation of `MIN_VALIDATION_TOKENS`, with its samples; 0 where there is no text to measure on."""
+    validation = make_validation_plan(store, options)
+    if validation is None:
+        return 0.0
+    few = replace(options, validation_tokens=MIN_VALIDATION_TOKENS)
+
+    def evaluate() -> None:
+        evaluate_held_out(stepper.model, stepper.objective, validation, few)
+        samples(stepper.model, validation)
+
+    return [_timed(evaluate)[0] for _ in range(2)][1]  # the second with warm kernels
+
+
+def _checkpoint_seconds(stepper: Stepper, out: Path) -> float:
+    world = stepper.world
+    with _folder_beside(out, world) as folder:
+        run = RunDirectory(folder, world)
+        return _timed(lambda: run.save_checkpoint(stepper.model, stepper.optimizer, {"step": 0}, world, keep=1))[0]
 
 
 def _mean_seconds(results: list[StepResult]) -> float:

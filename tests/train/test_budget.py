@@ -204,22 +204,34 @@ def test_auto_takes_the_largest_size_that_sees_enough(
 
 
 def test_a_run_of_a_fifth_of_a_minute(store: TokenStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Measured as it is, on the command line, and resumed as it was chosen."""
-    command = [
-        "pretrain", str(store.directory), "--out", str(tmp_path / "run"), "--size", "tiny", "--minutes", "0.2",
-        "--tokens-per-step", "256", "--sequence-length", "32", "--max-position-embeddings", "64",
-        "--evaluate-every", "0", "--checkpoint-every", "100000",
+    """Measured as it is, on the command line, and resumed as it was chosen. On a machine that is busy with other work
+    the time may be refused; that which is told to do in its place does."""
+    minutes, rest = "0.2", [
+        "--out", str(tmp_path / "run"), "--size", "tiny", "--tokens-per-step", "128", "--sequence-length", "32",
+        "--max-position-embeddings", "64", "--evaluate-every", "0", "--checkpoint-every", "100000",
     ]  # fmt: skip
-    assert main(command) == 0
-    said = capsys.readouterr().err
-    found = re.search(r"--minutes 0\.2 on this machine, .*: ([\d,]+) steps of tiny; .*: (--steps \d+ .*)", said)
+    for _ in range(3):
+        command = ["pretrain", str(store.directory), "--minutes", minutes, *rest]
+        code, said = main(command), capsys.readouterr().err
+        if code == 0:
+            break
+        refused = re.search(
+            rf"^bothways: --minutes {minutes}: too short for 50 steps .*; --minutes (\S+) would do", said
+        )
+        assert refused is not None, said
+        minutes = refused[1]
+    found = re.search(
+        rf"--minutes {re.escape(minutes)} on this machine, .*: ([\d,]+) steps of tiny; .*: (--steps \d+ .*)", said
+    )
     assert found is not None
     steps = int(found[1].replace(",", ""))
     assert steps >= 50
     assert found[2] == f"--steps {steps} --size tiny --decay 0.2"
     assert RunDirectory(tmp_path / "run").metrics()[-1]["step"] == steps
     assert not list(tmp_path.glob(".measuring*"))
-    assert "0.2 minutes were given for all of it" in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert f"{minutes} minutes were given for all of it" in (tmp_path / "run" / "report.html").read_text(
+        encoding="utf-8"
+    )
     assert main(command) == 0
     assert f"done already, {steps:,} steps" in capsys.readouterr().err
 
