@@ -30,6 +30,7 @@ from bothways.tasks.base import Objective
 from bothways.train.budget import RunPlace, settle
 from bothways.train.distributed import World, full_tensor, join_world
 from bothways.train.held_out import evaluate_held_out, perplexity_of
+from bothways.train.helper_models import take_helpers
 from bothways.train.keywords import PretrainKeywords
 from bothways.train.loop import TrainResult, say_if_not_compiled, train
 from bothways.train.options import TrainOptions
@@ -102,8 +103,10 @@ def _pretrain(place: RunPlace, options: PretrainOptions, command: str, progress:
     objective = build_objective(options)
     checkpoint = starting_point(store, objective, options)
     model = checkpoint.model
-    if checkpoint.report is not None:
-        progress.say(f"{options.model}: {checkpoint.report.sentence()}")
+    if options.model is not None and checkpoint.report is not None:
+        helpers = [*take_helpers(checkpoint, Path(options.model))]
+        for line in (f"{options.model}: {checkpoint.report.sentence()}", *helpers):
+            progress.say(line)
     if (unknown := unknown_in_store(store, str(store.directory))) is not None:
         progress.say(unknown)
     plan = make_plan(store, options)
