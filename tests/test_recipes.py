@@ -14,7 +14,7 @@ import pytest
 from bothways import verbs
 from bothways.data.prepare import prepare
 from bothways.data.store import TokenStore
-from bothways.demo import DemoArguments
+from bothways.demo.run import DemoArguments
 from bothways.tasks import TASKS
 from bothways.train.pretrain import pretrain
 from bothways.train.pretrain_options import PretrainOptions, phases_of

@@ -89,7 +89,7 @@ def _add_fills(report: HtmlReport, lines: Sequence[Mapping[str, Any]], level: in
     """The model's first guess for the same held-out masks at several times of the run."""
     if not lines:
         return
-    shown = _evenly_spaced(lines)
+    shown = evenly_spaced(lines)
     report.heading(
         "The same held-out masks over training",
         "The first guess for [MASK] and its probability, by step. Where _ stands, another word was to be filled in.",
@@ -114,15 +114,15 @@ def _add_continuations(report: HtmlReport, lines: Sequence[Mapping[str, Any]], l
     rows = [
         [f"{line['step']:,}", sample["text"], sample["continuation"]]
         for number in range(len(lines[-1]["eval_continuations"]))
-        for line in _evenly_spaced(lines)
+        for line in evenly_spaced(lines)
         for sample in line["eval_continuations"][number : number + 1]
     ]
     report.table(["step", "text", "continuation"], rows)
 
 
-def _evenly_spaced(lines: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The first, the last, and some between: `MAX_SNAPSHOTS` at most."""
-    gaps = MAX_SNAPSHOTS - 1
+def evenly_spaced(lines: Sequence[Mapping[str, Any]], most: int = MAX_SNAPSHOTS) -> list[Mapping[str, Any]]:
+    """The first, the last, and some between: `most` at most, which is 2 or more."""
+    gaps = most - 1
     return [lines[index] for index in sorted({round(gap * (len(lines) - 1) / gaps) for gap in range(gaps + 1)})]
 
 
