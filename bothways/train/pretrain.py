@@ -66,15 +66,16 @@ def pretrain(
     """Pretrain a BERT on a token store; the same call again resumes a run that was stopped. Under `torchrun` all
     processes make the call, and work on the same run.
 
-    With other `steps` a run goes on too, finished or not: from there on as a run of that many steps does.
+    With other `steps` a run goes on too, finished or not: from there on as a run of that many steps does. With `hours`
+    or `minutes` in their place the steps are those that end with that time on this machine (`train.budget`).
     store: as `prepare` gives it, or its directory. out: the run's directory. options: `PretrainOptions`, or a dict
     of them; as keywords they win (`size="tiny"`, `steps=300`, …), and there `model` may be what `bw.load` gives.
     overwrite: begin anew where `out` holds another run. quiet: nothing on the screen; what would stand there goes to
     the logger `bothways`. progress: what shows it, in place of the line on standard error.
 
     Writes `out/metrics.jsonl`, `out/checkpoints/`, and, when it is done, `out/model/`.
-    Raises UserError for an option of another type or out of range, a sequence longer than the position table, a model
-    of another vocabulary, and another run's directory.
+    Raises UserError for an option of another type or out of range, a time that is too short, a sequence longer than
+    the position table, a model of another vocabulary, and another run's directory.
     """
     began = time.monotonic()
     require_type("quiet", quiet, bool)

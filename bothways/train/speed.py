@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
+
+import torch
 
 from bothways.data.phases import Phase
 from bothways.data.store import TokenStore
@@ -98,18 +101,26 @@ def measure_costs(store: TokenStore, options: PretrainOptions, out: Path, world:
         return Stepper(model, objective, make_plan(store, options), settings, world)
 
     with hold_freed_memory():
-        make().step(0)  # what a process does once: it imports, it compiles kernels
+        make().step(0)  # what a process does once: it imports, it compiles kernels and keeps them on disk
+        _forget_compiled()
         start, stepper = _timed(make)
         measured_peak(stepper.device, stepper.dtype)  # which the run does as well, and keeps
         measured = [_few_steps(stepper, phase, MEASURED_SHARE * seconds / len(phases)) for phase in phases]
         evaluation = _evaluation_seconds(stepper, store, options)
         checkpoint = _checkpoint_seconds(stepper, out)
+    _forget_compiled()
     steps = [_mean_seconds(results[WARM_UP_STEPS:]) for results in measured]
     for results, mean in zip(measured, steps, strict=True):
         start += max(0.0, WARM_UP_STEPS * (_mean_seconds(results[:WARM_UP_STEPS]) - mean))
     token = steps[-1] / measured[-1][-1].tokens * world.size / 3  # training multiplies three times as much
     start, steps, evaluation, token, checkpoint = world.agree([start, steps, evaluation, token, checkpoint])
     return Costs(start, tuple(steps), evaluation, token, checkpoint, store.split("validation").tokens, world.size)
+
+
+def _forget_compiled() -> None:
+    """Let `torch.compile` begin anew, as it does in a run: past eight models it would compile no more."""
+    if "torch._dynamo" in sys.modules:
+        torch.compiler.reset()
 
 
 def _timed(function: Callable[[], _Made]) -> tuple[float, _Made]:

@@ -22,6 +22,9 @@ from bothways.train.pretrain import pretrain
 from bothways.train.pretrain_options import PretrainOptions, intervals_of, phases_of, validation_tokens
 from bothways.train.run import RunDirectory
 from bothways.train.speed import Costs, measure_costs
+from bothways.verbs.describe_batch import epoch_lines
+from bothways.verbs.flags import parse
+from bothways.verbs.pretrain import PretrainArguments
 from tests.data.test_prepare import write_corpus
 from tests.helpers import tiny_tokenizer
 from tests.train.test_loop import StopAfter, state_of
@@ -171,6 +174,22 @@ def test_what_is_refused(
     with pytest.raises(UserError, match=message):
         pretrain(store.directory, tmp_path / "a" / "run", replace(OPTIONS, **options))
     assert not (tmp_path / "a").exists()
+
+
+def test_a_recipe_may_give_a_time_and_what_is_typed_wins(tmp_path: Path, store: TokenStore) -> None:
+    hours, steps = tmp_path / "hours.toml", tmp_path / "steps.toml"
+    hours.write_text("[pretrain]\nhours = 8\n")
+    steps.write_text("[pretrain]\nsteps = 5000\nsize = 'small'\n")
+
+    def read(*words: str) -> PretrainArguments:
+        return parse("pretrain", PretrainArguments, ["store", "--out", "run", "--recipe", *words], "")
+
+    assert (read(str(hours)).hours, read(str(hours)).steps) == (8.0, None)
+    typed = read(str(steps), "--minutes", "20")
+    assert (typed.minutes, typed.steps, typed.size) == (20.0, None, "small")
+    assert (read(str(hours), "--steps", "7").hours, read(str(hours), "--steps", "7").steps) == (None, 7)
+    said = f"recipe {hours} gives a time, whose steps are measured where it is pretrained; look at that run"
+    assert epoch_lines(store, str(hours)) == [said]
 
 
 def test_auto_takes_the_largest_size_that_sees_enough(
