@@ -14,7 +14,7 @@ from rich.console import Console
 
 from bothways.demo.screen import doubt, fill, say_plainly
 from bothways.files import read_json
-from bothways.pages.demo import ShippedAnswers, right_or_wrong
+from bothways.pages.demo import ShippedAnswers, is_unsure, right_or_wrong
 from bothways.predictor import load
 
 PACKAGE = "bothways_models"
@@ -25,8 +25,9 @@ EVERYDAY_MASKED = [
     "The patient was taken to the [MASK] by ambulance.",
 ]
 QUERY = "How do I get my money back?"
+MEANT = "You can ask for a refund within thirty days."
 SENTENCES = [
-    "You can ask for a refund within thirty days.",
+    MEANT,
     "The router has to be restarted once a week.",
     "Our shop is open from nine to five.",
     "The train to Oslo leaves from platform two.",
@@ -74,7 +75,10 @@ def ask_shipped(console: Console) -> ShippedAnswers | None:
     if found["tag"] is not None:
         answers.marked = list(zip(TAGGED, load(found["tag"]).tag(TAGGED), strict=True))
         for text, entities in answers.marked:
-            marks = ", ".join(f"{entity.text} ({entity.label} {entity.probability:.0%})" for entity in entities)
+            marks = ", ".join(
+                f"{entity.text} ({entity.label} {entity.probability:.0%}{', unsure' * is_unsure(entity.probability)})"
+                for entity in entities
+            )
             say_plainly(console, f"{text}\n    {marks or 'nothing found'}")
     return answers
 
@@ -82,9 +86,10 @@ def ask_shipped(console: Console) -> ShippedAnswers | None:
 def _similar(model: Path, console: Console) -> list[list[Any]]:
     say_plainly(console, f"most like “{QUERY}”:")
     matches = load(model).similar(QUERY, SENTENCES, top_k=len(SENTENCES))
-    for match in matches:
-        say_plainly(console, f"    {match.cosine:.2f}  {match.text}")
-    return [[match.text, match.cosine] for match in matches]
+    rows: list[list[Any]] = [[match.text, match.cosine, "yes" if match.text == MEANT else ""] for match in matches]
+    for text, cosine, meant in rows:
+        say_plainly(console, f"    {cosine:.2f}  {text}{'  (this was meant)' if meant else ''}")
+    return rows
 
 
 def _asked(model: Path, console: Console) -> list[list[Any]]:

@@ -24,7 +24,7 @@ Fills = list[tuple[str, list[tuple[str, float]]]]  # texts with a mask, and what
 class ShippedAnswers:
     """What the shipped models answered; empty where the model for it is not there.
 
-    similar: text, cosine. asked: question, answer, probability, truth, right or wrong.
+    similar: text, cosine, whether it was meant. asked: question, answer, probability, truth, right or wrong.
     """
 
     fills: Fills = field(default_factory=list)
@@ -80,7 +80,7 @@ def report_shipped(report: HtmlReport, answers: ShippedAnswers | None) -> None:
         report.table(["question", "answer", "probability", "truth", "right or wrong"], answers.asked)
     if answers.similar:
         report.heading("Like sentences", f"Those most like “{answers.query}” come first.", level=3)
-        report.table(["sentence", "cosine"], answers.similar)
+        report.table(["sentence", "cosine", "meant"], answers.similar)
     if answers.marked:
         report.heading("Entities", level=3)
         found = [entity.probability for _, entities in answers.marked for entity in entities]

@@ -97,7 +97,8 @@ def test_shipped_models_are_asked_at_once_and_read_on(
     answers = ask_shipped(CONSOLE)
     assert answers is not None
     assert [line[0] for line in answers.asked] == [question for question, _ in QUESTIONS]
-    assert sorted(text for text, _ in answers.similar) == sorted(SENTENCES)
+    assert sorted(text for text, *_ in answers.similar) == sorted(SENTENCES)
+    assert [text for text, _, meant in answers.similar if meant] == SENTENCES[:1]
     assert [text for text, _ in answers.marked] == TAGGED
     assert capsys.readouterr().out.count(UNSURE) == len(answers.fills) + sum(line[2] < 0.5 for line in answers.asked)
     mini = shipped_directory("finetune")
