@@ -23,7 +23,7 @@ from bothways.text.tokenizer import Tokenizer
 from bothways.text.vocabulary import train_tokenizer
 from bothways.train.loop import TrainResult
 from bothways.train.pretrain import pretrain
-from bothways.train.pretrain_options import PretrainOptions
+from bothways.train.pretrain_options import ObjectiveName, PretrainOptions
 from bothways.train.run import RunDirectory
 
 MASKED = [
@@ -124,7 +124,7 @@ def read_on(
 
 def reading_on_options(model: Path, minutes: float, seed: int) -> PretrainOptions:
     """How a model reads on: by the losses that its heads were trained with."""
-    objective = "bert" if "next-sentence" in load(model).model.head.abilities else "mlm"
+    objective: ObjectiveName = "bert" if "next-sentence" in load(model).model.head.abilities else "mlm"
     return PretrainOptions(
         model=str(model), objective=objective, minutes=minutes, lr=READING_ON_LR, seed=seed, **SHORT_TEXTS
     )

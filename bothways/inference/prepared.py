@@ -107,7 +107,8 @@ def prepare_model(model: Model, precision: InferencePrecision = "float32") -> Mo
     """Returns a copy for predictions, in this precision; unchanged tensors are shared with `model`.
 
     float32: through the compiled layers where they support the encoder, else as `prepare_for_generation`; results
-    differ from the model's by rounding. int8: the encoder's matrices; heads stay in float32.
+    differ from the model's by rounding. int8: the encoder's matrices; heads stay in float32, as those that give vectors
+    do in bfloat16, too.
     Raises UserError for int8 where bfloat16 is faster.
     """
     if precision == "float32" and supports(model.encoder):
@@ -135,8 +136,9 @@ def _with_layers(model: Model, precision: InferencePrecision) -> Model:
     # deepcopy takes what is in its memo as it is: these tensors are shared
     memo = {} if half else {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     made = copy.deepcopy(model, memo).eval()
+    lowered = made.encoder if made.head.in_float32 else made
     if half:
-        made.bfloat16()
+        lowered.bfloat16()
     if not on_cpu or not torch.backends.mkldnn.is_available():
         return made
     if precision == "int8":
@@ -145,7 +147,7 @@ def _with_layers(model: Model, precision: InferencePrecision) -> Model:
         _exchange(made.encoder, Int8Linear)
     elif precision == "bfloat16":
         if torch.ops.mkldnn._is_mkldnn_bf16_supported():
-            _exchange(made, PrepackedLinear)
+            _exchange(lowered, PrepackedLinear)
     elif next(model.parameters()).dtype == torch.float32:
         _exchange(made, FewRowsLinear, MIN_PREPACKED_WEIGHTS)
     return made

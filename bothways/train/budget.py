@@ -16,9 +16,9 @@ from bothways.errors import UserError, option
 from bothways.progress import Progress
 from bothways.train.distributed import World
 from bothways.train.options import TrainOptions
-from bothways.train.pretrain_options import (
+from bothways.train.pretrain_options import PretrainOptions
+from bothways.train.pretrain_plan import (
     MIN_VALIDATION_TOKENS,
-    PretrainOptions,
     build_objective,
     intervals_of,
     phases_of,

@@ -14,12 +14,8 @@ from bothways.model.heads import Model
 from bothways.precision import choose_precision
 from bothways.tasks.base import Objective
 from bothways.train.loop import evaluate_objective
-from bothways.train.pretrain_options import (
-    DEFAULT_VALIDATION_TOKENS,
-    PretrainOptions,
-    build_objective,
-    make_validation_plan,
-)
+from bothways.train.pretrain_options import PretrainOptions
+from bothways.train.pretrain_plan import DEFAULT_VALIDATION_TOKENS, build_objective, make_validation_plan
 
 
 def evaluate_held_out(

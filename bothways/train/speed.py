@@ -25,9 +25,9 @@ from bothways.hardware import measured_peak
 from bothways.train.distributed import World
 from bothways.train.held_out import evaluate_held_out
 from bothways.train.memory import hold_freed_memory, limit_onednn_cache
-from bothways.train.pretrain_options import (
+from bothways.train.pretrain_options import PretrainOptions
+from bothways.train.pretrain_plan import (
     MIN_VALIDATION_TOKENS,
-    PretrainOptions,
     build_objective,
     loop_options,
     make_plan,

@@ -11,7 +11,8 @@ from bothways.model.config import EncoderConfig
 from bothways.model.families import find_family
 from bothways.tasks.base import Objective
 from bothways.tasks.objectives import find_pretraining
-from bothways.train.pretrain_options import PretrainOptions, phases_of
+from bothways.train.pretrain_options import PretrainOptions
+from bothways.train.pretrain_plan import phases_of
 
 
 def _new_config(store: TokenStore, options: PretrainOptions) -> EncoderConfig:

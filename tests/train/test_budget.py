@@ -19,7 +19,8 @@ from bothways.errors import UserError
 from bothways.train import budget
 from bothways.train.budget import SPARE, fitting_steps, least_steps, run_seconds
 from bothways.train.pretrain import pretrain
-from bothways.train.pretrain_options import PretrainOptions, intervals_of, phases_of, validation_tokens
+from bothways.train.pretrain_options import PretrainOptions
+from bothways.train.pretrain_plan import intervals_of, phases_of, validation_tokens
 from bothways.train.run import RunDirectory
 from bothways.train.speed import Costs, measure_costs
 from bothways.verbs.describe_batch import epoch_lines
