@@ -44,14 +44,16 @@ def sort_tickets(
         console.print(f"  {accuracy:6.1%}  {name}")
     best = max(models, key=lambda name: _accuracy(results[name]))
     run = models[best][1]
-    examples = _examples(run, test_rows)
-    console.print(f"for example, by {best}:")
-    for text, predicted, probability, label, verdict in examples[:NUM_SHOWN]:
-        told = verdict if verdict == "right" else f"wrong, is {label}"
-        say_plainly(console, f"  {predicted} {probability:.0%} ({told}): {text[:90]}{doubt(probability)}")
     evaluation = results[best].evaluation
     assert evaluation is not None
-    return results[best], SortedTickets(best, run, evaluation, compared, examples)
+    tickets = SortedTickets(best, run, evaluation, compared, _examples(run, test_rows))
+    if tickets.verdict():
+        say_plainly(console, tickets.verdict())
+    console.print(f"for example, by {best}:")
+    for text, predicted, probability, label, verdict in tickets.examples[:NUM_SHOWN]:
+        told = verdict if verdict == "right" else f"wrong, is {label}"
+        say_plainly(console, f"  {predicted} {probability:.0%} ({told}): {text[:90]}{doubt(probability)}")
+    return results[best], tickets
 
 
 def _accuracy(result: FinetuneResult) -> float:

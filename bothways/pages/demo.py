@@ -17,6 +17,8 @@ from bothways.train.run import RunDirectory
 
 UNSURE = 0.5  # below this probability an answer is more likely wrong than right, by the model's own word
 
+UNDECIDED = 0.1  # of two answers, nearer to even than this is no answer
+
 Fills = list[tuple[str, list[tuple[str, float]]]]  # texts with a mask, and what may stand there, likeliest first
 
 
@@ -53,6 +55,15 @@ class SortedTickets:
     evaluation: Evaluation
     compared: list[list[Any]]
     examples: list[list[Any]]
+
+    def verdict(self) -> str:
+        """Which of all sorts best, where it is no BERT; else nothing."""
+        name, accuracy = max(self.compared, key=lambda line: line[1])
+        if accuracy <= self.evaluation.metrics["accuracy"]:
+            return ""
+        return (
+            f"Here {name} sorts better than any BERT does: these have read too little. More minutes make them better."
+        )
 
 
 def right_or_wrong(right: bool) -> str:
@@ -97,6 +108,11 @@ def report_pretraining(report: HtmlReport, out: Path, fills: Fills, pairs: Seque
     report.heading("Words for [MASK]", "What the pretrained model would write, with its probabilities.", level=3)
     _add_fills(report, fills, " More minutes of pretraining make better guesses.")
     report.heading("Next sentence", "The probability that the second follows the first.", level=3)
+    undecided = sum(abs(pair[3] - 0.5) < UNDECIDED for pair in pairs)
+    if undecided:
+        report.note(
+            f"Of {undecided} of these {len(pairs)} pairs it cannot tell: it is about as sure of one as of the other."
+        )
     report.table(["first", "second", "verdict", "probability", "right or wrong"], pairs)
 
 
@@ -121,6 +137,8 @@ def report_tickets(report: HtmlReport, tickets: SortedTickets) -> None:
     accuracy = f"{tickets.evaluation.metrics['accuracy']:.1%} by {tickets.best}"
     report.heading("Sorting tickets", f"Accuracy on held-out tickets, beside what BERT must beat: {accuracy}.")
     report.table(["", "accuracy"], tickets.compared)
+    if tickets.verdict():
+        report.note(tickets.verdict())
     wrong = sum(verdict == "wrong" for *_, verdict in tickets.examples)
     report.heading("Example predictions", f"{wrong} of these {len(tickets.examples)} are wrong.", level=3)
     report.table(["ticket", "prediction", "probability", "truth", "right or wrong"], tickets.examples)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -16,7 +18,7 @@ from bothways.demo.screen import fill, judge_pairs
 from bothways.demo.shipped import QUESTIONS, SENTENCES, TAGGED, ask_shipped, shipped_directory
 from bothways.model.families import head_builder
 from bothways.model.task_heads import EmbeddingHead
-from bothways.pages.demo import report_pretraining, report_reading_on, report_shipped, right_or_wrong
+from bothways.pages.demo import SortedTickets, report_pretraining, report_reading_on, report_shipped, right_or_wrong
 from bothways.pages.report import HtmlReport
 from bothways.predictor import load
 from bothways.tasks.answer import AnswerOptions, AnswerTask
@@ -52,6 +54,25 @@ def test_what_the_model_is_unsure_of_is_said(
     assert f"Of {len(fills)} of these {len(fills)} masks the model is unsure" in page
     assert page.count("(unsure)") == len(fills)
     assert page.count(">wrong<") == sum(pair[-1] == "wrong" for pair in pairs)
+
+
+def test_a_perceptron_that_sorts_better_is_said(tmp_path: Path) -> None:
+    evaluation: Any = SimpleNamespace(metrics={"accuracy": 0.6})
+    compared = [["perceptron", 0.8], ["BERT", 0.6]]
+    assert (
+        SortedTickets("BERT", tmp_path, evaluation, compared, []).verdict().startswith("Here perceptron sorts better")
+    )
+    assert SortedTickets("BERT", tmp_path, evaluation, [["perceptron", 0.6], compared[1]], []).verdict() == ""
+
+
+def test_pairs_that_it_cannot_tell_are_counted(tmp_path: Path) -> None:
+    directory = tmp_path / "pretrained" / "model"
+    directory.mkdir(parents=True)
+    (directory / "bothways.json").write_text(json.dumps({"provenance": {"options": {}}}))
+    report = HtmlReport("demo")
+    pairs = [["a", "b", "follows", probability, "right"] for probability in (0.55, 0.45, 0.9)]
+    report_pretraining(report, tmp_path, [], pairs)
+    assert "Of 2 of these 3 pairs it cannot tell" in page_of(report, tmp_path)
 
 
 def test_without_shipped_models_it_says_so_and_goes_on(

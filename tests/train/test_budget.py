@@ -57,6 +57,12 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[PretrainOptions]:
     return asked
 
 
+@pytest.fixture
+def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A time may come to five steps."""
+    monkeypatch.setattr(budget, "LEAST_STEPS", 5)
+
+
 def given(store: TokenStore, run: Path, options: PretrainOptions, stop: int = -1) -> list[str]:
     """Pretrain; returns what was said."""
     progress = StopAfter(stop)
@@ -110,46 +116,48 @@ def test_a_time_of_fewer_than_the_least_steps_fits_none() -> None:
     assert least_steps(replace(asked, phases=("128:0.995", "512:0.005"))) == 200
 
 
-def test_what_was_chosen_is_said_and_kept(store: TokenStore, tmp_path: Path, measured: list[PretrainOptions]) -> None:
-    asked = replace(OPTIONS, minutes=0.525 / 60 / (1 - SPARE))  # 52 steps
-    said = given(store, tmp_path / "run", asked, stop=20)
+def test_what_was_chosen_is_said_and_kept(
+    store: TokenStore, tmp_path: Path, few_steps: None, measured: list[PretrainOptions]
+) -> None:
+    asked = replace(OPTIONS, minutes=0.125 / 60 / (1 - SPARE))  # 12 steps
+    said = given(store, tmp_path / "run", asked, stop=5)
     assert said[0].endswith(
-        "20,000 tokens/s: 52 steps of tiny; for the same on any machine: steps=52 size='tiny' decay=0.2"
+        "20,000 tokens/s: 12 steps of tiny; for the same on any machine: steps=12 size='tiny' decay=0.2"
     )
     assert json.loads((tmp_path / "run" / "run.json").read_text())["options"] | {"minutes": None} == {
-        **vars(OPTIONS), "phases": [], "steps": 52, "decay": 0.2, "minutes": None,
+        **vars(OPTIONS), "phases": [], "steps": 12, "decay": 0.2, "minutes": None,
     }  # fmt: skip
-    assert "resuming at step 20 of 52" in given(store, tmp_path / "run", asked)
+    assert "resuming at step 5 of 12" in given(store, tmp_path / "run", asked)
     assert len(measured) == 1
     told = json.loads((tmp_path / "run" / "model" / "bothways.json").read_text())["provenance"]["options"]
-    assert (told["minutes"], told["steps"], told["decay"]) == (asked.minutes, 52, 0.2)
-    given(store, tmp_path / "fixed", replace(OPTIONS, steps=52, decay=0.2))
+    assert (told["minutes"], told["steps"], told["decay"]) == (asked.minutes, 12, 0.2)
+    given(store, tmp_path / "fixed", replace(OPTIONS, steps=12, decay=0.2))
     assert state_of(tmp_path / "run") == state_of(tmp_path / "fixed")
 
 
 def test_another_time_is_another_number_of_steps(
-    store: TokenStore, tmp_path: Path, measured: list[PretrainOptions]
+    store: TokenStore, tmp_path: Path, few_steps: None, measured: list[PretrainOptions]
 ) -> None:
     """Of the same size, and whether the run was begun with a time or with steps."""
 
     def of(steps: int) -> dict[str, float]:
         return {"minutes": (steps + 0.5) / 6000 / (1 - SPARE)}
 
-    given(store, tmp_path / "run", replace(OPTIONS, size="auto", **of(60)), stop=5)
-    said = given(store, tmp_path / "run", replace(OPTIONS, size="auto", **of(80)), stop=6)
-    assert any(line.startswith("resuming at step 5 of 80, which were 60") for line in said)
+    given(store, tmp_path / "run", replace(OPTIONS, size="auto", **of(10)), stop=5)
+    said = given(store, tmp_path / "run", replace(OPTIONS, size="auto", **of(14)), stop=6)
+    assert any(line.startswith("resuming at step 5 of 14, which were 10") for line in said)
     described = json.loads((tmp_path / "run" / "run.json").read_text())
-    assert described["options"]["minutes"] == of(80)["minutes"]
-    assert f"--minutes {of(80)['minutes']}" in described["command"]
+    assert described["options"]["minutes"] == of(14)["minutes"]
+    assert f"--minutes {of(14)['minutes']}" in described["command"]
     assert "--steps" not in described["command"]
     said = given(store, tmp_path / "run", replace(OPTIONS, steps=7))
-    assert any(line.startswith("resuming at step 6 of 7, which were 80") for line in said)
+    assert any(line.startswith("resuming at step 6 of 7, which were 14") for line in said)
     assert json.loads((tmp_path / "run" / "run.json").read_text())["options"]["minutes"] is None
     given(store, tmp_path / "steps", replace(OPTIONS, steps=7), stop=3)
-    said = given(store, tmp_path / "steps", replace(OPTIONS, **of(60)), stop=4)
-    assert any(line.startswith("resuming at step 3 of 60, which were 7") for line in said)
+    said = given(store, tmp_path / "steps", replace(OPTIONS, **of(10)), stop=4)
+    assert any(line.startswith("resuming at step 3 of 10, which were 7") for line in said)
     with pytest.raises(UserError, match=r"made otherwise: decay was 1\.0, now 0\.5"):
-        given(store, tmp_path / "steps", replace(OPTIONS, decay=0.5, **of(60)))
+        given(store, tmp_path / "steps", replace(OPTIONS, decay=0.5, **of(10)))
 
 
 @pytest.mark.parametrize(
