@@ -110,9 +110,7 @@ def report_pretraining(report: HtmlReport, out: Path, fills: Fills, pairs: Seque
     report.heading("Next sentence", "The probability that the second follows the first.", level=3)
     undecided = sum(abs(pair[3] - 0.5) < UNDECIDED for pair in pairs)
     if undecided:
-        report.note(
-            f"Of {undecided} of these {len(pairs)} pairs it cannot tell: it is about as sure of one as of the other."
-        )
+        report.note(f"Of {undecided} of these {len(pairs)} pairs it cannot tell: both answers are about as likely.")
     report.table(["first", "second", "verdict", "probability", "right or wrong"], pairs)
 
 
