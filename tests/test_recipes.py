@@ -15,7 +15,7 @@ from bothways import verbs
 from bothways.checkpoint.hugging_face import Checkpoint, new_model, save_checkpoint
 from bothways.data.prepare import prepare
 from bothways.data.store import TokenStore
-from bothways.demo import DemoArguments
+from bothways.demo.run import DemoArguments
 from bothways.model.families import head_builder
 from bothways.tasks import TASKS
 from bothways.train.pretrain import pretrain

@@ -7,6 +7,7 @@ plan's k-th step; gradients, losses and counts are added over all, so the step i
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -50,6 +51,10 @@ class World:
         values: list[Any] = [None] * self.size
         dist.all_gather_object(values, value)
         return values
+
+    def agree(self, value: Any) -> Any:
+        """The main process's value, on all of them. value: what JSON has."""
+        return json.loads(self.gather(json.dumps(value))[0])
 
     def wait(self) -> None:
         """Return when every process has called this."""

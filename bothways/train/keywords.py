@@ -33,13 +33,15 @@ class PretrainKeywords(TypedDict, total=False):
     teacher_temperature: float
     positions: Literal["learned", "sinusoidal"]
     hidden_act: Literal["gelu", "gelu_new", "gelu_pytorch_tanh", "relu"] | None
-    steps: int
+    steps: int | None
+    hours: float | None
+    minutes: float | None
     tokens_per_step: int
     sequence_length: int
     phases: Sequence[str]
     lr: float | None
     warmup: float
-    decay: float
+    decay: float | None
     weight_decay: float
     clip: float
     optimizer: Optimizer

@@ -42,7 +42,7 @@ class PretrainOptions:
     """What `bothways pretrain` can be told.
 
     family: of a new model; by default BERT, for `electra` ELECTRA. size: a new model of this size, its vocabulary the
-    store's. model: continue from this one instead.
+    store's; with hours or minutes `auto` is the largest that sees enough tokens. model: continue from this one instead.
     objective: `bert` is masked LM + next sentence on sentence pairs; `order` has sentence order instead; `mlm` masked
     LM alone on full sentences of one document; `roberta` the same on full sentences across documents; `causal` the next
     token, from left to right, on documents one by one; `electra` replaced tokens, with a small generator of masked LM.
@@ -55,6 +55,9 @@ class PretrainOptions:
     divisor of both widths. teacher_temperature: of the scores that soft compares.
     positions: of a new model, learned with it or fixed. hidden_act: the activation of a new model's feed-forward
     layers; by default the family's own.
+    steps: optimizer steps; by default 2,000. hours: in place of a number of steps, the time in which all of it is to be
+    done on this machine, evaluations and checkpoints included. minutes: the same in minutes. decay: share of the steps,
+    at the end, in which the learning rate falls; by default all after the warm-up, with hours or minutes 0.2.
     phases: LENGTH:SHARE of the steps, in order, instead of one sequence_length, as in `128:0.9 512:0.1`; a third part,
     as in `512:0.1:131072`, is the phase's own tokens_per_step.
     mask_rate_end: the masking rate moves linearly from mask_rate to this. short: share of examples built to a random
@@ -78,13 +81,15 @@ class PretrainOptions:
     teacher_temperature: float = TEACHER_TEMPERATURE
     positions: Literal["learned", "sinusoidal"] = "learned"
     hidden_act: Literal["gelu", "gelu_new", "gelu_pytorch_tanh", "relu"] | None = None
-    steps: int = 2000
+    steps: int | None = None
+    hours: float | None = None
+    minutes: float | None = None
     tokens_per_step: int = 8192
     sequence_length: int = 128
     phases: tuple[str, ...] = ()
     lr: float | None = None
     warmup: float = TrainOptions.warmup
-    decay: float = TrainOptions.decay
+    decay: float | None = None
     weight_decay: float = TrainOptions.weight_decay
     clip: float = TrainOptions.clip
     optimizer: Optimizer = TrainOptions.optimizer

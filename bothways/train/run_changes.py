@@ -8,7 +8,7 @@ from typing import Any
 from bothways.outputs import option_change, option_changes
 
 # Options that say how long a run is. They may change: what follows is said when it goes on.
-LENGTH_OPTIONS = ("steps", "epochs")
+LENGTH_OPTIONS = ("steps", "epochs", "hours", "minutes")
 # Options about the machine, the screen, and what is kept: no reason for a run to be another.
 RUNNING_OPTIONS = (
     *LENGTH_OPTIONS, "device", "precision", "compile", "parallel", "micro_batch_tokens", "log_every", "evaluate_every",

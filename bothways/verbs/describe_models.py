@@ -26,7 +26,7 @@ from bothways.train.run import RunDirectory
 from bothways.verbs.description import Description, figures_in_words, rounded
 
 SETTINGS = ("lr", "batch_size", "tokens_per_step", "sequence_length", "dropout", "precision", "seed")  # that are shown
-DEMO_MODELS = ("pretrained", "tickets", "entities", "questions")
+DEMO_MODELS = ("pretrained", "read-on", "tickets", "tickets-shipped")
 
 
 def describe_model_directory(path: Path) -> Description:

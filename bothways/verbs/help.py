@@ -38,6 +38,8 @@ METAVARS = {
     "predictions": "FILE",
     "seconds": "SECONDS",
     "short": "SHARE",
+    "hours": "HOURS",
+    "minutes": "MINUTES",
     "size": "tiny|mini|small|medium|base|large|vanilla",
     "teacher": "MODEL",
     "teacher_losses": "NAME=WEIGHT",
