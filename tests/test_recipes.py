@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 
 from bothways import verbs
+from bothways.checkpoint.hugging_face import Checkpoint, new_model, save_checkpoint
 from bothways.data.prepare import prepare
 from bothways.data.store import TokenStore
 from bothways.demo import DemoArguments
+from bothways.model.families import head_builder
 from bothways.tasks import TASKS
 from bothways.train.pretrain import pretrain
 from bothways.train.pretrain_options import PretrainOptions
@@ -26,7 +28,7 @@ from bothways.verbs.flags import help_texts, joined_options
 from bothways.verbs.recipes import read_recipe
 from bothways.verbs.tokenizer import TokenizerArguments
 from tests.data.test_prepare import write_corpus
-from tests.helpers import tiny_tokenizer
+from tests.helpers import tiny_config, tiny_tokenizer
 
 MODULES = [importlib.import_module(f"bothways.verbs.{found.name}") for found in pkgutil.iter_modules(verbs.__path__)]
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.toml"))
@@ -47,13 +49,18 @@ def test_a_recipe_trains_a_tiny_model(recipe: Path, store: TokenStore, tmp_path:
     assert phases_of(own)[-1].end == own.steps
     steps = 4 if own.phases else 2
     phases = ("128:0.5", "512:0.5:700") if own.phases else ()
+    if own.teacher is not None:
+        made = new_model(tiny_config(max_position_embeddings=128), head_builder("masked-LM"), seed=1)
+        save_checkpoint(Checkpoint(made, tiny_tokenizer()), tmp_path / own.teacher)
+        own = dataclasses.replace(own, teacher=str(tmp_path / own.teacher))
     small = dataclasses.replace(own, size="tiny", steps=steps, tokens_per_step=600, phases=phases, evaluate_every=1)
     result = pretrain(store.directory, tmp_path / "run", small)
     assert result.steps == steps
     last = RunDirectory(tmp_path / "run").metrics()[-1]
     loss = "eval_lm_loss" if own.objective == "causal" else "eval_mlm_loss"
     assert 0 < last[loss] < 1.5 * math.log(80)  # the vocabulary has 80 pieces
-    read_recipe(str(recipe), "tokenizer", TokenizerArguments)
+    if own.teacher is None:  # a student has its teacher's vocabulary
+        read_recipe(str(recipe), "tokenizer", TokenizerArguments)
 
 
 @pytest.mark.parametrize("name", FINETUNING)

@@ -23,7 +23,7 @@ from bothways.data.encoded import Encoded, join_segments
 from bothways.data.tables import Row
 from bothways.data.unknown_tokens import UnknownTokens, count_unknown, count_unknown_in
 from bothways.errors import UserError, command, option, warn_truncated, warn_unknown
-from bothways.hardware import choose_device
+from bothways.hardware import choose_device, memory_errors
 from bothways.inference import engine
 from bothways.inference.prepared import prepare_for_generation, prepare_model
 from bothways.inference.texts import Asked, Text, TextColumns, Texts, asked_texts
@@ -62,7 +62,8 @@ class LoadedModel:
         self._asked = device, precision
         self.device = choose_device(device)
         self.precision = choose_inference_precision(precision, self.device)
-        self.model = checkpoint.model.to(self.device).eval()
+        with memory_errors(self.device, "the model"):
+            self.model = checkpoint.model.to(self.device).eval()
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickles and copies are of the checkpoint, on the CPU: what was prepared from it points into this process's

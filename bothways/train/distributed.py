@@ -81,7 +81,7 @@ def join_world(device: torch.device) -> Iterator[World]:
         torch.cuda.set_device(device)
     if joined:
         try:
-            _join("nccl" if device.type == "cuda" else "gloo")
+            _join(device)
         except (RuntimeError, ValueError) as error:
             raise UserError(f"torchrun: the processes did not find one another: {_first_line(error)}") from error
     world = World(dist.get_rank(), dist.get_world_size())
@@ -101,7 +101,7 @@ def join_world(device: torch.device) -> Iterator[World]:
                 dist.destroy_process_group()
 
 
-def _join(backend: str) -> None:
+def _join(device: torch.device) -> None:
     """Find the other processes.
 
     After a restart `torchrun` offers the same store again, which still has the addresses of the processes that are
@@ -111,7 +111,10 @@ def _join(backend: str) -> None:
     store, rank, size = next(dist.rendezvous("env://"))
     if os.environ.get("GROUP_WORLD_SIZE", "1") == "1":
         store = dist.PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
-    dist.init_process_group(backend, store=store, rank=rank, world_size=size)
+    on_gpu = device.type == "cuda"
+    dist.init_process_group(
+        "nccl" if on_gpu else "gloo", store=store, rank=rank, world_size=size, device_id=device if on_gpu else None
+    )
 
 
 def _lost_the_others(error: BaseException) -> bool:

@@ -50,6 +50,7 @@ from bothways.train.loop import TrainResult, say_if_not_compiled, train
 from bothways.train.options import TrainOptions
 from bothways.train.provenance import in_effect, of_tables, of_this_machine
 from bothways.train.run import RunDirectory
+from bothways.train.soft_scores import TaughtRows, ask_teacher
 from bothways.train.start_line import finetuning_start
 from bothways.train.step import Stepper
 
@@ -117,9 +118,11 @@ def finetune(
     require_path(out=out)
     model = shipped_for("finetune").name if model is None else model
     if overwrite:
-        require_apart(Path(out or ""), [source_of(model), train, eval])
+        require_apart(Path(out or ""), [source_of(model), train, eval, keywords.get("teacher")])
     in_dictionary = options if isinstance(options, Mapping) else {}
     of_task, of_training = _split(task, {**in_dictionary, **keywords})
+    if of_training.get("teacher") is not None:
+        of_training["teacher"] = str(source_of(of_training["teacher"]))
     settings = checked_finetuning(
         options_from(FinetuneOptions, "finetune", None if in_dictionary else options, of_training)
     )
@@ -156,9 +159,10 @@ def _finetune(
     encoded, eval_encoded = (table.encode(checkpoint.tokenizer, limit) for table in (rows, eval_rows))
     truncated = _say_truncated(progress.say, rows.task, (encoded, eval_encoded), limit)
     _say_unknown(progress.say, checkpoint.tokenizer, {"training rows": encoded, "evaluation rows": eval_encoded})
-    plan = _plan(rows, encoded, eval_rows, checkpoint, options)
+    taught = ask_teacher(rows, encoded, checkpoint, options, progress)
+    plan = _plan(rows, encoded, eval_rows, checkpoint, taught, options)
     settings = finetuning_loop_options(options, plan, checkpoint.config.hidden_size)
-    stepper = Stepper(checkpoint.model, rows.task, plan, settings)
+    stepper = Stepper(checkpoint.model, taught.objective, plan, settings)
     say_if_not_compiled(stepper.device, progress)
     progress.steps_per_epoch = plan.steps(1)
     provenance = {
@@ -322,7 +326,12 @@ def _say_unknown(say: Callable[[str], None], tokenizer: Tokenizer, tables: Mappi
 
 
 def _plan(
-    rows: RowSet, encoded: Sequence[Encoded], eval_rows: RowSet, checkpoint: Checkpoint, options: FinetuneOptions
+    rows: RowSet,
+    encoded: Sequence[Encoded],
+    eval_rows: RowSet,
+    checkpoint: Checkpoint,
+    taught: TaughtRows,
+    options: FinetuneOptions,
 ) -> RowPlan:
     """The training batches of the rows, with all that a resumed run must share."""
     if any(sequence.token_type_ids.any() for sequence in encoded):
@@ -330,8 +339,8 @@ def _plan(
     task = rows.task
     with_targets = task.add_targets(encoded, rows.rows)
     return RowPlan(
-        with_targets,
-        task.collate,
+        taught.add_targets(with_targets),
+        taught.objective.collate,
         RowPlanOptions(options.batch_size, options.tokens_per_step, options.seed, task.keep_whole),
         identity={
             "model": weights_fingerprint(checkpoint.model),
@@ -341,6 +350,7 @@ def _plan(
             "tokenizer": checkpoint.tokenizer.fingerprint,
             "freeze_layers": options.freeze_layers,
             "evaluation rows": eval_rows.fingerprint,  # the best of epochs measured on other rows would be no best
+            **taught.identity,
         },
     )
 

@@ -17,6 +17,7 @@ from bothways.checkpoint.hugging_face import (
     save_checkpoint,
     weights_fingerprint,
 )
+from bothways.checkpoint.kept_layers import keep_layers, parse_layers
 from bothways.data.lengths import few_held_out
 from bothways.data.phases import PhasedPlan
 from bothways.data.plan import PretrainingPlan
@@ -55,6 +56,7 @@ from bothways.train.run import RunDirectory
 from bothways.train.samples import samples
 from bothways.train.start_line import pretraining_start
 from bothways.train.step import Stepper
+from bothways.train.teaching import with_teacher
 from bothways.train.tensorboard import require_tensorboard
 
 
@@ -87,13 +89,15 @@ def pretrain(
     given: dict[str, Any] = {**(options if isinstance(options, Mapping) else {}), **keywords}
     if given.get("model") is not None:
         given["model"] = str(source_of(given["model"]))
+    if given.get("teacher") is not None:
+        given["teacher"] = str(source_of(given["teacher"]))
     settings = options_from(PretrainOptions, "pretrain", options, given)
     require_seed(settings.seed)
     if not isinstance(store, TokenStore):
         require_path(store=store)
         store = TokenStore(store)
     if overwrite:
-        require_apart(out, [store.directory, settings.model])
+        require_apart(out, [store.directory, settings.model, settings.teacher])
     with join_world(choose_device(settings.device)) as world:
         progress = progress or Progress("pretrain", shown=world.main and not quiet)
         return _pretrain(store, RunDirectory(out, world, overwrite=overwrite), settings, progress, world)
@@ -103,7 +107,8 @@ def _pretrain(
     store: TokenStore, run: RunDirectory, options: PretrainOptions, progress: Progress, world: World
 ) -> TrainResult:
     progress.wait(f"{progress.title}  opening the store, making the model …")
-    objective = build_objective(options)
+    taught = with_teacher(build_objective(options), store, options, progress.say)
+    objective = taught.objective
     checkpoint = _starting_point(store, objective, options)
     model = checkpoint.model
     longest = max(phase.sequence_length for phase in phases_of(options))
@@ -114,12 +119,13 @@ def _pretrain(
         )
     if options.model is not None and checkpoint.report is not None:
         helpers = [*take_helpers(checkpoint, Path(options.model))]
-        for line in (f"{options.model}: {checkpoint.report.sentence()}", *helpers):
+        kept = f" Of its layers {options.keep_layers} are kept." if options.keep_layers else ""
+        for line in (f"{options.model}: {checkpoint.report.sentence()}{kept}", *helpers):
             progress.say(line)
     if (unknown := unknown_in_store(store, str(store.directory))) is not None:
         progress.say(unknown)
     plan = make_plan(store, options)
-    start = {"model": weights_fingerprint(model), "dropout": options.dropout}
+    start = {"model": weights_fingerprint(model), "dropout": options.dropout, **taught.identity}
     plan.identity |= start
 
     def identity_at(steps: int) -> dict[str, Any]:
@@ -317,6 +323,9 @@ def _starting_point(store: TokenStore, objective: Objective, options: PretrainOp
     """
     causal = find_pretraining(options.objective).is_decoder
     if options.model is None:
+        if options.keep_layers is not None:
+            none = f"are of {option('model')}, and none is given"
+            raise UserError(f"{option('keep_layers', options.keep_layers)}: {none}")
         config = _new_config(store, options)
         return Checkpoint(new_model(config, objective.head, options.seed), store.tokenizer())
     checkpoint = load_checkpoint(options.model, objective.head, dropout=options.dropout, seed=options.seed)
@@ -331,4 +340,7 @@ def _starting_point(store: TokenStore, objective: Objective, options: PretrainOp
         raise UserError(
             f"{options.model} reads {reads} (is_decoder), which {option('objective', options.objective)} does not fit"
         )
+    if options.keep_layers is not None:
+        kept = parse_layers(options.keep_layers, len(checkpoint.model.encoder.order))
+        return keep_layers(checkpoint, kept, objective.head)
     return checkpoint

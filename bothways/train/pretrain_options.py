@@ -9,6 +9,11 @@ from bothways.option_checks import values_of
 from bothways.precision import TrainingPrecision
 from bothways.train.options import Compile, Optimizer, Parallel, TrainOptions
 
+# Relation heads: MiniLMv2 has 48 for 768 hidden units, 16 units a head, as more of them taught more (Wang et al. 2020).
+# 16 divides the widths of all named sizes, and MiniLM's 384, and costs a third. The temperature was chosen by hand, not
+# measured.
+RELATION_HEADS, TEACHER_TEMPERATURE = 16, 2.0
+
 # The names of the registries, which import torch: `tasks.objectives.OBJECTIVES` and `model.families.FAMILIES`.
 ObjectiveName = Literal[
     "bert",
@@ -41,6 +46,13 @@ class PretrainOptions:
     objective: `bert` is masked LM + next sentence on sentence pairs; `order` has sentence order instead; `mlm` masked
     LM alone on full sentences of one document; `roberta` the same on full sentences across documents; `causal` the next
     token, from left to right, on documents one by one; `electra` replaced tokens, with a small generator of masked LM.
+    keep_layers: of `model`, as in 1,3,5, counted from 1; the others are left out.
+    teacher: a trained model of the same vocabulary, of which the new one learns besides; see teacher_losses.
+    teacher_losses: NAME or NAME=WEIGHT of what is learnt of the teacher, beside the objective's own losses: `relation`,
+    how its tokens attend to one another (MiniLMv2); `soft`, its scores for masked tokens; `hidden`, its hidden states,
+    at equal widths; by default relation and, of a teacher that fills masks, soft. teacher_layer: whose relations and
+    hidden states are learnt, counted from 1; by default the last. relation_heads: that relations are cut into, a
+    divisor of both widths. teacher_temperature: of the scores that soft compares.
     positions: of a new model, learned with it or fixed. hidden_act: the activation of a new model's feed-forward
     layers; by default the family's own.
     phases: LENGTH:SHARE of the steps, in order, instead of one sequence_length, as in `128:0.9 512:0.1`; a third part,
@@ -56,8 +68,14 @@ class PretrainOptions:
 
     size: str = "mini"
     model: str | None = None
+    keep_layers: str | None = None
     family: FamilyName | None = None
     objective: ObjectiveName = "bert"
+    teacher: str | None = None
+    teacher_losses: tuple[str, ...] = ()
+    teacher_layer: int | None = None
+    relation_heads: int = RELATION_HEADS
+    teacher_temperature: float = TEACHER_TEMPERATURE
     positions: Literal["learned", "sinusoidal"] = "learned"
     hidden_act: Literal["gelu", "gelu_new", "gelu_pytorch_tanh", "relu"] | None = None
     steps: int = 2000

@@ -129,7 +129,9 @@ def validation_tokens(
 
 
 def _example_maker(store: TokenStore, options: PretrainOptions, sequence_length: int, masking: Masking) -> ExampleMaker:
-    make_examples = find_pretraining(options.objective).make_examples
+    entry = find_pretraining(options.objective)
+    make_examples = entry.make_examples if options.teacher is None else entry.taught
+    assert make_examples is not None, "`train.teaching` refuses what cannot be taught"
     return make_examples(SpanOptions(sequence_length, options.short), masking, store.tokenizer())
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from pathlib import Path
+from typing import Any
 
 from bothways.data.plan import PretrainingPlan
 from bothways.data.store import TokenStore
@@ -47,7 +48,8 @@ def print_batch(path: Path, step: int, recipe: str | None, every_sequence: bool)
 def _store_and_options(path: Path, recipe: str | None) -> tuple[TokenStore, PretrainOptions]:
     if is_pretraining_run(path):
         started = read_json(path / "run.json")
-        options = PretrainOptions(**{**started["options"], "phases": tuple(started["options"].get("phases", ()))})
+        given: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in started["options"].items()}
+        options = PretrainOptions(**given)
         return TokenStore(started["store"]), options
     if (path / "manifest.json").exists():
         return TokenStore(path), _recipe_options(recipe)

@@ -27,6 +27,7 @@ METAVARS = {
     "eval": "FILE|SHARE",
     "input": "FILE",
     "label_names": "NAME",
+    "keep_layers": "N,N,…",
     "language": "CODE",
     "lr": "RATE",
     "mask_rate": "SHARE",
@@ -38,6 +39,8 @@ METAVARS = {
     "seconds": "SECONDS",
     "short": "SHARE",
     "size": "tiny|mini|small|medium|base|large|vanilla",
+    "teacher": "MODEL",
+    "teacher_losses": "NAME=WEIGHT",
     "tokenizer": "DIR",
     "top_p": "SHARE",
     "train": "FILE",
@@ -56,11 +59,12 @@ FILE_VERBS = ("explain", "predict", "embed", "classify", "tag", "answer")  # who
 # What most people never need, and the help therefore has last.
 RARE = frozenset((
     "all", "batch_size", "checkpoint_every", "clip", "compile", "class_weights", "decay", "device", "dropout",
-    "evaluate_every", "format", "freeze_layers", "hidden_act", "keep_checkpoints", "label_names", "log_every",
-    "mask_rate",
+    "evaluate_every", "format", "freeze_layers", "hidden_act", "keep_checkpoints", "keep_layers", "label_names",
+    "log_every", "mask_rate",
     "mask_rate_end", "max_position_embeddings", "micro_batch_tokens", "min_frequency", "min_p", "no_normalize",
     "optimizer", "overlap", "overwrite", "parallel", "patience", "phases", "pooling", "positions", "precision",
-    "profile", "repetition_penalty", "scheme", "seed", "short", "skip_bad", "tensorboard", "truncate",
+    "profile", "relation_heads", "repetition_penalty", "scheme", "seed", "short", "skip_bad", "teacher_layer",
+    "teacher_losses", "teacher_temperature", "teacher_weight", "tensorboard", "truncate",
     "validation_tokens", "warmup", "weight_decay", "whole_word_masking", "workers",
 ))  # fmt: skip
 GROUPS = ("needed", "usual", "columns of the tables", "rare")
