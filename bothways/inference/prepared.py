@@ -9,7 +9,6 @@ Shapes: R tokens that go through a linear layer.
 from __future__ import annotations
 
 import copy
-import time
 from collections.abc import Callable
 from typing import cast
 
@@ -17,13 +16,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bothways.errors import UserError, option
 from bothways.hardware import cpu_multiplies_int8
 from bothways.inference.compiled import CompiledModel, supports
 from bothways.model.encoder import Layer
 from bothways.model.heads import Model, device_of
 from bothways.native.loading import library
-from bothways.precision import InferencePrecision, choose_inference_precision
+from bothways.precision import InferencePrecision
 
 # Numbers in a matrix from which `FewRowsLinear` is used. Measured in float32 on an AVX-512 core beside other work: with
 # one row, prepacked matrices of 256 × 256, 384 × 384 and 1,024 × 256 (this size) take 1.9, 1.6 and 1.2 times as long;
@@ -106,12 +104,12 @@ class Int8Linear(nn.Module):
 def prepare_model(model: Model, precision: InferencePrecision = "float32") -> Model:
     """Returns a copy for predictions, in this precision; unchanged tensors are shared with `model`.
 
-    float32: through the compiled layers where they support the encoder, else as `prepare_for_generation`; results
-    differ from the model's by rounding. int8: the encoder's matrices; heads stay in float32.
-    Raises UserError for int8 where bfloat16 is faster.
+    float32 and int8: through the compiled layers where they support the encoder, else as `prepare_for_generation` and
+    through oneDNN's products in int8. Results in float32 differ from the model's by rounding; int8 is of the encoder's
+    matrices alone, heads stay in float32.
     """
-    if precision == "float32" and supports(model.encoder):
-        return CompiledModel(model.encoder, model.head).eval()
+    if precision in ("float32", "int8") and supports(model.encoder):
+        return CompiledModel(model.encoder, model.head, precision).eval()
     return _with_layers(model, precision)
 
 
@@ -140,8 +138,6 @@ def _with_layers(model: Model, precision: InferencePrecision) -> Model:
     if not on_cpu or not torch.backends.mkldnn.is_available():
         return made
     if precision == "int8":
-        if choose_inference_precision("auto", torch.device("cpu")) == "bfloat16":
-            _require_faster_than_half(made)
         _exchange(made.encoder, Int8Linear)
     elif precision == "bfloat16":
         if torch.ops.mkldnn._is_mkldnn_bf16_supported():
@@ -149,30 +145,6 @@ def _with_layers(model: Model, precision: InferencePrecision) -> Model:
     elif next(model.parameters()).dtype == torch.float32:
         _exchange(made, FewRowsLinear, MIN_PREPACKED_WEIGHTS)
     return made
-
-
-def _require_faster_than_half(model: Model) -> None:
-    """Raises UserError where a product in int8 takes longer than in bfloat16, which is nearer to float32 as well."""
-    linear = cast("Layer", model.encoder.layers[0]).intermediate
-    x = torch.randn(512, linear.in_features)
-    quantised, half = Int8Linear(linear), PrepackedLinear(copy.deepcopy(linear).bfloat16())
-    in_int8, in_half = _seconds(lambda: quantised(x)), _seconds(lambda: half(x.bfloat16()))
-    if in_int8 > in_half:
-        raise UserError(
-            f"{option('precision', 'int8')}: slower than bfloat16 on this machine ({in_int8 * 1e3:.2f} ms a product, "
-            f"{in_half * 1e3:.2f} ms); use bfloat16"
-        )
-
-
-@torch.inference_mode()
-def _seconds(call: Callable[[], Tensor]) -> float:
-    """The shortest of nine calls."""
-    durations = []
-    for _ in range(9):
-        start = time.perf_counter()
-        call()
-        durations.append(time.perf_counter() - start)
-    return min(durations)
 
 
 def _exchange(model: nn.Module, kind: Callable[[nn.Linear, bool], nn.Module], min_weights: int = 0) -> None:
