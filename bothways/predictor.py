@@ -267,8 +267,8 @@ class Predictor(LoadedModel):
 def load(path_or_hub_id: str | Path, device: str = "auto", precision: InferencePrecision = "auto") -> Predictor:
     """Open a model from a directory, a run's directory, or the hub.
 
-    precision: of predictions and vectors; `auto` is bfloat16 where the hardware multiplies it, else float32. What
-    explains, scores and generates is in float32; the answer on an explained page is `answer`'s.
+    precision: of predictions, vectors and generation; `auto` is bfloat16 where the hardware multiplies it, else
+    float32. What explains and scores is in float32; the answer on an explained page is `answer`'s.
     Raises UserError where it is none of them, or its parts do not fit together.
     """
     return Predictor(load_checkpoint(path_or_hub_id), device, precision)

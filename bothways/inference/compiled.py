@@ -18,16 +18,10 @@ from bothways.model.attention_mask import BOTH_WAYS, CAUSAL
 from bothways.model.dropout import Dropout
 from bothways.model.embeddings import Embeddings, LearnedPositions, OffsetPositions, RelativeBias, SinusoidalPositions
 from bothways.model.encoder import Encoder, Layer, SelfAttention
+from bothways.inference.packed_linear import FORMATS, Matrix, PackedMatrix
 from bothways.model.heads import Head, Model
 from bothways.native.loading import library, mirror_structure
 from bothways.precision import InferencePrecision
-
-
-@mirror_structure
-class Matrix(ctypes.Structure):
-    """The structure of `native/encoder.cpp`."""
-
-    _fields_ = [(name, ctypes.c_void_p) for name in ("panels", "factors", "excess", "bias")]
 
 
 @mirror_structure
@@ -73,9 +67,6 @@ class EncoderCall(ctypes.Structure):
         *((name, ctypes.c_void_p) for name in ("hidden", "attended", "qkv", "intermediate", "out")),
         *((name, ctypes.c_void_p) for name in ("hidden_words", "words", "hidden_factors", "factors", "scratch")),
     ]
-
-
-FORMATS: dict[InferencePrecision, int] = {"float32": 0, "bfloat16": 1, "int8": 2}  # FormatNumber of native/encoder.cpp
 
 
 # The classes that the library computes, and of each the attributes that it knows besides weights and sub-modules: a
@@ -190,7 +181,7 @@ class CompiledEncoder(nn.Module):
     def __init__(self, encoder: Encoder, precision: InferencePrecision = "float32") -> None:
         super().__init__()
         self.config = encoder.config
-        self._format = FORMATS[precision]
+        self._precision = precision
         self._sizes = _Sizes.of(encoder)
         self._kept: list[Tensor] = []  # what the structures point at
         self._relative_bias = encoder.relative_bias
@@ -224,18 +215,9 @@ class CompiledEncoder(nn.Module):
         return Norm(self._keep(norm.weight), self._keep(norm.bias))
 
     def _matrix(self, linear: nn.Linear) -> Matrix:
-        """A weight `[columns, depth]` in the library's panels."""
-        compiled = library()
-        assert compiled is not None
-        columns, depth = linear.weight.shape
-        padded = -(-columns // compiled.bothways_panel()) * compiled.bothways_panel()
-        panels = torch.empty(padded * compiled.bothways_words(self._format, depth), dtype=torch.int32)
-        factors, excess = torch.empty(padded), torch.empty(padded, dtype=torch.int32)
-        weight = linear.weight.detach().contiguous()
-        compiled.bothways_pack(
-            weight.data_ptr(), columns, depth, self._format, panels.data_ptr(), factors.data_ptr(), excess.data_ptr()
-        )
-        return Matrix(self._keep(panels), self._keep(factors), self._keep(excess), self._keep(linear.bias))
+        packed = PackedMatrix(linear, self._precision)
+        self._kept += packed.tensors
+        return packed.matrix
 
     def _keep(self, tensor: Tensor) -> int:
         """The address of a tensor's numbers, which stay there as long as this encoder."""
@@ -260,7 +242,7 @@ class CompiledEncoder(nn.Module):
         call = EncoderCall(
             tables=self._tables,
             layers=self._layers,
-            format=self._format,
+            format=FORMATS[self._precision],
             num_layers=len(self._layers),
             hidden_size=width,
             heads=sizes.heads,
@@ -296,10 +278,10 @@ class CompiledEncoder(nn.Module):
         """Room for rows of hidden and for rows of any width as a product takes them, and their factors `[2, rows]`."""
         compiled, sizes = library(), self._sizes
         assert compiled is not None
-        if self._format == FORMATS["float32"]:
+        if self._precision == "float32":
             return torch.empty(0), torch.empty(0), torch.empty(2, 0)
         widest = max(sizes.hidden_size, sizes.intermediate_size)
-        hidden, any_width = (compiled.bothways_words(self._format, width) for width in (sizes.hidden_size, widest))
+        hidden, any_width = (compiled.bothways_words(FORMATS[self._precision], width) for width in (sizes.hidden_size, widest))
         return (
             torch.empty(rows, hidden, dtype=torch.int32),
             torch.empty(rows, any_width, dtype=torch.int32),

@@ -52,7 +52,7 @@ def source_of(model: object) -> str | Path:
 class LoadedModel:
     """One model, ready to be run. Sequences are never padded, and none changes another's result.
 
-    device: auto, cpu, cuda or cuda:N. precision: of predictions and vectors; `auto` is bfloat16 where the hardware
+    device: auto, cpu, cuda or cuda:N. precision: of predictions, vectors and generation; `auto` is bfloat16 where the hardware
     multiplies it, else float32.
     """
 
@@ -86,8 +86,8 @@ class LoadedModel:
 
     @functools.cached_property
     def for_generation(self) -> Model:
-        """The model as generation runs it: in float32."""
-        return prepare_for_generation(self.model)
+        """The model as generation runs it: in this object's precision."""
+        return prepare_for_generation(self.model, self.precision)
 
     @property
     def report(self) -> LoadReport | None:

@@ -47,15 +47,7 @@ constexpr int64_t BLOCK_ROWS = 96;
 // MiniLM with 16 tokens on two threads 0.68, 0.69 and 0.80 ms.
 constexpr int SPINS_BEFORE_YIELD = 4000;
 
-// Mirrored, as the next four are, by structures of bothways/inference/compiled.py. Made by `bothways_pack`; factors and
-// excess are null where the format has none.
-struct Matrix {
-    const void* panels;
-    const float* factors;
-    const int32_t* excess;
-    const float* bias;
-};
-
+// Mirrored, as the next three are, by structures of bothways/inference/compiled.py.
 struct Norm {
     const float *weight, *bias;
 };
@@ -71,8 +63,6 @@ struct EmbeddingTables {
     const float *token, *token_type, *position;
     Norm norm;
 };
-
-enum FormatNumber : int64_t { FLOAT32, BFLOAT16, INT8 };
 
 // Buffers have as many rows as there are tokens; where `rows` stands, num_only if that is more.
 struct EncoderCall {
@@ -212,11 +202,7 @@ struct Worker {
         return {.a = a.words,
                 .a_stride = a.stride,
                 .rows = rows,
-                .b = {.panels = (const Word*)matrix.panels,
-                      .depth = words_of<Format>(depth),
-                      .columns = columns,
-                      .factors = matrix.factors,
-                      .excess = matrix.excess},
+                .b = packed<Format>(matrix, depth, columns),
                 .out = out,
                 .out_stride = columns,
                 .bias = matrix.bias,
@@ -384,31 +370,13 @@ void bothways_encode(const EncoderCall* call) {
     if (call->num_only < 0) memcpy(call->out, call->hidden, 4 * call->tokens * call->hidden_size);
 }
 
-// Columns of a panel: a packed matrix has room for whole ones.
-int64_t bothways_panel() { return PANEL; }
-
-// Words of 32 bits that a row of `depth` numbers takes.
-int64_t bothways_words(int64_t format, int64_t depth) {
-    if (format == FLOAT32) return words_of<Float32>(depth);
-    return format == BFLOAT16 ? words_of<Bfloat16Pairs>(depth) : words_of<Int8Quads>(depth);
-}
-
 // Numbers of scratch memory that a thread needs.
 int64_t bothways_scratch(int64_t longest, int64_t head_size) { return Scratch(longest, head_size).count(); }
-
-// Packs a layer's weight [columns, depth], to be multiplied as its transpose. factors, excess: [padded columns], in int8.
-void bothways_pack(const float* weight, int64_t columns, int64_t depth, int64_t format, void* panels, float* factors,
-                   int32_t* excess) {
-    if (format == FLOAT32) pack_transposed(weight, depth, columns, depth, (float*)panels);
-    else if (format == BFLOAT16) pack_bfloat16(weight, columns, depth, (uint32_t*)panels);
-    else pack_int8(weight, columns, depth, (uint32_t*)panels, factors, excess);
-}
 
 // The CRC-32 of the sources and flags that this was compiled from.
 int64_t bothways_fingerprint() { return BOTHWAYS_FINGERPRINT; }
 
 // What the mirrors of the structures must have, too.
-int64_t bothways_sizeof_Matrix() { return sizeof(Matrix); }
 int64_t bothways_sizeof_Norm() { return sizeof(Norm); }
 int64_t bothways_sizeof_LayerWeights() { return sizeof(LayerWeights); }
 int64_t bothways_sizeof_EmbeddingTables() { return sizeof(EmbeddingTables); }

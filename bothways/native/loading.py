@@ -70,6 +70,7 @@ def open_library(path: Path, variant: str) -> ctypes.CDLL | None:
         count.restype = number
     loaded.bothways_words.argtypes = loaded.bothways_scratch.argtypes = [number, number]
     loaded.bothways_pack.argtypes = [pointer, number, number, number, pointer, pointer, pointer]
+    loaded.bothways_encode.argtypes = loaded.bothways_multiply.argtypes = [pointer]
     for drop in (loaded.bothways_drop_float32, loaded.bothways_drop_bfloat16):
         drop.argtypes = [pointer, pointer, number, ctypes.c_uint64, ctypes.c_double, number]
     for attend in (loaded.bothways_attend, loaded.bothways_attend_backward):

@@ -4,6 +4,26 @@
 
 #include "gemm.h"
 
+enum FormatNumber : int64_t { FLOAT32, BFLOAT16, INT8 };
+
+// Mirrored by a structure of bothways/inference/compiled.py. Made by `bothways_pack`; factors and excess are null where
+// the format has none.
+struct Matrix {
+    const void* panels;
+    const float* factors;
+    const int32_t* excess;
+    const float* bias;
+};
+
+template <class Format>
+static PackedMatrix<Format> packed(const Matrix& matrix, int64_t depth, int64_t columns) {
+    return {.panels = (const typename Format::Word*)matrix.panels,
+            .depth = words_of<Format>(depth),
+            .columns = columns,
+            .factors = matrix.factors,
+            .excess = matrix.excess};
+}
+
 // The GROUP numbers of a row of weights that share a word, zeros behind its end.
 template <class Format>
 static void read_group(const float* weight, int64_t column, int64_t columns, int64_t depth, int64_t word, float* group) {

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 import hatch_build
-from bothways.inference.compiled import EmbeddingTables, EncoderCall, LayerWeights, Matrix, Norm
+from bothways.inference.compiled import EmbeddingTables, EncoderCall, LayerWeights, Norm
+from bothways.inference.packed_linear import Matrix, ProductCall
 from bothways.model.kernels.compiled import AttentionCall
 from bothways.native import building
 from bothways.native import loading as native
@@ -37,9 +38,9 @@ def test_a_library_of_other_sources_is_not_called(monkeypatch: pytest.MonkeyPatc
     assert native.open_library(path, kind) is None
 
 
-STRUCTURES = (AttentionCall, Matrix, Norm, LayerWeights, EmbeddingTables, EncoderCall)
+STRUCTURES = (AttentionCall, Matrix, Norm, LayerWeights, EmbeddingTables, EncoderCall, ProductCall)
 SIZES = {structure.__name__: ctypes.sizeof(structure) for structure in STRUCTURES}
-NAMES = ("panel", "words", "scratch", "pack", "drop_float32", "drop_bfloat16", "attend", "attend_backward")
+NAMES = ("encode", "panel", "words", "scratch", "pack", "multiply", "drop_float32", "drop_bfloat16", "attend", "attend_backward")
 
 
 def tiny_source(sizes: dict[str, int]) -> str:
