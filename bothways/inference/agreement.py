@@ -22,7 +22,9 @@ from bothways.inference import engine
 from bothways.model.heads import Model
 from bothways.model.task_heads import EmbeddingHead
 
-LEAST_COSINE = 0.99  # of the means of hidden states, on average over the texts; MiniLM has 0.995 with AVX2, 0.998 with VNNI
+LEAST_COSINE = (
+    0.99  # of the means of hidden states, on average over the texts; MiniLM has 0.995 with AVX2, 0.998 with VNNI
+)
 PACKAGED_TEXTS = 32
 
 

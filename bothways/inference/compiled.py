@@ -14,11 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bothways.batch import PackedBatch
+from bothways.inference.packed_linear import FORMATS, Matrix, PackedMatrix
 from bothways.model.attention_mask import BOTH_WAYS, CAUSAL
 from bothways.model.dropout import Dropout
 from bothways.model.embeddings import Embeddings, LearnedPositions, OffsetPositions, RelativeBias, SinusoidalPositions
 from bothways.model.encoder import Encoder, Layer, SelfAttention
-from bothways.inference.packed_linear import FORMATS, Matrix, PackedMatrix
 from bothways.model.heads import Head, Model
 from bothways.native.loading import library, mirror_structure
 from bothways.precision import InferencePrecision
@@ -281,7 +281,9 @@ class CompiledEncoder(nn.Module):
         if self._precision == "float32":
             return torch.empty(0), torch.empty(0), torch.empty(2, 0)
         widest = max(sizes.hidden_size, sizes.intermediate_size)
-        hidden, any_width = (compiled.bothways_words(FORMATS[self._precision], width) for width in (sizes.hidden_size, widest))
+        hidden, any_width = (
+            compiled.bothways_words(FORMATS[self._precision], width) for width in (sizes.hidden_size, widest)
+        )
         return (
             torch.empty(rows, hidden, dtype=torch.int32),
             torch.empty(rows, any_width, dtype=torch.int32),

@@ -53,8 +53,8 @@ def source_of(model: object) -> str | Path:
 class LoadedModel:
     """One model, ready to be run. Sequences are never padded, and none changes another's result.
 
-    device: auto, cpu, cuda or cuda:N. precision: of predictions, vectors and generation; `auto` is bfloat16 where the hardware
-    multiplies it, else float32.
+    device: auto, cpu, cuda or cuda:N. precision: of predictions, vectors and generation; `auto` is bfloat16 where the
+    hardware multiplies it, else float32.
     """
 
     def __init__(self, checkpoint: Checkpoint, device: str = "auto", precision: InferencePrecision = "auto") -> None:

@@ -1,4 +1,4 @@
-"""A linear layer whose matrix lies in the compiled library's panels, `native/product.cpp`: in float32, bfloat16 or int8.
+"""A linear layer whose matrix lies in the panels of `native/product.cpp`: in float32, bfloat16 or int8.
 
 Shapes: R rows, D depth, C columns.
 """

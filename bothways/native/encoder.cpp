@@ -1,5 +1,5 @@
-// The layers of an encoder with BERT's layer for a CPU, in a format of formats.h: what bothways/model/encoder.py computes
-// for a packed batch in inference, in one call.
+// The layers of an encoder with BERT's layer for a CPU, in a format of formats.h: what bothways/model/encoder.py
+// computes for a packed batch in inference, in one call.
 //
 // Every thread runs `Worker::run`. A phase is shared out, and a barrier ends it, so that what all threads wrote may be
 // read by any:

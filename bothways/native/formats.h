@@ -1,8 +1,8 @@
 // What matrices are multiplied in: float32, bfloat16 or int8.
 //
-// A product takes both of its sides in words of 32 bits: one float32, two bfloat16 or four bytes that follow one another
-// along the depth. So all formats have the same panels and the same tile (gemm.h), and differ in how a word's products
-// are added to a sum:
+// A product takes both of its sides in words of 32 bits: one float32, two bfloat16 or four bytes that follow one
+// another along the depth. So all formats have the same panels and the same tile (gemm.h), and differ in how a word's
+// products are added to a sum:
 //
 //   format        | word of a    | word of b     | sum     | where the processor cannot do it in one instruction
 //   --------------+--------------+---------------+---------+----------------------------------------------------
@@ -10,8 +10,8 @@
 //   Bfloat16Pairs | two bfloat16 | two bfloat16  | float32 | widened to float32
 //   Int8Quads     | four uint8   | four int8     | int32   | pairs are added in 16 bits, for which weights have 7
 //
-// int8: a row of a is scaled by its own largest number, a column of b by its own, so a result depends on one row and one
-// column (Dettmers et al. 2022, arXiv 2208.07339, section 3, vector-wise quantisation). The sums are exact.
+// int8: a row of a is scaled by its own largest number, a column of b by its own, so a result depends on one row and
+// one column (Dettmers et al. 2022, arXiv 2208.07339, section 3, vector-wise quantisation). The sums are exact.
 
 #pragma once
 
@@ -26,7 +26,8 @@
 
 constexpr int PANEL = 2 * LANES;
 
-// What a narrow word holds of a row, and how a row of sums becomes numbers again: factor of the row, then of the column.
+// What a narrow word holds of a row, and how a row of sums becomes numbers again: factor of the row, then of the
+// column.
 struct Float32 {
     using Word = float;
     using Line = vec;

@@ -26,7 +26,8 @@ static PackedMatrix<Format> packed(const Matrix& matrix, int64_t depth, int64_t 
 
 // The GROUP numbers of a row of weights that share a word, zeros behind its end.
 template <class Format>
-static void read_group(const float* weight, int64_t column, int64_t columns, int64_t depth, int64_t word, float* group) {
+static void read_group(const float* weight, int64_t column, int64_t columns, int64_t depth, int64_t word,
+                       float* group) {
     for (int i = 0; i < Format::GROUP; i++) {
         const int64_t k = word * Format::GROUP + i;
         group[i] = column < columns && k < depth ? weight[column * depth + k] : 0;

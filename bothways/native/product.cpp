@@ -62,7 +62,8 @@ int64_t bothways_words(int64_t format, int64_t depth) {
     return format == BFLOAT16 ? words_of<Bfloat16Pairs>(depth) : words_of<Int8Quads>(depth);
 }
 
-// Packs a layer's weight [columns, depth], to be multiplied as its transpose. factors, excess: [padded columns], in int8.
+// Packs a layer's weight [columns, depth], to be multiplied as its transpose. factors, excess: [padded columns], in
+// int8.
 void bothways_pack(const float* weight, int64_t columns, int64_t depth, int64_t format, void* panels, float* factors,
                    int32_t* excess) {
     if (format == FLOAT32) pack_transposed(weight, depth, columns, depth, (float*)panels);

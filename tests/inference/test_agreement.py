@@ -31,7 +31,7 @@ def test_a_model_that_suffers_is_used_in_another_precision(pretrained: Path, mon
     monkeypatch.setattr(agreement, "LEAST_COSINE", 1.1)
     monkeypatch.setattr(loaded, "LEAST_COSINE", 1.1)
     model = bw.load(pretrained, "cpu", "int8")
-    with pytest.warns(PrecisionWarning, match=r"precision='int8': cosine [01]\.\d+ with float32 on 32 texts, where 1.1 is") as warned:
+    with pytest.warns(PrecisionWarning, match=r"precision='int8': cosine [01]\.\d+ with float32 on 32 texts") as warned:
         found = model.embed("the old dog")
     assert warned[0].filename == __file__
     assert model.precision == choose_inference_precision("auto", torch.device("cpu"))

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from bothways.checkpoint.hugging_face import new_model
 from bothways.errors import UserError
-from bothways.model.families import head_builder
 from bothways.predictor import Predictor
 from bothways.verbs import bench
-from tests.helpers import Run, tiny_config
+from tests.helpers import Run
 
 
 def test_figures_and_table(pretrained: Path, bothways: Run) -> None:

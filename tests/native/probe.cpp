@@ -10,8 +10,7 @@ template <class Format>
 static void multiply(const float* x, int64_t rows, int64_t depth, const PackedMatrix<Format>& b, float* out) {
     std::vector<typename Format::Word> words(rows * b.depth);
     std::vector<float> factors(rows);
-    for (int64_t m = 0; m < rows; m++)
-        factors[m] = Format::narrow(x + m * depth, depth, words.data() + m * b.depth);
+    for (int64_t m = 0; m < rows; m++) factors[m] = Format::narrow(x + m * depth, depth, words.data() + m * b.depth);
     gemm<Format>({.a = words.data(),
                   .a_stride = b.depth,
                   .rows = rows,

@@ -40,7 +40,18 @@ def test_a_library_of_other_sources_is_not_called(monkeypatch: pytest.MonkeyPatc
 
 STRUCTURES = (AttentionCall, Matrix, Norm, LayerWeights, EmbeddingTables, EncoderCall, ProductCall)
 SIZES = {structure.__name__: ctypes.sizeof(structure) for structure in STRUCTURES}
-NAMES = ("encode", "panel", "words", "scratch", "pack", "multiply", "drop_float32", "drop_bfloat16", "attend", "attend_backward")
+NAMES = (
+    "encode",
+    "panel",
+    "words",
+    "scratch",
+    "pack",
+    "multiply",
+    "drop_float32",
+    "drop_bfloat16",
+    "attend",
+    "attend_backward",
+)
 
 
 def tiny_source(sizes: dict[str, int]) -> str:
