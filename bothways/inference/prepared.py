@@ -108,7 +108,7 @@ def prepare_model(model: Model, precision: InferencePrecision = "float32") -> Mo
 
     float32 and int8: through the compiled layers where they support the encoder, else as `prepare_for_generation` and
     through single products. Results in float32 differ from the model's by rounding; int8 is of the encoder's matrices
-    alone, heads stay in float32.
+    alone, heads stay in float32, as those that give vectors do in bfloat16, too.
     """
     if precision in ("float32", "int8") and supports(model.encoder):
         return CompiledModel(model.encoder, model.head, precision).eval()
@@ -145,14 +145,17 @@ def _copy_sharing_tensors(model: Model) -> Model:
 
 
 def _with_layers(model: Model, precision: InferencePrecision) -> Model:
-    made = copy.deepcopy(model).eval().bfloat16() if precision == "bfloat16" else _copy_sharing_tensors(model)
+    made = copy.deepcopy(model).eval() if precision == "bfloat16" else _copy_sharing_tensors(model)
+    lowered = made.encoder if made.head.in_float32 else made
+    if precision == "bfloat16":
+        lowered.bfloat16()
     if device_of(model).type != "cpu" or not torch.backends.mkldnn.is_available():
         return made
     if precision == "int8":
         _exchange(made.encoder, Int8Linear if library() is None else partial(PackedLinear, precision="int8"))
     elif precision == "bfloat16":
         if torch.ops.mkldnn._is_mkldnn_bf16_supported():
-            _exchange(made, PrepackedLinear)
+            _exchange(lowered, PrepackedLinear)
     elif next(model.parameters()).dtype == torch.float32:
         _exchange(made, FewRowsLinear, MIN_PREPACKED_WEIGHTS)
     return made

@@ -44,7 +44,7 @@ def describe_library() -> str:
 def _variants_for_cpu() -> tuple[str, ...]:
     """The variants that this CPU can run, the fastest first; none where torch reports anything but x86-64."""
     vnni, half = torch.cpu._is_vnni_supported(), torch.cpu._is_avx512_bf16_supported()
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # since torch 2.13
+    capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()  # since torch 2.13
     narrow = {"avx_vnni": capabilities.get("avx_vnni", False), "avx2": True}
     wide = {"avx512_bf16": vnni and half, "avx512_vnni": vnni, "avx512": True, **narrow}
     runs = {"AVX512": wide, "AVX2": narrow}.get(torch.backends.cpu.get_cpu_capability(), {})

@@ -40,5 +40,5 @@ def test_a_model_that_suffers_is_used_in_another_precision(pretrained: Path, mon
 
 def test_the_fastest_is_int8_with_vnni_only(monkeypatch: pytest.MonkeyPatch) -> None:
     for has_vnni, expected in ((True, "int8"), (False, choose_inference_precision("auto", torch.device("cpu")))):
-        monkeypatch.setattr("bothways.precision.cpu_multiplies_int8", lambda has_vnni=has_vnni: has_vnni)
+        monkeypatch.setattr("bothways.hardware.cpu_multiplies_int8", lambda has_vnni=has_vnni: has_vnni)
         assert choose_inference_precision("fastest", torch.device("cpu")) == expected
