@@ -17,10 +17,11 @@ from torch import Tensor, nn
 from bothways.batch import PackedBatch, pack_sequences
 from bothways.checkpoint.hugging_face import load_checkpoint, new_model
 from bothways.inference import compiled
-from bothways.inference.compiled import CompiledEncoder
+from bothways.inference.compiled import FORMATS, CompiledEncoder
 from bothways.inference.prepared import describe_layers, prepare_model
 from bothways.model.encoder import Encoder, Layer
 from bothways.model.families import head_builder
+from bothways.precision import InferencePrecision
 from tests.helpers import tiny_config
 
 
@@ -74,13 +75,55 @@ def test_the_real_model_and_bit_for_bit_alone_as_in_company(
             assert torch.equal(alone, states[number])
 
 
-def test_what_is_no_number_is_not_hidden(library: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("precision", "least"), [("bfloat16", 0.999), ("int8", 0.97)])
+def test_narrow_formats_are_near_and_the_same_in_any_company_and_on_any_threads(
+    precision: InferencePrecision, least: float, minilm: Path, library: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of random ids, which are further from float32 than a text is; the cosines of texts are in test_agreement.py."""
+    monkeypatch.setattr(compiled, "library", lambda: library)
+    encoder = load_checkpoint(minilm).model.encoder
+    fast = CompiledEncoder(encoder, precision)
+    lengths = [70, 31, 6, 2]
+    batch = batch_of(lengths, 30522)
+    with torch.inference_mode():
+        together = fast(batch)
+        assert F.cosine_similarity(together, encoder(batch)).min() > least
+        for threads in (2, 3):
+            assert torch.equal(fast(batch, None, threads), together)
+        rows = torch.tensor([batch.num_tokens - 1, 0, 0])
+        assert torch.equal(fast(batch, rows, 2), together[rows])
+        for number, sequence in enumerate(batch.input_ids.split(lengths)):
+            types = batch.token_type_ids.split(lengths)[number]
+            alone = fast(pack_sequences([(sequence.numpy(), types.numpy())]))
+            assert torch.equal(alone, together.split(lengths)[number])
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "int8"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_narrow_formats_at_every_shape(
+    shape: str, precision: InferencePrecision, library: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compiled, "library", lambda: library)
+    config = tiny_config(initializer_range=0.2, **SHAPES[shape])  # type: ignore[arg-type]
+    encoder = new_model(config, head_builder("encoder"), seed=5).eval().encoder
+    fast, batch = CompiledEncoder(encoder, precision), batch_of([40, 7, 1], config.vocab_size, config.type_vocab_size)
+    with torch.inference_mode():
+        for rows in (None, torch.tensor([5, 5, 0]), torch.tensor([], dtype=torch.long)):
+            found, expected = fast(batch, rows, 2), encoder(batch, rows)
+            assert found.shape == expected.shape
+            assert (F.cosine_similarity(found, expected) > 0.98).all()
+
+
+@pytest.mark.parametrize("precision", FORMATS)
+def test_what_is_no_number_is_not_hidden(
+    precision: InferencePrecision, library: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(compiled, "library", lambda: library)
     encoder = new_model(tiny_config(), head_builder("encoder"), seed=1).eval().encoder
     width = encoder.config.hidden_size
     with torch.inference_mode():
         encoder.layers[0].attention.qkv.weight[width : 2 * width] = float("nan")  # of the keys: scores, not values
-        assert CompiledEncoder(encoder)(batch_of([9, 4], encoder.config.vocab_size), None, 1).isnan().all()
+        assert CompiledEncoder(encoder, precision)(batch_of([9, 4], encoder.config.vocab_size), None, 1).isnan().all()
 
 
 def test_what_is_in_no_table_is_an_error() -> None:
