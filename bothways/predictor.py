@@ -17,6 +17,7 @@ from bothways.checkpoint.hugging_face import load_checkpoint
 from bothways.explain.page_data import page_data
 from bothways.inference import language, masked, predict, reranking, vectors
 from bothways.inference.chat import reply_to
+from bothways.inference.engine import complete
 from bothways.inference.language import Suggestion, TextScore
 from bothways.inference.loaded import LoadedModel, describe_model
 from bothways.inference.masked import Fill
@@ -64,7 +65,7 @@ class Predictor(LoadedModel):
 
         rows: a file, dictionaries, or a table of pandas, polars or pyarrow. on_progress: called with the sequences
         done."""
-        return predict.predict_rows(self, rows, task, on_progress)
+        return complete(predict.predict_rows(self, rows, task, on_progress))
 
     @overload
     def classify(self, texts: Text, on_progress: OnProgress = ...) -> Any: ...
@@ -74,7 +75,7 @@ class Predictor(LoadedModel):
         """A `Classification`, `MultiClassification` or `Regression` for each text, by what the model was trained for.
 
         Raises UserError for pairs where it was fine-tuned on single texts, and the other way round."""
-        return predict.classify_texts(self, texts, on_progress)
+        return complete(predict.classify_texts(self, texts, on_progress))
 
     @overload
     def answer(
@@ -93,7 +94,7 @@ class Predictor(LoadedModel):
         no_answer: whether there may be none; by default where the model was trained on such questions, and for one that
         was trained elsewhere, of which that is not known.
         """
-        return predict.find_answers(self, question, context, no_answer, on_progress)
+        return complete(predict.find_answers(self, question, context, no_answer, on_progress))
 
     @overload
     def tag(self, texts: str, on_progress: OnProgress = ...) -> list[Entity]: ...
@@ -101,7 +102,7 @@ class Predictor(LoadedModel):
     def tag(self, texts: Texts, on_progress: OnProgress = ...) -> list[list[Entity]]: ...
     def tag(self, texts: Texts, on_progress: OnProgress = no_progress) -> Any:
         """The entities of each text; of a model that labels every word, all words."""
-        return predict.tag_texts(self, texts, on_progress)
+        return complete(predict.tag_texts(self, texts, on_progress))
 
     @overload
     def choose(self, text: str, choices: Sequence[str], on_progress: OnProgress = ...) -> Choice: ...
@@ -112,14 +113,14 @@ class Predictor(LoadedModel):
     def choose(self, text: Texts, choices: Sequence[Any], on_progress: OnProgress = no_progress) -> Any:
         """Which of the choices goes with the text. Of many texts all have the same choices, or each a list of its
         own."""
-        return predict.choose_continuations(self, text, choices, on_progress)
+        return complete(predict.choose_continuations(self, text, choices, on_progress))
 
     def embed(self, texts: Texts, normalize: bool = True, on_progress: OnProgress = no_progress) -> np.ndarray:
         """A vector for each text, float32 `[N, H]`, of a text alone `[H]`; of length one with `normalize`.
 
         Pooling is what the model was trained with; of a model that was not trained for vectors, the mean over tokens.
         """
-        return vectors.embed_texts(self, texts, normalize, on_progress)
+        return complete(vectors.embed_texts(self, texts, normalize, on_progress))
 
     @overload
     def similar(self, query: str, texts: Texts, top_k: int = ..., on_progress: OnProgress = ...) -> list[Match]: ...
@@ -129,7 +130,7 @@ class Predictor(LoadedModel):
     ) -> list[list[Match]]: ...
     def similar(self, query: Texts, texts: Texts, top_k: int = 5, on_progress: OnProgress = no_progress) -> Any:
         """The `top_k` texts that are most like the query, most alike first; of many queries a list each."""
-        return vectors.similar_texts(self, query, texts, top_k, on_progress)
+        return complete(vectors.similar_texts(self, query, texts, top_k, on_progress))
 
     @overload
     def rerank(
@@ -166,7 +167,7 @@ class Predictor(LoadedModel):
         label: of a classifier, whose probability orders them; by default the label of pairs that go together.
         Raises UserError for a model of single texts, and for labels that do not tell which is meant.
         """
-        return reranking.rerank_texts(self, query, texts, top_k, label, on_progress)
+        return complete(reranking.rerank_texts(self, query, texts, top_k, label, on_progress))
 
     @overload
     def hidden_states(self, texts: Text) -> Tensor: ...

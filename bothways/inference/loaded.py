@@ -199,20 +199,24 @@ class LoadedModel:
         self,
         items: Sequence[Any],
         encode: Callable[[Sequence[Any]], list[Encoded]],
-        answer: Callable[[Sequence[Any], list[Encoded], OnProgress], list[Any]],
+        answer: Callable[[Sequence[Any], list[Encoded], OnProgress], engine.Question[list[Any]]],
         on_progress: OnProgress,
-    ) -> list[Any]:
+    ) -> engine.Question[list[Any]]:
         """What `answer` makes of the items, in order, a chunk at a time. Warns of items that were cut short, and of
         those that the vocabulary cannot read.
 
-        encode: items as sequences. answer: (items, their sequences, on_progress) → a result for each item.
+        encode: items as sequences. answer: (items, their sequences, on_progress) → the question for a result of each.
         """
         results: list[Any] = []
         done = cut = 0
         unknown = UnknownTokens()
         for chunk, encoded in engine.encode_in_chunks(items, encode):
             before = done
-            results += answer(chunk, encoded, lambda sequences: on_progress(before + sequences))  # noqa: B023
+            results += yield from answer(
+                chunk,
+                encoded,
+                lambda sequences: on_progress(before + sequences),  # noqa: B023
+            )
             done += len(encoded)
             cut += engine.truncated_rows(encoded)
             unknown += count_unknown_in(self.tokenizer, encoded)

@@ -16,6 +16,7 @@ from bothways.batch import PackedBatch
 from bothways.data.encoded import Encoded, join_segments
 from bothways.errors import UserError
 from bothways.inference import engine
+from bothways.inference.engine import Question
 from bothways.inference.loaded import LoadedModel
 from bothways.inference.texts import Texts
 from bothways.model.heads import EmbeddingHead
@@ -43,16 +44,16 @@ class DotMatch(Match):
 
 def embed_texts(
     model: LoadedModel, texts: Texts, normalize: bool = True, on_progress: OnProgress = no_progress
-) -> np.ndarray:
+) -> Question[np.ndarray]:
     """A vector for each text, float32 `[N, H]`, of a text alone `[H]`; of length 1 with `normalize`.
 
     Warns of texts that were cut short. Raises UserError for pairs where the model was made for vectors of single texts.
     """
     asked = model.asked(texts, "embed", pairs=model.checkpoint.metadata.get("task") != "similar")
-    vectors = model.run_in_chunks(
+    vectors = yield from model.run_in_chunks(
         with_prompt(model, asked.texts),
         lambda chunk: join_segments(model.tokenizer, chunk, model.sequence_length),
-        lambda chunk, encoded, progress: sequence_vectors(model, encoded, normalize, progress),
+        lambda chunk, encoded, progress: ask_sequence_vectors(model, encoded, normalize, progress),
         on_progress,
     )
     together = np.array(vectors, dtype=np.float32).reshape(len(vectors), model.config.hidden_size)
@@ -70,18 +71,25 @@ def sequence_vectors(
     model: LoadedModel, encoded: Sequence[Encoded], normalize: bool = True, on_progress: OnProgress = no_progress
 ) -> list[np.ndarray]:
     """A vector for each encoded sequence, float32 `[H]`, as `embed_texts`."""
+    return engine.complete(ask_sequence_vectors(model, encoded, normalize, on_progress))
+
+
+def ask_sequence_vectors(
+    model: LoadedModel, encoded: Sequence[Encoded], normalize: bool, on_progress: OnProgress
+) -> Question[list[np.ndarray]]:
+    """As `sequence_vectors`."""
     pooling = model.checkpoint.metadata.get("options", {}).get("pooling", "mean")
 
     def split(vectors: Tensor, sequences: Sequence[Encoded], batch: PackedBatch) -> list[np.ndarray]:
         return list(vectors.float().cpu().numpy())
 
     embedding = model.for_prediction.with_head(EmbeddingHead(pooling, normalize))
-    return engine.run_batches(embedding, split, encoded, model.device, on_progress=on_progress)
+    return (yield engine.Forward(embedding, split, encoded, model.device, on_progress=on_progress))
 
 
 def similar_texts(
-    model: LoadedModel, queries: Texts, texts: Texts, top_k: int, on_progress: OnProgress = no_progress
-) -> Any:
+    model: LoadedModel, queries: Texts, texts: Texts, top_k: int = 5, on_progress: OnProgress = no_progress
+) -> Question[Any]:
     """The `top_k` texts that are most like the query, most alike first, by the similarity that the model was made for;
     of many queries a list each. The texts are embedded once.
 
@@ -97,8 +105,8 @@ def similar_texts(
         )
     normalize = similarity == "cosine" or metadata.get("options", {}).get("normalize", True)
     asked, among = (model.asked(values, "similar", pairs=False) for values in (queries, texts))
-    vectors = embed_texts(model, among.texts, normalize, on_progress)
-    found = embed_texts(model, asked.texts, normalize)
+    vectors = yield from embed_texts(model, among.texts, normalize, on_progress)
+    found = yield from embed_texts(model, asked.texts, normalize)
     return asked.given([_matches(among.texts, vectors, query, top_k, similarity == "dot") for query in found])
 
 
