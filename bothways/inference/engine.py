@@ -61,12 +61,16 @@ def no_targets(encoded: Sequence[Encoded]) -> dict[str, np.ndarray]:
 
 @dataclass(frozen=True)
 class Forward:
-    """Sequences that a model is to read, as `run_batches` takes them; what comes of it is a result for each."""
+    """Sequences that a model is to read, as `run_batches` takes them; what comes of it is a result for each.
+
+    key: forwards of one loaded model with the same key may share batches, whichever of them is run.
+    """
 
     model: Callable[[PackedBatch], Any]
     split: SplitScores
     encoded: Sequence[Encoded]
     device: torch.device
+    key: tuple[Any, ...]
     collate: Collate = no_targets
     on_progress: OnProgress = no_progress
 
@@ -189,7 +193,7 @@ def ask_scores(model: Model, task: Task, encoded: Sequence[Encoded], on_progress
             raise UserError("the scores are NaN or infinite: the model's weights are damaged, or its training diverged")
         return found
 
-    scores = yield Forward(model.eval(), split, encoded, device_of(model), task.collate, on_progress)
+    scores = yield Forward(model.eval(), split, encoded, device_of(model), (task.name,), task.collate, on_progress)
     rows = itertools.groupby(zip(encoded, scores, strict=True), lambda pair: pair[0].row)
     return [[of_sequence for _, of_sequence in row] for _, row in rows]
 

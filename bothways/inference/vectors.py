@@ -84,7 +84,8 @@ def ask_sequence_vectors(
         return list(vectors.float().cpu().numpy())
 
     embedding = model.for_prediction.with_head(EmbeddingHead(pooling, normalize))
-    return (yield engine.Forward(embedding, split, encoded, model.device, on_progress=on_progress))
+    key = ("vectors", pooling, normalize)
+    return (yield engine.Forward(embedding, split, encoded, model.device, key, on_progress=on_progress))
 
 
 def similar_texts(

@@ -19,11 +19,15 @@ LABEL_WIDTH = 26  # columns of an option's name, behind which its text begins
 # What stands for an option's value, where its type does not say enough.
 METAVARS = {
     "anchors": "WORD",
+    "api_keys": "FILE",
     "clip": "NORM",
     "context": "TEXT",
+    "cors": "ORIGIN",
     "device": "auto|cpu|cuda|cuda:N",
+    "drain": "SECONDS",
     "dropout": "SHARE",
     "encoding": "NAME",
+    "host": "ADDRESS",
     "eval": "FILE|SHARE",
     "input": "FILE",
     "label_names": "NAME",
@@ -33,10 +37,13 @@ METAVARS = {
     "mask_rate_end": "SHARE",
     "min_p": "SHARE",
     "model": "MODEL",
+    "models": "MODEL",
+    "name": "NAME=MODEL",
     "phases": "LENGTH:SHARE",
     "predictions": "FILE",
     "seconds": "SECONDS",
     "short": "SHARE",
+    "timeout": "SECONDS",
     "size": "tiny|mini|small|medium|base|large|vanilla",
     "tokenizer": "DIR",
     "top_p": "SHARE",
@@ -53,8 +60,10 @@ FILE_VERBS = ("explain", "predict", "embed", "classify", "tag", "answer")  # who
 
 # What most people never need, and the help therefore has last.
 RARE = frozenset((
-    "all", "batch_size", "checkpoint_every", "clip", "compile", "class_weights", "decay", "device", "dropout",
+    "all", "batch_size", "checkpoint_every", "clip", "compile", "class_weights", "cors", "decay", "device",
+    "drain", "dropout",
     "evaluate_every", "format", "freeze_layers", "hidden_act", "keep_checkpoints", "label_names", "log_every",
+    "log_texts", "max_body", "max_characters", "max_requests", "max_texts",
     "mask_rate",
     "mask_rate_end", "max_position_embeddings", "micro_batch_tokens", "min_frequency", "min_p", "no_normalize",
     "optimizer", "overlap", "overwrite", "parallel", "patience", "phases", "pooling", "positions", "precision",

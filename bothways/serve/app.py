@@ -1,0 +1,99 @@
+"""The application: all routes behind one gate, and one way in which errors become replies."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+
+from bothways.serve.asking import json_reply, service_of
+from bothways.serve.failures import RequestError, error_content
+from bothways.serve.gate import Application, Gate
+from bothways.serve.keys import Keys
+from bothways.serve.metrics import CONTENT_TYPE
+from bothways.serve.service import Service
+from bothways.serve.verb_routes import verb_routes
+from bothways.version import __version__
+
+LOGGER = logging.getLogger("bothways.serve")
+KINDS_BY_STATUS = {400: "malformed", 404: "not_found", 405: "method_not_allowed", 413: "too_large"}
+
+
+def make_app(
+    service: Service, keys: Keys | None = None, cors: Sequence[str] = (), log_texts: bool = False
+) -> Application:
+    """The application of a service. cors: origins of pages that may ask; none but its own page by default. log_texts:
+    whether the log has what is asked."""
+    app = FastAPI(
+        title="Bothways",
+        version=__version__,
+        description="Every task of BERT behind HTTP.",
+        docs_url=None,
+        redoc_url=None,
+    )
+    app.state.service = service
+    app.add_exception_handler(RequestError, _request_error)
+    app.add_exception_handler(RequestValidationError, _validation_error)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(Exception, _own_error)
+    app.include_router(verb_routes())
+    app.get("/healthz", tags=["operation"], summary="Whether the process is alive")(_alive)
+    app.get("/readyz", tags=["operation"], summary="Whether it answers: loaded, warm, not draining")(_ready)
+    app.get("/metrics", tags=["operation"], summary="Figures for Prometheus")(_metrics)
+    gate: Application = Gate(app, service, keys or Keys({}), log_texts)
+    if cors:
+        gate = CORSMiddleware(gate, list(cors), allow_methods=["*"], allow_headers=["*"])  # type: ignore[arg-type]
+    return gate
+
+
+async def _alive() -> Response:
+    return json_reply({"status": "alive"})
+
+
+async def _ready(request: Request) -> Response:
+    service = service_of(request)
+    if service.state != "ready":
+        raise RequestError(service.state, f"the server is {service.state}")
+    return json_reply({"status": "ready", "models": list(service.models)})
+
+
+async def _metrics(request: Request) -> Response:
+    return Response(service_of(request).metrics.text(), media_type=CONTENT_TYPE)
+
+
+async def _request_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestError)
+    state = request.scope["state"]
+    state["kind"] = error.kind
+    service_of(request).metrics.failed(error.kind)
+    content = error_content(request.url.path, error, state["request_id"])
+    return Response(content, error.status, media_type="application/json", headers=dict(error.headers))
+
+
+async def _validation_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    first: dict[str, Any] = error.errors()[0]
+    kind = "malformed" if first["type"] == "json_invalid" else "invalid"
+    place = [str(part) for part in first["loc"] if part != "body"]
+    field = ".".join(place) if kind == "invalid" else None
+    more = f" (and {len(error.errors()) - 1} more)" if kind == "invalid" and len(error.errors()) > 1 else ""
+    message = f"{field or 'the request'}: {first['msg']}{more}"
+    return await _request_error(request, RequestError(kind, message, field))
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    kind = KINDS_BY_STATUS.get(error.status_code, "malformed")
+    message = f"{request.method} {request.url.path}: no such route" if kind == "not_found" else str(error.detail)
+    return await _request_error(request, RequestError(kind, message, headers=error.headers or {}))
+
+
+async def _own_error(request: Request, error: Exception) -> Response:
+    LOGGER.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    return await _request_error(request, RequestError("failed", "the server made a mistake; its log has more"))
