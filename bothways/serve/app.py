@@ -15,9 +15,13 @@ from starlette.middleware.cors import CORSMiddleware
 from bothways.serve.asking import json_reply, service_of
 from bothways.serve.failures import RequestError, error_content
 from bothways.serve.gate import Application, Gate
+from bothways.serve.hugging_face_routes import hugging_face_routes
 from bothways.serve.keys import Keys
 from bothways.serve.metrics import CONTENT_TYPE
+from bothways.serve.openai_routes import openai_routes
+from bothways.serve.rerank_routes import rerank_routes
 from bothways.serve.service import Service
+from bothways.serve.tei_routes import tei_routes
 from bothways.serve.verb_routes import verb_routes
 from bothways.version import __version__
 
@@ -42,7 +46,8 @@ def make_app(
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(Exception, _own_error)
-    app.include_router(verb_routes())
+    for routes in (verb_routes, openai_routes, rerank_routes, tei_routes, hugging_face_routes):
+        app.include_router(routes())
     app.get("/healthz", tags=["operation"], summary="Whether the process is alive")(_alive)
     app.get("/readyz", tags=["operation"], summary="Whether it answers: loaded, warm, not draining")(_ready)
     app.get("/metrics", tags=["operation"], summary="Figures for Prometheus")(_metrics)

@@ -12,11 +12,15 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from dataclasses import dataclass
 from typing import Any
 
-from bothways.inference import language, predict, reranking, vectors
+import numpy as np
+
+from bothways.inference import engine, language, predict, reranking, vectors
 from bothways.inference.chat import conversation_prompt, reply_pieces
 from bothways.inference.language import generate_rounds, generate_steps, prompt_ids, require_causal
 from bothways.inference.sampling import GenerationOptions, generation_options
+from bothways.inference.texts import rows_of
 from bothways.predictor import Predictor
+from bothways.progress import no_progress
 from bothways.serve.jobs import Alone, ServedQuestion
 from bothways.tasks.instruct import check_turns
 
@@ -51,6 +55,20 @@ def suggest(model: Predictor, prompt: Any, top_k: int = 3) -> ServedQuestion:
 def explain(model: Predictor, text: Any, **options: Any) -> ServedQuestion:
     """The data of the page that `Predictor.explain` makes."""
     return _each(model, "explain", text, lambda part: model.explain(part, **options).data)
+
+
+def pair_logits(model: Predictor, pairs: Sequence[tuple[str, str]]) -> ServedQuestion:
+    """The logits of a classifier of pairs, float32 `[pairs, labels]`."""
+    task = model.task("classify").with_options(text_column="text", pair_column="pair")
+    asked = model.asked(list(pairs), "classify")
+    rows = rows_of([{"text": text[0], "pair": text[1]} for text in asked.texts])
+    scores = yield from model.run_in_chunks(
+        rows,
+        lambda chunk: model.encode_rows(task, chunk),
+        lambda chunk, encoded, progress: engine.ask_scores(model.for_prediction, task, encoded, progress),
+        no_progress,
+    )
+    return np.array([of_row[0] for of_row in scores])
 
 
 def next_sentence(model: Predictor, a: Any, b: Any) -> ServedQuestion:

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from bothways.errors import TruncationWarning, UserError
+from bothways.errors import TruncationWarning, UnknownTokensWarning, UserError
 from bothways.hardware import inference_batch_tokens
 from bothways.predictor import Predictor
 from bothways.serve.failures import RequestError
@@ -25,6 +25,7 @@ LOGGER = logging.getLogger("bothways.serve")
 POOL_THREADS = 2  # that tokenise and decode; the engine has the cores, and a thread more only waits for Python's lock
 SMOOTHING = 0.1  # weight of the newest in the mean of seconds between two answers
 MAX_RETRY_AFTER = 60  # seconds
+WARNING_KINDS: Mapping[type[Warning], str] = {TruncationWarning: "truncated", UnknownTokensWarning: "unknown_tokens"}
 State = Literal["loading", "ready", "draining", "stopped"]
 Ask = Callable[[Predictor], ServedQuestion]
 
@@ -44,11 +45,12 @@ class Asked:
 
 @dataclass(frozen=True)
 class Answered:
-    """A model's answer. warnings: sentences. truncated: whether one of them is that a text was cut."""
+    """A model's answer. warnings: `{kind, message}`, of kind truncated or unknown_tokens. truncated: whether a text was
+    cut."""
 
     model: str
     result: Any
-    warnings: list[str]
+    warnings: list[dict[str, str]]
     truncated: bool
     tokens: int
 
@@ -138,7 +140,7 @@ class Service:
 
     def _answered(self, job: Job, result: Any) -> Answered:
         truncated = any(issubclass(category, TruncationWarning) for category, _ in job.warnings)
-        said = list(dict.fromkeys(message for _, message in job.warnings))
+        said = [{"kind": WARNING_KINDS[category], "message": text} for category, text in dict.fromkeys(job.warnings)]
         return Answered(job.model, result, said, truncated, job.tokens)
 
     def _leave(self, job: Job, total: float) -> None:

@@ -45,7 +45,6 @@ def verb_routes() -> APIRouter:
     router = APIRouter(prefix="/v1", tags=["bothways"])
     for verb, (kind, question) in PLAIN_VERBS.items():
         router.post(f"/{verb}", summary=f"As `Predictor.{verb}`")(_route(verb, kind, question))
-    router.post("/rerank", summary="As `Predictor.rerank`")(rerank_texts_route)
     router.post("/embed", summary="As `Predictor.embed`")(_embed)
     router.post("/generate", summary="As `Predictor.generate`, streamed with `stream`")(_generate)
     router.post("/chat", summary="As `Predictor.chat`, streamed with `stream`")(_chat)

@@ -92,7 +92,7 @@ def test_what_is_truncated_is_refused_unless_asked_for(client: TestClient) -> No
     assert "text 2 is 602 tokens long, and the model reads 512" in refused.json()["error"]["message"]
     reply = client.post("/v1/embed", json={**body, "truncate": True}).json()
     assert reply["truncated"]
-    assert "1 of 2 texts are longer than 512 tokens" in reply["warnings"][0]
+    assert "1 of 2 texts are longer than 512 tokens" in reply["warnings"][0]["message"]
     with pytest.warns(bw.TruncationWarning):
         assert reply["result"] == served_predictor("similar").embed(body["texts"]).tolist()
 
