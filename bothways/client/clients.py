@@ -23,7 +23,7 @@ from bothways.client.calls import (
     same,
 )
 from bothways.client.methods import RemoteMethods
-from bothways.client.results import Read, vectors_of
+from bothways.client.results import ReadResult, vectors_of
 
 
 class Client(RemoteMethods):
@@ -83,7 +83,7 @@ class Client(RemoteMethods):
         reply = self._sent("POST", f"/v1/{call.verb}", {"model": self._model, **call.fields})
         return checked_reply(reply.status_code, _content(reply))["result"]
 
-    def _each(self, verb: str, name: str, texts: Any, fields: Mapping[str, Any], read: Read) -> Any:
+    def _each(self, verb: str, name: str, texts: Any, fields: Mapping[str, Any], read: ReadResult) -> Any:
         calls, alone = calls_in_parts(verb, name, texts, fields, read)
         found = [self._ask(call) for call in calls]
         return found[0] if alone else joined(found, [])
@@ -168,7 +168,7 @@ class AsyncClient(RemoteMethods):
         reply = await self._sent("POST", f"/v1/{call.verb}", {"model": self._model, **call.fields})
         return checked_reply(reply.status_code, _content(reply))["result"]
 
-    async def _each(self, verb: str, name: str, texts: Any, fields: Mapping[str, Any], read: Read) -> Any:
+    async def _each(self, verb: str, name: str, texts: Any, fields: Mapping[str, Any], read: ReadResult) -> Any:
         calls, alone = calls_in_parts(verb, name, texts, fields, read)
         found = [await self._ask(call) for call in calls]
         return found[0] if alone else joined(found, [])

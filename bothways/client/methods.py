@@ -8,7 +8,7 @@ from typing import Any
 
 from bothways.client import results
 from bothways.client.calls import Call, listed, same
-from bothways.client.results import Read
+from bothways.client.results import ReadResult
 from bothways.inference.texts import Text, Texts
 
 
@@ -21,7 +21,7 @@ class RemoteMethods(ABC):
         """The result of a call."""
 
     @abstractmethod
-    def _each(self, verb: str, name: str, texts: Any, fields: Mapping[str, Any], read: Read) -> Any:
+    def _each(self, verb: str, name: str, texts: Any, fields: Mapping[str, Any], read: ReadResult) -> Any:
         """The result of a text, or of each of many; a long list is asked in parts."""
 
     @abstractmethod

@@ -19,7 +19,7 @@ from bothways.tasks.choose import Choice
 from bothways.tasks.classifications import Classification, MultiClassification, Regression
 from bothways.tasks.entities import Entity
 
-Read = Callable[[Any], Any]
+ReadResult = Callable[[Any], Any]
 
 
 def classification_of(value: Mapping[str, Any]) -> Classification | MultiClassification | Regression:
@@ -38,7 +38,7 @@ def answer_of(value: Mapping[str, Any]) -> Answer:
         margin = -math.inf if value["no_answer_probability"] == 1 and not value.get("alternatives") else math.inf
     others = tuple(map(answer_of, value.get("alternatives", ())))
     names = ("text", "start", "end", "probability", "no_answer_probability")
-    return Answer(*(value[name] for name in names), alternatives=others, margin=margin)
+    return Answer(**{name: value[name] for name in names}, alternatives=others, margin=margin)
 
 
 def entities_in(value: list[Any]) -> list[Entity]:

@@ -14,18 +14,19 @@ from starlette.middleware.cors import CORSMiddleware
 
 from bothways.serve.asking import json_reply, service_of
 from bothways.serve.failures import RequestError, error_content
-from bothways.serve.gate import Application, Gate
+from bothways.serve.gate import Application, RequestGate
 from bothways.serve.hugging_face_routes import hugging_face_routes
 from bothways.serve.keys import Keys
 from bothways.serve.metrics import CONTENT_TYPE
 from bothways.serve.openai_routes import openai_routes
+from bothways.serve.pages import page_routes
 from bothways.serve.rerank_routes import rerank_routes
 from bothways.serve.service import Service
 from bothways.serve.tei_routes import tei_routes
 from bothways.serve.verb_routes import verb_routes
 from bothways.version import __version__
 
-LOGGER = logging.getLogger("bothways.serve")
+_LOGGER = logging.getLogger("bothways.serve")
 KINDS_BY_STATUS = {400: "malformed", 404: "not_found", 405: "method_not_allowed", 413: "too_large"}
 
 
@@ -38,6 +39,7 @@ def make_app(
         title="Bothways",
         version=__version__,
         description="Every task of BERT behind HTTP.",
+        telemetry={"logs": False},  # what is exported, where a user has an exporter, has no texts
         docs_url=None,
         redoc_url=None,
     )
@@ -48,12 +50,13 @@ def make_app(
     app.add_exception_handler(Exception, _own_error)
     for routes in (verb_routes, openai_routes, rerank_routes, tei_routes, hugging_face_routes):
         app.include_router(routes())
+    app.include_router(page_routes())
     app.get("/healthz", tags=["operation"], summary="Whether the process is alive")(_alive)
     app.get("/readyz", tags=["operation"], summary="Whether it answers: loaded, warm, not draining")(_ready)
     app.get("/metrics", tags=["operation"], summary="Figures for Prometheus")(_metrics)
-    gate: Application = Gate(app, service, keys or Keys({}), log_texts)
+    gate: Application = RequestGate(app, service, keys or Keys({}), log_texts)
     if cors:
-        gate = CORSMiddleware(gate, list(cors), allow_methods=["*"], allow_headers=["*"])  # type: ignore[arg-type]
+        gate = CORSMiddleware(gate, list(cors), allow_methods=["*"], allow_headers=["*"])
     return gate
 
 
@@ -100,5 +103,5 @@ async def _http_error(request: Request, error: Exception) -> Response:
 
 
 async def _own_error(request: Request, error: Exception) -> Response:
-    LOGGER.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    _LOGGER.error("%s %s failed", request.method, request.url.path, exc_info=error)
     return await _request_error(request, RequestError("failed", "the server made a mistake; its log has more"))

@@ -15,7 +15,7 @@ from fastapi.responses import Response, StreamingResponse
 from bothways.files import to_json
 from bothways.serve.failures import RequestError, error_content
 from bothways.serve.limits import Limits
-from bothways.serve.service import Answered, Ask, Asked, Service
+from bothways.serve.service import Answered, Ask, Service, Wanted
 from bothways.tasks.answer import Answer
 from bothways.tasks.results import Result
 
@@ -38,7 +38,7 @@ async def ask(
     """
     service = service_of(request)
     require_size(body, service.limits)
-    asked = Asked(model, verb, question, lambda: _gone(request), truncate, request_timeout(request))
+    asked = Wanted(model, verb, question, lambda: _gone(request), truncate, request_timeout(request))
     state = request.scope["state"]
     state["verb"] = verb
     answered = await service.answer(asked)

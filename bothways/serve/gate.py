@@ -14,19 +14,19 @@ from bothways.serve.failures import RequestError, error_content
 from bothways.serve.keys import Keys
 from bothways.serve.service import Service
 
-LOGGER = logging.getLogger("bothways.serve.access")
+_LOGGER = logging.getLogger("bothways.serve.access")
 BODY_SECONDS = 10.0  # in which a request has to arrive
 REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 TRACE_PARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 OPEN_PATHS = frozenset(("/", "/docs", "/openapi.json", "/healthz", "/readyz", "/health", "/favicon.ico"))  # no key
 
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
+AsgiMessage = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[AsgiMessage]]
+Send = Callable[[AsgiMessage], Awaitable[None]]
 Application = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
 
-class Gate:
+class RequestGate:
     """The application behind the checks that all routes share."""
 
     def __init__(self, app: Application, service: Service, keys: Keys, log_texts: bool) -> None:
@@ -43,7 +43,7 @@ class Gate:
         state["request_id"] = request_id = _request_id(headers)
         status = 0
 
-        async def send_with_id(message: Message) -> None:
+        async def send_with_id(message: AsgiMessage) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -104,12 +104,12 @@ class Gate:
             raise RequestError("slow_body", message_text, headers={"connection": "close"}) from None
 
     def _log(self, scope: Mapping[str, Any], headers: Mapping[str, str], status: int, seconds: float) -> None:
-        if not LOGGER.isEnabledFor(logging.INFO):
+        if not _LOGGER.isEnabledFor(logging.INFO):
             return
         state = scope["state"]
         told = {name: state[name] for name in ("request_id", "key", "model", "verb", "kind", "body") if state.get(name)}
         trace = _trace_parent(headers)
-        LOGGER.info(
+        _LOGGER.info(
             "%s %s %d",
             scope["method"],
             scope["path"],
@@ -137,7 +137,7 @@ def _replayed(body: bytes, receive: Receive) -> Receive:
     """A `receive` that gives the body that was read already, then what comes behind it."""
     given = False
 
-    async def replay() -> Message:
+    async def replay() -> AsgiMessage:
         nonlocal given
         if given:
             return await receive()

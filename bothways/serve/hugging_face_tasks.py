@@ -56,7 +56,11 @@ async def _fill(request: Request, model: ServedModel, body: InferenceRequest, gi
     options = _take(given, top_k=5)
     texts = _texts(body.inputs)
     asked = await ask(
-        request, model.name, "fill", lambda predictor: questions.fill(predictor, texts, options["top_k"]), body=body
+        request,
+        model.name,
+        "fill",
+        lambda predictor: questions.ask_fills(predictor, texts, options["top_k"]),
+        body=body,
     )
     tokenizer = model.predictor.tokenizer
     mask = tokenizer.token(tokenizer.mask_id)
@@ -93,7 +97,7 @@ async def _classify(request: Request, model: ServedModel, body: InferenceRequest
         raise RequestError("invalid", "parameters.function_to_apply: the model's own is applied", "function_to_apply")
     texts = _texts(body.inputs)
     asked = await ask(
-        request, model.name, "classify", lambda predictor: questions.classify(predictor, texts), body=body,
+        request, model.name, "classify", lambda predictor: questions.ask_classify(predictor, texts), body=body,
         truncate=options["truncate"],
     )  # fmt: skip
     results = [asked.result] if isinstance(texts, str) else asked.result
@@ -114,7 +118,7 @@ async def _tag(request: Request, model: ServedModel, body: InferenceRequest, giv
         known = "none, simple, first, average, max"
         raise RequestError("invalid", f"parameters.aggregation_strategy: expected {known}", "aggregation_strategy")
     texts = _texts(body.inputs)
-    asked = await ask(request, model.name, "tag", lambda predictor: questions.tag(predictor, texts), body=body)
+    asked = await ask(request, model.name, "tag", lambda predictor: questions.ask_tag(predictor, texts), body=body)
     name = "entity" if options["aggregation_strategy"] == "none" else "entity_group"
     found = [
         [
@@ -132,7 +136,7 @@ async def _answer(request: Request, model: ServedModel, body: InferenceRequest, 
     question, context = (_texts(body.inputs.get(name)) for name in ("question", "context"))
     allowed = options["handle_impossible_answer"]
     asked = await ask(
-        request, model.name, "answer", lambda predictor: questions.answer(predictor, question, context, allowed),
+        request, model.name, "answer", lambda predictor: questions.ask_answer(predictor, question, context, allowed),
         body=body.inputs,
     )  # fmt: skip
     answers = [asked.result, *asked.result.alternatives][: options["top_k"]]
@@ -144,7 +148,7 @@ async def _embed(request: Request, model: ServedModel, body: InferenceRequest, g
     options = _take(given, normalize=True, truncate=False, encoding_format="float")
     texts = _texts(body.inputs)
     asked = await ask(
-        request, model.name, "embed", lambda predictor: questions.embed(predictor, texts, options["normalize"]),
+        request, model.name, "embed", lambda predictor: questions.ask_embed(predictor, texts, options["normalize"]),
         body=body, truncate=options["truncate"],
     )  # fmt: skip
     vectors = asked.result.reshape(-1, asked.result.shape[-1])
@@ -157,7 +161,7 @@ async def _similar(request: Request, model: ServedModel, body: InferenceRequest,
     _take(given)
     query, texts = body.inputs["source_sentence"], _texts(body.inputs["sentences"])
     asked = await ask(
-        request, model.name, "similar", lambda predictor: questions.similar(predictor, query, texts, len(texts)),
+        request, model.name, "similar", lambda predictor: questions.ask_similar(predictor, query, texts, len(texts)),
         body=body.inputs,
     )  # fmt: skip
     return json_reply([match.cosine for match in sorted(asked.result, key=lambda match: match.index)])
@@ -177,7 +181,7 @@ async def _zero_shot(request: Request, model: ServedModel, body: InferenceReques
         )
     pairs = [(text, template.replace("{}", label)) for label in labels]
     asked = await ask(
-        request, model.name, "classify", lambda predictor: questions.pair_logits(predictor, pairs), body=body
+        request, model.name, "classify", lambda predictor: questions.ask_pair_logits(predictor, pairs), body=body
     )
     entailed = asked.result[:, columns[ENTAILMENT]]
     if options["multi_label"] or len(labels) == 1:
@@ -208,7 +212,7 @@ async def _generate(request: Request, model: ServedModel, body: InferenceRequest
     def answer(emit: questions.Emit) -> Any:
         return ask(
             request, model.name, "generate",
-            lambda predictor: questions.stream(predictor, prompt, emit, sampling, True),
+            lambda predictor: questions.ask_stream(predictor, prompt, emit, sampling, True),
             body=body, truncate=True,
         )  # fmt: skip
 

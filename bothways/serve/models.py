@@ -93,7 +93,7 @@ def served_model(name: str, predictor: Predictor) -> ServedModel:
     return ServedModel(name, predictor, tuple(verb for verb, can in able.items() if can))
 
 
-def find_model(models: Mapping[str, ServedModel], name: str | None, verb: str) -> ServedModel:
+def model_for(models: Mapping[str, ServedModel], name: str | None, verb: str) -> ServedModel:
     """The model that is meant; without a name the only one that can answer the verb.
 
     Raises RequestError for a name that there is not, for a model of another verb, and where the name is needed.

@@ -7,7 +7,6 @@ import uuid
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
@@ -15,7 +14,7 @@ from bothways.predictor import Predictor
 from bothways.serve import questions
 from bothways.serve.asking import ask, base64_vectors, json_reply, server_sent, service_of, stream_reply
 from bothways.serve.failures import RequestError
-from bothways.serve.models import find_model
+from bothways.serve.models import model_for
 from bothways.serve.openai_schema import ChatCompletionsRequest, CompletionsRequest, EmbeddingsRequest
 from bothways.serve.questions import Continuation, Piece
 from bothways.serve.service import Answered
@@ -42,7 +41,7 @@ async def _models(request: Request) -> Response:
 
 
 async def _one_model(request: Request, name: str) -> Response:
-    find_model(service_of(request).models, name, "tokenize")
+    model_for(service_of(request).models, name, "tokenize")
     return json_reply(_described(request, name))
 
 
@@ -54,17 +53,17 @@ def _described(request: Request, name: str) -> dict[str, Any]:
 
 async def _embeddings(request: Request, body: EmbeddingsRequest) -> Response:
     """Vectors of length one. `dimensions` must be the model's own: none here is trained to be cut."""
-    model = find_model(service_of(request).models, body.model, "embed").predictor
+    model = model_for(service_of(request).models, body.model, "embed").predictor
     if body.dimensions not in (None, model.config.hidden_size):
         said = f"dimensions: {body.model} gives {model.config.hidden_size}, and was not trained to be cut shorter"
         raise RequestError("invalid", said, "dimensions")
     texts = _as_texts(model, body.input)
     answered = await ask(
-        request, body.model, "embed", lambda predictor: questions.embed(predictor, texts), body={"input": texts}
+        request, body.model, "embed", lambda predictor: questions.ask_embed(predictor, texts), body={"input": texts}
     )
-    encode = base64_vectors if body.encoding_format == "base64" else np.ndarray.tolist
+    as_base64 = body.encoding_format == "base64"
     data = [
-        {"object": "embedding", "index": index, "embedding": encode(vector)}
+        {"object": "embedding", "index": index, "embedding": base64_vectors(vector) if as_base64 else vector.tolist()}
         for index, vector in enumerate(answered.result)
     ]
     usage = {"prompt_tokens": answered.tokens, "total_tokens": answered.tokens}
@@ -96,7 +95,7 @@ async def _completions(request: Request, body: CompletionsRequest) -> Response:
     made = _Reply("cmpl", "text_completion", body.model)
     if not body.stream:
         answered = await ask(
-            request, body.model, "generate", lambda model: questions.continuations(model, prompts, options, False),
+            request, body.model, "generate", lambda model: questions.ask_continuations(model, prompts, options, False),
             body=body,
         )  # fmt: skip
         texts: list[Continuation] = [sample for of_prompt in answered.result for sample in of_prompt]
@@ -108,7 +107,11 @@ async def _completions(request: Request, body: CompletionsRequest) -> Response:
     return await stream_reply(
         request,
         lambda emit: ask(
-            request, body.model, "generate", lambda model: questions.stream(model, prompts[0], emit, options), body=body
+            request,
+            body.model,
+            "generate",
+            lambda model: questions.ask_stream(model, prompts[0], emit, options),
+            body=body,
         ),
         lambda piece: made.event({"text": piece.text, **_choice(0, None)}),
         lambda answered: made.end({"text": "", **_choice(0, answered.result)}, answered, body.stream_options),
@@ -123,7 +126,7 @@ async def _chat_completions(request: Request, body: ChatCompletionsRequest) -> R
 
     def answer(emit: questions.Emit | None) -> Any:
         return ask(
-            request, body.model, "chat", lambda model: questions.replies(model, messages, options, emit), body=body
+            request, body.model, "chat", lambda model: questions.ask_reply(model, messages, options, emit), body=body
         )
 
     if not body.stream:

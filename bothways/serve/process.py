@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import logging
-import signal
 import socket
 import sys
 import threading
@@ -16,7 +16,7 @@ from types import FrameType
 
 import uvicorn
 
-from bothways.errors import UserError, option
+from bothways.errors import UserError, option, options_as_flags
 from bothways.precision import InferencePrecision
 from bothways.predictor import load
 from bothways.serve.app import make_app
@@ -99,10 +99,11 @@ def run_server(options: ServerOptions, on_ready: Callable[[Mapping[str, ServedMo
         timeout_keep_alive=KEEP_ALIVE,
         limit_concurrency=CONNECTIONS_PER_REQUEST * options.limits.max_requests,
         timeout_graceful_shutdown=max(1, round(options.limits.drain)),
-        lifespan="off",
+        lifespan="on",
     )
     server = _Server(config, service)
     failures: list[BaseException] = []
+    spelled = contextlib.ExitStack()
 
     def end(code: int) -> None:
         failures.append(SystemExit(code))
@@ -115,6 +116,7 @@ def run_server(options: ServerOptions, on_ready: Callable[[Mapping[str, ServedMo
     def open_models() -> None:
         try:
             models = _loaded(options)
+            spelled.enter_context(options_as_flags(False))  # what a request is told names fields
             if service.state == "loading":
                 service.open(models)
                 on_ready(models, f"http://{shown}:{port}")
@@ -124,10 +126,11 @@ def run_server(options: ServerOptions, on_ready: Callable[[Mapping[str, ServedMo
 
     loading = threading.Thread(target=open_models, name="bothways-loading", daemon=True)
     loading.start()
-    try:
-        server.run(sockets=[listening])
-    finally:
-        service.close()
+    with spelled:
+        try:
+            server.run(sockets=[listening])
+        finally:
+            service.close()
     for failure in failures:
         if isinstance(failure, SystemExit):
             return int(failure.code or 0)
@@ -164,9 +167,3 @@ def log_as_json(quiet: bool) -> None:
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [handler], False
         logger.setLevel(logging.WARNING if quiet or name == "uvicorn" else logging.INFO)
-
-
-def ignore_hangup() -> None:
-    """Let a server go on when its terminal is closed."""
-    if hasattr(signal, "SIGHUP"):
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)

@@ -21,43 +21,43 @@ from bothways.inference.sampling import GenerationOptions, generation_options
 from bothways.inference.texts import rows_of
 from bothways.predictor import Predictor
 from bothways.progress import no_progress
-from bothways.serve.jobs import Alone, ServedQuestion
+from bothways.serve.inquiries import Alone, ServedQuestion
 from bothways.tasks.instruct import check_turns
 
 TURN_SECONDS = 0.02  # of a generation, before others have theirs: a batch of the others takes about as long
 CHARACTERS_PER_TOKEN = 4  # about; a cost by which models take turns need not be exact
 
-classify = predict.classify_texts
-tag = predict.tag_texts
-answer = predict.find_answers
-choose = predict.choose_continuations
-embed = vectors.embed_texts
-similar = vectors.similar_texts
-rerank = reranking.rerank_texts
+ask_classify = predict.classify_texts
+ask_tag = predict.tag_texts
+ask_answer = predict.find_answers
+ask_choose = predict.choose_continuations
+ask_embed = vectors.embed_texts
+ask_similar = vectors.similar_texts
+ask_rerank = reranking.rerank_texts
 Emit = Callable[[Any], None]
 
 
-def fill(model: Predictor, text: Any, top_k: int = 5) -> ServedQuestion:
+def ask_fills(model: Predictor, text: Any, top_k: int = 5) -> ServedQuestion:
     """As `Predictor.fill`."""
     return _each(model, "fill", text, lambda part: model.fill(part, top_k))
 
 
-def score(model: Predictor, text: Any, next: str | None = None, top_k: int = 5) -> ServedQuestion:
+def ask_score(model: Predictor, text: Any, next: str | None = None, top_k: int = 5) -> ServedQuestion:
     """As `Predictor.score`."""
     return _each(model, "score", text, lambda part: model.score(part, next, top_k))
 
 
-def suggest(model: Predictor, prompt: Any, top_k: int = 3) -> ServedQuestion:
+def ask_suggestions(model: Predictor, prompt: Any, top_k: int = 3) -> ServedQuestion:
     """As `Predictor.suggest`."""
     return _each(model, "suggest", prompt, lambda part: model.suggest(part, top_k))
 
 
-def explain(model: Predictor, text: Any, **options: Any) -> ServedQuestion:
+def ask_explanation(model: Predictor, text: Any, **options: Any) -> ServedQuestion:
     """The data of the page that `Predictor.explain` makes."""
     return _each(model, "explain", text, lambda part: model.explain(part, **options).data)
 
 
-def pair_logits(model: Predictor, pairs: Sequence[tuple[str, str]]) -> ServedQuestion:
+def ask_pair_logits(model: Predictor, pairs: Sequence[tuple[str, str]]) -> ServedQuestion:
     """The logits of a classifier of pairs, float32 `[pairs, labels]`."""
     task = model.task("classify").with_options(text_column="text", pair_column="pair")
     asked = model.asked(list(pairs), "classify")
@@ -71,13 +71,13 @@ def pair_logits(model: Predictor, pairs: Sequence[tuple[str, str]]) -> ServedQue
     return np.array([of_row[0] for of_row in scores])
 
 
-def next_sentence(model: Predictor, a: Any, b: Any) -> ServedQuestion:
+def ask_next_sentence(model: Predictor, a: Any, b: Any) -> ServedQuestion:
     """As `Predictor.next_sentence`."""
     found = yield Alone(lambda: model.next_sentence(a, b), _cost([a, b]))
     return found
 
 
-def tokenize(model: Predictor, texts: Any) -> ServedQuestion:
+def ask_tokens(model: Predictor, texts: Any) -> ServedQuestion:
     """Of each text, or pair, its tokens as the model reads them: tokens, ids, type ids, and characters of each."""
     yield from ()
     asked = model.asked(texts, "tokenize")
@@ -131,15 +131,15 @@ class Piece:
     alternatives: tuple[tuple[str, float], ...] = ()
 
 
-def generate(model: Predictor, prompt: Any, truncate: bool = False, **options: Any) -> ServedQuestion:
+def ask_generate(model: Predictor, prompt: Any, truncate: bool = False, **options: Any) -> ServedQuestion:
     """As `Predictor.generate`."""
     asked = model.asked(prompt, "generate", pairs=False)
-    found = yield from continuations(model, list(map(str, asked.texts)), generation_options(options), truncate)
+    found = yield from ask_continuations(model, list(map(str, asked.texts)), generation_options(options), truncate)
     several = options.get("samples", 1) > 1
     return asked.given([[sample.text for sample in of] if several else of[0].text for of in found])
 
 
-def continuations(
+def ask_continuations(
     model: Predictor, prompts: Sequence[str], options: GenerationOptions, truncate: bool
 ) -> Generator[Alone, Any, list[list[Continuation]]]:
     """For each prompt its samples."""
@@ -165,7 +165,7 @@ def continuations(
     ]
 
 
-def stream(
+def ask_stream(
     model: Predictor, prompt: str, emit: Emit, options: GenerationOptions, truncate: bool = False, alternatives: int = 0
 ) -> Generator[Alone, Any, Continuation]:
     """How one prompt goes on; each `Piece` is emitted when it is made. alternatives: how many to tell."""
@@ -192,13 +192,13 @@ def stream(
     return Continuation("".join(texts), bool(made) and made[-1] == model.tokenizer.sep_id, len(ids), len(made))
 
 
-def chat(model: Predictor, messages: Any, emit: Emit | None = None, **options: Any) -> ServedQuestion:
+def ask_chat(model: Predictor, messages: Any, emit: Emit | None = None, **options: Any) -> ServedQuestion:
     """As `Predictor.chat`; each `Piece` is emitted."""
-    reply = yield from replies(model, messages, generation_options(options), emit)
+    reply = yield from ask_reply(model, messages, generation_options(options), emit)
     return reply.text
 
 
-def replies(
+def ask_reply(
     model: Predictor, messages: Any, options: GenerationOptions, emit: Emit | None = None
 ) -> Generator[Alone, Any, Continuation]:
     """The reply to a conversation."""

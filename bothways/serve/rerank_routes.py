@@ -60,7 +60,7 @@ async def _documents(request: Request, body: DocumentsRequest) -> Response:
         raise RequestError("invalid", "documents: expected texts, or objects with a text, at least one", "documents")
     query = body.query
     answered = await ask(
-        request, body.model, "rerank", lambda model: questions.rerank(model, query, texts, body.top_n),
+        request, body.model, "rerank", lambda model: questions.ask_rerank(model, query, texts, body.top_n),
         body={"documents": texts, "query": query},
     )  # fmt: skip
     results: list[dict[str, Any]] = [

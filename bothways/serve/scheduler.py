@@ -18,82 +18,82 @@ from typing import Protocol
 import torch
 
 from bothways.inference.engine import Forward
-from bothways.serve.jobs import Alone, Job
+from bothways.serve.inquiries import Alone, Inquiry
 
 MIN_BUDGET = 16  # tokens of a batch, below which running out of memory is not the budget's fault
 
 
 @dataclass(frozen=True)
 class Share:
-    """The part of a job that is in a batch: its sequences `start` to `end`."""
+    """The part of an inquiry that is in a batch: its sequences `start` to `end`."""
 
-    job: Job
+    inquiry: Inquiry
     start: int
     end: int
 
 
 @dataclass
 class ModelQueue:
-    """The jobs that wait for a model. served: tokens that the model has had, by which models take turns."""
+    """The inquiries that wait for a model. served: tokens that the model has had, by which models take turns."""
 
-    jobs: deque[Job] = field(default_factory=deque)
+    inquiries: deque[Inquiry] = field(default_factory=deque)
     served: float = 0.0
 
     def take(self, budget: int) -> list[Share]:
-        """The next batch: shares of jobs with one key, of at most so many tokens or of one sequence; or one job that
-        has the engine alone. Dead jobs are left out."""
+        """The next batch: shares of inquiries with one key, of at most so many tokens or of one sequence; or one
+        inquiry that has the engine alone. Dead inquiries are left out."""
         batch: list[Share] = []
-        passed: list[Job] = []
-        unfinished: list[Job] = []
+        passed: list[Inquiry] = []
+        unfinished: list[Inquiry] = []
         room = budget
-        while self.jobs and room > 0:
-            job = self.jobs.popleft()
-            if job.is_dead:
+        while self.inquiries and room > 0:
+            inquiry = self.inquiries.popleft()
+            if inquiry.is_dead:
                 continue
-            waiting = job.waiting
+            waiting = inquiry.waiting
             if isinstance(waiting, Alone):
                 if not batch:
-                    batch = [Share(job, 0, 1)]
+                    batch = [Share(inquiry, 0, 1)]
                     break
-                passed.append(job)
+                passed.append(inquiry)
                 break  # what stands behind it waits for it
             assert waiting is not None
             if batch and waiting.key != _key(batch):
-                passed.append(job)
+                passed.append(inquiry)
                 continue
-            share = _fitting(job, waiting, room, bool(batch))
+            share = _fitting(inquiry, waiting, room, bool(batch))
             if share.end == share.start:
-                passed.append(job)
+                passed.append(inquiry)
                 break
             batch.append(share)
             room -= _tokens(share)
-            job.done = share.end
-            if job.done < len(waiting.encoded):
-                unfinished.append(job)
-        self.jobs.extendleft(reversed(passed))
-        self.jobs.extend(unfinished)
+            inquiry.done = share.end
+            if inquiry.done < len(waiting.encoded):
+                unfinished.append(inquiry)
+        self.inquiries.extendleft(reversed(passed))
+        self.inquiries.extend(unfinished)
         return batch
 
 
 def _key(batch: Sequence[Share]) -> object:
-    waiting = batch[0].job.waiting
+    waiting = batch[0].inquiry.waiting
     assert isinstance(waiting, Forward)
     return waiting.key
 
 
-def _fitting(job: Job, waiting: Forward, room: int, beside: bool) -> Share:
-    """As many of a job's sequences as there is room for; at least one where nothing stands beside it."""
-    end = job.done
-    for sequence in waiting.encoded[job.done :]:
+def _fitting(inquiry: Inquiry, waiting: Forward, room: int, beside: bool) -> Share:
+    """As many of an inquiry's sequences as there is room for; at least one where nothing stands beside it."""
+    end = inquiry.done
+    for sequence in waiting.encoded[inquiry.done :]:
         room -= len(sequence.input_ids)
-        if room < 0 and (beside or end > job.done):
+        if room < 0 and (beside or end > inquiry.done):
             break
         end += 1
-    return Share(job, job.done, end)
+    return Share(inquiry, inquiry.done, end)
 
 
 def _tokens(share: Share) -> int:
-    waiting = share.job.waiting
+    waiting = share.inquiry.waiting
     if isinstance(waiting, Alone):
         return waiting.tokens
     assert waiting is not None
@@ -103,8 +103,8 @@ def _tokens(share: Share) -> int:
 class Listener(Protocol):
     """Who is told what the engine's thread does; all are called in it."""
 
-    def done(self, job: Job) -> None:
-        """The results of all that a job waited for are there."""
+    def done(self, inquiry: Inquiry) -> None:
+        """The results of all that an inquiry waited for are there."""
 
     def ran(self, model: str, tokens: int, sequences: int, seconds: float) -> None:
         """A batch was computed."""
@@ -128,19 +128,19 @@ class Scheduler:
         self._thread = threading.Thread(target=self._work, name="bothways-engine", daemon=True)
         self._thread.start()
 
-    def add(self, job: Job) -> None:
-        """Let a job wait for what it wants of the engine."""
+    def add(self, inquiry: Inquiry) -> None:
+        """Let an inquiry wait for what it wants of the engine."""
         with self._something:
-            queue = self.queues[job.model]
-            if not queue.jobs:  # what a model did not ask for while others worked is not owed to it
-                waiting = [other.served for other in self.queues.values() if other.jobs]
+            queue = self.queues[inquiry.model]
+            if not queue.inquiries:  # what a model did not ask for while others worked is not owed to it
+                waiting = [other.served for other in self.queues.values() if other.inquiries]
                 queue.served = max([queue.served, *([min(waiting)] if waiting else [])])
-            queue.jobs.append(job)
+            queue.inquiries.append(inquiry)
             self._something.notify()
 
     def lengths(self) -> dict[str, int]:
-        """The jobs that wait, by model."""
-        return {name: len(queue.jobs) for name, queue in self.queues.items()}
+        """The inquiries that wait, by model."""
+        return {name: len(queue.inquiries) for name, queue in self.queues.items()}
 
     def stop(self) -> None:
         """End the thread; what waits is not answered."""
@@ -155,7 +155,7 @@ class Scheduler:
             while (batch := self._next()) is not None:
                 now = time.monotonic()
                 for share in batch:
-                    share.job.times.queue += now - share.job.since
+                    share.inquiry.times.queue += now - share.inquiry.since
                 self._run(batch)
         except BaseException as error:
             self._listener.crashed(error)
@@ -166,7 +166,7 @@ class Scheduler:
             while True:
                 if self._stopped:
                     return None
-                waiting = [queue for queue in self.queues.values() if queue.jobs]
+                waiting = [queue for queue in self.queues.values() if queue.inquiries]
                 if not waiting:
                     self._something.wait()
                     continue
@@ -187,14 +187,14 @@ class Scheduler:
             return
         seconds = time.monotonic() - began
         sequences = sum(share.end - share.start for share in batch)
-        self._listener.ran(batch[0].job.model, sum(map(_tokens, batch)), sequences, seconds)
+        self._listener.ran(batch[0].inquiry.model, sum(map(_tokens, batch)), sequences, seconds)
         for share in batch:
-            job = share.job
-            job.times.infer += seconds
-            job.tokens += _tokens(share)
-            job.since = time.monotonic()
-            if share.end == len(job.results):
-                self._listener.done(job)
+            inquiry = share.inquiry
+            inquiry.times.infer += seconds
+            inquiry.tokens += _tokens(share)
+            inquiry.since = time.monotonic()
+            if share.end == len(inquiry.results):
+                self._listener.done(inquiry)
 
     def _run_in_parts(self, batch: Sequence[Share], error: Exception) -> None:
         out_of_memory = _is_out_of_memory(error)
@@ -210,15 +210,15 @@ class Scheduler:
             self._run([replace(share, end=middle)])
             self._run([replace(share, start=middle)])
         else:
-            share.job.fail(error)
+            share.inquiry.fail(error)
 
     def _run_once(self, batch: Sequence[Share]) -> None:
-        first = batch[0].job.waiting
+        first = batch[0].inquiry.waiting
         if isinstance(first, Alone):
-            batch[0].job.results[0] = batch[0].job.run_alone(first)
+            batch[0].inquiry.results[0] = batch[0].inquiry.run_alone(first)
             return
         assert first is not None
-        forwards = [share.job.waiting for share in batch]
+        forwards = [share.inquiry.waiting for share in batch]
         encoded = [
             sequence
             for share, forward in zip(batch, forwards, strict=True)
@@ -228,7 +228,7 @@ class Scheduler:
         begin = 0
         for share in batch:
             number = share.end - share.start
-            share.job.results[share.start : share.end] = results[begin : begin + number]
+            share.inquiry.results[share.start : share.end] = results[begin : begin + number]
             begin += number
 
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 
-class Pair(BaseModel):
+class TextPair(BaseModel):
     """Two texts that are read together; a list of two texts is two texts."""
 
     model_config = ConfigDict(extra="forbid")
@@ -15,7 +15,7 @@ class Pair(BaseModel):
     pair: str
 
 
-OneText = str | Pair
+OneText = str | TextPair
 AnyTexts = OneText | list[OneText]
 SingleTexts = str | list[str]
 
@@ -35,7 +35,7 @@ class VerbRequest(BaseModel):
 
 
 def _as_python(value: Any) -> Any:
-    if isinstance(value, Pair):
+    if isinstance(value, TextPair):
         return (value.text, value.pair)
     return [_as_python(entry) for entry in value] if isinstance(value, list) else value
 

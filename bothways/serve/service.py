@@ -15,13 +15,13 @@ from bothways.errors import TruncationWarning, UnknownTokensWarning, UserError
 from bothways.hardware import inference_batch_tokens
 from bothways.predictor import Predictor
 from bothways.serve.failures import RequestError
-from bothways.serve.jobs import Job, ServedQuestion
+from bothways.serve.inquiries import Inquiry, ServedQuestion
 from bothways.serve.limits import Limits
 from bothways.serve.metrics import Metrics
-from bothways.serve.models import ServedModel, find_model
+from bothways.serve.models import ServedModel, model_for
 from bothways.serve.scheduler import Scheduler
 
-LOGGER = logging.getLogger("bothways.serve")
+_LOGGER = logging.getLogger("bothways.serve")
 POOL_THREADS = 2  # that tokenise and decode; the engine has the cores, and a thread more only waits for Python's lock
 SMOOTHING = 0.1  # weight of the newest in the mean of seconds between two answers
 MAX_RETRY_AFTER = 60  # seconds
@@ -31,7 +31,7 @@ Ask = Callable[[Predictor], ServedQuestion]
 
 
 @dataclass(frozen=True)
-class Asked:
+class Wanted:
     """What a request wants: a model's answer to a question. name: of the model, None for the only one. gone: an
     awaitable that ends when the client has left. timeout: seconds."""
 
@@ -66,7 +66,7 @@ class Service:
         self.on_crash: Callable[[], None] = lambda: None
         self._interval = 0.0  # mean seconds between two answers while there is work
         self._last_answer = time.monotonic()
-        self._jobs: set[Job] = set()
+        self._jobs: set[Inquiry] = set()
         self._pool = ThreadPoolExecutor(POOL_THREADS, "bothways-pool")
         self._scheduler: Scheduler | None = None
 
@@ -81,8 +81,8 @@ class Service:
     def close(self) -> None:
         """End the threads. What is not answered by now is not answered."""
         self.state = "stopped"
-        for job in list(self._jobs):
-            job.fail(RequestError("stopped", "the server stops"))
+        for inquiry in list(self._jobs):
+            inquiry.fail(RequestError("stopped", "the server stops"))
         if self._scheduler is not None:
             self._scheduler.stop()
         self._pool.shutdown(cancel_futures=True)
@@ -104,80 +104,82 @@ class Service:
         """Seconds after which what waits now is answered, at the measured rate."""
         return max(1, min(MAX_RETRY_AFTER, math.ceil(self.in_flight * self._interval)))
 
-    async def answer(self, asked: Asked) -> Answered:
+    async def answer(self, asked: Wanted) -> Answered:
         """The answer. Raises RequestError, also for what a model refuses (UserError), with its sentence."""
         self.require_room()
-        model = find_model(self.models, asked.name, asked.verb)
+        model = model_for(self.models, asked.name, asked.verb)
         timeout = min(asked.timeout or self.limits.timeout, self.limits.timeout)
         try:
             question = asked.ask(model.predictor)
         except UserError as error:
             raise RequestError("invalid", str(error)) from error
-        job = Job(model.name, asked.verb, question, time.monotonic() + timeout, asked.truncate)
+        inquiry = Inquiry(model.name, asked.verb, question, time.monotonic() + timeout, asked.truncate)
         began = time.monotonic()
         self.in_flight += 1
-        self._jobs.add(job)
+        self._jobs.add(inquiry)
         gone = asyncio.ensure_future(asked.gone())
         try:
-            self._pool.submit(self._advance, job)
-            result = asyncio.wrap_future(job.future)
+            self._pool.submit(self._advance, inquiry)
+            result = asyncio.wrap_future(inquiry.future)
             done, _ = await asyncio.wait({result, gone}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
             if result not in done:
-                left = gone in done
-                job.fail(RequestError("deadline", "the client has left" if left else "no answer before the deadline"))
-            return self._answered(job, await result)
+                said = "the client has left" if gone in done else "there is no answer before the deadline"
+                inquiry.fail(RequestError("deadline", said))
+            return self._answered(inquiry, await result)
         except (RequestError, asyncio.CancelledError):
             raise
         except UserError as error:
             raise RequestError("invalid", str(error)) from error
         except Exception as error:
-            LOGGER.exception("a request failed", extra={"verb": job.verb, "model": job.model})
-            raise RequestError("failed", f"{job.verb} failed: {type(error).__name__}") from error
+            _LOGGER.exception("a request failed", extra={"verb": inquiry.verb, "model": inquiry.model})
+            raise RequestError("failed", f"{inquiry.verb} failed: {type(error).__name__}") from error
         finally:
-            job.fail(RequestError("deadline", "nobody waits for it"))
+            inquiry.fail(RequestError("deadline", "nobody waits for it"))
             gone.cancel()
-            self._leave(job, time.monotonic() - began)
+            self._leave(inquiry, time.monotonic() - began)
 
-    def _answered(self, job: Job, result: Any) -> Answered:
-        truncated = any(issubclass(category, TruncationWarning) for category, _ in job.warnings)
-        said = [{"kind": WARNING_KINDS[category], "message": text} for category, text in dict.fromkeys(job.warnings)]
-        return Answered(job.model, result, said, truncated, job.tokens)
+    def _answered(self, inquiry: Inquiry, result: Any) -> Answered:
+        truncated = any(issubclass(category, TruncationWarning) for category, _ in inquiry.warnings)
+        said = [
+            {"kind": WARNING_KINDS[category], "message": text} for category, text in dict.fromkeys(inquiry.warnings)
+        ]
+        return Answered(inquiry.model, result, said, truncated, inquiry.tokens)
 
-    def _leave(self, job: Job, total: float) -> None:
+    def _leave(self, inquiry: Inquiry, total: float) -> None:
         now = time.monotonic()
         interval = min(now - self._last_answer, total)  # without the time in which nothing was asked
         self._last_answer = now
         self._interval += SMOOTHING * (interval - self._interval)
         self.in_flight -= 1
-        self._jobs.discard(job)
-        self.metrics.answered(job.model, job.verb, job.times, total)
+        self._jobs.discard(inquiry)
+        self.metrics.answered(inquiry.model, inquiry.verb, inquiry.times, total)
 
-    def _advance(self, job: Job) -> None:
-        """In the pool: a step of a job's question, then it waits for the engine."""
+    def _advance(self, inquiry: Inquiry) -> None:
+        """In the pool: a step of an inquiry's question, then it waits for the engine."""
         try:
-            if job.advance():
+            if inquiry.advance():
                 assert self._scheduler is not None
-                self._scheduler.add(job)
+                self._scheduler.add(inquiry)
         except BaseException as error:
-            job.fail(error)
+            inquiry.fail(error)
 
     # what the scheduler tells, in its thread
 
-    def done(self, job: Job) -> None:
+    def done(self, inquiry: Inquiry) -> None:
         try:
-            self._pool.submit(self._advance, job)
+            self._pool.submit(self._advance, inquiry)
         except RuntimeError:  # the pool is closed
-            job.fail(RequestError("stopped", "the server stops"))
+            inquiry.fail(RequestError("stopped", "the server stops"))
 
     def ran(self, model: str, tokens: int, sequences: int, seconds: float) -> None:
         self.metrics.ran(model, tokens, sequences)
 
     def shrunk(self, budget: int) -> None:
-        LOGGER.warning("memory ran out: batches have at most %d tokens from here on", budget)
+        _LOGGER.warning("memory ran out: batches have at most %d tokens from here on", budget)
 
     def crashed(self, error: BaseException) -> None:
-        LOGGER.critical("the engine has crashed: %s", type(error).__name__, exc_info=error)
+        _LOGGER.critical("the engine has crashed: %s", type(error).__name__, exc_info=error)
         self.state = "stopped"
-        for job in list(self._jobs):
-            job.fail(RequestError("stopped", "the engine has crashed; the server ends"))
+        for inquiry in list(self._jobs):
+            inquiry.fail(RequestError("stopped", "the engine has crashed; the server ends"))
         self.on_crash()

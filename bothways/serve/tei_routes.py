@@ -80,7 +80,7 @@ async def _embed(request: Request, body: TeiEmbedRequest) -> Response:
         raise RequestError("invalid", "dimensions: no model here was trained to be cut shorter", "dimensions")
     texts, normalize = ([body.inputs] if isinstance(body.inputs, str) else body.inputs), body.normalize is not False
     answered = await ask(
-        request, _named(request), "embed", lambda model: questions.embed(model, texts, normalize), body=body,
+        request, _named(request), "embed", lambda model: questions.ask_embed(model, texts, normalize), body=body,
         truncate=bool(body.truncate),
     )  # fmt: skip
     return json_reply(answered.result.tolist())
@@ -94,7 +94,7 @@ async def _predict(request: Request, body: TeiPredictRequest) -> Response:
     many: list[Any] = [body.inputs] if alone else list(body.inputs)
     texts = [_text_or_pair(entry) for entry in many]
     answered = await ask(
-        request, _named(request), "classify", lambda model: questions.classify(model, texts), body=body,
+        request, _named(request), "classify", lambda model: questions.ask_classify(model, texts), body=body,
         truncate=bool(body.truncate),
     )  # fmt: skip
     found = [_labels(result) for result in answered.result]
@@ -124,7 +124,7 @@ async def tei_rerank(request: Request, body: TeiRerankRequest) -> Response:
     if not texts:
         raise RequestError("invalid", "texts: is empty", "texts")
     answered = await ask(
-        request, _named(request), "rerank", lambda model: questions.rerank(model, query, texts), body=body,
+        request, _named(request), "rerank", lambda model: questions.ask_rerank(model, query, texts), body=body,
         truncate=bool(body.truncate),
     )  # fmt: skip
     shown = [
@@ -147,7 +147,7 @@ async def _tokenize(request: Request, body: TeiTokenizeRequest) -> Response:
 
 
 def _tokens(model: Predictor, texts: list[str], special: bool) -> Any:
-    tokenized = yield from questions.tokenize(model, texts)
+    tokenized = yield from questions.ask_tokens(model, texts)
     ids_of_specials = set(model.tokenizer.special_ids)
     return [
         [

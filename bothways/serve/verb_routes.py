@@ -14,7 +14,7 @@ from bothways.predictor import Predictor
 from bothways.serve import questions, schema
 from bothways.serve.asking import ask, base64_vectors, plain, result_reply, server_sent, stream_reply
 from bothways.serve.failures import RequestError
-from bothways.serve.jobs import ServedQuestion
+from bothways.serve.inquiries import ServedQuestion
 from bothways.serve.questions import Continuation, Piece
 from bothways.serve.service import Answered, Ask
 
@@ -22,21 +22,21 @@ Asking = Callable[..., ServedQuestion]
 
 # verb → what a request to it looks like, and its question. `embed`, `rerank`, `generate` and `chat` are below.
 PLAIN_VERBS: Mapping[str, tuple[type[schema.VerbRequest], Asking]] = {
-    "classify": (schema.ClassifyRequest, questions.classify),
-    "tag": (schema.TagRequest, questions.tag),
-    "answer": (schema.AnswerRequest, lambda model, question, context, no_answer: questions.answer(
+    "classify": (schema.ClassifyRequest, questions.ask_classify),
+    "tag": (schema.TagRequest, questions.ask_tag),
+    "answer": (schema.AnswerRequest, lambda model, question, context, no_answer: questions.ask_answer(
         model, question, context, no_answer
     )),
-    "choose": (schema.ChooseRequest, lambda model, text, choices: questions.choose(model, text, choices)),
-    "similar": (schema.SimilarRequest, lambda model, query, texts, top_k: questions.similar(
+    "choose": (schema.ChooseRequest, lambda model, text, choices: questions.ask_choose(model, text, choices)),
+    "similar": (schema.SimilarRequest, lambda model, query, texts, top_k: questions.ask_similar(
         model, query, texts, top_k
     )),
-    "fill": (schema.FillRequest, questions.fill),
-    "next_sentence": (schema.NextSentenceRequest, questions.next_sentence),
-    "score": (schema.ScoreRequest, questions.score),
-    "suggest": (schema.SuggestRequest, questions.suggest),
-    "explain": (schema.ExplainRequest, questions.explain),
-    "tokenize": (schema.TokenizeRequest, questions.tokenize),
+    "fill": (schema.FillRequest, questions.ask_fills),
+    "next_sentence": (schema.NextSentenceRequest, questions.ask_next_sentence),
+    "score": (schema.ScoreRequest, questions.ask_score),
+    "suggest": (schema.SuggestRequest, questions.ask_suggestions),
+    "explain": (schema.ExplainRequest, questions.ask_explanation),
+    "tokenize": (schema.TokenizeRequest, questions.ask_tokens),
 }  # fmt: skip
 
 
@@ -64,7 +64,12 @@ def _route(verb: str, kind: type[schema.VerbRequest], question: Asking) -> Calla
 async def _embed(request: Request, body: schema.EmbedRequest) -> Response:
     fields = body.fields()
     answered = await ask(
-        request, body.model, "embed", lambda model: questions.embed(model, **fields), body=body, truncate=body.truncate
+        request,
+        body.model,
+        "embed",
+        lambda model: questions.ask_embed(model, **fields),
+        body=body,
+        truncate=body.truncate,
     )
     vectors = answered.result
     if body.encoding_format == "base64":
@@ -75,14 +80,14 @@ async def _embed(request: Request, body: schema.EmbedRequest) -> Response:
 async def rerank_texts_route(request: Request, body: schema.RerankRequest) -> Response:
     """Our own `rerank`, of a request with `texts`."""
     query, texts, top_k, label = body.query, body.texts, body.top_k, body.label
-    return await _answer(request, body, "rerank", lambda model: questions.rerank(model, query, texts, top_k, label))
+    return await _answer(request, body, "rerank", lambda model: questions.ask_rerank(model, query, texts, top_k, label))
 
 
 async def _generate(request: Request, body: schema.GenerateRequest) -> Response:
     sampling = body.sampling()
     if not body.stream:
         return await _answer(
-            request, body, "generate", lambda model: questions.generate(
+            request, body, "generate", lambda model: questions.ask_generate(
                 model, body.prompt, body.truncate, **sampling, samples=body.samples
             ),
         )  # fmt: skip
@@ -90,7 +95,7 @@ async def _generate(request: Request, body: schema.GenerateRequest) -> Response:
         raise RequestError("invalid", "stream: is of one prompt and one sample", "stream")
     prompt = body.prompt
     return await _stream(
-        request, body, "generate", lambda model, emit: questions.stream(
+        request, body, "generate", lambda model, emit: questions.ask_stream(
             model, prompt, emit, generation_options(sampling), body.truncate, body.alternatives
         ),
     )  # fmt: skip
@@ -99,9 +104,9 @@ async def _generate(request: Request, body: schema.GenerateRequest) -> Response:
 async def _chat(request: Request, body: schema.ChatRequest) -> Response:
     sampling = body.sampling()
     if not body.stream:
-        return await _answer(request, body, "chat", lambda model: questions.chat(model, body.messages, **sampling))
+        return await _answer(request, body, "chat", lambda model: questions.ask_chat(model, body.messages, **sampling))
     return await _stream(
-        request, body, "chat", lambda model, emit: questions.replies(
+        request, body, "chat", lambda model, emit: questions.ask_reply(
             model, body.messages, generation_options(sampling), emit
         ),
     )  # fmt: skip

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from bothways.errors import UserError, install_command, options_as_flags
+from bothways.errors import UserError, install_command
 from bothways.precision import InferencePrecision
 from bothways.verbs.flags import parse
 from bothways.verbs.options import Positional
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 PACKAGES = ("fastapi", "uvicorn", "prometheus_client")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 # A request that works, by the first verb of these that a model can answer.
-EXAMPLES: Mapping[str, Mapping[str, Any]] = {
+CURL_EXAMPLES: Mapping[str, Mapping[str, Any]] = {
     "classify": {"texts": "The router has no light."},
     "tag": {"texts": "Anna moved from Oslo to Bergen."},
     "answer": {"question": "What is broken?", "context": "The router has no light, so the fuse is broken."},
@@ -93,8 +93,7 @@ def run_serve(arguments: Sequence[str]) -> int:
         say(f"serve: {options.host} can be reached from other machines, and no API key is asked for")
     say(f"serve: loading {', '.join(server.models)} …")
     log_as_json(options.quiet)
-    with options_as_flags(False):  # what a request is told names fields
-        code = run_server(server, lambda models, address: _say_ready(models, address, bool(keys)))
+    code = run_server(server, lambda models, address: _say_ready(models, address, bool(keys)))
     say("serve: stopped, all that was accepted is answered" if code == 0 else f"serve: ended with code {code}")
     return code
 
@@ -109,8 +108,8 @@ def _say_ready(models: Mapping[str, ServedModel], address: str, with_keys: bool)
 
 def _curl(model: ServedModel, address: str, with_keys: bool) -> str:
     """A command that gets an answer."""
-    verb = next(verb for verb in EXAMPLES if verb in model.verbs)
-    fields = dict(EXAMPLES[verb])
+    verb = next(verb for verb in CURL_EXAMPLES if verb in model.verbs)
+    fields = dict(CURL_EXAMPLES[verb])
     if verb == "classify" and model.predictor.reads_pairs:
         fields = {"texts": {"text": "The router has no light.", "pair": "It has no power."}}
     body = json.dumps({"model": model.name, **fields}).replace("[MASK]", _mask(model))

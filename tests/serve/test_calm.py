@@ -16,10 +16,10 @@ from starlette.testclient import TestClient
 from bothways.errors import UserError
 from bothways.inference.engine import Forward
 from bothways.serve.app import make_app
-from bothways.serve.jobs import Alone, Job
+from bothways.serve.inquiries import Alone, Inquiry
 from bothways.serve.keys import read_keys
 from bothways.serve.limits import Limits
-from bothways.serve.models import find_model, named_models
+from bothways.serve.models import model_for, named_models
 from bothways.serve.scheduler import ModelQueue
 from tests.serve.conftest import Serve, open_service
 
@@ -120,8 +120,8 @@ class Halt:
             yield Alone(self._wait, 1)
             return None
 
-        self.job = Job(next(iter(service.models)), "embed", question(), time.monotonic() + 60)
-        service._pool.submit(service._advance, self.job)
+        self.inquiry = Inquiry(next(iter(service.models)), "embed", question(), time.monotonic() + 60)
+        service._pool.submit(service._advance, self.inquiry)
         assert self.begun.wait(20)
 
     def _wait(self) -> None:
@@ -183,7 +183,7 @@ def test_a_request_that_fails_leaves_those_of_its_batch_alone(serve: Serve, monk
         thread.start()
     queue = client.service._scheduler.queues["classify"]
     until = time.monotonic() + 20
-    while len(queue.jobs) < 3 and time.monotonic() < until:
+    while len(queue.inquiries) < 3 and time.monotonic() < until:
         threading.Event().wait(0.001)
     halt.go.set()
     for thread in threads:
@@ -229,18 +229,20 @@ def test_a_batch_is_of_one_key_within_the_budget_and_without_the_dead() -> None:
         def __init__(self, length: int) -> None:
             self.input_ids = [0] * length
 
-    def job(key: str, *lengths: int, seconds: float = 60) -> Job:
-        made = Job("m", "embed", iter(()), time.monotonic() + seconds)  # type: ignore[arg-type]
+    def inquiry(key: str, *lengths: int, seconds: float = 60) -> Inquiry:
+        made = Inquiry("m", "embed", iter(()), time.monotonic() + seconds)  # type: ignore[arg-type]
         made.waiting = Forward(None, None, [Sequence(length) for length in lengths], None, (key,))  # type: ignore[arg-type]
         made.results = [None] * len(lengths)
         return made
 
-    large, dead, other, small = job("a", 5, 5, 5), job("a", 1, seconds=-1), job("b", 2), job("a", 1)
+    large, dead, other, small = inquiry("a", 5, 5, 5), inquiry("a", 1, seconds=-1), inquiry("b", 2), inquiry("a", 1)
     queue = ModelQueue()
-    queue.jobs.extend([large, dead, other, small])
-    assert [(share.job, share.start, share.end) for share in queue.take(12)] == [(large, 0, 2), (small, 0, 1)]
-    assert [(share.job, share.start, share.end) for share in queue.take(12)] == [(other, 0, 1)]
-    assert [(share.job, share.start, share.end) for share in queue.take(3)] == [(large, 2, 3)]  # alone, however long
+    queue.inquiries.extend([large, dead, other, small])
+    assert [(share.inquiry, share.start, share.end) for share in queue.take(12)] == [(large, 0, 2), (small, 0, 1)]
+    assert [(share.inquiry, share.start, share.end) for share in queue.take(12)] == [(other, 0, 1)]
+    assert [(share.inquiry, share.start, share.end) for share in queue.take(3)] == [
+        (large, 2, 3)
+    ]  # alone, however long
     assert queue.take(12) == []
 
 
@@ -276,7 +278,7 @@ def test_what_is_wrong_at_the_start_is_said(tmp_path: Any) -> None:
 def test_the_model_may_be_left_out_where_only_one_can_answer() -> None:
     service = open_service(("classify", "tag"))
     try:
-        assert find_model(service.models, None, "tag").name == "tag"
+        assert model_for(service.models, None, "tag").name == "tag"
     finally:
         service.close()
 

@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 
 import bothways as bw
 from bothways.serve.asking import plain
-from bothways.serve.schema import Pair, VerbRequest
+from bothways.serve.schema import TextPair, VerbRequest
 from bothways.serve.verb_routes import PLAIN_VERBS
 from tests.serve.conftest import served_predictor
 
@@ -139,4 +139,4 @@ def test_requests_have_the_parameters_of_the_methods() -> None:
             continue
         parameters = set(inspect.signature(getattr(bw.Predictor, verb)).parameters) - {"self", "on_progress"}
         assert kind.model_fields.keys() - VerbRequest.model_fields.keys() == parameters, verb
-    assert Pair(text="a", pair="b").pair == "b"
+    assert TextPair(text="a", pair="b").pair == "b"

@@ -1,4 +1,4 @@
-"""A job: one request's question on its way through pool and engine.
+"""An inquiry: one request's question on its way through pool and engine.
 
 The question is a generator (`inference/engine.py: Question`). Each of its steps, tokenising first and decoding last,
 runs in the pool; what it yields, a `Forward` or a call that has the engine `Alone`, waits in the scheduler's queue.
@@ -32,7 +32,7 @@ ServedQuestion = Generator["Forward | Alone", Any, Any]
 
 @dataclass
 class Times:
-    """Seconds that a job has spent: waiting for the engine, tokenising and decoding, in the engine."""
+    """Seconds that an inquiry has spent: waiting for the engine, tokenising and decoding, in the engine."""
 
     queue: float = 0.0
     tokenise: float = 0.0
@@ -40,7 +40,7 @@ class Times:
 
 
 @dataclass(eq=False)
-class Job:
+class Inquiry:
     """One request's question. deadline: by `time.monotonic`. truncate: whether texts may be cut. future: its result.
 
     waiting: what the engine has to run next, of which `done` sequences are handed out and `results` are there.
