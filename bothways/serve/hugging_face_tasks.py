@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from fastapi import Request
 from fastapi.responses import Response
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from bothways.inference.sampling import GenerationOptions
 from bothways.serve import questions
@@ -27,7 +27,7 @@ class InferenceRequest(BaseModel):
     """inputs: a text or a list of them; {question, context}; {source_sentence, sentences}. parameters: of the task."""
 
     model_config = ConfigDict(extra="allow")
-    inputs: Any
+    inputs: Any = Field(examples=["The router has no light."])
     parameters: dict[str, Any] = {}
     stream: bool = False
 

@@ -6,11 +6,12 @@ runs in the pool; what it yields, a `Forward` or a call that has the engine `Alo
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import threading
 import time
 from collections.abc import Callable, Generator
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -110,7 +111,7 @@ class Inquiry:
         self._settle(lambda: self.future.set_exception(error))
 
     def _settle(self, settle: Callable[[], None]) -> None:
-        with self._lock:
+        with self._lock, contextlib.suppress(InvalidStateError):  # a client that leaves cancels it at any time
             if not self.future.done():
                 settle()
 

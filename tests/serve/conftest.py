@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+import uvicorn
 from starlette.testclient import TestClient
 
 import bothways as bw
@@ -16,15 +18,19 @@ from bothways.serve.keys import Keys
 from bothways.serve.limits import Limits
 from bothways.serve.metrics import Metrics
 from bothways.serve.models import served_model
+from bothways.serve.process import listen
 from bothways.serve.service import Service
 from tests.helpers import tiny_config, tiny_tokenizer
 from tests.inference.test_one_and_many import model_of, trained_on
 
-KINDS = ("classify", "pairs", "tag", "answer", "choose", "similar", "pretrained", "causal", "instruct")
+KINDS = ("classify", "pairs", "tag", "answer", "choose", "similar", "pretrained", "causal", "instruct", "nli")
+SERVED_KINDS = ("classify", "tag", "answer", "similar", "pretrained", "causal", "instruct")  # behind a socket
 Serve = Callable[..., TestClient]
 
 
 def served_predictor(kind: str) -> bw.Predictor:
+    if kind == "nli":
+        return entailment_model()
     if kind != "instruct":
         return model_of(kind)
     model = new_model(tiny_config(initializer_range=0.3, is_decoder=True), head_builder("causal-LM"), seed=1)
@@ -61,3 +67,25 @@ def serve() -> Iterator[Serve]:
     yield make
     for service in services:
         service.close()
+
+
+def entailment_model() -> bw.Predictor:
+    model = new_model(tiny_config(initializer_range=0.3), head_builder("sequence", 3), seed=2)
+    metadata = {"task": "classify", "labels": ["contradiction", "neutral", "entailment"]}
+    return bw.Predictor(Checkpoint(model.eval(), tiny_tokenizer(), metadata), "cpu", "float32")
+
+
+@pytest.fixture(scope="session")
+def address() -> Iterator[str]:
+    """Where a server of models of all kinds listens."""
+    service = Service(Limits(), Metrics())
+    models = {kind: served_model(kind, served_predictor(kind)) for kind in SERVED_KINDS}
+    service.open({**models, "nli": served_model("nli", entailment_model())})
+    socket = listen("127.0.0.1", 0)
+    server = uvicorn.Server(uvicorn.Config(make_app(service), log_config=None, lifespan="off"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [socket]})
+    thread.start()
+    yield f"http://127.0.0.1:{socket.getsockname()[1]}"
+    server.should_exit = True
+    thread.join()
+    service.close()

@@ -15,6 +15,7 @@ from starlette.testclient import TestClient
 
 from bothways.errors import UserError
 from bothways.inference.engine import Forward
+from bothways.serve import gate
 from bothways.serve.app import make_app
 from bothways.serve.inquiries import Alone, Inquiry
 from bothways.serve.keys import read_keys
@@ -73,6 +74,29 @@ def test_sizes_are_limited(serve: Serve) -> None:
     error(client.post("/v1/classify", content=chunks()), 413, "too_large")
 
 
+def test_a_request_that_comes_too_slowly_gets_408(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gate, "BODY_SECONDS", 0.05)
+    sent: list[Any] = []
+
+    async def slow() -> None:
+        parts = iter([{"type": "http.request", "body": b'{"texts"', "more_body": True}])
+
+        async def receive() -> Any:
+            if (part := next(parts, None)) is not None:
+                return part
+            await asyncio.Event().wait()
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        scope = {"type": "http", "method": "POST", "path": "/v1/classify", "headers": [], "query_string": b""}
+        await make_app(client.service)(scope, receive, send)  # type: ignore[arg-type]
+
+    asyncio.run(slow())
+    assert sent[0]["status"] == 408
+    assert json.loads(sent[1]["body"])["error"]["type"] == "slow_body"
+
+
 def test_request_ids_and_traces_come_back(client: TestClient) -> None:
     trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     reply = client.get("/healthz", headers={"x-request-id": "mine-1", "traceparent": trace})
@@ -107,6 +131,9 @@ def test_keys_are_asked_for(serve: Serve) -> None:
         assert client.post("/v1/classify", json=body, headers=headers).status_code == 200
     assert client.get("/readyz").status_code == 200
     error(client.get("/metrics"), 401, "unauthorized")
+    figures = client.get("/metrics", headers={"x-api-key": "k" * 20}).text
+    assert 'bothways_replies_total{route="/v1/classify",status="200"} 2.0' in figures
+    assert 'bothways_errors_total{kind="unauthorized"} 3.0' in figures
 
 
 class Halt:

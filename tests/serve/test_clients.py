@@ -2,51 +2,16 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
-
 import httpx2
 import numpy as np
 import openai
 import pytest
-import uvicorn
 from huggingface_hub import InferenceClient
 
-from bothways.checkpoint.hugging_face import Checkpoint, new_model
-from bothways.model.families import head_builder
-from bothways.predictor import Predictor
-from bothways.serve.app import make_app
-from bothways.serve.limits import Limits
-from bothways.serve.metrics import Metrics
-from bothways.serve.models import served_model
 from bothways.serve.process import listen
-from bothways.serve.service import Service
-from tests.helpers import tiny_config, tiny_tokenizer
-from tests.serve.conftest import served_predictor
+from tests.serve.conftest import SERVED_KINDS, entailment_model, served_predictor
 
 TEXTS = ["the red dog runs", "a small cat sleeps in the house"]
-KINDS = ("classify", "tag", "answer", "similar", "pretrained", "causal", "instruct")
-
-
-def entailment_model() -> Predictor:
-    model = new_model(tiny_config(initializer_range=0.3), head_builder("sequence", 3), seed=2)
-    metadata = {"task": "classify", "labels": ["contradiction", "neutral", "entailment"]}
-    return Predictor(Checkpoint(model.eval(), tiny_tokenizer(), metadata), "cpu", "float32")
-
-
-@pytest.fixture(scope="module")
-def address() -> Iterator[str]:
-    service = Service(Limits(), Metrics())
-    models = {kind: served_model(kind, served_predictor(kind)) for kind in KINDS}
-    service.open({**models, "nli": served_model("nli", entailment_model())})
-    socket = listen("127.0.0.1", 0)
-    server = uvicorn.Server(uvicorn.Config(make_app(service), log_config=None, lifespan="off"))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [socket]})
-    thread.start()
-    yield f"http://127.0.0.1:{socket.getsockname()[1]}"
-    server.should_exit = True
-    thread.join()
-    service.close()
 
 
 def hub(address: str, model: str) -> InferenceClient:
@@ -120,7 +85,7 @@ def test_hugging_face_generates(address: str) -> None:
 
 def test_openai(address: str) -> None:
     client = openai.OpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0)
-    assert [model.id for model in client.models.list()] == [*KINDS, "nli"]
+    assert [model.id for model in client.models.list()] == [*SERVED_KINDS, "nli"]
     right = served_predictor("similar").embed(TEXTS)
     for options in ({}, {"encoding_format": "float"}):  # by default the package asks for base64
         made = client.embeddings.create(model="similar", input=TEXTS, **options)  # type: ignore[call-overload]

@@ -131,6 +131,35 @@ def test_explain_gives_what_a_page_is_made_of(client: TestClient) -> None:
     assert found["tokens"] == served_predictor("classify").explain("the dog").data["tokens"]
 
 
+# The model here that each route's example is for, by the end of its path; `similar` for all others.
+EXAMPLE_MODELS = {
+    "classify": "classify", "predict": "classify", "tag": "tag", "answer": "answer", "choose": "choose",
+    "chat": "instruct", "completions": "causal", "generate": "causal", "suggest": "causal", "fill": "pretrained",
+    "score": "causal", "next_sentence": "pretrained", "rerank": "nli", "explain": "pretrained",
+}  # fmt: skip
+
+
+def test_every_route_has_an_example_that_works(client: TestClient) -> None:
+    document = client.get("/openapi.json").json()
+    asked = 0
+    for path, methods in document["paths"].items():
+        if "post" not in methods:
+            assert methods["get"]["summary"]
+            continue
+        schema = methods["post"]["requestBody"]["content"]["application/json"]["schema"]
+        name = "instruct" if "chat" in path else EXAMPLE_MODELS.get(path.rpartition("/")[2], "similar")
+        url = path.replace("{name}", "classify").replace("{task}", "text-classification")
+        for part in schema.get("anyOf", [schema]):
+            properties = document["components"]["schemas"][part["$ref"].rpartition("/")[2]]["properties"]
+            body = {field: value["examples"][0] for field, value in properties.items() if "examples" in value}
+            if "model" in properties:
+                body["model"] = name
+            reply = client.post(url, json=body, headers={"x-model": name})
+            assert reply.status_code == 200, (path, body, reply.text)
+            asked += 1
+    assert asked > 25
+
+
 def test_requests_have_the_parameters_of_the_methods() -> None:
     import inspect
 
