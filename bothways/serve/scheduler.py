@@ -17,7 +17,9 @@ from typing import Protocol
 
 import torch
 
+from bothways.errors import UserError
 from bothways.inference.engine import Forward
+from bothways.serve.failures import RequestError
 from bothways.serve.inquiries import Alone, Inquiry
 
 MIN_BUDGET = 16  # tokens of a batch, below which running out of memory is not the budget's fault
@@ -209,6 +211,8 @@ class Scheduler:
             middle = (share.start + share.end) // 2
             self._run([replace(share, end=middle)])
             self._run([replace(share, start=middle)])
+        elif isinstance(error, UserError) and isinstance(share.inquiry.waiting, Forward):
+            share.inquiry.fail(RequestError("failed", str(error)))  # the model is damaged, the request is not at fault
         else:
             share.inquiry.fail(error)
 

@@ -66,7 +66,7 @@ class Service:
         self.on_crash: Callable[[], None] = lambda: None
         self._interval = 0.0  # mean seconds between two answers while there is work
         self._last_answer = time.monotonic()
-        self._jobs: set[Inquiry] = set()
+        self._inquiries: set[Inquiry] = set()
         self._pool = ThreadPoolExecutor(POOL_THREADS, "bothways-pool")
         self._scheduler: Scheduler | None = None
 
@@ -81,7 +81,7 @@ class Service:
     def close(self) -> None:
         """End the threads. What is not answered by now is not answered."""
         self.state = "stopped"
-        for inquiry in list(self._jobs):
+        for inquiry in list(self._inquiries):
             inquiry.fail(RequestError("stopped", "the server stops"))
         if self._scheduler is not None:
             self._scheduler.stop()
@@ -116,7 +116,7 @@ class Service:
         inquiry = Inquiry(model.name, asked.verb, question, time.monotonic() + timeout, asked.truncate)
         began = time.monotonic()
         self.in_flight += 1
-        self._jobs.add(inquiry)
+        self._inquiries.add(inquiry)
         gone = asyncio.ensure_future(asked.gone())
         try:
             self._pool.submit(self._advance, inquiry)
@@ -151,7 +151,7 @@ class Service:
         self._last_answer = now
         self._interval += SMOOTHING * (interval - self._interval)
         self.in_flight -= 1
-        self._jobs.discard(inquiry)
+        self._inquiries.discard(inquiry)
         self.metrics.answered(inquiry.model, inquiry.verb, inquiry.times, total)
 
     def _advance(self, inquiry: Inquiry) -> None:
@@ -180,6 +180,6 @@ class Service:
     def crashed(self, error: BaseException) -> None:
         _LOGGER.critical("the engine has crashed: %s", type(error).__name__, exc_info=error)
         self.state = "stopped"
-        for inquiry in list(self._jobs):
+        for inquiry in list(self._inquiries):
             inquiry.fail(RequestError("stopped", "the engine has crashed; the server ends"))
         self.on_crash()
