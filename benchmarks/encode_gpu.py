@@ -24,7 +24,7 @@ from bothways.hardware import INFERENCE_BATCH_TOKENS, choose_device, measured_pe
 from bothways.inference import engine
 from bothways.inference.prepared import prepare_model
 from bothways.model.config import EncoderConfig
-from bothways.model.heads import EmbeddingHead
+from bothways.model.task_heads import EmbeddingHead
 from bothways.precision import choose_inference_precision
 from bothways.train.flops import training_flops
 

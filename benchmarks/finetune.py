@@ -39,7 +39,7 @@ from bothways.data.tables import read_rows
 from bothways.precision import TrainingPrecision
 from bothways.progress import Progress
 from bothways.tasks.base import Task
-from bothways.tasks.tag import FIRST_PIECES
+from bothways.tasks.tag_windows import FIRST_PIECES
 from bothways.train.evaluate import evaluate_rows
 from bothways.train.finetune import finetune, make_task
 from bothways.train.finetune_options import FinetuneOptions

@@ -19,7 +19,8 @@ from bothways.inference.loaded import LoadedModel
 from bothways.option_checks import options_from, require_path, require_type
 from bothways.predictor import Predictor, load
 from bothways.progress import ProgressLine
-from bothways.tasks.classify import ClassifyOptions, ClassifyTask
+from bothways.tasks.classify import ClassifyTask
+from bothways.tasks.classify_options import ClassifyOptions
 from bothways.text.lines import is_unicode
 from bothways.text.tokenizer import Tokenizer
 from bothways.token_budget import UNLIMITED

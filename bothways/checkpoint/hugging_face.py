@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +32,10 @@ from bothways.errors import UserError
 from bothways.files import read_json, replace_directory, write_json, write_text
 from bothways.model.config import EncoderConfig
 from bothways.model.encoder import Encoder
-from bothways.model.families import FAMILIES, build_encoder, build_head, read_config
+from bothways.model.families import FAMILIES, HEAD_KINDS, build_encoder, build_head, read_config
 from bothways.model.families.base import Family
-from bothways.model.heads import HEAD_KINDS, EmbeddingHead, Head, HeadKind, Model, initialise
+from bothways.model.heads import Head, HeadKind, Model, initialise
+from bothways.model.task_heads import EmbeddingHead
 from bothways.option_checks import matches_type, type_in_words
 from bothways.text.special_tokens import ABSENT
 from bothways.text.tokenizer import Tokenizer
@@ -176,7 +177,8 @@ def load_checkpoint(
 
     head: builds the head to put on the encoder; without it, the head that the directory's `architectures` names.
     labels: those of `head`; a classifier of other labels, or for another task, is left unused.
-    dropout: replaces the config's probabilities. seed: what the file does not hold is initialised from it.
+    dropout: replaces the config's probabilities for hidden states and attention. seed: what the file does not hold is
+    initialised from it.
     Raises UserError: not a model directory, a config that does not fit the weights, another model's vocabulary.
     """
     root = find_model(path_or_hub_id)
@@ -187,7 +189,7 @@ def load_checkpoint(
     config = read_config(raw_config, directory / "config.json")
     state = _read_state(directory / "bothways.json")
     if dropout is not None:
-        config = replace(config, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout)
+        config = config.with_dropout(dropout)
     family = FAMILIES[config.model_type]
     tokenizer = Tokenizer.load(directory)
     _check_vocabulary(directory, config, tokenizer, state)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from bothways.tasks.tag import TagTask, first_pieces
+from bothways.tasks.tag import TagTask
+from bothways.tasks.tag_windows import first_pieces
 from bothways.text.tokenizer import Pieces
 
 if TYPE_CHECKING:

@@ -24,19 +24,9 @@ from bothways.files import replace_directory
 from bothways.model.attention import Attend
 from bothways.model.attention_mask import AttentionMask
 from bothways.model.encoder import Encoder
-from bothways.model.heads import (
-    CausalLMHead,
-    ChoiceHead,
-    EmbeddingHead,
-    EncoderHead,
-    Head,
-    MaskedLMHead,
-    Model,
-    PretrainingHead,
-    SequenceHead,
-    SpanHead,
-    TokenHead,
-)
+from bothways.model.heads import Head, Model
+from bothways.model.pretraining_heads import CausalLMHead, MaskedLMHead, PretrainingHead
+from bothways.model.task_heads import ChoiceHead, EmbeddingHead, EncoderHead, SequenceHead, SpanHead, TokenHead
 
 OPSET = 20  # the first with GELU as one operator
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")

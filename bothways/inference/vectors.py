@@ -19,7 +19,7 @@ from bothways.inference import engine
 from bothways.inference.engine import Question
 from bothways.inference.loaded import LoadedModel
 from bothways.inference.texts import Texts
-from bothways.model.heads import EmbeddingHead
+from bothways.model.task_heads import EmbeddingHead
 from bothways.option_checks import require_count
 from bothways.progress import OnProgress, no_progress
 from bothways.tasks.results import Result

@@ -46,6 +46,7 @@ FOREIGN_KEYS: dict[str, tuple[Any, ...]] = {
     "position_embedding_type": ("absolute",),
     "auto_map": (),
 }
+REPLACED_DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob")  # by the option `dropout` of training
 # Keys that are made anew when a model is written: they speak of a head, of labels, or of whoever wrote the file.
 OWN_KEYS = (
     *("architectures", "model_type", "dtype", "torch_dtype", "transformers_version", "_name_or_path"),
@@ -98,10 +99,11 @@ class EncoderConfig:
         for name, (least, most) in self.size_ranges.items():
             if not least <= getattr(self, name) <= most:
                 raise UserError(f"{self.key(name)} {getattr(self, name)}: expected at least {least}, at most {most}")
-        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"):
+        for name in (name for name in hints if "drop" in name):
             value = getattr(self, name)
             if value is not None and not 0 <= value < 1:
-                raise UserError(f"{self.key(name)} ({option('dropout')}) {value}: expected a probability, 0 to below 1")
+                asked = f" ({option('dropout')})" if name in REPLACED_DROPOUTS else ""
+                raise UserError(f"{self.key(name)}{asked} {value}: expected a probability, 0 to below 1")
         for name in ("initializer_range", "layer_norm_eps"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"{self.key(name)} {getattr(self, name)}: expected 0 to below 1")
@@ -115,6 +117,11 @@ class EncoderConfig:
                 raise UserError(
                     f"{self.key(name)} {getattr(self, name)!r} is not supported; accepted: {', '.join(accepted)}"
                 )
+
+    def with_dropout(self, probability: float) -> Self:
+        """The same hyperparameters with this probability for hidden states and attention."""
+        chosen: dict[str, Any] = dict.fromkeys(REPLACED_DROPOUTS, probability)
+        return dataclasses.replace(self, **chosen)
 
     @classmethod
     def key(cls, field: str) -> str:

@@ -68,22 +68,22 @@ class Layer(nn.Module):
         attention: SelfAttention,
         feed_forward: tuple[nn.Linear, Callable[[Tensor], Tensor], nn.Linear],
         norms: tuple[nn.Module, nn.Module],
-        dropout: nn.Module,
+        dropouts: tuple[nn.Module, nn.Module],
     ) -> None:
-        """feed_forward: `[H] → [I]` (of a gated one `[H] → [2I]`), the function between, and `[I] → [H]`. norms: of
-        attention and of feed-forward."""
+        """feed_forward: `[H] → [I]` (of a gated one `[H] → [2I]`), the function between, and `[I] → [H]`. norms,
+        dropouts: of attention and of feed-forward."""
         super().__init__()
         self.attention, self.attention_norm = attention, norms[0]
         self.intermediate, self.activation, self.output = feed_forward
         self.output_norm = norms[1]
-        self.dropout = dropout
+        self.attention_dropout, self.output_dropout = dropouts
 
     def feed_forward(self, hidden: Tensor) -> Tensor:
-        return self.dropout(self.output(self.activation(self.intermediate(hidden))))
+        return self.output_dropout(self.output(self.activation(self.intermediate(hidden))))
 
     def forward(self, hidden: Tensor, batch: PackedBatch, attend: Attend, only: Tensor | None = None) -> Tensor:
         attended = self.attention(hidden, batch, attend, only)
-        hidden = self.attention_norm(_select(hidden, only) + self.dropout(attended))
+        hidden = self.attention_norm(_select(hidden, only) + self.attention_dropout(attended))
         return self.output_norm(hidden + self.feed_forward(hidden))
 
 
@@ -92,20 +92,22 @@ class PreNormLayer(Layer):
 
     def forward(self, hidden: Tensor, batch: PackedBatch, attend: Attend, only: Tensor | None = None) -> Tensor:
         attended = self.attention(self.attention_norm(hidden), batch, attend, only)
-        hidden = _select(hidden, only) + self.dropout(attended)
+        hidden = _select(hidden, only) + self.attention_dropout(attended)
         return hidden + self.feed_forward(self.output_norm(hidden))
 
 
 class Gate(nn.Module):
-    """Of `[…, 2I]` the first half through `activation`, times the second: `[…, I]` (GLU variants, Shazeer 2020)."""
+    """Of `[…, 2I]` the first half through `activation`, times the second, and dropout: `[…, I]` (GLU variants, Shazeer
+    2020)."""
 
-    def __init__(self, activation: Callable[[Tensor], Tensor]) -> None:
+    def __init__(self, activation: Callable[[Tensor], Tensor], dropout: nn.Module) -> None:
         super().__init__()
-        self.activation = activation
+        self.activation, self.dropout = activation, dropout
 
     def forward(self, x: Tensor) -> Tensor:
         first, second = x.chunk(2, -1)
-        return self.activation(first) * second
+        gated: Tensor = self.dropout(self.activation(first) * second)
+        return gated
 
 
 class Encoder(nn.Module):

@@ -16,8 +16,9 @@ from torch import Tensor
 
 from bothways.batch import PackedBatch
 from bothways.model.encoder import Encoder
-from bothways.model.heads import Ability, DiscriminatorHead, LMHead, Model
+from bothways.model.heads import Ability, Model
 from bothways.model.lm_head import LazyLogits
+from bothways.model.pretraining_heads import DiscriminatorHead, LMHead
 
 
 @dataclass(frozen=True)

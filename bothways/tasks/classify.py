@@ -6,8 +6,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any, ClassVar, Literal, Self
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import pyarrow as pa
@@ -31,6 +31,7 @@ from bothways.tasks.base import (
 )
 from bothways.tasks.class_weights import class_weights
 from bothways.tasks.classifications import Classification, MultiClassification, Regression
+from bothways.tasks.classify_options import ClassifyOptions
 from bothways.tasks.label_scores import best_threshold, least_certain, score_array, scores_by_label
 from bothways.tasks.label_values import (
     advice_on_classes,
@@ -42,35 +43,6 @@ from bothways.tasks.label_values import (
 from bothways.tasks.metrics import classification_figures, correlations, figures_of_several
 from bothways.text.tokenizer import Tokenizer
 
-ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
-
-
-@dataclass(frozen=True)
-class ClassifyOptions:
-    """Columns of the table, and what the labels are.
-
-    pair_column: the second text of a pair. problem_type: one label a row; several, as a list or as text with commas; or
-    a number. class_weights: `balanced` (a label counts in inverse proportion to its rows) or LABEL=WEIGHT for some.
-    label_names: where a row's several labels are a vector of 0 and 1, the name of each of its places, in order.
-    """
-
-    text_column: str = "text"
-    pair_column: str | None = None
-    label_column: str = "label"
-    problem_type: ProblemType = "single_label_classification"
-    class_weights: tuple[str, ...] = ()
-    label_names: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        names = self.label_names
-        if names and self.problem_type != "multi_label_classification":
-            kind = option("problem_type", "multi_label_classification")
-            raise UserError(f"{option('label_names')}: for vectors of 0 and 1, with {kind}")
-        if len({*names, ""}) != len(names) + 1:
-            raise UserError(
-                f"{option('label_names')}: each place of the vectors has a name of its own, and none is empty"
-            )
-
 
 @dataclass(frozen=True)
 class ClassifyTask(Task):
@@ -79,7 +51,7 @@ class ClassifyTask(Task):
     weights: of each label in the loss, or none. A mean over rows is then weighted by their label's weight.
     """
 
-    options: ClassifyOptions = ClassifyOptions()
+    options: ClassifyOptions = field(default_factory=ClassifyOptions)
     labels: tuple[str, ...] = ()
     weights: tuple[float, ...] = ()
 

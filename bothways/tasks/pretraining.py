@@ -15,8 +15,9 @@ from torch import Tensor
 
 from bothways.model.encoder import Encoder
 from bothways.model.families import build_head
-from bothways.model.heads import Head, PretrainingScores
+from bothways.model.heads import Head
 from bothways.model.lm_head import LazyLogits
+from bothways.model.pretraining_heads import PretrainingScores
 from bothways.tasks.base import at_least_float32
 
 

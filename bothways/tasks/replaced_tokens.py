@@ -13,7 +13,8 @@ from bothways.errors import UserError, option
 from bothways.model.encoder import Encoder
 from bothways.model.families import build_encoder, build_head
 from bothways.model.families.electra import ElectraConfig, generator_config
-from bothways.model.heads import DiscriminatorHead, Head, Model
+from bothways.model.heads import Head, Model
+from bothways.model.pretraining_heads import DiscriminatorHead
 from bothways.model.replaced_tokens import ReplacedTokenHead, ReplacedTokenScores, share_tables
 from bothways.tasks.base import at_least_float32
 from bothways.tasks.pretraining import MaskedLMObjective

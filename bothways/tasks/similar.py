@@ -20,7 +20,8 @@ from bothways.data.encoded import Encoded, KeepWhole, join_segments
 from bothways.data.tables import Row
 from bothways.errors import UserError, command
 from bothways.model.encoder import Encoder
-from bothways.model.heads import EmbeddingHead, Head, Pooling
+from bothways.model.heads import Head, Pooling
+from bothways.model.task_heads import EmbeddingHead
 from bothways.tasks.base import Task, at_least_float32, options_from_json
 from bothways.tasks.metrics import correlations
 from bothways.tasks.results import Result

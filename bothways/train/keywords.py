@@ -13,7 +13,7 @@ from bothways.data.tables import TableFormat
 from bothways.inference.loaded import LoadedModel
 from bothways.model.heads import Pooling
 from bothways.precision import TrainingPrecision
-from bothways.tasks.classify import ProblemType
+from bothways.tasks.classify_options import ProblemType
 from bothways.tasks.entities import Scheme
 from bothways.train.options import Compile, Optimizer, Parallel
 

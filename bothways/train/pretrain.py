@@ -35,6 +35,7 @@ from bothways.progress import Progress
 from bothways.tasks.base import Objective
 from bothways.tasks.objectives import find_pretraining
 from bothways.train.distributed import World, full_tensor, join_world
+from bothways.train.helper_models import take_helpers
 from bothways.train.keywords import PretrainKeywords
 from bothways.train.loop import TrainResult, evaluate_objective, say_if_not_compiled, train
 from bothways.train.options import TrainOptions
@@ -112,8 +113,10 @@ def _pretrain(
             f"{option('sequence_length', longest)} is above what the model "
             f"reads, {checkpoint.config.max_sequence_length} tokens"
         )
-    if checkpoint.report is not None:
-        progress.say(f"{options.model}: {checkpoint.report.sentence()}")
+    if options.model is not None and checkpoint.report is not None:
+        helpers = [*take_helpers(checkpoint, Path(options.model))]
+        for line in (f"{options.model}: {checkpoint.report.sentence()}", *helpers):
+            progress.say(line)
     if (unknown := unknown_in_store(store, str(store.directory))) is not None:
         progress.say(unknown)
     plan = make_plan(store, options)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from bothways.baselines.results import ClassifierResult
 from bothways.comparison import compare
 from bothways.files import to_json
-from bothways.tasks.classify import ClassifyOptions
+from bothways.tasks.classify_options import ClassifyOptions
 from bothways.train.finetune_options import FinetuneOptions
 from bothways.verbs.finetune import share_or_table
 from bothways.verbs.flags import parse

@@ -10,7 +10,8 @@ from typing import Any, Literal
 from bothways.checkpoint.hugging_face import Checkpoint, save_checkpoint, weights_fingerprint
 from bothways.errors import UserError
 from bothways.files import read_json, refuse_foreign_files, require_writable
-from bothways.model.heads import EmbeddingHead, Model, Pooling
+from bothways.model.heads import Model, Pooling
+from bothways.model.task_heads import EmbeddingHead
 from bothways.outputs import made_otherwise, option_changes, require_apart
 from bothways.predictor import load
 from bothways.verbs.flags import parse

@@ -25,7 +25,8 @@ from bothways.data.stream import RowStream
 from bothways.data.tables import TableOptions
 from bothways.model.encoder import Encoder
 from bothways.model.families import FAMILIES, head_builder
-from bothways.model.heads import EmbeddingHead, Head
+from bothways.model.heads import Head
+from bothways.model.task_heads import EmbeddingHead
 from bothways.tasks import TASKS
 from bothways.tasks.base import Task
 from bothways.tasks.classify import PROBLEMS

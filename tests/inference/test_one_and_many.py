@@ -18,9 +18,7 @@ import bothways as bw
 from bothways.checkpoint.hugging_face import Checkpoint, new_model, save_checkpoint
 from bothways.errors import UserError
 from bothways.model.families import head_builder
-from bothways.model.heads import (
-    EmbeddingHead,
-)
+from bothways.model.task_heads import EmbeddingHead
 from tests.helpers import Run, tiny_config, tiny_tokenizer
 
 Ask = Callable[[bw.Predictor, Any], Any]

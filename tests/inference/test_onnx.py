@@ -18,10 +18,8 @@ from bothways.checkpoint.hugging_face import Checkpoint, load_checkpoint, new_mo
 from bothways.errors import UserError
 from bothways.inference import onnx
 from bothways.model.families import head_builder
-from bothways.model.heads import (
-    EmbeddingHead,
-    Head,
-)
+from bothways.model.heads import Head
+from bothways.model.task_heads import EmbeddingHead
 from bothways.tasks.classify import ClassifyTask
 from tests.helpers import Run, tiny_config, tiny_tokenizer
 

@@ -15,8 +15,8 @@ from bothways.model.attention import attend
 from bothways.model.attention_mask import CAUSAL
 from bothways.model.embeddings import sinusoids
 from bothways.model.families import head_builder
-from bothways.model.heads import CausalLMHead
 from bothways.model.kernels.eager import attend_eager
+from bothways.model.pretraining_heads import CausalLMHead
 from tests.helpers import batch_of_lengths, padded, random_batch, tiny_config, tiny_tokenizer, unpadded
 
 LENGTHS = [17, 9, 9, 30, 1, 2]

@@ -25,9 +25,7 @@ from bothways.checkpoint.hugging_face import Checkpoint, load_checkpoint, new_mo
 from bothways.checkpoint.weights import FOREIGN_FILES, find_model
 from bothways.errors import UserError
 from bothways.model.families import head_builder
-from bothways.model.heads import (
-    SequenceHead,
-)
+from bothways.model.task_heads import SequenceHead
 from tests.helpers import hugging_face_config, padded, random_batch, tiny_config, tiny_tokenizer, unpadded
 
 HEADS = {

@@ -251,7 +251,7 @@ def test_directories_open_on_both_sides(family: str, kind: HeadKind, tmp_path: P
         ("albert", {"inner_group_num": 2}, "inner_group_num '2'.*accepted: 1"),
         ("albert", {"num_hidden_groups": 9}, "num_hidden_groups 9: expected at most num_hidden_layers 5"),
         ("electra", {"summary_type": "mean"}, "summary_type 'mean'"),
-        ("modernbert", {"mlp_dropout": 0.1}, "mlp_dropout '0.1'"),
+        ("modernbert", {"mlp_dropout": 1.5}, "mlp_dropout 1.5: expected a probability, 0 to below 1"),
         ("modernbert", {"layer_types": ["full_attention"]}, "layer_types .*expected num_hidden_layers 4 of"),
         ("modernbert", {"rope_parameters": {"full_attention": {"rope_type": "yarn"}}}, "rope_parameters .*default"),
         ("gpt2", {"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx 'True'"),

@@ -16,7 +16,7 @@ import bothways as bw
 from bothways.checkpoint.hugging_face import Checkpoint, new_model, save_checkpoint
 from bothways.errors import UserError
 from bothways.inference.vectors import DotMatch
-from bothways.model.heads import EmbeddingHead
+from bothways.model.task_heads import EmbeddingHead
 from bothways.text.tokenizer import Tokenizer
 from tests.helpers import Run, tiny_config, tiny_tokenizer
 

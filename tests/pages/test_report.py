@@ -142,7 +142,7 @@ def test_axes_count_epochs_or_steps_and_colours_stay() -> None:
 
 
 def test_keys_have_names_for_people_and_every_head_says_what_it_does() -> None:
-    from bothways.model.heads import HEAD_KINDS
+    from bothways.model.families import HEAD_KINDS
 
     assert {head.__name__ for head in HEAD_KINDS.values()} <= set(HEADS_IN_WORDS)
     assert head_in_words("SequenceHead", 1) == "gives a text a number"

@@ -21,7 +21,8 @@ from bothways.data.tables import Row, read_rows
 from bothways.errors import UserError
 from bothways.tasks.entities import entity_words, scheme_of
 from bothways.tasks.metrics import span_figures
-from bothways.tasks.tag import FIRST_PIECES, TagOptions, TagTask
+from bothways.tasks.tag import TagOptions, TagTask
+from bothways.tasks.tag_windows import FIRST_PIECES
 from bothways.text.tokenizer import Tokenizer
 from bothways.train.finetune import finetune
 from bothways.train.finetune_options import FinetuneOptions

@@ -1,9 +1,14 @@
-"""Vocabularies of every kind, saved by the classes of `transformers`: read with the same ids and places."""
+"""Vocabularies of every kind, saved by the classes of `transformers`: read with the same ids and places.
+
+The suite compares 2,000 lines of ten languages; `python -m tests.text.test_tokenizer_kinds` 10,000, which
+takes about ten seconds a kind.
+"""
 
 from __future__ import annotations
 
 import itertools
 import json
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,19 +27,28 @@ LANGUAGES = ("de", "fr", "es", "ru", "zh", "ko", "ja", "tr", "ar", "hi")
 ROBERTA = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
 
 
-def lines_of(folder: Path, languages: tuple[str, ...], count: int) -> Iterator[str]:
-    """So many lines of each language."""
-    for language in languages:
-        documents = read_documents(
-            resolve_sources([str(folder / f"{language}*.jsonl.zst")]), CorpusOptions(), CorpusReport()
-        )
-        lines = (line for document in documents for line in document.text.splitlines() if line.strip())
-        yield from (line[:300] for line in itertools.islice(lines, count))
+def lines_of(folder: Path, language: str) -> Iterator[str]:
+    """The lines of a language, cut at 300 characters."""
+    documents = read_documents(
+        resolve_sources([str(folder / f"{language}*.jsonl.zst")]), CorpusOptions(), CorpusReport()
+    )
+    return (line[:300] for document in documents for line in document.text.splitlines() if line.strip())
+
+
+def lines_in_turn(folder: Path, count: int) -> list[str]:
+    """So many lines, of each language in turn for as long as it has any."""
+    turns = itertools.zip_longest(*(lines_of(folder, language) for language in LANGUAGES))
+    return list(itertools.islice((line for turn in turns for line in turn if line is not None), count))
 
 
 @pytest.fixture(scope="module")
-def sample(shared_data: Path) -> list[str]:
-    return list(lines_of(shared_data / "text-multilingual", LANGUAGES, 100))
+def many(shared_data: Path) -> list[str]:
+    return lines_in_turn(shared_data / "text-multilingual", 2000)
+
+
+@pytest.fixture(scope="module")
+def sample(many: list[str]) -> list[str]:
+    return many[:1000]
 
 
 def byte_bpe(texts: list[str], special: list[str]) -> tuple[dict[str, int], list[tuple[str, str]]]:
@@ -138,18 +152,24 @@ def saved(
     return request.param, folder
 
 
-def test_ids_and_places_are_those_of_transformers(saved: tuple[str, Path], sample: list[str]) -> None:
+def require_the_same(ours: Tokenizer, theirs: Any, texts: list[str]) -> int:
+    """Fails for a text of which ids or places differ. Returns the number of tokens that were compared."""
+    expected = theirs(texts, return_offsets_mapping=True, add_special_tokens=False)
+    found = zip(texts, ours.encode_batch(texts), expected["input_ids"], expected["offset_mapping"], strict=True)
+    for text, pieces, their_ids, their_places in found:
+        assert pieces.input_ids.tolist() == their_ids, text
+        for (start, end), (their_start, their_end) in zip(pieces.offsets.tolist(), their_places, strict=True):
+            if (start, end) != (their_start, their_end):
+                # ours end behind the marks of their letter, and begin behind blanks
+                assert text[start:end].startswith(text[their_start:their_end].lstrip(" ")), (text, start, end)
+    return sum(map(len, expected["input_ids"]))
+
+
+def test_ids_and_places_are_those_of_transformers(saved: tuple[str, Path], many: list[str]) -> None:
     name, folder = saved
-    ours, theirs = Tokenizer.load(folder), transformers.AutoTokenizer.from_pretrained(folder)
+    ours = Tokenizer.load(folder)
     assert ours.kind == KINDS[name][0]
-    for text, pieces in zip(sample, ours.encode_batch(sample), strict=True):
-        expected = theirs(text, return_offsets_mapping=True, add_special_tokens=False)
-        assert pieces.input_ids.tolist() == expected["input_ids"], text
-        for (start, end), (their_start, their_end) in zip(
-            pieces.offsets.tolist(), expected["offset_mapping"], strict=True
-        ):
-            # ours end behind the marks of their letter, and begin behind blanks
-            assert text[start:end].startswith(text[their_start:their_end].lstrip(" ")), (text, start, end)
+    assert require_the_same(ours, transformers.AutoTokenizer.from_pretrained(folder), many) > 50 * len(many)
 
 
 def test_the_template_is_that_of_transformers(saved: tuple[str, Path]) -> None:
@@ -237,3 +257,17 @@ def test_what_is_not_read_is_named(tmp_path: Path) -> None:
     backend.save(str(tmp_path / "tokenizer.json"))
     with pytest.raises(UserError, match="BPE over characters"):
         Tokenizer.load(tmp_path)
+
+
+def main() -> None:
+    """Compare 10,000 lines with every kind."""
+    lines = lines_in_turn(Path(__file__).resolve().parents[3] / "shared" / "data" / "text-multilingual", 10_000)
+    for name, (_, train) in KINDS.items():
+        with tempfile.TemporaryDirectory() as folder:
+            train(lines[:500]).save_pretrained(folder)
+            tokens = require_the_same(Tokenizer.load(folder), transformers.AutoTokenizer.from_pretrained(folder), lines)
+        print(f"{name}: {len(lines):,} lines, {tokens:,} tokens, all the same", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -186,7 +186,8 @@ def test_predictions_and_report(pretrained: Path, tmp_path: Path) -> None:
 
 def test_class_weights_are_those_of_torch(pretrained: Path, tmp_path: Path) -> None:
     from bothways.data.tables import read_rows
-    from bothways.tasks.classify import ClassifyOptions, ClassifyTask
+    from bothways.tasks.classify import ClassifyTask
+    from bothways.tasks.classify_options import ClassifyOptions
 
     rows = read_rows(ROWS)
     balanced = ClassifyTask(ClassifyOptions(class_weights=("balanced",))).fitted(rows)

@@ -20,10 +20,28 @@ from bothways.model.families.modernbert import MODERNBERT
 from bothways.model.families.mpnet import MPNET
 from bothways.model.families.roberta import CAMEMBERT, ROBERTA, XLM_ROBERTA
 from bothways.model.heads import Head, HeadKind
+from bothways.model.pretraining_heads import CausalLMHead, DiscriminatorHead, MaskedLMHead, PretrainingHead
+from bothways.model.task_heads import ChoiceHead, EmbeddingHead, EncoderHead, SequenceHead, SpanHead, TokenHead
 
 FAMILIES: dict[str, Family] = {
     family.name: family
     for family in (BERT, ROBERTA, XLM_ROBERTA, CAMEMBERT, DISTILBERT, ELECTRA, ALBERT, MPNET, MODERNBERT, GPT2)
+}
+
+HEAD_KINDS: dict[HeadKind, type[Head]] = {
+    head.kind: head
+    for head in (
+        PretrainingHead,
+        MaskedLMHead,
+        CausalLMHead,
+        DiscriminatorHead,
+        SequenceHead,
+        ChoiceHead,
+        TokenHead,
+        SpanHead,
+        EmbeddingHead,
+        EncoderHead,
+    )
 }
 
 

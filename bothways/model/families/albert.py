@@ -22,7 +22,7 @@ from bothways.model.families.parts import (
     span_head,
     token_head,
 )
-from bothways.model.heads import MaskedLMHead
+from bothways.model.pretraining_heads import MaskedLMHead
 
 
 @dataclasses.dataclass(frozen=True)

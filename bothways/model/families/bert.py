@@ -20,7 +20,7 @@ from bothways.model.families.parts import (
     span_head,
     token_head,
 )
-from bothways.model.heads import CausalLMHead, MaskedLMHead
+from bothways.model.pretraining_heads import CausalLMHead, MaskedLMHead
 
 
 def bert_encoder(config: EncoderConfig) -> Encoder:

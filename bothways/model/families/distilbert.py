@@ -24,7 +24,9 @@ from bothways.model.families.parts import (
     span_head,
     unpooled,
 )
-from bothways.model.heads import ChoiceHead, MaskedLMHead, Pooler, SequenceHead, TokenHead
+from bothways.model.heads import Pooler
+from bothways.model.pretraining_heads import MaskedLMHead
+from bothways.model.task_heads import ChoiceHead, SequenceHead, TokenHead
 
 
 @dataclasses.dataclass(frozen=True)

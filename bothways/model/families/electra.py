@@ -28,7 +28,9 @@ from bothways.model.families.parts import (
     token_head,
     unpooled,
 )
-from bothways.model.heads import CausalLMHead, ChoiceHead, DiscriminatorHead, MaskedLMHead, Pooler
+from bothways.model.heads import Pooler
+from bothways.model.pretraining_heads import CausalLMHead, DiscriminatorHead, MaskedLMHead
+from bothways.model.task_heads import ChoiceHead
 
 NARROW = 128  # width of the token tables of small models (Clark et al. 2020, table 6; Lan et al. 2019, section 3.1)
 

@@ -16,8 +16,9 @@ from bothways.model.embeddings import Embeddings, LearnedPositions
 from bothways.model.encoder import Encoder, PreNormLayer, SelfAttention
 from bothways.model.families.base import Family, HeadForm, rename, tied_decoder
 from bothways.model.families.parts import activation_function, hidden_dropout, layer_norm, linear, span_head
-from bothways.model.heads import CausalLMHead, EncoderHead, SequenceHead, TokenHead
 from bothways.model.lm_head import LMHeadTransform
+from bothways.model.pretraining_heads import CausalLMHead
+from bothways.model.task_heads import EncoderHead, SequenceHead, TokenHead
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +92,8 @@ def _layer(config: GPT2Config) -> PreNormLayer:
     size, inner = config.hidden_size, config.intermediate_size
     attention = SelfAttention(size, config.num_attention_heads, config.attention_probs_dropout_prob, CAUSAL)
     feed_forward = nn.Linear(size, inner), activation_function(config.hidden_act), nn.Linear(inner, size)
-    return PreNormLayer(attention, feed_forward, (layer_norm(config), layer_norm(config)), hidden_dropout(config))
+    dropouts = hidden_dropout(config), hidden_dropout(config)
+    return PreNormLayer(attention, feed_forward, (layer_norm(config), layer_norm(config)), dropouts)
 
 
 def _causal_lm_head(encoder: Encoder, labels: int) -> CausalLMHead:

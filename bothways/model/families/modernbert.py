@@ -17,8 +17,10 @@ from bothways.model.embeddings import Embeddings, Rotary
 from bothways.model.encoder import Encoder, Gate, PreNormLayer, SelfAttention
 from bothways.model.families.base import Family, HeadForm, rename, tied_decoder
 from bothways.model.families.parts import activation_function, linear, unpooled
-from bothways.model.heads import ChoiceHead, MaskedLMHead, Pooler, SequenceHead, SpanHead, TokenHead
+from bothways.model.heads import Pooler
 from bothways.model.lm_head import LMHeadTransform
+from bothways.model.pretraining_heads import MaskedLMHead
+from bothways.model.task_heads import ChoiceHead, SequenceHead, SpanHead, TokenHead
 
 LayerType = Literal["full_attention", "sliding_attention"]
 LAYER_TYPES: tuple[LayerType, ...] = ("full_attention", "sliding_attention")
@@ -30,15 +32,16 @@ GATED_SHARE = 2 / 3
 
 @dataclasses.dataclass(frozen=True)
 class ModernBertConfig(EncoderConfig):
-    """ModernBERT's hyperparameters. local_attention: tokens in the window of a sliding layer, half of them on either
-    side. layer_types: of each layer; by default every third is global, the first among them. rope_bases: of the
-    rotation, by type of layer."""
+    """ModernBERT's hyperparameters. mlp_dropout: of the gated numbers inside a feed-forward. local_attention: tokens in
+    the window of a sliding layer, half of them on either side. layer_types: of each layer; by default every third is
+    global, the first among them. rope_bases: of the rotation, by type of layer."""
 
     vocab_size: int = 50368
     num_hidden_layers: int = 22
     intermediate_size: int = 1152
     hidden_dropout_prob: float = 0.0
     attention_probs_dropout_prob: float = 0.0
+    mlp_dropout: float = 0.0
     classifier_dropout: float | None = 0.0
     max_position_embeddings: int = 8192
     layer_norm_eps: float = 1e-5
@@ -67,7 +70,6 @@ class ModernBertConfig(EncoderConfig):
     }
     foreign_keys: ClassVar[Mapping[str, tuple[Any, ...]]] = {
         **FOREIGN_KEYS,
-        "mlp_dropout": (0.0, 0),
         "is_decoder": (False,),
         "rope_scaling": (),
         "is_causal": (False,),
@@ -149,10 +151,12 @@ def _layer(config: ModernBertConfig, number: int) -> PreNormLayer:
     )
     inner = nn.Linear(size, 2 * config.intermediate_size, bias=config.mlp_bias)
     outer = nn.Linear(config.intermediate_size, size, bias=config.mlp_bias)
-    feed_forward = inner, Gate(activation_function(config.hidden_act)), outer
+    feed_forward = inner, Gate(activation_function(config.hidden_act), Dropout(config.mlp_dropout)), outer
     # the embeddings' norm is the first layer's
     norms = nn.Identity() if number == 0 else _norm(config), _norm(config)
-    return PreNormLayer(attention, feed_forward, norms, Dropout(config.attention_probs_dropout_prob))
+    # feed-forward drops in front of its last product, and nothing behind it
+    dropouts = Dropout(config.attention_probs_dropout_prob), nn.Identity()
+    return PreNormLayer(attention, feed_forward, norms, dropouts)
 
 
 def _norm(config: ModernBertConfig) -> nn.LayerNorm:
@@ -228,7 +232,7 @@ MODERNBERT = Family(
         "token": HeadForm("ModernBertForTokenClassification", _token_head, (*_head_renames("transform"), _CLASSIFIER)),
         "span": HeadForm(
             "ModernBertForQuestionAnswering",
-            lambda encoder, labels: SpanHead(linear(encoder.config, 2), _pooler(encoder)),
+            lambda encoder, labels: SpanHead(linear(encoder.config, 2), _pooler(encoder), _dropout(encoder.config)),
             (*_head_renames("transform"), rename("head.qa_outputs", "classifier")),
         ),
         "choice": HeadForm(

@@ -34,7 +34,7 @@ from bothways.model.families.roberta import (
     SPAN,
     RobertaConfig,
 )
-from bothways.model.heads import MaskedLMHead
+from bothways.model.pretraining_heads import MaskedLMHead
 
 BUCKETS = 32  # as `transformers` computes them, whatever relative_attention_num_buckets says
 

@@ -15,8 +15,10 @@ from bothways.model.attention_mask import BOTH_WAYS, CAUSAL
 from bothways.model.config import EncoderConfig
 from bothways.model.dropout import Dropout
 from bothways.model.encoder import Encoder, Layer, SelfAttention
-from bothways.model.heads import ChoiceHead, EncoderHead, Pooler, PretrainingHead, SequenceHead, SpanHead, TokenHead
+from bothways.model.heads import Pooler
 from bothways.model.lm_head import LMHeadTransform
+from bothways.model.pretraining_heads import PretrainingHead
+from bothways.model.task_heads import ChoiceHead, EncoderHead, SequenceHead, SpanHead, TokenHead
 
 
 def activation_function(name: str) -> Callable[[Tensor], Tensor]:
@@ -54,7 +56,7 @@ def bert_layer(config: EncoderConfig) -> Layer:
     activation = activation_function(config.hidden_act)
     inner, outer = nn.Linear(size, config.intermediate_size), nn.Linear(config.intermediate_size, size)
     norms = layer_norm(config), layer_norm(config)
-    return Layer(attention, (inner, activation, outer), norms, hidden_dropout(config))
+    return Layer(attention, (inner, activation, outer), norms, (hidden_dropout(config), hidden_dropout(config)))
 
 
 def lm_transform(encoder: Encoder, activation: Callable[[Tensor], Tensor] | None = None) -> LMHeadTransform:

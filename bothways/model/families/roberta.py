@@ -26,7 +26,8 @@ from bothways.model.families.parts import (
     span_head,
     token_head,
 )
-from bothways.model.heads import CausalLMHead, HeadKind, MaskedLMHead
+from bothways.model.heads import HeadKind
+from bothways.model.pretraining_heads import CausalLMHead, MaskedLMHead
 
 
 @dataclasses.dataclass(frozen=True)
