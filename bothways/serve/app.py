@@ -66,8 +66,7 @@ async def _alive() -> Response:
 
 async def _ready(request: Request) -> Response:
     service = service_of(request)
-    if service.state != "ready":
-        raise RequestError(service.state, f"the server is {service.state}")
+    service.require_ready()
     return json_reply({"status": "ready", "models": list(service.models)})
 
 

@@ -11,16 +11,21 @@ from typing import Any
 import numpy as np
 from fastapi import Request
 from fastapi.responses import Response, StreamingResponse
+from pydantic import BaseModel
 
 from bothways.files import to_json
 from bothways.serve.failures import RequestError, error_content
 from bothways.serve.limits import Limits
+from bothways.serve.schema import TextPair
 from bothways.serve.service import Answered, Ask, Service, Wanted
 from bothways.tasks.answer import Answer
 from bothways.tasks.results import Result
 
 Events = AsyncIterator[bytes]
-MAX_DEPTH = 4  # of lists in a request
+PRODUCTS = {
+    "rerank": ("query", "texts"),
+    "choose": ("text", "choices"),
+}  # each of one field is read with each of another
 
 
 def service_of(request: Request) -> Service:
@@ -38,6 +43,7 @@ async def ask(
     """
     service = service_of(request)
     require_size(body, service.limits)
+    _require_product(body, verb, service.limits)
     asked = Wanted(model, verb, question, lambda: _gone(request), truncate, request_timeout(request))
     state = request.scope["state"]
     state["verb"] = verb
@@ -85,14 +91,27 @@ def require_size(body: Any, limits: Limits) -> None:
             raise RequestError("too_large", said, name)
 
 
+def _require_product(body: Any, verb: str, limits: Limits) -> None:
+    """Raises RequestError where more sequences are to be read than texts are taken, of verbs that read each text of one
+    field with each of another."""
+    first, second = (getattr(body, name, None) for name in PRODUCTS.get(verb, ("", "")))
+    if not isinstance(first, list) or not isinstance(second, list) or (second and isinstance(second[0], list)):
+        return
+    if len(first) * len(second) > limits.max_texts:
+        said = f"{len(first):,} × {len(second):,} texts are to be read, at most {limits.max_texts:,} are in a request"
+        raise RequestError("too_large", f"{PRODUCTS[verb][1]}: {said}", PRODUCTS[verb][1])
+
+
 def _texts(value: Any) -> Iterator[str]:
     if isinstance(value, str):
         yield value
     elif isinstance(value, list | tuple):
         for entry in value:
             yield from _texts(entry)
-    elif hasattr(value, "text"):
-        yield from (value.text, value.pair)
+    elif isinstance(value, TextPair):
+        yield value.text + value.pair  # a pair counts as a text
+    elif isinstance(value, BaseModel):
+        yield from _texts([getattr(value, name) for name in type(value).model_fields])
     elif isinstance(value, Mapping):
         for entry in value.values():
             yield from _texts(entry)

@@ -14,7 +14,8 @@ from fastapi.responses import Response
 
 from bothways.serve.asking import service_of
 from bothways.serve.failures import RequestError
-from bothways.serve.hugging_face_tasks import HANDLERS, InferenceRequest
+from bothways.serve.hugging_face_schema import InferenceRequest
+from bothways.serve.hugging_face_tasks import HANDLERS
 from bothways.serve.models import ServedModel, model_for
 
 # The verb that a model is asked where `inputs` does not tell: the first of these that it can.
@@ -52,7 +53,7 @@ async def _infer(request: Request, name: str, body: InferenceRequest, task: str 
 
 def _model(request: Request, name: str) -> ServedModel:
     service = service_of(request)
-    service.require_room()
+    service.require_ready()
     return model_for(service.models, name, "tokenize")
 
 

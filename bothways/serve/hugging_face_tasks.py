@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from fastapi import Request
 from fastapi.responses import Response
-from pydantic import BaseModel, ConfigDict, Field
 
 from bothways.inference.sampling import GenerationOptions
 from bothways.serve import questions
 from bothways.serve.asking import ask, base64_vectors, json_reply, server_sent, stream_reply
 from bothways.serve.failures import RequestError
+from bothways.serve.hugging_face_schema import InferenceRequest, known_parameters, texts_in
 from bothways.serve.models import ServedModel
 from bothways.serve.questions import Continuation, Piece
 from bothways.serve.service import Answered
@@ -23,38 +23,9 @@ ENTAILMENT, CONTRADICTION = "entailment", "contradiction"
 HYPOTHESIS = "This example is {}."
 
 
-class InferenceRequest(BaseModel):
-    """inputs: a text or a list of them; {question, context}; {source_sentence, sentences}. parameters: of the task."""
-
-    model_config = ConfigDict(extra="allow")
-    inputs: Any = Field(examples=["The router has no light."])
-    parameters: dict[str, Any] = {}
-    stream: bool = False
-
-
-def _take(parameters: dict[str, Any], **known: Any) -> dict[str, Any]:
-    """The parameters that are known, with defaults. Raises RequestError for one that is not, or of another type."""
-    for name, value in parameters.items():
-        if name not in known:
-            raise RequestError("invalid", f"parameters.{name}: is not known here; known: {', '.join(known)}", name)
-        default = known[name]
-        kind = float if isinstance(default, float) else type(default)
-        right = isinstance(value, int | float if kind is float else kind) and isinstance(value, bool) == (kind is bool)
-        if default is not None and not right:
-            raise RequestError("invalid", f"parameters.{name}: {value!r}, expected {kind.__name__}", name)
-    return {**known, **parameters}
-
-
-def _texts(inputs: Any) -> Any:
-    many = inputs if isinstance(inputs, list) else [inputs]
-    if not many or not all(isinstance(text, str) for text in many):
-        raise RequestError("invalid", "inputs: expected a text or a list of texts", "inputs")
-    return inputs
-
-
 async def _fill(request: Request, model: ServedModel, body: InferenceRequest, given: dict[str, Any]) -> Response:
-    options = _take(given, top_k=5)
-    texts = _texts(body.inputs)
+    options = known_parameters(given, top_k=5)
+    texts = texts_in(body.inputs)
     asked = await ask(
         request,
         model.name,
@@ -92,10 +63,10 @@ def _with_nth(text: str, mask: str, number: int, token: str) -> str:
 
 
 async def _classify(request: Request, model: ServedModel, body: InferenceRequest, given: dict[str, Any]) -> Response:
-    options = _take(given, top_k=None, function_to_apply=None, truncate=False)
+    options = known_parameters(given, top_k=None, function_to_apply=None, truncate=False)
     if options["function_to_apply"] not in (None, "softmax", "sigmoid"):
         raise RequestError("invalid", "parameters.function_to_apply: the model's own is applied", "function_to_apply")
-    texts = _texts(body.inputs)
+    texts = texts_in(body.inputs)
     asked = await ask(
         request, model.name, "classify", lambda predictor: questions.ask_classify(predictor, texts), body=body,
         truncate=options["truncate"],
@@ -113,11 +84,11 @@ def _labels(result: Any) -> list[dict[str, Any]]:
 async def _tag(request: Request, model: ServedModel, body: InferenceRequest, given: dict[str, Any]) -> Response:
     """Under every strategy a word has the label of its first piece: so models are trained here, and what the strategies
     do with pieces of other labels does not arise."""
-    options = _take(given, aggregation_strategy="simple", ignore_labels=["O"], stride=0)
+    options = known_parameters(given, aggregation_strategy="simple", ignore_labels=["O"], stride=0)
     if options["aggregation_strategy"] not in ("none", "simple", "first", "average", "max"):
         known = "none, simple, first, average, max"
         raise RequestError("invalid", f"parameters.aggregation_strategy: expected {known}", "aggregation_strategy")
-    texts = _texts(body.inputs)
+    texts = texts_in(body.inputs)
     asked = await ask(request, model.name, "tag", lambda predictor: questions.ask_tag(predictor, texts), body=body)
     name = "entity" if options["aggregation_strategy"] == "none" else "entity_group"
     found = [
@@ -132,8 +103,8 @@ async def _tag(request: Request, model: ServedModel, body: InferenceRequest, giv
 
 
 async def _answer(request: Request, model: ServedModel, body: InferenceRequest, given: dict[str, Any]) -> Response:
-    options = _take(given, handle_impossible_answer=False, top_k=1, align_to_words=True)
-    question, context = (_texts(body.inputs.get(name)) for name in ("question", "context"))
+    options = known_parameters(given, handle_impossible_answer=False, top_k=1, align_to_words=True)
+    question, context = (texts_in(body.inputs.get(name)) for name in ("question", "context"))
     allowed = options["handle_impossible_answer"]
     asked = await ask(
         request, model.name, "answer", lambda predictor: questions.ask_answer(predictor, question, context, allowed),
@@ -145,8 +116,8 @@ async def _answer(request: Request, model: ServedModel, body: InferenceRequest, 
 
 
 async def _embed(request: Request, model: ServedModel, body: InferenceRequest, given: dict[str, Any]) -> Response:
-    options = _take(given, normalize=True, truncate=False, encoding_format="float")
-    texts = _texts(body.inputs)
+    options = known_parameters(given, normalize=True, truncate=False, encoding_format="float")
+    texts = texts_in(body.inputs)
     asked = await ask(
         request, model.name, "embed", lambda predictor: questions.ask_embed(predictor, texts, options["normalize"]),
         body=body, truncate=options["truncate"],
@@ -158,8 +129,8 @@ async def _embed(request: Request, model: ServedModel, body: InferenceRequest, g
 
 
 async def _similar(request: Request, model: ServedModel, body: InferenceRequest, given: dict[str, Any]) -> Response:
-    _take(given)
-    query, texts = body.inputs["source_sentence"], _texts(body.inputs["sentences"])
+    known_parameters(given)
+    query, texts = body.inputs["source_sentence"], texts_in(body.inputs["sentences"])
     asked = await ask(
         request, model.name, "similar", lambda predictor: questions.ask_similar(predictor, query, texts, len(texts)),
         body=body.inputs,
@@ -170,9 +141,13 @@ async def _similar(request: Request, model: ServedModel, body: InferenceRequest,
 async def _zero_shot(request: Request, model: ServedModel, body: InferenceRequest, given: dict[str, Any]) -> Response:
     """As `transformers`' pipeline: of one label the softmax over the labels' logits of entailment, of several each by
     itself against contradiction."""
-    options = _take(given, candidate_labels=[], multi_label=False, hypothesis_template=HYPOTHESIS)
+    options = known_parameters(given, candidate_labels=[], multi_label=False, hypothesis_template=HYPOTHESIS)
     columns = {label.lower(): number for number, label in enumerate(model.predictor.labels)}
-    labels, text, template = _texts(options["candidate_labels"]), _texts(body.inputs), options["hypothesis_template"]
+    labels, text, template = (
+        texts_in(options["candidate_labels"]),
+        texts_in(body.inputs),
+        options["hypothesis_template"],
+    )
     if ENTAILMENT not in columns or "rerank" not in model.verbs or not isinstance(text, str):
         raise RequestError("wrong_model", f"{model.name}: labels of one's own need a model of entailment, and one text")
     if "{}" not in template:
@@ -194,7 +169,7 @@ async def _zero_shot(request: Request, model: ServedModel, body: InferenceReques
 
 
 async def _generate(request: Request, model: ServedModel, body: InferenceRequest, given: dict[str, Any]) -> Response:
-    options = _take(
+    options = known_parameters(
         given, max_new_tokens=100, temperature=1.0, top_k=0, top_p=1.0, repetition_penalty=1.0, seed=0, do_sample=False,
         return_full_text=False, details=False, stop=[], truncate=None, watermark=False, decoder_input_details=False,
     )  # fmt: skip
@@ -202,7 +177,7 @@ async def _generate(request: Request, model: ServedModel, body: InferenceRequest
         raise RequestError(
             "invalid", "parameters: stop, watermark and decoder_input_details are not known here", "stop"
         )
-    prompt = _texts(body.inputs)
+    prompt = texts_in(body.inputs)
     sampling = GenerationOptions(
         max_tokens=options["max_new_tokens"], greedy=not options["do_sample"], temperature=options["temperature"],
         top_k=options["top_k"], top_p=options["top_p"], repetition_penalty=options["repetition_penalty"],

@@ -36,8 +36,9 @@ def openai_routes() -> APIRouter:
 
 
 async def _models(request: Request) -> Response:
-    models = service_of(request).models
-    return json_reply({"object": "list", "data": [_described(request, name) for name in models]})
+    service = service_of(request)
+    service.require_ready()
+    return json_reply({"object": "list", "data": [_described(request, name) for name in service.models]})
 
 
 async def _one_model(request: Request, name: str) -> Response:

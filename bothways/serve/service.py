@@ -87,12 +87,16 @@ class Service:
             self._scheduler.stop()
         self._pool.shutdown(cancel_futures=True)
 
-    def require_room(self) -> None:
-        """Raises RequestError where nothing is accepted: still loading, draining, stopped, or full."""
+    def require_ready(self) -> None:
+        """Raises RequestError where nothing is accepted: still loading, draining or stopped."""
         if self.state != "ready":
             said = {"loading": "the models are being loaded", "draining": "the server is about to stop"}
             headers = {"retry-after": "1"} if self.state == "loading" else {"connection": "close"}
             raise RequestError(self.state, said.get(self.state, "the server has stopped"), headers=headers)
+
+    def require_room(self) -> None:
+        """Raises RequestError as `require_ready`, and where as many requests are answered or wait as are taken."""
+        self.require_ready()
         if self.in_flight >= self.limits.max_requests:
             raise RequestError(
                 "busy",

@@ -161,7 +161,7 @@ def _tokens(model: Predictor, texts: list[str], special: bool) -> Any:
 
 async def _info(request: Request) -> Response:
     service = service_of(request)
-    service.require_room()
+    service.require_ready()
     name = _named(request) or next(iter(service.models))
     if name not in service.models:
         raise RequestError("model_not_found", f"no model {name!r}; here are {', '.join(service.models)}", "x-model")
@@ -187,5 +187,5 @@ async def _info(request: Request) -> Response:
 
 
 async def _health(request: Request) -> Response:
-    service_of(request).require_room()
+    service_of(request).require_ready()
     return Response()

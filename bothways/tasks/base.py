@@ -289,7 +289,8 @@ def leaf_texts(value: Any) -> Iterator[str]:
             yield from leaf_texts(item)
 
 
-_hints_of = functools.cache(get_type_hints)  # a task is made for each call, and hints are compiled anew each time
+# a task is made for each call, and hints are compiled anew each time
+_hints_of: Callable[[Any], dict[str, Any]] = functools.cache(get_type_hints)
 
 
 def options_from_json(kind: type[_Options], state: Mapping[str, Any]) -> _Options:

@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import json
 import random
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -22,10 +24,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import psutil
 
+from tests.serve.serving import TEXT, Server, expected_of, started
+
 HANG_SECONDS = 60.0
-TEXT = "the red dog runs in the house"
 VERBS = ("classify", "tag", "answer", "embed", "similar", "fill", "generate", "chat", "score", "explain", "tokenize")
 Checker = Callable[[str, Any], bool]
 
@@ -168,6 +172,49 @@ async def asking(port: int, numbers: Any, check: Checker, clients: int) -> Stage
     return stage
 
 
+def terminated_under_load(server: Server) -> list[str]:
+    """SIGTERM while eight clients ask, and what was wrong then: each request that the server's log has as answered has
+    its right answer at a client, once; others were refused, or never read; the exit code is 0."""
+    answers: list[tuple[str, bool]] = []
+    wrong: list[str] = []
+    enough = threading.Event()
+    check = expected_of()
+
+    def ask(client: int) -> None:
+        with httpx2.Client(timeout=HANG_SECONDS, base_url=server.address) as http:
+            for number in itertools.count():
+                name = f"{client}-{number}-before-the-end"
+                body = {"model": "classify", "texts": TEXT}
+                try:
+                    reply = http.post("/v1/classify", json=body, headers={"x-request-id": name})
+                except httpx2.ConnectError:
+                    return  # it listens no more
+                except httpx2.TransportError:
+                    continue  # an idle connection that was closed while this was sent
+                if reply.status_code == 200:
+                    answers.append((name, check("classify", reply.json()["result"])))
+                elif reply.status_code != 503 or reply.json()["error"]["type"] != "draining":
+                    wrong.append(f"{name}: {reply.status_code} {reply.text[:200]}")
+                if len(answers) >= 40:
+                    enough.set()
+
+    threads = [threading.Thread(target=ask, args=(client,)) for client in range(8)]
+    for thread in threads:
+        thread.start()
+    enough.wait(HANG_SECONDS)
+    code = server.stop()
+    for thread in threads:
+        thread.join(HANG_SECONDS)
+    wrong += [f"exit code {code}"] * (code != 0) + ["a client hangs"] * any(thread.is_alive() for thread in threads)
+    wrong += [f"{name}: another answer" for name, right in answers if not right]
+    logged = sorted(
+        line["request_id"] for line in server.log() if line.get("status") == 200 and "-before-" in str(line)
+    )
+    if logged != sorted(name for name, _ in answers):
+        wrong.append(f"{len(logged)} were answered by the log, {len(answers)} at the clients")
+    return wrong
+
+
 async def limited(at_once: int, calls: Any) -> None:
     """All calls, at most so many at the same time."""
     calls = iter(calls)
@@ -186,10 +233,9 @@ def main() -> int:
     parser.add_argument("--overload", type=float, default=60.0, metavar="SECONDS")
     parser.add_argument("--ordinary", type=int, default=200_000)
     parser.add_argument("--clients", type=int, default=320, help="of the overload; the server takes 64")
+    parser.add_argument("--terminations", type=int, default=20, help="how often SIGTERM ends a server under load")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    from tests.serve.serving import expected_of, started
-
     with tempfile.TemporaryDirectory() as folder, started(Path(folder), "--max-requests", "64") as server:
         process = psutil.Process(server.pid)
         stages: list[Stage] = []
@@ -207,6 +253,10 @@ def main() -> int:
         run("ordinary", ordinary(server.port, options.ordinary, check))
         code = server.stop()
     wrong = [line for stage in stages for line in stage.wrong]
+    for number in range(options.terminations):
+        with tempfile.TemporaryDirectory() as folder, started(Path(folder)) as server:
+            wrong += [f"termination {number}: {line}" for line in terminated_under_load(server)]
+    print(f"{options.terminations} terminations under load")
     grown = memory[-1] / memory[1]
     print(f"exit code {code}; memory {grown:.2f} times that after the first requests; {len(wrong):,} wrong")
     print("\n".join(wrong[:20]))

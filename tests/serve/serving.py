@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -22,8 +23,9 @@ TEXT = "the red dog runs in the house"
 
 @dataclass
 class Server:
-    """A running `bothways serve`. example: the command that it says works."""
+    """A running `bothways serve`. example: the command that it says works. folder: of its models and its log."""
 
+    folder: Path
     process: subprocess.Popen[str]
     address: str
     example: str
@@ -35,6 +37,11 @@ class Server:
     @property
     def port(self) -> int:
         return int(self.address.rpartition(":")[2])
+
+    def log(self) -> list[dict[str, Any]]:
+        """The lines of JSON that it has written."""
+        lines = (self.folder / "log").read_text(encoding="utf-8").splitlines()
+        return [json.loads(line) for line in lines if line.startswith("{")]
 
     def stop(self) -> int:
         """Its exit code after SIGTERM."""
@@ -58,7 +65,7 @@ def started(folder: Path, *options: str) -> Iterator[Server]:
     assert process.stdout is not None
     try:
         address = process.stdout.readline().removeprefix("page: ").strip().removesuffix("/")
-        yield Server(process, address, process.stdout.readline().removeprefix("try: ").strip())
+        yield Server(folder, process, address, process.stdout.readline().removeprefix("try: ").strip())
     finally:
         if process.poll() is None:
             process.kill()

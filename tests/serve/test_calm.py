@@ -20,8 +20,10 @@ from bothways.serve.app import make_app
 from bothways.serve.inquiries import Alone, Inquiry
 from bothways.serve.keys import read_keys
 from bothways.serve.limits import Limits
+from bothways.serve.metrics import Metrics
 from bothways.serve.models import model_for, named_models
 from bothways.serve.scheduler import ModelQueue
+from bothways.serve.service import Service
 from tests.serve.conftest import Serve, open_service
 
 
@@ -66,6 +68,10 @@ def test_sizes_are_limited(serve: Serve) -> None:
         "501 characters" in error(client.post("/v1/classify", json={"texts": "a" * 501}), 413, "too_large")["message"]
     )
     error(client.post("/v1/classify", content=b" " * 3001), 413, "too_large")
+    client = serve("choose", max_texts=5)
+    many = {"text": ["a"] * 3, "choices": ["b", "c"]}
+    assert "3 × 2 texts" in error(client.post("/v1/choose", json=many), 413, "too_large")["message"]
+    assert client.post("/v1/choose", json={**many, "text": ["a"] * 2}).status_code == 200
 
     def chunks() -> Iterator[bytes]:
         for _ in range(40):
@@ -120,6 +126,15 @@ def test_while_it_drains_nothing_is_accepted(serve: Serve) -> None:
     error(client.post("/v1/classify", json={"texts": "the dog"}), 503, "draining")
     error(client.get("/readyz"), 503, "draining")
     assert client.get("/healthz").status_code == 200
+
+
+def test_while_it_loads_it_is_alive_and_nothing_more() -> None:
+    client = TestClient(make_app(Service(Limits(), Metrics())))  # type: ignore[arg-type]
+    assert client.get("/healthz").status_code == 200
+    assert client.get("/").status_code == 200
+    for reply in (client.get("/readyz"), client.get("/v1/models"), client.post("/v1/classify", json={"texts": "a"})):
+        error(reply, 503, "loading")
+        assert reply.headers["retry-after"] == "1"
 
 
 def test_keys_are_asked_for(serve: Serve) -> None:
