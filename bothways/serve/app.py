@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -13,6 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
 from bothways.serve.asking import json_reply, service_of
+from bothways.serve.direct import direct_routes, field_error
 from bothways.serve.failures import RequestError, error_content
 from bothways.serve.gate import Application, RequestGate
 from bothways.serve.hugging_face_routes import hugging_face_routes
@@ -48,13 +48,14 @@ def make_app(
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(Exception, _own_error)
-    for routes in (verb_routes, openai_routes, rerank_routes, tei_routes, hugging_face_routes):
-        app.include_router(routes())
+    routers = [verb_routes(), openai_routes(), rerank_routes(), tei_routes(), hugging_face_routes()]
+    for router in routers:
+        app.include_router(router)
     app.include_router(page_routes())
     app.get("/healthz", tags=["operation"], summary="Whether the process is alive")(_alive)
     app.get("/readyz", tags=["operation"], summary="Whether it answers: loaded, warm, not draining")(_ready)
     app.get("/metrics", tags=["operation"], summary="Figures for Prometheus")(_metrics)
-    gate: Application = RequestGate(app, service, keys or Keys({}), log_texts)
+    gate: Application = RequestGate(app, direct_routes(routers), service, keys or Keys({}), log_texts)
     if cors:
         gate = CORSMiddleware(gate, list(cors), allow_methods=["*"], allow_headers=["*"])
     return gate
@@ -85,13 +86,7 @@ async def _request_error(request: Request, error: Exception) -> Response:
 
 async def _validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    first: dict[str, Any] = error.errors()[0]
-    kind = "malformed" if first["type"] == "json_invalid" else "invalid"
-    place = [str(part) for part in first["loc"] if part != "body"]
-    field = ".".join(place) if kind == "invalid" else None
-    more = f" (and {len(error.errors()) - 1} more)" if kind == "invalid" and len(error.errors()) > 1 else ""
-    message = f"{field or 'the request'}: {first['msg']}{more}"
-    return await _request_error(request, RequestError(kind, message, field))
+    return await _request_error(request, field_error(error.errors()))
 
 
 async def _http_error(request: Request, error: Exception) -> Response:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import re
 import time
@@ -10,6 +11,9 @@ import uuid
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
+from fastapi import FastAPI, Request
+
+from bothways.serve.direct import DirectRoutes, read_body
 from bothways.serve.failures import RequestError, error_content
 from bothways.serve.keys import Keys
 from bothways.serve.service import Service
@@ -18,6 +22,8 @@ _LOGGER = logging.getLogger("bothways.serve.access")
 BODY_SECONDS = 10.0  # in which a request has to arrive
 REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 TRACE_PARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+PROCESS_ID = uuid.uuid4().hex[:20]  # by which request ids of processes differ
+_numbers = itertools.count(1)
 OPEN_PATHS = frozenset(("/", "/docs", "/openapi.json", "/healthz", "/readyz", "/health", "/favicon.ico"))  # no key
 
 AsgiMessage = MutableMapping[str, Any]
@@ -29,8 +35,9 @@ Application = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None
 class RequestGate:
     """The application behind the checks that all routes share."""
 
-    def __init__(self, app: Application, service: Service, keys: Keys, log_texts: bool) -> None:
-        self._app, self._service, self._keys, self._log_texts = app, service, keys, log_texts
+    def __init__(self, app: FastAPI, direct: DirectRoutes, service: Service, keys: Keys, log_texts: bool) -> None:
+        """direct: the routes that are answered without the application."""
+        self._app, self._direct, self._service, self._keys, self._log_texts = app, direct, service, keys, log_texts
         self._metrics = service.metrics
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
@@ -58,14 +65,34 @@ class RequestGate:
             body = await self._body(scope, headers, receive)
             if self._log_texts:
                 state["body"] = body.decode("utf-8", "replace")
-            await self._app(scope, _replayed(body, receive), send_with_id)
+            if scope["path"] in self._direct and scope["method"] == "POST":
+                await self._answer(scope, headers, body, receive, send_with_id)
+            else:
+                await self._app(scope, _replayed(body, receive), send_with_id)
         except RequestError as error:
+            state["kind"] = error.kind
             self._metrics.failed(error.kind)
             await _reply(scope["path"], error, request_id, send_with_id)
         finally:
-            route = getattr(scope.get("route"), "path", "other")
-            self._metrics.replied(route, status)
+            direct = scope["path"] if scope["path"] in self._direct else "other"
+            self._metrics.replied(getattr(scope.get("route"), "path", direct), status)
             self._log(scope, headers, status, time.monotonic() - began)
+
+    async def _answer(
+        self, scope: MutableMapping[str, Any], headers: Mapping[str, str], body: bytes, receive: Receive, send: Send
+    ) -> None:
+        """The reply of a direct route."""
+        kind, function = self._direct[scope["path"]]
+        scope["app"] = self._app  # where the function finds the service
+        request = Request(scope, receive)
+        try:
+            response = await function(request, read_body(kind, headers.get("content-type", ""), body))
+        except RequestError:
+            raise
+        except Exception as error:
+            _LOGGER.error("POST %s failed", scope["path"], exc_info=error)
+            raise RequestError("failed", "the server made a mistake; its log has more") from error
+        await response(scope, receive, send)
 
     def _checked_key(self, scope: Mapping[str, Any], headers: Mapping[str, str]) -> str | None:
         if scope["path"] in OPEN_PATHS or scope["method"] == "OPTIONS":
@@ -125,7 +152,7 @@ class RequestGate:
 
 def _request_id(headers: Mapping[str, str]) -> str:
     given = headers.get("x-request-id", "")
-    return given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+    return given if REQUEST_ID.fullmatch(given) else f"{PROCESS_ID}{next(_numbers):012x}"
 
 
 def _trace_parent(headers: Mapping[str, str]) -> str | None:

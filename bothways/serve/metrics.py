@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily
@@ -48,6 +49,7 @@ class Metrics:
                 "total": "Seconds from the accepted request to its answer.",
             }.items()
         }
+        self._children: dict[tuple[str, str], tuple[Any, ...]] = {}
         self._tokens = Counter("bothways_tokens", "Tokens that were read or made.", ["model"], registry=registry)
         self._batch_tokens = Histogram(
             "bothways_batch_tokens", "Tokens of a batch.", ["model"], buckets=TOKENS, registry=registry
@@ -56,16 +58,25 @@ class Metrics:
             "bothways_batch_sequences", "Sequences of a batch.", ["model"], buckets=SEQUENCES, registry=registry
         )
 
+    def _of(self, model: str, verb: str) -> tuple[Any, ...]:
+        """The counter and histograms of a model's verb, kept, as finding them by their labels takes longest."""
+        if (model, verb) not in self._children:
+            both = [self._requests, *self._seconds.values()]
+            self._children[model, verb] = tuple(metric.labels(model, verb) for metric in both)
+        return self._children[model, verb]
+
     def watch_queues(self, lengths: Callable[[], Mapping[str, int]]) -> None:
         """lengths: how many requests wait, by model."""
         self._registry.register(_Queues(lengths))
 
     def answered(self, model: str, verb: str, times: Times, total: float) -> None:
         """A question was answered, or failed, after `total` seconds."""
-        self._requests.labels(model, verb).inc()
-        for stage, seconds in (("queue", times.queue), ("tokenise", times.tokenise), ("infer", times.infer)):
-            self._seconds[stage].labels(model, verb).observe(seconds)
-        self._seconds["total"].labels(model, verb).observe(total)
+        requests, queue, tokenise, infer, whole = self._of(model, verb)
+        requests.inc()
+        queue.observe(times.queue)
+        tokenise.observe(times.tokenise)
+        infer.observe(times.infer)
+        whole.observe(total)
 
     def ran(self, model: str, tokens: int, sequences: int) -> None:
         """A batch was computed."""

@@ -68,10 +68,10 @@ def test_sizes_are_limited(serve: Serve) -> None:
         "501 characters" in error(client.post("/v1/classify", json={"texts": "a" * 501}), 413, "too_large")["message"]
     )
     error(client.post("/v1/classify", content=b" " * 3001), 413, "too_large")
-    client = serve("choose", max_texts=5)
+    chooser = serve("choose", max_texts=5)
     many = {"text": ["a"] * 3, "choices": ["b", "c"]}
-    assert "3 × 2 texts" in error(client.post("/v1/choose", json=many), 413, "too_large")["message"]
-    assert client.post("/v1/choose", json={**many, "text": ["a"] * 2}).status_code == 200
+    assert "3 × 2 texts" in error(chooser.post("/v1/choose", json=many), 413, "too_large")["message"]
+    assert chooser.post("/v1/choose", json={**many, "text": ["a"] * 2}).status_code == 200
 
     def chunks() -> Iterator[bytes]:
         for _ in range(40):
