@@ -56,7 +56,7 @@ def test_each_mistake_has_its_status_and_says_what_it_is(client: TestClient) -> 
         assert reply.status_code in (400, 422), body[:20]
         assert reply.json()["error"]["message"]
     surrogate = client.post("/v1/classify", content=rb'{"model": "classify", "texts": "\ud800"}')
-    error(surrogate, 422, "invalid")
+    error(surrogate, 400, "malformed")
     long = {"x-request-timeout": "nan"}
     error(client.post("/v1/classify", json={"model": "classify", "texts": "a"}, headers=long), 422, "invalid")
 

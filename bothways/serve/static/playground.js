@@ -203,7 +203,7 @@ async function start() {
   const linked = Object.fromEntries(new URLSearchParams(location.hash.slice(1)));
   const { model, verb, ...given } = linked;
   chooseModel(model ?? state.models[0]?.id, verb);
-  if (verb === state.verb) {
+  if (verb === state.verb && Object.keys(given).some((name) => state.inputs[name])) {
     for (const input of Object.values(state.inputs)) if (input.tagName === 'TEXTAREA') input.value = '';
     for (const [name, value] of Object.entries(given)) if (state.inputs[name]) state.inputs[name].value = value;
   }

@@ -104,10 +104,10 @@ export const drawResult = (verb, result, body) => DRAWN[verb](result, body);
 
 /** How alike texts are: a matrix of the cosines of their vectors. */
 export function drawSimilarities(texts, vectors) {
-  const scale = createScale(matchMedia('(prefers-color-scheme: dark)').matches, 'weights', 1);
+  const scale = createScale(matchMedia('(prefers-color-scheme: dark)').matches, 'signed', 1);
   const product = (one, next) => one.reduce((sum, value, index) => sum + value * next[index], 0);
   const name = (index) => (index ? String(index) : 'query');
-  const cell = (value) => el('td', { class: 'cosine', style: { background: colourOf(scale, Math.max(0, value)) } },
+  const cell = (value) => el('td', { class: 'cosine', style: { background: colourOf(scale, value) } },
     el('span', {}, value.toFixed(2)));
   const rows = vectors.map((one, index) => [el('th', { title: texts[index] }, name(index)),
     ...vectors.map((next) => cell(product(one, next)))]);
