@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
 
 from fastapi import FastAPI, Request
@@ -27,6 +28,7 @@ from bothways.serve.verb_routes import verb_routes
 from bothways.version import __version__
 
 _LOGGER = logging.getLogger("bothways.serve")
+SPANS = "FASTAPI_OTEL_AUTO_CONFIGURE"
 KINDS_BY_STATUS = {400: "malformed", 404: "not_found", 405: "method_not_allowed", 413: "too_large"}
 
 
@@ -55,7 +57,9 @@ def make_app(
     app.get("/healthz", tags=["operation"], summary="Whether the process is alive")(_alive)
     app.get("/readyz", tags=["operation"], summary="Whether it answers: loaded, warm, not draining")(_ready)
     app.get("/metrics", tags=["operation"], summary="Figures for Prometheus")(_metrics)
-    gate: Application = RequestGate(app, direct_routes(routers), service, keys or Keys({}), log_texts)
+    # spans are FastAPI's, so every request goes through it where they are asked for
+    direct = {} if os.environ.get(SPANS) else direct_routes(routers)
+    gate: Application = RequestGate(app, direct, service, keys or Keys({}), log_texts)
     if cors:
         gate = CORSMiddleware(gate, list(cors), allow_methods=["*"], allow_headers=["*"])
     return gate

@@ -16,7 +16,7 @@ from starlette.testclient import TestClient
 from bothways.errors import UserError
 from bothways.inference.engine import Forward
 from bothways.serve import gate
-from bothways.serve.app import make_app
+from bothways.serve.app import SPANS, make_app
 from bothways.serve.inquiries import Alone, Inquiry
 from bothways.serve.keys import read_keys
 from bothways.serve.limits import Limits
@@ -25,6 +25,8 @@ from bothways.serve.models import model_for, named_models
 from bothways.serve.scheduler import ModelQueue
 from bothways.serve.service import Service
 from tests.serve.conftest import Serve, open_service
+
+JSON = {"content-type": "application/json"}
 
 
 def error(reply: httpx2.Response, status: int, kind: str) -> dict[str, Any]:
@@ -59,6 +61,28 @@ def test_each_mistake_has_its_status_and_says_what_it_is(client: TestClient) -> 
     error(surrogate, 400, "malformed")
     long = {"x-request-timeout": "nan"}
     error(client.post("/v1/classify", json={"model": "classify", "texts": "a"}, headers=long), 422, "invalid")
+
+
+def test_the_way_through_fastapi_answers_the_same(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(SPANS, "true")
+    other = TestClient(make_app(client.service), raise_server_exceptions=False)  # type: ignore[arg-type]
+    bodies = (
+        b'{"model": "classify", "texts": "the dog"}',
+        b'{"model": "classify", "texts": [5]}',
+        b"{",
+        b"[]",
+        b"null",
+    )
+    for body in bodies:
+        pair = [asked.post("/v1/classify", content=body, headers=JSON) for asked in (client, other)]
+        assert pair[0].status_code == pair[1].status_code, body
+        found = [reply.json() for reply in pair]
+        for content in found:
+            for name in ("request_id", "message"):
+                content.get("error", {}).pop(name, None)
+        assert found[0] == found[1]
+    texts = client.post("/v1/classify", content=bodies[0], headers={"content-type": "text/plain"})
+    assert "expected application/json" in error(texts, 400, "malformed")["message"]
 
 
 def test_sizes_are_limited(serve: Serve) -> None:
