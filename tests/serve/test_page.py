@@ -94,6 +94,9 @@ def test_the_page_shows_what_the_predictor_says(opened: Any) -> None:
     page.click("#tab-inside")
     page.wait_for_selector("#panel-inside #tokens .chip")
     assert page.locator("#panel-inside .chip").count() == 6  # four words, [CLS] and [SEP]
+    page = opened("/#model=similar&verb=embed&texts=the+dog")  # a model whose head decides nothing
+    page.click("#tab-inside")
+    page.wait_for_selector("#panel-inside #attention #matrix")
     page = opened("/#model=causal&verb=generate&prompt=the+dog&max_tokens=5")
     page.locator("#panel-answer .piece").first.click()
     assert page.locator("#panel-answer .bars li").count() == 6

@@ -162,10 +162,13 @@ async function lookInside() {
   panels.inside.replaceChildren(el('p', { class: 'explanation' }, 'Looking inside …'));
   try {
     const text = pair && state.model.reads_pairs !== false ? { text: first, pair } : first;
+    const { running } = state;
     const { result: data } = await ask('/v1/explain', { model: state.model.id, text }, key());
+    if (running !== state.running) return; // another question was asked meanwhile
     const store = createStore(initialState(data, matchMedia('(prefers-color-scheme: dark)').matches));
     const notes = data.notes.map((note) => el('p', { class: 'note' }, note));
-    const views = [createTokensView, createPredictionsView, createAttentionView].map((create) => create(data, store));
+    const creators = [createTokensView, data.predictions && createPredictionsView, createAttentionView].filter(Boolean);
+    const views = creators.map((create) => create(data, store));
     panels.inside.replaceChildren(...notes, ...views.map(({ element }) => element));
     await Promise.all(views.map(({ ready }) => ready));
   } catch (error) {
