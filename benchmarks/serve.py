@@ -27,9 +27,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import HERE, shared_data, show
+from common import HERE, minilm, shared_data, show
 from engines import temporary
-from finetune import minilm
 from serve_load import closed_loop, highest_rate, request_bytes
 
 import bothways as bw

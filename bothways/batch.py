@@ -12,6 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+# The target that says of each sequence how many of its first tokens are a prompt that no vector counts: int64 `[N]`.
+PROMPT_TARGET = "prompt_tokens"
+
 
 @dataclass
 class PackedBatch:

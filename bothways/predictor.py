@@ -1,6 +1,6 @@
 """The one object of `bw.load(...)`: a loaded model and everything that it can be asked.
 
-Shapes: T_i tokens of text i, N texts, H hidden, V vocabulary.
+Shapes: T_i tokens of text i, N texts, H hidden, E numbers of a vector, V vocabulary.
 """
 
 from __future__ import annotations
@@ -115,22 +115,63 @@ class Predictor(LoadedModel):
         own."""
         return complete(predict.choose_continuations(self, text, choices, on_progress))
 
-    def embed(self, texts: Texts, normalize: bool = True, on_progress: OnProgress = no_progress) -> np.ndarray:
-        """A vector for each text, float32 `[N, H]`, of a text alone `[H]`; of length one with `normalize`.
+    def embed(
+        self,
+        texts: Texts,
+        normalize: bool = True,
+        on_progress: OnProgress = no_progress,
+        *,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+    ) -> np.ndarray:
+        """A vector for each text, float32 `[N, E]`, of a text alone `[E]`; of length one with `normalize`.
 
-        Pooling is what the model was trained with; of a model that was not trained for vectors, the mean over tokens.
+        Pooling, and what stands behind it, is what the model was trained with; of a model that was not trained for
+        vectors, the mean over tokens. prompt_name, prompt: what stands before each text: a prompt of the model, or this
+        text; by default the model's default prompt. Raises UserError for a name that the model does not have.
         """
-        return complete(vectors.embed_texts(self, texts, normalize, on_progress))
+        chosen = vectors.chosen_prompt(self, prompt_name, prompt)
+        return complete(vectors.embed_texts(self, texts, normalize, on_progress, chosen))
 
-    @overload
-    def similar(self, query: str, texts: Texts, top_k: int = ..., on_progress: OnProgress = ...) -> list[Match]: ...
     @overload
     def similar(
-        self, query: Texts, texts: Texts, top_k: int = ..., on_progress: OnProgress = ...
+        self,
+        query: str,
+        texts: Texts,
+        top_k: int = ...,
+        on_progress: OnProgress = ...,
+        *,
+        prompt_name: str | None = ...,
+        prompt: str | None = ...,
+    ) -> list[Match]: ...
+    @overload
+    def similar(
+        self,
+        query: Texts,
+        texts: Texts,
+        top_k: int = ...,
+        on_progress: OnProgress = ...,
+        *,
+        prompt_name: str | None = ...,
+        prompt: str | None = ...,
     ) -> list[list[Match]]: ...
-    def similar(self, query: Texts, texts: Texts, top_k: int = 5, on_progress: OnProgress = no_progress) -> Any:
-        """The `top_k` texts that are most like the query, most alike first; of many queries a list each."""
-        return complete(vectors.similar_texts(self, query, texts, top_k, on_progress))
+    def similar(
+        self,
+        query: Texts,
+        texts: Texts,
+        top_k: int = 5,
+        on_progress: OnProgress = no_progress,
+        *,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+    ) -> Any:
+        """The `top_k` texts that are most like the query, most alike first; of many queries a list each.
+
+        prompt_name, prompt: what stands before query and texts alike, as of `embed`; by default the model's prompts for
+        queries ("query") and for what is searched ("document", "passage" or "corpus"), else its default prompt.
+        """
+        prompts = (prompt_name, prompt)
+        return complete(vectors.similar_texts(self, query, texts, top_k, on_progress, prompts=prompts))
 
     @overload
     def rerank(

@@ -11,18 +11,20 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from bothways.checkpoint.cross_encoders import cross_encoder_config, cross_encoder_state
 from bothways.checkpoint.fit import require_fit
 from bothways.checkpoint.names import NameTable
 from bothways.checkpoint.sentence_transformers import (
     SentenceModules,
     encoder_directory,
     lower_cases_texts,
+    pools_tokens,
     read_modules,
     write_modules,
 )
@@ -35,7 +37,7 @@ from bothways.model.encoder import Encoder
 from bothways.model.families import FAMILIES, HEAD_KINDS, build_encoder, build_head, read_config
 from bothways.model.families.base import Family
 from bothways.model.heads import Head, HeadKind, Model, initialise
-from bothways.model.task_heads import EmbeddingHead
+from bothways.model.task_heads import vector_head
 from bothways.option_checks import matches_type, type_in_words
 from bothways.text.special_tokens import ABSENT
 from bothways.text.tokenizer import Tokenizer
@@ -48,7 +50,11 @@ STATE_TYPES: dict[str, Any] = {  # of what `bothways.json` may hold
     "sequence_length": int,
     "tokenizer": str,
     "prompt": str,
+    "prompts": dict[str, str],
+    "default_prompt_name": str | None,
+    "include_prompt": bool,
     "similarity": str,
+    "activation": Literal["sigmoid", "identity"],
 }
 
 
@@ -117,7 +123,10 @@ def save_checkpoint(checkpoint: Checkpoint, directory: Path) -> None:
     """Write the directory atomically; one that is already there is replaced only when the new one is complete."""
     with replace_directory(directory) as partial:
         model = checkpoint.model
-        theirs = name_table(model).to_hugging_face(model.state_dict())
+        own = model.state_dict()
+        if vector_head(model) is not None:  # its weights are in the folders of its modules
+            own = {name: tensor for name, tensor in own.items() if not name.startswith("head.")}
+        theirs = name_table(model).to_hugging_face(own)
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in theirs.items()}
         save_file(tensors, partial / "model.safetensors", metadata={"format": "pt"})
         write_all_but_weights(checkpoint, partial)
@@ -135,11 +144,9 @@ def write_all_but_weights(checkpoint: Checkpoint, directory: Path) -> None:
         write_json(directory / "generation_config.json", _generation_config(checkpoint.tokenizer))
     if "chat_template" in checkpoint.metadata:
         write_text(directory / "chat_template.jinja", checkpoint.metadata["chat_template"])
-    if model.head.pooling is not None:
+    if (head := vector_head(model)) is not None:
         limit = checkpoint.metadata.get("sequence_length", model.config.max_sequence_length)
-        prompt, similarity = checkpoint.metadata.get("prompt", ""), checkpoint.metadata.get("similarity", "cosine")
-        modules = SentenceModules(model.head.pooling, model.head.normalize, limit, prompt, similarity)
-        write_modules(directory, modules, model.config.hidden_size)
+        write_modules(directory, head, checkpoint.metadata, model.config.hidden_size, limit)
 
 
 def _generation_config(tokenizer: Tokenizer) -> dict[str, Any]:
@@ -162,6 +169,8 @@ def _config_json(checkpoint: Checkpoint) -> dict[str, Any]:
         config["label2id"] = {label: index for index, label in enumerate(labels)}
     if checkpoint.metadata.get("problem_type"):
         config["problem_type"] = checkpoint.metadata["problem_type"]
+    if activation := checkpoint.metadata.get("activation"):
+        config |= cross_encoder_config(activation)
     return config
 
 
@@ -170,13 +179,15 @@ def load_checkpoint(
     head: HeadBuilder | None = None,
     *,
     labels: Sequence[str] = (),
+    keep_vectors: bool = False,
     dropout: float | None = None,
     seed: int = 0,
 ) -> Checkpoint:
     """Open a Hugging Face directory, or download one from the hub by its id.
 
     head: builds the head to put on the encoder; without it, the head that the directory's `architectures` names.
-    labels: those of `head`; a classifier of other labels, or for another task, is left unused.
+    labels: those of `head`; a classifier of other labels, or for another task, is left unused. keep_vectors: a model
+    that gives vectors keeps the modules by which it does, in place of `head`.
     dropout: replaces the config's probabilities for hidden states and attention. seed: what the file does not hold is
     initialised from it.
     Raises UserError: not a model directory, a config that does not fit the weights, another model's vocabulary.
@@ -198,13 +209,19 @@ def load_checkpoint(
     weights = _unfinished_weights(directory, family, raw_config) if is_start(directory) else read_weights(directory)
     architecture = _architecture(family, raw_config, weights)
     kind = _head_kind(family, architecture)
-    modules = read_modules(root) if head is None and HEAD_KINDS[kind].trained_for is None else None
+    makes_vectors = HEAD_KINDS[kind].trained_for is None or pools_tokens(root)
+    reads_modules = (head is None or keep_vectors) and makes_vectors
+    modules = read_modules(root, config.hidden_size) if reads_modules else None
     foreign = (
-        modules.state(config.max_sequence_length) if modules else _foreign_state(directory, kind, raw_config, weights)
+        modules.state(config.max_sequence_length)
+        if modules
+        else _foreign_state(root, directory, kind, raw_config, weights)
     )
     state = _with_config(state, foreign)
     known_labels = state.get("labels", [])
-    build = head or _head_builder(kind, known_labels, modules)
+    build = head if head is not None and modules is None else _head_builder(kind, known_labels, modules)
+    if modules is not None:
+        weights = {**modules.vectors.weights, **weights}  # of a run that has not finished, its own are newer
     require_fit(directory, config, build, weights, "head.classifier" if head is not None else None)
     model = new_model(config, build, seed)
     # a classifier for other labels, or of another kind of model, is not the one that is asked for
@@ -277,17 +294,21 @@ def _with_config(state: Mapping[str, Any], config: Mapping[str, Any]) -> dict[st
 
 
 def _foreign_state(
-    directory: Path, kind: HeadKind, raw_config: Mapping[str, Any], weights: Mapping[str, Tensor]
+    root: Path, directory: Path, kind: HeadKind, raw_config: Mapping[str, Any], weights: Mapping[str, Tensor]
 ) -> dict[str, Any]:
-    """What `bothways.json` would say of a model that was made elsewhere: its task, its labels."""
+    """What `bothways.json` would say of a model that was made elsewhere: its task, its labels. directory: where the
+    encoder is in `root`."""
     head = HEAD_KINDS[kind]
     if head.trained_for is None:
         return {}
     labels = _labels(directory, kind, raw_config, weights) if head.needs_labels else []
     problem = raw_config.get("problem_type")
-    if head.trained_for == "classify" and not problem:
-        problem = "regression" if len(labels) == 1 else "single_label_classification"  # as transformers takes it
-    return {"task": head.trained_for, "labels": labels, **({"problem_type": problem} if problem else {})}
+    state = {"task": head.trained_for, "labels": labels}
+    if head.trained_for != "classify":
+        return {**state, **({"problem_type": problem} if problem else {})}
+    # as transformers takes it
+    problem = problem or ("regression" if len(labels) == 1 else "single_label_classification")
+    return {**state, "problem_type": problem, **cross_encoder_state(root, raw_config, len(labels), problem)}
 
 
 def _labels(directory: Path, kind: HeadKind, raw_config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> list[str]:
@@ -309,7 +330,7 @@ def _labels(directory: Path, kind: HeadKind, raw_config: Mapping[str, Any], weig
 
 def _head_builder(kind: HeadKind, labels: Sequence[str], modules: SentenceModules | None) -> HeadBuilder:
     if modules is not None:
-        return lambda encoder: EmbeddingHead(modules.pooling, modules.normalize)
+        return lambda encoder: modules.vectors.head()
     return lambda encoder: build_head(encoder, kind, max(len(labels), 1))
 
 

@@ -47,14 +47,26 @@ class RemoteMethods(ABC):
         texts, many = listed(text)
         return self._ask(Call("choose", {"text": texts, "choices": choices, "truncate": True}, results.choice_of, many))
 
-    def embed(self, texts: Texts, normalize: bool = True) -> Any:
+    def embed(
+        self, texts: Texts, normalize: bool = True, *, prompt_name: str | None = None, prompt: str | None = None
+    ) -> Any:
         """As `Predictor.embed`."""
-        return self._vectors(texts, {"normalize": normalize, "encoding_format": "base64", "truncate": True})
+        before = {"prompt_name": prompt_name, "prompt": prompt}
+        return self._vectors(texts, {"normalize": normalize, **before, "encoding_format": "base64", "truncate": True})
 
-    def similar(self, query: Texts, texts: Texts, top_k: int = 5) -> Any:
+    def similar(
+        self,
+        query: Texts,
+        texts: Texts,
+        top_k: int = 5,
+        *,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+    ) -> Any:
         """As `Predictor.similar`."""
         (queries, many), (among, _) = listed(query), listed(texts)
-        fields = {"query": queries, "texts": among, "top_k": top_k, "truncate": True}
+        before = {"prompt_name": prompt_name, "prompt": prompt}
+        fields = {"query": queries, "texts": among, "top_k": top_k, **before, "truncate": True}
         return self._ask(Call("similar", fields, results.matches_of, many))
 
     def rerank(self, query: Texts, texts: Texts, top_k: int | None = None, *, label: str | None = None) -> Any:

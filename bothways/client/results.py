@@ -12,7 +12,7 @@ import numpy as np
 from bothways.inference.language import Suggestion, TextScore, TokenProbability
 from bothways.inference.masked import Fill
 from bothways.inference.reranking import Ranked
-from bothways.inference.vectors import DotMatch, Match
+from bothways.inference.vectors import DistanceMatch, DotMatch, Match
 from bothways.pages.explanation import Explanation
 from bothways.tasks.answer import Answer
 from bothways.tasks.choose import Choice
@@ -58,7 +58,8 @@ def choice_of(value: Mapping[str, Any]) -> Choice:
 
 def matches_of(value: list[Any]) -> list[Match]:
     """The texts most like a query."""
-    return [DotMatch(**match) if "dot" in match else Match(**match) for match in value]
+    kinds = {"dot": DotMatch, "distance": DistanceMatch}
+    return [next((kind for name, kind in kinds.items() if name in match), Match)(**match) for match in value]
 
 
 def ranked_of(value: list[Any]) -> list[Ranked]:

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bothways.batch import PackedBatch
+from bothways.inference.steady import steady_head
 from bothways.model.attention_mask import BOTH_WAYS, CAUSAL
 from bothways.model.dropout import Dropout
 from bothways.model.embeddings import Embeddings, LearnedPositions, OffsetPositions, RelativeBias, SinusoidalPositions
@@ -270,7 +271,7 @@ class CompiledModel(Model):
     """
 
     def __init__(self, encoder: Encoder, head: Head) -> None:
-        super().__init__(encoder, head)
+        super().__init__(encoder, steady_head(head))
         self.encoder = cast("Encoder", encoder if isinstance(encoder, CompiledEncoder) else CompiledEncoder(encoder))
 
     def forward(self, batch: PackedBatch) -> Any:

@@ -9,36 +9,43 @@ import numpy as np
 import pyarrow as pa
 
 from bothways.checkpoint.hugging_face import weights_fingerprint
-from bothways.data.encoded import Encoded, join_segments
+from bothways.checkpoint.sentence_modules import vector_module_configs
+from bothways.data.encoded import Encoded
+from bothways.data.prompts import Prompt
 from bothways.data.tables import Row
 from bothways.errors import UserError, closest, option
 from bothways.inference import engine
 from bothways.inference.bulk import Job
 from bothways.inference.loaded import LoadedModel
-from bothways.inference.vectors import sequence_vectors, with_prompt
+from bothways.inference.vectors import chosen_prompt, head_for_vectors, sequence_vectors
 from bothways.progress import OnProgress
 
 
-def embed_job(model: LoadedModel, columns: Collection[str], text_column: str, normalize: bool) -> Job:
-    """The job that adds the column `embedding`, float32 `[H]` a row.
+def embed_job(
+    model: LoadedModel, columns: Collection[str], text_column: str, normalize: bool, prompt: Prompt | None = None
+) -> Job:
+    """The job that adds the column `embedding`, float32 `[E]` a row.
 
-    columns: of the table. normalize: to vectors of length 1. Raises UserError where the table has no `text_column`.
+    columns: of the table. normalize: to vectors of length 1. prompt: what stands before each text, by default the
+    model's own. Raises UserError where the table has no `text_column`.
     """
     _require(columns, [text_column])
-    size = model.config.hidden_size
+    head, before = head_for_vectors(model), chosen_prompt(model) if prompt is None else prompt
+    size = head.size(model.config.hidden_size)
     schema = pa.schema([("embedding", pa.list_(pa.float32(), size))])
 
     def encode(rows: Sequence[Row]) -> list[Encoded]:
-        texts = with_prompt(model, [row.text(text_column) for row in rows])
-        return join_segments(model.tokenizer, texts, model.sequence_length)
+        return before.encode(model.tokenizer, [row.text(text_column) for row in rows], model.sequence_length)
 
     def embed(rows: Sequence[Row], encoded: list[Encoded], on_progress: OnProgress) -> list[pa.Array]:
         flat = np.concatenate(sequence_vectors(model, encoded, normalize, on_progress))
         return [pa.FixedSizeListArray.from_arrays(pa.array(flat), size)]
 
     described = {"verb": "embed", "text_column": text_column, "normalize": normalize}
-    if prompt := model.checkpoint.metadata.get("prompt"):
-        described["prompt"] = prompt
+    if before.text:
+        described["prompt"] = before.text
+    if head.pooling not in ("mean", "cls") or not head.pool.include_prompt or len(head.projections):
+        described["modules"] = vector_module_configs(head, model.config.hidden_size)
     return Job({**described, **_described(model)}, encode, embed, schema, model.tokenizer)
 
 

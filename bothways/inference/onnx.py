@@ -19,8 +19,10 @@ from torch import Tensor, nn
 
 from bothways.batch import PackedBatch, pack_sequences
 from bothways.checkpoint.hugging_face import Checkpoint, write_all_but_weights
+from bothways.data.prompts import Prompt
 from bothways.errors import UserError, install_command
 from bothways.files import replace_directory
+from bothways.inference.padded_pooling import padded_last, padded_mean, pool_padded
 from bothways.model.attention import Attend
 from bothways.model.attention_mask import AttentionMask
 from bothways.model.encoder import Encoder
@@ -100,16 +102,10 @@ def _pooled(head: Any, hidden: Tensor, mask: Tensor) -> Tensor:
     if head.reading == "first":
         state = hidden[:, 0]
     elif head.reading == "mean":
-        state = _mean(hidden, mask)
+        state = padded_mean(hidden, mask)
     else:
-        last = mask.sum(1).long() - 1
-        state = hidden.gather(1, last[:, None, None].expand(-1, 1, hidden.shape[2]))[:, 0]
+        state = padded_last(hidden, mask)
     return cast("Tensor", head.pooler(state))
-
-
-def _mean(hidden: Tensor, mask: Tensor) -> Tensor:
-    share = mask.to(hidden.dtype)[..., None]
-    return (hidden * share).sum(1) / share.sum(1)
 
 
 def _transformed(head: Any, hidden: Tensor) -> Tensor:
@@ -117,7 +113,9 @@ def _transformed(head: Any, hidden: Tensor) -> Tensor:
 
 
 def _embedding(head: Any, hidden: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
-    vectors = hidden[:, 0] if head.pooling == "cls" else _mean(hidden, mask)
+    vectors = pool_padded(head.pool, hidden, mask)
+    for projection in head.projections:
+        vectors = projection(vectors)
     return hidden, F.normalize(vectors, dim=-1) if head.normalize else vectors
 
 
@@ -204,13 +202,19 @@ def export_onnx(checkpoint: Checkpoint, directory: Path, int8: bool = False) -> 
     """Write `model.onnx` with config and tokenizer, and, with `int8`, `model_quantized.onnx`.
 
     What ONNX Runtime makes of the file is compared with what the model does, on texts of several lengths in one batch.
-    Raises UserError where the extra `onnx` is not installed, where the two differ by more than `MAX_DIFFERENCE`, and
-    for a head that has no padded form.
+    Raises UserError where the extra `onnx` is not installed, where the two differ by more than `MAX_DIFFERENCE`, for a
+    head that has no padded form, and for one that leaves a prompt out of its vectors, which tokens do not tell.
     """
     _require_extra()
     model = checkpoint.model.float().cpu().eval()
     if type(model.head) not in FORMS:
         raise UserError(f"export onnx: no form of {type(model.head).__name__} is known")
+    prompt = Prompt.of_state(checkpoint.metadata)
+    if prompt.text and not prompt.pooled:
+        raise UserError(
+            f"export onnx: {checkpoint.source} leaves its default prompt {prompt.text[:40]!r} out of the pooling "
+            "(include_prompt), and an ONNX model, which is given tokens, cannot tell it from the text"
+        )
     with replace_directory(directory) as partial:
         write_all_but_weights(checkpoint, partial)
         _write(model, partial / "model.onnx")

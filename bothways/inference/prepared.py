@@ -21,7 +21,7 @@ from bothways.errors import UserError, option
 from bothways.hardware import cpu_multiplies_int8
 from bothways.inference.compiled import CompiledModel, supports
 from bothways.model.encoder import Layer
-from bothways.model.heads import Head, Model, device_of
+from bothways.model.heads import Model, device_of
 from bothways.native.loading import library
 from bothways.precision import InferencePrecision, choose_inference_precision
 
@@ -32,8 +32,6 @@ MIN_PREPACKED_WEIGHTS = 1 << 18
 # Rows up to which `FewRowsLinear` is prepacked: a step of generation, a request of a few short texts. There matrices of
 # 1,024 × 256 to 30,522 × 256 take 0.8 to 0.4 of the time, at 512 rows 0.9 to 0.6.
 MAX_FEW_ROWS = 64
-# Rows from which a product of torch's gives a row the same bits whatever their number; measured 4 on AVX2.
-MIN_STEADY_ROWS = 8
 
 
 class PrepackedLinear(nn.Module):
@@ -73,21 +71,6 @@ class FewRowsLinear(nn.Module):
         return torch.ops.aten.gelu_(product) if self._gelu else product
 
 
-class SteadyLinear(nn.Linear):
-    """`nn.Linear` in float32 whose row has the same bits in any company: fewer than `MIN_STEADY_ROWS` rows go through
-    the kernel of as many, as those for one to three rows add up in another order."""
-
-    def __init__(self, linear: nn.Linear) -> None:
-        super().__init__(linear.in_features, linear.out_features, linear.bias is not None, device="meta")
-        self.weight, self.bias = linear.weight, linear.bias
-
-    def forward(self, x: Tensor) -> Tensor:
-        rows = len(x)
-        if rows >= MIN_STEADY_ROWS or x.dim() != 2:
-            return super().forward(x)
-        return super().forward(F.pad(x, (0, 0, 0, MIN_STEADY_ROWS - rows)))[:rows]
-
-
 class Int8Linear(nn.Module):
     """`nn.Linear` in int8: each row of the input, and each of the matrix, is scaled by its own largest number.
 
@@ -125,11 +108,11 @@ def prepare_model(model: Model, precision: InferencePrecision = "float32") -> Mo
 
     float32: through the compiled layers where they support the encoder, else as `prepare_for_generation`; results
     differ from the model's by rounding, and a sequence's have the same bits in any company. int8: the encoder's
-    matrices; heads stay in float32.
+    matrices; heads stay in float32, as those that give vectors do in bfloat16, too.
     Raises UserError for int8 where bfloat16 is faster.
     """
     if precision == "float32" and supports(model.encoder):
-        return CompiledModel(model.encoder, _steady(model.head)).eval()
+        return CompiledModel(model.encoder, model.head).eval()
     return _with_layers(model, precision)
 
 
@@ -147,24 +130,15 @@ def describe_layers(model: Model, precision: InferencePrecision) -> str:
     return f"{precision}, torch's layers"
 
 
-def _steady(head: Head) -> Head:
-    """A copy of a head whose linear layers are steady; tensors are shared."""
-    made = copy.deepcopy(head, {id(tensor): tensor for tensor in (*head.parameters(), *head.buffers())})
-    for module in list(made.modules()):
-        for name, child in list(module.named_children()):
-            if type(child) is nn.Linear:
-                setattr(module, name, SteadyLinear(child))
-    return made
-
-
 def _with_layers(model: Model, precision: InferencePrecision) -> Model:
     on_cpu = device_of(model).type == "cpu"
     half = precision == "bfloat16"
     # deepcopy takes what is in its memo as it is: these tensors are shared
     memo = {} if half else {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     made = copy.deepcopy(model, memo).eval()
+    lowered = made.encoder if made.head.in_float32 else made
     if half:
-        made.bfloat16()
+        lowered.bfloat16()
     if not on_cpu or not torch.backends.mkldnn.is_available():
         return made
     if precision == "int8":
@@ -173,7 +147,7 @@ def _with_layers(model: Model, precision: InferencePrecision) -> Model:
         _exchange(made.encoder, Int8Linear)
     elif precision == "bfloat16":
         if torch.ops.mkldnn._is_mkldnn_bf16_supported():
-            _exchange(made, PrepackedLinear)
+            _exchange(lowered, PrepackedLinear)
     elif next(model.parameters()).dtype == torch.float32:
         _exchange(made, FewRowsLinear, MIN_PREPACKED_WEIGHTS)
     return made

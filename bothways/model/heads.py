@@ -20,6 +20,7 @@ from bothways.batch import PackedBatch
 from bothways.model.config import EncoderConfig
 from bothways.model.encoder import Encoder, PreNormLayer
 from bothways.model.lm_head import LazyLogits
+from bothways.model.pooling import Pooling
 
 # What a head can do, in the words of error messages; `language-model` scores every piece of the vocabulary.
 Ability = Literal[
@@ -46,7 +47,6 @@ HeadKind = Literal[
     "embedding",
     "encoder",
 ]
-Pooling = Literal["mean", "cls"]
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,9 @@ class Head(nn.Module):
 
     kind: what `families` knows it by. abilities: what its scores are good for. architecture: the Hugging Face class
     with the same parts; None where there is none. trained_for: the task whose models of this architecture are; None for
-    other heads. needs_labels: whether it is built with a number of labels. pooling, normalize: how a head that gives
-    vectors of texts makes them; None for other heads.
+    other heads. needs_labels: whether it is built with a number of labels. in_float32: whether its modules are so in
+    every precision. pooling, normalize: of a head that gives vectors of texts, the way in which it pools, None where
+    that is several, and whether they are of length one.
     """
 
     kind: ClassVar[HeadKind]
@@ -73,6 +74,7 @@ class Head(nn.Module):
     architecture: str | None = None
     trained_for: ClassVar[str | None] = None
     needs_labels: ClassVar[bool] = False
+    in_float32: ClassVar[bool] = False
     pooling: Pooling | None = None
     normalize: bool = False
 
@@ -112,16 +114,6 @@ class Head(nn.Module):
         name: what a column of the scores is called, a label or a piece; empty where it has no name.
         """
         return None
-
-
-def first_tokens(batch: PackedBatch) -> Tensor:
-    """int64 `[N]`: where each sequence's `[CLS]` is."""
-    return batch.cu_seqlens[:-1].long()
-
-
-def last_tokens(batch: PackedBatch) -> Tensor:
-    """int64 `[N]`: where each sequence's last token is."""
-    return batch.cu_seqlens[1:].long() - 1
 
 
 class Pooler(nn.Module):

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from bothways.batch import PackedBatch
-from bothways.model.heads import Ability, Decision, Head, HeadKind, Pooler, first_tokens
+from bothways.model.heads import Ability, Decision, Head, HeadKind, Pooler
 from bothways.model.lm_head import LazyLogits, LMHeadTransform
+from bothways.model.pooling import first_tokens
 
 
 @dataclass

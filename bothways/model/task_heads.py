@@ -5,15 +5,16 @@ Shapes: T tokens, N sequences, R tokens that a head reads, H hidden, C labels.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import ClassVar, Literal
+from collections.abc import Callable, Iterable
+from typing import ClassVar, Literal, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bothways.batch import PackedBatch
-from bothways.model.heads import Ability, Decision, Head, HeadKind, Pooling, first_tokens, last_tokens
+from bothways.model.heads import Ability, Decision, Head, HeadKind, Model
+from bothways.model.pooling import Dense, Pooling, TokenPooling, first_tokens, last_tokens, sequence_means
 
 Reading = Literal["first", "last", "mean"]  # of a sequence's tokens
 
@@ -129,31 +130,49 @@ class SpanHead(Head):
 
 
 class EmbeddingHead(Head):
-    """A vector a sequence, `[N, H]`: its first token, or the mean over its tokens, `[CLS]` and `[SEP]` included
-    (Reimers and Gurevych 2019, section 3); of length one with `normalize`. Has no weights."""
+    """A vector a sequence, `[N, E]`: its pooled hidden states (Reimers and Gurevych 2019, section 3), what
+    `projections` make of them, of length one with `normalize`. Computed in float32."""
 
     kind = "embedding"
     abilities = frozenset[Ability]({"embedding"})
+    in_float32 = True
 
-    def __init__(self, pooling: Pooling = "mean", normalize: bool = True) -> None:
+    def __init__(
+        self,
+        pooling: Pooling | TokenPooling = "mean",
+        normalize: bool = True,
+        projections: Iterable[nn.Module] = (),
+    ) -> None:
+        """projections: each `[N, E]` → `[N, E']`, in order; most models have none."""
         super().__init__()
-        self.pooling, self.normalize = pooling, normalize
+        self.pool = pooling if isinstance(pooling, TokenPooling) else TokenPooling((pooling,))
+        self.projections = nn.ModuleList(projections)
+        self.pooling = self.pool.modes[0] if len(self.pool.modes) == 1 else None
+        self.normalize = normalize
+
+    def normalized(self, normalize: bool) -> EmbeddingHead:
+        """The same head, whose vectors are of length one or not."""
+        return EmbeddingHead(self.pool, normalize, self.projections)
+
+    def size(self, hidden_size: int) -> int:
+        """E, of hidden states of this size."""
+        widths = [module.linear.out_features for module in self.projections if isinstance(module, Dense)]
+        return widths[-1] if widths else len(self.pool.modes) * hidden_size
 
     def reads(self, batch: PackedBatch) -> Tensor | None:
-        return first_tokens(batch) if self.pooling == "cls" else None
+        return self.pool.reads(batch)
 
     @property
     def reads_first_tokens_only(self) -> bool:
-        return self.pooling == "cls"
+        return set(self.pool.modes) == {"cls"}
 
     def forward(self, hidden: Tensor, batch: PackedBatch) -> Tensor:
-        vectors = hidden.float() if self.pooling == "cls" else sequence_means(hidden.float(), batch)
+        vectors: Tensor = self.pool(hidden.float(), batch)
+        for projection in self.projections:
+            vectors = projection(vectors)
         return F.normalize(vectors, dim=-1) if self.normalize else vectors
 
 
-def sequence_means(hidden: Tensor, batch: PackedBatch) -> Tensor:
-    """The mean of each sequence's hidden states: `[T, H]` → `[N, H]`."""
-    lengths = batch.lengths.to(hidden.device)
-    number = torch.repeat_interleave(torch.arange(len(lengths), device=hidden.device), lengths)
-    sums = hidden.new_zeros(len(lengths), hidden.shape[1]).index_add(0, number, hidden)
-    return sums / lengths[:, None]
+def vector_head(model: Model) -> EmbeddingHead | None:
+    """The model's head, where that gives vectors of texts."""
+    return cast("EmbeddingHead", model.head) if "embedding" in model.head.abilities else None

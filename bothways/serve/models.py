@@ -86,7 +86,7 @@ def served_model(name: str, predictor: Predictor) -> ServedModel:
         "score": "language-model" in head.abilities and trained,
         "suggest": causal and trained,
         "embed": True,
-        "similar": metadata.get("similarity", "cosine") in ("cosine", "dot"),
+        "similar": True,
         "explain": True,
         "tokenize": True,
     }

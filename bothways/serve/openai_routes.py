@@ -10,6 +10,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
+from bothways.inference.vectors import head_for_vectors
 from bothways.predictor import Predictor
 from bothways.serve import questions
 from bothways.serve.asking import ask, base64_vectors, json_reply, server_sent, service_of, stream_reply
@@ -55,8 +56,9 @@ def _described(request: Request, name: str) -> dict[str, Any]:
 async def _embeddings(request: Request, body: EmbeddingsRequest) -> Response:
     """Vectors of length one. `dimensions` must be the model's own: none here is trained to be cut."""
     model = model_for(service_of(request).models, body.model, "embed").predictor
-    if body.dimensions not in (None, model.config.hidden_size):
-        said = f"dimensions: {body.model} gives {model.config.hidden_size}, and was not trained to be cut shorter"
+    size = head_for_vectors(model).size(model.config.hidden_size)
+    if body.dimensions not in (None, size):
+        said = f"dimensions: {body.model} gives {size}, and was not trained to be cut shorter"
         raise RequestError("invalid", said, "dimensions")
     texts = _as_texts(model, body.input)
     answered = await ask(

@@ -31,10 +31,27 @@ ask_classify = predict.classify_texts
 ask_tag = predict.tag_texts
 ask_answer = predict.find_answers
 ask_choose = predict.choose_continuations
-ask_embed = vectors.embed_texts
-ask_similar = vectors.similar_texts
 ask_rerank = reranking.rerank_texts
 Emit = Callable[[Any], None]
+
+
+def ask_embed(
+    model: Predictor, texts: Any, normalize: bool = True, prompt_name: str | None = None, prompt: str | None = None
+) -> ServedQuestion:
+    """As `Predictor.embed`."""
+    return vectors.embed_texts(model, texts, normalize, prompt=vectors.chosen_prompt(model, prompt_name, prompt))
+
+
+def ask_similar(
+    model: Predictor,
+    query: Any,
+    texts: Any,
+    top_k: int = 5,
+    prompt_name: str | None = None,
+    prompt: str | None = None,
+) -> ServedQuestion:
+    """As `Predictor.similar`."""
+    return vectors.similar_texts(model, query, texts, top_k, prompts=(prompt_name, prompt))
 
 
 def ask_fills(model: Predictor, text: Any, top_k: int = 5) -> ServedQuestion:

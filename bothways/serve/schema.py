@@ -70,16 +70,17 @@ class EmbedRequest(VerbRequest):
 
     texts: AnyTexts = Field(examples=[["slow wifi", "the internet is slow"]])
     normalize: bool = True
+    prompt_name: str | None = None
+    prompt: str | None = None
     encoding_format: Literal["float", "base64"] = "float"
-
-    def fields(self) -> dict[str, Any]:
-        return {"texts": _as_python(self.texts), "normalize": self.normalize}
 
 
 class SimilarRequest(VerbRequest):
     query: SingleTexts = Field(examples=["slow wifi"])
     texts: SingleTexts = Field(examples=[["the internet is slow", "my bill is wrong"]])
     top_k: int = 5
+    prompt_name: str | None = None
+    prompt: str | None = None
 
 
 class RerankRequest(VerbRequest):

@@ -28,9 +28,7 @@ PLAIN_VERBS: Mapping[str, tuple[type[schema.VerbRequest], Asking]] = {
         model, question, context, no_answer
     )),
     "choose": (schema.ChooseRequest, lambda model, text, choices: questions.ask_choose(model, text, choices)),
-    "similar": (schema.SimilarRequest, lambda model, query, texts, top_k: questions.ask_similar(
-        model, query, texts, top_k
-    )),
+    "similar": (schema.SimilarRequest, questions.ask_similar),
     "fill": (schema.FillRequest, questions.ask_fills),
     "next_sentence": (schema.NextSentenceRequest, questions.ask_next_sentence),
     "score": (schema.ScoreRequest, questions.ask_score),

@@ -32,7 +32,7 @@ from bothways.data.tables import Row
 from bothways.errors import UserError, closest, option
 from bothways.model.config import EncoderConfig
 from bothways.model.encoder import Encoder
-from bothways.model.heads import Head
+from bothways.model.heads import Head, Model
 from bothways.option_checks import require_type
 from bothways.text.tokenizer import Tokenizer
 
@@ -111,6 +111,7 @@ class Task(ABC):
     has_thresholds: ClassVar[bool] = False  # whether `with_tuned_thresholds` chooses any
     cut_at: ClassVar[str] = "end"  # where a text that is too long loses tokens
     keep_whole: ClassVar[KeepWhole] = "sequence"  # what the loss needs in one batch: a sequence, a row, the whole step
+    keeps_vectors: ClassVar[bool] = False  # whether a model that gives vectors is trained with its own head
 
     @property
     def losses(self) -> tuple[str, ...]:
@@ -150,6 +151,10 @@ class Task(ABC):
     @abstractmethod
     def to_json(self) -> dict[str, Any]:
         """What `bothways.json` must keep to build this task again; `task` is its name."""
+
+    def with_model(self, model: Model, metadata: Mapping[str, Any]) -> Self:
+        """The task as it is learnt by a model, whose head it may exchange. metadata: of the model's checkpoint."""
+        return self
 
     def identity(self) -> dict[str, Any]:
         """What a resumed run must share of the task, as JSON: by default all that `to_json` keeps."""

@@ -309,7 +309,16 @@ class MultiLabelTask(ClassifyTask):
 
 @dataclass(frozen=True)
 class RegressionTask(ClassifyTask):
-    """A number for each text: mean squared error. Numbers are learnt unscaled, so they should be of a size near 1."""
+    """A number for each text: mean squared error. Numbers are learnt unscaled, so they should be of a size near 1.
+
+    activation: what the score goes through to be the number, of a cross-encoder that was made elsewhere: sigmoid, or
+    identity as of others.
+    """
+
+    activation: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return {**super().to_json(), **({"activation": self.activation} if self.activation else {})}
 
     def gold(self, row: Row) -> float:
         return row.number(self.options.label_column)
@@ -334,7 +343,7 @@ class RegressionTask(ClassifyTask):
             raise UserError(
                 f"a regression of {len(labels)} numbers ({shortened_list(labels)}) is not read, one number is"
             )
-        return cls(options, labels)
+        return cls(options, labels, activation=state.get("activation"))
 
     def _target(self, row: Row) -> np.ndarray:
         """The gold number: float32 `[]`."""
@@ -344,11 +353,13 @@ class RegressionTask(ClassifyTask):
         return {"loss": len(targets["labels"])}
 
     def sums(self, scores: Tensor, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        difference = at_least_float32(scores)[:, 0] - targets["labels"]
+        numbers = at_least_float32(scores)[:, 0]
+        difference = (numbers.sigmoid() if self.activation == "sigmoid" else numbers) - targets["labels"]
         return {"loss": difference.square().sum()}
 
     def decode(self, scores: Sequence[np.ndarray], encoded: Sequence[Encoded], row: Row) -> Any:
-        return Regression(float(scores[0][0]))
+        number = float(scores[0][0])
+        return Regression(float(np.exp(-np.logaddexp(0, -number))) if self.activation == "sigmoid" else number)
 
     def condensed(self, prediction: Any) -> Any:
         return prediction

@@ -16,19 +16,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bothways.data.encoded import Encoded, KeepWhole, join_segments
+from bothways.data.encoded import Encoded, KeepWhole
+from bothways.data.prompts import Prompt, prompt_targets
 from bothways.data.tables import Row
-from bothways.errors import UserError, command
+from bothways.errors import UserError, command, option
 from bothways.model.encoder import Encoder
-from bothways.model.heads import Head, Pooling
-from bothways.model.task_heads import EmbeddingHead
+from bothways.model.heads import Head, Model
+from bothways.model.pooling import Pooling, TokenPooling
+from bothways.model.task_heads import EmbeddingHead, vector_head
 from bothways.tasks.base import Task, at_least_float32, options_from_json
 from bothways.tasks.metrics import correlations
 from bothways.tasks.results import Result
 from bothways.text.tokenizer import Tokenizer
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Similarity(Result):
     """How alike two texts are. cosine: of their vectors, -1 to 1. vectors: float32 `[2, H]`."""
 
@@ -45,17 +47,21 @@ class SimilarOptions:
     """Columns of the table, and how a text becomes a vector.
 
     score_column: how alike the two are, in any range, more is more alike; rows without that column are pairs that
-    belong together. pooling: the mean over the tokens, or `[CLS]`. normalize: vectors of length one.
+    belong together. pooling: of a text's tokens; by default the model's own, else the mean. normalize: vectors of
+    length one, not as long as they come.
     """
 
     text_column: str = "text"
     pair_column: str = "pair"
     score_column: str = "score"
-    pooling: Pooling = "mean"
+    pooling: Pooling | None = None
     normalize: bool = True
 
 
 BLOCK_TEXTS = 1024  # texts that are compared with all others at once: 4 kB of cosines for each of the others
+# What else a model that gives vectors has in its `bothways.json`, and keeps when it is trained.
+SENTENCE_STATE = ("prompt", "prompts", "default_prompt_name", "include_prompt", "similarity")
+NOT_LEARNT = ("prompts", "default_prompt_name", "similarity")  # of that: what changes nothing in training
 COSINE_SCALE = 20.0  # of cosines before the softmax, as sentence-transformers' MultipleNegativesRankingLoss has it
 
 
@@ -63,24 +69,30 @@ COSINE_SCALE = 20.0  # of cosines before the softmax, as sentence-transformers' 
 class SimilarTask(Task):
     """Pairs with a score: the mean squared error between the cosine and the score, scaled to 0 to 1.
 
-    score_range: the lowest and the highest score in training, which become 0 and 1. prompt: stands before every text,
-    as models that were made elsewhere may have it.
+    score_range: the lowest and the highest score in training, which become 0 and 1. sentence_state: the values of
+    `SENTENCE_STATE`; its prompt stands before every text.
     """
 
     options: SimilarOptions = SimilarOptions()
     score_range: tuple[float, float] = (0.0, 1.0)
-    prompt: str = field(default="", repr=False)
+    sentence_state: Mapping[str, Any] = field(default_factory=dict, repr=False, hash=False)
 
     name: ClassVar[str] = "similar"
     Options: ClassVar[type] = SimilarOptions
     example: ClassVar[Mapping[str, Any]] = {"text": "My wifi is slow.", "pair": "The wireless crawls.", "score": 4.6}
     next_command: ClassVar[str] = 'similar {model} "a text of yours" --in {table}'
     keep_whole: ClassVar[KeepWhole] = "row"
+    keeps_vectors: ClassVar[bool] = True
+
+    @property
+    def prompt(self) -> Prompt:
+        """What stands before every text."""
+        return Prompt.of_state(self.sentence_state)
 
     def for_columns(self, columns: Collection[str]) -> SimilarTask:
         """Scored pairs where there is a column of scores, else pairs that belong together."""
         kind = SimilarTask if self.options.score_column in columns else ContrastTask
-        return kind(self.options, self.score_range, self.prompt)
+        return kind(self.options, self.score_range, self.sentence_state)
 
     @classmethod
     def make(cls, options: Any) -> SimilarTask:
@@ -108,20 +120,43 @@ class SimilarTask(Task):
         return replace(self, score_range=(min(scores), max(scores)))
 
     def to_json(self) -> dict[str, Any]:
-        prompt = {"prompt": self.prompt} if self.prompt else {}
-        return {"task": self.name, "options": asdict(self.options), "score_range": list(self.score_range), **prompt}
+        state = {"task": self.name, "options": asdict(self.options), "score_range": list(self.score_range)}
+        return {**state, **self.sentence_state}
+
+    def identity(self) -> dict[str, Any]:
+        return {name: value for name, value in self.to_json().items() if name not in NOT_LEARNT}
 
     @classmethod
     def from_json(cls, state: Mapping[str, Any]) -> SimilarTask:
         if state.get("task") != cls.name:
             raise UserError(f"this model was not made to compare texts; make one with {command('finetune', 'similar')}")
         low, high = state.get("score_range", (0.0, 1.0))
-        return SimilarTask(options_from_json(SimilarOptions, state), (low, high), state.get("prompt", ""))
+        kept = {name: state[name] for name in SENTENCE_STATE if name in state}
+        return SimilarTask(options_from_json(SimilarOptions, state), (low, high), kept)
+
+    def with_model(self, model: Model, metadata: Mapping[str, Any]) -> Self:
+        """A model that gives vectors already keeps its modules, prompts and similarity.
+
+        Raises UserError for another pooling than the one in front of its Dense modules.
+        """
+        head, asked = vector_head(model), self.options.pooling
+        assert head is not None
+        if asked not in (None, head.pooling):
+            if len(head.projections):
+                raise UserError(
+                    f"{option('pooling', asked)}: what the model has behind its own pooling "
+                    f"({', '.join(head.pool.modes)}) would not fit; leave it out"
+                )
+            head = EmbeddingHead(TokenPooling((asked,), head.pool.include_prompt), head.normalize)
+        model.head = head.normalized(head.normalize and self.options.normalize)
+        options = replace(self.options, pooling=head.pooling, normalize=model.head.normalize)
+        kept = {name: metadata[name] for name in SENTENCE_STATE if name in metadata}
+        return replace(self, options=options, sentence_state=kept)
 
     def encode(self, rows: Sequence[Row], tokenizer: Tokenizer, max_length: int) -> list[Encoded]:
         """Two sequences a row: the text, and the text it is compared with."""
-        texts = [self.prompt + text for row in rows for text in self._texts(row)]
-        encoded = join_segments(tokenizer, texts, max_length)
+        texts = [text for row in rows for text in self._texts(row)]
+        encoded = self.prompt.encode(tokenizer, texts, max_length)
         return [replace(sequence, row=sequence.row // 2) for sequence in encoded]
 
     def add_targets(self, encoded: Sequence[Encoded], rows: Sequence[Row]) -> list[Encoded]:
@@ -129,22 +164,23 @@ class SimilarTask(Task):
         low, high = self.score_range
         scores = [(row.number(self.options.score_column) - low) / (high - low) for row in rows]
         return [
-            replace(text, targets={"side": np.array(n % 2), "score": np.array(scores[text.row], dtype=np.float32)})
+            _with_targets(text, side=np.array(n % 2), score=np.array(scores[text.row], dtype=np.float32))
             for n, text in enumerate(encoded)
         ]
 
     def collate(self, encoded: Sequence[Encoded]) -> dict[str, np.ndarray]:
-        """pairs `[rows, 2]`: the two sequences of each row; scores `[rows]`."""
+        """pairs `[rows, 2]`: the two sequences of each row; scores `[rows]`; and what `prompt_targets` has."""
+        prompts = prompt_targets(encoded)
         if "side" not in encoded[0].targets:
-            return {}
+            return prompts
         sides = np.array([text.targets["side"] for text in encoded])
         order = np.lexsort((sides, np.array([text.row for text in encoded])))
         pairs = order.reshape(-1, 2)
         scores = np.array([encoded[first].targets["score"] for first in pairs[:, 0]], dtype=np.float32)
-        return {"pairs": pairs, "scores": scores}
+        return {"pairs": pairs, "scores": scores, **prompts}
 
     def head(self, encoder: Encoder) -> Head:
-        return EmbeddingHead(self.options.pooling, self.options.normalize)
+        return EmbeddingHead(self.options.pooling or "mean", self.options.normalize)
 
     def counts(self, targets: Mapping[str, Tensor]) -> dict[str, float]:
         return {"loss": len(targets["pairs"])}
@@ -192,14 +228,12 @@ class ContrastTask(SimilarTask):
         return self
 
     def add_targets(self, encoded: Sequence[Encoded], rows: Sequence[Row]) -> list[Encoded]:
-        return [
-            replace(text, targets={"side": np.array(n % 2), "score": np.array(1.0)}) for n, text in enumerate(encoded)
-        ]
+        return [_with_targets(text, side=np.array(n % 2), score=np.array(1.0)) for n, text in enumerate(encoded)]
 
     def collate(self, encoded: Sequence[Encoded]) -> dict[str, np.ndarray]:
         """Besides `pairs` and `scores`: texts `[N]`, a number for each sequence, the same where the tokens are."""
         targets = super().collate(encoded)
-        if not targets:
+        if "pairs" not in targets:
             return targets
         return {**targets, "texts": _numbered([sequence.input_ids.tobytes() for sequence in encoded])}
 
@@ -240,6 +274,10 @@ class ContrastTask(SimilarTask):
             **super().describe(prediction, row, labelled=False),
             **({"error": 1 - prediction.cosine} if labelled else {}),
         }
+
+
+def _with_targets(text: Encoded, **targets: np.ndarray) -> Encoded:
+    return replace(text, targets={**text.targets, **targets})
 
 
 def _numbered(values: Sequence[Hashable]) -> np.ndarray:

@@ -144,7 +144,11 @@ def _finetune(
 ) -> FinetuneResult:
     progress.wait(f"{progress.title}  reading rows, opening the model …")
     rows, eval_rows = read_rows_to_learn(*tables, task, options, progress.say)
-    checkpoint = _load(model, rows.task, options, progress.say)
+    checkpoint, asked = _load(model, rows.task, options, progress.say), rows.task
+    rows, eval_rows = (
+        replace(table, task=table.task.with_model(checkpoint.model, checkpoint.metadata)) for table in (rows, eval_rows)
+    )
+    _require_readable(checkpoint, asked)
     limit = sequence_limit(options, checkpoint.config)
     encoded, eval_encoded = (table.encode(checkpoint.tokenizer, limit) for table in (rows, eval_rows))
     truncated = _say_truncated(progress.say, rows.task, (encoded, eval_encoded), limit)
@@ -164,7 +168,7 @@ def _finetune(
     best = BestEpoch(checkpoint, eval_rows, eval_encoded, run, options.patience, metadata)
     inputs = {"model": model, "train": tables[0], "eval": tables[1]}
     checkpoint.metadata = {**rows.task.to_json(), **metadata}
-    run.begin(_described(run, rows.task, inputs, options), checkpoint)
+    run.begin(_described(run, asked, inputs, options), checkpoint)
     progress.start_line = finetuning_start(stepper, len(rows.rows), plan.steps(1))
     training = train(stepper, run, progress, lambda step: best.evaluate(), best.is_out_of_patience)
     evaluation = best.finish() if training.interrupted is None else None
@@ -260,19 +264,30 @@ def _evaluation_rows(table: Table | None, task: Task, options: FinetuneOptions, 
 
 def _load(model: str | Path, task: Task, options: FinetuneOptions, say: Callable[[str], None]) -> Checkpoint:
     """The model with the task's head. Raises UserError where it cannot learn the task."""
-    checkpoint = load_checkpoint(model, task.head, labels=task.labels, dropout=options.dropout, seed=options.seed)
+    checkpoint = load_checkpoint(
+        model,
+        task.head,
+        labels=task.labels,
+        keep_vectors=task.keeps_vectors,
+        dropout=options.dropout,
+        seed=options.seed,
+    )
     assert checkpoint.report is not None
     say(f"{model}: {checkpoint.report.sentence()}")
-    if checkpoint.config.is_decoder and checkpoint.model.head.reads_first_tokens_only:
-        raise UserError(
-            f"{model}: reads from left to right, so its first token, which {task.name} decides by, sees nothing of the "
-            "text; take a model that reads both ways"
-        )
     _freeze(checkpoint.model, options.freeze_layers)
     if not any(parameter.requires_grad for parameter in checkpoint.model.parameters()):
         asked = option("freeze_layers", options.freeze_layers)
         raise UserError(f"{asked}: nothing is left to train for {task.name}")
     return checkpoint
+
+
+def _require_readable(checkpoint: Checkpoint, task: Task) -> None:
+    """Raises UserError for a head that reads what sees nothing of a text."""
+    if checkpoint.config.is_decoder and checkpoint.model.head.reads_first_tokens_only:
+        raise UserError(
+            f"{checkpoint.source}: reads from left to right, so its first token, which {task.name} decides by, sees "
+            "nothing of the text; take a model that reads both ways"
+        )
 
 
 def _freeze(model: Model, number: int) -> None:

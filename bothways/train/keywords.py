@@ -11,7 +11,7 @@ from typing import Literal, TypedDict
 
 from bothways.data.tables import TableFormat
 from bothways.inference.loaded import LoadedModel
-from bothways.model.heads import Pooling
+from bothways.model.pooling import Pooling
 from bothways.precision import TrainingPrecision
 from bothways.tasks.classify_options import ProblemType
 from bothways.tasks.entities import Scheme
@@ -112,5 +112,5 @@ class FinetuneKeywords(ColumnKeywords, total=False):
     scheme: Scheme
     # of choose and similar
     choice_columns: Sequence[str]
-    pooling: Pooling
+    pooling: Pooling | None
     normalize: bool

@@ -15,9 +15,10 @@ from bothways.files import require_file_writable, to_json, user_errors
 from bothways.inference.bulk import Job
 from bothways.inference.bulk_formats import BULK_SUFFIXES
 from bothways.inference.jobs import embed_job
+from bothways.inference.vectors import chosen_prompt
 from bothways.outputs import require_new_file
 from bothways.predictor import Predictor, load
-from bothways.progress import CountProgress
+from bothways.progress import CountProgress, OnProgress
 from bothways.verbs.bulk import TableArguments, into_file
 from bothways.verbs.flags import parse
 from bothways.verbs.printing import say
@@ -30,10 +31,17 @@ class EmbedArguments(TableArguments):
     however many rows it has, a .parquet, .jsonl or .csv, with which the same command again goes on. Without it, JSON
     lines.
 
-    no_normalize: vectors as long as they come.
+    no_normalize: vectors as long as they come. prompt_name: which of the model's prompts stands before every text; by
+    default its default one, if it has any. prompt: a text of yours in its place.
     """
 
     no_normalize: bool = False
+    prompt_name: str | None = None
+    prompt: str | None = None
+
+    def vectors(self, model: Predictor, texts: Sequence[Any], on_sequences: OnProgress) -> np.ndarray:
+        """The vectors of texts, as they are asked for."""
+        return model.embed(texts, not self.no_normalize, on_sequences, prompt_name=self.prompt_name, prompt=self.prompt)
 
 
 def run_embed(arguments: Sequence[str]) -> None:
@@ -53,7 +61,7 @@ def run_embed(arguments: Sequence[str]) -> None:
         return _embed_lines(options, Path(options.out))
     model, texts = open_model_and_texts(options, options.precision)
     with CountProgress("embed", len(texts)) as on_sequences:
-        vectors = model.embed(texts, not options.no_normalize, on_sequences)
+        vectors = options.vectors(model, texts, on_sequences)
     for text, vector in zip(texts, vectors, strict=True):
         print(to_json({"text": text, "embedding": [round(value, 7) for value in vector.tolist()]}))
 
@@ -65,7 +73,7 @@ def _embed_lines(options: EmbedArguments, path: Path) -> None:
     places = [place for place, line in enumerate(lines) if line is not None]
     texts = [line for line in lines if line is not None]
     with CountProgress("embed", len(texts)) as on_sequences:
-        found = model.embed(texts, not options.no_normalize, on_sequences)
+        found = options.vectors(model, texts, on_sequences)
     vectors = np.full((len(lines), found.shape[1]), np.nan, np.float32)
     vectors[places] = found
     if empty := empty_lines(lines):
@@ -90,6 +98,7 @@ def _embed_table(options: EmbedArguments) -> None:
 
     def job(model: Predictor, source: RowStream) -> Job:
         trained = model.checkpoint.metadata.get("options", {})
-        return embed_job(model, source.columns, column(trained), not options.no_normalize)
+        prompt = chosen_prompt(model, options.prompt_name, options.prompt)
+        return embed_job(model, source.columns, column(trained), not options.no_normalize, prompt)
 
     into_file("embed", options, job, column)

@@ -10,8 +10,9 @@ from typing import Any, Literal
 from bothways.checkpoint.hugging_face import Checkpoint, save_checkpoint, weights_fingerprint
 from bothways.errors import UserError
 from bothways.files import read_json, refuse_foreign_files, require_writable
-from bothways.model.heads import Model, Pooling
-from bothways.model.task_heads import EmbeddingHead
+from bothways.model.heads import Model
+from bothways.model.pooling import Pooling
+from bothways.model.task_heads import EmbeddingHead, vector_head
 from bothways.outputs import made_otherwise, option_changes, require_apart
 from bothways.predictor import load
 from bothways.verbs.flags import parse
@@ -29,7 +30,7 @@ class ExportArguments:
     config and tokenizer as well.
 
     int8: with onnx, write `model_quantized.onnx` too. pooling: with sentence-transformers, how a model that was not
-    trained for vectors makes one of a text: mean or cls.
+    trained for vectors makes one of a text; by default the mean.
     """
 
     format: Positional[Literal["onnx", "sentence-transformers"]]
@@ -103,6 +104,11 @@ def _onnx(checkpoint: Checkpoint, out: Path, int8: bool) -> None:
     names = ", ".join(PaddedModel(checkpoint.model).names)
     size = done.file.stat().st_size / 1e6
     print(f"{done.file}: opset {OPSET}, {names}; batch and length are free; {size:.0f} MB")
+    if prompt := checkpoint.metadata.get("prompt"):
+        print(
+            f"the model was made for texts behind the prompt {prompt!r}: the ONNX model reads tokens, so put it before "
+            "every text; sentence-transformers does, by config_sentence_transformers.json"
+        )
     print(f"ONNX Runtime's outputs differ from the model's by {done.difference:.1e} at most")
     if done.int8:
         path, cosine = done.int8
@@ -110,8 +116,8 @@ def _onnx(checkpoint: Checkpoint, out: Path, int8: bool) -> None:
 
 
 def _sentences(checkpoint: Checkpoint, out: Path, pooling: Pooling | None) -> None:
-    head = checkpoint.model.head
-    if head.pooling is None:
+    head = vector_head(checkpoint.model)
+    if head is None:
         encoder = checkpoint.model.encoder
         head = EmbeddingHead(pooling or "mean")
         names = ("provenance", "sequence_length", "export")
@@ -120,6 +126,7 @@ def _sentences(checkpoint: Checkpoint, out: Path, pooling: Pooling | None) -> No
         state = {**kept, "task": "similar", "options": options}
         checkpoint = replace(checkpoint, model=Model(encoder, head), metadata=state)
     elif pooling not in (None, head.pooling):
-        raise UserError(f"--pooling {pooling}: this model was trained with {head.pooling}")
+        raise UserError(f"--pooling {pooling}: this model was trained with {' and '.join(head.pool.modes)}")
     save_checkpoint(checkpoint, out)
-    print(f"{out}: opens in sentence-transformers; pooling {head.pooling}, vectors of {checkpoint.config.hidden_size}")
+    size = head.size(checkpoint.config.hidden_size)
+    print(f"{out}: opens in sentence-transformers; pooling {' and '.join(head.pool.modes)}, vectors of {size}")

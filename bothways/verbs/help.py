@@ -55,6 +55,8 @@ METAVARS = {
     "choice_columns": "COLUMN",
     "word": "WORD",
     "next": "WORD",
+    "prompt_name": "NAME",
+    "prompt": "TEXT",
 }
 FILE_VERBS = ("explain", "predict", "embed", "classify", "tag", "answer")  # whose --out is a file, no directory
 

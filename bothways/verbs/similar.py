@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bothways.files import to_json
-from bothways.inference.vectors import DotMatch
 from bothways.precision import InferencePrecision
 from bothways.predictor import load
 from bothways.progress import CountProgress
@@ -19,15 +18,22 @@ from bothways.verbs.text_arguments import shown_text
 
 @dataclass(frozen=True)
 class SimilarArguments:
-    """input: a text file, of which each line is compared with the query; or a table, of which the column `text` is.
-    encoding: of a file that is not UTF-8."""
+    """input: a text file, of which each line is compared with the query; or a table, of which a column is.
+
+    prompt_name: which of the model's prompts stands before the query and every line; by default those that it has for
+    queries and for documents, or its default one. prompt: a text of yours in their place.
+
+    encoding: of a file that is not UTF-8. text_column: of a table, by default `text`."""
 
     model: Positional[str]
     query: Positional[str]
     input: str
     top_k: int = 5
+    prompt_name: str | None = None
+    prompt: str | None = None
     json: bool = False
     encoding: str = "utf-8"
+    text_column: str | None = None
     precision: InferencePrecision = "auto"
     device: str = "auto"
 
@@ -40,17 +46,17 @@ def run_similar(arguments: Sequence[str]) -> None:
         arguments,
         'Find the lines of a file most like a text. Example: bothways similar model "slow wifi" --in tickets.txt',
     )
-    lines = placed_texts(Path(options.input), options.encoding)
+    lines = placed_texts(Path(options.input), options.encoding, options.text_column)
     model = load(options.model, options.device, options.precision)
     texts = [line for _, line in lines]
     with CountProgress("embed", len(texts)) as on_sequences:
-        matches = model.similar(options.query, texts, options.top_k, on_sequences)
+        matches = model.similar(
+            options.query, texts, options.top_k, on_sequences, prompt_name=options.prompt_name, prompt=options.prompt
+        )
     for match in matches:
         place = lines[match.index][0]
         if options.json:
-            dot = {"dot": match.dot} if isinstance(match, DotMatch) else {}
-            print(to_json({"place": place, "cosine": match.cosine, **dot, "text": match.text}))
+            figures = {name: value for name, value in match.to_dict().items() if name not in ("text", "index")}
+            print(to_json({"place": place, **figures, "text": match.text}))
         else:
-            print(
-                f"{match.dot if isinstance(match, DotMatch) else match.cosine:.3f}\t{place}\t{shown_text(match.text)}"
-            )
+            print(f"{match.ranked_by:.3f}\t{place}\t{shown_text(match.text)}")

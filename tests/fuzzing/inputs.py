@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 import bothways as bw
 from bothways.checkpoint.hugging_face import Checkpoint, new_model, save_checkpoint
@@ -26,6 +27,7 @@ from bothways.data.tables import TableOptions
 from bothways.model.encoder import Encoder
 from bothways.model.families import FAMILIES, head_builder
 from bothways.model.heads import Head
+from bothways.model.pooling import Dense, TokenPooling
 from bothways.model.task_heads import EmbeddingHead
 from bothways.tasks import TASKS
 from bothways.tasks.base import Task
@@ -133,7 +135,9 @@ class Models:
             "classify": head_builder("sequence", 2),
             "tag": head_builder("token", 3),
             "answer": head_builder("span"),
-            "similar": lambda encoder: EmbeddingHead("mean"),
+            "similar": lambda encoder: EmbeddingHead(
+                TokenPooling(("cls", "mean"), include_prompt=False), True, [Dense(nn.Linear(64, 8), nn.GELU())]
+            ),
         }
         for name, head in heads.items():
             checkpoint = Checkpoint(new_model(tiny_config(), head, seed=1), tiny_tokenizer())
@@ -152,6 +156,11 @@ class Models:
             json.dumps({"prompts": {"query": "a: "}, "default_prompt_name": "query", "similarity_fn_name": "dot"})
         )
         shutil.copytree(folder / "similar", folder / "foreign")
+        number = Checkpoint(new_model(tiny_config(), head_builder("sequence", 1), seed=1), tiny_tokenizer())
+        number.metadata = {"labels": ["LABEL_0"], "problem_type": "regression", "activation": "sigmoid"}
+        save_checkpoint(number, folder / "cross-encoder")
+        (folder / "cross-encoder" / "bothways.json").unlink()
+        (folder / "cross-encoder" / "config_sentence_transformers.json").write_text('{"model_type": "CrossEncoder"}')
         shutil.copytree(folder / "fill", folder / "slow")
         for name in ("tokenizer.json", "bothways.json"):
             (folder / "slow" / name).unlink()
@@ -181,6 +190,8 @@ def ask(directory: Path, kind: str) -> object:
         return model.generate("the red", max_tokens=2)
     if kind in FUZZED_FAMILIES:
         return model.fill(f"the {model.tokenizer.roles['mask']} dog"), model.embed(["a cat"])
+    if kind == "cross-encoder":
+        return model.rerank("a dog", ["a cat", "the red dog"])
     if kind in ("similar", "foreign"):
         return model.similar("a dog", ["a cat", "the red dog"])
     return model.fill("the [MASK] dog"), model.embed(["a cat"])

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from bothways.inference.compiled import CompiledModel
-from bothways.inference.prepared import MIN_STEADY_ROWS, SteadyLinear
+from bothways.inference.steady import MIN_STEADY_ROWS, SteadyLinear
 from tests.inference.test_one_and_many import METHODS, flat, model_of
 
 TEXTS = [

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +14,15 @@ import openvino
 import pytest
 from sentence_transformers import SentenceTransformer
 from tokenizers import Tokenizer
+from torch import nn
 
 import bothways as bw
 from bothways.checkpoint.hugging_face import Checkpoint, load_checkpoint, new_model, save_checkpoint
 from bothways.errors import UserError
 from bothways.inference import onnx
 from bothways.model.families import head_builder
-from bothways.model.heads import Head
+from bothways.model.heads import Head, Model
+from bothways.model.pooling import POOLINGS, Dense, Normalize, TokenPooling
 from bothways.model.task_heads import EmbeddingHead
 from bothways.tasks.classify import ClassifyTask
 from tests.helpers import Run, tiny_config, tiny_tokenizer
@@ -34,6 +38,9 @@ HEADS: dict[str, Callable[[Any], Head]] = {
     "pooler": head_builder("encoder"),
     "mean": lambda encoder: EmbeddingHead(),
     "cls": lambda encoder: EmbeddingHead("cls", normalize=False),
+    "poolings": lambda encoder: EmbeddingHead(
+        TokenPooling(POOLINGS), True, [Normalize(), Dense(nn.Linear(len(POOLINGS) * 32, 8), nn.GELU())]
+    ),
 }
 
 
@@ -82,6 +89,28 @@ def test_the_real_model_with_its_own_tokenizer_and_in_int8(minilm: Path, tmp_pat
         assert (vectors * expected).sum(1).min() > least
     sizes = [(tmp_path / "out" / name).stat().st_size for name in ("model.onnx", "model_quantized.onnx")]
     assert sizes[1] < 0.3 * sizes[0]
+
+
+def test_a_default_prompt_is_said_or_refused(pretrained: Path, tmp_path: Path, bothways: Run) -> None:
+    checkpoint = load_checkpoint(pretrained, lambda encoder: EmbeddingHead("mean", normalize=True))
+    state = {"task": "similar", "prompt": "a dog ", "prompts": {"query": "a dog "}, "default_prompt_name": "query"}
+    save_checkpoint(replace(checkpoint, metadata=state), tmp_path / "model")
+    code, said, err = bothways("export", "onnx", tmp_path / "model", "--out", tmp_path / "out")
+    assert code == 0, err
+    assert "behind the prompt 'a dog ': the ONNX model reads tokens, so put it before every text" in said
+    (encoding,) = Tokenizer.from_file(str(tmp_path / "out" / "tokenizer.json")).encode_batch(["a dog runs"])
+    inputs = [np.array([row]) for row in (encoding.ids, encoding.attention_mask, encoding.type_ids)]
+    session = onnxruntime.InferenceSession(tmp_path / "out" / "model.onnx")
+    _, vectors = session.run(None, dict(zip(onnx.INPUTS, inputs, strict=True)))
+    assert vectors[0] == pytest.approx(bw.load(tmp_path / "model", precision="float32").embed("runs"), abs=1e-5)
+    settings = json.loads((tmp_path / "out" / "config_sentence_transformers.json").read_text())
+    assert settings["prompts"][settings["default_prompt_name"]] == "a dog "
+    pool = TokenPooling(("mean",), include_prompt=False)
+    left_out = Checkpoint(Model(checkpoint.model.encoder, EmbeddingHead(pool)), checkpoint.tokenizer, state)
+    save_checkpoint(replace(left_out, metadata={**state, "include_prompt": False}), tmp_path / "left-out")
+    code, _, err = bothways("export", "onnx", tmp_path / "left-out", "--out", tmp_path / "no")
+    assert (code, err.count("leaves its default prompt 'a dog ' out of the pooling")) == (2, 1)
+    assert not (tmp_path / "no").exists()
 
 
 def test_sentence_transformers_directories(minilm: Path, pretrained: Path, tmp_path: Path, bothways: Run) -> None:

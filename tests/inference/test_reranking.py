@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from sentence_transformers import CrossEncoder
 from transformers import BertConfig, BertForSequenceClassification
 
 import bothways as bw
+from bothways.checkpoint.hugging_face import save_checkpoint
 from bothways.errors import UserError
 from tests.helpers import Run, tiny_config, tiny_tokenizer
 
@@ -38,6 +40,57 @@ def test_order_and_scores_are_those_of_sentence_transformers(tmp_path: Path, bot
     code, output, _ = bothways("rerank", path, "the dog", "--in", tmp_path / "lines.txt", "--top-k", 1)
     assert code == 0
     assert output == f"{found[0].score:.3f}\t{tmp_path / 'lines.txt'}:{2 * found[0].index + 1}\t{found[0].text}\n"
+
+
+SIGMOID, IDENTITY = "torch.nn.modules.activation.Sigmoid", "torch.nn.modules.linear.Identity"
+
+
+@pytest.mark.parametrize("config", [
+    {"sentence_transformers": {"activation_fn": SIGMOID, "version": "5.1.0"}},
+    {"sentence_transformers": {"version": "5.1.0"}},
+    {"sentence_transformers": {"activation_fn": IDENTITY}, "sbert_ce_default_activation_function": SIGMOID},
+    {"sbert_ce_default_activation_function": IDENTITY},
+])  # fmt: skip
+def test_the_number_goes_through_the_function_that_the_directory_names(
+    config: dict[str, object], tmp_path: Path
+) -> None:
+    path = cross_encoder(tmp_path / "one", 1, **config)
+    theirs = CrossEncoder(str(path), device="cpu")
+    pairs = [("the dog", text) for text in TEXTS]
+    expected = theirs.predict(pairs)
+    model = bw.load(path, precision="float32")
+    np.testing.assert_allclose([found.value for found in model.classify(pairs)], expected, atol=1e-5)
+    scores = {hit.index: hit.score for hit in model.rerank("the dog", TEXTS)}
+    np.testing.assert_allclose([scores[n] for n in range(len(TEXTS))], expected, atol=1e-5)
+    save_checkpoint(model.checkpoint, tmp_path / "again")
+    np.testing.assert_allclose(CrossEncoder(str(tmp_path / "again"), device="cpu").predict(pairs), expected, atol=1e-5)
+    theirs.save_pretrained(str(tmp_path / "theirs"), create_model_card=False)  # as the newest version lays it out
+    assert (tmp_path / "theirs" / "modules.json").exists()
+    newest = bw.load(tmp_path / "theirs", precision="float32")
+    np.testing.assert_allclose([found.value for found in newest.classify(pairs)], expected, atol=1e-5)
+    numbers = zip(TEXTS, expected.tolist(), strict=True)
+    rows = [{"text": "the dog", "pair": text, "label": number} for text, number in numbers]
+    figures = bw.evaluate(newest, rows, pair_column="pair", quiet=True)
+    assert figures["mean_absolute_error"] < 1e-5
+
+
+def test_functions_and_modules_of_cross_encoders_that_are_refused(tmp_path: Path) -> None:
+    path = cross_encoder(tmp_path / "three", 3, sentence_transformers={"activation_fn": IDENTITY})
+    assert sum(bw.load(path).classify(("the dog", TEXTS[0])).scores.values()) == pytest.approx(1)
+    for number, (labels, named) in enumerate(((1, "mine.Softplus"), (1, "torch.nn.ReLU"), (2, SIGMOID))):
+        path = cross_encoder(tmp_path / str(number), labels, sentence_transformers={"activation_fn": named})
+        with pytest.raises(UserError, match=f"the scores go through '{named}'; read are of"):
+            bw.load(path)
+    path = cross_encoder(tmp_path / "prompt", 1)
+    settings = {"model_type": "CrossEncoder", "prompts": {"q": "find: "}, "default_prompt_name": "q"}
+    (path / "config_sentence_transformers.json").write_text(json.dumps(settings))
+    with pytest.raises(UserError, match="default_prompt_name is 'q', and a CrossEncoder's prompts are not read"):
+        bw.load(path)
+    (path / "config_sentence_transformers.json").write_text(json.dumps({**settings, "default_prompt_name": None}))
+    modules = [{"type": f"sentence_transformers.models.{kind}", "path": ""} for kind in ("Transformer", "Dense")]
+    (path / "modules.json").write_text(json.dumps(modules))
+    with pytest.raises(UserError, match="the modules are Transformer, Dense; of a CrossEncoder Transformer alone"):
+        bw.load(path)
 
 
 def test_a_classifier_ranks_by_the_label_of_pairs_that_go_together(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from sentence_transformers import SentenceTransformer, util
 import bothways as bw
 from bothways.checkpoint.hugging_face import Checkpoint, new_model, save_checkpoint
 from bothways.errors import UserError
-from bothways.inference.vectors import DotMatch
+from bothways.inference.vectors import DistanceMatch, DotMatch
 from bothways.model.task_heads import EmbeddingHead
 from bothways.text.tokenizer import Tokenizer
 from tests.helpers import Run, tiny_config, tiny_tokenizer
@@ -72,8 +72,7 @@ def test_a_default_prompt_stands_before_every_text(tmp_path: Path, bothways: Run
     save_checkpoint(model.checkpoint, tmp_path / "again")
     assert_same_vectors(tmp_path / "again")
     edit(path / "1_Pooling" / "config.json", {"include_prompt": False})
-    with pytest.raises(UserError, match=r"1_Pooling/config\.json: include_prompt is false"):
-        bw.load(path)
+    assert_same_vectors(path)
     edit(path / "config_sentence_transformers.json", {"default_prompt_name": None})
     assert_same_vectors(path)
     edit(path / "config_sentence_transformers.json", {"default_prompt_name": "passage"})
@@ -112,10 +111,20 @@ def test_models_for_dot_products_rank_by_them(tmp_path: Path, bothways: Run) -> 
     code, out, _ = bothways(*arguments, "--json")
     assert code == 0
     assert json.loads(out.splitlines()[0])["dot"] == pytest.approx(float(expected.max()), rel=1e-4)
-    edit(path / "config_sentence_transformers.json", {"similarity_fn_name": "euclidean"})
-    assert_same_vectors(path)
-    with pytest.raises(UserError, match="compared by euclidean distance"):
-        bw.load(path).similar(query, TEXTS)
+    for metric, score in (("euclidean", util.euclidean_sim), ("manhattan", util.manhattan_sim)):
+        edit(path / "config_sentence_transformers.json", {"similarity_fn_name": metric})
+        expected = -score(library.encode(query), library.encode(TEXTS))[0].numpy()
+        matches = bw.load(path, precision="float32").similar(query, TEXTS)
+        assert [match.index for match in matches] == np.argsort(expected).tolist()
+        assert [(match.distance, match.metric) for match in matches if isinstance(match, DistanceMatch)] == [
+            (pytest.approx(expected[match.index], rel=1e-4), metric) for match in matches
+        ]
+        code, out, _ = bothways(*arguments, "--json")
+        assert code == 0
+        nearest = json.loads(out.splitlines()[0])
+        assert (nearest["distance"], nearest["metric"]) == (pytest.approx(float(expected.min()), rel=1e-4), metric)
+        _, out, _ = bothways(*arguments)
+        assert out.startswith(f"{expected.min():.3f}\t")
     edit(path / "config_sentence_transformers.json", {"similarity_fn_name": "maxsim"})
     with pytest.raises(UserError, match="similarity_fn_name is 'maxsim'"):
         bw.load(path)
@@ -153,7 +162,8 @@ def test_other_modules_and_orders_are_refused(tmp_path: Path) -> None:
     for listed, message in (
         ([modules[0], modules[2], modules[1]], "the modules are Transformer, Normalize, Pooling"),
         ([modules[1], modules[0]], "the modules are Pooling, Transformer"),
-        ([*modules, {**modules[1], "type": "sentence_transformers.models.Dense"}], "Dense' is not read"),
+        ([*modules, {**modules[1], "type": "sentence_transformers.models.LSTM"}], r"models\.LSTM' is not read; Trans"),
+        ([modules[0], {**modules[1], "type": "custom_st.Pooling"}], "module 'custom_st.Pooling' is not read"),
         (modules[:1], "no Pooling module"),
     ):
         (path / "modules.json").write_text(json.dumps(listed))
@@ -161,6 +171,16 @@ def test_other_modules_and_orders_are_refused(tmp_path: Path) -> None:
             bw.load(path)
     shutil.rmtree(path)
     path = directory(tmp_path)
-    edit(path / "sentence_bert_config.json", {"transformer_task": "fill-mask"})
-    with pytest.raises(UserError, match="transformer_task is 'fill-mask'"):
-        bw.load(path)
+    for values, message in (
+        ({"transformer_task": "fill-mask"}, "transformer_task is 'fill-mask'"),
+        (
+            {"modality_config": {"text": {"method_output_name": "pooler_output"}}},
+            "method_output_name is 'pooler_output'",
+        ),
+        ({"query_length": 32}, "query_length is 32, which is not read"),
+    ):
+        before = (path / "sentence_bert_config.json").read_text()
+        edit(path / "sentence_bert_config.json", values)
+        with pytest.raises(UserError, match=message):
+            bw.load(path)
+        (path / "sentence_bert_config.json").write_text(before)
