@@ -12,6 +12,8 @@ from bothways.errors import TruncationWarning, UserError, closest
 from bothways.version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from bothways.client.calls import ServerError
+    from bothways.client.clients import AsyncClient, Client
     from bothways.comparison import Comparison, compare
     from bothways.data.prepare import PrepareOptions, prepare
     from bothways.data.store import TokenStore
@@ -63,14 +65,19 @@ _WHERE = {
     "FinetuneOptions": "bothways.train.finetune_options",
     "FinetuneResult": "bothways.train.finetune",
     "evaluate": "bothways.evaluation",
+    "Client": "bothways.client.clients",
+    "AsyncClient": "bothways.client.clients",
+    "ServerError": "bothways.client.calls",
     "compare": "bothways.comparison",
     "Comparison": "bothways.comparison",
 }
 
 __all__ = [
     "Answer",
+    "AsyncClient",
     "Choice",
     "Classification",
+    "Client",
     "Comparison",
     "Entity",
     "Fill",
@@ -84,6 +91,7 @@ __all__ = [
     "PretrainOptions",
     "Ranked",
     "Regression",
+    "ServerError",
     "Suggestion",
     "TextScore",
     "TokenStore",

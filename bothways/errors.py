@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import difflib
 import sys
 import warnings
@@ -15,9 +16,15 @@ EXTRAS = {
     "baselines": "scikit-learn gensim nltk",
     "onnx": "onnx onnxscript onnxruntime",
     "umap": "umap-learn",
+    "serve": "fastapi uvicorn httptools uvloop prometheus-client",
+    "client": "httpx2",
+    "otel": "fastapi[opentelemetry]",
     "demo": "matplotlib tensorboard scikit-learn gensim nltk",
 }
 
+_collected: contextvars.ContextVar[list[tuple[type[Warning], str]] | None] = contextvars.ContextVar(
+    "collected warnings", default=None
+)
 _as_flags = False  # how `option` spells; of the whole process, as threads of a command raise errors, too
 
 
@@ -59,12 +66,26 @@ def warn_unknown(message: str) -> None:
 
 
 def warn_at_caller(message: str, category: type[Warning]) -> None:
-    """Give a warning at the user's own line: the first frame outside of this package, and of its cached properties."""
+    """Give a warning at the user's own line, the first frame outside of this package and of its cached properties; or
+    to `collected_warnings`."""
+    if (collected := _collected.get()) is not None:
+        collected.append((category, message))
+        return
     level, frame = 2, sys._getframe(1)
     inner = ("bothways", "functools")
     while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in inner:
         level, frame = level + 1, frame.f_back
     warnings.warn(message, category, stacklevel=level)
+
+
+@contextlib.contextmanager
+def collected_warnings(into: list[tuple[type[Warning], str]]) -> Iterator[None]:
+    """Within the block, in this thread, what would be warned of is appended to the list instead."""
+    token = _collected.set(into)
+    try:
+        yield
+    finally:
+        _collected.reset(token)
 
 
 def option(name: str, *value: object) -> str:
@@ -103,10 +124,10 @@ def only_in_python(words: str) -> str:
 
 
 @contextlib.contextmanager
-def options_as_flags() -> Iterator[None]:
-    """Within the block `option` spells as the command line does."""
+def options_as_flags(flags: bool = True) -> Iterator[None]:
+    """Within the block `option` spells as the command line does; without `flags` as Python and the server's fields."""
     global _as_flags
-    before, _as_flags = _as_flags, True
+    before, _as_flags = _as_flags, flags
     try:
         yield
     finally:

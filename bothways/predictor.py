@@ -18,6 +18,7 @@ from bothways.checkpoint.shipped import shipped_for
 from bothways.explain.page_data import page_data
 from bothways.inference import language, masked, predict, reranking, vectors
 from bothways.inference.chat import reply_to
+from bothways.inference.engine import complete
 from bothways.inference.language import Suggestion, TextScore
 from bothways.inference.loaded import LoadedModel, describe_model
 from bothways.inference.masked import Fill
@@ -65,7 +66,7 @@ class Predictor(LoadedModel):
 
         rows: a file, dictionaries, or a table of pandas, polars or pyarrow. on_progress: called with the sequences
         done."""
-        return predict.predict_rows(self, rows, task, on_progress)
+        return complete(predict.predict_rows(self, rows, task, on_progress))
 
     @overload
     def classify(self, texts: Text, on_progress: OnProgress = ...) -> Any: ...
@@ -75,7 +76,7 @@ class Predictor(LoadedModel):
         """A `Classification`, `MultiClassification` or `Regression` for each text, by what the model was trained for.
 
         Raises UserError for pairs where it was fine-tuned on single texts, and the other way round."""
-        return predict.classify_texts(self, texts, on_progress)
+        return complete(predict.classify_texts(self, texts, on_progress))
 
     @overload
     def answer(
@@ -94,7 +95,7 @@ class Predictor(LoadedModel):
         no_answer: whether there may be none; by default where the model was trained on such questions, and for one that
         was trained elsewhere, of which that is not known.
         """
-        return predict.find_answers(self, question, context, no_answer, on_progress)
+        return complete(predict.find_answers(self, question, context, no_answer, on_progress))
 
     @overload
     def tag(self, texts: str, on_progress: OnProgress = ...) -> list[Entity]: ...
@@ -102,7 +103,7 @@ class Predictor(LoadedModel):
     def tag(self, texts: Texts, on_progress: OnProgress = ...) -> list[list[Entity]]: ...
     def tag(self, texts: Texts, on_progress: OnProgress = no_progress) -> Any:
         """The entities of each text; of a model that labels every word, all words."""
-        return predict.tag_texts(self, texts, on_progress)
+        return complete(predict.tag_texts(self, texts, on_progress))
 
     @overload
     def choose(self, text: str, choices: Sequence[str], on_progress: OnProgress = ...) -> Choice: ...
@@ -113,7 +114,7 @@ class Predictor(LoadedModel):
     def choose(self, text: Texts, choices: Sequence[Any], on_progress: OnProgress = no_progress) -> Any:
         """Which of the choices goes with the text. Of many texts all have the same choices, or each a list of its
         own."""
-        return predict.choose_continuations(self, text, choices, on_progress)
+        return complete(predict.choose_continuations(self, text, choices, on_progress))
 
     def embed(
         self,
@@ -131,7 +132,7 @@ class Predictor(LoadedModel):
         text; by default the model's default prompt. Raises UserError for a name that the model does not have.
         """
         chosen = vectors.chosen_prompt(self, prompt_name, prompt)
-        return vectors.embed_texts(self, texts, normalize, on_progress, chosen)
+        return complete(vectors.embed_texts(self, texts, normalize, on_progress, chosen))
 
     @overload
     def similar(
@@ -170,7 +171,8 @@ class Predictor(LoadedModel):
         prompt_name, prompt: what stands before query and texts alike, as of `embed`; by default the model's prompts for
         queries ("query") and for what is searched ("document", "passage" or "corpus"), else its default prompt.
         """
-        return vectors.similar_texts(self, query, texts, top_k, on_progress, prompts=(prompt_name, prompt))
+        prompts = (prompt_name, prompt)
+        return complete(vectors.similar_texts(self, query, texts, top_k, on_progress, prompts=prompts))
 
     @overload
     def rerank(
@@ -207,7 +209,7 @@ class Predictor(LoadedModel):
         label: of a classifier, whose probability orders them; by default the label of pairs that go together.
         Raises UserError for a model of single texts, and for labels that do not tell which is meant.
         """
-        return reranking.rerank_texts(self, query, texts, top_k, label, on_progress)
+        return complete(reranking.rerank_texts(self, query, texts, top_k, label, on_progress))
 
     @overload
     def hidden_states(self, texts: Text) -> Tensor: ...

@@ -17,6 +17,7 @@ from torch import Tensor
 from bothways.errors import TruncationWarning, UnknownTokensWarning, UserError, install_command, option
 from bothways.explain.record import record
 from bothways.explain.tokens import tokens_of_text
+from bothways.inference.engine import complete
 from bothways.inference.vectors import embed_texts
 from bothways.model.embeddings import sinusoids
 from bothways.model.encoder import Encoder
@@ -51,7 +52,7 @@ def embedding_view(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", TruncationWarning)  # the page has a note of it
         warnings.simplefilter("ignore", UnknownTokensWarning)  # `explain` has warned of the text itself
-        vectors = torch.from_numpy(embed_texts(model, list(sentences)))
+        vectors = torch.from_numpy(complete(embed_texts(model, list(sentences))))
     unit = F.normalize(states, dim=-1)[:, :MAX_COSINE_TOKENS]
     return {
         "sentences": list(sentences),

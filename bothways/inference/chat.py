@@ -64,11 +64,18 @@ def reply_to(model: LoadedModel, messages: str | Sequence[Mapping[str, str]], op
 
     Raises UserError for roles out of order, and as `Chat`.
     """
+    return "".join(reply_pieces(model, messages, options))
+
+
+def reply_pieces(
+    model: LoadedModel, messages: str | Sequence[Mapping[str, str]], options: GenerationOptions
+) -> Iterator[str]:
+    """As `reply_to`, piece by piece, a token each. Raises UserError at once."""
     said = [{"role": "user", "content": messages}] if isinstance(messages, str) else messages
     *turns, (role, last) = check_turns(said, "chat")
     if role != "user":
         raise UserError(f"chat: the last message has the role {role!r}, expected 'user'")
-    return "".join(Chat(model, turns=turns).reply(last, options))
+    return Chat(model, turns=turns).reply(last, options)
 
 
 def conversation_prompt(model: LoadedModel, turns: Sequence[Turn], options: GenerationOptions) -> np.ndarray:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from bothways.batch import PackedBatch
 from bothways.inference.packed_linear import FORMATS, Matrix, PackedMatrix
+from bothways.inference.steady import steady_head
 from bothways.model.attention_mask import BOTH_WAYS, CAUSAL
 from bothways.model.dropout import Dropout
 from bothways.model.embeddings import Embeddings, LearnedPositions, OffsetPositions, RelativeBias, SinusoidalPositions
@@ -308,7 +309,7 @@ class CompiledModel(Model):
     """
 
     def __init__(self, encoder: Encoder, head: Head, precision: InferencePrecision = "float32") -> None:
-        super().__init__(encoder, head)
+        super().__init__(encoder, steady_head(head))
         if not isinstance(encoder, CompiledEncoder):
             self.encoder = cast("Encoder", CompiledEncoder(encoder, precision))
 

@@ -1,5 +1,8 @@
 """Running a model over many encoded sequences: longest first, packed to a token budget, results in the order given.
 
+A question to a model is a generator: it tokenises, yields each `Forward` that it needs, is sent what came of it, and
+returns its answer. `complete` runs one here and now; the server runs those of many callers in one batch.
+
 On a CPU several batches run at the same time, each on a share of the cores, so that no core waits for another after
 every product; tokenising the next chunk of texts goes on beside it. A GPU computes one batch while the next is packed.
 """
@@ -7,8 +10,9 @@ every product; tokenising the next chunk of texts goes on beside it. A GPU compu
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
@@ -49,11 +53,50 @@ Scores = list[list[np.ndarray]]  # for each row the scores of its sequences
 
 _Item = TypeVar("_Item")
 _Made = TypeVar("_Made")
+_Result = TypeVar("_Result")
 
 
 def no_targets(encoded: Sequence[Encoded]) -> dict[str, np.ndarray]:
     """The targets of a batch for heads that need nothing but tokens: none."""
     return {}
+
+
+@dataclass(frozen=True)
+class Forward:
+    """Sequences that a model is to read, as `run_batches` takes them; what comes of it is a result for each.
+
+    key: forwards of one loaded model with the same key may share batches, whichever of them is run.
+    """
+
+    model: Callable[[PackedBatch], Any]
+    split: SplitScores
+    encoded: Sequence[Encoded]
+    device: torch.device
+    key: tuple[Any, ...]
+    collate: Collate = no_targets
+    on_progress: OnProgress = no_progress
+
+    def run(self) -> list[Any]:
+        """A result for each sequence, in the order given."""
+        return run_batches(
+            self.model, self.split, self.encoded, self.device, collate=self.collate, on_progress=self.on_progress
+        )
+
+
+Question = Generator[Forward, list[Any], _Result]  # yields what is to be read, and is sent the results
+
+
+def complete(question: Question[_Result]) -> _Result:
+    """The answer to a question, each of its forward passes run here and now."""
+    try:
+        forward = next(question)
+        while True:
+            forward = question.send(forward.run())
+    except StopIteration as end:
+        answer: _Result = end.value
+        return answer
+    finally:
+        question.close()
 
 
 def run_batches(
@@ -143,6 +186,11 @@ def score(model: Model, task: Task, encoded: Sequence[Encoded], on_progress: OnP
 
     Raises UserError for scores that are NaN or infinite.
     """
+    return complete(ask_scores(model, task, encoded, on_progress))
+
+
+def ask_scores(model: Model, task: Task, encoded: Sequence[Encoded], on_progress: OnProgress) -> Question[Scores]:
+    """As `score`."""
 
     def split(scores: Any, sequences: Sequence[Encoded], batch: PackedBatch) -> list[np.ndarray]:
         found = task.split(scores, sequences)
@@ -150,8 +198,7 @@ def score(model: Model, task: Task, encoded: Sequence[Encoded], on_progress: OnP
             raise UserError("the scores are NaN or infinite: the model's weights are damaged, or its training diverged")
         return found
 
-    device = device_of(model)
-    scores = run_batches(model.eval(), split, encoded, device, collate=task.collate, on_progress=on_progress)
+    scores = yield Forward(model.eval(), split, encoded, device_of(model), (task.name,), task.collate, on_progress)
     rows = itertools.groupby(zip(encoded, scores, strict=True), lambda pair: pair[0].row)
     return [[of_sequence for _, of_sequence in row] for _, row in rows]
 
@@ -166,7 +213,15 @@ def predict(
     model: Model, task: Task, encoded: Sequence[Encoded], rows: Sequence[Row], on_progress: OnProgress = no_progress
 ) -> list[Any]:
     """A prediction for each row, of what `task.encode` made of the rows."""
-    return decode(task, score(model, task, encoded, on_progress), encoded, rows)
+    return complete(ask_predictions(model, task, encoded, rows, on_progress))
+
+
+def ask_predictions(
+    model: Model, task: Task, encoded: Sequence[Encoded], rows: Sequence[Row], on_progress: OnProgress
+) -> Question[list[Any]]:
+    """As `predict`."""
+    scores = yield from ask_scores(model, task, encoded, on_progress)
+    return decode(task, scores, encoded, rows)
 
 
 def predict_in_chunks(

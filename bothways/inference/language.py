@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -157,6 +157,19 @@ def generate_steps(model: LoadedModel, prompts: Sequence[np.ndarray], options: G
 def generate_texts(model: LoadedModel, prompts: Sequence[np.ndarray], options: GenerationOptions) -> list[list[str]]:
     """For each prompt (ids with `[SOS]`), in order, its samples: the texts that come behind it, each with its first
     blank. Prompts of similar length are continued together."""
+    rounds = generate_rounds(model, prompts, options)
+    while True:
+        try:
+            next(rounds)
+        except StopIteration as end:
+            texts: list[list[str]] = end.value
+            return texts
+
+
+def generate_rounds(
+    model: LoadedModel, prompts: Sequence[np.ndarray], options: GenerationOptions
+) -> Generator[dict[tuple[int, int], int], None, list[list[str]]]:
+    """As `generate_texts`, yielding behind each step the token of each (prompt, sample) that grew."""
     order = sorted(range(len(prompts)), key=lambda n: len(prompts[n]))
     texts: list[list[str]] = [[] for _ in prompts]
     for start in range(0, len(order), PROMPTS_AT_ONCE):
@@ -165,6 +178,9 @@ def generate_texts(model: LoadedModel, prompts: Sequence[np.ndarray], options: G
         for step in generate_steps(model, [prompts[n] for n in chosen], options):
             for (prompt, sample), token in zip(step.texts, step.tokens, strict=True):
                 ids[chosen[prompt], sample].append(token)
+            yield {
+                (chosen[prompt], sample): token for (prompt, sample), token in zip(step.texts, step.tokens, strict=True)
+            }
         for (n, _), of_sample in ids.items():
             texts[n].append("".join(text_pieces(model.tokenizer, of_sample)))
     return texts

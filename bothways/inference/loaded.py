@@ -30,7 +30,7 @@ from bothways.inference.prepared import prepare_for_generation, prepare_model
 from bothways.inference.texts import Asked, Text, TextColumns, Texts, asked_texts
 from bothways.model.config import SIZES, EncoderConfig
 from bothways.model.families import FAMILIES
-from bothways.model.heads import Ability, Model
+from bothways.model.heads import Ability, Head, Model
 from bothways.option_checks import in_short
 from bothways.precision import InferencePrecision, choose_inference_precision
 from bothways.progress import OnProgress
@@ -106,6 +106,11 @@ class LoadedModel:
         """The model as generation runs it: in this object's precision."""
         return prepare_for_generation(self.model, self.precision)
 
+    @functools.cached_property
+    def _needed_heads(self) -> dict[type[Task], type[Head]]:
+        """The class of the head that a task needs, of tasks that were asked for: making one takes a millisecond."""
+        return {}
+
     @property
     def report(self) -> LoadReport | None:
         """What became of every tensor in the file."""
@@ -156,8 +161,10 @@ class LoadedModel:
             raise UserError(
                 f"{self.checkpoint.source}: bothways.json: what it says of {trained} is damaged: {error}"
             ) from error
-        with torch.device("meta"):
-            needed = type(task.head(self.model.encoder))
+        needed = self._needed_heads.get(type(task))
+        if needed is None:
+            with torch.device("meta"):
+                needed = self._needed_heads[type(task)] = type(task.head(self.model.encoder))
         if type(self.model.head) is not needed:
             raise UserError(
                 f"{self.checkpoint.source}: bothways.json says {trained}, which needs a {needed.__name__}; "
@@ -217,20 +224,24 @@ class LoadedModel:
         self,
         items: Sequence[Any],
         encode: Callable[[Sequence[Any]], list[Encoded]],
-        answer: Callable[[Sequence[Any], list[Encoded], OnProgress], list[Any]],
+        answer: Callable[[Sequence[Any], list[Encoded], OnProgress], engine.Question[list[Any]]],
         on_progress: OnProgress,
-    ) -> list[Any]:
+    ) -> engine.Question[list[Any]]:
         """What `answer` makes of the items, in order, a chunk at a time. Warns of items that were cut short, and of
         those that the vocabulary cannot read.
 
-        encode: items as sequences. answer: (items, their sequences, on_progress) → a result for each item.
+        encode: items as sequences. answer: (items, their sequences, on_progress) → the question for a result of each.
         """
         results: list[Any] = []
         done = cut = 0
         unknown = UnknownTokens()
         for chunk, encoded in engine.encode_in_chunks(items, encode):
             before = done
-            results += answer(chunk, encoded, lambda sequences: on_progress(before + sequences))  # noqa: B023
+            results += yield from answer(
+                chunk,
+                encoded,
+                lambda sequences: on_progress(before + sequences),  # noqa: B023
+            )
             done += len(encoded)
             cut += engine.truncated_rows(encoded)
             unknown += count_unknown_in(self.tokenizer, encoded)

@@ -106,9 +106,10 @@ class Int8Linear(nn.Module):
 def prepare_model(model: Model, precision: InferencePrecision = "float32") -> Model:
     """Returns a copy for predictions, in this precision; unchanged tensors are shared with `model`.
 
-    float32 and int8: through the compiled layers where they support the encoder, else as `prepare_for_generation` and
-    through single products. Results in float32 differ from the model's by rounding; int8 is of the encoder's matrices
-    alone, heads stay in float32, as those that give vectors do in bfloat16, too.
+    float32 and int8: through the compiled layers where they support the encoder, so that a sequence's results have the
+    same bits in any company; else as `prepare_for_generation`, and through single products. Results in float32 differ
+    from the model's by rounding; int8 is of the encoder's matrices alone, heads stay in float32, as those that give
+    vectors do in bfloat16, too.
     """
     if precision in ("float32", "int8") and supports(model.encoder):
         return CompiledModel(model.encoder, model.head, precision).eval()

@@ -11,6 +11,7 @@ from typing import Any
 
 from bothways.data.tables import Row
 from bothways.errors import UserError, option
+from bothways.inference.engine import Question
 from bothways.inference.loaded import LoadedModel
 from bothways.inference.predict import predict_rows
 from bothways.inference.texts import Texts
@@ -37,10 +38,10 @@ def rerank_texts(
     model: LoadedModel,
     queries: Texts,
     texts: Texts,
-    top_k: int | None,
+    top_k: int | None = None,
     label: str | None = None,
     on_progress: OnProgress = no_progress,
-) -> Any:
+) -> Question[Any]:
     """The texts, those that go best with the query first, at most `top_k` of them; of many queries a list each.
 
     label: whose probability orders them; by default the first of `RELEVANT_LABELS` that the model has.
@@ -58,7 +59,7 @@ def rerank_texts(
         for query in asked.texts
         for number, text in enumerate(among.texts, 1)
     ]
-    predicted = predict_rows(model, rows, columns, on_progress)
+    predicted = yield from predict_rows(model, rows, columns, on_progress)
     scores = [prediction.value if chosen is None else prediction.scores[chosen] for prediction in predicted]
     size = len(among.texts)
     return asked.given(

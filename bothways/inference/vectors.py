@@ -17,6 +17,7 @@ from bothways.data.encoded import Encoded
 from bothways.data.prompts import Prompt, prompt_targets
 from bothways.errors import UserError, closest, option
 from bothways.inference import engine
+from bothways.inference.engine import Question
 from bothways.inference.loaded import LoadedModel
 from bothways.inference.texts import Texts
 from bothways.model.task_heads import EmbeddingHead, vector_head
@@ -84,7 +85,7 @@ def embed_texts(
     normalize: bool = True,
     on_progress: OnProgress = no_progress,
     prompt: Prompt | None = None,
-) -> np.ndarray:
+) -> Question[np.ndarray]:
     """A vector for each text, float32 `[N, E]`, of a text alone `[E]`; of length 1 with `normalize`.
 
     prompt: what stands before each, by default the model's own. Warns of texts that were cut short. Raises UserError
@@ -92,10 +93,10 @@ def embed_texts(
     """
     asked = model.asked(texts, "embed", pairs=model.checkpoint.metadata.get("task") != "similar")
     before = chosen_prompt(model) if prompt is None else prompt
-    vectors = model.run_in_chunks(
+    vectors = yield from model.run_in_chunks(
         asked.texts,
         lambda chunk: before.encode(model.tokenizer, chunk, model.sequence_length),
-        lambda chunk, encoded, progress: sequence_vectors(model, encoded, normalize, progress),
+        lambda chunk, encoded, progress: ask_sequence_vectors(model, encoded, normalize, progress),
         on_progress,
     )
     size = head_for_vectors(model).size(model.config.hidden_size)
@@ -151,23 +152,32 @@ def sequence_vectors(
     model: LoadedModel, encoded: Sequence[Encoded], normalize: bool = True, on_progress: OnProgress = no_progress
 ) -> list[np.ndarray]:
     """A vector for each encoded sequence, float32 `[E]`, as `embed_texts`."""
+    return engine.complete(ask_sequence_vectors(model, encoded, normalize, on_progress))
+
+
+def ask_sequence_vectors(
+    model: LoadedModel, encoded: Sequence[Encoded], normalize: bool, on_progress: OnProgress
+) -> Question[list[np.ndarray]]:
+    """As `sequence_vectors`."""
 
     def split(vectors: Tensor, sequences: Sequence[Encoded], batch: PackedBatch) -> list[np.ndarray]:
         return list(vectors.float().cpu().numpy())
 
     embedding = model.for_prediction.with_head(head_for_vectors(model).normalized(normalize))
-    return engine.run_batches(embedding, split, encoded, model.device, collate=prompt_targets, on_progress=on_progress)
+    has_targets = bool(encoded and encoded[0].targets)  # those of a prompt that is not pooled
+    key = ("vectors", normalize, has_targets)
+    return (yield engine.Forward(embedding, split, encoded, model.device, key, prompt_targets, on_progress))
 
 
 def similar_texts(
     model: LoadedModel,
     queries: Texts,
     texts: Texts,
-    top_k: int,
+    top_k: int = 5,
     on_progress: OnProgress = no_progress,
     *,
     prompts: tuple[str | None, str | None] = (None, None),
-) -> Any:
+) -> Question[Any]:
     """The `top_k` texts that are most like the query, most alike first, by the similarity that the model was made for;
     of many queries a list each. The texts are embedded once.
 
@@ -179,8 +189,8 @@ def similar_texts(
     similarity = model.checkpoint.metadata.get("similarity", "cosine")
     normalize = similarity == "cosine" or head_for_vectors(model).normalize
     asked, among = (model.asked(values, "similar", pairs=False) for values in (queries, texts))
-    vectors = embed_texts(model, among.texts, normalize, on_progress, of_text)
-    found = embed_texts(model, asked.texts, normalize, prompt=of_query)
+    vectors = yield from embed_texts(model, among.texts, normalize, on_progress, of_text)
+    found = yield from embed_texts(model, asked.texts, normalize, prompt=of_query)
     return asked.given([_matches(among.texts, vectors, query, top_k, similarity) for query in found])
 
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ PAGE_MODULES = (  # each after those that it imports
 )  # fmt: skip
 TITLE_CHARACTERS = 80  # of a text that is a page's title
 IMPORT_STATEMENT = re.compile(r"^import (\{[^}]*\}) from '\./(.+?)';$", re.MULTILINE)
-EXPORT_KEYWORD = re.compile(r"^export (?=(?:async )?(?:const|function) (\w+))", re.MULTILINE)
+EXPORT_KEYWORD = re.compile(r"^export (?=(?:async )?(?:const|function|class) (\w+))", re.MULTILINE)
 
 
 def is_explanation(path: Path) -> bool:
@@ -31,12 +32,13 @@ def is_explanation(path: Path) -> bool:
         return GENERATOR.encode() in file.read(4096)
 
 
-def join_modules(names: Sequence[str]) -> str:
-    """The ES modules of `static/`, in this order, become one script that a page holds: each is a function of its own
-    that returns its exports, so that no name of a file is seen in another without an import."""
+def join_modules(names: Sequence[str], folders: Sequence[Traversable] = (STATIC,)) -> str:
+    """The ES modules of these folders, in this order, become one script that a page holds: each is a function of its
+    own that returns its exports, so that no name of a file is seen in another without an import."""
     functions = []
     for name in names:
-        source = (STATIC / name).read_text(encoding="utf-8")
+        folder = next(folder for folder in folders if (folder / name).is_file())
+        source = (folder / name).read_text(encoding="utf-8")
         exports = ", ".join(EXPORT_KEYWORD.findall(source))
         body = IMPORT_STATEMENT.sub(r"const \1 = modules['\2'];", EXPORT_KEYWORD.sub("", source))
         functions.append(f"modules['{name}'] = (() => {{\n{body}return {{ {exports} }};\n}})();\n")

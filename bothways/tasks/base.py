@@ -311,6 +311,10 @@ def leaf_texts(value: Any) -> Iterator[str]:
             yield from leaf_texts(item)
 
 
+# a task is made for each call, and hints are compiled anew each time
+_hints_of: Callable[[Any], dict[str, Any]] = functools.cache(get_type_hints)
+
+
 def options_from_json(kind: type[_Options], state: Mapping[str, Any]) -> _Options:
     """A task's options from a checkpoint's JSON; options that it does not name keep their defaults.
 
@@ -319,7 +323,7 @@ def options_from_json(kind: type[_Options], state: Mapping[str, Any]) -> _Option
     given = state.get("options", {})
     known = {field.name for field in fields(kind)}  # type: ignore[arg-type]
     named = {key: tuple(value) if isinstance(value, list) else value for key, value in given.items() if key in known}
-    hints = get_type_hints(kind)
+    hints = _hints_of(kind)
     for name, value in named.items():
         require_type(f"bothways.json: the option {name}", value, hints[name])
     return kind(**named)

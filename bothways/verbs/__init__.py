@@ -29,5 +29,6 @@ VERBS: dict[str, str] = {
     "export": "write a model for ONNX, sentence-transformers or transformers",
     "bench": "measure how fast a model is on this machine",
     "explain": "look inside a model: attention, embeddings, predictions",
+    "serve": "answer requests over HTTP, for programs and for people",
     "info": "say what a store, a model, a run or a vocabulary is",
 }

@@ -10,6 +10,7 @@ from typing import Any
 from bothways.data.tables import Row, TableFormat, TableOptions, read_rows
 from bothways.errors import UserError
 from bothways.files import require_file_writable, to_json, write_text
+from bothways.inference.engine import complete
 from bothways.inference.predict import describe_rows
 from bothways.outputs import require_new_file
 from bothways.predictor import load
@@ -56,7 +57,7 @@ def run_predict(arguments: Sequence[str]) -> None:
     task = model.task(columns=named_columns(options))
     rows = read_rows(options.table, task.columns(labelled=False), TableOptions(options.format, say, options.encoding))
     with CountProgress("predict") as on_sequences:
-        described = describe_rows(model, rows, task, on_sequences)
+        described = complete(describe_rows(model, rows, task, on_sequences))
     table = [{**_other_columns(task, row), **line} for line, row in zip(described, rows, strict=True)]
     lines = "".join(to_json(line, ensure_ascii=False) + "\n" for line in table)
     if out is None:

@@ -32,6 +32,7 @@ VERBS = [
     "export",
     "bench",
     "explain",
+    "serve",
     "info",
 ]
 COMPARED = (("compare", "classify"), ("compare", "lm"))

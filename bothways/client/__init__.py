@@ -1,0 +1,1 @@
+"""The methods of a Predictor, answered by a server."""

@@ -1,0 +1,234 @@
+"""`bw.Client` and `bw.AsyncClient`: a Predictor's methods, answered by `bothways serve`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping
+from typing import Any, Self
+
+import numpy as np
+
+from bothways.client.calls import (
+    AGAIN,
+    Call,
+    ServerError,
+    calls_in_parts,
+    checked_reply,
+    headers_of,
+    http_library,
+    joined,
+    pause,
+    same,
+)
+from bothways.client.methods import RemoteMethods
+from bothways.client.results import ReadResult, vectors_of
+
+
+class Client(RemoteMethods):
+    """The methods of a Predictor, answered by a server: code moves there by `model = bw.Client(url)`.
+
+    url: of the server. model: its name there; may be left out where only one can answer. api_key: where the server asks
+    for one. timeout: seconds for a request. retries: how often a request is made again where the server is full (429),
+    not there or about to be another (503), after the time that it asks for or a growing one.
+    Raises UserError for what the request is wrong in, ServerError for what the server is.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        model: str | None = None,
+        api_key: str | None = None,
+        timeout: float = 60.0,
+        retries: int = 5,
+        transport: Any = None,
+    ) -> None:
+        """transport: of httpx2, for tests and proxies."""
+        self._model, self._retries = model, retries
+        self._library = http_library()
+        self._http = self._library.Client(
+            base_url=url, headers=headers_of(api_key, timeout), timeout=timeout, transport=transport
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def models(self) -> list[dict[str, Any]]:
+        """The models of the server, and what each can."""
+        content = checked_reply(200, self._sent("GET", "/v1/models", None).json())
+        found: list[dict[str, Any]] = content["data"]
+        return found
+
+    def stream(self, prompt: str, *, truncate: str | None = None, **options: Any) -> Iterator[str]:
+        """As `Predictor.stream`."""
+        body = _stream_body(self._model, prompt, truncate, options)
+        with self._http.stream("POST", "/v1/generate", json=body) as reply:
+            if reply.status_code != 200:
+                reply.read()
+                checked_reply(reply.status_code, _content(reply))
+            yield from (piece for event in _events(reply.iter_lines()) for piece in _pieces(*event))
+
+    def _ask(self, call: Call) -> Any:
+        return call.result(self._result(call))
+
+    def _result(self, call: Call) -> Any:
+        reply = self._sent("POST", f"/v1/{call.verb}", {"model": self._model, **call.fields})
+        return checked_reply(reply.status_code, _content(reply))["result"]
+
+    def _each(self, verb: str, name: str, texts: Any, fields: Mapping[str, Any], read: ReadResult) -> Any:
+        calls, alone = calls_in_parts(verb, name, texts, fields, read)
+        found = [self._ask(call) for call in calls]
+        return found[0] if alone else joined(found, [])
+
+    def _vectors(self, texts: Any, fields: Mapping[str, Any]) -> Any:
+        calls, _ = calls_in_parts("embed", "texts", texts, fields, same)
+        return _stacked([vectors_of(self._result(call)) for call in calls])
+
+    def _sent(self, method: str, path: str, body: Any) -> Any:
+        """The reply to a request, made again where that helps."""
+        for attempt in range(self._retries + 1):
+            last = attempt == self._retries
+            try:
+                reply = self._http.request(method, path, json=body)
+            except self._library.TransportError as error:
+                if last:
+                    raise ServerError(f"{self._http.base_url}: {error or type(error).__name__}") from error
+                time.sleep(pause(attempt, None))
+                continue
+            if reply.status_code not in AGAIN or last:
+                return reply
+            time.sleep(pause(attempt, reply.headers.get("retry-after")))
+        raise AssertionError("unreachable")
+
+
+class AsyncClient(RemoteMethods):
+    """As `Client`, its results awaited: `await model.classify(…)`."""
+
+    def __init__(
+        self,
+        url: str,
+        model: str | None = None,
+        api_key: str | None = None,
+        timeout: float = 60.0,
+        retries: int = 5,
+        transport: Any = None,
+    ) -> None:
+        """transport: of httpx2, for tests and proxies."""
+        self._model, self._retries = model, retries
+        self._library = http_library()
+        self._http = self._library.AsyncClient(
+            base_url=url, headers=headers_of(api_key, timeout), timeout=timeout, transport=transport
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def models(self) -> list[dict[str, Any]]:
+        """The models of the server, and what each can."""
+        content = checked_reply(200, (await self._sent("GET", "/v1/models", None)).json())
+        found: list[dict[str, Any]] = content["data"]
+        return found
+
+    async def stream(self, prompt: str, *, truncate: str | None = None, **options: Any) -> AsyncIterator[str]:
+        """As `Predictor.stream`."""
+        body = _stream_body(self._model, prompt, truncate, options)
+        async with self._http.stream("POST", "/v1/generate", json=body) as reply:
+            if reply.status_code != 200:
+                await reply.aread()
+                checked_reply(reply.status_code, _content(reply))
+            lines: list[str] = []
+            async for line in reply.aiter_lines():
+                lines.append(line)
+                if line:
+                    continue
+                for event in _events(iter(lines)):
+                    for piece in _pieces(*event):
+                        yield piece
+                lines = []
+
+    async def _ask(self, call: Call) -> Any:
+        return call.result(await self._result(call))
+
+    async def _result(self, call: Call) -> Any:
+        reply = await self._sent("POST", f"/v1/{call.verb}", {"model": self._model, **call.fields})
+        return checked_reply(reply.status_code, _content(reply))["result"]
+
+    async def _each(self, verb: str, name: str, texts: Any, fields: Mapping[str, Any], read: ReadResult) -> Any:
+        calls, alone = calls_in_parts(verb, name, texts, fields, read)
+        found = [await self._ask(call) for call in calls]
+        return found[0] if alone else joined(found, [])
+
+    async def _vectors(self, texts: Any, fields: Mapping[str, Any]) -> Any:
+        calls, _ = calls_in_parts("embed", "texts", texts, fields, same)
+        return _stacked([vectors_of(await self._result(call)) for call in calls])
+
+    async def _sent(self, method: str, path: str, body: Any) -> Any:
+        """The reply to a request, made again where that helps."""
+        for attempt in range(self._retries + 1):
+            last = attempt == self._retries
+            try:
+                reply = await self._http.request(method, path, json=body)
+            except self._library.TransportError as error:
+                if last:
+                    raise ServerError(f"{self._http.base_url}: {error or type(error).__name__}") from error
+                await asyncio.sleep(pause(attempt, None))
+                continue
+            if reply.status_code not in AGAIN or last:
+                return reply
+            await asyncio.sleep(pause(attempt, reply.headers.get("retry-after")))
+        raise AssertionError("unreachable")
+
+
+def _stacked(parts: list[np.ndarray]) -> np.ndarray:
+    if not parts:
+        return np.zeros((0, 0), np.float32)
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def _content(reply: Any) -> Any:
+    """The JSON of a reply; None where it is none, as of a proxy that stands between."""
+    try:
+        return reply.json()
+    except ValueError:
+        return None
+
+
+def _stream_body(model: str | None, prompt: str, truncate: str | None, options: Mapping[str, Any]) -> dict[str, Any]:
+    return {"model": model, "prompt": prompt, "truncate": truncate == "left", "stream": True, **options}
+
+
+def _events(lines: Iterator[str]) -> Iterator[tuple[str, Any]]:
+    """Server-sent events: the name of each, and its content."""
+    name = ""
+    for line in lines:
+        field, _, value = line.partition(": ")
+        if field == "event":
+            name = value
+        elif field == "data":
+            yield name, json.loads(value)
+            name = ""
+
+
+def _pieces(name: str, content: Mapping[str, Any]) -> Iterator[str]:
+    """The text of an event. Raises UserError or ServerError for one of an error."""
+    if name == "error":
+        checked_reply(500, content)
+    elif name == "done":
+        checked_reply(200, content)
+    else:
+        yield content["text"]
