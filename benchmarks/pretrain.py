@@ -38,7 +38,8 @@ from bothways.model.config import EncoderConfig
 from bothways.precision import choose_precision
 from bothways.text.vocabulary import train_tokenizer
 from bothways.train.pretrain import measure_speed
-from bothways.train.pretrain_options import PretrainOptions, make_plan
+from bothways.train.pretrain_options import PretrainOptions
+from bothways.train.pretrain_plan import make_plan
 
 WARM_UP = 2
 

@@ -27,7 +27,8 @@ from bothways.tasks.pretraining import BertObjective
 from bothways.text.vocabulary import train_tokenizer
 from bothways.train.loop import evaluate_objective
 from bothways.train.pretrain import pretrain
-from bothways.train.pretrain_options import PretrainOptions, make_plan, make_validation_plan
+from bothways.train.pretrain_options import PretrainOptions
+from bothways.train.pretrain_plan import make_plan, make_validation_plan
 from bothways.train.run import RunDirectory
 
 

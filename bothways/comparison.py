@@ -1,4 +1,4 @@
-"""What came before BERT, trained beside it on the same rows or the same text."""
+"""What came before encoders, trained beside one on the same rows or the same text."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from bothways.data.store import TokenStore
 from bothways.data.tables import Row
 from bothways.errors import UserError, closest, option
 from bothways.inference.loaded import LoadedModel
+from bothways.model.families import FAMILIES
 from bothways.option_checks import options_from, require_path, require_type
 from bothways.predictor import Predictor, load
 from bothways.progress import ProgressLine
@@ -77,8 +78,8 @@ def compare(
 
 
 def compare(what: Any, *arguments: Any, **keywords: Any) -> Any:
-    """Train a majority vote, a perceptron, word2vec and BERT on the same rows (`classify`), or n-grams, a feed-forward
-    network and a transformer on the same text (`lm`), and measure all of them on what is held out.
+    """Train a majority vote, a perceptron, word2vec and an encoder on the same rows (`classify`), or n-grams, a
+    feed-forward network and a transformer on the same text (`lm`), and measure all of them on what is held out.
 
     model, train, eval, out, options: as `finetune`; store, out, options: as `pretrain`, the objective `causal`. out
     keeps the transformer. order: of the n-grams, from 2. prompt: what samples go on from, by default the beginning of a
@@ -110,15 +111,14 @@ def _compare_classifiers(
         raise UserError(f"{option('problem_type', task.options.problem_type)}: one label a row is compared")
     from bothways.baselines.classify import compare_classifiers
 
-    notes = ProgressLine("compare", shown=not quiet)
-    rows, eval_rows = read_rows_to_learn(train, eval, task, settings, notes.say)
+    rows, eval_rows = read_rows_to_learn(train, eval, task, settings, lambda note: None)  # which finetune says
     fitted: Any = rows.task
     trained, held_out = _columns(fitted, rows.rows), _columns(fitted, eval_rows.rows)
     tuned = finetune("classify", model, train, eval, out, settings, overwrite=overwrite, quiet=quiet, **own)
     if tuned.training.interrupted is not None:
         return Comparison([], len(eval_rows.rows), interrupted=tuned.training.interrupted)
     results: list[ClassifierResult] = list(compare_classifiers(*trained, *held_out, fitted.labels))
-    results.append(_bert(load(out, settings.device), Path(out), fitted, eval_rows.rows, tuned.training.seconds))
+    results.append(_encoder(load(out, settings.device), Path(out), fitted, eval_rows.rows, tuned.training.seconds))
     return Comparison(results, len(eval_rows.rows))
 
 
@@ -132,7 +132,7 @@ def _size_of(run: Path) -> int:
     return (run / "model" / "model.safetensors").stat().st_size
 
 
-def _bert(model: Predictor, run: Path, task: ClassifyTask, rows: Sequence[Row], seconds: float) -> ClassifierResult:
+def _encoder(model: Predictor, run: Path, task: ClassifyTask, rows: Sequence[Row], seconds: float) -> ClassifierResult:
     from bothways.baselines.classify import measure_classifier
 
     texts: list[Any] = [task.texts(row) for row in rows]
@@ -141,7 +141,8 @@ def _bert(model: Predictor, run: Path, task: ClassifyTask, rows: Sequence[Row], 
         return [classification.label for classification in model.classify(texts)]
 
     gold, cost = [task.gold(row) for row in rows], TrainingCost(seconds, _size_of(run))
-    return measure_classifier("BERT, fine-tuned", predict, texts, gold, task.labels, cost)
+    name = f"{FAMILIES[model.config.model_type].title}, fine-tuned"
+    return measure_classifier(name, predict, texts, gold, task.labels, cost)
 
 
 def _compare_language_models(

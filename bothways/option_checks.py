@@ -158,6 +158,21 @@ def in_short(value: object) -> str:
     return repr(value)[:60] if plain else f"a {type(value).__name__}"
 
 
+def rounded_repr(record: Any) -> str:
+    """A dataclass's `__repr__` with numbers of four significant digits: all that is worth reading of a probability, or
+    of seconds. The fields themselves keep theirs."""
+    shown = ", ".join(f"{field.name}={_rounded(getattr(record, field.name))}" for field in fields(record) if field.repr)
+    return f"{type(record).__name__}({shown})"
+
+
+def _rounded(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}" if abs(value) < 1e4 else f"{value:.0f}"
+    if type(value) is list:
+        return f"[{', '.join(map(_rounded, value))}]"
+    return repr(value)
+
+
 def values_of(options: Any, kind: type) -> dict[str, Any]:
     """The options that `kind` has, by name; what a subclass adds (the command line's paths) is left out."""
     return {field.name: getattr(options, field.name) for field in fields(kind)}

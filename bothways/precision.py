@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
-import torch
+from typing import TYPE_CHECKING, Literal
 
 from bothways.errors import UserError, option
-from bothways.hardware import cpu_multiplies_bfloat16
+
+if TYPE_CHECKING:
+    import torch
 
 TrainingPrecision = Literal["auto", "float32", "bfloat16"]
 InferencePrecision = Literal["auto", "float32", "bfloat16", "int8"]
@@ -20,6 +20,10 @@ def choose_precision(precision: TrainingPrecision, device: torch.device) -> torc
     `auto` is bfloat16 where the hardware multiplies it (AMX, AVX512-BF16, GPUs since Ampere), else float32: without
     such hardware a bfloat16 matrix product is several times slower than a float32 one.
     """
+    import torch  # seconds, which `--help` need not wait for
+
+    from bothways.hardware import cpu_multiplies_bfloat16
+
     if precision != "auto":
         return {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
     if device.type == "cuda":
@@ -33,6 +37,8 @@ def choose_inference_precision(precision: InferencePrecision, device: torch.devi
 
     Raises UserError for an unknown name, and for int8 on anything but a CPU.
     """
+    import torch
+
     if precision not in ("auto", *PRECISIONS):
         raise UserError(f"{option('precision', precision)}: accepted: auto, {', '.join(PRECISIONS)}")
     if precision == "auto":

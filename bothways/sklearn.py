@@ -1,4 +1,4 @@
-"""BERT as scikit-learn estimators: they work in `Pipeline`, `cross_val_score` and `GridSearchCV`.
+"""Encoders as scikit-learn estimators: they work in `Pipeline`, `cross_val_score` and `GridSearchCV`.
 
 X is a list, array, Series or one-column frame of texts, or of pairs of texts; a tagger's X is a list of lists of words.
 `save` and `load` keep a fitted estimator as a Hugging Face directory, without pickle; pickles and copies work too.

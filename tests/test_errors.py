@@ -56,6 +56,16 @@ def test_a_verb_is_spelled_as_it_is_typed() -> None:
         assert (command("prepare"), command("finetune", "tag")) == ("`bothways prepare`", "`bothways finetune tag`")
 
 
+def test_a_folder_of_texts_is_named_as_such(tmp_path: Path) -> None:
+    for name in ("a.txt", "b.txt", "c.jsonl.gz", "d.md"):
+        (tmp_path / name).write_text("some text")
+    with pytest.raises(bw.UserError, match=r"holds texts \(a.txt, b.txt, c.jsonl.gz, …\), not a model.* prepare makes"):
+        bw.load(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    with pytest.raises(bw.UserError, match=r"config\.json"):
+        bw.load(tmp_path)
+
+
 def test_the_same_mistake_in_python_and_on_the_command_line(
     pretrained: Path, tmp_path: Path, bothways: Callable[..., tuple[int, str, str]]
 ) -> None:

@@ -10,9 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from bothways.checkpoint.hugging_face import Checkpoint, new_model, save_checkpoint
 from bothways.cli import main
+from bothways.model.families import FAMILIES, head_builder
+from bothways.model.heads import HeadKind
 from bothways.tasks import TASKS
 from bothways.tasks.instruct import PROMPT_AND_RESPONSE, InstructOptions
+from bothways.text.tokenizer import Tokenizer
 from bothways.train.finetune import finetune
 from bothways.train.finetune_options import FinetuneOptions
 from bothways.verbs.describe_files import TASK_COLUMNS
@@ -228,3 +232,34 @@ def test_a_table_of_exchanges_is_for_instruct(bothways: Run, tmp_path: Path) -> 
     table = tmp_path / "exchanges.jsonl"
     table.write_text('{"question": "A red light?", "answer": "Check the cable."}\n')
     assert lines_of(bothways, table)[-1].startswith("used by: bothways finetune instruct --model MODEL --train ")
+
+
+@pytest.mark.parametrize(
+    ("family", "kind", "said"),
+    [
+        ("roberta", "masked-LM", ("fills in masked words", "RoBERTa, 2 layers of 2 heads", "byte-level BPE")),
+        ("modernbert", "sequence", ("classifies a text", "ModernBERT, 2 layers of 2 heads", "labels: no, yes")),
+        ("gpt2", "causal-LM", ("goes on with a text", "GPT-2, 2 layers of 2 heads", "reads left to right")),
+    ],
+)
+def test_a_model_of_each_family(
+    family: str, kind: HeadKind, said: tuple[str, ...], tmp_path: Path, bothways: Run
+) -> None:
+    """Family, size, vocabulary and head are named, and the command that is given works as it is."""
+    tokenizer = Tokenizer.train_byte_bpe(lambda: ["the old dog runs in the house"] * 3, 270)
+    config = FAMILIES[family].config(
+        vocab_size=tokenizer.vocab_size, hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
+        intermediate_size=32, max_position_embeddings=64, pad_token_id=tokenizer.pad_id,
+    )  # fmt: skip
+    labelled = {"task": "classify", "labels": ["no", "yes"], "problem_type": "single_label_classification"}
+    model = new_model(config, head_builder(kind, 2), 0)
+    save_checkpoint(Checkpoint(model, tokenizer, labelled if kind == "sequence" else {}), tmp_path / "model")
+    lines = lines_of(bothways, tmp_path / "model")
+    text = "\n".join(lines)
+    assert all(part in text for part in (*said, "16 wide", "pieces of byte-level BPE"))
+    command = lines[-1].removeprefix("next: bothways ")
+    assert bothways(*shlex.split(command))[0] == 0, command
+    if family == "roberta":
+        assert "a <mask> in a text" in command
+        code, _, errors = bothways("fill", tmp_path / "model", "no mask here")
+        assert (code, "no <mask> in 'no mask here': write <mask> where" in errors) == (2, True)

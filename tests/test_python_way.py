@@ -137,11 +137,14 @@ def test_pretraining_goes_on_from_a_loaded_model(way: Path, tmp_path: Path) -> N
     assert weights[0] == weights[1] != (way / "run" / "model" / "model.safetensors").read_bytes()
 
 
-def test_a_comparison_in_python(way: Path, tmp_path: Path) -> None:
+def test_a_comparison_in_python(way: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     pytest.importorskip("sklearn")
     pytest.importorskip("gensim")
-    found = bw.compare("classify", way / "run", ROWS, ROWS[:6], tmp_path / "out", steps=2, quiet=True)
-    assert (found.held_out, found.interrupted) == (6, None)
+    with caplog.at_level(logging.INFO, logger="bothways"):
+        found = bw.compare("classify", way / "run", ROWS, 0.25, tmp_path / "out", steps=2, quiet=True)
+    assert found.interrupted is None
+    assert len([note for note in caplog.messages if "held out" in note]) == 1, caplog.messages
+    assert len(set(caplog.messages)) == len(caplog.messages), caplog.messages
     assert [type(result.accuracy) for result in found.results] == [float] * len(found.results)
     assert found.results[-1].name == "BERT, fine-tuned"
     with pytest.raises(bw.UserError, match=r"problem_type='regression': one label a row is compared"):

@@ -17,7 +17,8 @@ from bothways.data.store import TokenStore
 from bothways.demo import DemoArguments
 from bothways.tasks import TASKS
 from bothways.train.pretrain import pretrain
-from bothways.train.pretrain_options import PretrainOptions, phases_of
+from bothways.train.pretrain_options import PretrainOptions
+from bothways.train.pretrain_plan import phases_of
 from bothways.train.run import RunDirectory
 from bothways.verbs.column_arguments import column_arguments
 from bothways.verbs.flags import help_texts

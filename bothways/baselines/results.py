@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from bothways.option_checks import rounded_repr
+
 SAMPLE_TOKENS = 30  # of a language model's sample: a line or two
 SUGGESTED_WORDS = 3  # as many as a phone's keyboard shows
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TrainingCost:
     """What a trained model took: seconds of training, bytes of the model as it is kept."""
 
     seconds: float
     size_bytes: int
 
+    __repr__ = rounded_repr
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class ClassifierResult:
     """What a classifier did on held-out rows.
 
@@ -31,8 +35,10 @@ class ClassifierResult:
     size_bytes: int
     latency_ms: float
 
+    __repr__ = rounded_repr
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class LanguageModelResult:
     """What a language model did on held-out documents.
 
@@ -48,3 +54,5 @@ class LanguageModelResult:
     tokens_per_second: float
     sample: str
     suggestions: list[str]
+
+    __repr__ = rounded_repr

@@ -14,6 +14,7 @@ from bothways.checkpoint.unfinished import is_unfinished, unfinished_model
 from bothways.errors import UserError
 from bothways.files import read_json
 from bothways.option_checks import in_short
+from bothways.text.sources import CORPUS_SUFFIXES, uncompressed_suffix
 
 MODEL_FILES = (
     "config.json",
@@ -88,11 +89,18 @@ def find_model(path_or_hub_id: str | Path) -> Path:
 
 
 def _refuse_other_results(directory: Path) -> None:
-    """Raises UserError for a token store and for a vocabulary, which are directories of ours, too."""
+    """Raises UserError for a token store and for a vocabulary, which are directories of ours, too, and for texts."""
     if (directory / "manifest.json").exists() or (directory / "progress.json").exists():
         raise UserError(f"{directory} is a token store, not a model; pretrain reads it")
     if (directory / "tokenizer.json").exists() or (directory / "vocab.txt").exists():
         raise UserError(f"{directory} is a vocabulary, not a model: config.json is missing; prepare reads it")
+    names = [path.name for path in directory.iterdir()]
+    texts = [name for name in names if uncompressed_suffix(Path(name)) in CORPUS_SUFFIXES]
+    if texts and "run.json" not in names and not any(name.endswith((".safetensors", ".bin")) for name in names):
+        raise UserError(
+            f"{directory} holds texts ({', '.join(sorted(texts)[:3])}{', …' if len(texts) > 3 else ''}), not a model: "
+            "name a model, or make one of them: tokenizer learns a vocabulary, prepare makes a store, pretrain a model"
+        )
 
 
 def refuse_foreign_form(directory: Path) -> None:

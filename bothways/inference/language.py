@@ -37,7 +37,7 @@ MAX_WORD_PIECES = 5  # of a suggested word: longer words are not suggested; chos
 MAX_NATS = 700  # exp(709.8) is the largest float64
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TokenProbability(Result):
     """A piece and the probability that it stands at its place: at a `[MASK]`, in a text, or behind one."""
 
@@ -45,7 +45,7 @@ class TokenProbability(Result):
     probability: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TextScore(Result):
     """How likely a text is.
 
@@ -62,7 +62,7 @@ class TextScore(Result):
     alternatives: list[TokenProbability]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Suggestion(Result):
     """A word that may come next. probability: of all its pieces, and that the word ends with them."""
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from bothways.inference.loaded import LoadedModel
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Fill(TokenProbability):
     """A piece that may stand at a `[MASK]`, and its probability there."""
 
@@ -37,7 +37,8 @@ def fill_masks(model: LoadedModel, texts: Texts, top_k: int) -> Any:
     encoded = model.encode_whole_texts(asked.texts)
     for text, sequence in zip(asked.texts, encoded, strict=True):
         if model.tokenizer.mask_id not in sequence.input_ids:
-            raise UserError(f"no [MASK] in {text!r}: write [MASK] where a word is to be filled in")
+            mask = model.tokenizer.roles["mask"]
+            raise UserError(f"no {mask} in {text!r}: write {mask} where a word is to be filled in")
     return asked.given([_fills(model, sequence, top_k) for sequence in encoded])
 
 

@@ -23,7 +23,7 @@ from bothways.tasks.results import Result
 RELEVANT_LABELS = ("1", "True", "yes", "relevant", "entailment", "duplicate", "paraphrase", "positive", "LABEL_1")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Ranked(Result):
     """A text in its place. index: its number among the texts asked, from 0. score: of a regressor its number, of a
     classifier the probability of the label of pairs that go together, 0 to 1."""

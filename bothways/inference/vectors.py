@@ -29,7 +29,7 @@ QUERY_PROMPT = "query"
 DOCUMENT_PROMPTS = ("document", "passage", "corpus")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Match(Result):
     """A text that is like the query. index: its number among the texts asked, from 0. cosine: of its vector with the
     query's, -1 to 1."""
@@ -44,7 +44,7 @@ class Match(Result):
         return self.cosine
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class DotMatch(Match):
     """A match by a model that was made for dot products. dot: that of the two vectors, by which matches are ranked."""
 

@@ -37,6 +37,7 @@ SIZE_RANGES: dict[str, tuple[int, int]] = {
     "max_position_embeddings": (8, 1 << 24),
     "type_vocab_size": SIZE_RANGE,
 }
+REMOTE_CODE = "auto_map"  # the key that names classes in a model's own directory
 # Keys of a config.json that change what a model computes and are not read, with the values that change nothing.
 FOREIGN_KEYS: dict[str, tuple[Any, ...]] = {
     "quantization_config": (),
@@ -44,7 +45,7 @@ FOREIGN_KEYS: dict[str, tuple[Any, ...]] = {
     "add_cross_attention": (False,),
     "is_encoder_decoder": (False,),
     "position_embedding_type": ("absolute",),
-    "auto_map": (),
+    REMOTE_CODE: (),
 }
 REPLACED_DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob")  # by the option `dropout` of training
 # Keys that are made anew when a model is written: they speak of a head, of labels, or of whoever wrote the file.
@@ -167,6 +168,9 @@ class EncoderConfig:
         """
         for key, harmless in cls.foreign_keys.items():
             if values.get(key) not in (None, *harmless):
+                if key == REMOTE_CODE:
+                    asked = str(values[key])[:60]
+                    raise UserError(f"{path} has {key} {asked!a}: the model has code of its own, which is never run")
                 accepted = f"; accepted: {', '.join(map(repr, harmless))}" if harmless else ""
                 raise UserError(f"{path} has {key} {str(values[key])[:60]!a}, which is not read{accepted}")
         names = {cls.keys.get(field.name, field.name): field.name for field in dataclasses.fields(cls)}

@@ -38,7 +38,7 @@ from bothways.tasks.squad_metric import best_exact, best_f1
 from bothways.text.tokenizer import Tokenizer
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Answer(Result):
     """The answer to a question. text: `context[start:end]`, whole words where blanks part words; empty, with start and
     end 0, where there is no answer.

@@ -27,7 +27,7 @@ from bothways.text.lines import is_unicode
 from bothways.text.tokenizer import Tokenizer
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Choice(Result):
     """The choice that goes with a text. index: of the likeliest, from 0. text: that choice. probabilities: of all
     choices, in order; they sum to 1."""

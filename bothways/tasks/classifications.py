@@ -11,7 +11,7 @@ from bothways.tasks.results import Result
 SCORES_SHOWN = 5  # the likeliest labels in a repr, which is to stay a line
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Classification(Result):
     """The label of a text. label: the likeliest, as text: labels that were numbers in training come back as '1'.
     scores: the probability of every label, in the model's order; they sum to 1. They are a dictionary; of more than 100
@@ -33,7 +33,7 @@ class Classification(Result):
         return f"Classification(label={self.label!r}, scores={_shown(self.scores)})"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class MultiClassification(Result):
     """The labels of a text. labels: those whose probability reaches their threshold. scores: the probability of every
     label, each by itself, 0 to 1, as `Classification` has them."""
@@ -45,7 +45,7 @@ class MultiClassification(Result):
         return f"MultiClassification(labels={self.labels!r}, scores={_shown(self.scores)})"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Regression(Result):
     """The number of a text. value: in the unit of the training data."""
 

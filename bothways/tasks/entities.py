@@ -29,7 +29,7 @@ NO_WORD_LABELS = frozenset({"X", "[CLS]", "[SEP]", "[PAD]", "PAD", "<PAD>"})
 _LIKE_OUTSIDE = frozenset("0o\u039f\u041e")  # the digit, the small letter, the Greek and the Cyrillic capital
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Entity(Result):
     """A part of a text with a label. text: the characters `start` to `end` of the text. probability: of its least
     certain word, 0 to 1."""

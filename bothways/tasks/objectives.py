@@ -28,14 +28,15 @@ MakeExamples = Callable[[SpanOptions, Masking, Tokenizer], ExampleMaker]
 class Pretraining:
     """What a run of pretraining learns, and from what.
 
-    is_decoder: whether the model reads from left to right. next_command: what to type after training. family: of a new
-    model, where the user names none. max_lr: the highest learning rate by default.
+    is_decoder: whether the model reads from left to right. next_command: what to type after training, {mask}: the
+    vocabulary's token for masks. family: of a new model, where the user names none. max_lr: the highest learning rate
+    by default.
     """
 
     objective: Objective
     make_examples: MakeExamples
     is_decoder: bool = False
-    next_command: str = 'fill {model} "a [MASK] in a text"'
+    next_command: str = 'fill {model} "a {mask} in a text"'
     family: str = "bert"
     max_lr: float = float("inf")
 

@@ -10,12 +10,16 @@ import numpy as np
 import pyarrow as pa
 
 from bothways.errors import UserError
+from bothways.option_checks import rounded_repr
 
 ROW_COLUMN = "row"  # of `to_table`, where a text has several results
 
 
 class Result:
-    """A result is a dataclass, and can be a line of JSON or a row of a table."""
+    """A result is a dataclass without a `__repr__` of its own, and can be a line of JSON or a row of a table."""
+
+    def __repr__(self) -> str:
+        return rounded_repr(self)
 
     def to_dict(self) -> dict[str, Any]:
         """The fields by name, of strings, numbers, lists and dictionaries only."""

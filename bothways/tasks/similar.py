@@ -30,7 +30,7 @@ from bothways.tasks.results import Result
 from bothways.text.tokenizer import Tokenizer
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Similarity(Result):
     """How alike two texts are. cosine: of their vectors, -1 to 1. vectors: float32 `[2, H]`."""
 

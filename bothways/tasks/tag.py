@@ -58,7 +58,7 @@ ENTITY = pa.struct([
 ])  # fmt: skip
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Tagging(Result):
     """The labels of a text. labels, probabilities, words: of each word its label, the label's probability, and its
     characters `(start, end)`. entities: what the labels mark; all words, where every word has a label of its own."""

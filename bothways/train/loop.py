@@ -21,6 +21,7 @@ from bothways.errors import option
 from bothways.hardware import measured_peak
 from bothways.model.heads import Model, device_of
 from bothways.native.loading import is_missing
+from bothways.option_checks import rounded_repr
 from bothways.progress import Progress
 from bothways.tasks.base import Objective
 from bothways.train.distributed import reshard
@@ -39,13 +40,15 @@ RESUME_OPTIONS = ("steps", "lr", "warmup", "weight_decay", "beta2", "clip", "opt
 StopReason = Literal["steps", "signal", "evaluation"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TrainResult:
     """steps: how many are done. interrupted: the signal that stopped the run early, or None. seconds: of training."""
 
     steps: int
     interrupted: signal.Signals | None
     seconds: float
+
+    __repr__ = rounded_repr
 
 
 @dataclass

@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 import shutil
 from dataclasses import dataclass, fields
-from typing import Any, Literal
-
-import torch
+from typing import TYPE_CHECKING, Any, Literal
 
 from bothways.errors import UserError, option
 from bothways.model.config import EncoderConfig
 from bothways.option_checks import require_at_least, values_of
 from bothways.precision import TrainingPrecision, choose_precision
+
+if TYPE_CHECKING:
+    import torch
 
 Compile = Literal["auto", "on", "off"]
 Parallel = Literal["ddp", "fsdp"]
@@ -91,6 +92,8 @@ def compiles(options: TrainOptions, config: EncoderConfig, device: torch.device)
     gain was within the noise of the measurement, in float32 and bfloat16.
     Raises UserError for `on` where it cannot be: without a compiler, with dropout in attention, or with fsdp.
     """
+    import torch  # seconds, which `--help` need not wait for
+
     on_gpu = device.type == "cuda"
     in_bfloat16 = choose_precision(options.precision, device) == torch.bfloat16
     compilers = ("gcc", "cc", "clang") if on_gpu else ("g++", "clang++")

@@ -39,15 +39,14 @@ from bothways.train.helper_models import take_helpers
 from bothways.train.keywords import PretrainKeywords
 from bothways.train.loop import TrainResult, evaluate_objective, say_if_not_compiled, train
 from bothways.train.options import TrainOptions
-from bothways.train.pretrain_options import (
+from bothways.train.pretrain_options import PretrainOptions, options_json
+from bothways.train.pretrain_plan import (
     DEFAULT_VALIDATION_TOKENS,
-    PretrainOptions,
     build_objective,
     epochs_of,
     loop_options,
     make_plan,
     make_validation_plan,
-    options_json,
     phases_of,
     validation_tokens,
 )
@@ -69,7 +68,7 @@ def pretrain(
     progress: Progress | None = None,
     **keywords: Unpack[PretrainKeywords],
 ) -> TrainResult:
-    """Pretrain a BERT on a token store; the same call again resumes a run that was stopped. Under `torchrun` all
+    """Pretrain a model on a token store; the same call again resumes a run that was stopped. Under `torchrun` all
     processes make the call, and work on the same run.
 
     With other `steps` a run goes on too, finished or not: from there on as a run of that many steps does.

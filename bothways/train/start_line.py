@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from bothways.data.phases import PhasedPlan
 from bothways.data.plan import PretrainingPlan
-from bothways.train.pretrain_options import PretrainOptions, epochs_of, phases_of
+from bothways.train.pretrain_options import PretrainOptions
+from bothways.train.pretrain_plan import epochs_of, phases_of
 from bothways.train.step import Stepper
 
 BERT_EPOCHS = 40  # of BERT's own pretraining: Devlin et al. 2018, A.2

@@ -14,7 +14,7 @@ VERBS: dict[str, str] = {
     "finetune": "train a model for a task on labelled rows",
     "evaluate": "measure a model on labelled rows, or on held-out text",
     "predict": "predict every row of a table",
-    "compare": "train what came before BERT beside it, on the same rows",
+    "compare": "train what came before encoders beside one, on the same rows",
     "fill": "say what could stand at each [MASK]",
     "classify": "give texts their label",
     "tag": "mark entities, or label every word",

@@ -1,4 +1,4 @@
-"""`bothways compare classify`: what came before BERT, trained beside it on the same rows. `compare lm` is next door."""
+"""`bothways compare classify`: what came before encoders, trained beside one. `compare lm` is next door."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from bothways.verbs.run_output import say_stopped
 
 @dataclass(frozen=True, kw_only=True)
 class CompareArguments(FinetuneOptions, ClassifyOptions):
-    """The options of `finetune classify`; out keeps the fine-tuned BERT."""
+    """The options of `finetune classify`; out keeps the fine-tuned encoder."""
 
     what: Positional[Literal["classify"]]
     model: str
@@ -42,7 +42,7 @@ def run_compare(arguments: Sequence[str]) -> int:
         CompareArguments,
         arguments,
         "Classifiers (`bothways compare lm --help` is about language models): train a majority vote, a perceptron, "
-        "word2vec and BERT on the same rows. Example: bothways compare classify --model run --train train.csv "
+        "word2vec and an encoder on the same rows. Example: bothways compare classify --model run --train train.csv "
         "--eval test.csv --out tickets",
     )
     own = {field.name: getattr(options, field.name) for field in fields(ClassifyOptions)}
@@ -54,7 +54,7 @@ def run_compare(arguments: Sequence[str]) -> int:
         print("\n".join(to_json(asdict(result)) for result in found.results))
     else:
         print("\n".join(classifier_lines(found.results, found.held_out)))
-        print(f"{options.out}: the fine-tuned BERT")
+        print(f"{options.out}: the fine-tuned encoder")
     return 0
 
 

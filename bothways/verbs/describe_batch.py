@@ -12,7 +12,8 @@ from bothways.data.survey import batch_in_words, estimate_epoch
 from bothways.errors import UserError
 from bothways.files import read_json
 from bothways.token_budget import UNLIMITED
-from bothways.train.pretrain_options import PretrainOptions, make_plan, phases_of
+from bothways.train.pretrain_options import PretrainOptions
+from bothways.train.pretrain_plan import make_plan, phases_of
 from bothways.train.run import is_pretraining_run
 from bothways.verbs.recipes import read_recipe
 

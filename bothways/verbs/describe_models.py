@@ -22,7 +22,7 @@ from bothways.progress import duration
 from bothways.tasks import TASKS
 from bothways.tasks.base import shortened_list
 from bothways.tasks.objectives import OBJECTIVES
-from bothways.text.tokenizer_backend import KINDS_IN_WORDS
+from bothways.text.tokenizer_backend import KINDS_IN_WORDS, MASK
 from bothways.train.run import RunDirectory
 from bothways.verbs.description import Description, figures_in_words, rounded
 
@@ -245,6 +245,7 @@ def _next_command(path: Path, model: Predictor) -> str:
         return f"bothways evaluate {name} {shlex.quote(table)}" + (f" --format {form}" if form else "")
     abilities = model.model.head.abilities
     if "language-model" in abilities:
+        mask = model.tokenizer.roles.get("mask", MASK)
         objective = "causal" if "causal-LM" in abilities else "bert"
-        return f"bothways {OBJECTIVES[objective].next_command.format(model=name)}"
+        return f"bothways {OBJECTIVES[objective].next_command.format(model=name, mask=mask)}"
     return f'bothways embed {name} "a text of yours"' if "embedding" in abilities else ""

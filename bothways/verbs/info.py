@@ -14,6 +14,7 @@ from bothways.verbs.description import Description
 from bothways.verbs.flags import parse
 from bothways.verbs.options import Positional
 from bothways.verbs.recipes import split_recipe
+from bothways.verbs.screen import print_lines
 
 
 @dataclass(frozen=True)
@@ -49,9 +50,9 @@ def run_info(arguments: Sequence[str]) -> None:
     if options.json:
         print(to_json(found.facts))
         return
-    print("\n".join(found.lines))
+    print_lines(found.lines)
     if found.next_command:
-        print(f"next: {found.next_command}")
+        print_lines([f"next: {found.next_command}"])
 
 
 def look_at(path: Path, recipe: str | None = None) -> Description:

@@ -1,20 +1,26 @@
-"""The texts of a file, each with its place: the lines of a text file, or a table's column `text`."""
+"""The texts of a file, each with its place: the lines of a text file, or a column of a table."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from bothways.data.tables import TableOptions, is_labelled_table, read_rows
-from bothways.errors import UserError
+from bothways.errors import UserError, option
 from bothways.verbs.printing import say
 from bothways.verbs.text_arguments import file_lines
 
 
-def placed_texts(path: Path, encoding: str) -> list[tuple[str, str]]:
-    """`(file:line, text)` of each text that is not empty. Raises UserError for a file without any."""
+def placed_texts(path: Path, encoding: str, column: str | None) -> list[tuple[str, str]]:
+    """`(file:line, text)` of each text that is not empty. column: of a table, `text` where it is None.
+
+    Raises UserError for a file without any text, and for a column of a file that is no table.
+    """
     if is_labelled_table(path):
-        rows = read_rows(path, ["text"], TableOptions(say=say, encoding=encoding))
-        lines = [(row.source, row.text("text")) for row in rows]
+        name = column or "text"
+        rows = read_rows(path, [name], TableOptions(say=say, encoding=encoding))
+        lines = [(row.source, row.text(name)) for row in rows]
+    elif column is not None:
+        raise UserError(f"{option('text_column', column)}: {path} is read line by line, it has no columns")
     else:
         numbered = enumerate(file_lines(path, encoding), 1)
         lines = [(f"{path}:{number}", line) for number, line in numbered if line.strip()]

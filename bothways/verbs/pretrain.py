@@ -5,15 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bothways.pages.pretraining import pretraining_report
-from bothways.tasks.objectives import find_pretraining
-from bothways.train import pretrain as pretraining
-from bothways.train.distributed import is_main_process
 from bothways.train.pretrain_options import PretrainOptions
-from bothways.train.run import RunDirectory
 from bothways.verbs.flags import parse
 from bothways.verbs.options import Positional
-from bothways.verbs.run_output import provenance_of, say_finished, say_interrupted, write_report
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +26,15 @@ def run_pretrain(arguments: Sequence[str]) -> int:
         "Train an encoder by masked LM and next sentence, or, with --objective causal, from left to right. "
         "Example: bothways pretrain store --size mini --out run",
     )
+    from bothways.pages.pretraining import pretraining_report  # torch takes seconds, and --help needs none
+    from bothways.tasks.objectives import find_pretraining
+    from bothways.text.tokenizer import Tokenizer
+    from bothways.text.tokenizer_backend import MASK
+    from bothways.train import pretrain as pretraining
+    from bothways.train.distributed import is_main_process
+    from bothways.train.run import RunDirectory
+    from bothways.verbs.run_output import provenance_of, say_finished, say_interrupted, write_report
+
     result = pretraining.pretrain(options.store, options.out, options, overwrite=options.overwrite)
     if result.interrupted is not None:
         return say_interrupted(result, options)
@@ -39,5 +42,6 @@ def run_pretrain(arguments: Sequence[str]) -> int:
         return 0
     run = RunDirectory(options.out)
     write_report(run, pretraining_report(run.metrics(), f"{options.out}: pretrained", provenance_of(run)))
-    say_finished(options.out, find_pretraining(options.objective).next_command)
+    mask = Tokenizer.load(run.model_path).roles.get("mask", MASK)
+    say_finished(options.out, find_pretraining(options.objective).next_command, mask=mask)
     return 0

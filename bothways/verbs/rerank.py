@@ -17,11 +17,11 @@ from bothways.verbs.options import Positional
 
 @dataclass(frozen=True)
 class RerankArguments:
-    """input: a text file, of which each line is read with the query; or a table, of which the column `text` is.
+    """input: a text file, of which each line is read with the query; or a table, of which a column is.
 
     label: of a classifier, whose probability orders the lines; by default the label of pairs that go together.
 
-    encoding: of a file that is not UTF-8."""
+    encoding: of a file that is not UTF-8. text_column: of a table, by default `text`."""
 
     model: Positional[str]
     query: Positional[str]
@@ -30,6 +30,7 @@ class RerankArguments:
     label: str | None = None
     json: bool = False
     encoding: str = "utf-8"
+    text_column: str | None = None
     precision: InferencePrecision = "auto"
     device: str = "auto"
 
@@ -43,7 +44,7 @@ def run_rerank(arguments: Sequence[str]) -> None:
         "Order the lines of a file by how well a classifier or regressor of pairs finds them to go with a query. "
         'Example: bothways rerank model "slow wifi" --in tickets.txt',
     )
-    lines = placed_texts(Path(options.input), options.encoding)
+    lines = placed_texts(Path(options.input), options.encoding, options.text_column)
     model = load(options.model, options.device, options.precision)
     with CountProgress("rerank", len(lines)) as progress:
         texts = [line for _, line in lines]

@@ -11,6 +11,7 @@ from bothways.errors import install_command
 from bothways.files import read_json
 from bothways.pages.curves import can_draw_curves
 from bothways.pages.report import HtmlReport, add_provenance
+from bothways.text.tokenizer_backend import MASK
 from bothways.train.distributed import is_main_process
 from bothways.train.loop import TrainResult
 from bothways.train.run import RunDirectory
@@ -32,13 +33,14 @@ def write_report(run: RunDirectory, report: HtmlReport) -> None:
     print(f"{path}: figures" + (" and curves" if can_draw_curves() else f"; for curves {install_command('report')}"))
 
 
-def say_finished(out: str, next_command: str, table: Sequence[str] = ()) -> None:
+def say_finished(out: str, next_command: str, table: Sequence[str] = (), mask: str = MASK) -> None:
     """Where the model is, and what to type next.
 
     next_command: a verb with its arguments, the model as `{model}` and the rows as `{table}`. table: words for those.
+    mask: the vocabulary's token for masks, as `{mask}`.
     """
     print(f"{out}: model in {RunDirectory(out).model_path}")
-    say_next(shlex.split(next_command.format(model=shlex.quote(out), table=shlex.join(table))))
+    say_next(shlex.split(next_command.format(model=shlex.quote(out), table=shlex.join(table), mask=mask)))
 
 
 def say_interrupted(result: TrainResult, options: Any) -> int:

@@ -19,12 +19,12 @@ from bothways.verbs.text_arguments import shown_text
 
 @dataclass(frozen=True)
 class SimilarArguments:
-    """input: a text file, of which each line is compared with the query; or a table, of which the column `text` is.
+    """input: a text file, of which each line is compared with the query; or a table, of which a column is.
 
     prompt_name: which of the model's prompts stands before the query and every line; by default those that it has for
     queries and for documents, or its default one. prompt: a text of yours in their place.
 
-    encoding: of a file that is not UTF-8."""
+    encoding: of a file that is not UTF-8. text_column: of a table, by default `text`."""
 
     model: Positional[str]
     query: Positional[str]
@@ -34,6 +34,7 @@ class SimilarArguments:
     prompt: str | None = None
     json: bool = False
     encoding: str = "utf-8"
+    text_column: str | None = None
     precision: InferencePrecision = "auto"
     device: str = "auto"
 
@@ -46,7 +47,7 @@ def run_similar(arguments: Sequence[str]) -> None:
         arguments,
         'Find the lines of a file most like a text. Example: bothways similar model "slow wifi" --in tickets.txt',
     )
-    lines = placed_texts(Path(options.input), options.encoding)
+    lines = placed_texts(Path(options.input), options.encoding, options.text_column)
     model = load(options.model, options.device, options.precision)
     texts = [line for _, line in lines]
     with CountProgress("embed", len(texts)) as on_sequences:

@@ -11,7 +11,8 @@ from bothways.data.lengths import BUCKET_MAX_TOKENS, length_histogram
 from bothways.data.prepare import prepare
 from bothways.data.store import TokenStore
 from bothways.data.survey import batch_in_words, estimate_epoch
-from bothways.train.pretrain_options import PretrainOptions, make_plan
+from bothways.train.pretrain_options import PretrainOptions
+from bothways.train.pretrain_plan import make_plan
 from tests.data.test_prepare import write_corpus
 from tests.helpers import tiny_tokenizer
 

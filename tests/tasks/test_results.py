@@ -12,10 +12,14 @@ import pytest
 
 import bothways as bw
 from bothways.errors import UserError
+from bothways.inference.language import TextScore, TokenProbability
+from bothways.inference.vectors import Match
 from bothways.tasks.classifications import Classification, MultiClassification, Regression
 from bothways.tasks.label_scores import scores_by_label
+from bothways.tasks.results import Result
 from bothways.train.finetune import finetune
 from bothways.train.finetune_options import FinetuneOptions
+from bothways.train.loop import TrainResult
 from tests.inference.test_one_and_many import METHODS, A, model_of
 from tests.tasks.test_classify import ROWS
 
@@ -99,3 +103,24 @@ def test_labels_that_were_numbers_are_text(pretrained: Path, tmp_path: Path) -> 
     model = bw.load(tmp_path / "run")
     assert model.labels == ["0", "1"]
     assert model.classify("the dog").label in ("0", "1")
+
+
+def test_a_repr_has_four_digits_and_the_fields_have_all() -> None:
+    score = TextScore(-12.345678901, 45.678901234, [TokenProbability("a", 1 / 3)], [], None, [])
+    assert repr(score) == (
+        "TextScore(log_probability=-12.35, perplexity=45.68, tokens=[TokenProbability(token='a', probability=0.3333)], "
+        "next=[], next_probability=None, alternatives=[])"
+    )
+    assert score.tokens[0].probability == 1 / 3
+    assert repr(Match("x", 0, 0.123456789)) == "Match(text='x', index=0, cosine=0.1235)"
+    assert repr(TrainResult(10, None, 12345.678)) == "TrainResult(steps=10, interrupted=None, seconds=12346)"
+
+
+def test_every_result_has_that_repr() -> None:
+    """`@dataclass` gives a class a `__repr__` of all digits unless it is told not to."""
+    kinds, found = [Result], set()
+    while kinds:
+        found.update(more := kinds.pop().__subclasses__())
+        kinds += more
+    own = {kind.__name__ for kind in found if kind.__module__.startswith("bothways.") and "__repr__" in vars(kind)}
+    assert own == {"Classification", "MultiClassification"}, "the likeliest labels only, in four digits"

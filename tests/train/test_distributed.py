@@ -119,3 +119,14 @@ def test_a_killed_process_ends_the_run_and_torchrun_brings_it_back(runs: Path, t
     assert back.returncode == 0, back.stderr
     assert "resuming at step 5" in back.stderr
     assert furthest(tmp_path / "run", runs / "one") < 1e-5
+
+
+def test_torchruns_report_ends_with_our_line(tmp_path: Path) -> None:
+    """It is torchrun's own, 30 lines long, and cannot be left out; its root cause is what the user did wrong."""
+    refused = start(["-m", "bothways.cli"], tmp_path / "no store", tmp_path / "run", 2)
+    assert refused.returncode != 0
+    lines = refused.stderr.rstrip().splitlines()
+    assert set(lines[-1]) == {"="}
+    assert lines[-2].endswith(
+        f": bothways: {tmp_path / 'no store'}: no such token store; make one with `bothways prepare`"
+    )

@@ -33,7 +33,8 @@ from bothways.train.flops import training_flops
 from bothways.train.optimizer import build_optimizer
 from bothways.train.options import TrainOptions
 from bothways.train.pretrain import pretrain
-from bothways.train.pretrain_options import PretrainOptions, make_plan
+from bothways.train.pretrain_options import PretrainOptions
+from bothways.train.pretrain_plan import make_plan
 from bothways.train.run import RunDirectory
 from bothways.train.samples import READ_TOKENS
 from bothways.train.schedule import learning_rate

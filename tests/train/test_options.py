@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import typing
 from dataclasses import fields, replace
 from typing import Any, get_type_hints
 
 import pytest
 
 from bothways.errors import UserError
+from bothways.model.families import FAMILIES
+from bothways.tasks.objectives import OBJECTIVES
 from bothways.train.finetune_options import FinetuneOptions, default_epochs
 from bothways.train.options import TrainOptions, derive_train_options
 from bothways.train.pretrain import pretrain
-from bothways.train.pretrain_options import PretrainOptions, loop_options, validation_tokens
+from bothways.train.pretrain_options import FamilyName, ObjectiveName, PretrainOptions
+from bothways.train.pretrain_plan import loop_options, validation_tokens
 from tests.helpers import tiny_config
 
 DERIVED = {
@@ -102,3 +108,18 @@ def test_a_run_of_an_earlier_bothways_goes_on_with_the_number_that_it_wrote_down
     assert held_out(steps=20, described={"validation_tokens": 200_000}) == (200_000, 200_000)
     assert held_out(steps=20, described={"validation_tokens": None}) == (4096, 200_000)
     assert held_out(steps=20, described={"validation_tokens": 200_000}, validation_tokens=9) == (9, 9)
+
+
+def test_names_that_help_shows_without_torch_are_those_of_the_registries() -> None:
+    assert typing.get_args(ObjectiveName) == tuple(OBJECTIVES)
+    assert typing.get_args(FamilyName) == tuple(FAMILIES)
+
+
+def test_the_help_of_pretraining_needs_no_torch() -> None:
+    program = (
+        "import sys\nfrom bothways.cli import main\ntry:\n    main(['pretrain', '--help'])\n"
+        "except SystemExit:\n    pass\nsys.exit('torch' in sys.modules)"
+    )
+    asked = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert asked.returncode == 0, "torch is imported, which takes seconds"
+    assert "--objective bert|order|mlm|roberta|electra|causal" in " ".join(asked.stdout.split())

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
+
 import pytest
 
 from bothways.verbs.printing import figure_lines, size_in_words, table_lines
+from bothways.verbs.screen import print_lines, wrapped
 
 HEADS = ["on 90 held-out rows", "accuracy", "training", "size", "one text of 128 tokens"]
 ROWS = [
@@ -51,3 +54,29 @@ def test_figures_break_between_and_a_wide_matrix_is_numbered(columns: int) -> No
 def test_sizes() -> None:
     shown = [size_in_words(size) for size in (12, 9_876, 43_210, 123_456, 4_500_000, 1_300_000_000)]
     assert shown == ["12 B", "9.9 kB", "43.2 kB", "0.1 MB", "4.5 MB", "1,300.0 MB"]
+
+
+def test_a_long_line_breaks_between_words_and_a_command_can_be_pasted(columns: int) -> None:
+    line = "labels: " + ", ".join(f"request-about-{number}" for number in range(20))
+    lines = wrapped(line, columns)
+    assert max(map(len, lines)) <= columns
+    assert " ".join(map(str.strip, lines)) == line
+    command = "bothways finetune classify --model 'my run' --train a.jsonl --eval b.jsonl --out tickets --epochs 2"
+    lines = wrapped(f"begun with: {command}", columns)
+    assert max(map(len, lines)) <= columns
+    pasted = "\n".join(lines).partition(": ")[2].replace("\\\n", "")  # as a shell goes on with a line
+    assert shlex.split(pasted) == shlex.split(command)
+
+
+def test_lines_are_broken_at_a_terminal_only(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    line = "a run that has finished, " * 5
+    print_lines([line])
+    assert capsys.readouterr().out == f"{line}\n"
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    print_lines([line])
+    broken = capsys.readouterr().out.splitlines()
+    assert max(map(len, broken)) <= 40
+    assert " ".join(broken).split() == line.split()
