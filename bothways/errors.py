@@ -44,6 +44,10 @@ class UnknownTokensWarning(UserWarning):
     """Text consists of what the model's vocabulary does not have, `[UNK]`; the message says how much of how many."""
 
 
+class PrecisionWarning(UserWarning):
+    """Another precision is used than was asked for; the message says why."""
+
+
 def warn_truncated(message: str) -> None:
     """Give a `TruncationWarning` at the user's own line."""
     warn_at_caller(message, TruncationWarning)
@@ -55,9 +59,10 @@ def warn_unknown(message: str) -> None:
 
 
 def warn_at_caller(message: str, category: type[Warning]) -> None:
-    """Give a warning at the user's own line: the first frame outside of this package."""
+    """Give a warning at the user's own line: the first frame outside of this package, and of its cached properties."""
     level, frame = 2, sys._getframe(1)
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "bothways":
+    inner = ("bothways", "functools")
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in inner:
         level, frame = level + 1, frame.f_back
     warnings.warn(message, category, stacklevel=level)
 

@@ -311,8 +311,8 @@ def load(
     """Open a model from a directory, a run's directory, the shipped models by name, or the hub; without any name the
     shipped encoder, which fills masks.
 
-    precision: of predictions and vectors; `auto` is bfloat16 where the hardware multiplies it, else float32. What
-    explains, scores and generates is in float32; the answer on an explained page is `answer`'s.
+    precision: of predictions, vectors and generation; `auto` is bfloat16 where the hardware multiplies it, else
+    float32. What explains and scores is in float32; the answer on an explained page is `answer`'s.
     Raises UserError where it is none of them, or its parts do not fit together.
     """
     if path_or_hub_id is None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from rich.console import Console
 
-from bothways.checkpoint.shipped import shipped_for
+from bothways.checkpoint.shipped import PACKAGE, shipped_for
 from bothways.demo.screen import doubt, fill, say_plainly
 from bothways.errors import UserError
 from bothways.pages.demo import ShippedAnswers, is_unsure, right_or_wrong

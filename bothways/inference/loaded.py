@@ -22,9 +22,10 @@ from bothways.checkpoint.shipped import shipped_hint
 from bothways.data.encoded import Encoded, join_segments
 from bothways.data.tables import Row
 from bothways.data.unknown_tokens import UnknownTokens, count_unknown, count_unknown_in
-from bothways.errors import UserError, command, option, warn_truncated, warn_unknown
+from bothways.errors import PrecisionWarning, UserError, command, option, warn_at_caller, warn_truncated, warn_unknown
 from bothways.hardware import choose_device, memory_errors
 from bothways.inference import engine
+from bothways.inference.agreement import LEAST_COSINE, Agreement, measure_agreement, packaged_texts
 from bothways.inference.prepared import prepare_for_generation, prepare_model
 from bothways.inference.texts import Asked, Text, TextColumns, Texts, asked_texts
 from bothways.model.config import SIZES, EncoderConfig
@@ -53,8 +54,8 @@ def source_of(model: object) -> str | Path:
 class LoadedModel:
     """One model, ready to be run. Sequences are never padded, and none changes another's result.
 
-    device: auto, cpu, cuda or cuda:N. precision: of predictions and vectors; `auto` is bfloat16 where the hardware
-    multiplies it, else float32.
+    device: auto, cpu, cuda or cuda:N. precision: of predictions, vectors and generation; `auto` is bfloat16 where the
+    hardware multiplies it, else float32.
     """
 
     def __init__(self, checkpoint: Checkpoint, device: str = "auto", precision: InferencePrecision = "auto") -> None:
@@ -64,6 +65,7 @@ class LoadedModel:
         self.precision = choose_inference_precision(precision, self.device)
         with memory_errors(self.device, "the model"):
             self.model = checkpoint.model.to(self.device).eval()
+        self.agreement: Agreement | None = None  # with float32, measured before int8 is first used
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickles and copies are of the checkpoint, on the CPU: what was prepared from it points into this process's
@@ -83,13 +85,26 @@ class LoadedModel:
 
     @functools.cached_property
     def for_prediction(self) -> Model:
-        """The model as predictions and vectors are made with it: in this object's precision."""
+        """The model as predictions and vectors are made with it: in this object's precision.
+
+        int8 is measured first, and where it is too far from float32 another precision is used, with a warning.
+        """
+        prepared = prepare_model(self.model, self.precision)
+        if self.precision != "int8":
+            return prepared
+        encoded = join_segments(self.tokenizer, packaged_texts(), self.sequence_length)
+        self.agreement = measure_agreement(prepare_model(self.model), prepared, encoded, self.device)
+        if self.agreement.is_enough:
+            return prepared
+        self.precision = choose_inference_precision("auto", self.device)
+        why = f"{option('precision', 'int8')}: {self.agreement}, where {LEAST_COSINE} is asked for"
+        warn_at_caller(f"{self.checkpoint.source}: {why}; {self.precision} is used", PrecisionWarning)
         return prepare_model(self.model, self.precision)
 
     @functools.cached_property
     def for_generation(self) -> Model:
-        """The model as generation runs it: in float32."""
-        return prepare_for_generation(self.model)
+        """The model as generation runs it: in this object's precision."""
+        return prepare_for_generation(self.model, self.precision)
 
     @property
     def report(self) -> LoadReport | None:

@@ -44,7 +44,8 @@ def into_file(verb: str, options: Any, make_job: MakeJob, line_column: Callable[
         print_note(f"{source.path}: {remark}")
     job = make_job(model, source)
     output = open_output(job, source, out, overwrite=options.overwrite)
-    print_note(f"{verb} on {model.device}: {describe_layers(model.for_prediction, model.precision)}")
+    layers = describe_layers(model.for_prediction, model.precision)
+    print_note(f"{verb} on {model.device}: {layers}{f' ({model.agreement})' if model.agreement else ''}")
     began = time.monotonic()
     with CountProgress(verb, source.count(), output.counts.resumed) as on_rows:
         counts = run_bulk(job, source, output, on_rows)
