@@ -39,7 +39,7 @@ class TokenPooling(nn.Module):
     """The hidden states of each sequence's tokens, special ones included, as one vector: `[R, H]` → `[N, P x H]`.
 
     modes: `mean`; `cls`, the first token; `max` of each number; `mean_sqrt_len_tokens`, the sum divided by the root of
-    the number of tokens; `weightedmean`, where token n counts n times (Muennighoff 2022, section 4.1); `lasttoken`.
+    the number of tokens; `weightedmean`, where token n counts n times (Muennighoff 2022); `lasttoken`.
     Several stand beside each other, in this order. include_prompt: without it the tokens of a prompt, of which
     `targets["prompt_tokens"]` says how many begin each sequence, are left out; the last token of all never is.
     """

@@ -14,6 +14,8 @@ from bothways.checkpoint.unfinished import UnfinishedRunWarning
 from bothways.errors import UserError
 from bothways.files import read_json
 from bothways.model.families import FAMILIES
+from bothways.model.pooling import Dense
+from bothways.model.task_heads import EmbeddingHead, vector_head
 from bothways.pages.display_names import DISPLAY_NAMES, display_name, head_in_words
 from bothways.pages.pretraining import epochs_in_words, text_in_words
 from bothways.predictor import Predictor, load
@@ -171,8 +173,24 @@ def _model_lines(model: Predictor) -> list[str]:
     if model.labels:
         kind = model.checkpoint.metadata.get("problem_type")
         lines.append(f"labels: {shortened_list(model.labels)}" + (f" ({DISPLAY_NAMES[kind]})" if kind else ""))
+    if (head := vector_head(model.model)) is not None:
+        lines += _vector_lines(head, model)
     if model.report.newly_initialised or not model.report.encoder_complete:
         lines.append(f"weights: {model.report.sentence()}")
+    return lines
+
+
+def _vector_lines(head: EmbeddingHead, model: Predictor) -> list[str]:
+    """How a text becomes a vector, how vectors are compared, and what may stand before a text."""
+    metadata = model.checkpoint.metadata
+    products = len([module for module in head.projections if isinstance(module, Dense)])
+    parts = [f"{head.size(model.config.hidden_size)} numbers", f"pooled by {' and '.join(head.pool.modes)}"]
+    parts += [f"{products} Dense behind that"] if products else []
+    parts += ["of length one"] if head.normalize else []
+    lines = [f"vectors: {', '.join(parts)}; compared by {metadata.get('similarity', 'cosine')}"]
+    if prompts := metadata.get("prompts"):
+        default = metadata.get("default_prompt_name")
+        lines.append(f"prompts: {', '.join(prompts)}" + (f"; {default} stands before every text" if default else ""))
     return lines
 
 
@@ -218,6 +236,9 @@ def _model_facts(path: Path, model: Predictor) -> dict[str, Any]:
     }
     if model.labels:
         facts["labels"] = model.labels
+    for name in ("prompts", "default_prompt_name", "similarity"):
+        if name in model.checkpoint.metadata:
+            facts[name] = model.checkpoint.metadata[name]
     if "provenance" in model.checkpoint.metadata:
         facts["provenance"] = model.checkpoint.metadata["provenance"]
     return facts

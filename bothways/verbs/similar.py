@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bothways.files import to_json
+from bothways.inference.vectors import DistanceMatch
 from bothways.precision import InferencePrecision
 from bothways.progress import CountProgress
 from bothways.verbs.flags import parse
@@ -59,4 +60,5 @@ def run_similar(arguments: Sequence[str]) -> None:
             figures = {name: value for name, value in match.to_dict().items() if name not in ("text", "index")}
             print(to_json({"place": place, **figures, "text": match.text}))
         else:
-            print(f"{match.ranked_by:.3f}\t{place}\t{shown_text(match.text)}")
+            figure = f"{match.metric} " if isinstance(match, DistanceMatch) else ""  # of which less is more alike
+            print(f"{figure}{match.ranked_by:.3f}\t{place}\t{shown_text(match.text)}")
