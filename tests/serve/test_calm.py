@@ -312,6 +312,21 @@ def test_a_batch_is_of_one_key_within_the_budget_and_without_the_dead() -> None:
     assert queue.take(12) == []
 
 
+def test_a_long_queue_is_run_as_a_table_is(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = serve("classify")
+    scheduler = client.service._scheduler
+    scheduler.budget, scheduler._at_once = 8, 4
+    run, sizes = Forward.run, []
+
+    def counted(forward: Forward) -> list[Any]:
+        sizes.append(sum(len(sequence.input_ids) for sequence in forward.encoded))
+        return run(forward)
+
+    monkeypatch.setattr(Forward, "run", counted)
+    assert client.post("/v1/classify", json={"texts": ["the dog"] * 11}).status_code == 200
+    assert sizes == [32, 8, 4]  # of 44 tokens: four batches at once, then one by one
+
+
 def test_what_is_wrong_at_the_start_is_said(tmp_path: Any) -> None:
     with pytest.raises(UserError, match="max_characters=100: a text of so many characters does not fit"):
         Limits(max_body=50, max_characters=100)
