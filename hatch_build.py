@@ -1,6 +1,6 @@
 """Builds `bothways/native/*.cpp` with whatever C++ compiler there is; without one Bothways is pure Python.
 
-It builds one library for each variant in `building.ARCHITECTURES`; `bothways.native.library` chooses where it runs.
+It builds one library for each variant in `building.VARIANTS`; `bothways.native.library` chooses where it runs.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sysconfig
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -52,23 +53,28 @@ def build(folder: Path, report: Callable[[str], Any] = print) -> list[Path]:
     if platform.machine().lower() not in ("x86_64", "amd64") or os.name != "posix" or compiler is None:
         report("bothways: no C++ compiler for x86-64 here; torch's own kernels do the work")
         return []
-    sources = map(str, sorted(folder.glob("*.cpp")))
-    command, built = [*compiler.split(), *sources], []
-    for variant in building.ARCHITECTURES:
-        library = folder / f"native_{variant}.so"
-        partial = library.with_suffix(".partial")
-        for openmp in building.OPENMP_FLAGS:
-            flags = building.compiler_flags(variant, openmp)
-            fingerprint = f"-DBOTHWAYS_FINGERPRINT={building.fingerprint(folder, flags)}"
-            error = _compile_error([*command, *flags, fingerprint, "-o", str(partial)])
-            if not error:
-                partial.replace(library)  # a process that has the old one open keeps it
-                built.append(library)
-                break
-            report(f"bothways: {' '.join([compiler, *openmp])} cannot build for {variant}: {error}")
+    command = [*compiler.split(), *map(str, sorted(folder.glob("*.cpp")))]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        libraries = list(pool.map(lambda variant: _build_variant(folder, variant, command, report), building.VARIANTS))
+    built = [library for library in libraries if library is not None]
     if not built:
         report("bothways: torch's own kernels do the work")
     return built
+
+
+def _build_variant(folder: Path, variant: str, command: list[str], report: Callable[[str], Any]) -> Path | None:
+    """The path of the library, with OpenMP if the compiler has it; None where it could not be built."""
+    library = folder / f"native_{variant}.so"
+    partial = library.with_suffix(".partial")
+    for openmp in building.OPENMP_FLAGS:
+        flags = building.compiler_flags(variant, openmp)
+        fingerprint = f"-DBOTHWAYS_FINGERPRINT={building.fingerprint(folder, flags)}"
+        error = _compile_error([*command, *flags, fingerprint, "-o", str(partial)])
+        if not error:
+            partial.replace(library)  # a process that has the old one open keeps it
+            return library
+        report(f"bothways: {' '.join([command[0], *openmp])} cannot build for {variant}: {error}")
+    return None
 
 
 def _compile_error(command: list[str]) -> str:

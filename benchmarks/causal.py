@@ -34,7 +34,8 @@ from bothways.text.corpus import CorpusOptions
 from bothways.text.tokenizer import Tokenizer
 from bothways.text.vocabulary import train_tokenizer
 from bothways.token_budget import UNLIMITED
-from bothways.train.pretrain import evaluate_store, pretrain
+from bothways.train.held_out import evaluate_store
+from bothways.train.pretrain import pretrain
 from bothways.train.pretrain_options import PretrainOptions
 from bothways.train.pretrain_plan import make_plan
 from bothways.train.run import RunDirectory

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import zstandard
 
 from bothways.errors import UserError
 
@@ -29,6 +28,8 @@ def shared_data() -> Path:
 
 def zstd_lines(path: Path) -> Iterator[str]:
     """The lines of a file that is compressed by zstd."""
+    import zstandard
+
     with path.open("rb") as file:
         yield from io.TextIOWrapper(zstandard.ZstdDecompressor().stream_reader(file), encoding="utf-8")
 

@@ -243,6 +243,7 @@ def main() -> None:
     parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32", help="of both")
     arguments = parser.parse_args()
     transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()  # a base model of a classifier lacks its head, as it should
     seconds = arguments.minutes * 60 / (len(arguments.families) * (len(arguments.data) + 1))
     rows = []
     with tempfile.TemporaryDirectory(prefix="bothways-families-") as folder:

@@ -261,8 +261,8 @@ def with_transformers(
         arguments = TrainingArguments(
             folder, num_train_epochs=data.epochs, max_steps=steps or -1, per_device_train_batch_size=data.batch,
             learning_rate=data.lr, warmup_steps=0.1, weight_decay=0.01, seed=seed, report_to=[], save_strategy="no",
-            use_cpu=True, bf16=precision == "bfloat16", disable_tqdm=True, optim="adamw_torch_fused",
-            logging_strategy="no", remove_unused_columns=False,
+            use_cpu=not torch.cuda.is_available(), bf16=precision == "bfloat16", disable_tqdm=True,
+            optim="adamw_torch_fused", logging_strategy="no", remove_unused_columns=False,
         )  # fmt: skip
         trainer = Trainer(model, arguments, collate, rows)
         began = time.perf_counter()

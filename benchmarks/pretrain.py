@@ -37,9 +37,9 @@ from bothways.hardware import choose_device, measured_peak
 from bothways.model.config import EncoderConfig
 from bothways.precision import choose_precision
 from bothways.text.vocabulary import train_tokenizer
-from bothways.train.pretrain import measure_speed
 from bothways.train.pretrain_options import PretrainOptions
 from bothways.train.pretrain_plan import make_plan
+from bothways.train.speed import measure_speed
 
 WARM_UP = 2
 

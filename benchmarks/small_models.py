@@ -38,8 +38,8 @@ from bothways.data.store import TokenStore
 from bothways.errors import UserError
 from bothways.files import read_json, write_json
 from bothways.predictor import Predictor
-from bothways.train.pretrain import measure_speed
 from bothways.train.pretrain_options import PretrainOptions
+from bothways.train.speed import measure_speed
 
 # No tales: a genre that no row has read. Parts 1 to 3 of the older Wikipedia would add nothing but more of the same.
 TEXT = [

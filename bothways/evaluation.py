@@ -24,8 +24,8 @@ from bothways.progress import CountProgress
 from bothways.tasks import TASKS
 from bothways.text.encodings import UTF8
 from bothways.train.evaluate import Evaluation, RowSet, Table, write_predictions
+from bothways.train.held_out import evaluate_store
 from bothways.train.keywords import ColumnKeywords
-from bothways.train.pretrain import evaluate_store
 
 # The options of all tasks that name a column.
 COLUMN_OPTIONS = [

@@ -77,6 +77,26 @@ def inference_batch_tokens(device: torch.device) -> int:
     return INFERENCE_BATCH_TOKENS.get(device.type, INFERENCE_BATCH_TOKENS["cpu"])
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error of torch's says that memory ran out, on a GPU or on the CPU."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+@contextmanager
+def memory_errors(device: torch.device, what: str) -> Iterator[None]:
+    """Raises UserError where memory runs out. what: that it was to hold, as "a batch of 512 tokens"."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        on_gpu = device.type == "cuda"
+        cure = (
+            f"{option('device', 'cpu')} uses the machine's own" if on_gpu else "take shorter texts or a smaller model"
+        )
+        raise UserError(f"out of memory on {device} with {what}; {cure}") from error
+
+
 def use_threads(number: int) -> None:
     """Let the products of the calling thread use this many threads of torch's."""
     torch.get_num_threads()  # at its first question a thread takes over what was last set anywhere

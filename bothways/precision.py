@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import torch
 
 TrainingPrecision = Literal["auto", "float32", "bfloat16"]
-InferencePrecision = Literal["auto", "float32", "bfloat16", "int8"]
+InferencePrecision = Literal["auto", "fastest", "float32", "bfloat16", "int8"]
 PRECISIONS: tuple[InferencePrecision, ...] = ("float32", "bfloat16", "int8")
 
 
@@ -33,15 +33,20 @@ def choose_precision(precision: TrainingPrecision, device: torch.device) -> torc
 
 def choose_inference_precision(precision: InferencePrecision, device: torch.device) -> InferencePrecision:
     """The precision that a device runs: `auto` is bfloat16 where the hardware multiplies it, else float32;
-    never int8, whose answers differ.
+    never int8, whose answers differ. `fastest` is int8 where the processor adds up its products without overflow
+    (VNNI), else as `auto`.
 
     Raises UserError for an unknown name, and for int8 on anything but a CPU.
     """
     import torch
 
-    if precision not in ("auto", *PRECISIONS):
-        raise UserError(f"{option('precision', precision)}: accepted: auto, {', '.join(PRECISIONS)}")
-    if precision == "auto":
+    from bothways.hardware import cpu_multiplies_int8
+
+    if precision not in ("auto", "fastest", *PRECISIONS):
+        raise UserError(f"{option('precision', precision)}: accepted: auto, fastest, {', '.join(PRECISIONS)}")
+    if precision == "fastest" and device.type == "cpu" and cpu_multiplies_int8():
+        return "int8"
+    if precision in ("auto", "fastest"):
         half = choose_precision("auto", device) == torch.bfloat16
         return "bfloat16" if half else "float32"
     if precision == "int8" and device.type != "cpu":

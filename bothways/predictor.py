@@ -14,6 +14,7 @@ import numpy as np
 from torch import Tensor
 
 from bothways.checkpoint.hugging_face import load_checkpoint
+from bothways.checkpoint.shipped import shipped_for
 from bothways.explain.page_data import page_data
 from bothways.inference import language, masked, predict, reranking, vectors
 from bothways.inference.chat import reply_to
@@ -28,7 +29,7 @@ from bothways.inference.vectors import Match
 from bothways.option_checks import require_type
 from bothways.pages.explanation import Explanation
 from bothways.precision import InferencePrecision
-from bothways.progress import OnProgress, no_progress
+from bothways.progress import LOGGER, OnProgress, no_progress
 from bothways.tasks.answer import Answer
 from bothways.tasks.base import Task
 from bothways.tasks.choose import Choice
@@ -306,11 +307,17 @@ class Predictor(LoadedModel):
         return asked.given([Explanation(page_data(self, checked, **options)) for checked in asked.texts])
 
 
-def load(path_or_hub_id: str | Path, device: str = "auto", precision: InferencePrecision = "auto") -> Predictor:
-    """Open a model from a directory, a run's directory, or the hub.
+def load(
+    path_or_hub_id: str | Path | None = None, device: str = "auto", precision: InferencePrecision = "auto"
+) -> Predictor:
+    """Open a model from a directory, a run's directory, the shipped models by name, or the hub; without any name the
+    shipped encoder, which fills masks.
 
-    precision: of predictions and vectors; `auto` is bfloat16 where the hardware multiplies it, else float32. What
-    explains, scores and generates is in float32; the answer on an explained page is `answer`'s.
+    precision: of predictions, vectors and generation; `auto` is bfloat16 where the hardware multiplies it, else
+    float32. What explains and scores is in float32; the answer on an explained page is `answer`'s.
     Raises UserError where it is none of them, or its parts do not fit together.
     """
+    if path_or_hub_id is None:
+        path_or_hub_id = shipped_for("fill").name
+        LOGGER.info("model: %s (shipped)", path_or_hub_id)
     return Predictor(load_checkpoint(path_or_hub_id), device, precision)

@@ -15,6 +15,7 @@ from typing import Any, Self
 import numpy as np
 
 from bothways.checkpoint.hugging_face import save_checkpoint
+from bothways.checkpoint.shipped import shipped_for
 from bothways.data.frames import frame_column, frame_columns, listed_values
 from bothways.data.tables import is_missing_value
 from bothways.errors import UserError, install_command
@@ -34,7 +35,6 @@ try:
 except ImportError as error:
     raise UserError(f"bothways.sklearn needs scikit-learn: {install_command('baselines')}") from error
 
-DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"  # small, and good for vectors as it is
 ESTIMATOR_FILE = "estimator.json"  # parameters, classes and scale, beside the model's own directory
 SAVED_FILES = {ESTIMATOR_FILE, "model"}
 
@@ -91,13 +91,14 @@ class _TextEstimator(BaseEstimator):
 class _Finetuned(_TextEstimator):
     """An estimator that `fit` fine-tunes. Parameters are those of `FinetuneOptions`; `verbose` shows the progress.
 
-    model: a run, a Hugging Face directory, or a hub id. The parameters stand one by one in `__init__`, however many,
-    as scikit-learn wants it: `get_params`, `clone` and `GridSearchCV` read its signature.
+    model: a run, a Hugging Face directory, a shipped model, or a hub id; by default the shipped encoder. The parameters
+    stand one by one in `__init__`, however many, as scikit-learn wants it: `get_params`, `clone` and `GridSearchCV`
+    read its signature.
     """
 
     def __init__(
         self,
-        model: str = DEFAULT_MODEL,
+        model: str | None = None,
         *,
         preset: Preset = "standard",
         epochs: int | None = None,
@@ -222,9 +223,11 @@ class BertTagger(_Finetuned):
 
 
 class BertEmbedder(TransformerMixin, _TextEstimator):
-    """Texts to vectors `[N, H]`, with a model as it is; what follows in a `Pipeline` learns."""
+    """Texts to vectors `[N, H]`, with a model as it is; what follows in a `Pipeline` learns.
 
-    def __init__(self, model: str = DEFAULT_MODEL, *, normalize: bool = True, device: str = "auto") -> None:
+    model: a run, a Hugging Face directory, a shipped model, or a hub id; by default the shipped one for vectors."""
+
+    def __init__(self, model: str | None = None, *, normalize: bool = True, device: str = "auto") -> None:
         self.model = model
         self.normalize = normalize
         self.device = device
@@ -232,7 +235,7 @@ class BertEmbedder(TransformerMixin, _TextEstimator):
     def fit(self, X: Iterable[Any], y: Any = None) -> Self:  # noqa: N803
         """Open the model; nothing is trained."""
         _texts(X)
-        self.predictor_ = load(self.model, self.device)
+        self.predictor_ = load(shipped_for("embed").name if self.model is None else self.model, self.device)
         return self
 
     def transform(self, X: Iterable[Any]) -> np.ndarray:  # noqa: N803

@@ -18,6 +18,7 @@ from bothways.checkpoint.hugging_face import Checkpoint, new_model, save_checkpo
 from bothways.cli import main
 from bothways.model.families import head_builder
 from tests.helpers import Run, tiny_config, tiny_tokenizer
+from tests.shipped import make_shipped
 
 
 @pytest.fixture(scope="session")
@@ -57,6 +58,19 @@ def pretrained(tmp_path: Path) -> Path:
         Checkpoint(new_model(tiny_config(), head_builder("pretraining"), seed=1), tiny_tokenizer()), tmp_path / "base"
     )
     return tmp_path / "base"
+
+
+@pytest.fixture(scope="session")
+def shipped_package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a stand-in for the package of shipped models."""
+    return make_shipped(tmp_path_factory.mktemp("shipped")).parent
+
+
+@pytest.fixture
+def shipped(shipped_package: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The stand-in's models, which are the shipped ones in this test."""
+    monkeypatch.syspath_prepend(shipped_package)
+    return shipped_package / "bothways_models" / "models"
 
 
 @pytest.fixture

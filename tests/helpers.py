@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from transformers import BertConfig as HuggingFaceConfig
 
 from bothways.batch import PackedBatch, pack, pack_sequences
 from bothways.model.config import EncoderConfig
 from bothways.text.tokenizer import Tokenizer
 from bothways.text.tokenizer_backend import SPECIAL_TOKENS
+
+if TYPE_CHECKING:
+    from transformers import BertConfig as HuggingFaceConfig
 
 Run = Callable[..., tuple[int, str, str]]  # arguments of the command line → exit code, output, errors
 
@@ -73,7 +76,9 @@ def batch_of_lengths(lengths: torch.Tensor) -> PackedBatch:
 
 
 def hugging_face_config(config: EncoderConfig, **overrides: object) -> HuggingFaceConfig:
-    return HuggingFaceConfig(**{**config.to_dict(), **overrides})
+    from transformers import BertConfig  # here, as tests on a GPU have no need of it
+
+    return BertConfig(**{**config.to_dict(), **overrides})
 
 
 def padded(batch: PackedBatch) -> dict[str, torch.Tensor]:

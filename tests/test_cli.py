@@ -137,10 +137,11 @@ def test_under_torchrun_the_first_process_speaks_for_all(
     monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "error.json"))
     for rank, seconds in (("0", []), ("1", [cli.TORCHRUN_SECONDS])):
         monkeypatch.setenv("RANK", rank)
-        assert bothways("fill") == (2, "", "bothways: fill: MODEL is missing (bothways fill --help has an example)\n")
+        missing = "SOURCE and --out are missing (bothways tokenizer --help has an example)"
+        assert bothways("tokenizer") == (2, "", f"bothways: tokenizer: {missing}\n")
         assert waited == seconds
     said = json.loads((tmp_path / "error.json").read_text())["message"]["extraInfo"]["py_callstack"]
-    assert said == "bothways: fill: MODEL is missing (bothways fill --help has an example)"
+    assert said == f"bothways: tokenizer: {missing}"
 
 
 def write_bad_files(folder: Path) -> None:

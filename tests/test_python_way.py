@@ -349,6 +349,7 @@ def test_keywords_have_the_names_and_types_of_the_options() -> None:
         "objective": str,
         "family": str | None,
         "model": str | Path | LoadedModel | None,
+        "teacher": str | Path | LoadedModel | None,
     }  # names of the registry; a model by itself
     assert hints_of(PretrainKeywords) == {**hints_of(bw.PretrainOptions), **wider}
     corpus = hints_of(CorpusOptions)
@@ -360,7 +361,7 @@ def test_keywords_have_the_names_and_types_of_the_options() -> None:
         for name, hint in hints_of(kind).items():
             members = (*union_members(expected.get(name, hint)), *union_members(hint))
             expected[name] = typing.Union[members]  # noqa: UP007
-    assert hints_of(FinetuneKeywords) == expected
+    assert hints_of(FinetuneKeywords) == {**expected, "teacher": str | Path | LoadedModel | None}
     columns = {name: hint for name, hint in expected.items() if name.endswith("_column")}
     assert hints_of(ColumnKeywords) == columns
     for task in TASKS.values():  # a keyword belongs to the task or to the training, never to both

@@ -12,23 +12,28 @@ from pathlib import Path
 import pytest
 
 from bothways import verbs
+from bothways.checkpoint.hugging_face import Checkpoint, new_model, save_checkpoint
 from bothways.data.prepare import prepare
 from bothways.data.store import TokenStore
-from bothways.demo import DemoArguments
+from bothways.demo.run import DemoArguments
+from bothways.model.families import head_builder
 from bothways.tasks import TASKS
 from bothways.train.pretrain import pretrain
 from bothways.train.pretrain_options import PretrainOptions
 from bothways.train.pretrain_plan import phases_of
 from bothways.train.run import RunDirectory
 from bothways.verbs.column_arguments import column_arguments
-from bothways.verbs.flags import help_texts
+from bothways.verbs.finetune import FinetuneArguments
+from bothways.verbs.flags import help_texts, joined_options
 from bothways.verbs.recipes import read_recipe
 from bothways.verbs.tokenizer import TokenizerArguments
 from tests.data.test_prepare import write_corpus
-from tests.helpers import tiny_tokenizer
+from tests.helpers import tiny_config, tiny_tokenizer
 
 MODULES = [importlib.import_module(f"bothways.verbs.{found.name}") for found in pkgutil.iter_modules(verbs.__path__)]
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.toml"))
+FINETUNING = {"answers": "answer", "entities": "tag", "sentence-vectors": "similar"}  # recipes of that alone, and tasks
+PRETRAINING = [recipe for recipe in RECIPES if recipe.stem not in FINETUNING]
 
 
 @pytest.fixture(scope="module")
@@ -38,19 +43,30 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> TokenStore:
     return prepare([str(folder / "c.jsonl")], tiny_tokenizer(), folder / "store")
 
 
-@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("recipe", PRETRAINING, ids=lambda path: path.stem)
 def test_a_recipe_trains_a_tiny_model(recipe: Path, store: TokenStore, tmp_path: Path) -> None:
     own = PretrainOptions(**read_recipe(str(recipe), "pretrain", PretrainOptions))
     assert phases_of(own)[-1].end == own.steps
     steps = 4 if own.phases else 2
     phases = ("128:0.5", "512:0.5:700") if own.phases else ()
+    if own.teacher is not None:
+        made = new_model(tiny_config(max_position_embeddings=128), head_builder("masked-LM"), seed=1)
+        save_checkpoint(Checkpoint(made, tiny_tokenizer()), tmp_path / own.teacher)
+        own = dataclasses.replace(own, teacher=str(tmp_path / own.teacher))
     small = dataclasses.replace(own, size="tiny", steps=steps, tokens_per_step=600, phases=phases, evaluate_every=1)
     result = pretrain(store.directory, tmp_path / "run", small)
     assert result.steps == steps
     last = RunDirectory(tmp_path / "run").metrics()[-1]
     loss = "eval_lm_loss" if own.objective == "causal" else "eval_mlm_loss"
     assert 0 < last[loss] < 1.5 * math.log(80)  # the vocabulary has 80 pieces
-    read_recipe(str(recipe), "tokenizer", TokenizerArguments)
+    if own.teacher is None:  # a student has its teacher's vocabulary
+        read_recipe(str(recipe), "tokenizer", TokenizerArguments)
+
+
+@pytest.mark.parametrize("name", FINETUNING)
+def test_a_recipe_of_fine_tuning_alone_is_read(name: str) -> None:
+    kind = joined_options("FinetuneArguments", FinetuneArguments, TASKS[FINETUNING[name]].Options)
+    assert read_recipe(name, "finetune", kind)["freeze_layers"] == 1  # whose weights are the encoder's
 
 
 def test_every_option_says_what_it_is() -> None:

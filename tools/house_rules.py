@@ -26,7 +26,7 @@ FACADE = "bothways/__init__.py"
 COMMAND_LINE = (
     "bothways/verbs/",
     "bothways/cli.py",
-    "bothways/demo.py",
+    "bothways/demo/",
     "bothways/errors.py",
 )  # where flags are spelled with dashes
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]*")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from bothways.checkpoint.names import NameTable
 from bothways.errors import UserError
@@ -15,6 +17,19 @@ from bothways.model.encoder import Encoder
 from bothways.model.families import FAMILIES, build_encoder
 from bothways.model.families.base import TOKEN_TABLE, Family
 from bothways.model.heads import Head, Model
+
+
+class _WithoutValues(TorchFunctionMode):
+    """Within it modules get no initial values. On the meta device torch asks its compiler for them, whose import takes
+    longer than all else that opens a model."""
+
+    def __torch_function__(
+        self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        given = dict(kwargs or {})
+        if function in (nn.init.normal_, nn.init.kaiming_uniform_, nn.init.uniform_):
+            return args[0] if args else given["tensor"]
+        return function(*args, **given)
 
 
 def require_fit(
@@ -30,7 +45,7 @@ def require_fit(
     weights that are no floating-point numbers, NaN or infinite.
     """
     path = directory / "config.json"
-    with torch.device("meta"):  # sizes alone
+    with torch.device("meta"), _WithoutValues():  # sizes alone
         encoder = build_encoder(config)
         model = Model(encoder, head(encoder))
     table = NameTable(FAMILIES[config.model_type], model.head.kind)

@@ -28,8 +28,9 @@ from bothways.checkpoint.sentence_transformers import (
     read_modules,
     write_modules,
 )
+from bothways.checkpoint.storage import STORAGE_KEYS, read_stored
 from bothways.checkpoint.unfinished import is_start, last_parameters
-from bothways.checkpoint.weights import find_model, read_weights, refuse_foreign_form
+from bothways.checkpoint.weights import find_model, refuse_foreign_form
 from bothways.errors import UserError
 from bothways.files import read_json, replace_directory, write_json, write_text
 from bothways.model.config import EncoderConfig
@@ -54,6 +55,9 @@ STATE_TYPES: dict[str, Any] = {  # of what `bothways.json` may hold
     "default_prompt_name": str | None,
     "include_prompt": bool,
     "similarity": str,
+    "storage": str,
+    "base": str,
+    "base_weights": str,
     "activation": Literal["sigmoid", "identity"],
 }
 
@@ -206,7 +210,11 @@ def load_checkpoint(
     _check_vocabulary(directory, config, tokenizer, state)
     if lower_cases_texts(root):
         tokenizer = tokenizer.lower_cased()
-    weights = _unfinished_weights(directory, family, raw_config) if is_start(directory) else read_weights(directory)
+    if is_start(directory):
+        weights = _unfinished_weights(directory, family, raw_config)
+    else:
+        weights = read_stored(directory, state, config, family)
+    state = {name: value for name, value in state.items() if name not in STORAGE_KEYS}
     architecture = _architecture(family, raw_config, weights)
     kind = _head_kind(family, architecture)
     makes_vectors = HEAD_KINDS[kind].trained_for is None or pools_tokens(root)

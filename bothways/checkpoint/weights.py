@@ -10,8 +10,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from bothways.checkpoint.shipped import shipped_models
 from bothways.checkpoint.unfinished import is_unfinished, unfinished_model
-from bothways.errors import UserError
+from bothways.errors import UserError, closest
 from bothways.files import read_json
 from bothways.option_checks import in_short
 from bothways.text.sources import CORPUS_SUFFIXES, uncompressed_suffix
@@ -49,8 +50,8 @@ FOREIGN_FILES = {
 
 
 def find_model(path_or_hub_id: str | Path) -> Path:
-    """The directory of a model: itself, `model/` in a run's directory, or a download from the hub; of a run that has
-    not finished as `unfinished_model`.
+    """The directory of a model: itself, `model/` in a run's directory, a shipped one by its name, or a download from
+    the hub; of a run that has not finished as `unfinished_model`.
 
     Raises UserError where it is none of them.
     """
@@ -69,6 +70,9 @@ def find_model(path_or_hub_id: str | Path) -> Path:
         return path
     if path.exists():
         raise UserError(f"{path} is a file; a model is a directory with config.json and model.safetensors")
+    shipped = shipped_models()
+    if str(path_or_hub_id) in shipped:
+        return shipped[str(path_or_hub_id)].directory
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", str(path_or_hub_id)):
         raise UserError(f"{path}: no such model directory")
     import huggingface_hub
@@ -83,7 +87,8 @@ def find_model(path_or_hub_id: str | Path) -> Path:
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
-            f"{path}: no such model directory, and the hub gave no model of this name ({reason})"
+            f"{path}: no such model directory{closest(str(path), shipped)}, and the hub gave no model of this name "
+            f"({reason})"
         ) from error
     return snapshot
 

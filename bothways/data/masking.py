@@ -173,6 +173,17 @@ class ReplacedExamples(MaskedExamples):
         return batch
 
 
+@dataclass(frozen=True)
+class TaughtExamples(MaskedExamples):
+    """As `MaskedExamples`, with the lengths of the sequences as a target, by which losses on all tokens are counted."""
+
+    def batch(self, tokens: np.ndarray, spans: Spans, keys: np.ndarray, step: int) -> PackedBatch:
+        """Target `sequence_lengths` `[N]` besides those of `MaskedExamples`."""
+        batch = super().batch(tokens, spans, keys, step)
+        batch.targets["sequence_lengths"] = batch.lengths
+        return batch
+
+
 def masked_lengths(spans: Spans) -> np.ndarray:
     """Tokens of each example, int64 `[N]`, with `[CLS]` and `[SEP]`."""
     return spans.lengths + np.where(spans.b_lengths > 0, PAIR_SPECIAL_TOKENS, SINGLE_SPECIAL_TOKENS)

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bothways.batch import PackedBatch
+from bothways.inference.packed_linear import FORMATS, Matrix, PackedMatrix
 from bothways.inference.steady import steady_head
 from bothways.model.attention_mask import BOTH_WAYS, CAUSAL
 from bothways.model.dropout import Dropout
@@ -21,16 +22,23 @@ from bothways.model.embeddings import Embeddings, LearnedPositions, OffsetPositi
 from bothways.model.encoder import Encoder, Layer, SelfAttention
 from bothways.model.heads import Head, Model
 from bothways.native.loading import library, mirror_structure
+from bothways.precision import InferencePrecision
+
+
+@mirror_structure
+class Norm(ctypes.Structure):
+    """The structure of `native/encoder.cpp`."""
+
+    _fields_ = [(name, ctypes.c_void_p) for name in ("weight", "bias")]
 
 
 @mirror_structure
 class LayerWeights(ctypes.Structure):
-    """The structure of `native/encoder.cpp`: a weight and a bias for each part of a layer, in the layer's names."""
+    """The structure of `native/encoder.cpp`."""
 
     _fields_ = [
-        (name, ctypes.c_void_p)
-        for part in ("qkv", "attention_output", "attention_norm", "intermediate", "output", "output_norm")
-        for name in (part, f"{part}_bias")
+        *((name, Matrix) for name in ("qkv", "attention_output", "intermediate", "output")),
+        *((name, Norm) for name in ("attention_norm", "output_norm")),
     ]
 
 
@@ -38,7 +46,7 @@ class LayerWeights(ctypes.Structure):
 class EmbeddingTables(ctypes.Structure):
     """The structure of `native/encoder.cpp`: three tables and the norm behind their sum; None for what is not there."""
 
-    _fields_ = [(name, ctypes.c_void_p) for name in ("token", "token_type", "position", "norm", "norm_bias")]
+    _fields_ = [*((name, ctypes.c_void_p) for name in ("token", "token_type", "position")), ("norm", Norm)]
 
 
 @mirror_structure
@@ -48,6 +56,7 @@ class EncoderCall(ctypes.Structure):
     _fields_ = [
         ("tables", EmbeddingTables),
         ("layers", ctypes.POINTER(LayerWeights)),
+        ("format", ctypes.c_int64),
         *((name, ctypes.c_int64) for name in ("num_layers", "hidden_size", "heads", "intermediate_size", "causal")),
         ("epsilon", ctypes.c_double),
         ("bias", ctypes.c_void_p),
@@ -57,6 +66,7 @@ class EncoderCall(ctypes.Structure):
         ("only", ctypes.c_void_p),
         ("num_only", ctypes.c_int64),
         *((name, ctypes.c_void_p) for name in ("hidden", "attended", "qkv", "intermediate", "out")),
+        *((name, ctypes.c_void_p) for name in ("hidden_words", "words", "hidden_factors", "factors", "scratch")),
     ]
 
 
@@ -161,14 +171,18 @@ def _norm_fits(norm: nn.Module, sizes: _Sizes) -> bool:
 
 
 class CompiledEncoder(nn.Module):
-    """An `Encoder` for inference: packed batch → `[T, H]`, or `[R, H]` of the tokens in `only`.
+    """An `Encoder` for inference: packed batch → `[T, H]`, or `[R, H]` of the tokens in `only`, in float32.
 
+    precision: what the layers' matrices are multiplied in; what lies between the products is in float32. In int8 a row
+    is scaled by its own largest number and a column of the matrix by its own, so that a text's result does not depend
+    on what is beside it.
     Raises IndexError for an id that its table has no row of, as torch does.
     """
 
-    def __init__(self, encoder: Encoder) -> None:
+    def __init__(self, encoder: Encoder, precision: InferencePrecision = "float32") -> None:
         super().__init__()
         self.config = encoder.config
+        self._precision = precision
         self._sizes = _Sizes.of(encoder)
         self._kept: list[Tensor] = []  # what the structures point at
         self._relative_bias = encoder.relative_bias
@@ -185,26 +199,26 @@ class CompiledEncoder(nn.Module):
         rows = [None if table is None else table.weight[getattr(table, "offset", 0) :] for table in tables]
         self._table_rows = tuple(None if table is None else len(table) for table in rows)
         token, token_type, position = (None if table is None else self._keep(table) for table in rows)
-        norm = cast("nn.LayerNorm", embeddings.norm)
-        return EmbeddingTables(token, token_type, position, self._keep(norm.weight), self._keep(norm.bias))
+        return EmbeddingTables(token, token_type, position, self._norm(embeddings.norm))
 
     def _layer_weights(self, layer: Layer) -> LayerWeights:
-        attention = layer.attention
-        attention_norm, output_norm = (cast("nn.LayerNorm", norm) for norm in (layer.attention_norm, layer.output_norm))
         return LayerWeights(
-            qkv=self._keep(_packed(attention.qkv.weight)),
-            qkv_bias=self._keep(attention.qkv.bias),
-            attention_output=self._keep(_packed(attention.output.weight)),
-            attention_output_bias=self._keep(attention.output.bias),
-            attention_norm=self._keep(attention_norm.weight),
-            attention_norm_bias=self._keep(attention_norm.bias),
-            intermediate=self._keep(_packed(layer.intermediate.weight)),
-            intermediate_bias=self._keep(layer.intermediate.bias),
-            output=self._keep(_packed(layer.output.weight)),
-            output_bias=self._keep(layer.output.bias),
-            output_norm=self._keep(output_norm.weight),
-            output_norm_bias=self._keep(output_norm.bias),
+            qkv=self._matrix(layer.attention.qkv),
+            attention_output=self._matrix(layer.attention.output),
+            intermediate=self._matrix(layer.intermediate),
+            output=self._matrix(layer.output),
+            attention_norm=self._norm(layer.attention_norm),
+            output_norm=self._norm(layer.output_norm),
         )
+
+    def _norm(self, module: nn.Module) -> Norm:
+        norm = cast("nn.LayerNorm", module)
+        return Norm(self._keep(norm.weight), self._keep(norm.bias))
+
+    def _matrix(self, linear: nn.Linear) -> Matrix:
+        packed = PackedMatrix(linear, self._precision)
+        self._kept += packed.tensors
+        return packed.matrix
 
     def _keep(self, tensor: Tensor) -> int:
         """The address of a tensor's numbers, which stay there as long as this encoder."""
@@ -224,9 +238,12 @@ class CompiledEncoder(nn.Module):
         bias = None if self._relative_bias is None else self._relative_bias.bias(batch.max_seqlen).contiguous()
         rows = max(tokens, len(out))  # a head may ask for a token twice
         qkv, intermediate = torch.empty(rows, 3 * width), torch.empty(rows, sizes.intermediate_size)
+        scratch = torch.empty(threads, compiled.bothways_scratch(batch.max_seqlen, width // sizes.heads))
+        hidden_words, words, factors = self._buffers_of_words(rows)
         call = EncoderCall(
             tables=self._tables,
             layers=self._layers,
+            format=FORMATS[self._precision],
             num_layers=len(self._layers),
             hidden_size=width,
             heads=sizes.heads,
@@ -249,9 +266,30 @@ class CompiledEncoder(nn.Module):
             qkv=qkv.data_ptr(),
             intermediate=intermediate.data_ptr(),
             out=out.data_ptr(),
+            hidden_words=hidden_words.data_ptr(),
+            words=words.data_ptr(),
+            hidden_factors=factors[0].data_ptr(),
+            factors=factors[1].data_ptr(),
+            scratch=scratch.data_ptr(),
         )
         compiled.bothways_encode(ctypes.byref(call))
         return out
+
+    def _buffers_of_words(self, rows: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Room for rows of hidden and for rows of any width as a product takes them, and their factors `[2, rows]`."""
+        compiled, sizes = library(), self._sizes
+        assert compiled is not None
+        if self._precision == "float32":
+            return torch.empty(0), torch.empty(0), torch.empty(2, 0)
+        widest = max(sizes.hidden_size, sizes.intermediate_size)
+        hidden, any_width = (
+            compiled.bothways_words(FORMATS[self._precision], width) for width in (sizes.hidden_size, widest)
+        )
+        return (
+            torch.empty(rows, hidden, dtype=torch.int32),
+            torch.empty(rows, any_width, dtype=torch.int32),
+            torch.empty(2, rows),
+        )
 
     def _check_ids(self, batch: PackedBatch) -> None:
         ids = (batch.input_ids, batch.token_type_ids, batch.position_ids)
@@ -270,9 +308,10 @@ class CompiledModel(Model):
     layers need (one text of 16 tokens then takes 10 ms instead of 4).
     """
 
-    def __init__(self, encoder: Encoder, head: Head) -> None:
+    def __init__(self, encoder: Encoder, head: Head, precision: InferencePrecision = "float32") -> None:
         super().__init__(encoder, steady_head(head))
-        self.encoder = cast("Encoder", encoder if isinstance(encoder, CompiledEncoder) else CompiledEncoder(encoder))
+        if not isinstance(encoder, CompiledEncoder):
+            self.encoder = cast("Encoder", CompiledEncoder(encoder, precision))
 
     def forward(self, batch: PackedBatch) -> Any:
         threads = torch.get_num_threads()
@@ -284,15 +323,3 @@ class CompiledModel(Model):
         finally:
             if threads > 1:
                 torch.set_num_threads(threads)
-
-
-def _packed(weight: Tensor) -> Tensor:
-    """A weight `[columns, depth]` in the library's panels."""
-    compiled = library()
-    assert compiled is not None
-    columns, depth = weight.shape
-    panel = compiled.bothways_panel()
-    panels = torch.empty(-(-columns // panel) * panel * depth)
-    contiguous = weight.detach().contiguous()
-    compiled.bothways_pack(contiguous.data_ptr(), columns, depth, panels.data_ptr())
-    return panels

@@ -4,7 +4,7 @@ A question to a model is a generator: it tokenises, yields each `Forward` that i
 returns its answer. `complete` runs one here and now; the server runs those of many callers in one batch.
 
 On a CPU several batches run at the same time, each on a share of the cores, so that no core waits for another after
-every product; tokenising the next chunk of texts goes on beside it.
+every product; tokenising the next chunk of texts goes on beside it. A GPU computes one batch while the next is packed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from bothways.batch import PackedBatch
 from bothways.data.encoded import Encoded, pack_encoded
 from bothways.data.tables import Row
 from bothways.errors import UserError
-from bothways.hardware import inference_batch_tokens, keep_number_of_threads, use_threads
+from bothways.hardware import inference_batch_tokens, keep_number_of_threads, memory_errors, use_threads
 from bothways.model.heads import Model, device_of
 from bothways.prefetch import prefetch
 from bothways.progress import OnProgress, no_progress
@@ -32,6 +32,8 @@ from bothways.token_budget import cut_to_budget
 # Batches that run at the same time on a CPU, at most, as each of them takes memory: where there are more cores, several
 # share a batch. Chosen by hand, not measured.
 MAX_CONCURRENT_BATCHES = 8
+# On a GPU: it works through the one that another thread has handed to it while results are taken of the other.
+GPU_BATCHES = 2
 # Batches handed out for each that runs, so that a thread that is done finds the next one waiting.
 QUEUED_PER_THREAD = 2
 # Texts that are tokenised and sorted by length together: enough that the sequences of a batch are nearly of one length,
@@ -117,8 +119,10 @@ def run_batches(
     @torch.inference_mode()
     def results_of(chosen: np.ndarray) -> tuple[np.ndarray, Sequence[Any]]:
         sequences = [encoded[index] for index in chosen]
-        batch = pack_encoded(sequences, collate).to(device)
-        return chosen, split(forward(batch), sequences, batch)
+        batch = pack_encoded(sequences, collate)
+        with memory_errors(device, f"a batch of {batch.num_tokens:,} tokens"):
+            batch = (batch.pinned() if device.type == "cuda" else batch).to(device)
+            return chosen, split(forward(batch), sequences, batch)
 
     results: list[Any] = [None] * len(encoded)
     done = 0
@@ -140,10 +144,11 @@ def batches_at_once(device: torch.device) -> int:
 def _map_concurrently(
     function: Callable[[_Item], _Made], items: Sequence[_Item], device: torch.device
 ) -> Iterator[_Made]:
-    """`function` of every item, in the order in which they are done; on a CPU by several threads that share the
+    """`function` of every item, in the order in which they are done, by several threads; on a CPU they share the
     cores."""
     with keep_number_of_threads() as cores:
-        workers = min(cores, MAX_CONCURRENT_BATCHES, len(items) // 2) if device.type == "cpu" else 1
+        at_once = min(cores, MAX_CONCURRENT_BATCHES) if device.type == "cpu" else GPU_BATCHES
+        workers = min(at_once, len(items) // 2)
         if workers < 2:
             yield from map(function, items)
             return

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bothways.batch import PackedBatch, pack_sequences
+from bothways.checkpoint.shipped import shipped_hint
 from bothways.data.encoded import Encoded, assemble
 from bothways.errors import TruncationWarning, UserError, option, warn_truncated
 from bothways.inference import engine
@@ -358,5 +359,6 @@ def require_causal(model: LoadedModel, verb: str) -> None:
         raise UserError(
             f"{model.checkpoint.source}: {verb} needs a model trained from left to right (pretrained with "
             f"{option('objective', 'causal')}); this one reads both ways{advice}"
+            f"{shipped_hint(verb)}"
         )
     model.require_trained(verb)

@@ -18,12 +18,14 @@ import numpy as np
 import torch
 
 from bothways.checkpoint.hugging_face import Checkpoint, LoadReport
+from bothways.checkpoint.shipped import shipped_hint
 from bothways.data.encoded import Encoded, join_segments
 from bothways.data.tables import Row
 from bothways.data.unknown_tokens import UnknownTokens, count_unknown, count_unknown_in
-from bothways.errors import UserError, command, option, warn_truncated, warn_unknown
-from bothways.hardware import choose_device
+from bothways.errors import PrecisionWarning, UserError, command, option, warn_at_caller, warn_truncated, warn_unknown
+from bothways.hardware import choose_device, memory_errors
 from bothways.inference import engine
+from bothways.inference.agreement import LEAST_COSINE, Agreement, measure_agreement, packaged_texts
 from bothways.inference.prepared import prepare_for_generation, prepare_model
 from bothways.inference.texts import Asked, Text, TextColumns, Texts, asked_texts
 from bothways.model.config import SIZES, EncoderConfig
@@ -52,8 +54,8 @@ def source_of(model: object) -> str | Path:
 class LoadedModel:
     """One model, ready to be run. Sequences are never padded, and none changes another's result.
 
-    device: auto, cpu, cuda or cuda:N. precision: of predictions and vectors; `auto` is bfloat16 where the hardware
-    multiplies it, else float32.
+    device: auto, cpu, cuda or cuda:N. precision: of predictions, vectors and generation; `auto` is bfloat16 where the
+    hardware multiplies it, else float32.
     """
 
     def __init__(self, checkpoint: Checkpoint, device: str = "auto", precision: InferencePrecision = "auto") -> None:
@@ -61,7 +63,9 @@ class LoadedModel:
         self._asked = device, precision
         self.device = choose_device(device)
         self.precision = choose_inference_precision(precision, self.device)
-        self.model = checkpoint.model.to(self.device).eval()
+        with memory_errors(self.device, "the model"):
+            self.model = checkpoint.model.to(self.device).eval()
+        self.agreement: Agreement | None = None  # with float32, measured before int8 is first used
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickles and copies are of the checkpoint, on the CPU: what was prepared from it points into this process's
@@ -81,13 +85,26 @@ class LoadedModel:
 
     @functools.cached_property
     def for_prediction(self) -> Model:
-        """The model as predictions and vectors are made with it: in this object's precision."""
+        """The model as predictions and vectors are made with it: in this object's precision.
+
+        int8 is measured first, and where it is too far from float32 another precision is used, with a warning.
+        """
+        prepared = prepare_model(self.model, self.precision)
+        if self.precision != "int8":
+            return prepared
+        encoded = join_segments(self.tokenizer, packaged_texts(), self.sequence_length)
+        self.agreement = measure_agreement(prepare_model(self.model), prepared, encoded, self.device)
+        if self.agreement.is_enough:
+            return prepared
+        self.precision = choose_inference_precision("auto", self.device)
+        why = f"{option('precision', 'int8')}: {self.agreement}, where {LEAST_COSINE} is asked for"
+        warn_at_caller(f"{self.checkpoint.source}: {why}; {self.precision} is used", PrecisionWarning)
         return prepare_model(self.model, self.precision)
 
     @functools.cached_property
     def for_generation(self) -> Model:
-        """The model as generation runs it: in float32."""
-        return prepare_for_generation(self.model)
+        """The model as generation runs it: in this object's precision."""
+        return prepare_for_generation(self.model, self.precision)
 
     @functools.cached_property
     def _needed_heads(self) -> dict[type[Task], type[Head]]:
@@ -133,6 +150,7 @@ class LoadedModel:
             wanted, cure = name or "what is asked", command("finetune", name or "TASK")
             raise UserError(
                 f"{self.checkpoint.source}: {wanted} needs a model fine-tuned for it ({cure}); this one {was}"
+                f"{shipped_hint(name or '')}"
             )
         self.require_trained(trained)
         try:
@@ -248,7 +266,9 @@ class LoadedModel:
         if ability not in head.abilities:
             trained = self.checkpoint.metadata.get("task")
             has = f"was made for {trained}" if trained in TASKS else f"has {type(head).__name__}"
-            raise UserError(f"{self.checkpoint.source}: {verb} needs a {ability} head; this model {has}")
+            raise UserError(
+                f"{self.checkpoint.source}: {verb} needs a {ability} head; this model {has}{shipped_hint(verb)}"
+            )
         self.require_trained(verb)
 
     def require_trained(self, verb: str) -> None:

@@ -9,21 +9,21 @@ Shapes: R tokens that go through a linear layer.
 from __future__ import annotations
 
 import copy
-import time
 from collections.abc import Callable
+from functools import partial
 from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bothways.errors import UserError, option
 from bothways.hardware import cpu_multiplies_int8
 from bothways.inference.compiled import CompiledModel, supports
+from bothways.inference.packed_linear import PackedLinear
 from bothways.model.encoder import Layer
 from bothways.model.heads import Model, device_of
 from bothways.native.loading import library
-from bothways.precision import InferencePrecision, choose_inference_precision
+from bothways.precision import InferencePrecision
 
 # Numbers in a matrix from which `FewRowsLinear` is used. Measured in float32 on an AVX-512 core beside other work: with
 # one row, prepacked matrices of 256 × 256, 384 × 384 and 1,024 × 256 (this size) take 1.9, 1.6 and 1.2 times as long;
@@ -72,7 +72,7 @@ class FewRowsLinear(nn.Module):
 
 
 class Int8Linear(nn.Module):
-    """`nn.Linear` in int8: each row of the input, and each of the matrix, is scaled by its own largest number.
+    """`nn.Linear` in int8 where no library was compiled, as `PackedLinear` does it.
 
     A row's result depends on that row alone. Without instructions that add up four products in 32 bits (VNNI, AMX) two
     products share 16 bits, for which the input has to be 7 bits wide.
@@ -106,19 +106,29 @@ class Int8Linear(nn.Module):
 def prepare_model(model: Model, precision: InferencePrecision = "float32") -> Model:
     """Returns a copy for predictions, in this precision; unchanged tensors are shared with `model`.
 
-    float32: through the compiled layers where they support the encoder, else as `prepare_for_generation`; results
-    differ from the model's by rounding, and a sequence's have the same bits in any company. int8: the encoder's
-    matrices; heads stay in float32, as those that give vectors do in bfloat16, too.
-    Raises UserError for int8 where bfloat16 is faster.
+    float32 and int8: through the compiled layers where they support the encoder, so that a sequence's results have the
+    same bits in any company; else as `prepare_for_generation`, and through single products. Results in float32 differ
+    from the model's by rounding; int8 is of the encoder's matrices alone, heads stay in float32, as those that give
+    vectors do in bfloat16, too.
     """
-    if precision == "float32" and supports(model.encoder):
-        return CompiledModel(model.encoder, model.head).eval()
+    if precision in ("float32", "int8") and supports(model.encoder):
+        return CompiledModel(model.encoder, model.head, precision).eval()
     return _with_layers(model, precision)
 
 
-def prepare_for_generation(model: Model) -> Model:
-    """Returns a copy in float32 whose layers are torch's own, which generation walks through with its cache."""
-    return _with_layers(model, "float32")
+def prepare_for_generation(model: Model, precision: InferencePrecision = "float32") -> Model:
+    """Returns a copy with layers for few rows, which generation walks through with its cache.
+
+    A step reads every weight once, so narrower ones are faster. On a CPU with the compiled library the matrices of
+    layers are in `precision`, the vocabulary's at least in bfloat16, and everything between is in float32.
+    """
+    stored = next(model.parameters())
+    if precision == "float32" or library() is None or stored.device.type != "cpu" or stored.dtype != torch.float32:
+        return _with_layers(model, precision)
+    made = _copy_sharing_tensors(model)
+    _exchange(made.encoder, partial(PackedLinear, precision=precision))
+    _exchange(made.head, partial(PackedLinear, precision="bfloat16"))
+    return made
 
 
 def describe_layers(model: Model, precision: InferencePrecision) -> str:
@@ -130,21 +140,20 @@ def describe_layers(model: Model, precision: InferencePrecision) -> str:
     return f"{precision}, torch's layers"
 
 
+def _copy_sharing_tensors(model: Model) -> Model:
+    # deepcopy takes what is in its memo as it is
+    return copy.deepcopy(model, {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}).eval()
+
+
 def _with_layers(model: Model, precision: InferencePrecision) -> Model:
-    on_cpu = device_of(model).type == "cpu"
-    half = precision == "bfloat16"
-    # deepcopy takes what is in its memo as it is: these tensors are shared
-    memo = {} if half else {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
-    made = copy.deepcopy(model, memo).eval()
+    made = copy.deepcopy(model).eval() if precision == "bfloat16" else _copy_sharing_tensors(model)
     lowered = made.encoder if made.head.in_float32 else made
-    if half:
+    if precision == "bfloat16":
         lowered.bfloat16()
-    if not on_cpu or not torch.backends.mkldnn.is_available():
+    if device_of(model).type != "cpu" or not torch.backends.mkldnn.is_available():
         return made
     if precision == "int8":
-        if choose_inference_precision("auto", torch.device("cpu")) == "bfloat16":
-            _require_faster_than_half(made)
-        _exchange(made.encoder, Int8Linear)
+        _exchange(made.encoder, Int8Linear if library() is None else partial(PackedLinear, precision="int8"))
     elif precision == "bfloat16":
         if torch.ops.mkldnn._is_mkldnn_bf16_supported():
             _exchange(lowered, PrepackedLinear)
@@ -153,38 +162,14 @@ def _with_layers(model: Model, precision: InferencePrecision) -> Model:
     return made
 
 
-def _require_faster_than_half(model: Model) -> None:
-    """Raises UserError where a product in int8 takes longer than in bfloat16, which is nearer to float32 as well."""
-    linear = cast("Layer", model.encoder.layers[0]).intermediate
-    x = torch.randn(512, linear.in_features)
-    quantised, half = Int8Linear(linear), PrepackedLinear(copy.deepcopy(linear).bfloat16())
-    in_int8, in_half = _seconds(lambda: quantised(x)), _seconds(lambda: half(x.bfloat16()))
-    if in_int8 > in_half:
-        raise UserError(
-            f"{option('precision', 'int8')}: slower than bfloat16 on this machine ({in_int8 * 1e3:.2f} ms a product, "
-            f"{in_half * 1e3:.2f} ms); use bfloat16"
-        )
-
-
-@torch.inference_mode()
-def _seconds(call: Callable[[], Tensor]) -> float:
-    """The shortest of nine calls."""
-    durations = []
-    for _ in range(9):
-        start = time.perf_counter()
-        call()
-        durations.append(time.perf_counter() - start)
-    return min(durations)
-
-
-def _exchange(model: nn.Module, kind: Callable[[nn.Linear, bool], nn.Module], min_weights: int = 0) -> None:
-    """Put `kind(linear, gelu)` in the place of every linear layer with at least so many weights; a layer's exact GELU
+def _exchange(model: nn.Module, kind: Callable[..., nn.Module], min_weights: int = 0) -> None:
+    """Put `kind(linear, gelu=…)` in the place of every linear layer with at least so many weights; a layer's exact GELU
     goes into the product before it."""
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
             if not isinstance(child, nn.Linear) or child.weight.numel() < min_weights:
                 continue
             with_gelu = isinstance(module, Layer) and name == "intermediate" and module.activation is F.gelu
-            setattr(module, name, kind(child, with_gelu))
+            setattr(module, name, kind(child, gelu=with_gelu))
             if with_gelu:
                 cast("Layer", module).activation = nn.Identity()

@@ -56,7 +56,7 @@ class DotMatch(Match):
         return self.dot
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class DistanceMatch(Match):
     """A match by a model that was made for distances. distance: that of the two vectors, 0 or more, by which matches
     are ranked, the nearest first. metric: which distance, euclidean or manhattan."""

@@ -53,7 +53,7 @@ def choose_kernel(q: Tensor, mask: AttentionMask, dropout: float) -> Attend:
     """The kernel for such queries; the first line that applies:
 
     device               type                mask            gradients   dropout   kernel
-    CUDA, 8.0 or later   bfloat16, float16   without bias    any         no        varlen
+    CUDA, 8.0 or later   bfloat16, float16   without bias    any         any       varlen
     CPU, compiled code   float32, bfloat16   without bias    recorded    any       compiled
     CPU, compiled code   float32, bfloat16   without bias    none        yes       compiled
     any                  any                 window, bias    any         any       masked
@@ -61,9 +61,10 @@ def choose_kernel(q: Tensor, mask: AttentionMask, dropout: float) -> Attend:
     CPU                  any                 causal, none    any         yes       dropped
     any other            any                 causal, none    any         any       by_length (SDPA)
 
-    Under `torch.compile` there is no compiled code.
+    Under `torch.compile` there is no compiled code. Heads of a size that FlashAttention does not read (`has_varlen`)
+    go on to the lines below.
     """
-    if mask.bias is None and not dropout and has_varlen(q):
+    if mask.bias is None and has_varlen(q):
         return attend_varlen
     if mask.bias is None and (dropout or torch.is_grad_enabled()) and has_training_kernels(q):
         return _attend_compiled

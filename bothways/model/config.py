@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -147,6 +147,10 @@ class EncoderConfig:
             "intermediate_size": intermediate_size,
             "num_attention_heads": heads,
         }
+
+    def with_layers(self, numbers: Sequence[int]) -> Self:
+        """The hyperparameters of a model of these layers alone, counted from 0."""
+        return dataclasses.replace(self, num_hidden_layers=len(numbers))
 
     @classmethod
     def from_size(cls, size: str, **overrides: Any) -> Self:

@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from bothways.batch import PackedBatch
+from bothways.model.attention import attend
+from bothways.model.attention_mask import AttentionMask
 from bothways.model.config import EncoderConfig
 from bothways.model.encoder import Encoder, PreNormLayer
 from bothways.model.lm_head import LazyLogits
@@ -87,6 +89,12 @@ class Head(nn.Module):
         """What the encoder is to read in place of a batch: the batch itself, but for a head that alters it first."""
         return batch
 
+    def attend(
+        self, q: Tensor, k: Tensor, v: Tensor, batch: PackedBatch, mask: AttentionMask, dropout: float
+    ) -> Tensor:
+        """The attention that the encoder is to compute, an `Attend`: a head may keep what passes there."""
+        return attend(q, k, v, batch, mask, dropout)
+
     def helpers(self) -> Iterable[Model]:
         """Models that the head asks besides the encoder that it stands on."""
         return ()
@@ -151,7 +159,7 @@ class Model(nn.Module):
 
     def forward(self, batch: PackedBatch):  # type: ignore[no-untyped-def]
         batch = self.head.batch_to_read(batch)
-        return self.head(self.encoder(batch, self.head.reads(batch)), batch)
+        return self.head(self.encoder(batch, self.head.reads(batch), self.head.attend), batch)
 
     def with_head(self, head: Head) -> Model:
         """The same encoder under another head, ready to predict."""

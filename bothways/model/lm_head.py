@@ -54,18 +54,35 @@ class LazyLogits:
         )
         return total, right
 
+    def divergence_from(self, teacher: LazyLogits, temperature: float) -> Tensor:
+        """How far the softmax of these scores is from that of another model's: the Kullback-Leibler divergence, both
+        scores divided by `temperature` (Hinton et al. 2015, section 2), times its square, as a sum over the R tokens. A
+        scalar. Differentiable once, in this decoder's weight and bias and in its `hidden`.
+
+        Of tables with unlike numbers of rows, as padding makes them, the rows that both have are compared.
+        """
+        if torch.compiler.is_compiling():
+            both = [self.logits.float(), teacher.logits.float()]
+            pieces = min(scores.shape[1] for scores in both)
+            log_q, log_p = ((scores[:, :pieces] / temperature).log_softmax(-1) for scores in both)
+            return F.kl_div(log_q, log_p, reduction="sum", log_target=True) * temperature**2
+        found: Tensor = _Divergence.apply(
+            self.hidden, self.decoder.weight, self._bias(), self.dtype, teacher, temperature
+        )
+        return found
+
     def _bias(self) -> Tensor:
         bias: Tensor | None = self.decoder.bias
         return self.hidden.new_zeros(self.decoder.out_features) if bias is None else bias
 
     @torch.no_grad()
     def sample(self, generator: torch.Generator) -> Tensor:
-        """An id for each token, drawn from the softmax of its scores, int64 `[R]`; generator: on the CPU."""
+        """An id for each token, drawn from the softmax of its scores, int64 `[R]`; generator: on any device."""
         drawn = []
         for hidden in self.hidden.split(CHUNK):
             scores = replace(self, hidden=hidden).logits.float()
             # the largest of scores and Gumbel noise is a draw from their softmax (Gumbel 1954)
-            noise = torch.empty(scores.shape).exponential_(generator=generator).log_()
+            noise = torch.empty(scores.shape, device=generator.device).exponential_(generator=generator).log_()
             drawn.append((scores - noise.to(scores.device)).argmax(-1))
         return torch.cat(drawn) if drawn else torch.zeros(0, dtype=torch.int64, device=self.hidden.device)
 
@@ -109,6 +126,47 @@ class _CrossEntropy(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        return (*(saved * grad.to(saved.dtype) for saved in ctx.saved_tensors), None, None, None)
+
+
+class _Divergence(torch.autograd.Function):
+    """As `_CrossEntropy`, a chunk at a time. With the temperature t and P, Q the softmax of the teacher's and of the
+    student's scores divided by t: the loss is t² Σ P log(P / Q), and its gradient by a score t (Q - P)."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        dtype: torch.dtype,
+        teacher: LazyLogits,
+        temperature: float,
+    ) -> Tensor:
+        needs_grad = any(ctx.needs_input_grad)
+        grads = [torch.zeros_like(x) if needs_grad else x.new_zeros(0) for x in (hidden, weight, bias)]
+        exact = torch.promote_types(dtype, torch.float32)
+        total = hidden.new_zeros((), dtype=exact)
+        whole_cast = weight.to(dtype)
+        for start in range(0, len(hidden), CHUNK):
+            chunk = slice(start, start + CHUNK)
+            read = hidden[chunk].to(dtype)
+            of_teacher = replace(teacher, hidden=teacher.hidden[chunk]).logits
+            cast = whole_cast[: of_teacher.shape[1]]
+            pieces = len(cast)
+            log_p = (of_teacher[:, :pieces].to(exact) / temperature).log_softmax(-1)
+            log_q = (torch.addmm(bias[:pieces].to(dtype), read, cast.t()).to(exact) / temperature).log_softmax(-1)
+            total += F.kl_div(log_q, log_p, reduction="sum", log_target=True)
+            if needs_grad:
+                grad_scores = log_q.exp_().sub_(log_p.exp_()).mul_(temperature)
+                of_weight, of_bias = grads[1][:pieces], grads[2][:pieces]
+                grads[0][chunk] = _accumulate(grad_scores, read, cast, of_weight, of_bias)
+        ctx.save_for_backward(*grads)
+        return total * temperature**2
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         return (*(saved * grad.to(saved.dtype) for saved in ctx.saved_tensors), None, None, None)
 
 

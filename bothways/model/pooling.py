@@ -30,15 +30,16 @@ def last_tokens(batch: PackedBatch) -> Tensor:
 
 
 def sequence_means(hidden: Tensor, batch: PackedBatch) -> Tensor:
-    """The mean of each sequence's hidden states: `[T, H]` → `[N, H]`."""
-    return _Members(hidden, batch).mean()
+    """The mean of each sequence's hidden states, summed in float32 at least: `[T, H]` → `[N, H]`."""
+    exact = hidden.to(torch.promote_types(hidden.dtype, torch.float32))
+    return _Members(exact, batch).mean().to(hidden.dtype)
 
 
 class TokenPooling(nn.Module):
     """The hidden states of each sequence's tokens, special ones included, as one vector: `[R, H]` → `[N, P x H]`.
 
     modes: `mean`; `cls`, the first token; `max` of each number; `mean_sqrt_len_tokens`, the sum divided by the root of
-    the number of tokens; `weightedmean`, where token n counts n times (Muennighoff 2022, section 4.1); `lasttoken`.
+    the number of tokens; `weightedmean`, where token n counts n times (Muennighoff 2022); `lasttoken`.
     Several stand beside each other, in this order. include_prompt: without it the tokens of a prompt, of which
     `targets["prompt_tokens"]` says how many begin each sequence, are left out; the last token of all never is.
     """
@@ -83,9 +84,10 @@ class _Members:
     """The tokens that are pooled: their hidden states, and of each its sequence and its place there, from 1."""
 
     def __init__(self, hidden: Tensor, batch: PackedBatch, left_out: Tensor | None = None) -> None:
-        self.counts = batch.lengths.to(hidden.device)
+        self.counts = batch.cu_seqlens.diff()  # not of the CPU's lengths: a GPU would be waited for
         self.hidden = hidden
-        self.sequence = torch.repeat_interleave(torch.arange(len(self.counts), device=hidden.device), self.counts)
+        numbers = torch.arange(len(self.counts), device=hidden.device)
+        self.sequence = torch.repeat_interleave(numbers, self.counts, output_size=len(hidden))
         self.place = torch.arange(1, len(hidden) + 1, device=hidden.device) - first_tokens(batch)[self.sequence]
         if left_out is not None:
             kept = self.place > left_out[self.sequence]

@@ -57,7 +57,8 @@ class ReplacedTokenHead(DiscriminatorHead):
     def batch_to_read(self, batch: PackedBatch) -> PackedBatch:
         """The batch with each mask replaced by what the generator draws for it."""
         self._generated = self.generator(batch).mlm
-        drawn = self._generated.sample(torch.Generator().manual_seed(_key(batch)))
+        generator = torch.Generator(batch.input_ids.device).manual_seed(_key(batch))
+        drawn = self._generated.sample(generator)
         return replace(batch, input_ids=batch.input_ids.index_copy(0, batch.targets["mlm_index"], drawn))
 
     def forward(self, hidden: Tensor, batch: PackedBatch) -> ReplacedTokenScores:  # type: ignore[override]

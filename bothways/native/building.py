@@ -9,7 +9,14 @@ import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
-ARCHITECTURES = {"avx2": "x86-64-v3", "avx512": "x86-64-v4"}  # torch's name of the CPU's vectors: the compiler's -march
+# A variant's name, after the instructions that it needs, and the compiler's flags for it.
+VARIANTS = {
+    "avx2": ("-march=x86-64-v3",),
+    "avx_vnni": ("-march=x86-64-v3", "-mavxvnni"),
+    "avx512": ("-march=x86-64-v4",),
+    "avx512_vnni": ("-march=x86-64-v4", "-mavx512vnni"),
+    "avx512_bf16": ("-march=x86-64-v4", "-mavx512vnni", "-mavx512bf16"),
+}
 COMMON_FLAGS = ("-O3", "-std=c++20", "-shared", "-fPIC", "-pthread")
 OPENMP_FLAGS = (("-fopenmp",), ())  # tried in this order; without OpenMP the training kernels run on one thread
 
@@ -20,8 +27,8 @@ def source_files(folder: Path) -> list[Path]:
 
 
 def compiler_flags(variant: str, openmp: Sequence[str]) -> list[str]:
-    """The compiler's flags for a variant, a key of `ARCHITECTURES`, and a member of `OPENMP_FLAGS`."""
-    return [*COMMON_FLAGS, f"-march={ARCHITECTURES[variant]}", *openmp]
+    """The compiler's flags for a variant, a key of `VARIANTS`, and a member of `OPENMP_FLAGS`."""
+    return [*COMMON_FLAGS, *VARIANTS[variant], *openmp]
 
 
 def fingerprint(folder: Path, flags: Sequence[str]) -> int:

@@ -13,9 +13,8 @@
 // parts, 0.693359375 - 2.12194440e-4, of which the first times n is exact.
 // Relative error at most 1e-7 from -87 to 88: test_the_exponential_is_within_its_error_bound.
 static inline vec exponential(vec x) {
-    constexpr float ROUNDING = 12582912.0f;  // 1.5 * 2^23: adding it leaves no bits for a fraction
     x = max(splat(-87.0f), x);
-    vec n = (x * 1.44269504f + ROUNDING) - ROUNDING;
+    vec n = round(x * 1.44269504f);
     vec r = x - n * 0.693359375f + n * 2.12194440e-4f;
     vec p = splat(1.9875691500e-4f);
     p = p * r + 1.3981999507e-3f;

@@ -43,7 +43,12 @@ def describe_library() -> str:
 
 def _variants_for_cpu() -> tuple[str, ...]:
     """The variants that this CPU can run, the fastest first; none where torch reports anything but x86-64."""
-    return {"AVX2": ("avx2",), "AVX512": ("avx512", "avx2")}.get(torch.backends.cpu.get_cpu_capability(), ())
+    vnni, half = torch.cpu._is_vnni_supported(), torch.cpu._is_avx512_bf16_supported()
+    capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()  # since torch 2.13
+    narrow = {"avx_vnni": capabilities.get("avx_vnni", False), "avx2": True}
+    wide = {"avx512_bf16": vnni and half, "avx512_vnni": vnni, "avx512": True, **narrow}
+    runs = {"AVX512": wide, "AVX2": narrow}.get(torch.backends.cpu.get_cpu_capability(), {})
+    return tuple(variant for variant, is_possible in runs.items() if is_possible)
 
 
 def open_library(path: Path, variant: str) -> ctypes.CDLL | None:
@@ -61,8 +66,11 @@ def open_library(path: Path, variant: str) -> ctypes.CDLL | None:
     for mirror in MIRRORS:
         _check_size(loaded, mirror)
     number, pointer = ctypes.c_int64, ctypes.c_void_p
-    loaded.bothways_panel.restype = number
-    loaded.bothways_pack.argtypes = [pointer, number, number, pointer]
+    for count in (loaded.bothways_panel, loaded.bothways_words, loaded.bothways_scratch):
+        count.restype = number
+    loaded.bothways_words.argtypes = loaded.bothways_scratch.argtypes = [number, number]
+    loaded.bothways_pack.argtypes = [pointer, number, number, number, pointer, pointer, pointer]
+    loaded.bothways_encode.argtypes = loaded.bothways_multiply.argtypes = [pointer]
     for drop in (loaded.bothways_drop_float32, loaded.bothways_drop_bfloat16):
         drop.argtypes = [pointer, pointer, number, ctypes.c_uint64, ctypes.c_double, number]
     for attend in (loaded.bothways_attend, loaded.bothways_attend_backward):

@@ -19,6 +19,7 @@ constexpr int LANES = 4;
 typedef float vec __attribute__((vector_size(LANES * 4)));
 typedef int32_t ivec __attribute__((vector_size(LANES * 4)));
 typedef uint32_t uvec __attribute__((vector_size(LANES * 4)));
+typedef uint8_t byte_vec __attribute__((vector_size(LANES)));
 
 static inline vec load(const float* from) {
     vec v;
@@ -32,6 +33,12 @@ static inline vec splat(float x) { return vec{} + x; }
 
 // The larger number of each lane; b where either is NaN.
 static inline vec max(vec a, vec b) { return a > b ? a : b; }
+
+// The nearest whole numbers of numbers below 2^22, ties to even.
+static inline vec round(vec x) {
+    constexpr float ROUNDING = 12582912.0f;  // 1.5 * 2^23: adding it leaves no bits for a fraction
+    return (x + ROUNDING) - ROUNDING;
+}
 
 // The sum over the lanes, in halves: its order depends on LANES only.
 static inline float reduce_sum(vec v) {

@@ -20,6 +20,9 @@ DISPLAY_NAMES = {
     "sop_accuracy": "sentence-order accuracy",
     "lm_loss": "next-token loss (nats)",
     "lm_accuracy": "next-token accuracy",
+    "relation_loss": "attention-relation loss (nats)",
+    "soft_loss": "soft-target loss (nats)",
+    "hidden_loss": "hidden-state loss",
     "tokens_per_second": "tokens/s",
     "grad_norm": "gradient norm",
     # columns of predictions
@@ -32,6 +35,7 @@ DISPLAY_NAMES = {
     "bothways": "Bothways",
     "torch": "PyTorch",
     "model": "started from",
+    "teacher": "learnt of the teacher",
     "train": "trained on",
     "train_rows": "rows trained on",
     "evaluation": "measured on",

@@ -47,7 +47,8 @@ def add_finetuning(
     deciding = next(iter(numbers))
     options = provenance.get("options", {})
     per_step = options["epochs"] / options["steps"] if {"epochs", "steps"} <= options.keys() else None
-    report.curves(metrics, ["loss", deciding], per_step)
+    parts = dict.fromkeys(name for line in metrics for name in line if name.endswith("_loss"))  # beside the task's own
+    report.curves(metrics, ["loss", *parts, deciding], per_step)
     report.note(f"The {display_name(deciding)} decides which epoch is kept.")
     _add_labels(report, figures, evaluation.task.label_unit, level)
     _add_examples(report, evaluation, level)

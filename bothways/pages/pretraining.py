@@ -38,7 +38,8 @@ def add_pretraining(
     seconds, tokens = float(last.get("seconds", 0.0)), last.get("tokens", 0)
     rows: list[list[Any]] = [["text", text_in_words(provenance)]] if provenance.get("documents") else []
     rows.append(["training", f"{last.get('step', 0):,} steps, {tokens:,} tokens{epochs_in_words(provenance)}"])
-    rows.append(["time", f"{duration(seconds)}, {round(tokens / max(1e-9, seconds)):,} tokens/s"])
+    speed = f"{duration(seconds)}, {round(tokens / max(1e-9, seconds)):,} tokens/s"
+    rows.append(["time", f"{speed}{_time_given(provenance)}"])
     rows += [[name, str(provenance[name])] for name in ("date", "machine") if name in provenance]
     rows += [[display_name(name), f"{held_out[name]:.3f}"] for name in held_out if name in _held_out(held_out)]
     report.table(["", ""], rows)
@@ -66,6 +67,13 @@ def epochs_in_words(provenance: Mapping[str, Any]) -> str:
     return f", the text {provenance['epochs']:,.1f} times" if "epochs" in provenance else ""
 
 
+def _time_given(provenance: Mapping[str, Any]) -> str:
+    """The time that the run was given in place of a number of steps, if it was."""
+    options = provenance.get("options", {})
+    given = next((f"{options[unit]:g} {unit}" for unit in ("hours", "minutes") if unit in options), None)
+    return f"; {given} were given for all of it, evaluations and checkpoints included" if given else ""
+
+
 def _held_out(line: Mapping[str, Any]) -> list[str]:
     return [name for name, value in line.items() if name.startswith("eval_") and isinstance(value, float)]
 
@@ -81,7 +89,7 @@ def _add_fills(report: HtmlReport, lines: Sequence[Mapping[str, Any]], level: in
     """The model's first guess for the same held-out masks at several times of the run."""
     if not lines:
         return
-    shown = _evenly_spaced(lines)
+    shown = evenly_spaced(lines)
     report.heading(
         "The same held-out masks over training",
         "The first guess for [MASK] and its probability, by step. Where _ stands, another word was to be filled in.",
@@ -106,15 +114,15 @@ def _add_continuations(report: HtmlReport, lines: Sequence[Mapping[str, Any]], l
     rows = [
         [f"{line['step']:,}", sample["text"], sample["continuation"]]
         for number in range(len(lines[-1]["eval_continuations"]))
-        for line in _evenly_spaced(lines)
+        for line in evenly_spaced(lines)
         for sample in line["eval_continuations"][number : number + 1]
     ]
     report.table(["step", "text", "continuation"], rows)
 
 
-def _evenly_spaced(lines: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The first, the last, and some between: `MAX_SNAPSHOTS` at most."""
-    gaps = MAX_SNAPSHOTS - 1
+def evenly_spaced(lines: Sequence[Mapping[str, Any]], most: int = MAX_SNAPSHOTS) -> list[Mapping[str, Any]]:
+    """The first, the last, and some between: `most` at most, which is 2 or more."""
+    gaps = most - 1
     return [lines[index] for index in sorted({round(gap * (len(lines) - 1) / gaps) for gap in range(gaps + 1)})]
 
 

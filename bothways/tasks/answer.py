@@ -28,12 +28,14 @@ from bothways.tasks.base import (
     MASKED_LOGIT,
     MarkedText,
     ResultColumn,
+    SoftScores,
     Task,
     at_least_float32,
     options_from_json,
     softmax,
 )
 from bothways.tasks.results import Result
+from bothways.tasks.soft_scores import divergence
 from bothways.tasks.squad_metric import best_exact, best_f1
 from bothways.text.tokenizer import Tokenizer
 
@@ -117,6 +119,7 @@ class AnswerTask(Task):
         "answers": [{"text": "the fibre is unplugged", "answer_start": 23}],
     }
     has_thresholds: ClassVar[bool] = True
+    soft_scores: ClassVar[SoftScores | None] = "tokens"
     next_command: ClassVar[str] = 'answer {model} "a question" "a text that may hold the answer"'
 
     @property
@@ -216,18 +219,15 @@ class AnswerTask(Task):
 
     def sums(self, scores: Tensor, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """scores: logits `[T, 2]`. accuracy: of starts and ends."""
-        spans, lengths = targets["spans"], targets["span_lengths"]
-        longest = int(lengths.max())
-        within = F.pad(at_least_float32(scores), (0, 0, 0, longest))  # every window can be read to the longest's length
-        first = lengths.cumsum(0) - lengths
-        places = scores.new_tensor(range(longest), dtype=lengths.dtype)
-        padded = within[first[:, None] + places]
-        padded = padded.masked_fill((places >= lengths[:, None])[..., None], MASKED_LOGIT)
-        logits = padded.transpose(1, 2).flatten(0, 1)  # [2N, longest]: start and end of each window
+        spans, logits = targets["spans"], _logits_by_window(scores, targets["span_lengths"])
         return {
             "loss": F.cross_entropy(logits, spans.flatten(), reduction="sum"),
             "accuracy": (logits.detach().argmax(-1) == spans.flatten()).sum(),
         }
+
+    def soft_loss(self, scores: Tensor, targets: Mapping[str, Tensor], temperature: float) -> Tensor:
+        ours, theirs = (_logits_by_window(of, targets["span_lengths"]) for of in (scores, targets["soft"]))
+        return divergence(ours, theirs, temperature)
 
     def split(self, scores: Tensor, encoded: Sequence[Encoded]) -> list[np.ndarray]:
         ends = np.cumsum([len(window.input_ids) for window in encoded])
@@ -341,3 +341,15 @@ class AnswerTask(Task):
             ResultColumn("probability", pa.float32(), lambda answer: answer.probability),
             ResultColumn("no_answer_probability", pa.float32(), lambda answer: answer.no_answer_probability),
         )
+
+
+def _logits_by_window(scores: Tensor, lengths: Tensor) -> Tensor:
+    """Logits `[T, 2]` of windows of these lengths, int64 `[N]`, as `[2N, longest]`: start and end of each window, which
+    is filled up with `MASKED_LOGIT`."""
+    longest = int(lengths.max())
+    within = F.pad(at_least_float32(scores), (0, 0, 0, longest))  # every window can be read to the longest's length
+    first = lengths.cumsum(0) - lengths
+    places = scores.new_tensor(range(longest), dtype=lengths.dtype)
+    padded = within[first[:, None] + places]
+    padded = padded.masked_fill((places >= lengths[:, None])[..., None], MASKED_LOGIT)
+    return padded.transpose(1, 2).flatten(0, 1)

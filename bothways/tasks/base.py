@@ -21,7 +21,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, ClassVar, Protocol, Self, TypeVar, get_type_hints
+from typing import Any, ClassVar, Literal, Protocol, Self, TypeVar, get_type_hints
 
 import numpy as np
 import pyarrow as pa
@@ -35,6 +35,8 @@ from bothways.model.encoder import Encoder
 from bothways.model.heads import Head, Model
 from bothways.option_checks import require_type
 from bothways.text.tokenizer import Tokenizer
+
+SoftScores = Literal["texts", "tokens"]  # a teacher scores texts as it reads them, or the student's very tokens
 
 
 class Objective(Protocol):
@@ -110,6 +112,7 @@ class Task(ABC):
     labels: tuple[str, ...] = ()  # in the order of the head's outputs; empty for tasks without labels
     has_thresholds: ClassVar[bool] = False  # whether `with_tuned_thresholds` chooses any
     cut_at: ClassVar[str] = "end"  # where a text that is too long loses tokens
+    soft_scores: ClassVar[SoftScores | None] = None  # what a teacher's scores are of; None where none can teach
     keep_whole: ClassVar[KeepWhole] = "sequence"  # what the loss needs in one batch: a sequence, a row, the whole step
     keeps_vectors: ClassVar[bool] = False  # whether a model that gives vectors is trained with its own head
 
@@ -238,6 +241,20 @@ class Task(ABC):
     @abstractmethod
     def sums(self, scores: Any, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """As `Objective.sums`."""
+
+    def soft_targets(self, scores: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """A teacher's scores of one row, as `split` cut them, as the target `soft` of each of the row's sequences:
+        arrays whose first axis runs over what is put one behind the other in a batch."""
+        return list(scores)
+
+    def soft_count(self, targets: Mapping[str, Tensor]) -> float:
+        """How many targets `soft_loss` runs over."""
+        return self.counts(targets)["loss"]
+
+    def soft_loss(self, scores: Any, targets: Mapping[str, Tensor], temperature: float) -> Tensor:
+        """How far the scores are from the teacher's, `targets["soft"]`, both divided by the temperature: a sum, `[]`,
+        for tasks with `soft_scores`."""
+        raise NotImplementedError
 
     def split(self, scores: Any, encoded: Sequence[Encoded]) -> list[np.ndarray]:
         """A batch's scores as float32 arrays, one for each of its N sequences; here scores are a tensor `[N, …]`."""

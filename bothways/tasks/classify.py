@@ -22,6 +22,7 @@ from bothways.model.families import build_head
 from bothways.model.heads import Head
 from bothways.tasks.base import (
     ResultColumn,
+    SoftScores,
     Task,
     at_least_float32,
     check_label,
@@ -41,6 +42,7 @@ from bothways.tasks.label_values import (
     several_labels,
 )
 from bothways.tasks.metrics import classification_figures, correlations, figures_of_several
+from bothways.tasks.soft_scores import binary_divergence, divergence
 from bothways.text.tokenizer import Tokenizer
 
 
@@ -58,6 +60,7 @@ class ClassifyTask(Task):
     name: ClassVar[str] = "classify"
     Options: ClassVar[type] = ClassifyOptions
     example: ClassVar[Mapping[str, Any]] = {"text": "The router shows a red light.", "label": "hardware"}
+    soft_scores: ClassVar[SoftScores | None] = "texts"
     next_command: ClassVar[str] = 'classify {model} "a text of yours"'
 
     @property
@@ -162,6 +165,15 @@ class ClassifyTask(Task):
             "accuracy": (scores.detach().argmax(-1) == labels).sum(),
         }
 
+    def soft_targets(self, scores: Sequence[np.ndarray]) -> list[np.ndarray]:
+        return [scores[0][None]]
+
+    def soft_count(self, targets: Mapping[str, Tensor]) -> float:
+        return replace(self, weights=()).counts(targets)["loss"]
+
+    def soft_loss(self, scores: Tensor, targets: Mapping[str, Tensor], temperature: float) -> Tensor:
+        return divergence(scores, targets["soft"], temperature)
+
     def decode(self, scores: Sequence[np.ndarray], encoded: Sequence[Encoded], row: Row) -> Any:
         probabilities = softmax(scores[0])
         by_label = scores_by_label(self.label_numbers, probabilities)
@@ -265,6 +277,9 @@ class MultiLabelTask(ClassifyTask):
             "accuracy": ((scores.detach() > 0) == (labels > 0.5)).sum(),
         }
 
+    def soft_loss(self, scores: Tensor, targets: Mapping[str, Tensor], temperature: float) -> Tensor:
+        return binary_divergence(scores, targets["soft"], temperature)
+
     def decode(self, scores: Sequence[np.ndarray], encoded: Sequence[Encoded], row: Row) -> Any:
         probabilities = 1 / (1 + np.exp(-scores[0].astype(np.float64)))
         by_label = scores_by_label(self.label_numbers, probabilities)
@@ -356,6 +371,10 @@ class RegressionTask(ClassifyTask):
         numbers = at_least_float32(scores)[:, 0]
         difference = (numbers.sigmoid() if self.activation == "sigmoid" else numbers) - targets["labels"]
         return {"loss": difference.square().sum()}
+
+    def soft_loss(self, scores: Tensor, targets: Mapping[str, Tensor], temperature: float) -> Tensor:
+        """The squared difference from the teacher's number, at any temperature."""
+        return (at_least_float32(scores) - targets["soft"]).square().sum()
 
     def decode(self, scores: Sequence[np.ndarray], encoded: Sequence[Encoded], row: Row) -> Any:
         number = float(scores[0][0])

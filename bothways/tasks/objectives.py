@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from bothways.data.masking import MaskedExamples, Masker, Masking, ReplacedExamples
+from bothways.data.masking import MaskedExamples, Masker, Masking, ReplacedExamples, TaughtExamples
 from bothways.data.next_tokens import NextTokens
 from bothways.data.sentence_pairs import FullSentences, FullSentencesAcross, Pairing, SentenceOrder, SentencePairs
 from bothways.data.spans import ExampleMaker, SpanOptions
@@ -30,7 +30,7 @@ class Pretraining:
 
     is_decoder: whether the model reads from left to right. next_command: what to type after training, {mask}: the
     vocabulary's token for masks. family: of a new model, where the user names none. max_lr: the highest learning rate
-    by default.
+    by default. taught: the examples where a teacher helps (`tasks.distillation`); None where it cannot.
     """
 
     objective: Objective
@@ -39,13 +39,14 @@ class Pretraining:
     next_command: str = 'fill {model} "a {mask} in a text"'
     family: str = "bert"
     max_lr: float = float("inf")
+    taught: MakeExamples | None = None
 
 
-def masked(pairing: Callable[[SpanOptions], Pairing]) -> MakeExamples:
-    """Examples with masks, of the segments that the pairing makes of documents."""
+def masked(pairing: Callable[[SpanOptions], Pairing], examples: type[MaskedExamples] = MaskedExamples) -> MakeExamples:
+    """Examples with masks, of the segments that the pairing makes of documents. examples: their kind."""
 
     def make(options: SpanOptions, masking: Masking, tokenizer: Tokenizer) -> ExampleMaker:
-        return MaskedExamples(pairing(options), Masker(masking, tokenizer), tokenizer)
+        return examples(pairing(options), Masker(masking, tokenizer), tokenizer)
 
     return make
 
@@ -62,10 +63,12 @@ def next_tokens(options: SpanOptions, masking: Masking, tokenizer: Tokenizer) ->
 
 
 OBJECTIVES: dict[str, Pretraining] = {
-    "bert": Pretraining(BertObjective(), masked(SentencePairs)),
-    "order": Pretraining(BertObjective("sop"), masked(SentenceOrder)),
-    "mlm": Pretraining(MaskedLMObjective(), masked(FullSentences)),
-    "roberta": Pretraining(MaskedLMObjective(), masked(FullSentencesAcross)),
+    "bert": Pretraining(BertObjective(), masked(SentencePairs), taught=masked(SentencePairs, TaughtExamples)),
+    "order": Pretraining(BertObjective("sop"), masked(SentenceOrder), taught=masked(SentenceOrder, TaughtExamples)),
+    "mlm": Pretraining(MaskedLMObjective(), masked(FullSentences), taught=masked(FullSentences, TaughtExamples)),
+    "roberta": Pretraining(
+        MaskedLMObjective(), masked(FullSentencesAcross), taught=masked(FullSentencesAcross, TaughtExamples)
+    ),
     "electra": Pretraining(
         ReplacedTokenObjective(),
         replaced,

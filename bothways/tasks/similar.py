@@ -24,7 +24,7 @@ from bothways.model.encoder import Encoder
 from bothways.model.heads import Head, Model
 from bothways.model.pooling import Pooling, TokenPooling
 from bothways.model.task_heads import EmbeddingHead, vector_head
-from bothways.tasks.base import Task, at_least_float32, options_from_json
+from bothways.tasks.base import SoftScores, Task, at_least_float32, options_from_json
 from bothways.tasks.metrics import correlations
 from bothways.tasks.results import Result
 from bothways.text.tokenizer import Tokenizer
@@ -83,6 +83,7 @@ class SimilarTask(Task):
     next_command: ClassVar[str] = 'similar {model} "a text of yours" --in {table}'
     keep_whole: ClassVar[KeepWhole] = "row"
     keeps_vectors: ClassVar[bool] = True
+    soft_scores: ClassVar[SoftScores | None] = "texts"
 
     @property
     def prompt(self) -> Prompt:
@@ -189,6 +190,15 @@ class SimilarTask(Task):
         """scores: vectors `[N, H]`."""
         a, b = F.normalize(at_least_float32(scores), dim=-1)[targets["pairs"]].unbind(1)
         return {"loss": ((a * b).sum(-1) - targets["scores"]).square().sum()}
+
+    def soft_targets(self, scores: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """The cosine of the two vectors, which may be of another width than the student's."""
+        return [np.array([cosine(*scores)], dtype=np.float32)] * 2
+
+    def soft_loss(self, scores: Tensor, targets: Mapping[str, Tensor], temperature: float) -> Tensor:
+        """The squared difference from the teacher's cosine, at any temperature."""
+        a, b = F.normalize(at_least_float32(scores), dim=-1)[targets["pairs"]].unbind(1)
+        return ((a * b).sum(-1) - targets["soft"][targets["pairs"][:, 0]]).square().sum()
 
     def decode(self, scores: Sequence[np.ndarray], encoded: Sequence[Encoded], row: Row) -> Similarity:
         return Similarity(cosine(*scores), np.array(scores))

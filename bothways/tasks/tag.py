@@ -26,6 +26,7 @@ from bothways.model.heads import Head
 from bothways.tasks.base import (
     MarkedText,
     ResultColumn,
+    SoftScores,
     Task,
     at_least_float32,
     check_label,
@@ -47,6 +48,7 @@ from bothways.tasks.entities import (
 )
 from bothways.tasks.metrics import classification_figures, span_figures
 from bothways.tasks.results import Result
+from bothways.tasks.soft_scores import divergence
 from bothways.tasks.tag_rows import Words, listed_words, text_words, warn_of_spans
 from bothways.tasks.tag_windows import FIRST_PIECES, first_pieces, windows_with_words
 from bothways.tasks.word_rule import WordRule
@@ -107,6 +109,7 @@ class TagTask(Task):
     name: ClassVar[str] = "tag"
     Options: ClassVar[type] = TagOptions
     example: ClassVar[Mapping[str, Any]] = {"words": ["Rome", "is", "old"], "labels": ["B-place", "O", "O"]}
+    soft_scores: ClassVar[SoftScores | None] = "tokens"
     next_command: ClassVar[str] = 'tag {model} "a text of yours"'
 
     @property
@@ -274,6 +277,9 @@ class TagTask(Task):
             "loss": F.cross_entropy(at_least_float32(scores), labels, reduction="sum"),
             "accuracy": (scores.detach().argmax(-1) == labels).sum(),
         }
+
+    def soft_loss(self, scores: Tensor, targets: Mapping[str, Tensor], temperature: float) -> Tensor:
+        return divergence(scores, targets["soft"], temperature)
 
     def split(self, scores: Tensor, encoded: Sequence[Encoded]) -> list[np.ndarray]:
         ends = np.cumsum([len(window.targets[FIRST_PIECES]) for window in encoded])

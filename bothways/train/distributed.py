@@ -7,6 +7,7 @@ plan's k-th step; gradients, losses and counts are added over all, so the step i
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -51,6 +52,10 @@ class World:
         dist.all_gather_object(values, value)
         return values
 
+    def agree(self, value: Any) -> Any:
+        """The main process's value, on all of them. value: what JSON has."""
+        return json.loads(self.gather(json.dumps(value))[0])
+
     def wait(self) -> None:
         """Return when every process has called this."""
         if self.size > 1:
@@ -81,7 +86,7 @@ def join_world(device: torch.device) -> Iterator[World]:
         torch.cuda.set_device(device)
     if joined:
         try:
-            _join("nccl" if device.type == "cuda" else "gloo")
+            _join(device)
         except (RuntimeError, ValueError) as error:
             raise UserError(f"torchrun: the processes did not find one another: {_first_line(error)}") from error
     world = World(dist.get_rank(), dist.get_world_size())
@@ -101,7 +106,7 @@ def join_world(device: torch.device) -> Iterator[World]:
                 dist.destroy_process_group()
 
 
-def _join(backend: str) -> None:
+def _join(device: torch.device) -> None:
     """Find the other processes.
 
     After a restart `torchrun` offers the same store again, which still has the addresses of the processes that are
@@ -111,7 +116,10 @@ def _join(backend: str) -> None:
     store, rank, size = next(dist.rendezvous("env://"))
     if os.environ.get("GROUP_WORLD_SIZE", "1") == "1":
         store = dist.PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
-    dist.init_process_group(backend, store=store, rank=rank, world_size=size)
+    on_gpu = device.type == "cuda"
+    dist.init_process_group(
+        "nccl" if on_gpu else "gloo", store=store, rank=rank, world_size=size, device_id=device if on_gpu else None
+    )
 
 
 def _lost_the_others(error: BaseException) -> bool:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from bothways.checkpoint.hugging_face import Checkpoint, load_checkpoint, weights_fingerprint
+from bothways.checkpoint.shipped import shipped_for
 from bothways.data.encoded import Encoded
 from bothways.data.row_plan import RowPlan, RowPlanOptions
 from bothways.data.tables import TableOptions
@@ -49,6 +50,7 @@ from bothways.train.loop import TrainResult, say_if_not_compiled, train
 from bothways.train.options import TrainOptions
 from bothways.train.provenance import in_effect, of_tables, of_this_machine
 from bothways.train.run import RunDirectory
+from bothways.train.soft_scores import TaughtRows, ask_teacher
 from bothways.train.start_line import finetuning_start
 from bothways.train.step import Stepper
 
@@ -83,8 +85,8 @@ class FinetuneResult:
 
 def finetune(
     task: str,
-    model: str | Path | LoadedModel,
-    train: Table,
+    model: str | Path | LoadedModel | None = None,
+    train: Table = (),
     eval: Table | float | None = None,
     out: str | Path | None = None,
     options: FinetuneOptions | Mapping[str, Any] | None = None,
@@ -96,7 +98,8 @@ def finetune(
 ) -> FinetuneResult:
     """Fine-tune a model for a task (`tasks.TASKS`); the same call again resumes a run that was stopped.
 
-    model: a run, a Hugging Face directory, a hub id, or what `bw.load` gives. train, eval: files (csv, tsv, jsonl,
+    model: a run, a Hugging Face directory, a shipped model, a hub id, or what `bw.load` gives; by default the shipped
+    encoder. train, eval: files (csv, tsv, jsonl,
     parquet, CoNLL, SQuAD json) or iterables of dictionaries; on eval every epoch is measured, and the best epoch's
     model becomes the run's; a number above 0 and below 1 is the share of the training rows that is held out for it.
     out: the run's directory, without which nothing is trained. options: `FinetuneOptions`, or a dictionary of them; as
@@ -113,10 +116,13 @@ def finetune(
     require_type("quiet", quiet, bool)
     require_type("overwrite", overwrite, bool)
     require_path(out=out)
+    model = shipped_for("finetune").name if model is None else model
     if overwrite:
-        require_apart(Path(out or ""), [source_of(model), train, eval])
+        require_apart(Path(out or ""), [source_of(model), train, eval, keywords.get("teacher")])
     in_dictionary = options if isinstance(options, Mapping) else {}
     of_task, of_training = _split(task, {**in_dictionary, **keywords})
+    if of_training.get("teacher") is not None:
+        of_training["teacher"] = str(source_of(of_training["teacher"]))
     settings = checked_finetuning(
         options_from(FinetuneOptions, "finetune", None if in_dictionary else options, of_training)
     )
@@ -153,9 +159,10 @@ def _finetune(
     encoded, eval_encoded = (table.encode(checkpoint.tokenizer, limit) for table in (rows, eval_rows))
     truncated = _say_truncated(progress.say, rows.task, (encoded, eval_encoded), limit)
     _say_unknown(progress.say, checkpoint.tokenizer, {"training rows": encoded, "evaluation rows": eval_encoded})
-    plan = _plan(rows, encoded, eval_rows, checkpoint, options)
+    taught = ask_teacher(rows, encoded, checkpoint, options, progress)
+    plan = _plan(rows, encoded, eval_rows, checkpoint, taught, options)
     settings = finetuning_loop_options(options, plan, checkpoint.config.hidden_size)
-    stepper = Stepper(checkpoint.model, rows.task, plan, settings)
+    stepper = Stepper(checkpoint.model, taught.objective, plan, settings)
     say_if_not_compiled(stepper.device, progress)
     progress.steps_per_epoch = plan.steps(1)
     provenance = {
@@ -319,7 +326,12 @@ def _say_unknown(say: Callable[[str], None], tokenizer: Tokenizer, tables: Mappi
 
 
 def _plan(
-    rows: RowSet, encoded: Sequence[Encoded], eval_rows: RowSet, checkpoint: Checkpoint, options: FinetuneOptions
+    rows: RowSet,
+    encoded: Sequence[Encoded],
+    eval_rows: RowSet,
+    checkpoint: Checkpoint,
+    taught: TaughtRows,
+    options: FinetuneOptions,
 ) -> RowPlan:
     """The training batches of the rows, with all that a resumed run must share."""
     if any(sequence.token_type_ids.any() for sequence in encoded):
@@ -327,8 +339,8 @@ def _plan(
     task = rows.task
     with_targets = task.add_targets(encoded, rows.rows)
     return RowPlan(
-        with_targets,
-        task.collate,
+        taught.add_targets(with_targets),
+        taught.objective.collate,
         RowPlanOptions(options.batch_size, options.tokens_per_step, options.seed, task.keep_whole),
         identity={
             "model": weights_fingerprint(checkpoint.model),
@@ -338,6 +350,7 @@ def _plan(
             "tokenizer": checkpoint.tokenizer.fingerprint,
             "freeze_layers": options.freeze_layers,
             "evaluation rows": eval_rows.fingerprint,  # the best of epochs measured on other rows would be no best
+            **taught.identity,
         },
     )
 

@@ -41,10 +41,12 @@ class FinetuneOptions:
     steps, in place of epochs. sequence_length: tokens of a text, at most; by default as many as the model can read.
     batch_size: examples in a step; tokens_per_step: a token budget instead. lr: by default 5e-5 for 768 hidden units
     (Devlin et al. 2018, A.3), more for smaller models. patience: epochs without a better evaluation after which the run
-    ends; 0 never ends it. freeze_layers: the embeddings and this many layers from below are not trained; -1: the whole
-    encoder. format: what the tables are, where their names do not say it. encoding: of
-    tables that are not UTF-8. skip_bad: leave out rows that cannot be used,
-    and count them, instead of stopping at the first.
+    ends; 0 never ends it. teacher: a model that was fine-tuned for the same task, whose scores of the training rows are
+    learnt beside the gold labels. teacher_weight: of that loss, beside the task's own. teacher_temperature: by which
+    both models' scores are divided before they are compared. freeze_layers: the embeddings and this many layers from
+    below are not trained; -1: the whole encoder. format: what the tables are, where their names do not say it.
+    encoding: of tables that are not UTF-8. skip_bad: leave out rows that cannot be used, and count them, instead of
+    stopping at the first.
     """
 
     preset: Preset = "standard"
@@ -59,6 +61,9 @@ class FinetuneOptions:
     clip: float = TrainOptions.clip
     dropout: float = 0.1
     patience: int = 0
+    teacher: str | None = None
+    teacher_weight: float = 1.0
+    teacher_temperature: float = 2.0
     freeze_layers: int = 0
     format: TableFormat | None = None
     encoding: str = UTF8
@@ -120,6 +125,7 @@ def finetuning_loop_options(options: FinetuneOptions, plan: RowPlan, hidden_size
         FinetuneOptions,
         steps=plan.steps(epochs_to_train(options, plan)) if options.steps is None else options.steps,
         lr=default_finetuning_lr(hidden_size) if options.lr is None else options.lr,
+        compile="off",  # of a minute's training, compiling would be the longer part
         log_every=min(options.log_every, steps_per_epoch),
         evaluate_every=steps_per_epoch,
         checkpoint_every=max(steps_per_epoch, MIN_CHECKPOINT_STEPS),

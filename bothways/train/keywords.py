@@ -23,17 +23,25 @@ class PretrainKeywords(TypedDict, total=False):
 
     size: str
     model: str | Path | LoadedModel | None  # `PretrainOptions` has the name of it
+    keep_layers: str | None
     family: str | None  # of `model.families.FAMILIES`
     objective: str  # of `tasks.objectives.OBJECTIVES`
+    teacher: str | Path | LoadedModel | None  # `PretrainOptions` has the name of it
+    teacher_losses: Sequence[str]
+    teacher_layer: int | None
+    relation_heads: int
+    teacher_temperature: float
     positions: Literal["learned", "sinusoidal"]
     hidden_act: Literal["gelu", "gelu_new", "gelu_pytorch_tanh", "relu"] | None
-    steps: int
+    steps: int | None
+    hours: float | None
+    minutes: float | None
     tokens_per_step: int
     sequence_length: int
     phases: Sequence[str]
     lr: float | None
     warmup: float
-    decay: float
+    decay: float | None
     weight_decay: float
     clip: float
     optimizer: Optimizer
@@ -93,6 +101,9 @@ class FinetuneKeywords(ColumnKeywords, total=False):
     clip: float
     dropout: float
     patience: int
+    teacher: str | Path | LoadedModel | None  # `FinetuneOptions` has the name of it
+    teacher_weight: float
+    teacher_temperature: float
     freeze_layers: int
     format: TableFormat | None
     encoding: str

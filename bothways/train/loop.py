@@ -220,7 +220,7 @@ def _resume(
     for line in saved["skipped"]:
         progress.say(f"passed over a damaged checkpoint: {line}")
     progress.say(_how_it_goes_on(run, saved["step"], saved["data"]["steps"], stepper.options))
-    run.go_on(saved["data"]["steps"], stepper.options.steps)
+    run.go_on()
     return _State(saved["step"], saved["tokens"], saved["seconds"], _RunningMeans.from_json(saved["window"]))
 
 

@@ -21,6 +21,8 @@ from bothways.token_budget import UNLIMITED
 from bothways.train.options import TrainOptions, derive_train_options
 from bothways.train.pretrain_options import PretrainOptions
 
+DEFAULT_STEPS = 2000  # where neither steps nor a time is given
+
 # Peak learning rates for runs of a few thousand tokens a step; recipes with BERT's large batches say their own.
 DEFAULT_LR = ((128, 2e-3), (256, 1e-3), (512, 5e-4), (768, 2e-4), (1024, 1e-4))  # up to this hidden_size
 
@@ -39,6 +41,11 @@ def build_objective(options: PretrainOptions) -> Objective:
     return find_pretraining(options.objective).objective
 
 
+def steps_of(options: PretrainOptions) -> int:
+    """The steps of the run. Those of hours or minutes are chosen by `train.budget`, which writes them into steps."""
+    return DEFAULT_STEPS if options.steps is None else options.steps
+
+
 def phases_of(options: PretrainOptions) -> list[Phase]:
     """The run's phases; without `phases`, a single phase of `sequence_length`."""
     if options.phases and options.sequence_length != PretrainOptions.sequence_length:
@@ -47,8 +54,8 @@ def phases_of(options: PretrainOptions) -> list[Phase]:
             "them"
         )
     if not options.phases:
-        return [Phase(options.sequence_length, 0, options.steps)]
-    return parse_phases(options.phases, options.steps)
+        return [Phase(options.sequence_length, 0, steps_of(options))]
+    return parse_phases(options.phases, steps_of(options))
 
 
 def make_plan(store: TokenStore, options: PretrainOptions) -> PretrainingPlan | PhasedPlan:
@@ -56,7 +63,7 @@ def make_plan(store: TokenStore, options: PretrainOptions) -> PretrainingPlan | 
     phases = phases_of(options)
     whole = Masking(options.mask_rate, whole_word=options.whole_word_masking)
     if options.mask_rate_end is not None:
-        whole = replace(whole, end_rate=options.mask_rate_end, steps=options.steps)
+        whole = replace(whole, end_rate=options.mask_rate_end, steps=steps_of(options))
     plans = [
         PretrainingPlan(
             store,
@@ -112,24 +119,26 @@ class ValidationTokens:
 
 
 def validation_tokens(
-    options: PretrainOptions, settings: TrainOptions, processes: int, described: Mapping[str, Any]
+    options: PretrainOptions, processes: int, described: Mapping[str, Any] | None = None
 ) -> ValidationTokens:
     """The tokens that the run's evaluations read; no clock decides, so that a resumed run logs the same figures.
 
     processes: that share a step, while each of them evaluates. described: the options that the run was started with: an
     earlier Bothways wrote down a number always, and a run of its goes on with that.
     """
-    told = options.validation_tokens or described.get("validation_tokens")
+    told = options.validation_tokens or (described or {}).get("validation_tokens")
     if told is not None:
         return ValidationTokens(told, told)
     per_step = min(phase.tokens_per_step or options.tokens_per_step for phase in phases_of(options))
-    between = per_step * (settings.evaluate_every or settings.steps) // processes
+    between = per_step * (intervals_of(options).evaluate or steps_of(options)) // processes
     during = max(MIN_VALIDATION_TOKENS, between // TRAINED_PER_VALIDATION_TOKEN)
     return ValidationTokens(min(DEFAULT_VALIDATION_TOKENS, during), DEFAULT_VALIDATION_TOKENS)
 
 
 def _example_maker(store: TokenStore, options: PretrainOptions, sequence_length: int, masking: Masking) -> ExampleMaker:
-    make_examples = find_pretraining(options.objective).make_examples
+    entry = find_pretraining(options.objective)
+    make_examples = entry.make_examples if options.teacher is None else entry.taught
+    assert make_examples is not None, "`train.teaching` refuses what cannot be taught"
     return make_examples(SpanOptions(sequence_length, options.short), masking, store.tokenizer())
 
 
@@ -138,16 +147,35 @@ def default_lr(hidden_size: int) -> float:
     return next((lr for width, lr in DEFAULT_LR if hidden_size <= width), DEFAULT_LR[-1][1])
 
 
+@dataclass(frozen=True)
+class Intervals:
+    """Steps between two evaluations (0: only at the end), and between two checkpoints."""
+
+    evaluate: int
+    checkpoint: int
+
+
+def intervals_of(options: PretrainOptions) -> Intervals:
+    """How often the run is evaluated and saved: ten times in its course, where the user does not say."""
+    tenth = max(1, steps_of(options) // 10)
+    every = options.checkpoint_every
+    return Intervals(
+        evaluate=tenth if options.evaluate_every is None else options.evaluate_every,
+        checkpoint=min(TrainOptions.checkpoint_every, tenth) if every is None else every,
+    )
+
+
 def loop_options(options: PretrainOptions, config: EncoderConfig) -> TrainOptions:
     """The loop's options, with defaults that follow from the model's width and the number of steps."""
     require_at_least(1, validation_tokens=options.validation_tokens)
-    tenth, highest = max(1, options.steps // 10), find_pretraining(options.objective).max_lr
-    every = options.checkpoint_every
+    highest, intervals = find_pretraining(options.objective).max_lr, intervals_of(options)
     return derive_train_options(
         options,
         PretrainOptions,
         lr=min(default_lr(config.hidden_size), highest) if options.lr is None else options.lr,
         beta2=SMALL_MODEL_BETA2 if config.hidden_size <= SMALL_MODEL_WIDTH else TrainOptions.beta2,
-        evaluate_every=tenth if options.evaluate_every is None else options.evaluate_every,
-        checkpoint_every=min(TrainOptions.checkpoint_every, tenth) if every is None else every,
+        steps=steps_of(options),
+        decay=TrainOptions.decay if options.decay is None else options.decay,
+        evaluate_every=intervals.evaluate,
+        checkpoint_every=intervals.checkpoint,
     )

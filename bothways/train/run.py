@@ -108,7 +108,7 @@ class RunDirectory:
         path = self.path / "run.json"
         return read_json(path) if path.exists() else {}
 
-    def go_on(self, steps_before: int, steps: int) -> None:
+    def go_on(self) -> None:
         """Write down the length that is asked for now, as the run's own, and what an earlier Bothways did not write.
 
         To be called when the run is known to be the one that is asked for.
@@ -116,11 +116,13 @@ class RunDirectory:
         if self._writes and self._start is not None and not (self.path / START).exists():
             self._write_start()
         there = self.described()
-        if self._writes and steps_before != steps and "options" in there:
-            asked = self._asked["options"]
-            length = {name: asked[name] for name in LENGTH_OPTIONS if name in asked}
-            changed = {"command": self._asked["command"], "options": {**there["options"], **length}}
-            write_json(self.path / "run.json", {**there, **changed})
+        if not self._writes or "options" not in there:
+            return
+        before, asked = there["options"], self._asked["options"]
+        changed = {name: asked[name] for name in LENGTH_OPTIONS if asked.get(name) != before.get(name)}
+        if changed:
+            options = {**before, **changed}
+            write_json(self.path / "run.json", {**there, "command": self._asked["command"], "options": options})
 
     def reopen(self) -> None:
         """A finished run goes on. Its model is the last checkpoint's, which is there; where epochs were measured it is
@@ -163,6 +165,10 @@ class RunDirectory:
     def checkpoints(self) -> list[Path]:
         """Complete checkpoints, oldest first."""
         return sorted((self.path / "checkpoints").glob("step-*"))
+
+    def goes_on(self) -> bool:
+        """Whether there is a checkpoint to go on from, which is not to be overwritten."""
+        return not self.overwrites and bool(self.checkpoints())
 
     def save_checkpoint(
         self,

@@ -8,7 +8,7 @@ from typing import Any
 from bothways.outputs import option_change, option_changes
 
 # Options that say how long a run is. They may change: what follows is said when it goes on.
-LENGTH_OPTIONS = ("steps", "epochs")
+LENGTH_OPTIONS = ("steps", "epochs", "hours", "minutes")
 # Options about the machine, the screen, and what is kept: no reason for a run to be another.
 RUNNING_OPTIONS = (
     *LENGTH_OPTIONS, "device", "precision", "compile", "parallel", "micro_batch_tokens", "log_every", "evaluate_every",
@@ -21,6 +21,8 @@ FINGERPRINTED = {
     "model": "the weights that it starts from are others",
     "rows": "the training rows are others",
     "evaluation rows": "the evaluation rows are others",
+    "teacher": "the teacher is another",
+    "teaching": "what is learnt of the teacher is other",
     "objective": "the objective, the masking or the length of examples is another",
     "task": "the options of the task are others",
     "phases": "the phases are others",
@@ -35,14 +37,14 @@ def run_changes(
     before, now: their identities, fingerprints and values by name, which decide. there, asked: their run.json, which
     explain; an earlier Bothways wrote down less.
     """
-    differing = [name for name, value in now.items() if before.get(name) != value]
+    differing = [name for name in {**before, **now} if before.get(name) != now.get(name)]
     if not differing:
         return []
     works = [_work(run) for run in (there, asked)]
     if None not in works and works[0] != works[1]:
         return [f"the run there is {works[0]}, this is {works[1]}"]
     return _done_otherwise(there, asked) or [
-        FINGERPRINTED.get(name) or option_change(name, before.get(name), now[name]) for name in differing
+        FINGERPRINTED.get(name) or option_change(name, before.get(name), now.get(name)) for name in differing
     ]
 
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from bothways.batch import PackedBatch
 from bothways.errors import UserError, option
-from bothways.hardware import choose_device, micro_batch_tokens
+from bothways.hardware import choose_device, is_out_of_memory, memory_errors, micro_batch_tokens
 from bothways.model.heads import Model
 from bothways.precision import choose_precision
 from bothways.prefetch import prefetch
@@ -139,7 +139,8 @@ class Stepper:
         self.model, self.objective, self.options, self.world = model, objective, options, world or World()
         self.device = choose_device(options.device)
         self.dtype = choose_precision(options.precision, self.device)
-        model.to(self.device).train()
+        with memory_errors(self.device, "the model"):
+            model.to(self.device).train()
         sums = _Sums(model, objective, self.dtype)
         if compiles(options, model.config, self.device):
             sums.compile(dynamic=True)
@@ -166,7 +167,7 @@ class Stepper:
             self.optimizer.zero_grad(set_to_none=True)
             raise
         except RuntimeError as error:
-            if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+            if is_out_of_memory(error):
                 raise UserError(_smaller_budget(batches)) from error
             raise
 
@@ -189,7 +190,9 @@ class Stepper:
                 sums[name] = sums[name] + value if name in sums else value
             done += batch.num_tokens
         # 4. clipping, which also finds what is not finite before it reaches the weights
-        norm = float(full_tensor(torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.options.clip)))
+        length = full_tensor(torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.options.clip))
+        # a GPU is waited for here and nowhere else: it updates the weights while the next step is handed to it
+        norm, *values = torch.stack([value.double() for value in (length, *sums.values())]).tolist()
         if not math.isfinite(norm):
             raise UserError(_not_finite(step, norm))
         # 5. the schedule's learning rate
@@ -200,8 +203,7 @@ class Stepper:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         # 7. sums over all ranks, for the log
-        values = self.world.add(torch.stack([value.double() for value in sums.values()]).tolist(), self.device)
-        by_name = dict(zip(sums, values, strict=True))
+        by_name = dict(zip(sums, self.world.add(values, self.device), strict=True))
         return StepResult(by_name, counts, tokens, flops, norm, lr, stop=stopping)
 
     def _totals(self, batches: list[PackedBatch], stop: bool) -> tuple[dict[str, float], int, float, bool]:

@@ -26,7 +26,7 @@ VERBS: dict[str, str] = {
     "embed": "turn texts into vectors",
     "similar": "find the lines of a file most like a text",
     "rerank": "order the lines of a file by how well they go with a query",
-    "export": "write a model for ONNX or sentence-transformers",
+    "export": "write a model for ONNX, sentence-transformers or transformers",
     "bench": "measure how fast a model is on this machine",
     "explain": "look inside a model: attention, embeddings, predictions",
     "serve": "answer requests over HTTP, for programs and for people",

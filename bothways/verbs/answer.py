@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from bothways.data.tables import TableFormat
 from bothways.errors import UserError
@@ -12,10 +13,10 @@ from bothways.files import to_json
 from bothways.inference.jobs import task_job
 from bothways.option_checks import require_at_least
 from bothways.precision import InferencePrecision
-from bothways.predictor import load
 from bothways.verbs.bulk import into_file
 from bothways.verbs.flags import parse
-from bothways.verbs.options import Positional
+from bothways.verbs.model_argument import load_model
+from bothways.verbs.options import ModelToAsk, Positional
 from bothways.verbs.text_arguments import file_text, shown_text
 
 
@@ -30,7 +31,7 @@ class AnswerArguments:
     hardware multiplies it, else float32.
     """
 
-    model: Positional[str]
+    model: ModelToAsk = None
     question: Positional[str | None] = None
     context: Positional[str | None] = None
     input: str | None = None
@@ -44,6 +45,11 @@ class AnswerArguments:
     encoding: str = "utf-8"
     precision: InferencePrecision = "auto"
     device: str = "auto"
+
+    @staticmethod
+    def least_words(given: Mapping[str, Any]) -> int:
+        """How many words there must be besides the model's. given: options, by name."""
+        return 0 if "out" in given else 1 if "input" in given else 2
 
     def columns(self) -> dict[str, str]:
         """The columns that are named, by the option."""
@@ -78,7 +84,7 @@ def run_answer(arguments: Sequence[str]) -> None:
     if (options.context is None) == (options.input is None):
         raise UserError("answer: give the text that may hold the answer, either as an argument or by --in FILE")
     context = options.context if options.input is None else file_text(Path(options.input), options.encoding)
-    found = load(options.model, options.device, options.precision).answer(options.question, context or "")
+    found = load_model("answer", options, options.precision).answer(options.question, context or "")
     if options.json:
         print(to_json(found.to_dict()))
         return

@@ -19,9 +19,10 @@ from bothways.files import to_json
 from bothways.inference.prepared import describe_layers
 from bothways.inference.vectors import sequence_vectors
 from bothways.precision import PRECISIONS, InferencePrecision, choose_inference_precision
-from bothways.predictor import Predictor, load
+from bothways.predictor import Predictor
 from bothways.verbs.flags import parse
-from bothways.verbs.options import Positional
+from bothways.verbs.model_argument import load_model
+from bothways.verbs.options import ModelToAsk
 from bothways.verbs.printing import say, table_lines
 from bothways.verbs.screen import screen_width
 
@@ -48,7 +49,7 @@ class InferenceSpeed:
 class BenchArguments:
     """seconds: of measuring throughput, at each precision."""
 
-    model: Positional[str]
+    model: ModelToAsk = None
     seconds: float = 5.0
     json: bool = False
     device: str = "auto"
@@ -61,7 +62,7 @@ def run_bench(arguments: Sequence[str]) -> None:
     )
     if not 0 < options.seconds < 1e6:
         raise UserError(f"--seconds {options.seconds}: expected a number above 0")
-    model = load(options.model, options.device, "float32")
+    model = load_model("bench", options, "float32")
     texts = mixed_texts()
     began = time.perf_counter()
     encoded = join_segments(model.tokenizer, texts, model.sequence_length)

@@ -17,8 +17,9 @@ from bothways.inference.bulk_formats import BULK_SUFFIXES
 from bothways.inference.jobs import task_job
 from bothways.inference.prepared import describe_layers
 from bothways.precision import InferencePrecision
-from bothways.predictor import Predictor, load
+from bothways.predictor import Predictor
 from bothways.progress import CountProgress, duration, print_note
+from bothways.verbs.model_argument import load_model
 from bothways.verbs.text_arguments import TextArguments
 
 MakeJob = Callable[[Predictor, RowStream], Job]
@@ -36,14 +37,15 @@ def into_file(verb: str, options: Any, make_job: MakeJob, line_column: Callable[
         raise UserError(f"--out {out}: needs a table after --in")
     if options.json:
         raise UserError(f"--json: prints, and --out {out} writes a file; name a .jsonl after --out for JSON")
-    model = load(options.model, options.device, options.precision)
+    model = load_model(verb, options, options.precision)
     reading = TableOptions(options.format, encoding=options.encoding)
     source = RowStream(Path(options.input), line_column(model.checkpoint.metadata.get("options", {})), reading)
     for remark in source.remarks:
         print_note(f"{source.path}: {remark}")
     job = make_job(model, source)
     output = open_output(job, source, out, overwrite=options.overwrite)
-    print_note(f"{verb} on {model.device}: {describe_layers(model.for_prediction, model.precision)}")
+    layers = describe_layers(model.for_prediction, model.precision)
+    print_note(f"{verb} on {model.device}: {layers}{f' ({model.agreement})' if model.agreement else ''}")
     began = time.monotonic()
     with CountProgress(verb, source.count(), output.counts.resumed) as on_rows:
         counts = run_bulk(job, source, output, on_rows)

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from bothways.data.tables import is_labelled_table, read_rows
 from bothways.errors import UserError
 from bothways.files import to_json
 from bothways.inference.chat import Chat
 from bothways.inference.sampling import GenerationOptions
-from bothways.predictor import Predictor, load
+from bothways.predictor import Predictor
 from bothways.progress import print_note
 from bothways.tasks.instruct import PROMPT_AND_RESPONSE
 from bothways.verbs.flags import parse
 from bothways.verbs.generate import print_as_made
+from bothways.verbs.model_argument import load_model
 from bothways.verbs.text_arguments import TextArguments, single_texts
 
 COMMANDS = "/reset forgets the conversation, /stop or Ctrl-D ends it, /help says this; all else goes to the model"
@@ -31,6 +33,11 @@ class ChatArguments(GenerationOptions, TextArguments):
 
     system: str | None = None
 
+    @staticmethod
+    def least_words(given: Mapping[str, Any]) -> int:
+        """A conversation needs no words."""
+        return 0
+
 
 def run_chat(arguments: Sequence[str]) -> None:
     """`bothways chat M [TEXT…]`."""
@@ -41,7 +48,7 @@ def run_chat(arguments: Sequence[str]) -> None:
         'Talk with a model made by `finetune instruct`. Example: bothways chat helper "My router has no light"',
     )
     if options.texts or options.input:
-        model = load(options.model, options.device)
+        model = load_model("chat", options)
         talk = Chat(model, options.system)
         texts = single_texts(options, {"text_column": _said_in(options.input, model)})
         for text in texts:
@@ -49,7 +56,7 @@ def run_chat(arguments: Sequence[str]) -> None:
             talk.reset()
             print(to_json({"text": text, "reply": reply}, ensure_ascii=False) if options.json else reply)
         return
-    talk = Chat(load(options.model, options.device), options.system)
+    talk = Chat(load_model("chat", options), options.system)
     if sys.stdin.isatty():
         print_note(COMMANDS)
     while (said := _next_line()) is not None:

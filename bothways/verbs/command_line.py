@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from bothways.checkpoint.shipped import shipped_models
 from bothways.errors import UserError, closest
 from bothways.verbs.options import Option, accepted_in_words
 
 HELP = ("-h", "--help")
 _NUMBER = re.compile(r"-(\d|\.\d)")  # a word that begins so is a value, no option
+_NAME = re.compile(r"[\w.-]+", re.ASCII)  # of a directory that is not there, or of a model on the hub
+
+LeastWords = Callable[[Mapping[str, Any]], int]  # by the options that are given: words that a verb needs, without MODEL
 
 
 def asks_for_help(words: Sequence[str]) -> bool:
@@ -18,16 +23,20 @@ def asks_for_help(words: Sequence[str]) -> bool:
     return any(word in HELP for word in words[: words.index("--") if "--" in words else None])
 
 
-def read_words(options: Sequence[Option], words: Sequence[str]) -> dict[str, Any]:
+def read_words(
+    options: Sequence[Option], words: Sequence[str], least_words: LeastWords | None = None
+) -> dict[str, Any]:
     """The values that the words give, by the option's name; what is not given is left out.
 
     `--name value`, `--name=value`, underscores as good as dashes; of a list all words up to the next option; a switch
     alone, and `--no-name` against it; behind `--` everything is positional. Of a value that is given twice the last one
-    counts, lists add up.
+    counts, lists add up. The model that a verb asks is the first word where that names one (`names_model`), unless it
+    is given by `--model`.
 
     Raises UserError for an option that there is not, for a value missing, of another type or too many.
     """
-    flags = {option.flag: option for option in options if not option.is_positional}
+    flags = {f"--{option.name}" if option.is_model else option.flag: option for option in options}
+    flags = {flag: option for flag, option in flags.items() if flag.startswith("--")}
     values: dict[str, Any] = {}
     alone: list[str] = []
     rest = list(words)
@@ -48,7 +57,25 @@ def read_words(options: Sequence[Option], words: Sequence[str]) -> dict[str, Any
         else:
             given = [option.read(value) for value in ([attached] if equals else _take(rest, option))]
             values[option.name] = (*values.get(option.name, ()), *given) if option.is_list else given[0]
-    return values | _positionals([option for option in options if option.is_positional], alone)
+    expected = [option for option in options if option.is_positional]
+    texts = [option for option in expected if not option.is_model]
+    if len(texts) < len(expected):
+        least = least_words(values) if least_words else sum(option.is_required for option in texts)
+        by_flag = any(option.name in values for option in expected)
+        expected = expected if alone and not by_flag and names_model(alone, least) else texts
+    return values | _positionals(expected, alone)
+
+
+def names_model(words: Sequence[str], least: int) -> bool:
+    """Whether the first word names a model, or is of the text already. least: words that the text needs.
+
+    It does if it is a directory, a shipped model, or written as a path or as a hub id with its owner: with a slash, and
+    without a blank. A name alone, of ASCII letters, digits, dots and dashes, does where enough words are left.
+    """
+    word = words[0]
+    if Path(word).is_dir() or word in shipped_models() or ("/" in word and not re.search(r"\s", word)):
+        return True
+    return len(words) > least and bool(_NAME.fullmatch(word))
 
 
 def _find(flags: Mapping[str, Option], typed: str) -> Option:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from pathlib import Path
+from typing import Any
 
 from bothways.data.plan import PretrainingPlan
 from bothways.data.store import TokenStore
@@ -13,7 +14,7 @@ from bothways.errors import UserError
 from bothways.files import read_json
 from bothways.token_budget import UNLIMITED
 from bothways.train.pretrain_options import PretrainOptions
-from bothways.train.pretrain_plan import make_plan, phases_of
+from bothways.train.pretrain_plan import make_plan, phases_of, steps_of
 from bothways.train.run import is_pretraining_run
 from bothways.verbs.recipes import read_recipe
 
@@ -28,8 +29,8 @@ def print_batch(path: Path, step: int, recipe: str | None, every_sequence: bool)
     if step < 1:
         raise UserError(f"--batch {step}: expected a step, counted from 1")
     store, options = _store_and_options(path, recipe)
-    if step > options.steps:
-        raise UserError(f"--batch {step}: the run has {options.steps:,} steps")
+    if step > steps_of(options):
+        raise UserError(f"--batch {step}: the run has {steps_of(options):,} steps")
     plan = make_plan(store, options)
     for state in sorted(path.glob("checkpoints/step-*/state.json")):  # so as not to walk there from the first step
         saved = read_json(state)
@@ -47,7 +48,8 @@ def print_batch(path: Path, step: int, recipe: str | None, every_sequence: bool)
 def _store_and_options(path: Path, recipe: str | None) -> tuple[TokenStore, PretrainOptions]:
     if is_pretraining_run(path):
         started = read_json(path / "run.json")
-        options = PretrainOptions(**{**started["options"], "phases": tuple(started["options"].get("phases", ()))})
+        given: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in started["options"].items()}
+        options = PretrainOptions(**given)
         return TokenStore(started["store"]), options
     if (path / "manifest.json").exists():
         return TokenStore(path), _recipe_options(recipe)
@@ -56,12 +58,18 @@ def _store_and_options(path: Path, recipe: str | None) -> tuple[TokenStore, Pret
 
 def _recipe_options(recipe: str | None) -> PretrainOptions:
     """The options of pretraining that a recipe has, or their defaults."""
-    return PretrainOptions(**read_recipe(recipe, "pretrain", PretrainOptions) if recipe else {})
+    options = PretrainOptions(**read_recipe(recipe, "pretrain", PretrainOptions) if recipe else {})
+    if options.steps is None and (options.hours, options.minutes) != (None, None):
+        raise UserError(f"{recipe} gives a time, whose steps are measured where it is pretrained; look at that run")
+    return options
 
 
 def epoch_lines(store: TokenStore, recipe: str) -> list[str]:
     """What a recipe would see of the store, phase by phase."""
-    options = _recipe_options(recipe)
+    try:
+        options = _recipe_options(recipe)
+    except UserError as error:
+        return [f"recipe {error}"]
     lines = []
     for phase in phases_of(options):
         tokens_per_step = phase.tokens_per_step or options.tokens_per_step

@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from bothways.checkpoint.hugging_face import Checkpoint
+from bothways.checkpoint.shipped import ShippedModel, read_card
 from bothways.checkpoint.unfinished import UnfinishedRunWarning
 from bothways.errors import UserError
 from bothways.files import read_json
 from bothways.model.families import FAMILIES
+from bothways.model.pooling import Dense
+from bothways.model.task_heads import EmbeddingHead, vector_head
 from bothways.pages.display_names import DISPLAY_NAMES, display_name, head_in_words
 from bothways.pages.pretraining import epochs_in_words, text_in_words
 from bothways.predictor import Predictor, load
@@ -25,7 +28,7 @@ from bothways.train.run import RunDirectory
 from bothways.verbs.description import Description, figures_in_words, rounded
 
 SETTINGS = ("lr", "batch_size", "tokens_per_step", "sequence_length", "dropout", "precision", "seed")  # that are shown
-DEMO_MODELS = ("pretrained", "tickets", "entities", "questions")
+DEMO_MODELS = ("pretrained", "read-on", "tickets", "tickets-shipped")
 
 
 def describe_model_directory(path: Path) -> Description:
@@ -35,6 +38,18 @@ def describe_model_directory(path: Path) -> Description:
     lines = [f"{path}: a {kind} directory with a model that {_purpose(model.checkpoint)}", *_model_lines(model)]
     lines += _provenance_lines(model.checkpoint.metadata.get("provenance", {}))
     return Description(lines, _model_facts(path, model), _next_command(path, model))
+
+
+def describe_shipped_model(shipped: ShippedModel) -> Description:
+    """A shipped model by its name, with its card."""
+    model = load(shipped.name)
+    card = read_card(shipped.directory)
+    lines = [f"{shipped.name}: a shipped model that {_purpose(model.checkpoint)}: {shipped.about}"]
+    lines += [*_model_lines(model), *(["", *card.splitlines(), ""] if card else [])]
+    facts = {"directory": str(shipped.directory), "about": shipped.about, "verbs": list(shipped.verbs), "card": card}
+    return Description(
+        lines, {**_model_facts(Path(shipped.name), model), **facts}, _next_command(Path(shipped.name), model)
+    )
 
 
 def describe_run(path: Path) -> Description:
@@ -158,8 +173,24 @@ def _model_lines(model: Predictor) -> list[str]:
     if model.labels:
         kind = model.checkpoint.metadata.get("problem_type")
         lines.append(f"labels: {shortened_list(model.labels)}" + (f" ({DISPLAY_NAMES[kind]})" if kind else ""))
+    if (head := vector_head(model.model)) is not None:
+        lines += _vector_lines(head, model)
     if model.report.newly_initialised or not model.report.encoder_complete:
         lines.append(f"weights: {model.report.sentence()}")
+    return lines
+
+
+def _vector_lines(head: EmbeddingHead, model: Predictor) -> list[str]:
+    """How a text becomes a vector, how vectors are compared, and what may stand before a text."""
+    metadata = model.checkpoint.metadata
+    products = len([module for module in head.projections if isinstance(module, Dense)])
+    parts = [f"{head.size(model.config.hidden_size)} numbers", f"pooled by {' and '.join(head.pool.modes)}"]
+    parts += [f"{products} Dense behind that"] if products else []
+    parts += ["of length one"] if head.normalize else []
+    lines = [f"vectors: {', '.join(parts)}; compared by {metadata.get('similarity', 'cosine')}"]
+    if prompts := metadata.get("prompts"):
+        default = metadata.get("default_prompt_name")
+        lines.append(f"prompts: {', '.join(prompts)}" + (f"; {default} stands before every text" if default else ""))
     return lines
 
 
@@ -205,6 +236,9 @@ def _model_facts(path: Path, model: Predictor) -> dict[str, Any]:
     }
     if model.labels:
         facts["labels"] = model.labels
+    for name in ("prompts", "default_prompt_name", "similarity"):
+        if name in model.checkpoint.metadata:
+            facts[name] = model.checkpoint.metadata[name]
     if "provenance" in model.checkpoint.metadata:
         facts["provenance"] = model.checkpoint.metadata["provenance"]
     return facts

@@ -17,10 +17,11 @@ from bothways.inference.bulk_formats import BULK_SUFFIXES
 from bothways.inference.jobs import embed_job
 from bothways.inference.vectors import chosen_prompt
 from bothways.outputs import require_new_file
-from bothways.predictor import Predictor, load
+from bothways.predictor import Predictor
 from bothways.progress import CountProgress, OnProgress
 from bothways.verbs.bulk import TableArguments, into_file
 from bothways.verbs.flags import parse
+from bothways.verbs.model_argument import load_model
 from bothways.verbs.printing import say
 from bothways.verbs.text_arguments import empty_lines, open_model_and_texts, single_lines
 
@@ -59,7 +60,7 @@ def run_embed(arguments: Sequence[str]) -> None:
         if not options.overwrite:
             require_new_file(Path(options.out), "out")
         return _embed_lines(options, Path(options.out))
-    model, texts = open_model_and_texts(options, options.precision)
+    model, texts = open_model_and_texts("embed", options, options.precision)
     with CountProgress("embed", len(texts)) as on_sequences:
         vectors = options.vectors(model, texts, on_sequences)
     for text, vector in zip(texts, vectors, strict=True):
@@ -68,7 +69,7 @@ def run_embed(arguments: Sequence[str]) -> None:
 
 def _embed_lines(options: EmbedArguments, path: Path) -> None:
     """Write an array with a row for every line."""
-    model = load(options.model, options.device, options.precision)
+    model = load_model("embed", options, options.precision)
     lines = single_lines(options, {"text_column": model.checkpoint.metadata.get("options", {}).get("text_column")})
     places = [place for place, line in enumerate(lines) if line is not None]
     texts = [line for line in lines if line is not None]

@@ -11,15 +11,15 @@ from bothways.errors import UserError
 from bothways.files import require_file_writable
 from bothways.outputs import require_new_file
 from bothways.pages.explanation import is_explanation
-from bothways.predictor import load
 from bothways.progress import waiting
 from bothways.train.run import is_pretraining_run
 from bothways.verbs.flags import parse
-from bothways.verbs.options import Positional
+from bothways.verbs.model_argument import load_model
+from bothways.verbs.options import ModelToAsk, Positional
 from bothways.verbs.printing import size_in_words
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ExplainArguments:
     """A model, or a run, and a text for it.
 
@@ -30,7 +30,7 @@ class ExplainArguments:
     picture, from 1; by default all.
     """
 
-    model: Positional[str]
+    model: ModelToAsk = None
     text: Positional[str]
     pair: str | None = None
     out: str = "explanation.html"
@@ -60,13 +60,13 @@ def run_explain(arguments: Sequence[str]) -> None:
         raise UserError(f"--layer {options.layer}: is for pictures; a page has all layers")
     if options.anchors and options.word is None:
         raise UserError("--anchors: needs --word, the word that is compared with them")
-    model = load(options.model, options.device)
+    model = load_model("explain", options)
     text = options.text if options.pair is None else (options.text, options.pair)
     beside = {"others": options.others, "word": options.word, "anchors": options.anchors}
     doing = "explain: umap takes some half a minute …" if options.projection == "umap" else "explain: looking …"
     with waiting(doing):
         explanation = model.explain(text, **beside, projection=options.projection)
-    run = Path(options.model)
+    run = Path(options.model or model.checkpoint.source)
     if options.pair is None and is_pretraining_run(run) and out.suffix == ".html":
         from bothways.explain.checkpoint_series import checkpoint_view
 

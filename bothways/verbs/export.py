@@ -26,14 +26,15 @@ EXPORT_FILES = ("model*.onnx", "model.onnx.data", "model.safetensors", "*.json",
 
 @dataclass(frozen=True)
 class ExportArguments:
-    """format: onnx, for ONNX Runtime, OpenVINO and optimum; or sentence-transformers. out: the directory, which has
-    config and tokenizer as well.
+    """format: onnx, for ONNX Runtime, OpenVINO and optimum; sentence-transformers; or hugging-face, float32 as
+    transformers opens it, of a model that is stored otherwise. out: the directory, which has config and tokenizer as
+    well.
 
     int8: with onnx, write `model_quantized.onnx` too. pooling: with sentence-transformers, how a model that was not
     trained for vectors makes one of a text; by default the mean.
     """
 
-    format: Positional[Literal["onnx", "sentence-transformers"]]
+    format: Positional[Literal["onnx", "sentence-transformers", "hugging-face"]]
     model: Positional[str]
     out: str
     overwrite: bool = False
@@ -66,7 +67,13 @@ def run_export(arguments: Sequence[str]) -> None:
         return
     require_writable(out)
     checkpoint = replace(model.checkpoint, metadata={**model.checkpoint.metadata, "export": record})
-    _onnx(checkpoint, out, options.int8) if options.format == "onnx" else _sentences(checkpoint, out, options.pooling)
+    if options.format == "onnx":
+        _onnx(checkpoint, out, options.int8)
+    elif options.format == "sentence-transformers":
+        _sentences(checkpoint, out, options.pooling)
+    else:
+        save_checkpoint(checkpoint, out)
+        print(f"{out}: opens in transformers, {(out / 'model.safetensors').stat().st_size / 1e6:.1f} MB")
 
 
 def _earlier_export(directory: Path) -> dict[str, Any]:

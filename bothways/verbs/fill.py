@@ -23,7 +23,7 @@ def run_fill(arguments: Sequence[str]) -> None:
         arguments,
         'Fill in masks. Example: bothways fill run "Returns [MASK] if the file exists."',
     )
-    model, texts = open_model(options)
+    model, texts = open_model("fill", options)
     for text, masks in zip(texts, model.fill(texts, options.top_k), strict=True):
         if options.json:
             print(to_json({"text": text, "masks": [[fill.to_dict() for fill in fills] for fills in masks]}))

@@ -12,6 +12,7 @@ from bothways.train import finetune as finetuning
 from bothways.train.finetune_options import FinetuneOptions
 from bothways.train.run import RunDirectory
 from bothways.verbs.flags import joined_options, parse
+from bothways.verbs.model_argument import named_model
 from bothways.verbs.printing import figure_lines
 from bothways.verbs.run_output import provenance_of, say_finished, say_interrupted, write_report
 
@@ -19,9 +20,10 @@ from bothways.verbs.run_output import provenance_of, say_finished, say_interrupt
 @dataclass(frozen=True, kw_only=True)
 class FinetuneArguments(FinetuneOptions):
     """eval: labelled rows to measure on, or the share of the training rows that is held out for it, 0.2 say; what is
-    nearly the same stays on one side, and each label has its share."""
+    nearly the same stays on one side, and each label has its share. model: a run, a Hugging Face directory, a shipped
+    model, or a hub id; by default the shipped encoder."""
 
-    model: str
+    model: str | None = None
     train: str
     eval: str | None = None
     out: str
@@ -62,7 +64,13 @@ def run_finetune(arguments: Sequence[str]) -> int:
     task_options = {field.name: getattr(options, field.name) for field in fields(own)}
     tables = options.train, None if options.eval is None else share_or_table(options.eval)
     result = finetuning.finetune(
-        task, options.model, *tables, options.out, options, overwrite=options.overwrite, **task_options
+        task,
+        named_model("finetune", options.model),
+        *tables,
+        options.out,
+        options,
+        overwrite=options.overwrite,
+        **task_options,
     )
     if result.training.interrupted is not None:
         return say_interrupted(result.training, options)

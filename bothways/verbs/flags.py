@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from bothways.errors import UserError
@@ -43,12 +43,22 @@ def parse(
         print_help(Page(shown, description, table or verb, known, help_texts(options)))
         raise SystemExit(0)
     try:
-        given = read_words(known, rest)
+        given = read_words(known, rest, getattr(options, "least_words", None))
     except UserError as error:
         raise UserError(f"{shown}: {error}") from None
-    values = {**(read_recipe(recipe, table or verb, options) if recipe else {}), **given}
+    values = _typed_over(read_recipe(recipe, table or verb, options) if recipe else {}, given)
     require_all(shown, known, values)
     return options(**values)
+
+
+# Options that say the same in several ways, of which one is given.
+ALTERNATIVES = (frozenset({"steps", "hours", "minutes"}),)
+
+
+def _typed_over(recipe: Mapping[str, Any], typed: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe's options and those that were typed, which win, also where they say the same in another way."""
+    replaced = frozenset[str]().union(*(group for group in ALTERNATIVES if group & typed.keys()))
+    return {**{name: value for name, value in recipe.items() if name not in replaced}, **typed}
 
 
 # What options mean that many verbs have, where a docstring does not say it.
@@ -76,7 +86,7 @@ COMMON = {
     "messages_column": "column of the list of messages",
     "micro_batch_tokens": "tokens in one forward pass, which is what takes memory; a step adds up several",
     "minutes": "of pretraining",
-    "model": "a run, a Hugging Face directory, or a hub id",
+    "model": "a run, a Hugging Face directory, a shipped model, or a hub id",
     "out": "the run's directory; the same command again goes on with it",
     "optimizer": "what makes a step of the gradients",
     "overwrite": "begin anew where --out holds something that Bothways wrote; without it that is refused",
@@ -100,7 +110,6 @@ COMMON = {
     "tokens_per_step": "tokens in a step, at most",
     "top_k": "how many to show",
     "train": "labelled rows to train on",
-    "decay": "share of the steps, at the end, in which the learning rate falls; by default all after the warm-up",
     "warmup": "share of the steps in which the learning rate climbs",
     "vocab_size": "pieces of the vocabulary",
     "weight_decay": "of matrices; biases and layer norms have none",

@@ -38,7 +38,7 @@ def run_generate(arguments: Sequence[str]) -> None:
         arguments,
         'Go on with a text, a token at a time. Example: bothways generate run "Before my bed lies" --temperature 0.8',
     )
-    model, prompts = open_model_and_texts(options)
+    model, prompts = open_model_and_texts("generate", options)
     language.require_causal(model, "generate")
     if options.show_steps:
         for prompt in prompts:

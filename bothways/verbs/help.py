@@ -31,6 +31,7 @@ METAVARS = {
     "eval": "FILE|SHARE",
     "input": "FILE",
     "label_names": "NAME",
+    "keep_layers": "N,N,…",
     "language": "CODE",
     "lr": "RATE",
     "mask_rate": "SHARE",
@@ -43,8 +44,12 @@ METAVARS = {
     "predictions": "FILE",
     "seconds": "SECONDS",
     "short": "SHARE",
+    "hours": "HOURS",
+    "minutes": "MINUTES",
     "timeout": "SECONDS",
     "size": "tiny|mini|small|medium|base|large|vanilla",
+    "teacher": "MODEL",
+    "teacher_losses": "NAME=WEIGHT",
     "tokenizer": "DIR",
     "top_p": "SHARE",
     "train": "FILE",
@@ -62,14 +67,13 @@ FILE_VERBS = ("explain", "predict", "embed", "classify", "tag", "answer")  # who
 
 # What most people never need, and the help therefore has last.
 RARE = frozenset((
-    "all", "batch_size", "checkpoint_every", "clip", "compile", "class_weights", "cors", "decay", "device",
-    "drain", "dropout",
-    "evaluate_every", "format", "freeze_layers", "hidden_act", "keep_checkpoints", "label_names", "log_every",
-    "log_texts", "max_body", "max_characters", "max_requests", "max_texts",
-    "mask_rate",
+    "all", "batch_size", "checkpoint_every", "clip", "compile", "class_weights", "cors", "decay", "device", "drain",
+    "dropout", "evaluate_every", "format", "freeze_layers", "hidden_act", "keep_checkpoints", "keep_layers",
+    "label_names", "log_every", "log_texts", "mask_rate", "max_body", "max_characters", "max_requests", "max_texts",
     "mask_rate_end", "max_position_embeddings", "micro_batch_tokens", "min_frequency", "min_p", "no_normalize",
     "optimizer", "overlap", "overwrite", "parallel", "patience", "phases", "pooling", "positions", "precision",
-    "profile", "repetition_penalty", "scheme", "seed", "short", "skip_bad", "tensorboard", "truncate",
+    "profile", "relation_heads", "repetition_penalty", "scheme", "seed", "short", "skip_bad", "teacher_layer",
+    "teacher_losses", "teacher_temperature", "teacher_weight", "tensorboard", "truncate",
     "validation_tokens", "warmup", "weight_decay", "whole_word_masking", "workers",
 ))  # fmt: skip
 GROUPS = ("needed", "usual", "columns of the tables", "rare")
@@ -108,7 +112,7 @@ class Page:
     def _usage(self) -> list[str]:
         words = [f"usage: bothways {self.verb}"]
         for option in sorted(self.options, key=lambda option: not option.is_positional):
-            label = _label(option, self.verb)
+            label = option.flag if option.is_model else _label(option, self.verb)
             if option.is_required or option.is_positional:
                 words.append(label if option.is_required else f"[{label}]")
         return [*words, "[options]"]
@@ -116,6 +120,8 @@ class Page:
     def _text(self, option: Option) -> str:
         """What the option means, other options in it spelt as flags, and its default."""
         text, value = self.texts.get(option.name, ""), option.default
+        if option.is_model:
+            text += "; by default the shipped one for this verb"
         for other in self.options:
             if "_" in other.name:
                 text = re.sub(rf"(?<![\w-]){other.name}(?!\w)", other.flag, text)
@@ -149,6 +155,8 @@ def _group(option: Option) -> str:
 def _label(option: Option, verb: str) -> str:
     """`--steps N`, `STORE`, `--json`; of a switch that is on, what turns it off."""
     shown = _metavar(option, verb)
+    if option.is_model:
+        return f"{shown}, --model {shown}"
     if option.is_positional:
         return shown + ("…" if option.is_list else "")
     if option.is_switch:

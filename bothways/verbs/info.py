@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bothways.checkpoint.shipped import ShippedModel, shipped_models
 from bothways.errors import UserError, closest
 from bothways.files import to_json
 from bothways.verbs.describe_files import describe_file, describe_folder, describe_parts
@@ -35,8 +36,8 @@ def run_info(arguments: Sequence[str]) -> None:
         "info",
         InfoArguments,
         rest,
-        "Say what a file or folder is: a store, a model, a run, a vocabulary, a table, text; of a store also what a "
-        "--recipe would see of it; with --batch K the batch of step K in words. "
+        "Say what a file or folder is: a store, a model, a run, a vocabulary, a table, text; show the card of a "
+        "shipped model; of a store also what a --recipe would see of it; with --batch K the batch of step K in words. "
         "Example: bothways info store --recipe bert-mini",
         table="pretrain",
     )
@@ -60,12 +61,14 @@ def look_at(path: Path, recipe: str | None = None) -> Description:
 
     Raises UserError where nothing does.
     """
+    if not path.exists() and (shipped := shipped_models().get(str(path))) is not None:
+        return _describe_shipped(shipped)
     if not path.exists():
         parts = path.with_name(f"{path.name}.parts")
         if parts.is_dir():
             return describe_parts(parts)
         neighbours = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise UserError(f"{path}: no such path{closest(path.name, neighbours)}")
+        raise UserError(f"{path}: no such path{closest(path.name, [*neighbours, *shipped_models()])}")
     if path.is_file():
         return describe_file(path)
     if path.name.endswith(".parts") and (path / "manifest.json").exists():
@@ -99,6 +102,12 @@ def _describe_model(path: Path) -> Description:
     from bothways.verbs.describe_models import describe_model_directory
 
     return describe_model_directory(path)
+
+
+def _describe_shipped(model: ShippedModel) -> Description:
+    from bothways.verbs.describe_models import describe_shipped_model
+
+    return describe_shipped_model(model)
 
 
 def _describe_run(path: Path) -> Description:

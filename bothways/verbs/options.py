@@ -13,6 +13,8 @@ from bothways.option_checks import union_members
 _Value = TypeVar("_Value")
 _POSITIONAL = object()  # the mark of a field whose value stands by itself, without `--name`
 Positional = Annotated[_Value, _POSITIONAL]
+_MODEL = object()  # the mark of the model that a verb asks, which may be left out
+ModelToAsk = Annotated[str | None, _POSITIONAL, _MODEL]
 
 # Fields that are spelt otherwise: `in` is a keyword of Python, and of many one is named in the help.
 SPELT = {"input": "in", "sources": "source", "texts": "text"}
@@ -23,13 +25,15 @@ TYPES_IN_WORDS: dict[Any, str] = {int: "a whole number", float: "a number", str:
 class Option:
     """A field of a verb's dataclass.
 
-    hint: its type, without marks. default: `dataclasses.MISSING` where the option is required.
+    hint: its type, without marks. default: `dataclasses.MISSING` where the option is required. is_model: whether it is
+    the model that a verb asks: the first word, if that names one, or `--model NAME`.
     """
 
     name: str
     hint: Any
     default: Any
     is_positional: bool
+    is_model: bool = False
 
     @property
     def flag(self) -> str:
@@ -76,12 +80,14 @@ class Option:
 def options_of(kind: type) -> list[Option]:
     """The options of a verb's dataclass, in the order of its fields."""
     marked, plain = typing.get_type_hints(kind, include_extras=True), typing.get_type_hints(kind)
+    marks = {name: getattr(hint, "__metadata__", ()) for name, hint in marked.items()}
     return [
         Option(
             field.name,
             plain[field.name],
             field.default,  # no verb has a default_factory: options are immutable
-            _POSITIONAL in getattr(marked[field.name], "__metadata__", ()),
+            _POSITIONAL in marks[field.name],
+            _MODEL in marks[field.name],
         )
         for field in dataclasses.fields(kind)
     ]

@@ -8,14 +8,14 @@ from pathlib import Path
 
 from bothways.files import to_json
 from bothways.precision import InferencePrecision
-from bothways.predictor import load
 from bothways.progress import CountProgress
 from bothways.verbs.flags import parse
 from bothways.verbs.line_input import placed_texts
-from bothways.verbs.options import Positional
+from bothways.verbs.model_argument import load_model
+from bothways.verbs.options import ModelToAsk, Positional
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RerankArguments:
     """input: a text file, of which each line is read with the query; or a table, of which a column is.
 
@@ -23,7 +23,7 @@ class RerankArguments:
 
     encoding: of a file that is not UTF-8. text_column: of a table, by default `text`."""
 
-    model: Positional[str]
+    model: ModelToAsk = None
     query: Positional[str]
     input: str
     top_k: int = 5
@@ -45,7 +45,7 @@ def run_rerank(arguments: Sequence[str]) -> None:
         'Example: bothways rerank model "slow wifi" --in tickets.txt',
     )
     lines = placed_texts(Path(options.input), options.encoding, options.text_column)
-    model = load(options.model, options.device, options.precision)
+    model = load_model("rerank", options, options.precision)
     with CountProgress("rerank", len(lines)) as progress:
         texts = [line for _, line in lines]
         ranked = model.rerank(options.query, texts, options.top_k, label=options.label, on_progress=progress)

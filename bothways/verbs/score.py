@@ -29,7 +29,7 @@ def run_score(arguments: Sequence[str]) -> None:
         '"Shanghai is a city in" --next China',
     )
     require_at_least(1, top_k=options.top_k)
-    model, texts = open_model_and_texts(options)
+    model, texts = open_model_and_texts("score", options)
     for text in texts:
         found = model.score(text, options.next, options.top_k)
         if options.json:

@@ -7,16 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bothways.files import to_json
+from bothways.inference.vectors import DistanceMatch
 from bothways.precision import InferencePrecision
-from bothways.predictor import load
 from bothways.progress import CountProgress
 from bothways.verbs.flags import parse
 from bothways.verbs.line_input import placed_texts
-from bothways.verbs.options import Positional
+from bothways.verbs.model_argument import load_model
+from bothways.verbs.options import ModelToAsk, Positional
 from bothways.verbs.text_arguments import shown_text
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SimilarArguments:
     """input: a text file, of which each line is compared with the query; or a table, of which a column is.
 
@@ -25,7 +26,7 @@ class SimilarArguments:
 
     encoding: of a file that is not UTF-8. text_column: of a table, by default `text`."""
 
-    model: Positional[str]
+    model: ModelToAsk = None
     query: Positional[str]
     input: str
     top_k: int = 5
@@ -47,7 +48,7 @@ def run_similar(arguments: Sequence[str]) -> None:
         'Find the lines of a file most like a text. Example: bothways similar model "slow wifi" --in tickets.txt',
     )
     lines = placed_texts(Path(options.input), options.encoding, options.text_column)
-    model = load(options.model, options.device, options.precision)
+    model = load_model("similar", options, options.precision)
     texts = [line for _, line in lines]
     with CountProgress("embed", len(texts)) as on_sequences:
         matches = model.similar(
@@ -59,4 +60,5 @@ def run_similar(arguments: Sequence[str]) -> None:
             figures = {name: value for name, value in match.to_dict().items() if name not in ("text", "index")}
             print(to_json({"place": place, **figures, "text": match.text}))
         else:
-            print(f"{match.ranked_by:.3f}\t{place}\t{shown_text(match.text)}")
+            figure = f"{match.metric} " if isinstance(match, DistanceMatch) else ""  # of which less is more alike
+            print(f"{figure}{match.ranked_by:.3f}\t{place}\t{shown_text(match.text)}")

@@ -25,7 +25,7 @@ def run_suggest(arguments: Sequence[str]) -> None:
         arguments,
         'Suggest the next word, as a telephone does. Example: bothways suggest run "I am on my"',
     )
-    model, texts = open_model_and_texts(options)
+    model, texts = open_model_and_texts("suggest", options)
     for text in texts:
         suggestions = model.suggest(text, options.top_k)
         if options.json:

@@ -12,9 +12,10 @@ from bothways.data.tables import TableFormat, TableOptions, is_labelled_table, r
 from bothways.errors import UserError
 from bothways.inference.texts import Text
 from bothways.precision import InferencePrecision
-from bothways.predictor import Predictor, load
+from bothways.predictor import Predictor
 from bothways.text.encodings import BINARY_SAMPLE_BYTES, UTF8, checked_encoding, decoded, undecodable_message
-from bothways.verbs.options import Positional
+from bothways.verbs.model_argument import load_model
+from bothways.verbs.options import ModelToAsk, Positional
 from bothways.verbs.printing import say
 
 MAX_LINES_SHOWN = 10  # numbers of empty lines
@@ -30,7 +31,7 @@ class TextArguments:
     format: what the file after `--in` is, where its name does not say it. encoding: of that file, if it is not UTF-8.
     """
 
-    model: Positional[str]
+    model: ModelToAsk = None
     texts: Positional[tuple[str, ...]] = ()
     input: str | None = None
     text_column: str | None = None
@@ -39,6 +40,12 @@ class TextArguments:
     format: TableFormat | None = None
     encoding: str = "utf-8"
     device: str = "auto"
+
+    @staticmethod
+    def least_words(given: Mapping[str, Any]) -> int:
+        """How many words there must be besides the model's, so that there is a text. given: options, by name."""
+        elsewhere = "input" in given or "out" in given or (sys.stdin is not None and not sys.stdin.isatty())
+        return 0 if elsewhere else 1
 
     def read(self, columns: Mapping[str, Any]) -> list[Text]:
         """The texts, wherever they are, without empty lines, of which it says how many they are and where; columns:
@@ -143,17 +150,19 @@ def _decoded(content: bytes | str, source: str) -> str:
         raise UserError(undecodable_message(source, error)) from error
 
 
-def open_model(options: TextArguments, precision: InferencePrecision = "float32") -> tuple[Predictor, list[Text]]:
+def open_model(
+    verb: str, options: TextArguments, precision: InferencePrecision = "float32"
+) -> tuple[Predictor, list[Text]]:
     """The model that a verb is given, and its texts and pairs."""
-    model = load(options.model, options.device, precision)
+    model = load_model(verb, options, precision)
     return model, options.read(model.checkpoint.metadata.get("options", {}))
 
 
 def open_model_and_texts(
-    options: TextArguments, precision: InferencePrecision = "float32"
+    verb: str, options: TextArguments, precision: InferencePrecision = "float32"
 ) -> tuple[Predictor, list[str]]:
     """The model that a verb is given, and its texts, for verbs without pairs: a tab is a blank in a text."""
-    model = load(options.model, options.device, precision)
+    model = load_model(verb, options, precision)
     return model, single_texts(
         options, {"text_column": model.checkpoint.metadata.get("options", {}).get("text_column")}
     )

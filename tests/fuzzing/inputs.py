@@ -21,7 +21,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import bothways as bw
-from bothways.checkpoint.hugging_face import Checkpoint, new_model, save_checkpoint
+from bothways.checkpoint.compact import save_compact
+from bothways.checkpoint.hugging_face import Checkpoint, load_checkpoint, new_model, save_checkpoint
 from bothways.data.stream import RowStream
 from bothways.data.tables import TableOptions
 from bothways.model.encoder import Encoder
@@ -122,12 +123,13 @@ def task_rows() -> dict[str, list[dict[str, Any]]]:
 
 
 FUZZED_FAMILIES = ("roberta", "albert", "mpnet", "modernbert", "gpt2")  # whose configs have most of their own
+BASE = "int8"  # a model whose weights another shares
 SHAPE = {"num_hidden_layers": 2, "hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 64}
 
 
 class Models:
     """Valid model directories, made once: with a head for each kind of task, of several families, a vocabulary with and
-    without its tokenizer.json, and sentence-transformers' files."""
+    without its tokenizer.json, sentence-transformers' files, and weights as int8, alone and beside a base."""
 
     def __init__(self, folder: Path) -> None:
         heads: dict[str, Callable[[Encoder], Head]] = {
@@ -174,6 +176,11 @@ class Models:
             if name.endswith("word_embeddings.weight") or name == "cls.predictions.bias":
                 weights[name] = torch.cat([tensor, tensor[:1]])
         save_file(weights, folder / "slow" / "model.safetensors", metadata={"format": "pt"})
+        save_compact(
+            Checkpoint(new_model(tiny_config(), heads["fill"], seed=1), tiny_tokenizer()), folder / BASE, "int8"
+        )
+        save_compact(load_checkpoint(folder / "answer"), folder / "sharing", "int8", BASE)
+        self.base = folder / BASE
         self.folders = sorted(folder.iterdir())
 
 
@@ -184,7 +191,7 @@ def ask(directory: Path, kind: str) -> object:
         return model.classify(["the red dog"])
     if kind == "tag":
         return model.tag("the red dog")
-    if kind == "answer":
+    if kind in ("answer", "sharing"):
         return model.answer("which dog?", "the red dog runs")
     if kind == "gpt2":
         return model.generate("the red", max_tokens=2)
@@ -254,6 +261,7 @@ def damaged_model(folder: Path, rng: random.Random, models: Models) -> Damage:
     shutil.rmtree(directory, ignore_errors=True)
     source = rng.choice(models.folders)
     shutil.copytree(source, directory)
+    shutil.copytree(models.base, folder / BASE, dirs_exist_ok=True)
     path = rng.choice(sorted(path for path in directory.rglob("*") if path.is_file()))
     if rng.random() < 0.05:
         path.unlink()

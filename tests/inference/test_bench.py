@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from bothways.checkpoint.hugging_face import new_model
 from bothways.errors import UserError
-from bothways.inference import prepared
-from bothways.model.families import head_builder
 from bothways.predictor import Predictor
 from bothways.verbs import bench
-from tests.helpers import Run, tiny_config
+from tests.helpers import Run
 
 
 def test_figures_and_table(pretrained: Path, bothways: Run) -> None:
@@ -49,22 +45,6 @@ def test_texts_are_of_all_lengths() -> None:
     assert len(lengths) == 600
     assert min(lengths) < 60
     assert max(lengths) > 400
-
-
-def test_int8_is_refused_where_bfloat16_is_faster(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = new_model(tiny_config(), head_builder("encoder"), seed=1)
-    monkeypatch.setattr(prepared, "choose_inference_precision", lambda precision, device: "bfloat16")
-    taken = iter([0.002, 0.001])
-
-    def seconds(call: Callable[[], object]) -> float:
-        return next(taken)
-
-    monkeypatch.setattr(prepared, "_seconds", seconds)
-    monkeypatch.setattr(prepared, "PrepackedLinear", lambda linear: linear)
-    with pytest.raises(
-        UserError, match=r"precision='int8': slower than bfloat16 on this machine \(2.00 ms a product, 1.00 ms\)"
-    ):
-        prepared.prepare_model(model, "int8")
 
 
 def test_a_precision_that_nobody_asked_for_is_left_out_in_plain_words(

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from transformers import BertForMaskedLM, BertLMHeadModel
 
 import bothways as bw
@@ -18,9 +19,11 @@ from bothways.checkpoint.hugging_face import Checkpoint, new_model, save_checkpo
 from bothways.counter_random import mix, uniforms
 from bothways.data.prepare import prepare
 from bothways.errors import TruncationWarning, UserError
-from bothways.inference.generation import generate
+from bothways.inference.generation import Decoding, generate
 from bothways.inference.sampling import GenerationOptions, draw_tokens, filtered_logits
 from bothways.model.families import head_builder
+from bothways.native.loading import library
+from bothways.precision import InferencePrecision
 from bothways.predictor import Predictor
 from bothways.text.tokenizer import Tokenizer
 from tests.helpers import WORDS, tiny_config, tiny_tokenizer
@@ -181,6 +184,21 @@ def test_large_matrices_are_laid_out_anew_and_give_the_same(monkeypatch: pytest.
         batch = pack_sequences([(np.arange(length) + 5, np.zeros(length, dtype=np.int64))])
         with torch.inference_mode():
             torch.testing.assert_close(laid_out(batch).logits, model(batch).logits, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("precision", "least"), [("bfloat16", 0.999), ("int8", 0.99)])
+def test_generation_in_narrow_formats_is_near(precision: InferencePrecision, least: float) -> None:
+    if library() is None:
+        pytest.skip("nothing was built for this CPU")
+    model = new_model(tiny_config(is_decoder=True, initializer_range=0.1), head_builder("causal-LM"), seed=4).eval()
+    narrow = prepared.prepare_for_generation(model, precision)
+    prompts = [np.arange(length) + 5 for length in (1, 9, 4)]
+    with torch.inference_mode():
+        decodings = [Decoding(of, prompts, 3) for of in (model, narrow)]
+        for token in (7, 8):
+            assert F.cosine_similarity(decodings[0].logits, decodings[1].logits).min() > least
+            for decoding in decodings:
+                decoding.append(torch.full((3,), token))
 
 
 def test_a_model_that_reads_both_ways_does_not_generate(pretrained: Path) -> None:

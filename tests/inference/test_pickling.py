@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 import bothways as bw
-from bothways.inference import prepared
 from bothways.precision import PRECISIONS, InferencePrecision
 from bothways.predictor import Predictor
 
@@ -35,9 +34,8 @@ WAYS: dict[str, Callable[[Predictor, Path], Predictor]] = {
 
 @pytest.mark.parametrize("precision", ["auto", *PRECISIONS])
 def test_what_has_answered_is_pickled_and_answers_the_same(
-    pretrained: Path, tmp_path: Path, precision: InferencePrecision, monkeypatch: pytest.MonkeyPatch
+    pretrained: Path, tmp_path: Path, precision: InferencePrecision
 ) -> None:
-    monkeypatch.setattr(prepared, "_require_faster_than_half", lambda model: None)  # which is a matter of the machine
     model = bw.load(pretrained, "cpu", precision)
     expected = pickle.loads(pickle.dumps(model)).embed([TEXT])  # before anything is prepared
     assert np.array_equal(model.embed([TEXT]), expected)

@@ -17,7 +17,6 @@ import torch
 
 import bothways as bw
 from bothways.hardware import keep_number_of_threads, use_threads
-from bothways.inference import prepared
 from bothways.precision import PRECISIONS, InferencePrecision
 
 TEXTS = [" ".join(["the dog runs. a cat sleeps in the old house."] * (1 + n % 7)) for n in range(40)]
@@ -33,9 +32,7 @@ ASKED: dict[str, tuple[Callable[[bw.Predictor], Any], str]] = {
 # In a process of its own with two threads for products, as the parent's pool is what a child would wait for.
 FORK = """
 import multiprocessing, sys, torch, bothways as bw
-from bothways.inference import prepared
 from tests.inference.test_processes import ASKED
-prepared._require_faster_than_half = lambda model: None
 torch.set_num_threads(2)
 precision, *models = sys.argv[1:]
 models = dict(model.split("=", 1) for model in models)
@@ -79,9 +76,8 @@ def test_a_model_loaded_before_a_fork_answers_in_the_child(precision: str, model
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_eight_threads_on_one_predictor_get_what_one_gets(
-    precision: InferencePrecision, models: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+    precision: InferencePrecision, models: dict[str, Path]
 ) -> None:
-    monkeypatch.setattr(prepared, "_require_faster_than_half", lambda model: None)
     for name, (ask, which) in ASKED.items():
         expected = ask(bw.load(models[which], device="cpu", precision=precision))
         shared = bw.load(models[which], device="cpu", precision=precision)  # nothing is prepared yet: all begin at once

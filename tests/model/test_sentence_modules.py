@@ -166,6 +166,10 @@ def test_queries_and_documents_have_prompts_of_their_own(tmp_path: Path, bothway
         model.similar("a dog", TEXTS, prompt_name="qery")
     with pytest.raises(UserError, match="prompt is given as well; choose one"):
         model.embed("a dog", prompt_name="query", prompt="x")
+    code, out, _ = bothways("info", str(path))
+    assert code == 0
+    assert "vectors: 32 numbers, pooled by mean; compared by cosine" in out
+    assert "prompts: document, passage, query; passage stands before every text" in out
     code, _, errors = bothways("embed", str(path), "a dog", "--prompt-name", "clustering")
     assert (code, errors.count("\n")) == (2, 1)
     assert "--prompt-name clustering: " in errors

@@ -124,7 +124,7 @@ def test_models_for_dot_products_rank_by_them(tmp_path: Path, bothways: Run) -> 
         nearest = json.loads(out.splitlines()[0])
         assert (nearest["distance"], nearest["metric"]) == (pytest.approx(float(expected.min()), rel=1e-4), metric)
         _, out, _ = bothways(*arguments)
-        assert out.startswith(f"{expected.min():.3f}\t")
+        assert out.startswith(f"{metric} {expected.min():.3f}\t")
     edit(path / "config_sentence_transformers.json", {"similarity_fn_name": "maxsim"})
     with pytest.raises(UserError, match="similarity_fn_name is 'maxsim'"):
         bw.load(path)

@@ -77,6 +77,9 @@ def probe(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     loaded.probe_exponential.argtypes = loaded.probe_gelu.argtypes = [pointer, pointer, number]
     loaded.probe_softmax.argtypes = [pointer, number, number, ctypes.c_double]
     loaded.probe_layer_norm.argtypes = [pointer, number, pointer, pointer, ctypes.c_double]
+    for multiply in (loaded.probe_multiply_bfloat16, loaded.probe_multiply_int8):
+        multiply.argtypes = [pointer, pointer, number, number, number, pointer]
+    loaded.probe_column_levels.restype = number
     loaded.probe_splitmix64.argtypes, loaded.probe_splitmix64.restype = [key], key
     loaded.probe_row_key.argtypes, loaded.probe_row_key.restype = [key, key, number], key
     return loaded

@@ -16,11 +16,12 @@ from torch import Tensor, nn
 
 from bothways.batch import PackedBatch, pack_sequences
 from bothways.checkpoint.hugging_face import load_checkpoint, new_model
-from bothways.inference import compiled
-from bothways.inference.compiled import CompiledEncoder
+from bothways.inference import compiled, packed_linear
+from bothways.inference.compiled import FORMATS, CompiledEncoder
 from bothways.inference.prepared import describe_layers, prepare_model
 from bothways.model.encoder import Encoder, Layer
 from bothways.model.families import head_builder
+from bothways.precision import InferencePrecision
 from tests.helpers import tiny_config
 
 
@@ -29,6 +30,11 @@ def batch_of(lengths: list[int], vocabulary: int, segments: int = 2) -> PackedBa
     return pack_sequences(
         [(generator.integers(0, vocabulary, n), (np.arange(n) > n // 2).astype(int) * (segments > 1)) for n in lengths]
     )
+
+
+def use_library(library: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (compiled, packed_linear):
+        monkeypatch.setattr(module, "library", lambda: library)
 
 
 SHAPES = {
@@ -43,7 +49,7 @@ SHAPES = {
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_as_the_model_itself(shape: str, threads: int, library: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compiled, "library", lambda: library)
+    use_library(library, monkeypatch)
     config = tiny_config(initializer_range=0.2, **SHAPES[shape])  # type: ignore[arg-type]
     encoder = new_model(config, head_builder("encoder"), seed=5).eval().encoder
     fast = CompiledEncoder(encoder)
@@ -59,7 +65,7 @@ def test_as_the_model_itself(shape: str, threads: int, library: ctypes.CDLL, mon
 def test_the_real_model_and_bit_for_bit_alone_as_in_company(
     minilm: Path, library: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(compiled, "library", lambda: library)
+    use_library(library, monkeypatch)
     model = load_checkpoint(minilm).model
     fast = prepare_model(model)
     assert describe_layers(fast, "float32") == "float32, compiled layers"
@@ -74,13 +80,39 @@ def test_the_real_model_and_bit_for_bit_alone_as_in_company(
             assert torch.equal(alone, states[number])
 
 
-def test_what_is_no_number_is_not_hidden(library: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compiled, "library", lambda: library)
+@pytest.mark.parametrize("precision", ["bfloat16", "int8"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_narrow_formats_are_near_and_the_same_in_any_company_and_on_any_threads(
+    shape: str, precision: InferencePrecision, library: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of random ids and weights; the cosines of a real model's texts are in tests/inference/test_agreement.py."""
+    use_library(library, monkeypatch)
+    config = tiny_config(initializer_range=0.2, **SHAPES[shape])  # type: ignore[arg-type]
+    encoder = new_model(config, head_builder("encoder"), seed=5).eval().encoder
+    fast, lengths = CompiledEncoder(encoder, precision), [40, 7, 1]
+    batch = batch_of(lengths, config.vocab_size, config.type_vocab_size)
+    with torch.inference_mode():
+        together = fast(batch)
+        assert (F.cosine_similarity(together, encoder(batch)) > 0.98).all()
+        assert torch.equal(fast(batch, None, 3), together)
+        for rows in (torch.tensor([batch.num_tokens - 1, 0, 0]), torch.tensor([], dtype=torch.long)):
+            assert torch.equal(fast(batch, rows, 2), together[rows])
+        for number, sequence in enumerate(batch.input_ids.split(lengths)):
+            types = batch.token_type_ids.split(lengths)[number]
+            alone = fast(pack_sequences([(sequence.numpy(), types.numpy())]))
+            assert torch.equal(alone, together.split(lengths)[number])
+
+
+@pytest.mark.parametrize("precision", FORMATS)
+def test_what_is_no_number_is_not_hidden(
+    precision: InferencePrecision, library: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_library(library, monkeypatch)
     encoder = new_model(tiny_config(), head_builder("encoder"), seed=1).eval().encoder
     width = encoder.config.hidden_size
     with torch.inference_mode():
         encoder.layers[0].attention.qkv.weight[width : 2 * width] = float("nan")  # of the keys: scores, not values
-        assert CompiledEncoder(encoder)(batch_of([9, 4], encoder.config.vocab_size), None, 1).isnan().all()
+        assert CompiledEncoder(encoder, precision)(batch_of([9, 4], encoder.config.vocab_size), None, 1).isnan().all()
 
 
 def test_what_is_in_no_table_is_an_error() -> None:

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 import hatch_build
-from bothways.inference.compiled import EmbeddingTables, EncoderCall, LayerWeights
+from bothways.inference.compiled import EmbeddingTables, EncoderCall, LayerWeights, Norm
+from bothways.inference.packed_linear import Matrix, ProductCall
 from bothways.model.kernels.compiled import AttentionCall
 from bothways.native import building
 from bothways.native import loading as native
@@ -26,7 +27,7 @@ built = pytest.mark.skipif(native.library() is None, reason="nothing was built f
 
 @built
 def test_a_library_of_other_sources_is_not_called(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    paths = {kind: native.FOLDER / f"native_{kind}.so" for kind in building.ARCHITECTURES}
+    paths = {kind: native.FOLDER / f"native_{kind}.so" for kind in building.VARIANTS}
     kind, path = next((kind, path) for kind, path in paths.items() if native.open_library(path, kind))
     for source in building.source_files(native.FOLDER):
         shutil.copy(source, tmp_path)
@@ -37,9 +38,20 @@ def test_a_library_of_other_sources_is_not_called(monkeypatch: pytest.MonkeyPatc
     assert native.open_library(path, kind) is None
 
 
-STRUCTURES = (AttentionCall, EncoderCall, LayerWeights, EmbeddingTables)
+STRUCTURES = (AttentionCall, Matrix, Norm, LayerWeights, EmbeddingTables, EncoderCall, ProductCall)
 SIZES = {structure.__name__: ctypes.sizeof(structure) for structure in STRUCTURES}
-NAMES = ("panel", "pack", "drop_float32", "drop_bfloat16", "attend", "attend_backward")
+NAMES = (
+    "encode",
+    "panel",
+    "words",
+    "scratch",
+    "pack",
+    "multiply",
+    "drop_float32",
+    "drop_bfloat16",
+    "attend",
+    "attend_backward",
+)
 
 
 def tiny_source(sizes: dict[str, int]) -> str:
@@ -55,7 +67,7 @@ def tiny_source(sizes: dict[str, int]) -> str:
     ("changed", "value"),
     [
         ("COMMON_FLAGS", (*building.COMMON_FLAGS, "-ffast-math")),
-        ("ARCHITECTURES", {"avx2": "x86-64-v2"}),
+        ("VARIANTS", {"avx2": ("-march=x86-64-v2",)}),
         ("OPENMP_FLAGS", (("-fopenmp", "-funroll-loops"),)),
     ],
 )
@@ -63,7 +75,7 @@ def test_a_library_of_other_flags_is_not_called(
     changed: str, value: object, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "tiny.cpp").write_text(tiny_source(SIZES))
-    (path, _) = hatch_build.build(tmp_path)
+    path = hatch_build.build(tmp_path)[0]
     monkeypatch.setattr(native, "FOLDER", tmp_path)
     assert native.open_library(path, "avx2") is not None
     monkeypatch.setattr(building, changed, value)
@@ -77,10 +89,10 @@ def test_a_library_whose_structures_have_other_sizes_is_an_error(
     monkeypatch.setattr(native, "FOLDER", tmp_path)
     changed, missing = {**SIZES, "EncoderCall": SIZES["EncoderCall"] + 8}, dict(list(SIZES.items())[1:])
     for sizes, message in ((changed, "EncoderCall has"), (missing, "does not tell the size of AttentionCall")):
-        for variant in building.ARCHITECTURES:
+        for variant in building.VARIANTS:
             (tmp_path / f"native_{variant}.so").unlink(missing_ok=True)
         (tmp_path / f"{len(sizes)}.cpp").write_text(tiny_source(sizes))
-        (path, _) = hatch_build.build(tmp_path)
+        path = hatch_build.build(tmp_path)[0]
         with pytest.raises(AssertionError, match=message):
             native.open_library(path.rename(tmp_path / f"{len(sizes)}.so"), "avx2")
         (tmp_path / f"{len(sizes)}.cpp").unlink()

@@ -81,6 +81,20 @@ def test_a_language_model_is_sharded_as_well_with_its_samples(runs: Path, tmp_pa
     assert lines[-1]["eval_continuations"]
 
 
+def test_a_student_learns_the_same_of_its_teacher(runs: Path, tmp_path: Path) -> None:
+    """The teacher is whole in each process, and no part of what is shared out."""
+    teacher = ("--teacher", str(runs / "one"), "--teacher-losses", "relation", "soft", "hidden", "--objective", "mlm")
+    for name, processes in (("one", 1), ("ddp", 2)):
+        made = start(["-m", "bothways.cli"], runs / "store", tmp_path / name, processes, *teacher)
+        assert made.returncode == 0, made.stderr
+    lines = [RunDirectory(tmp_path / name).metrics() for name in ("one", "ddp")]
+    for found in zip(*lines, strict=True):
+        for name in ("mlm_loss", "relation_loss", "soft_loss", "hidden_loss", "eval_relation_loss"):
+            values = [line[name] for line in found if name in line]
+            assert np.allclose(values, values[:1], rtol=0, atol=1e-4)
+    assert furthest(tmp_path / "ddp", tmp_path / "one") < 1e-4
+
+
 def test_a_checkpoint_in_shards_is_a_model(runs: Path, tmp_path: Path) -> None:
     shutil.copytree(runs / "fsdp", tmp_path / "run", ignore=shutil.ignore_patterns("model"))
     with pytest.warns(UnfinishedRunWarning, match="step 12 of 12"):

@@ -22,10 +22,11 @@ from tests.helpers import tiny_config
 
 DERIVED = {
     "steps",
+    "decay",
     "lr",
     "evaluate_every",
     "checkpoint_every",
-}  # from the data and the model, where the user says nothing
+}  # from the data and the model, or the time, where the user says nothing
 
 
 @pytest.mark.parametrize("kind", [PretrainOptions, FinetuneOptions])
@@ -88,7 +89,7 @@ def test_types_are_checked_before_anything_is_read() -> None:
 
 def held_out(processes: int = 1, described: dict[str, Any] | None = None, **options: Any) -> tuple[int, int]:
     given = PretrainOptions(**options)
-    tokens = validation_tokens(given, loop_options(given, tiny_config()), processes, described or {})
+    tokens = validation_tokens(given, processes, described)
     return tokens.during, tokens.at_end
 
 

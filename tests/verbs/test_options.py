@@ -162,5 +162,5 @@ def test_help_in_every_spelling(bothways: Run) -> None:
     expected = bothways("fill", "--help")
     assert bothways("help", "fill") == bothways("fill", "-h") == bothways("--help", "fill") == expected
     assert bothways("help") == bothways("--help") == bothways()
-    assert bothways("help", "finetune", "tag")[1].startswith("usage: bothways finetune tag --model MODEL")
+    assert bothways("help", "finetune", "tag")[1].startswith("usage: bothways finetune tag --train FILE")
     assert bothways("help", "fil")[2] == bothways("fil")[2]

@@ -4,7 +4,7 @@ biases, and attention within a window in all layers but every third."""
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
@@ -92,6 +92,10 @@ class ModernBertConfig(EncoderConfig):
                 raise UserError(f"{name} {getattr(self, name)!r} is not supported; accepted: {', '.join(accepted)}")
         if self.head_size % 2 or set(self.rope_bases) != {*LAYER_TYPES} or min(self.rope_bases.values()) < 1:
             raise UserError("rotary positions need heads of an even size, and a rope_theta of at least 1")
+
+    def with_layers(self, numbers: Sequence[int]) -> ModernBertConfig:
+        types = [self.layer_types[number] for number in numbers]
+        return dataclasses.replace(self, num_hidden_layers=len(numbers), layer_types=types)
 
     @classmethod
     def sizes(cls, layers: int, hidden_size: int, intermediate_size: int, heads: int) -> dict[str, Any]:

@@ -1,0 +1,34 @@
+"""The model that a verb asks: the one that is named, or the shipped one for the verb."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from bothways.checkpoint.shipped import shipped_for
+from bothways.precision import InferencePrecision
+from bothways.predictor import Predictor, load
+from bothways.progress import print_note
+
+
+class ModelOptions(Protocol):
+    """Options of a verb that asks a model."""
+
+    @property
+    def model(self) -> str | None: ...
+    @property
+    def device(self) -> str: ...
+
+
+def named_model(verb: str, model: str | None) -> str:
+    """The name of the model: as it is given, or of the one for the verb, which is said. Raises UserError where there is
+    none."""
+    if model is not None:
+        return model
+    found = shipped_for(verb)
+    print_note(f"model: {found.name} (shipped; bothways info {found.name})")
+    return found.name
+
+
+def load_model(verb: str, options: ModelOptions, precision: InferencePrecision = "auto") -> Predictor:
+    """The model, opened. Raises UserError where there is none, and as `load` does."""
+    return load(named_model(verb, options.model), options.device, precision)
