@@ -134,6 +134,13 @@ def run_batches(
     return results
 
 
+def batches_at_once(device: torch.device) -> int:
+    """How many batches `run_batches` has to have for all cores of a CPU to be busy, each with batches of its own; 1
+    where a batch has the whole device."""
+    cores = torch.get_num_threads()
+    return 2 * min(cores, MAX_CONCURRENT_BATCHES) if device.type == "cpu" and cores > 1 else 1
+
+
 def _map_concurrently(
     function: Callable[[_Item], _Made], items: Sequence[_Item], device: torch.device
 ) -> Iterator[_Made]:

@@ -19,6 +19,7 @@ from bothways.serve.keys import Keys
 from bothways.serve.service import Service
 
 _LOGGER = logging.getLogger("bothways.serve.access")
+MAX_DIGITS = 18  # of a content-length, which Python then reads at once
 BODY_SECONDS = 10.0  # in which a request has to arrive
 REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 TRACE_PARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
@@ -110,7 +111,7 @@ class RequestGate:
         too_large = RequestError(
             "too_large", f"the request has more than {limit:,} bytes", headers={"connection": "close"}
         )
-        if length.isdecimal() and int(length) > limit:
+        if length.isdecimal() and (len(length) > MAX_DIGITS or int(length) > limit):
             raise too_large
         parts: list[bytes] = []
         size = 0

@@ -44,7 +44,8 @@ class Times:
 class Inquiry:
     """One request's question. deadline: by `time.monotonic`. truncate: whether texts may be cut. future: its result.
 
-    waiting: what the engine has to run next, of which `done` sequences are handed out and `results` are there.
+    waiting: what the engine has to run next, of which `done` sequences are handed out, `size` tokens are not, and
+    `results` are there. tokens: that the engine has run.
     """
 
     model: str
@@ -58,6 +59,7 @@ class Inquiry:
     waiting: Forward | Alone | None = None
     results: list[Any] = field(default_factory=list)
     done: int = 0
+    size: int = 0
     tokens: int = 0
     since: float = field(default_factory=time.monotonic)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -96,7 +98,11 @@ class Inquiry:
             self._close()
             return False
         waiting = self.waiting
-        self.results = [None] * (1 if isinstance(waiting, Alone) else len(waiting.encoded))
+        if isinstance(waiting, Alone):
+            self.results, self.size = [None], waiting.tokens
+        else:
+            self.results = [None] * len(waiting.encoded)
+            self.size = sum(len(sequence.input_ids) for sequence in waiting.encoded)
         self.done, self.since = 0, time.monotonic()
         self.times.tokenise += self.since - began
         return True

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bothways.checkpoint.shipped import INSTALL, shipped_models
 from bothways.errors import UserError, closest, option
 from bothways.inference.loaded import describe_model
 from bothways.predictor import Predictor
@@ -45,7 +46,8 @@ class ServedModel:
 
 
 def named_models(models: Sequence[str], names: Sequence[str]) -> dict[str, str]:
-    """What is to be loaded, by the names that requests use. models: directories or hub ids. names: `NAME=DIRECTORY`.
+    """What is to be loaded, by the names that requests use; the shipped models where nothing is named. models:
+    directories, shipped models or hub ids. names: `NAME=MODEL`.
 
     Raises UserError for a name that is none, two models of one name, and nothing to serve.
     """
@@ -62,7 +64,12 @@ def named_models(models: Sequence[str], names: Sequence[str]) -> dict[str, str]:
             raise UserError(f"two models are called {name!r}: {found[name]} and {model}; {cure}")
         found[name] = model
     if not found:
-        raise UserError(f"serve: no model; give directories or hub ids, or {option('name', 'NAME=MODEL')}")
+        found = {name: name for name in shipped_models()}
+    if not found:
+        named = f"name one, or several, as {option('name', 'NAME=MODEL')} or by directory"
+        raise UserError(
+            f"serve: no model is named, and the shipped models are not installed: {INSTALL} installs them; or {named}"
+        )
     return found
 
 

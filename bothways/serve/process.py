@@ -28,7 +28,6 @@ from bothways.serve.service import Service
 
 BACKLOG = 2048  # connections that wait to be accepted
 KEEP_ALIVE = 30  # seconds that an idle connection stays open
-CONNECTIONS_PER_REQUEST = 8  # that may be open for each request that is taken at a time
 CRASHED = 70  # the exit code after a crash of the engine, EX_SOFTWARE
 LOG_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
 
@@ -97,7 +96,6 @@ def run_server(options: ServerOptions, on_ready: Callable[[Mapping[str, ServedMo
         access_log=False,
         server_header=False,
         timeout_keep_alive=KEEP_ALIVE,
-        limit_concurrency=CONNECTIONS_PER_REQUEST * options.limits.max_requests,
         timeout_graceful_shutdown=max(1, round(options.limits.drain)),
         lifespan="on",
     )

@@ -74,6 +74,9 @@ class EmbedRequest(VerbRequest):
     prompt: str | None = None
     encoding_format: Literal["float", "base64"] = "float"
 
+    def fields(self) -> dict[str, Any]:
+        return {name: value for name, value in super().fields().items() if name != "encoding_format"}
+
 
 class SimilarRequest(VerbRequest):
     query: SingleTexts = Field(examples=["slow wifi"])

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from bothways.errors import TruncationWarning, UnknownTokensWarning, UserError
 from bothways.hardware import inference_batch_tokens
+from bothways.inference.engine import batches_at_once
 from bothways.predictor import Predictor
 from bothways.serve.failures import RequestError
 from bothways.serve.inquiries import Inquiry, ServedQuestion
@@ -73,8 +74,9 @@ class Service:
     def open(self, models: Mapping[str, ServedModel]) -> None:
         """Begin to answer with these models, which are loaded and warm."""
         self.models = dict(models)
-        budget = max((inference_batch_tokens(model.predictor.device) for model in models.values()), default=1)
-        self._scheduler = Scheduler(list(models), budget, self)
+        devices = {model.predictor.device for model in models.values()}
+        budget = max(map(inference_batch_tokens, devices), default=1)
+        self._scheduler = Scheduler(list(models), budget, max(map(batches_at_once, devices), default=1), self)
         self.metrics.watch_queues(self._scheduler.lengths)
         self.state = "ready"
 

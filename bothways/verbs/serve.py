@@ -35,8 +35,8 @@ CURL_EXAMPLES: Mapping[str, Mapping[str, Any]] = {
 
 @dataclass(frozen=True)
 class ServeArguments:
-    """models: runs, Hugging Face directories or hub ids; each is called as its directory is. name: models with a name
-    of their own, NAME=MODEL.
+    """models: runs, Hugging Face directories, shipped models or hub ids; each is called as its directory is; by default
+    all shipped ones. name: models with a name of their own, NAME=MODEL.
 
     host: where to listen; 0.0.0.0 is every network of this machine, for which api_keys or a proxy should stand in
     front. port: 0 takes any that is free. api_keys: a file with a line name:key for each that may ask, readable by its

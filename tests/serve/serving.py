@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,12 @@ from tests.serve.conftest import served_predictor
 
 KINDS = ("classify", "tag", "similar")
 TEXT = "the red dog runs in the house"
+
+
+def in_thread(call: Callable[[], Any]) -> Any:
+    """What a call gives, in a thread of its own: in this one an event loop may be running, that of the browser."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(call).result()
 
 
 @dataclass

@@ -25,6 +25,7 @@ from bothways.serve.models import model_for, named_models
 from bothways.serve.scheduler import ModelQueue
 from bothways.serve.service import Service
 from tests.serve.conftest import Serve, open_service
+from tests.serve.serving import in_thread
 
 JSON = {"content-type": "application/json"}
 
@@ -122,7 +123,7 @@ def test_a_request_that_comes_too_slowly_gets_408(client: TestClient, monkeypatc
         scope = {"type": "http", "method": "POST", "path": "/v1/classify", "headers": [], "query_string": b""}
         await make_app(client.service)(scope, receive, send)  # type: ignore[arg-type]
 
-    asyncio.run(slow())
+    in_thread(lambda: asyncio.run(slow()))
     assert sent[0]["status"] == 408
     assert json.loads(sent[1]["body"])["error"]["type"] == "slow_body"
 
@@ -222,7 +223,7 @@ def test_a_client_that_leaves_frees_its_work(serve: Serve) -> None:
             with pytest.raises(asyncio.CancelledError):
                 await task
 
-    asyncio.run(leave())
+    in_thread(lambda: asyncio.run(leave()))
     assert client.service.in_flight == 0
     halt.go.set()
 
@@ -312,7 +313,22 @@ def test_a_batch_is_of_one_key_within_the_budget_and_without_the_dead() -> None:
     assert queue.take(12) == []
 
 
-def test_what_is_wrong_at_the_start_is_said(tmp_path: Any) -> None:
+def test_a_long_queue_is_run_as_a_table_is(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = serve("classify")
+    scheduler = client.service._scheduler
+    scheduler.budget, scheduler._at_once = 8, 4
+    run, sizes = Forward.run, []
+
+    def counted(forward: Forward) -> list[Any]:
+        sizes.append(sum(len(sequence.input_ids) for sequence in forward.encoded))
+        return run(forward)
+
+    monkeypatch.setattr(Forward, "run", counted)
+    assert client.post("/v1/classify", json={"texts": ["the dog"] * 11}).status_code == 200
+    assert sizes == [32, 8, 4]  # of 44 tokens: four batches at once, then one by one
+
+
+def test_what_is_wrong_at_the_start_is_said(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match="max_characters=100: a text of so many characters does not fit"):
         Limits(max_body=50, max_characters=100)
     with pytest.raises(UserError, match="timeout=0: expected seconds"):
@@ -322,8 +338,12 @@ def test_what_is_wrong_at_the_start_is_said(tmp_path: Any) -> None:
         named_models(["a", "x/a"], [])
     with pytest.raises(UserError, match="expected NAME=MODEL"):
         named_models([], ["c"])
-    with pytest.raises(UserError, match="no model"):
+    shipped: dict[str, Any] = {}
+    monkeypatch.setattr("bothways.serve.models.shipped_models", lambda: shipped)
+    with pytest.raises(UserError, match="no model is named, and the shipped models are not installed"):
         named_models([], [])
+    shipped["mini"] = None
+    assert named_models([], []) == {"mini": "mini"}
     keys = tmp_path / "keys"
     keys.write_text("")
     keys.chmod(0o600)

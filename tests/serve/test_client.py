@@ -14,6 +14,7 @@ import bothways as bw
 from bothways.client import calls
 from bothways.serve.app import make_app
 from tests.serve.conftest import served_predictor
+from tests.serve.serving import in_thread
 from tests.serve.test_verbs import CASES
 
 
@@ -45,7 +46,7 @@ def test_awaited_methods_give_the_same(client: TestClient) -> None:
             assert "".join(pieces) == served_predictor("causal").generate("the dog", max_tokens=6)
             assert [model["id"] for model in await asking.models()] == list(client.service.models)
 
-    asyncio.run(ask())
+    in_thread(lambda: asyncio.run(ask()))
 
 
 def test_streams_long_lists_and_pages(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
