@@ -125,7 +125,7 @@ def test_what_was_chosen_is_said_and_kept(
         "20,000 tokens/s: 12 steps of tiny; for the same on any machine: steps=12 size='tiny' decay=0.2"
     )
     assert json.loads((tmp_path / "run" / "run.json").read_text())["options"] | {"minutes": None} == {
-        **vars(OPTIONS), "phases": [], "steps": 12, "decay": 0.2, "minutes": None,
+        **vars(OPTIONS), "phases": [], "teacher_losses": [], "steps": 12, "decay": 0.2, "minutes": None,
     }  # fmt: skip
     assert "resuming at step 5 of 12" in given(store, tmp_path / "run", asked)
     assert len(measured) == 1
