@@ -35,12 +35,8 @@ class ShippedModel:
 
 def shipped_models() -> dict[str, ShippedModel]:
     """All of them by name; none where the package is not installed. Raises UserError for a damaged table."""
-    spec = importlib.util.find_spec(PACKAGE)
-    if spec is None or not spec.submodule_search_locations:
-        return {}
-    package = Path(spec.submodule_search_locations[0])
-    table = package / TABLE
-    if not table.exists():
+    package = _package()
+    if package is None or not (table := package / TABLE).exists():
         return {}
     try:
         return {
@@ -49,6 +45,12 @@ def shipped_models() -> dict[str, ShippedModel]:
         }
     except (KeyError, TypeError) as error:
         raise UserError(f"{table}: a model needs verbs and about: {error}") from error
+
+
+def _package() -> Path | None:
+    """The folder of the installed package."""
+    spec = importlib.util.find_spec(PACKAGE)
+    return None if spec is None or not spec.submodule_search_locations else Path(spec.submodule_search_locations[0])
 
 
 def read_card(directory: Path) -> str:
@@ -64,6 +66,8 @@ def shipped_for(verb: str) -> ShippedModel:
     if found is not None:
         return found
     named = f"name one by {option('model', 'DIR')}"
+    if not models and (package := _package()) is not None:
+        raise UserError(f"{verb}: no model is named, and the package of shipped ones, {package}, has none; {named}")
     if not models:
         raise UserError(
             f"{verb}: no model is named, and the shipped models are not installed: {INSTALL} installs them; or {named}"

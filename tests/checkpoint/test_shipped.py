@@ -169,6 +169,17 @@ def test_where_there_is_none_one_line_says_what_to_do(
     assert str(error.value) == f"fill: {expected} model='DIR'"
 
 
+def test_a_package_without_models_is_said(monkeypatch: pytest.MonkeyPatch, bothways: Run, tmp_path: Path) -> None:
+    package = tmp_path / "site" / "no_models"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "models.json").write_text("{}")
+    monkeypatch.syspath_prepend(package.parent)
+    monkeypatch.setattr(registry, "PACKAGE", "no_models")
+    expected = f"no model is named, and the package of shipped ones, {package}, has none; name one by --model DIR"
+    assert bothways("fill", TEXT) == (2, "", f"bothways: fill: {expected}\n")
+
+
 def test_a_damaged_table_is_one_line(monkeypatch: pytest.MonkeyPatch, bothways: Run, tmp_path: Path) -> None:
     package = tmp_path / "site" / "bothways_models"
     package.mkdir(parents=True)
