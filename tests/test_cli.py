@@ -212,7 +212,7 @@ MISTAKES = {
     ),
     "not a model": (
         "fill {0}/texts a [MASK]",
-        "texts: config.json is missing",
+        "texts holds texts (000.txt, 001.txt, 002.txt, …), not a model: name a model, or make one",
     ),
     "no such model": (
         "fill {0}/absent/x/y a [MASK]",

@@ -56,10 +56,13 @@ def dotted(node: ast.expr, names: Mapping[str, str]) -> str | None:
 
 def replaced(tree: ast.AST) -> Iterator[tuple[int, str | None, str]]:
     """Line, owner and name of all that a test file replaces; the owner dotted, None where it is no imported name."""
-    names = imported(tree)
-    for node in ast.walk(tree):
+    names, nodes = imported(tree), list(ast.walk(tree))
+    own = {node.attr for node in nodes if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load)}
+    for node in nodes:
         if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and ast.unparse(node.value) != "self":
-            yield node.lineno, dotted(node.value, names), node.attr
+            owner = dotted(node.value, names)
+            if owner is not None or node.attr not in own:  # else it may be of an object of the test's
+                yield node.lineno, owner, node.attr
         elif isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] == "setattr":
             target, *rest = node.args
             if isinstance(target, ast.Constant):
@@ -80,8 +83,12 @@ def without_effect(tests: Mapping[str, str], code: Mapping[str, str]) -> list[st
         for function in ast.walk(tree):
             if isinstance(function, ast.FunctionDef):  # an import in it is read when it is called
                 inside = [node for node in ast.walk(function) if isinstance(node, ast.ImportFrom)]
-                attributes |= {alias.name for node in inside for alias in node.names}
+                found = [(node.module, alias.name) for node in inside for alias in node.names]
+                attributes |= {name for module, name in found} | {f"{module}.{name}" for module, name in found}
     functions = {module_name(path): read_in_functions(source) for path, source in code.items()}
+    for module, read in functions.items():
+        if module.startswith(("benchmarks.", "tools.")):  # which tests import by names that are not seen here
+            attributes |= read
     faults = []
     for path, source in tests.items():
         for line, owner, name in replaced(ast.parse(source)):

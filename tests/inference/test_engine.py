@@ -17,7 +17,7 @@ from bothways import hardware
 from bothways.errors import TruncationWarning, UserError
 from bothways.hardware import allowed_by_onednn
 from bothways.inference import engine, prepared
-from bothways.precision import choose_precision
+from bothways.precision import choose_inference_precision, choose_precision
 from bothways.predictor import Predictor
 from bothways.prefetch import prefetch
 
@@ -101,13 +101,13 @@ def test_auto_is_bfloat16_only_where_the_hardware_has_it_and_onednn_may_use_it(m
         ("AVX2", "float32"),
     ):
         monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
-        assert prepared.choose_inference_precision("auto", cpu) == expected, limit
+        assert choose_inference_precision("auto", cpu) == expected, limit
     assert allowed_by_onednn("VNNI") is False
     monkeypatch.delenv("ONEDNN_MAX_CPU_ISA")
     assert choose_precision("auto", cpu) == torch.bfloat16
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
-    assert prepared.choose_inference_precision("auto", cpu) == "float32"
+    assert choose_inference_precision("auto", cpu) == "float32"
 
 
 def test_without_newer_instructions_the_answers_are_the_same(minilm: Path, model: Predictor, tmp_path: Path) -> None:
@@ -128,6 +128,6 @@ def test_without_newer_instructions_the_answers_are_the_same(minilm: Path, model
 
 def test_int8_is_for_cpus_and_names_are_checked() -> None:
     with pytest.raises(UserError, match="precision='int8': on a CPU only, this is cuda; use bfloat16"):
-        prepared.choose_inference_precision("int8", torch.device("cuda"))
-    with pytest.raises(UserError, match="precision='int4': accepted: auto, float32, bfloat16, int8"):
-        prepared.choose_inference_precision("int4", torch.device("cpu"))  # type: ignore[arg-type]
+        choose_inference_precision("int8", torch.device("cuda"))
+    with pytest.raises(UserError, match="precision='int4': accepted: auto, fastest, float32, bfloat16, int8"):
+        choose_inference_precision("int4", torch.device("cpu"))  # type: ignore[arg-type]
