@@ -107,17 +107,21 @@ def running(name: str, model: Path, verb: str, options: argparse.Namespace) -> I
         started.wait(60)
 
 
+class NotRunning(Exception):
+    """A server that does not answer; the message says why."""
+
+
 def _wait(url: str, body: bytes, started: subprocess.Popen[bytes]) -> None:
-    """Until it answers. Exits where it ends before that."""
+    """Until it answers. Raises NotRunning where it ends before that, or not within two minutes."""
     for _ in range(600):
         if started.poll() is not None:
-            sys.exit(f"{started.args[0]}: ended with code {started.returncode}")  # type: ignore[index]
+            raise NotRunning(f"ended with code {started.returncode}")
         with contextlib.suppress(OSError):
             request = urllib.request.Request(url, body, {"content-type": "application/json"})
             with urllib.request.urlopen(request, timeout=30):
                 return
         time.sleep(0.2)
-    sys.exit(f"{url}: no answer")
+    raise NotRunning("no answer in two minutes")
 
 
 def _body(server: str, texts: Sequence[str]) -> bytes:
@@ -174,8 +178,11 @@ def main() -> None:
                 texts = {"banking": banking, "wikipedia": wikipedia}[kind]()
                 rows = []
                 for name in options.servers:
-                    with running(name, model, verb, options) as url:
-                        rows += [measured(name, url, texts, clients, options.seconds) for clients in options.clients]
+                    try:
+                        with running(name, model, verb, options) as url:
+                            rows += [measured(name, url, texts, n, options.seconds) for n in options.clients]
+                    except (NotRunning, FileNotFoundError) as error:
+                        print(f"{name} is left out: {error}", file=sys.stderr)
                 show(f"serve-{verb}-{kind}", header, rows, **in_process(model, verb, texts, options.seconds))
 
 
