@@ -107,21 +107,21 @@ def running(name: str, model: Path, verb: str, options: argparse.Namespace) -> I
         started.wait(60)
 
 
-class NotRunning(Exception):
+class NotRunningError(Exception):
     """A server that does not answer; the message says why."""
 
 
 def _wait(url: str, body: bytes, started: subprocess.Popen[bytes]) -> None:
-    """Until it answers. Raises NotRunning where it ends before that, or not within two minutes."""
+    """Until it answers. Raises NotRunningError where it ends before that, or not within two minutes."""
     for _ in range(600):
         if started.poll() is not None:
-            raise NotRunning(f"ended with code {started.returncode}")
+            raise NotRunningError(f"ended with code {started.returncode}")
         with contextlib.suppress(OSError):
             request = urllib.request.Request(url, body, {"content-type": "application/json"})
             with urllib.request.urlopen(request, timeout=30):
                 return
         time.sleep(0.2)
-    raise NotRunning("no answer in two minutes")
+    raise NotRunningError("no answer in two minutes")
 
 
 def _body(server: str, texts: Sequence[str]) -> bytes:
@@ -181,7 +181,7 @@ def main() -> None:
                     try:
                         with running(name, model, verb, options) as url:
                             rows += [measured(name, url, texts, n, options.seconds) for n in options.clients]
-                    except (NotRunning, FileNotFoundError) as error:
+                    except (NotRunningError, FileNotFoundError) as error:
                         print(f"{name} is left out: {error}", file=sys.stderr)
                 show(f"serve-{verb}-{kind}", header, rows, **in_process(model, verb, texts, options.seconds))
 
