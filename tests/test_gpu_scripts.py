@@ -1,4 +1,4 @@
-"""What is to run on a lent GPU runs on a CPU in small sizes: `benchmarks/gpu_all.py` and `tools/train_on_gpu.py`."""
+"""What is to run on a rented GPU runs on a CPU in small sizes: `benchmarks/gpu_all.py` and `tools/train_on_gpu.py`."""
 
 from __future__ import annotations
 

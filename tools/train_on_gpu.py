@@ -1,4 +1,4 @@
-"""Models of our own from a token store on a machine that is lent for minutes: one uninterrupted run each, to the end.
+"""Models of our own from a token store on a machine that is rented for minutes: one uninterrupted run each, to the end.
 
     python tools/train_on_gpu.py STORE --minutes 6 --out OUT [--sizes mini small] [-- options of `bothways pretrain`]
 
