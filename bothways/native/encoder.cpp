@@ -30,6 +30,7 @@
 // The products that read hidden as a residual add it where they write: each thread its own panels.
 
 #include <atomic>
+#include <exception>
 #include <thread>
 #include <vector>
 

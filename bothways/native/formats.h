@@ -26,8 +26,8 @@
 
 constexpr int PANEL = 2 * LANES;
 
-// What a narrow word holds of a row, and how a row of sums becomes numbers again: factor of the row, then of the
-// column.
+// A format: its words, how many numbers each has (GROUP), whether rows have to be made into words (NARROW) and have a
+// factor each (SCALED); `add` for one word of a row and a line of a panel, and what its sums are as numbers.
 struct Float32 {
     using Word = float;
     using Line = vec;
@@ -76,10 +76,17 @@ struct Int8Quads {
 
     // A number of a row is stored with ZERO added, since the instructions take bytes without sign from this side.
     static constexpr int ZERO = 128, ROW_LEVELS = 127;
-#if (defined(__AVX512VNNI__) || defined(__AVXVNNI__)) || !defined(__AVX2__)
+    // By the same conditions as `add` chooses its instructions.
+#if defined(__AVX512VNNI__)
     static constexpr int COLUMN_LEVELS = 127;
-#else
+#elif defined(__AVX512BW__)
     static constexpr int COLUMN_LEVELS = 63;  // two products of at most 255 * 63 go into 16 bits
+#elif defined(__AVXVNNI__)
+    static constexpr int COLUMN_LEVELS = 127;
+#elif defined(__AVX2__)
+    static constexpr int COLUMN_LEVELS = 63;
+#else
+    static constexpr int COLUMN_LEVELS = 127;
 #endif
 
     static Sums add(Sums sums, Word a, Line b) {

@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from bothways.inference.sampling import GenerationOptions
+
 
 class TextPair(BaseModel):
     """Two texts that are read together; a list of two texts is two texts."""
@@ -106,14 +108,14 @@ class NextSentenceRequest(VerbRequest):
 class SampledRequest(VerbRequest):
     """How a text goes on: the options of `bw.GenerationOptions`. stream: pieces as server-sent events."""
 
-    max_tokens: int = 100
-    greedy: bool = False
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
-    min_p: float = 0.0
-    repetition_penalty: float = 1.0
-    seed: int = 0
+    max_tokens: int = GenerationOptions.max_tokens
+    greedy: bool = GenerationOptions.greedy
+    temperature: float = GenerationOptions.temperature
+    top_k: int = GenerationOptions.top_k
+    top_p: float = GenerationOptions.top_p
+    min_p: float = GenerationOptions.min_p
+    repetition_penalty: float = GenerationOptions.repetition_penalty
+    seed: int = GenerationOptions.seed
     stream: bool = False
 
     def sampling(self) -> dict[str, Any]:

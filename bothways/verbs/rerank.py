@@ -21,7 +21,8 @@ class RerankArguments:
 
     label: of a classifier, whose probability orders the lines; by default the label of pairs that go together.
 
-    encoding: of a file that is not UTF-8. text_column: of a table, by default `text`."""
+    encoding: of a file that is not UTF-8. text_column: of a table, by default `text`.
+    precision: auto is bfloat16 where the hardware multiplies it, else float32; fastest is int8 where it has VNNI."""
 
     model: ModelToAsk = None
     query: Positional[str]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from bothways.errors import UserError, install_command
 from bothways.precision import InferencePrecision
+from bothways.serve.limits import Limits
 from bothways.verbs.flags import parse
 from bothways.verbs.options import Positional
 from bothways.verbs.printing import say
@@ -45,6 +46,7 @@ class ServeArguments:
     max_requests: that are answered or wait at the same time; others get 429. max_body: bytes of a request. max_texts:
     of a request. max_characters: of a text. timeout: seconds in which a request is answered. drain: seconds for what
     was accepted after SIGTERM. log_texts: write what is asked into the log. quiet: log warnings and errors alone.
+    precision: auto is bfloat16 where the hardware multiplies it, else float32; fastest is int8 where it has VNNI.
     """
 
     models: Positional[tuple[str, ...]] = ()
@@ -53,12 +55,12 @@ class ServeArguments:
     port: int = 8080
     api_keys: str | None = None
     cors: tuple[str, ...] = ()
-    max_requests: int = 256
-    max_body: int = 2_000_000
-    max_texts: int = 512
-    max_characters: int = 200_000
-    timeout: float = 60.0
-    drain: float = 30.0
+    max_requests: int = Limits.max_requests
+    max_body: int = Limits.max_body
+    max_texts: int = Limits.max_texts
+    max_characters: int = Limits.max_characters
+    timeout: float = Limits.timeout
+    drain: float = Limits.drain
     log_texts: bool = False
     quiet: bool = False
     precision: InferencePrecision = "auto"
@@ -75,7 +77,6 @@ def run_serve(arguments: Sequence[str]) -> int:
     if missing:
         raise UserError(f"serve: needs {', '.join(missing)}; {install_command('serve')}")
     from bothways.serve.keys import read_keys
-    from bothways.serve.limits import Limits
     from bothways.serve.models import named_models
     from bothways.serve.process import ServerOptions, log_as_json, run_server
 

@@ -24,7 +24,8 @@ class SimilarArguments:
     prompt_name: which of the model's prompts stands before the query and every line; by default those that it has for
     queries and for documents, or its default one. prompt: a text of yours in their place.
 
-    encoding: of a file that is not UTF-8. text_column: of a table, by default `text`."""
+    encoding: of a file that is not UTF-8. text_column: of a table, by default `text`.
+    precision: auto is bfloat16 where the hardware multiplies it, else float32; fastest is int8 where it has VNNI."""
 
     model: ModelToAsk = None
     query: Positional[str]
