@@ -65,14 +65,15 @@ def byte_bpe(texts: list[str], special: list[str]) -> tuple[dict[str, int], list
 
 
 def unigram(texts: list[str], special: list[str], normalizer: Any = None) -> list[tuple[str, float]]:
-    """Pieces and their scores."""
+    """Pieces and their scores, in 1024ths: sums of them are exact, so that two ways to cut a text which are equally good
+    ("." and "..", ".." and ".") stay so whatever reads the scores, and the same one of them is taken."""
     backend = BackendTokenizer(models.Unigram())
     backend.normalizer = normalizer or normalizers.NFKC()
     backend.pre_tokenizer = pre_tokenizers.Metaspace()
     unknown = next(token for token in special if "unk" in token)
     trainer = trainers.UnigramTrainer(vocab_size=2500, special_tokens=special, unk_token=unknown, show_progress=False)
     backend.train_from_iterator(texts, trainer)
-    return [tuple(entry) for entry in json.loads(backend.to_str())["model"]["vocab"]]
+    return [(piece, round(score * 1024) / 1024) for piece, score in json.loads(backend.to_str())["model"]["vocab"]]
 
 
 def roberta(texts: list[str]) -> Any:
