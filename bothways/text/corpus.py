@@ -9,15 +9,17 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, NoReturn, TypedDict
+from typing import Any, Literal, NamedTuple, NoReturn, TypedDict
 
 from bothways.errors import UserError, closest, option
 from bothways.text import python_docs
+from bothways.text.csv_records import CsvDialect
 from bothways.text.encodings import UTF8, checked_encoding
 from bothways.text.json_rows import WHOLE_FILE_CHARACTERS, read_json_rows
 from bothways.text.lines import Fault, Lines, binary_fault, damage_of, encoding_remarks, is_unicode, utf8_bytes
+from bothways.text.pieces import WHOLE, Piece, piece_stream
 from bothways.text.sources import Source, packages
 from bothways.text.table_reader import TABLE_SUFFIXES, TableReader, TableReaderOptions, TableRow
 
@@ -139,16 +141,31 @@ class CorpusReport:
         return cls(values["documents"], values["characters"], 0, remarks)
 
 
+class SourcePiece(NamedTuple):
+    """A source, or a piece of its file. dialect: of a .csv or .tsv of which it is a piece."""
+
+    source: Source
+    piece: Piece = WHOLE
+    dialect: CsvDialect | None = None
+
+
 def read_documents(sources: Sequence[Source], options: CorpusOptions, report: CorpusReport) -> Iterator[Document]:
-    """Yields every document of every source, in order; what is left out is counted in the report.
+    """Yields every document of every source, in order, as `read_pieces` does."""
+    return read_pieces(map(SourcePiece, sources), options, report)
+
+
+def read_pieces(pieces: Iterable[SourcePiece], options: CorpusOptions, report: CorpusReport) -> Iterator[Document]:
+    """Yields every document of some pieces, in order; what is left out is counted in the report. The pieces of a file
+    give the documents, and reports to merge, that the file gives.
 
     Raises UserError, unless `skip_bad`: undecodable bytes, a binary or damaged file, a malformed line, a line longer
     than `max_line_characters`, a value that is no text. A missing column is always an error.
     """
-    for source in sources:
-        for suffix, count in source.others:
+    for wanted in pieces:
+        source = wanted.source
+        for suffix, count in source.others if wanted.piece.first else ():
             report.count(source.folder, 0, f"{suffix} suffix, not read", count)
-        reader = _Reader(source, options, report)
+        reader = _Reader(wanted, options, report)
         for document in reader.documents():
             left_out, reader.left_out = reader.left_out, 0
             if not document.text or document.text.isspace():
@@ -161,11 +178,12 @@ def read_documents(sources: Sequence[Source], options: CorpusOptions, report: Co
 
 
 class _Reader:
-    """Reads one source. line: where the reading is, from 1; of Python's documentation the number of the module.
+    """Reads one source, or a piece of it. line: where the reading is, from 1; of Python's documentation the number of the module.
     left_out: how many faults were left out."""
 
-    def __init__(self, source: Source, options: CorpusOptions, report: CorpusReport) -> None:
-        self.source, self.options, self.report = source, options, report
+    def __init__(self, wanted: SourcePiece, options: CorpusOptions, report: CorpusReport) -> None:
+        self.source, self.piece, self.dialect = wanted
+        self.options, self.report = options, report
         self.line = self.left_out = 0
 
     def documents(self) -> Iterator[Document]:
@@ -185,7 +203,9 @@ class _Reader:
                 yield from self._text(self.source.path)
         except OSError as error:
             raise UserError(f"{self.source.name}: cannot be read: {error.strerror or error}") from error
-        self.report.bytes_read = before + self.source.size
+        if not self.piece.by_rows:
+            end = self.source.size if self.piece.end is None else self.piece.end
+            self.report.bytes_read = before + end - self.piece.start
 
     def leave_out(self, fault: Fault) -> None:
         """Count a fault where `skip_bad` says so, or else raise it as a UserError."""
@@ -206,6 +226,12 @@ class _Reader:
         before = self.report.bytes_read
         lines = None
         with path.open("rb") as raw:
+            if not self.piece.is_whole:
+                with piece_stream(raw, self.piece) as stream:
+                    for document in readers[self.source.kind](Lines(stream, limit, first_line=self.piece.line)):
+                        self.report.bytes_read = before + raw.tell() - self.piece.start
+                        yield document
+                return
             try:
                 with utf8_bytes(raw, path, self.options.encoding) as stream:
                     self._say(encoding_remarks(stream))
@@ -223,7 +249,7 @@ class _Reader:
         before, limit = self.report.bytes_read, self.options.max_line_characters
         columns = (self.options.text_column,)
         options = TableReaderOptions(limit, limit, False, columns, PARQUET_BATCH_ROWS, encoding=self.options.encoding)
-        reader = TableReader(path, options)
+        reader = TableReader(path, replace(options, piece=self.piece, dialect=self.dialect))
         for row in reader.rows():
             self.line = row.line
             self.report.bytes_read = before + reader.bytes_read
@@ -231,7 +257,8 @@ class _Reader:
                 self.leave_out(row)
             else:
                 yield from self._row(row)
-        self._say(reader.remarks)
+        if self.piece.last:
+            self._say(reader.remarks)
 
     def _say(self, remarks: Iterable[str]) -> None:
         for remark in remarks:
@@ -246,10 +273,11 @@ class _Reader:
             else:
                 yield self.line, line
 
-    def _texts(self, lines: Iterable[tuple[int, str]]) -> Iterator[tuple[int, str]]:
+    def _texts(self, lines: Iterable[tuple[int, str]], last: bool = True) -> Iterator[tuple[int, str]]:
         """Numbered lines joined into texts of at most `max_document_characters`, each with its first line's number.
 
-        A text is cut after its last blank line, or where there is none after its last line.
+        A text is cut after its last blank line, or where there is none after its last line. last: whether the document
+        ends with the lines.
         """
         held: list[str] = []
         characters = blank = 0  # blank: how many of the held lines there are up to the last blank line
@@ -269,10 +297,12 @@ class _Reader:
             characters += len(line)
             if line.isspace():
                 blank = len(held)
+        if not last:
+            self.report.count(self.source.name, first, "long document cut into several")
         yield first, "".join(held)
 
     def _one_document(self, lines: Lines) -> Iterator[Document]:
-        for first, text in self._texts(self._readable(lines)):
+        for first, text in self._texts(self._readable(lines), self.piece.last):
             yield Document(text, f"{self.source.name}:{first}")
 
     def _blank_line_documents(self, lines: Lines) -> Iterator[Document]:
@@ -282,7 +312,7 @@ class _Reader:
                     yield Document(text, f"{self.source.name}:{first}", True)
 
     def _markdown(self, lines: Lines) -> Iterator[Document]:
-        for first, text in self._texts(self._readable(lines)):
+        for first, text in self._texts(self._readable(lines), self.piece.last):
             yield Document(_plain_text(text), f"{self.source.name}:{first}")
 
     def _json(self, lines: Lines) -> Iterator[Document]:

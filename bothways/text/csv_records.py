@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from bothways.text.lines import Fault, Lines
@@ -27,6 +27,21 @@ class CsvRecord(NamedTuple):
     line: int
 
 
+@dataclass(frozen=True)
+class CsvDialect:
+    """What a file's first lines say of how it is read, for pieces of it.
+
+    header: the names. separator: between fields. quotes: whether fields may stand in quotes. remarks: what a user
+    should know of it. first_line: the number of the line behind the header.
+    """
+
+    header: tuple[str, ...]
+    separator: str
+    quotes: bool
+    remarks: tuple[str, ...]
+    first_line: int
+
+
 class CsvRecords(Iterator[CsvRecord | Fault]):
     """The records behind the header, each as its values or as what is wrong with it; blank lines are none.
 
@@ -40,8 +55,16 @@ class CsvRecords(Iterator[CsvRecord | Fault]):
     should know of how the file was read.
     """
 
-    def __init__(self, lines: Lines, tabs: bool, max_field_characters: int, unique: frozenset[str] | None) -> None:
-        """tabs: of a .tsv. unique: names that must not repeat; None: none may."""
+    def __init__(
+        self,
+        lines: Lines,
+        tabs: bool,
+        max_field_characters: int,
+        unique: frozenset[str] | None,
+        dialect: CsvDialect | None = None,
+    ) -> None:
+        """tabs: of a .tsv. unique: names that must not repeat; None: none may. dialect: of a file of which the lines
+        are a piece behind the header."""
         self._lines, self._limit, self._unique = _HeldLines(lines), max_field_characters, unique
         self.header: list[str] = []
         self.remarks: list[str] = []
@@ -49,6 +72,16 @@ class CsvRecords(Iterator[CsvRecord | Fault]):
         self._ended = False
         self._fitting: list[str] = []  # the separators that fit the header and the first rows, if there are several
         self._records: Iterator[list[str]] | None = None
+        self._first_line = 0
+        if dialect is not None:
+            self.header, self.remarks = list(dialect.header), list(dialect.remarks)
+            self._separator, self._quotes, self._first_line = dialect.separator, dialect.quotes, dialect.first_line
+            self._records = self._split_lines()
+
+    @property
+    def dialect(self) -> CsvDialect:
+        """How the file is read, once there was a record."""
+        return CsvDialect(tuple(self.header), self._separator, self._quotes, tuple(self.remarks), self._first_line)
 
     def __next__(self) -> CsvRecord | Fault:
         while not self._ended:
@@ -88,6 +121,10 @@ class CsvRecords(Iterator[CsvRecord | Fault]):
         elif first.startswith('"') and all(_QUOTED.fullmatch(name) for name in first.rstrip("\r\n").split("\t")):
             self._quotes = True
             self.remarks.append("the header's names stand in quotes, so quotes are read as in .csv")
+        return self._split_lines()
+
+    def _split_lines(self) -> Iterator[list[str]]:
+        """The fields of the lines to come."""
         if self._quotes:
             # Strict, or else a quote that is never closed would silently swallow the rows after it.
             return csv.reader(self._lines, delimiter=self._separator, strict=True)
@@ -143,7 +180,7 @@ class CsvRecords(Iterator[CsvRecord | Fault]):
         names = [name.strip() for name in fields]
         while names and not names[-1]:
             names.pop()
-        self.header = names
+        self.header, self._first_line = names, self._lines.number + 1
         return repeated_column(line, names, "stands twice in the header", self._unique)
 
     def _record(self, fields: list[str], line: int) -> CsvRecord | Fault:
@@ -176,7 +213,7 @@ class _HeldLines(Iterator[str]):
     """Lines of which some were looked at before their turn. number: of the last line that was given out, from 1."""
 
     def __init__(self, lines: Lines) -> None:
-        self.lines, self.number = lines, 0
+        self.lines, self.number = lines, lines.number
         self._held: list[str] = []
         self._faults: list[Fault | None] = []  # of the first lines that are held
 

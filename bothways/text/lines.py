@@ -55,16 +55,18 @@ class Lines(Iterator[str]):
     """The decoded lines of a stream, with their ends; never more than `limit` characters of a line are held. Of a file
     whose first lines end in a lone carriage return, as old spreadsheets write them, each of those ends a line.
 
-    number: of the last line, from 1. fault: what was wrong with a line up to this one, until `take_fault`; it may
+    number: of the last line, from 1. first_line: the number of the stream's first line, where it is a piece of a file
+    that begins there. fault: what was wrong with a line up to this one, until `take_fault`; it may
     outlive its line, because the csv module asks for several lines at once. What comes in place of a wrong line must
     not be used: it is empty, or for the sake of the quotes in it the line with its undecodable bytes replaced.
     encoding: what the stream is read as. allow_nul: False makes a NUL byte a fault.
     """
 
-    def __init__(self, stream: IO[bytes], limit: int, allow_nul: bool = True) -> None:
+    def __init__(self, stream: IO[bytes], limit: int, allow_nul: bool = True, first_line: int = 1) -> None:
         self.encoding = stream.encoding if isinstance(stream, DecodedBytes) else UTF8
-        self._stream, self._limit, self._allow_nul = _with_line_feeds(stream), limit, allow_nul
-        self.number = 0
+        self._stream = _with_line_feeds(stream) if first_line == 1 else stream
+        self._limit, self._allow_nul = limit, allow_nul
+        self.number = first_line - 1
         self.fault: Fault | None = None
 
     def __next__(self) -> str:

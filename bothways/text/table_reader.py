@@ -15,7 +15,7 @@ from typing import IO, Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bothways.text.csv_records import CsvRecords, repeated_column
+from bothways.text.csv_records import CsvDialect, CsvRecords, repeated_column
 from bothways.text.encodings import UTF8
 from bothways.text.lines import (
     Fault,
@@ -27,6 +27,7 @@ from bothways.text.lines import (
     utf8_bytes,
 )
 from bothways.text.parquet_values import python_values
+from bothways.text.pieces import WHOLE, Piece, piece_stream
 
 JSON_SUFFIXES = (".jsonl", ".ndjson")
 CSV_SUFFIXES = (".csv", ".tsv")
@@ -58,7 +59,8 @@ class TableReaderOptions:
     columns: those that are asked for. Of Parquet only they are read, or all where one of them is not there, for an
     error to list them.
     batch_rows: of Parquet, how many become Python objects at a time. line_column: what the lines of a .txt are called.
-    suffix: how the file is read, where its name does not say it. encoding: of text that is not UTF-8.
+    suffix: how the file is read, where its name does not say it. encoding: of text that is not UTF-8. piece: what of
+    the file is read. dialect: of a csv of which only a piece is read by bytes.
     """
 
     max_line_characters: int = MAX_LINE_CHARACTERS
@@ -69,19 +71,23 @@ class TableReaderOptions:
     line_column: str = "text"
     suffix: str = ""
     encoding: str = UTF8
+    piece: Piece = WHOLE
+    dialect: CsvDialect | None = None
 
 
 class TableReader:
     """Reads one file with a suffix of `TABLE_SUFFIXES`, or a .txt of which every line is a row; all but .parquet also
     as .gz or .zst.
 
-    remarks: what a user should know of how the file is read, separators say; from the first row on.
+    remarks: what a user should know of how the file is read, separators say; from the first row on. dialect: of a csv,
+    from the first row on.
     """
 
     def __init__(self, path: Path, options: TableReaderOptions | None = None) -> None:
         self.path, self.options = path, options or TableReaderOptions()
         self.suffix = self.options.suffix or uncompressed_suffix(path)
         self.remarks: list[str] = []
+        self.dialect = self.options.dialect
         self._file: IO[bytes] | None = None
         self._parquet_bytes = 0
 
@@ -90,7 +96,9 @@ class TableReader:
         """How far into the file the reading is, while `rows` is at a row; of Parquet the rows' share of its bytes."""
         if self.suffix == ".parquet":
             return self._parquet_bytes
-        return 0 if self._file is None or self._file.closed else self._file.tell()
+        if self._file is None or self._file.closed:
+            return 0
+        return self._file.tell() - (0 if self.options.piece.by_rows else self.options.piece.start)
 
     def place(self, line: int) -> str:
         """`file:line`, or `file: row 3` of Parquet; the file alone for line 0."""
@@ -99,16 +107,27 @@ class TableReader:
         return f"{self.path}: row {line}" if self.suffix == ".parquet" else f"{self.path}:{line}"
 
     def rows(self, skip: int = 0) -> Iterator[TableRow | Fault]:
-        """Every row, or what is wrong with it, after the first `skip`; blank lines are no rows. A final fault is never
-        skipped. Raises OSError where the system cannot read the file."""
+        """Every row of the piece, or what is wrong with it, after the first `skip`; blank lines are no rows. A final
+        fault is never skipped. Raises OSError where the system cannot read the file."""
+        piece = self.options.piece
+        first, end = (piece.start + skip, None if piece.last else piece.end) if piece.by_rows else (skip, None)
         if self.suffix == ".parquet":
-            yield from self._parquet_file(skip)
+            yield from self._parquet_file(first, end)
             return
         for number, row in enumerate(self._text_file()):
-            if number >= skip or (isinstance(row, Fault) and row.final):
+            if number == end:
+                return
+            if number >= first or (isinstance(row, Fault) and row.final):
                 yield row
 
     def _text_file(self) -> Iterator[TableRow | Fault]:
+        piece = self.options.piece
+        if not piece.is_whole and not piece.by_rows:
+            with self.path.open("rb") as self._file, piece_stream(self._file, piece) as stream:
+                yield from self._rows_of(
+                    Lines(stream, self.options.max_line_characters, not self.options.strict, piece.line)
+                )
+            return
         lines = None
         with self.path.open("rb") as self._file:
             try:
@@ -118,9 +137,12 @@ class TableReader:
                         yield fault
                         return
                     lines = Lines(stream, self.options.max_line_characters, allow_nul=not self.options.strict)
-                    yield from self._csv(lines) if self.suffix in CSV_SUFFIXES else self._lines(lines)
+                    yield from self._rows_of(lines)
             except OSError as error:
                 yield damage_of(error, lines)
+
+    def _rows_of(self, lines: Lines) -> Iterator[TableRow | Fault]:
+        yield from self._csv(lines) if self.suffix in CSV_SUFFIXES else self._lines(lines)
 
     def _lines(self, lines: Lines) -> Iterator[TableRow | Fault]:
         for line in lines:
@@ -134,13 +156,14 @@ class TableReader:
     def _csv(self, lines: Lines) -> Iterator[TableRow | Fault]:
         limit = self.options.max_field_characters
         unique = None if self.options.strict else frozenset(self.options.columns)
-        records = CsvRecords(lines, self.suffix == ".tsv", limit, unique)
+        records = CsvRecords(lines, self.suffix == ".tsv", limit, unique, self.options.dialect)
         before = self.remarks
         for record in records:
             self.remarks = before + records.remarks
+            self.dialect = self.dialect or records.dialect
             yield record if isinstance(record, Fault) else TableRow(record.values, record.line)
 
-    def _parquet_file(self, skip: int) -> Iterator[TableRow | Fault]:
+    def _parquet_file(self, first: int, upto: int | None) -> Iterator[TableRow | Fault]:
         with self.path.open("rb") as self._file:
             try:
                 # Without pre-buffering a row group is read page by page; it may be larger than memory.
@@ -150,30 +173,34 @@ class TableReader:
                 if fault := repeated_column(0, names, "is there twice", unique):
                     yield fault
                     return
-                yield from self._row_groups(file, skip)
+                yield from self._row_groups(file, first, upto)
             except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # the last: of a column's name
                 if isinstance(error, OSError) and error.errno is not None:
                     raise
                 yield Fault(0, "not a readable parquet file", str(error).splitlines()[0], final=True)
 
-    def _row_groups(self, file: pq.ParquetFile, skip: int) -> Iterator[TableRow | Fault]:
+    def _row_groups(self, file: pq.ParquetFile, first: int, upto: int | None) -> Iterator[TableRow | Fault]:
+        """The rows from `first` up to `upto`, or to the end."""
         wanted = self.options.columns
         columns = list(wanted) if wanted and {*wanted} <= {*file.schema_arrow.names} else None
         end = 0
         for group in range(file.num_row_groups):
             number, end = end, end + file.metadata.row_group(group).num_rows
-            if end <= skip:
+            if end <= first:
                 continue
             for batch in file.iter_batches(self.options.batch_rows, row_groups=[group], columns=columns):
-                start = max(0, skip - number)
-                for index, values in enumerate(python_values(batch.slice(start)), start):
+                if upto is not None and number >= upto:
+                    return
+                start = max(0, first - number)
+                length = None if upto is None else max(0, upto - number - start)
+                for index, values in enumerate(python_values(batch.slice(start, length)), start):
                     line = number + index + 1
                     if isinstance(values, UnicodeDecodeError):
                         yield _undecodable_cell(line, values)
                     else:
                         yield TableRow(values, line, batch, index)
                 number += len(batch)
-                self._parquet_bytes = int(self.path.stat().st_size * number / file.metadata.num_rows)
+                self._parquet_bytes = int(self.path.stat().st_size * (number - first) / file.metadata.num_rows)
 
 
 def json_row(line: str, number: int) -> TableRow | Fault:

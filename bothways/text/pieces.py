@@ -1,0 +1,284 @@
+"""Files cut into pieces that are read by themselves, in any order, on any machine, and give what the whole file gives.
+
+A piece of plain text is a range of bytes that begins where a line, a record or a document begins; of Parquet it is a
+range of rows. Where no such places are known without reading all before them the file is one piece: compressed files,
+those in other encodings than UTF-8, .json. Pieces depend on the file and on the sizes alone.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from bothways.text.encodings import BINARY_SAMPLE_BYTES, is_all_utf8, is_utf8, marked_encoding
+from bothways.text.lines import COMPRESSIONS
+
+BLOCK_BYTES = 1 << 20  # read at a time
+CANDIDATE_ROWS = 16  # rows between two places where a table of quoted fields may be cut
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What is read of a file at a time.
+
+    start, end: bytes, or where `by_rows` rows from 0; end None: the end of the file. line: the number of the first
+    line, from 1. rows: how many there are at most; 0 where that is not known. first, last: whether the file begins, and
+    ends, with it.
+    """
+
+    start: int = 0
+    end: int | None = None
+    line: int = 1
+    rows: int = 0
+    first: bool = True
+    last: bool = True
+    by_rows: bool = False
+
+    @property
+    def is_whole(self) -> bool:
+        return self.end is None
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields that are not the defaults."""
+        whole = Piece()
+        return {name: value for name, value in vars(self).items() if value != getattr(whole, name)}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Piece:
+        """The piece of `to_json`."""
+        return cls(**values)
+
+
+WHOLE = Piece()
+
+
+@dataclass(frozen=True)
+class PieceSize:
+    """When a piece is large enough: at `bytes_` bytes with at least `least_rows` rows, at `most_rows` rows, or at
+    `most_bytes` bytes."""
+
+    bytes_: int
+    least_rows: int = 1
+    most_rows: int = 1 << 62
+    most_bytes: int = 1 << 62
+
+    def is_full(self, rows: int, size: int) -> bool:
+        """Whether a piece of so many rows and bytes is large enough."""
+        return (size >= self.bytes_ and rows >= self.least_rows) or rows >= self.most_rows or size >= self.most_bytes
+
+
+class _Range(io.RawIOBase):
+    """The bytes of an open file up to an end."""
+
+    def __init__(self, raw: IO[bytes], end: int) -> None:
+        self._raw, self._end = raw, end
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        block = self._raw.read(min(len(buffer), max(0, self._end - self._raw.tell())))
+        buffer[: len(block)] = block
+        return len(block)
+
+
+def piece_stream(raw: IO[bytes], piece: Piece) -> io.BufferedReader:
+    """The bytes of a piece by bytes that is not a whole file. raw: the file, opened."""
+    assert piece.end is not None
+    raw.seek(piece.start)
+    return io.BufferedReader(_Range(raw, piece.end), BLOCK_BYTES)
+
+
+def is_plain_utf8(path: Path, encoding: str) -> bool:
+    """Whether a file's bytes are lines of UTF-8 as they lie: not compressed, in no other encoding, not binary by its
+    first bytes, with line feeds at the ends of its lines. encoding: what the user says it is."""
+    if path.suffix.lower() in COMPRESSIONS:
+        return False
+    with path.open("rb") as file:
+        sample = file.read(BINARY_SAMPLE_BYTES)
+        if marked_encoding(sample) or b"\0" in sample or (b"\r" in sample[:-1] and b"\n" not in sample):
+            return False
+        if not is_utf8(encoding):
+            file.seek(0)
+            return is_all_utf8(file)
+    return True
+
+
+def cut_lines(path: Path, size: PieceSize, after: Callable[[bytes], bool] | None = None) -> list[Piece]:
+    """Pieces that begin at lines. after: whether a piece may end with this line; None: with any."""
+    pieces: list[Piece] = []
+    with path.open("rb") as file:
+        for lengths in _line_lengths(file, min(size.bytes_, BLOCK_BYTES), after):
+            _add_pieces(pieces, lengths, size)
+    return _marked(pieces)
+
+
+def _line_lengths(
+    file: IO[bytes], block_bytes: int, after: Callable[[bytes], bool] | None
+) -> Iterator[tuple[np.ndarray, bool]]:
+    """The bytes of lines, a block of them at a time, and whether a piece may end with the block only."""
+    while block := file.read(BLOCK_BYTES if after is None else block_bytes):
+        ends = np.flatnonzero(np.frombuffer(block, np.uint8) == ord("\n")) + 1
+        lengths = np.diff(ends, prepend=0)
+        rest = len(block) - int(ends[-1] if len(ends) else 0)
+        if rest:
+            lengths = np.append(lengths, rest + _rest_of_line(file))
+        if after is not None:
+            lengths = np.append(lengths, list(_lines_until(file, after)))
+        yield lengths.astype(np.int64), after is not None
+
+
+def _rest_of_line(file: IO[bytes]) -> int:
+    """Read to the end of a line without holding it; returns the bytes."""
+    size = 0
+    while block := file.readline(BLOCK_BYTES):
+        size += len(block)
+        if block.endswith(b"\n"):
+            break
+    return size
+
+
+def _lines_until(file: IO[bytes], after: Callable[[bytes], bool]) -> Iterator[int]:
+    """The bytes of the lines up to one after which a piece may end."""
+    while line := file.readline(BLOCK_BYTES):
+        ended = line.endswith(b"\n")
+        yield len(line) + (0 if ended else _rest_of_line(file))
+        if ended and after(line):
+            break
+
+
+def _add_pieces(pieces: list[Piece], block: tuple[np.ndarray, bool], size: PieceSize) -> None:
+    """Let the last piece grow by the lines of a block, or begin others; a piece has `last` where it may grow."""
+    lengths, only_at_its_end = block
+    first = 0
+    while first < len(lengths):
+        open_piece = pieces.pop() if pieces and pieces[-1].last else _next_piece(pieces)
+        assert open_piece.end is not None
+        rows, held = open_piece.rows, open_piece.end - open_piece.start
+        end = len(lengths) if only_at_its_end else first + _lines_to_fill(lengths[first:], rows, held, size)
+        rows, held = rows + end - first, held + int(lengths[first:end].sum())
+        full = size.is_full(rows, held)
+        pieces.append(Piece(open_piece.start, open_piece.start + held, open_piece.line, rows, last=not full))
+        first = end
+
+
+def _next_piece(pieces: Sequence[Piece]) -> Piece:
+    """An empty piece behind the others."""
+    if not pieces:
+        return Piece(0, 0)
+    before = pieces[-1]
+    assert before.end is not None
+    return Piece(before.end, before.end, before.line + before.rows)
+
+
+def _lines_to_fill(lengths: np.ndarray, rows: int, held: int, size: PieceSize) -> int:
+    """How many of the lines a piece takes, which has rows and bytes already."""
+    sizes = held + np.cumsum(lengths)
+
+    def first_at(number_of_bytes: int) -> int:
+        return int(np.searchsorted(sizes, number_of_bytes)) + 1
+
+    filled = max(first_at(size.bytes_), size.least_rows - rows)
+    return max(1, min(len(lengths), filled, size.most_rows - rows, first_at(size.most_bytes)))
+
+
+def _marked(pieces: Sequence[Piece]) -> list[Piece]:
+    """The pieces of a file, the first and the last told from the others; one that is all of it is `WHOLE`."""
+    count = len(pieces)
+    if not pieces or (count == 1 and pieces[0].start == 0 and pieces[0].line == 1):
+        return [replace(WHOLE, rows=pieces[0].rows if pieces else 0)]
+    return [replace(piece, first=number == 0, last=number == count - 1) for number, piece in enumerate(pieces)]
+
+
+def cut_at(path: Path, places: Iterable[tuple[int, int]], size: PieceSize) -> list[Piece]:
+    """Pieces that begin at some of these places: numbers of lines, ascending, each with the rows before it. The first
+    place is where the first piece begins."""
+    lines, rows_before = (np.array(column, np.int64) for column in zip(*places, strict=True))
+    offsets, total = _offsets_of(path, lines)
+    pieces: list[Piece] = []
+    begin = 0
+    for place in range(1, len(lines)):
+        rows, held = int(rows_before[place] - rows_before[begin]), int(offsets[place] - offsets[begin])
+        if size.is_full(rows, held):
+            pieces.append(Piece(int(offsets[begin]), int(offsets[place]), int(lines[begin]), rows))
+            begin = place
+    rows = int(rows_before[-1] - rows_before[begin]) + CANDIDATE_ROWS
+    return _marked([*pieces, Piece(int(offsets[begin]), total, int(lines[begin]), rows)])
+
+
+def _offsets_of(path: Path, lines: np.ndarray) -> tuple[np.ndarray, int]:
+    """Where lines begin, in bytes, and the bytes of the file. lines: their numbers from 1, ascending."""
+    offsets = np.zeros(len(lines), np.int64)
+    read = ended = found = 0
+    with path.open("rb") as file:
+        while block := file.read(BLOCK_BYTES):
+            ends = np.flatnonzero(np.frombuffer(block, np.uint8) == ord("\n"))
+            upto = int(np.searchsorted(lines, ended + len(ends) + 1, side="right"))
+            wanted = lines[found:upto] - 2 - ended  # the line end before line n is number n - 2, from 0
+            offsets[found:upto] = np.where(lines[found:upto] == 1, 0, read + 1 + ends[np.maximum(wanted, 0)]
+                                           if len(ends) else 0)  # fmt: skip
+            found, ended, read = upto, ended + len(ends), read + len(block)
+    return offsets, read
+
+
+def cut_parquet(path: Path, size: PieceSize) -> list[Piece]:
+    """Ranges of rows, none of two row groups; a row group is cut where its rows are large or many. A file that cannot
+    be read, or has two columns of a name, is one piece, for its reader to say so."""
+    try:
+        metadata = pq.read_metadata(path)
+    except (pa.ArrowException, OSError):
+        return [WHOLE]
+    names = metadata.schema.to_arrow_schema().names
+    if len({*names}) < len(names):
+        return [WHOLE]
+    pieces: list[Piece] = []
+    begin = end = held = 0
+    for group in range(metadata.num_row_groups):
+        described = metadata.row_group(group)
+        rows, row_bytes = described.num_rows, described.total_byte_size / max(1, described.num_rows)
+        if size.is_full(rows, described.total_byte_size):
+            if end > begin:
+                pieces.append(Piece(begin, end, rows=end - begin, by_rows=True))
+            begin, held = end, 0
+            step = _rows_of(size, row_bytes)
+            for first in range(begin, begin + rows, step):
+                upto = min(first + step, begin + rows)
+                pieces.append(Piece(first, upto, rows=upto - first, by_rows=True))
+            begin = end = end + rows
+            continue
+        end, held = end + rows, held + described.total_byte_size
+        if size.is_full(end - begin, held):
+            pieces.append(Piece(begin, end, rows=end - begin, by_rows=True))
+            begin, held = end, 0
+    if end > begin:
+        pieces.append(Piece(begin, end, rows=end - begin, by_rows=True))
+    return _marked(pieces)
+
+
+def _rows_of(size: PieceSize, row_bytes: float) -> int:
+    """The rows of a full piece, by the mean size of a row."""
+    rows = max(size.least_rows, int(size.bytes_ / max(1.0, row_bytes)))
+    return max(1, min(rows, size.most_rows, int(size.most_bytes / max(1.0, row_bytes))))
+
+
+def cut_rows(sizes: Iterable[int], size: PieceSize) -> list[Piece]:
+    """Ranges of rows that are read one after the other. sizes: of each row, about, in bytes."""
+    pieces: list[Piece] = []
+    begin = number = held = 0
+    for number, of_row in enumerate(sizes, 1):
+        held += of_row
+        if size.is_full(number - begin, held):
+            pieces.append(Piece(begin, number, rows=number - begin, by_rows=True))
+            begin, held = number, 0
+    if number > begin:
+        pieces.append(Piece(begin, number, rows=number - begin, by_rows=True))
+    return _marked(pieces)
+
+
