@@ -9,6 +9,7 @@ import hashlib
 import json
 import math
 import os
+import secrets
 import shutil
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 
 from bothways.errors import UserError, option
 
+PARTIAL = ".*.partial"  # names of files that are being written, or were when a process died
 PROBE = ".bothways-probe"  # the file by which `require_writable` tries a directory
 
 
@@ -72,6 +74,20 @@ def write_text(path: Path, text: str) -> None:
             raise
 
 
+@contextlib.contextmanager
+def written_aside(path: Path) -> Iterator[Path]:
+    """A name of its own beside `path` to write a file to, which becomes `path` when the block ends well. So two
+    processes that write `path` at the same time do not meet; the last one's stays."""
+    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+    try:
+        yield aside
+        sync(aside)
+        aside.replace(path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+
+
 def refuse_foreign_files(directory: Path, names: Collection[str]) -> None:
     """Raises UserError when `directory` is a file or holds anything but `names`: it is not ours to replace.
 
@@ -79,7 +95,7 @@ def refuse_foreign_files(directory: Path, names: Collection[str]) -> None:
     """
     if directory.is_symlink() or (directory.exists() and not directory.is_dir()):
         raise UserError(f"{directory} is not a directory; choose another {option('out')}")
-    ours = (*names, ".*.partial", ".*.old", PROBE)
+    ours = (*names, PARTIAL, ".*.old", PROBE)
     stray = sorted(
         path.name
         for path in (directory.iterdir() if directory.exists() else ())

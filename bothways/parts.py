@@ -1,95 +1,176 @@
-"""A large job as a folder of complete parts, which become one file in the end; a killed job goes on where it was.
+"""A large job as a folder of numbered parts, which become one result in the end; a killed job goes on where it was.
 
-`OUT.parts/manifest.json` holds what the results depend on. A part is two files: `FIRST-END.SUFFIX`, the results of the
-items FIRST to END - 1, and then its completion marker, `FIRST-END.json`. A part exists once its marker exists. What is
-in either file is for the job to say.
+`OUT.parts/manifest.json` is written first: what the results depend on (`job`), how the input is cut (`parts`), and the
+command. Part NUMBER, from 1, is two files: `NUMBER.SUFFIX`, its results, and then its completion marker, `NUMBER.json`.
+A part exists once its marker exists. What is in either file is for the job to say, and follows from the manifest alone.
+So any process may make any part, in any order, twice as well: files are written aside under a name of their own, and
+the last of two writers puts the same bytes in place.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import re
+import shlex
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bothways.errors import UserError, option
-from bothways.files import read_json, sync, user_errors, write_json
+from bothways.files import PARTIAL, read_json, to_json, user_errors, written_aside
 from bothways.outputs import begin_anew, discard, made_otherwise, option_changes, require_new_file
 
 Changes = Callable[[Mapping[str, Any], Mapping[str, Any]], list[str]]
 
 MANIFEST = "manifest.json"
-MARKERS = "[0-9]*-[0-9]*.json"
-NUMBER_DIGITS = 12  # of an item in a name, so that names sort as numbers do
+MARKER = re.compile(r"(\d+)\.json")
+NUMBER_DIGITS = 8  # of a part in a name, so that names sort as numbers do
+MAX_SHOWN = 10  # numbers of missing parts
+OURS = (MANIFEST, "[0-9]*.*", "whole*", "side*", "tokenizer.json", PARTIAL)  # all that a folder of parts may hold
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which parts a process makes: those whose number is `number` modulo `of`, `number` from 1; 0 is none of them,
+    which writes the manifest alone."""
+
+    number: int
+    of: int
+
+    @classmethod
+    def read(cls, text: str) -> Share:
+        """The share that `3/64` is. Raises UserError for anything else."""
+        found = re.fullmatch(r"(\d+)/(\d+)", text)
+        if not found or int(found[2]) < 1 or int(found[1]) > int(found[2]):
+            expected = "K/N with K from 1 to N, 3/64 say, or 0/N to write the manifest alone"
+            raise UserError(f"{option('parts', text)}: expected {expected}")
+        return cls(int(found[1]), int(found[2]))
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.of}"
+
+    def take(self, numbers: Iterable[int]) -> list[int]:
+        """Those of the parts that are of this share."""
+        return [number for number in numbers if self.number and number % self.of == self.number % self.of]
 
 
 class Parts:
     """The parts of `out`, in the folder `OUT.parts`.
 
-    side_results: other files that the parts become at the same time, beside `out`. overwrite: they replace results that
-    are there already. end: how many items are done.
+    suffix: of the parts' results, by default that of `out`. side_results: other files that the parts become at the same
+    time, beside `out`. overwrite: they replace results that are there already.
     """
 
-    def __init__(self, out: Path, side_results: Sequence[Path] = (), *, overwrite: bool = False) -> None:
+    def __init__(
+        self, out: Path, side_results: Sequence[Path] = (), *, suffix: str | None = None, overwrite: bool = False
+    ) -> None:
         self.out, self._side_results, self._overwrite = out, tuple(side_results), overwrite
-        self.folder = out.with_name(f"{out.name}.parts")
-        self.end = 0
-        self._markers: list[Path] = []
+        self._suffix = out.suffix if suffix is None else suffix
+        self.folder = parts_folder(out)
+        self.manifest: dict[str, Any] = {}
 
     @property
     def _trash(self) -> Path:
         """Where the folder is moved before it is removed."""
         return self.out.with_name(f".{self.out.name}.done")
 
-    def open(self, manifest: Mapping[str, Any], changes: Changes = option_changes) -> None:
-        """Find the parts that are there already, or begin an empty folder, also where no part was complete.
+    @property
+    def count(self) -> int:
+        """How many parts there will be."""
+        return len(self.manifest["parts"])
 
-        manifest: all that the results depend on, as JSON. changes: how two manifests differ, in words. Raises UserError
-        where a result is complete, the folder is of a job with another manifest or of no job, or a part between others
-        is missing.
+    def open(
+        self, job: Mapping[str, Any], cut: Callable[[], Mapping[str, Any]], changes: Changes = option_changes
+    ) -> None:
+        """Find the manifest that is there already, or write one. A job without a complete part begins anew where it was
+        another.
+
+        job: all that the results depend on, as JSON. cut: what else the manifest holds, `parts` with an entry for each,
+        as JSON. changes: how two jobs differ, in words. Raises UserError where a result is complete, or the folder is
+        of another job or of none.
         """
-        path = self.folder / MANIFEST
         shutil.rmtree(self._trash, ignore_errors=True)
-        begun = path.exists() and any(self.folder.glob(MARKERS))
-        if self._overwrite or (path.exists() and not begun):
-            discard(self.folder, (MANIFEST, "[0-9]*-[0-9]*", "whole*", "side*"))
-        if self._overwrite or not begun:
-            self._begin(path, manifest)
-        found = changes(read_json(path), json.loads(json.dumps(manifest)))
-        if found:
-            raise made_otherwise(self.folder, "the beginning of a result", found)
-        for marker in sorted(self.folder.glob(MARKERS)):
-            first, end = map(int, marker.stem.split("-"))
-            if first != self.end:
-                raise UserError(f"{self.folder}: the part of row {self.end + 1} is missing; {begin_anew()}")
-            self._markers.append(marker)
-            self.end = end
+        if self._overwrite:
+            discard(self.folder, OURS)
+        elif (self.folder / MANIFEST).exists():
+            self.load()
+            found = changes(self.manifest["job"], json.loads(json.dumps(job)))
+            if not found:
+                return
+            if self.done():
+                raise made_otherwise(self.folder, "the beginning of a result", found)
+            discard(self.folder, OURS)
+        self._begin({"job": job, **cut()})
 
-    def _begin(self, path: Path, manifest: Mapping[str, Any]) -> None:
+    def load(self) -> None:
+        """Read the manifest. Raises UserError where there is none, or one of an earlier version."""
+        self.manifest = read_json(self.folder / MANIFEST)
+        if not {"job", "parts"} <= self.manifest.keys():
+            raise UserError(f"{self.folder}: begun by an earlier version, or not of a job of ours; {begin_anew()}")
+
+    def _begin(self, manifest: Mapping[str, Any]) -> None:
         for result in (self.out, *self._side_results):
-            if not self._overwrite:
+            if not self._overwrite and not result.is_dir():  # what is in a folder is for the job to say
                 require_new_file(result, "out")
-        if any(self.folder.glob("*")):
+        stray = [path.name for path in self.folder.glob("[!.]*") if path.name not in (MANIFEST, "tokenizer.json")]
+        if stray:
             raise UserError(f"{option('out', self.out)}: {self.folder} is not empty and not of a run; remove it")
         with user_errors(self.folder):
             self.folder.mkdir(exist_ok=True)
-        write_json(path, manifest)
+            with written_aside(self.folder / MANIFEST) as aside:
+                aside.write_text(json.dumps(manifest, ensure_ascii=False) + "\n", encoding="utf-8")
+        self.load()
+
+    def done(self) -> set[int]:
+        """The numbers of the parts that are complete now, whoever made them."""
+        names = os.listdir(self.folder) if self.folder.is_dir() else []
+        return {int(found[1]) for name in names if (found := MARKER.fullmatch(name))}
+
+    def missing(self, share: Share | None = None) -> list[int]:
+        """The numbers of the parts that are not complete, in order; of a share or of all."""
+        done = self.done()
+        numbers = [number for number in range(1, self.count + 1) if number not in done]
+        return share.take(numbers) if share else numbers
+
+    def marker(self, number: int) -> dict[str, Any]:
+        """What the completion marker of a part holds."""
+        return read_json(self._path(number).with_suffix(".json"))
 
     def markers(self) -> Iterator[dict[str, Any]]:
-        """What the completion markers of all parts hold, in order, read one by one."""
-        return map(read_json, self._markers)
+        """What the completion markers hold, in the order of the parts, of those that are complete, read one by one."""
+        return map(self.marker, sorted(self.done()))
 
-    def write(self, items: int, write_results: Callable[[Path], None], marker: Mapping[str, Any]) -> None:
-        """Add the part of the next `items` items: a file that `write_results` writes, then the marker, as JSON."""
-        end = self.end + items
-        path = self.folder / f"{self.end:0{NUMBER_DIGITS}d}-{end:0{NUMBER_DIGITS}d}{self.out.suffix}"
-        with user_errors(path):
-            write_results(path)
-            sync(path)
-        write_json(path.with_suffix(".json"), marker)
-        self._markers.append(path.with_suffix(".json"))
-        self.end = end
+    def _path(self, number: int) -> Path:
+        return self.folder / f"{number:0{NUMBER_DIGITS}d}{self._suffix}"
+
+    def write(self, number: int, write_results: Callable[[Path], Mapping[str, Any]]) -> None:
+        """Add a part: a file that `write_results` writes, then its completion marker, what that returns, as JSON."""
+        path = self._path(number)
+        with self._job_goes_on(), user_errors(path):
+            with written_aside(path) as aside:
+                marker = write_results(aside)
+            with written_aside(path.with_suffix(".json")) as aside:
+                aside.write_text(to_json(marker, ensure_ascii=False) + "\n", encoding="utf-8")
+
+    @contextmanager
+    def _job_goes_on(self) -> Iterator[None]:
+        """Say so where the folder has gone meanwhile, because another process ended the job."""
+        try:
+            yield
+        except UserError:
+            if self.folder.exists():
+                raise
+            raise UserError(f"{self.folder} has gone: another process has made {self.out} of its parts") from None
+
+    def results(self) -> list[Path]:
+        """The files of all parts, in order. Raises UserError where one is not complete yet."""
+        if missing := self.missing():
+            raise UserError(f"{self.folder}: {missing_in_words(missing, self.count)}")
+        return [self._path(number) for number in range(1, self.count + 1)]
 
     def merge(
         self,
@@ -101,17 +182,38 @@ class Parts:
         merge_results: called with the files of the parts, in order, and where to write. write_side_results: by side
         result, what writes it; one that is left out does not exist afterwards.
         """
-        whole = self.folder / f"whole{self.out.suffix}"
-        with user_errors(self.out):
-            merge_results([marker.with_suffix(self.out.suffix) for marker in self._markers], whole)
-            sync(whole)
+        results = self.results()
+        with self._job_goes_on(), user_errors(self.out):
+            with written_aside(self.folder / f"whole{self._suffix}") as whole:
+                merge_results(results, whole)
             for result in self._side_results:
                 result.unlink(missing_ok=True)
             for result, write in write_side_results.items():
                 aside = self.folder / f"side{result.suffix}"
                 write(aside)
                 aside.replace(result)
-            whole.replace(self.out)
-            # In one step, so that no half of the folder can be taken for the parts of a run.
+            (self.folder / f"whole{self._suffix}").replace(self.out)
+        self.remove()
+
+    def remove(self) -> None:
+        """Remove the folder, in one step for whoever looks on, so that no half of it is taken for a job's."""
+        with user_errors(self.folder):
             self.folder.rename(self._trash)
             shutil.rmtree(self._trash)
+
+
+def parts_folder(out: Path) -> Path:
+    """The folder of the parts of a result."""
+    return out.with_name(f"{out.name}.parts")
+
+
+def missing_in_words(missing: Sequence[int], count: int) -> str:
+    """`2 of 64 parts are missing: 5, 9`."""
+    shown = ", ".join(map(str, missing[:MAX_SHOWN])) + (", …" if len(missing) > MAX_SHOWN else "")
+    return f"{len(missing):,} of {count:,} {'parts are' if count > 1 else 'part is'} missing: {shown}"
+
+
+def commands_for(missing: Sequence[int], manifest: Mapping[str, Any]) -> list[str]:
+    """The commands that make the first of the missing parts, one by one, as the shell reads them."""
+    words, count = manifest.get("command", []), len(manifest["parts"])
+    return [shlex.join([*words, "--parts", f"{number}/{count}"]) for number in missing[:MAX_SHOWN] if words]

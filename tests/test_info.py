@@ -169,10 +169,10 @@ def test_tables_and_predictions(folder: Path, bothways: Run, tmp_path: Path) -> 
 def test_a_bulk_job_that_has_not_finished(bothways: Run, tmp_path: Path) -> None:
     parts = tmp_path / "labelled.jsonl.parts"
     parts.mkdir()
-    (parts / "manifest.json").write_text(json.dumps({"input": "all.jsonl"}))
-    (parts / "000000000000-000000000256.json").write_text("{}")
+    (parts / "manifest.json").write_text(json.dumps({"job": {"input": "all.jsonl"}, "parts": [{}, {}]}))
+    (parts / "00000002.json").write_text("{}")
     for path in (parts, tmp_path / "labelled.jsonl"):
-        assert "has not finished: 256 rows of all.jsonl are done" in lines_of(bothways, path)[0]
+        assert "the results for all.jsonl, which has not finished: 1 of 2 parts are done" in lines_of(bothways, path)[0]
 
 
 def test_models_from_elsewhere(minilm: Path, bothways: Run) -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -23,7 +23,8 @@ import numpy as np
 import pyarrow as pa
 
 from bothways.errors import UserError, command
-from bothways.files import hash_file, read_json, sync
+from bothways.files import hash_file, read_json
+from bothways.parts import parts_folder
 from bothways.text.tokenizer import Tokenizer
 
 CHUNK_TOKENS = 1 << 16  # what an epoch puts in another order: small beside a block, large beside a document
@@ -69,19 +70,25 @@ class Shard:
 
 
 class ShardWriter:
-    """Writes documents into a shard, a chunk at a time; the file appears under its name when it is complete."""
+    """Writes documents into a file of a split, or of a part of a store, a chunk at a time.
+
+    documents, sentences, tokens: of the chunks that are written. tokens_added: with those that wait for their chunk.
+    """
 
     def __init__(self, path: Path, dtype: np.dtype) -> None:
         self.path, self.dtype = path, dtype
-        self.partial = path.with_name(f".{path.name}.partial")
         self.schema = pa.schema([("sentences", pa.list_(pa.list_(pa.from_numpy_dtype(dtype))))])
         self.documents = self.sentences = self.tokens = 0
-        self._sink = pa.OSFile(str(self.partial), "wb")
+        self._sink = pa.OSFile(str(path), "wb")
         self._writer = pa.ipc.new_file(self._sink, self.schema)
         self._ids: list[np.ndarray] = []
         self._sentence_lengths: list[np.ndarray] = []
         self._sentence_counts: list[int] = []
         self._pending = 0
+
+    @property
+    def tokens_added(self) -> int:
+        return self.tokens + self._pending
 
     def add(self, ids: np.ndarray, sentence_lengths: np.ndarray) -> None:
         """Add a document: its ids `[T]`, sentences end to end, and the length of each sentence `[S]`."""
@@ -102,14 +109,15 @@ class ShardWriter:
         self.tokens += len(tokens)
         self._ids, self._sentence_lengths, self._sentence_counts, self._pending = [], [], [], 0
 
-    def close(self) -> Shard:
-        """Finish the file and give it its name."""
+    def close(self) -> None:
+        """Finish the file."""
         if self._ids:
             self._write_chunk()
         self._writer.close()
         self._sink.close()
-        sync(self.partial)
-        self.partial.replace(self.path)
+
+    def shard(self) -> Shard:
+        """The file, which is closed, as the manifest describes it."""
         return Shard(self.path.name, self.documents, self.sentences, self.tokens, hash_file(self.path))
 
 
@@ -148,13 +156,27 @@ class Split:
     def chunk(self, index: int) -> Chunk:
         """The chunk's arrays; the tokens are a view of the mapped file."""
         path, batch = self._chunks[index]
-        documents = self._readers[path].get_batch(batch).column(0)
-        sentences = documents.values
-        return Chunk(
-            sentences.values.to_numpy(),
-            sentences.offsets.to_numpy().astype(np.int64),
-            documents.offsets.to_numpy().astype(np.int64),
-        )
+        return _chunk(self._readers[path].get_batch(batch))
+
+
+def _chunk(batch: pa.RecordBatch) -> Chunk:
+    documents = batch.column(0)
+    sentences = documents.values
+    return Chunk(
+        sentences.values.to_numpy(),
+        sentences.offsets.to_numpy().astype(np.int64),
+        documents.offsets.to_numpy().astype(np.int64),
+    )
+
+
+def read_chunks(path: Path) -> Iterator[Chunk]:
+    """The chunks of a file of `ShardWriter`, memory-mapped. Raises UserError where it cannot be read."""
+    try:
+        reader = pa.ipc.open_file(pa.memory_map(str(path)))
+    except (OSError, pa.ArrowInvalid) as error:
+        raise UserError(f"{path}: cannot be read ({error}); remove it and its .json, and make it again") from error
+    for number in range(reader.num_record_batches):
+        yield _chunk(reader.get_batch(number))
 
 
 class TokenStore:
@@ -165,16 +187,15 @@ class TokenStore:
 
     def __init__(self, directory: str | Path) -> None:
         self.directory = Path(directory)
+        if not (self.directory / "manifest.json").exists() and parts_folder(self.directory).is_dir():
+            again = f"run the same {command('prepare')} again"
+            raise UserError(f"{directory}: not a token store: its preparation has not finished; {again}")
         if not self.directory.is_dir():
             raise UserError(f"{directory}: no such token store; make one with {command('prepare')}")
         if not (self.directory / "manifest.json").exists():
-            unfinished = (self.directory / "progress.json").exists()
-            reason = (
-                f"its preparation has not finished; run the same {command('prepare')} again"
-                if unfinished
-                else f"manifest.json is missing; make one with {command('prepare')}"
+            raise UserError(
+                f"{directory}: not a token store: manifest.json is missing; make one with {command('prepare')}"
             )
-            raise UserError(f"{directory}: not a token store: {reason}")
         self.manifest: dict[str, Any] = read_json(self.directory / "manifest.json")
         missing = {"fingerprint", "tokenizer", "vocab_size", "splits", "corpus"} - set(self.manifest)
         if missing:

@@ -178,8 +178,8 @@ def read_pieces(pieces: Iterable[SourcePiece], options: CorpusOptions, report: C
 
 
 class _Reader:
-    """Reads one source, or a piece of it. line: where the reading is, from 1; of Python's documentation the number of the module.
-    left_out: how many faults were left out."""
+    """Reads one source, or a piece of it. line: where the reading is, from 1; of Python's documentation the number of
+    the module. left_out: how many faults were left out."""
 
     def __init__(self, wanted: SourcePiece, options: CorpusOptions, report: CorpusReport) -> None:
         self.source, self.piece, self.dialect = wanted

@@ -1,4 +1,4 @@
-"""Where the files of a corpus are cut into pieces, so that each piece gives the documents that the whole file has there."""
+"""Where files of a corpus are cut into pieces, so that each gives the documents that the whole file has there."""
 
 from __future__ import annotations
 

@@ -280,5 +280,3 @@ def cut_rows(sizes: Iterable[int], size: PieceSize) -> list[Piece]:
     if number > begin:
         pieces.append(Piece(begin, number, rows=number - begin, by_rows=True))
     return _marked(pieces)
-
-

@@ -111,9 +111,19 @@ def _texts_hint() -> str:
     return only_in_python(f" (texts themselves go in as {option('texts')})")
 
 
-def source_records(sources: Sequence[Source]) -> list[dict[str, Any]]:
-    """What a record of a vocabulary or a store says of its sources: name, size, SHA-256 (None of documentation)."""
-    return [{"path": source.name, "size": source.size, "sha256": _content_hash(source)} for source in sources]
+def source_records(sources: Sequence[Source], known: Iterable[Mapping[str, Any]] = ()) -> list[dict[str, Any]]:
+    """What a record of a vocabulary or a store says of its sources: name, size, SHA-256 (None of documentation).
+
+    known: records of files that are not read again if they still have their size."""
+    hashes = {(record["path"], record["size"]): record["sha256"] for record in known}
+    return [
+        {
+            "path": source.name,
+            "size": source.size,
+            "sha256": hashes.get((source.name, source.size)) or _content_hash(source),
+        }
+        for source in sources
+    ]
 
 
 def _content_hash(source: Source) -> str | None:

@@ -11,9 +11,8 @@ from typing import Any
 from bothways.data.stream import RowStream
 from bothways.data.tables import CONLL_SUFFIXES, Row, read_rows
 from bothways.errors import UserError
-from bothways.files import read_json
 from bothways.outputs import free_name
-from bothways.parts import MARKERS
+from bothways.parts import Parts
 from bothways.text.lines import uncompressed_suffix
 from bothways.text.sources import resolve_sources
 from bothways.text.table_reader import TABLE_SUFFIXES
@@ -141,11 +140,12 @@ def describe_folder(path: Path) -> Description:
 
 
 def describe_parts(path: Path) -> Description:
-    """The parts of a large table's results, of a job that has not finished."""
-    manifest = read_json(path / "manifest.json")
-    ends = [int(marker.stem.split("-")[1]) for marker in path.glob(MARKERS)]
-    done = max(ends, default=0)
-    of_what = f" of {manifest['input']}" if manifest.get("input") else ""
-    lines = [f"{path}: results of a job that has not finished: {done:,} rows{of_what} are done"]
-    lines.append("the same command goes on with it; when it is done they become one file")
-    return Description(lines, {"parts": str(path), "rows": done, "manifest": manifest})
+    """The parts of a store, or of a large table's results, of a job that has not finished."""
+    out = path.with_name(path.name.removesuffix(".parts"))
+    parts = Parts(out)
+    parts.load()
+    done, kind = len(parts.done()), parts.manifest.get("kind")
+    what = "a token store" if kind == "store" else f"the results for {parts.manifest['job'].get('input', 'a table')}"
+    lines = [f"{path}: parts of {what}, which has not finished: {done:,} of {parts.count:,} parts are done"]
+    lines.append(f"the same command goes on with it; bothways join {shlex.quote(str(out))} says which are missing")
+    return Description(lines, {"parts": str(path), "done": done, "of": parts.count, "job": parts.manifest["job"]})

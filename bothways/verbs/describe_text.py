@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from bothways.data.lengths import documents_in_words, few_held_out, length_histogram
-from bothways.data.prepare import FIRST_HELD_OUT
 from bothways.data.store import TokenStore
-from bothways.files import read_json
+from bothways.data.store_writer import FIRST_HELD_OUT
 from bothways.outputs import free_name
 from bothways.text.corpus import CorpusReport
 from bothways.text.tokenizer import Tokenizer
@@ -80,13 +79,3 @@ def store_lines(store: TokenStore) -> list[str]:
 def _remarks(store: TokenStore) -> list[str]:
     """What was left out of a store's text, and why."""
     return CorpusReport.from_dict(store.manifest["corpus"]).lines()
-
-
-def describe_unfinished_store(path: Path) -> Description:
-    """A store whose preparation was stopped."""
-    state = read_json(path / "progress.json")
-    done = f"{state.get('documents', 0):,} documents are done"
-    return Description(
-        [f"{path}: a token store whose preparation has not finished, {done}; the same bothways prepare goes on"],
-        {"store": str(path), "finished": False, **state},
-    )

@@ -10,7 +10,7 @@ from bothways.checkpoint.shipped import ShippedModel, shipped_models
 from bothways.errors import UserError, closest
 from bothways.files import to_json
 from bothways.verbs.describe_files import describe_file, describe_folder, describe_parts
-from bothways.verbs.describe_text import describe_store, describe_unfinished_store, describe_vocabulary
+from bothways.verbs.describe_text import describe_store, describe_vocabulary
 from bothways.verbs.description import Description
 from bothways.verbs.flags import parse
 from bothways.verbs.options import Positional
@@ -75,8 +75,6 @@ def look_at(path: Path, recipe: str | None = None) -> Description:
         return describe_parts(path)
     if (path / "manifest.json").exists():
         return describe_store(path, recipe)
-    if (path / "progress.json").exists():
-        return describe_unfinished_store(path)
     kinds: tuple[tuple[tuple[str, ...], Callable[[Path], Description]], ...] = (
         (("demo.json",), _describe_demo),
         (("config.json", "modules.json"), _describe_model),

@@ -14,7 +14,8 @@ import polars
 import pyarrow as pa
 import pytest
 
-from bothways.data import prepare as preparation
+from bothways.data import documents as preparation
+from bothways.data import store_parts, store_writer
 from bothways.data.lengths import few_held_out
 from bothways.data.prepare import PrepareOptions, prepare
 from bothways.data.store import TokenStore
@@ -73,13 +74,17 @@ def test_other_tools_open_a_shard(tmp_path: Path) -> None:
 def test_bytes_do_not_depend_on_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_corpus(tmp_path / "c.jsonl", documents=300)
     monkeypatch.setattr(preparation, "BATCH_CHARACTERS", 20_000)
-    monkeypatch.setattr(preparation, "SHARD_TOKENS", 5_000)
+    monkeypatch.setattr(store_writer, "SHARD_TOKENS", 5_000)
+    monkeypatch.setattr(store_parts, "PART_BYTES", 8_000)
     for workers in (1, 2, 3):
         prepare(
             [str(tmp_path / "c.jsonl")], tiny_tokenizer(), tmp_path / f"store{workers}", PrepareOptions(workers=workers)
         )
     assert len(list((tmp_path / "store1").glob("train-*.arrow"))) > 2
     assert contents(tmp_path / "store1") == contents(tmp_path / "store2") == contents(tmp_path / "store3")
+    monkeypatch.setattr(store_parts, "PART_BYTES", 1 << 30)
+    prepare([str(tmp_path / "c.jsonl")], tiny_tokenizer(), tmp_path / "in-one-part")
+    assert contents(tmp_path / "store1") == contents(tmp_path / "in-one-part")
 
 
 class Killed(BaseException):
@@ -89,7 +94,8 @@ class Killed(BaseException):
 def test_a_killed_preparation_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_corpus(tmp_path / "c.jsonl", documents=300)
     monkeypatch.setattr(preparation, "BATCH_CHARACTERS", 5_000)
-    monkeypatch.setattr(preparation, "SHARD_TOKENS", 5_000)
+    monkeypatch.setattr(store_writer, "SHARD_TOKENS", 5_000)
+    monkeypatch.setattr(store_parts, "PART_BYTES", 8_000)
     source, tokenizer = [str(tmp_path / "c.jsonl")], tiny_tokenizer()
     whole = prepare(source, tokenizer, tmp_path / "whole", PrepareOptions(workers=1))
 
@@ -185,7 +191,7 @@ def test_what_a_mistake_left_behind_is_begun_anew(tmp_path: Path, monkeypatch: p
         Path(copy).write_text("the dog runs. " * 40)
     with pytest.raises(UserError, match="skip_bad=True leaves such text out"):
         prepare([*copies, sources[1]], tiny_tokenizer(), out, PrepareOptions(workers=1))
-    assert (out / "progress.json").exists()
+    assert not (tmp_path / "store.parts").exists(), "no part was complete"
     assert prepare([*copies, sources[1]], tiny_tokenizer(), out, cure).manifest["documents"] == 10
     assert sorted(path.name for path in out.iterdir()) == [
         "manifest.json", "tokenizer", "train-00000.arrow", "validation-00000.arrow",
@@ -210,7 +216,7 @@ def test_overwriting_begins_anew_once_there_is_something_to_write(tmp_path: Path
 
 @pytest.mark.parametrize("share", [0, 1e-320, 0.02, 0.1, 0.3, 0.7, 0.999])
 def test_the_share_held_out_is_the_share(share: float) -> None:
-    held_out = [preparation._held_out(number, Fraction(share).limit_denominator(10**6)) for number in range(5000)]
+    held_out = [store_writer.is_held_out(number, Fraction(share).limit_denominator(10**6)) for number in range(5000)]
     assert not any(held_out[:9])
     assert held_out[9] == (share > 1e-6)
     assert abs(sum(held_out) - share * 4991) <= 1

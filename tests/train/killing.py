@@ -21,10 +21,11 @@ from bothways.train.run import RunDirectory
 from tests.data.test_prepare import write_corpus
 from tests.helpers import tiny_tokenizer
 
-# `bothways` with small shards, so that a short preparation has many to be killed between.
+# `bothways` with small parts, so that a short preparation has many to be killed between.
 PREPARE = """
-import sys, bothways.data.prepare as prepare
-prepare.SHARD_TOKENS, prepare.BATCH_CHARACTERS = 20_000, 20_000
+import sys
+from bothways.data import documents, store_parts, store_writer
+store_writer.SHARD_TOKENS, documents.BATCH_CHARACTERS, store_parts.PART_BYTES = 20_000, 20_000, 60_000
 from bothways.cli import main
 sys.exit(main(sys.argv[1:]))
 """
@@ -101,7 +102,7 @@ def main() -> None:
         whole, killed = folder / "store", folder / "killed-store"
         subprocess.run(preparation(folder / "c.jsonl", folder / "vocabulary", whole), check=True, capture_output=True)
         again = preparation(folder / "c.jsonl", folder / "vocabulary", killed)
-        prepared = run_with_kills(again, killed / "progress.json", arguments.kills // 4, rng, longest=2.5)
+        prepared = run_with_kills(again, folder / "killed-store.parts", arguments.kills // 4, rng, longest=2.5)
         same_store = store_bytes(whole) == store_bytes(killed)
 
         subprocess.run(command(whole, folder / "whole"), check=True, capture_output=True)

@@ -27,5 +27,5 @@ def test_a_killed_preparation_ends_in_the_same_bytes(tmp_path: Path) -> None:
     arguments = tmp_path / "c.jsonl", tmp_path / "vocabulary"
     subprocess.run(preparation(*arguments, tmp_path / "whole"), check=True, capture_output=True)
     killed = tmp_path / "killed"
-    assert run_with_kills(preparation(*arguments, killed), killed / "progress.json", 2, random.Random(2), 1.0) >= 1
+    assert run_with_kills(preparation(*arguments, killed), tmp_path / "killed.parts", 2, random.Random(2), 1.0) >= 1
     assert store_bytes(killed) == store_bytes(tmp_path / "whole")
