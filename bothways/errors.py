@@ -19,6 +19,7 @@ EXTRAS = {
     "serve": "fastapi uvicorn httptools uvloop prometheus-client",
     "client": "httpx2",
     "otel": "fastapi[opentelemetry]",
+    "ray": "'ray[client]'",
     "demo": "matplotlib tensorboard scikit-learn gensim nltk",
 }
 
@@ -132,6 +133,11 @@ def options_as_flags(flags: bool = True) -> Iterator[None]:
         yield
     finally:
         _as_flags = before
+
+
+def options_are_flags() -> bool:
+    """Whether `option` spells as the command line does now, for another process that is to do the same."""
+    return _as_flags
 
 
 def install_command(extra: str) -> str:

@@ -8,65 +8,74 @@ from pathlib import Path
 import pytest
 
 from bothways.errors import UserError
-from bothways.parts import Parts
+from bothways.parts import Parts, Share, commands_for
 
 
-def opened(out: Path, **manifest: object) -> Parts:
+def opened(out: Path, **job: object) -> Parts:
     parts = Parts(out, (out.with_suffix(".log"),))
-    parts.open(manifest)
+    parts.open(job, lambda: {"parts": list("abc"), "command": ["bothways", "make it"]})
     return parts
 
 
-def write(parts: Parts, items: int, text: str) -> None:
-    parts.write(items, lambda path: path.write_text(text) and None, {"text": text})
+def write(parts: Parts, number: int) -> None:
+    def write_results(path: Path) -> dict[str, str]:
+        path.write_text(parts.manifest["parts"][number - 1])
+        return {"number": f"part {number}"}
+
+    parts.write(number, write_results)
 
 
 def join(paths: Sequence[Path], whole: Path) -> None:
     whole.write_text("".join(path.read_text() for path in paths))
 
 
-def test_parts_are_found_again_in_order_and_become_one_file(tmp_path: Path) -> None:
+def test_parts_are_found_again_whoever_made_them_and_become_one_file_in_order(tmp_path: Path) -> None:
     out = tmp_path / "out.txt"
     parts = opened(out, seed=1)
-    write(parts, 9, "a")
-    write(parts, 2, "b")
+    write(parts, 3)
+    write(parts, 1)
     assert sorted(path.name for path in parts.folder.iterdir()) == [
-        "000000000000-000000000009.json",
-        "000000000000-000000000009.txt",
-        "000000000009-000000000011.json",
-        "000000000009-000000000011.txt",
-        "manifest.json",
-    ]
+        "00000001.json", "00000001.txt", "00000003.json", "00000003.txt", "manifest.json",
+    ]  # fmt: skip
+    with pytest.raises(UserError, match=r"out\.txt\.parts: 1 of 3 parts are missing: 2"):
+        parts.merge(join, {})
+    assert commands_for([2], parts.manifest) == ["bothways 'make it' --parts 2/3"]
     again = opened(out, seed=1)
-    assert again.end == 11
-    assert [marker["text"] for marker in again.markers()] == ["a", "b"]
+    assert again.missing() == [2]
+    write(again, 2)
+    write(again, 1)
+    assert [marker["number"] for marker in parts.markers()] == ["part 1", "part 2", "part 3"]
     again.merge(join, {out.with_suffix(".log"): lambda path: path.write_text("said") and None})
-    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"out.txt": "ab", "out.log": "said"}
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"out.txt": "abc", "out.log": "said"}
+    with pytest.raises(UserError, match=r"parts has gone: another process has made \S*out\.txt of its parts"):
+        write(parts, 1)
 
 
 def test_a_part_without_its_marker_does_not_count(tmp_path: Path) -> None:
     parts = opened(tmp_path / "out.txt")
-    write(parts, 3, "a")
-    (parts.folder / "000000000003-000000000006.txt").write_text("half")
+    write(parts, 1)
+    (parts.folder / "00000002.txt").write_text("half")
+    (parts.folder / ".00000003.json.0123.partial").write_text("{")
     again = opened(tmp_path / "out.txt")
-    assert again.end == 3
-    write(again, 3, "b")
+    assert again.missing() == [2, 3]
+    write(again, 2)
+    write(again, 3)
     again.merge(join, {})
-    assert (tmp_path / "out.txt").read_text() == "ab"
+    assert (tmp_path / "out.txt").read_text() == "abc"
     assert not (tmp_path / "out.log").exists()
 
 
 def test_what_is_not_ours_to_go_on_with_is_refused(tmp_path: Path) -> None:
     parts = opened(tmp_path / "out.txt", seed=1)
-    for text in "abc":
-        write(parts, 1, text)
+    parts = opened(tmp_path / "out.txt", seed=3)  # nothing was made yet
+    write(parts, 1)
     with pytest.raises(
-        UserError, match="beginning of a result that was made otherwise: seed was 1, now 2; overwrite=True"
+        UserError, match="beginning of a result that was made otherwise: seed was 3, now 2; overwrite=True"
     ):
         opened(tmp_path / "out.txt", seed=2)
-    (parts.folder / "000000000001-000000000002.json").unlink()
-    with pytest.raises(UserError, match="the part of row 2 is missing"):
-        opened(tmp_path / "out.txt", seed=1)
+    (parts.folder / "manifest.json").write_text('{"seed": 3}')
+    with pytest.raises(UserError, match="begun by an earlier version, or not of a job of ours; overwrite=True"):
+        opened(tmp_path / "out.txt", seed=3)
     (tmp_path / "there.log").write_text("kept")
     with pytest.raises(UserError, match=r"there\.log is there already"):
         opened(tmp_path / "there.txt")
@@ -74,3 +83,15 @@ def test_what_is_not_ours_to_go_on_with_is_refused(tmp_path: Path) -> None:
     (tmp_path / "foreign.txt.parts" / "notes").write_text("kept")
     with pytest.raises(UserError, match="is not empty and not of a run"):
         opened(tmp_path / "foreign.txt")
+
+
+def test_shares_have_every_part_once() -> None:
+    numbers = range(1, 101)
+    for of in (1, 7, 64, 100, 200):
+        taken = [number for k in range(1, of + 1) for number in Share(k, of).take(numbers)]
+        assert sorted(taken) == list(numbers)
+    assert Share.read("0/64").take(numbers) == []
+    assert Share.read("12/12") == Share(12, 12)
+    for wrong in ("13/12", "1/0", "-1/3", "3", "a/b", "1/2/3"):
+        with pytest.raises(UserError, match="expected K/N with K from 1 to N"):
+            Share.read(wrong)

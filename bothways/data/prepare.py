@@ -88,12 +88,7 @@ def prepare(
     begun = begin_store(resolved, _opened(tokenizer), Path(out or ""), options, overwrite=overwrite)
     if isinstance(begun, TokenStore):
         return begun
-    try:
-        make_parts(begun, None, options.workers, quiet=quiet, on_documents=on_progress)
-    except UserError:
-        if not begun.parts.done():  # nothing of worth is there, and the mistake's cure is another recipe
-            begun.parts.remove()
-        raise
+    make_parts(begun, None, options.workers, quiet=quiet, on_documents=on_progress)
     return join_store(begun, quiet=quiet)
 
 
@@ -145,7 +140,12 @@ def make_parts(
     numbers = begun.parts.missing(share)
     with ByteProgress("prepare", begun.size_of(numbers), shown=not quiet) as progress:
         progress.wait("prepare  opening the text …")
-        begun.make(numbers, workers, on_documents or progress.update)
+        try:
+            begun.make(numbers, workers, on_documents or progress.update)
+        except UserError:
+            if share is None and not begun.parts.done():  # the mistake's cure is another recipe
+                begun.parts.remove()
+            raise
     return len(numbers)
 
 

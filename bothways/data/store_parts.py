@@ -9,6 +9,7 @@ splits, and cuts shards and chunks anew: the store has the same bytes whatever t
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -79,6 +80,7 @@ class StoreParts:
         store.parts.load()
         return store
 
+    @functools.cached_property
     def tokenizer(self) -> Tokenizer:
         """The vocabulary of the parts. Raises UserError where it is missing."""
         path = self.parts.folder / "tokenizer.json"
@@ -124,7 +126,7 @@ class StoreParts:
     def make(self, numbers: Sequence[int], workers: int | None, on_documents: OnDocuments) -> None:
         """Make parts, in order. workers: processes; None: one a core. on_documents: called with what is done of them,
         documents and bytes, and the number of tokens. Raises UserError for what cannot be read."""
-        tokenizer, reports = self.tokenizer(), dict[int, CorpusReport]()
+        tokenizer, reports = self.tokenizer, dict[int, CorpusReport]()
         language, dtype = self.recipe.get("language", ENGLISH), id_dtype(tokenizer.vocab_size)
         documents = _Grouped(prepare_documents(self._documents(numbers, reports), tokenizer, language, workers))
         done = _Done(0, 0, 0)
@@ -157,7 +159,7 @@ class StoreParts:
         share = Fraction(self.recipe["validation"]).limit_denominator(1_000_000)
         try:
             with new_store(self.out, self.parts.folder) as directory:
-                writer = StoreWriter(directory, self.recipe, self.tokenizer())
+                writer = StoreWriter(directory, self.recipe, self.tokenizer)
                 for number, (ids, sentence_lengths) in enumerate(read_documents_of(results)):
                     writer.add(ids, sentence_lengths, "validation" if is_held_out(number, share) else "train")
                     on_documents(number + 1)
@@ -167,6 +169,18 @@ class StoreParts:
             raise
         self.parts.remove()
         return TokenStore(self.out)
+
+
+def open_store_parts(out: Path) -> Callable[[int], int]:
+    """What makes a part of a store by its number in this process, and returns how many documents it has."""
+    store = StoreParts.load(out)
+
+    def make(number: int) -> int:
+        store.make([number], 1, lambda done, tokens: None)
+        documents: int = store.parts.marker(number)["documents"]
+        return documents
+
+    return make
 
 
 class _Grouped:

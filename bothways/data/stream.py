@@ -19,8 +19,11 @@ import pyarrow.parquet as pq
 
 from bothways.data.tables import CONLL_SUFFIXES, BadRow, Row, TableOptions, read_table
 from bothways.errors import UserError, option
+from bothways.text.corpus_pieces import cut_csv
+from bothways.text.csv_records import CsvDialect
 from bothways.text.encodings import is_utf8
 from bothways.text.lines import Fault, is_unicode, utf8_bytes
+from bothways.text.pieces import Piece, PieceSize, cut_lines, cut_parquet, cut_rows, is_plain_utf8
 from bothways.text.table_reader import CSV_SUFFIXES, JSON_SUFFIXES, TABLE_SUFFIXES, TableReader, TableReaderOptions
 
 STREAM_SUFFIXES = (*TABLE_SUFFIXES, ".txt")
@@ -73,6 +76,7 @@ class RowStream:
         )
         self._whole = self.suffix in WHOLE_SUFFIXES
         self._held = read_table(path, replace(options, say=self._remark)) if self._whole else []
+        self._reading: tuple[int, Iterator[Row | BadRow]] = (1 << 62, iter(()))  # a row, and the rows from there
         rows = self.rows()
         first = list(itertools.islice(rows, SCHEMA_ROWS))
         if not first:
@@ -85,6 +89,37 @@ class RowStream:
 
     def _remark(self, line: str) -> None:
         self.remarks.append(line.removeprefix(f"{self.path}: "))
+
+    def cut(self, size: PieceSize) -> tuple[list[Piece], CsvDialect | None]:
+        """The pieces that `rows_of` reads, in order, and of a .csv or .tsv how they are read. Where a file cannot be
+        cut by bytes they are ranges of its rows, for which all rows before them are read past."""
+        with self._user_errors():
+            if self.suffix == ".parquet":
+                return cut_parquet(self.path, size), None
+            if self._whole or not is_plain_utf8(self.path, self.encoding):
+                return cut_rows(map(_row_size, self.rows()), size), None
+            if self.suffix in CSV_SUFFIXES:
+                return cut_csv(self.path, self._options, size)
+            return cut_lines(self.path, size), None
+
+    def rows_of(self, piece: Piece, dialect: CsvDialect | None = None) -> Iterator[Row | BadRow]:
+        """The rows of a piece of `cut`. Raises UserError where nothing more of the file can be read."""
+        if piece.is_whole:
+            return self.rows()
+        if piece.by_rows:
+            return self._rows_between(piece)
+        return self._rows(TableReader(self.path, replace(self._options, piece=piece, dialect=dialect)), 0)
+
+    def _rows_between(self, piece: Piece) -> Iterator[Row | BadRow]:
+        """The rows of a range, where the reading of an earlier one goes on if it can."""
+        assert piece.end is not None
+        position, rows = self._reading
+        if position > piece.start or (self.suffix == ".parquet" and position != piece.start):
+            position, rows = piece.start, self.rows(piece.start)
+        for _ in itertools.islice(rows, piece.start - position):
+            pass
+        yield from rows if piece.last else itertools.islice(rows, piece.end - piece.start)
+        self._reading = piece.end, rows
 
     def count(self) -> int:
         """How many rows there are; of a .csv with line breaks in its fields, how many at most."""
@@ -112,9 +147,10 @@ class RowStream:
     def rows(self, skip: int = 0) -> Iterator[Row | BadRow]:
         """Every row after the first `skip`. Raises UserError where nothing more of the file can be read."""
         if self._whole:
-            yield from self._held[skip:]
-            return
-        reader = TableReader(self.path, self._options)
+            return iter(self._held[skip:])
+        return self._rows(TableReader(self.path, self._options), skip)
+
+    def _rows(self, reader: TableReader, skip: int) -> Iterator[Row | BadRow]:
         with self._user_errors():
             for row in reader.rows(skip):
                 place, self.remarks = reader.place(row.line), reader.remarks
@@ -137,6 +173,12 @@ class RowStream:
             raise UserError(
                 f"{self.path}: cannot be read: {(str(error) or 'it ends too early').splitlines()[0]}"
             ) from error
+
+
+def _row_size(row: Row | BadRow) -> int:
+    """The characters of a row's texts and lists, about."""
+    values = row.values.values() if isinstance(row, Row) else ()
+    return sum(len(value) for value in values if isinstance(value, str | list))
 
 
 def _all_unicode(values: Mapping[str, Any]) -> bool:

@@ -1,13 +1,16 @@
 """A model over a table of any size: constant memory, and a run that was killed goes on where it was.
 
-Rows are read, tokenised, run and written in parts that take about `PART_SECONDS`, in the order of the table. The
-results of a row do not depend on other rows, so parts may be of any size.
+The table is cut into parts by its bytes or rows before work begins; the rows of a part are read, tokenised, run and
+written, in the order of the table. The results of a row do not depend on other rows but in the last digits, and what is
+in a part depends on the table alone, so the file is the same whoever makes which part.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+import base64
+import functools
+import json
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,16 +25,25 @@ from bothways.errors import UserError
 from bothways.files import to_json
 from bothways.inference import engine
 from bothways.inference.bulk_formats import CsvFormat, JsonLinesFormat, ParquetFormat, RowFormat
-from bothways.outputs import option_change, require_apart
+from bothways.outputs import made_otherwise, option_change, require_apart
 from bothways.parts import Parts
 from bothways.prefetch import prefetch
 from bothways.progress import OnProgress, no_progress
+from bothways.text.csv_records import CsvDialect
+from bothways.text.pieces import Piece, PieceSize
 from bothways.text.tokenizer import Tokenizer
 
-PART_SECONDS = 20.0  # what a kill costs at most; to write and fsync a part takes hundredths of a second
+# A part is what a kill costs, so small tables have small ones; a large table has hundreds, each of at most 4 MB.
+LEAST_PART_BYTES, MOST_PART_BYTES = 1 << 17, 1 << 22
+PARTS = 512
 MIN_PART_ROWS = 256  # enough of them to be sorted by length into full batches
 MAX_PART_ROWS = 1 << 15  # two parts' rows and token ids are in memory at a time: the one at work and the next
-MAX_PART_CHARACTERS = 1 << 25  # about; 32 MB of text, for tables of long texts
+
+
+def part_size(table_bytes: int) -> PieceSize:
+    """How large the parts of a table of so many bytes are."""
+    size = min(MOST_PART_BYTES, max(LEAST_PART_BYTES, table_bytes // PARTS))
+    return PieceSize(size, MIN_PART_ROWS, MAX_PART_ROWS, MOST_PART_BYTES)
 
 
 @dataclass(frozen=True)
@@ -67,6 +79,7 @@ class BulkCounts:
 class _Part:
     """Rows read from the table. size: how many, with the bad ones. columns: the table's own, of the good rows."""
 
+    number: int
     rows: list[Row]
     encoded: list[Encoded]
     columns: Any
@@ -77,54 +90,95 @@ class _Part:
 class BulkOutput:
     """The file of results, its parts until it is complete, and beside it a file of the rows that could not be used.
 
-    bad_rows: that file, `OUT.bad.jsonl`; there is none where all rows were used.
+    bad_rows: that file, `OUT.bad.jsonl`; there is none where all rows were used. resumed: rows that an earlier run had
+    done.
     """
 
-    def __init__(self, out: Path, row_format: RowFormat, *, overwrite: bool = False) -> None:
-        self.row_format, self.counts = row_format, BulkCounts()
+    def __init__(self, out: Path, *, overwrite: bool = False) -> None:
+        self.out = out
         self.bad_rows = out.with_name(f"{out.name}.bad.jsonl")
-        self._parts = Parts(out, (self.bad_rows,), overwrite=overwrite)
+        self.parts = Parts(out, (self.bad_rows,), overwrite=overwrite)
+        self.resumed = 0
 
-    def open(self, manifest: Mapping[str, Any]) -> None:
+    @classmethod
+    def load(cls, out: Path) -> BulkOutput:
+        """The output of a job that another process has begun. Raises UserError where there is none."""
+        output = cls(out)
+        output.parts.load()
+        return output
+
+    def open(self, job: Mapping[str, Any], cut: Callable[[], Mapping[str, Any]]) -> None:
         """Find what an earlier run has done. Raises UserError as `Parts.open` does."""
-        self._parts.open(manifest, _changes)
-        for marker in self._parts.markers():
-            self._count(marker)
-        self.counts.rows = self.counts.resumed = self._parts.end
+        self.parts.open(job, cut, _changes)
+        self.resumed = sum(marker["rows"] for marker in self.parts.markers())
+
+    @functools.cached_property
+    def row_format(self) -> RowFormat:
+        """How the file is written, by what the manifest has of the columns."""
+        columns = self.parts.manifest["columns"]
+        own, results = (pa.ipc.read_schema(pa.py_buffer(base64.b64decode(columns[key]))) for key in ("own", "results"))
+        suffix = self.out.suffix.lower()
+        if suffix == ".jsonl":
+            return JsonLinesFormat()
+        return CsvFormat(columns["names"], results.names) if suffix == ".csv" else ParquetFormat(own, results)
+
+    @property
+    def rows_at_most(self) -> int | None:
+        """How many rows the table has, blank lines of it included; None where that is not known."""
+        rows = [entry.get("rows", 0) for entry in self.parts.manifest["parts"]]
+        return sum(rows) if all(rows) else None
+
+    def piece(self, number: int) -> tuple[Piece, CsvDialect | None]:
+        """What of the table a part reads, and how."""
+        dialect = self.parts.manifest.get("dialect")
+        return Piece.from_json(self.parts.manifest["parts"][number - 1]), dialect and CsvDialect(**dialect)
 
     def write(self, part: _Part, results: pa.Table, unknown: UnknownTokens) -> None:
         """Add a part. results: a row for each of `part.rows`. unknown: what of them the vocabulary does not have."""
-        marker = {
-            "bad": [{"row": row.source, "reason": row.reason} for row in part.bad],
-            "truncated": engine.truncated_rows(part.encoded),
-            "unknown": asdict(unknown),
-        }
-        self._parts.write(part.size, lambda path: self.row_format.write(path, part.columns, results), marker)
-        self._count(marker)
-        self.counts.rows = self._parts.end
+        row_format = self.row_format
 
-    def _count(self, marker: Mapping[str, Any]) -> None:
-        if marker["bad"] and not self.counts.bad:
-            self.counts.first_bad = "{row}: {reason}".format_map(marker["bad"][0])
-        self.counts.bad += len(marker["bad"])
-        self.counts.truncated += marker["truncated"]
-        self.counts.unknown += UnknownTokens(**marker.get("unknown", {}))  # parts of an earlier version have none
+        def write(path: Path) -> dict[str, Any]:
+            row_format.write(path, part.columns, results)
+            return {
+                "rows": part.size,
+                "bad": [{"row": row.source, "reason": row.reason} for row in part.bad],
+                "truncated": engine.truncated_rows(part.encoded),
+                "unknown": asdict(unknown),
+            }
 
-    def merge(self) -> None:
-        """Make the file of all parts, and that of the bad rows."""
-        side = {self.bad_rows: self._write_bad_rows} if self.counts.bad else {}
-        self._parts.merge(self.row_format.merge, side)
+        self.parts.write(part.number, write)
+
+    def counts(self) -> BulkCounts:
+        """What the parts that are complete have counted."""
+        counts = BulkCounts(resumed=self.resumed)
+        for marker in self.parts.markers():
+            if marker["bad"] and not counts.bad:
+                counts.first_bad = "{row}: {reason}".format_map(marker["bad"][0])
+            counts.rows += marker["rows"]
+            counts.bad += len(marker["bad"])
+            counts.truncated += marker["truncated"]
+            counts.unknown += UnknownTokens(**marker["unknown"])
+        return counts
+
+    def merge(self) -> BulkCounts:
+        """Make the file of all parts, and that of the bad rows. Raises UserError where a part is missing."""
+        counts = self.counts()
+        side = {self.bad_rows: self._write_bad_rows} if counts.bad else {}
+        self.parts.merge(self.row_format.merge, side)
+        return counts
 
     def _write_bad_rows(self, path: Path) -> None:
         with path.open("w", encoding="utf-8") as file:
-            for marker in self._parts.markers():
+            for marker in self.parts.markers():
                 file.writelines(to_json(bad, ensure_ascii=False) + "\n" for bad in marker["bad"])
 
 
-def open_output(job: Job, source: RowStream, out: Path, *, overwrite: bool = False) -> BulkOutput:
+def open_output(
+    job: Job, source: RowStream, out: Path, *, overwrite: bool = False, command: Sequence[str] = ()
+) -> BulkOutput:
     """The output of a job: empty, or with the parts of a run that was stopped.
 
-    overwrite: begin anew, and replace a complete `out` at the end.
+    overwrite: begin anew, and replace a complete `out` at the end. command: by which a person makes the parts.
     Raises UserError where `out` is complete, a column of the table has the name of a result's, or the parts are of
     another run.
     """
@@ -133,40 +187,64 @@ def open_output(job: Job, source: RowStream, out: Path, *, overwrite: bool = Fal
     clashes = _result_names(source.columns, job)
     if clashes:
         raise UserError(f"{source.path}: has a column {clashes[0]!r}, which is the name of a result; rename it")
-    output = BulkOutput(out, _row_format(out.suffix.lower(), source, job), overwrite=overwrite)
+    output = BulkOutput(out, overwrite=overwrite)
     stat = source.path.stat()
     origin = {"input": str(source.path.resolve()), "bytes": stat.st_size, "modified": stat.st_mtime_ns}
-    output.open({**origin, **source.reading, **job.description})
+    output.open({**origin, **source.reading, **job.description}, lambda: _cut(job, source, stat.st_size, command))
     return output
 
 
-def _row_format(suffix: str, source: RowStream, job: Job) -> RowFormat:
-    if suffix == ".jsonl":
-        return JsonLinesFormat()
-    if suffix == ".csv":
-        return CsvFormat(source.columns, job.schema.names)
-    return ParquetFormat(source.schema(), job.schema)
+def _cut(job: Job, source: RowStream, table_bytes: int, command: Sequence[str]) -> dict[str, Any]:
+    """The manifest's content beside the job: the pieces of the table, and the columns that the file will have."""
+    pieces, dialect = source.cut(part_size(table_bytes))
+    own, results = (base64.b64encode(schema.serialize()).decode() for schema in (source.schema(), job.schema))
+    return {
+        "kind": "table",
+        "command": list(command),
+        "columns": {"names": source.columns, "own": own, "results": results},
+        "dialect": None if dialect is None else asdict(dialect),
+        "parts": [piece.to_json() for piece in pieces],
+    }
 
 
-def run_bulk(job: Job, source: RowStream, output: BulkOutput, on_rows: OnProgress = no_progress) -> BulkCounts:
-    """Do the job on every row that is not done and write the file: the table's own columns, then the results.
+def run_bulk(
+    job: Job,
+    source: RowStream,
+    output: BulkOutput,
+    on_rows: OnProgress = no_progress,
+    numbers: Sequence[int] | None = None,
+) -> None:
+    """Do the job on every row that is not done: the table's own columns, then the results.
 
-    on_rows: called with the number of rows done, those of an earlier run included.
+    on_rows: called with the number of rows done, those of an earlier run included. numbers: of the parts to make; None:
+    all that are missing.
     """
-    done = output.counts.rows
-    size = _PartSize()
-    rows = source.rows(skip=done)
-    for part in prefetch(lambda count: _read_part(job, output.row_format, rows, count), size):
-        if not part.size:
-            break
-        began = time.monotonic()
+    numbers = output.parts.missing() if numbers is None else numbers
+    done = output.resumed
+    for part in prefetch(lambda number: _read_part(job, source, output, number), numbers):
         results = _compute(job, part, done, on_rows)
         output.write(part, results, count_unknown_in(job.tokenizer, part.encoded))
-        size.adapt(part.size, time.monotonic() - began)
         done += part.size
         on_rows(done)
-    output.merge()
-    return output.counts
+
+
+def open_table_parts(out: Path, open_job: Callable[[], tuple[Job, RowStream]]) -> Callable[[int], int]:
+    """What makes a part of a table's results by its number in this process, and returns how many rows it has.
+
+    open_job: the job and its table, as this machine has them. Raises UserError where they are not those of the parts.
+    """
+    output = BulkOutput.load(out)
+    job, source = open_job()
+    begun: dict[str, Any] = output.parts.manifest["job"]
+    if changes := _changes(begun, {**begun, **json.loads(json.dumps(job.description))}):
+        raise made_otherwise(output.parts.folder, "the beginning of a result", changes)
+
+    def make(number: int) -> int:
+        run_bulk(job, source, output, numbers=[number])
+        rows: int = output.parts.marker(number)["rows"]
+        return rows
+
+    return make
 
 
 def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -191,21 +269,6 @@ def _result_names(columns: Collection[str], job: Job) -> list[str]:
     return [name for name in job.schema.names if name in columns]
 
 
-class _PartSize:
-    """How many rows the next part has, by the time that the last part took."""
-
-    def __init__(self) -> None:
-        self._rows = MIN_PART_ROWS
-
-    def __iter__(self) -> Iterator[int]:
-        while True:
-            yield self._rows
-
-    def adapt(self, rows: int, seconds: float) -> None:
-        """Aim at `PART_SECONDS` by the speed of a part."""
-        self._rows = min(MAX_PART_ROWS, max(MIN_PART_ROWS, int(rows * PART_SECONDS / max(seconds, 1e-3))))
-
-
 def _compute(job: Job, part: _Part, done: int, on_rows: OnProgress) -> pa.Table:
     if not part.rows:
         return job.schema.empty_table()
@@ -214,32 +277,28 @@ def _compute(job: Job, part: _Part, done: int, on_rows: OnProgress) -> pa.Table:
     return pa.Table.from_arrays(columns, schema=job.schema)
 
 
-def _read_part(job: Job, row_format: RowFormat, rows: Iterator[Row | BadRow], size: int) -> _Part:
-    """The next `size` rows, or as many as have `MAX_PART_CHARACTERS`, encoded; empty at the table's end."""
+def _read_part(job: Job, source: RowStream, output: BulkOutput, number: int) -> _Part:
+    """The rows of a part, encoded."""
     good: list[Row] = []
     bad: list[BadRow] = []
-    characters = taken = 0
-    for row in rows:
-        taken += 1
+    for row in source.rows_of(*output.piece(number)):
         if isinstance(row, BadRow):
             bad.append(row)
         elif clashes := _result_names(row.values, job):
             bad.append(BadRow(row.source, f"has a column {clashes[0]!r}, which is the name of a result"))
         else:
             good.append(row)
-            characters += sum(len(value) for value in row.values.values() if isinstance(value, str | list))
-        if taken == size or characters > MAX_PART_CHARACTERS:
-            break
+    taken = len(good) + len(bad)
     try:
         encoded = job.encode(good) if good else []
     except UserError:
         good, unreadable = _split_by_encoding(job, good)
         bad += unreadable
         encoded = job.encode(good) if good else []
-    fitting, columns, misfits = row_format.own_columns(good)
+    fitting, columns, misfits = output.row_format.own_columns(good)
     if misfits:
         encoded = job.encode(fitting) if fitting else []
-    return _Part(fitting, encoded, columns, bad + misfits, taken)
+    return _Part(number, fitting, encoded, columns, bad + misfits, taken)
 
 
 def _split_by_encoding(job: Job, rows: Sequence[Row]) -> tuple[list[Row], list[BadRow]]:

@@ -10,6 +10,7 @@ VERBS: dict[str, str] = {
     "demo": "the whole way on text that is already on this machine, in minutes",
     "tokenizer": "learn a vocabulary from text",
     "prepare": "turn text into a token store",
+    "join": "make one result of the parts of a large job",
     "pretrain": "train an encoder by masked LM and next sentence, or a model of the next token",
     "finetune": "train a model for a task on labelled rows",
     "evaluate": "measure a model on labelled rows, or on held-out text",

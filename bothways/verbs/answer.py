@@ -17,11 +17,12 @@ from bothways.verbs.bulk import into_file
 from bothways.verbs.flags import parse
 from bothways.verbs.model_argument import load_model
 from bothways.verbs.options import ModelToAsk, Positional
+from bothways.verbs.parts_arguments import PartsArguments
 from bothways.verbs.text_arguments import file_text, shown_text
 
 
 @dataclass(frozen=True)
-class AnswerArguments:
+class AnswerArguments(PartsArguments):
     """context: where the answer may stand, as a text; or `--in FILE`, a text file, all of which is read;
     places are counted in the file's characters, carriage returns and a byte order mark included.
 
@@ -71,9 +72,11 @@ def run_answer(arguments: Sequence[str]) -> None:
         return into_file(
             "answer",
             options,
+            arguments,
             lambda model, source: task_job(model, "answer", source.columns, options.columns()),
             lambda trained: "line",
         )
+    options.refuse_parts()
     if options.format is not None:
         raise UserError("--format: is of a table after --in, with a file after --out")
     if options.columns():

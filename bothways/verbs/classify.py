@@ -21,7 +21,8 @@ def run_classify(arguments: Sequence[str]) -> None:
         'Give texts their label. Example: bothways classify tickets "No light on my router"',
     )
     if options.out is not None:
-        return table_into_file("classify", options)
+        return table_into_file("classify", options, arguments)
+    options.refuse_parts()
     model, texts = open_model("classify", options, options.precision)
     with CountProgress("classify", len(texts)) as on_sequences:
         results = model.classify(texts, on_sequences)

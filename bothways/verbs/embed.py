@@ -56,10 +56,12 @@ def run_embed(arguments: Sequence[str]) -> None:
     if options.out is not None:
         require_file_writable(Path(options.out), (".npy", *BULK_SUFFIXES), "out")
         if Path(options.out).suffix.lower() in BULK_SUFFIXES:
-            return _embed_table(options)
+            return _embed_table(options, arguments)
+        options.refuse_parts()
         if not options.overwrite:
             require_new_file(Path(options.out), "out")
         return _embed_lines(options, Path(options.out))
+    options.refuse_parts()
     model, texts = open_model_and_texts("embed", options, options.precision)
     with CountProgress("embed", len(texts)) as on_sequences:
         vectors = options.vectors(model, texts, on_sequences)
@@ -87,7 +89,7 @@ def _embed_lines(options: EmbedArguments, path: Path) -> None:
     print(f"{path}: {len(vectors):,} vectors of {vectors.shape[1]}, float32")
 
 
-def _embed_table(options: EmbedArguments) -> None:
+def _embed_table(options: EmbedArguments, arguments: Sequence[str]) -> None:
     if options.texts:
         raise UserError(f"--out {options.out}: is for the rows of a table after --in, not for texts as arguments")
 
@@ -102,4 +104,4 @@ def _embed_table(options: EmbedArguments) -> None:
         prompt = chosen_prompt(model, options.prompt_name, options.prompt)
         return embed_job(model, source.columns, column(trained), not options.no_normalize, prompt)
 
-    into_file("embed", options, job, column)
+    into_file("embed", options, arguments, job, column)

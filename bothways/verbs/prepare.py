@@ -5,19 +5,26 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
-from bothways.data.prepare import PrepareOptions
-from bothways.data.prepare import prepare as prepare_store
+from bothways.data.prepare import PrepareOptions, begin_store, join_store, make_parts
+from bothways.data.store import TokenStore
+from bothways.data.store_parts import StoreParts, open_store_parts
 from bothways.data.unknown_tokens import unknown_in_store
 from bothways.outputs import free_name
+from bothways.progress import ByteProgress
+from bothways.text.sources import resolve_sources
+from bothways.text.tokenizer import Tokenizer
 from bothways.verbs.flags import parse
+from bothways.verbs.parts_arguments import PartsArguments, make_on_cluster, part_command, say_share
 from bothways.verbs.printing import say_next
 from bothways.verbs.source_arguments import SourceArguments
 
 
 @dataclass(frozen=True, kw_only=True)
-class PrepareArguments(SourceArguments):
+class PrepareArguments(PartsArguments, SourceArguments):
     """out: the store's directory; the same command again goes on with it.
 
     tokenizer: a vocabulary's or a model's directory. validation: share of documents held out. workers: processes;
@@ -39,14 +46,27 @@ def run_prepare(arguments: Sequence[str]) -> None:
         arguments,
         "Turn text into a token store. Example: bothways prepare texts/ --tokenizer vocabulary --out store",
     )
-    done_already = not options.overwrite and (Path(options.out) / "manifest.json").exists()
-    store = prepare_store(
-        options.sources,
-        options.tokenizer,
-        options.out,
+    share = options.share(options.overwrite)
+    begun = begin_store(
+        resolve_sources(options.sources),
+        Tokenizer.load(options.tokenizer),
+        Path(options.out),
         PrepareOptions(options.corpus_options(), options.validation, options.workers, options.language),
         overwrite=options.overwrite,
+        command=part_command("prepare", arguments),
+        trust=share is not None,
     )
+    done_already = isinstance(begun, TokenStore)
+    if isinstance(begun, TokenStore):
+        store = begun
+    else:
+        if options.on is not None:
+            _make_on_cluster(options.on, begun)
+        else:
+            made = make_parts(begun, share, options.workers)
+            if share is not None:
+                return say_share(begun.parts, share, made)
+        store = join_store(begun)
     from bothways.verbs.describe_text import store_lines
 
     if done_already:
@@ -58,3 +78,25 @@ def run_prepare(arguments: Sequence[str]) -> None:
     else:  # a model of it would learn nothing
         again = shlex.join(["bothways", "tokenizer", *options.words(), "--out", free_name("vocabulary")])
         print(f"{unknown}; learn a vocabulary from this text, and prepare it with that: {again}")
+
+
+class _Counts(NamedTuple):
+    """What `ByteProgress` shows."""
+
+    documents: int
+    bytes_read: int
+
+
+def _make_on_cluster(on: str, begun: StoreParts) -> None:
+    numbers = begun.parts.missing()
+    done = _Counts(0, 0)
+    with ByteProgress("prepare", begun.size_of(numbers)) as progress:
+        progress.wait(f"prepare  waiting for {on} …")
+
+        def on_made(number: int, documents: int) -> None:
+            nonlocal done
+            done = _Counts(done.documents + documents, done.bytes_read + begun.size_of([number]))
+            progress.update(done)
+
+        open_job = partial(open_store_parts, begun.out.absolute())
+        make_on_cluster(on, begun.parts, open_job, "core", on_made)

@@ -21,7 +21,8 @@ def run_tag(arguments: Sequence[str]) -> None:
         'Mark entities. Example: bothways tag entities "The router stopped on 3 May"',
     )
     if options.out is not None:
-        return table_into_file("tag", options)
+        return table_into_file("tag", options, arguments)
+    options.refuse_parts()
     model, texts = open_model_and_texts("tag", options, options.precision)
     with CountProgress("tag", len(texts)) as on_sequences:
         found: Any = model.tag(texts, on_sequences)
