@@ -93,10 +93,9 @@ def test_what_is_wrong_with_parts_is_said(corpus: Path, tmp_path: Path, bothways
     )
     assert "its preparation has not finished" in complaint("pretrain", tmp_path / "store", "--steps", 1, "--out", "run")
     (corpus / "d.txt").write_text(SENTENCES * 201)
+    make, missing = open_store_parts(tmp_path / "store"), StoreParts.load(tmp_path / "store").parts.missing()
     with pytest.raises(UserError, match=r"d\.txt: has changed since the parts were cut: \S+ bytes then, now"):
-        make = open_store_parts(tmp_path / "store")
-        for number in StoreParts.load(tmp_path / "store").parts.missing():
-            make(number)
+        list(map(make, missing))
 
 
 def test_a_store_that_died_at_its_very_end_is_tidied_up(corpus: Path, tmp_path: Path, monkeypatch: Any) -> None:
@@ -106,9 +105,10 @@ def test_a_store_that_died_at_its_very_end_is_tidied_up(corpus: Path, tmp_path: 
     def die(self: Any) -> None:
         raise Killed
 
-    with monkeypatch.context() as patched, pytest.raises(Killed):
+    with monkeypatch.context() as patched:
         patched.setattr("bothways.parts.Parts.remove", die)
-        prepare(corpus, tiny_tokenizer(), tmp_path / "store", workers=1)
+        with pytest.raises(Killed):
+            prepare(corpus, tiny_tokenizer(), tmp_path / "store", workers=1)
     assert (tmp_path / "store.parts").exists()
     before = contents(tmp_path / "store")
     prepare(corpus, tiny_tokenizer(), tmp_path / "store", workers=1)

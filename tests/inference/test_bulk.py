@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import json
 import os
@@ -174,6 +175,44 @@ def test_a_killed_run_goes_on_and_repeats_nothing(table: Path, pretrained: Path,
     bothways("embed", pretrained, "--in", table, "--out", tmp_path / "whole.parquet")
     assert (tmp_path / "out.parquet").read_bytes() == (tmp_path / "whole.parquet").read_bytes()
     assert (tmp_path / "out.parquet.bad.jsonl").read_text() == (tmp_path / "whole.parquet.bad.jsonl").read_text()
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".jsonl.gz", ".parquet"])
+def test_shares_in_any_order_and_twice_give_one_file(
+    suffix: str, table: Path, pretrained: Path, tmp_path: Path, bothways: Run
+) -> None:
+    rows, source = pq.read_table(table).to_pylist(), tmp_path / f"s{suffix}"
+    if suffix == ".csv":
+        with source.open("w", newline="") as file:
+            csv.writer(file).writerows([["id", "text"], *([row["id"], f'{row["text"]}\n"a"'] for row in rows)])
+    elif suffix == ".parquet":
+        source = table
+    else:
+        opener: Any = gzip.open if suffix.endswith(".gz") else open
+        with opener(source, "wt") as file:
+            file.writelines(json.dumps(row) + "\n" for row in rows)
+    out_suffix = suffix.removesuffix(".gz")
+    given = ["embed", pretrained, "--in", source]
+    assert bothways(*given, "--out", tmp_path / f"whole{out_suffix}")[0] == 0
+    out = tmp_path / f"shares{out_suffix}"
+    for share in (5, 2, 7, 2, 1, 4, 3):
+        code, said, err = bothways(*given, "--out", out, "--parts", f"{share}/7")
+        assert code == 0, err
+    assert f"when all are: bothways join {out}" in said
+    code, said, err = bothways("join", out)
+    assert code == 2
+    assert f"bothways embed {pretrained} --in {source} --out {out} --parts 6/" in said
+    assert bothways(*said.splitlines()[0].split()[1:])[0] == 0
+    for _ in range(2):
+        code, said, err = bothways(*given, "--out", out, "--parts", "6/7")
+    assert f"next: bothways join {out}" in said
+    code, said, err = bothways("join", out)
+    assert code == 0, err
+    assert out.read_bytes() == (tmp_path / f"whole{out_suffix}").read_bytes()
+    bad = [path.with_name(f"{path.name}.bad.jsonl") for path in (out, tmp_path / f"whole{out_suffix}")]
+    assert (bad[0].read_text() if bad[0].exists() else None) == (bad[1].read_text() if bad[1].exists() else None)
+    code, _, err = bothways("embed", pretrained, "the dog", "--parts", "1/7")
+    assert (code, "--on and --parts: are of a table after --in" in err) == (2, True)
 
 
 def test_a_run_killed_while_its_parts_become_one_file_only_does_that_again(
