@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import json
 import signal
 import subprocess
 import sys
@@ -61,8 +62,8 @@ def run(model: Path, table: Path, out: Path, kill_at: int | None = None) -> tupl
             most = max(most, watched.memory_info().rss / 1e6)
         except psutil.NoSuchProcess:
             break
-        parts = out.with_name(f"{out.name}.parts")
-        done = max((int(path.stem.split("-")[1]) for path in parts.glob("*-*.json")), default=0)
+        markers = out.with_name(f"{out.name}.parts").glob("[0-9]*.json")
+        done = sum(json.loads(path.read_text())["rows"] for path in markers)
         if kill_at is not None and done >= kill_at:
             process.send_signal(signal.SIGKILL)
         time.sleep(0.2)

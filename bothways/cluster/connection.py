@@ -24,6 +24,7 @@ OBJECT_STORE_BYTES = 80_000_000  # about the least that Ray takes; parts go thro
 def import_ray(asked: str) -> Any:
     """Ray's module. asked: the value of `on`. Raises UserError where it is not installed."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_worker_niceness", "0")  # of a cluster that is started here: its work is not beside ours
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else Ray warns of its own future
     try:
         import ray

@@ -102,6 +102,13 @@ class RowStream:
                 return cut_csv(self.path, self._options, size)
             return cut_lines(self.path, size), None
 
+    def cut_behind(self, done: int, size: PieceSize) -> list[Piece]:
+        """Pieces as of `cut` for the rows behind the first `done`; they are ranges of rows."""
+        behind = cut_rows(map(_row_size, self.rows(done)), size)
+        if behind[0].is_whole:
+            behind = [Piece(0, rows, rows=rows, by_rows=True)] if (rows := behind[0].rows) else []
+        return [replace(piece, start=piece.start + done, end=done + (piece.end or 0), first=False) for piece in behind]
+
     def rows_of(self, piece: Piece, dialect: CsvDialect | None = None) -> Iterator[Row | BadRow]:
         """The rows of a piece of `cut`. Raises UserError where nothing more of the file can be read."""
         if piece.is_whole:

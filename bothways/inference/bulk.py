@@ -25,6 +25,7 @@ from bothways.errors import UserError
 from bothways.files import to_json
 from bothways.inference import engine
 from bothways.inference.bulk_formats import CsvFormat, JsonLinesFormat, ParquetFormat, RowFormat
+from bothways.inference.earlier_parts import is_earlier, take_over
 from bothways.outputs import made_otherwise, option_change, require_apart
 from bothways.parts import Parts
 from bothways.prefetch import prefetch
@@ -190,13 +191,22 @@ def open_output(
     output = BulkOutput(out, overwrite=overwrite)
     stat = source.path.stat()
     origin = {"input": str(source.path.resolve()), "bytes": stat.st_size, "modified": stat.st_mtime_ns}
-    output.open({**origin, **source.reading, **job.description}, lambda: _cut(job, source, stat.st_size, command))
+    size = part_size(stat.st_size)
+    if not overwrite and is_earlier(output.parts.folder):
+        take_over(
+            output.parts.folder, lambda done: _manifest(job, source, (source.cut_behind(done, size), None), command)
+        )
+    output.open(
+        {**origin, **source.reading, **job.description}, lambda: _manifest(job, source, source.cut(size), command)
+    )
     return output
 
 
-def _cut(job: Job, source: RowStream, table_bytes: int, command: Sequence[str]) -> dict[str, Any]:
-    """The manifest's content beside the job: the pieces of the table, and the columns that the file will have."""
-    pieces, dialect = source.cut(part_size(table_bytes))
+def _manifest(
+    job: Job, source: RowStream, cut: tuple[Sequence[Piece], CsvDialect | None], command: Sequence[str]
+) -> dict[str, Any]:
+    """The manifest's content beside the job. cut: the pieces of the table, and how they are read."""
+    pieces, dialect = cut
     own, results = (base64.b64encode(schema.serialize()).decode() for schema in (source.schema(), job.schema))
     return {
         "kind": "table",

@@ -10,7 +10,6 @@ from unittest.mock import patch
 
 import bothways as bw
 from bothways.checkpoint.hugging_face import save_checkpoint
-from bothways.parts import Parts
 from bothways.train.run import RunDirectory
 
 
@@ -33,11 +32,4 @@ def stopped_at_first_checkpoint() -> Iterator[None]:
         raise DiedError
 
     with patch.object(RunDirectory, "save_checkpoint", write_and_die), contextlib.suppress(DiedError):
-        yield
-
-
-@contextlib.contextmanager
-def stopped_before_merging() -> Iterator[None]:
-    """A bulk run that dies when all its parts are there and not yet one file. Only `regenerate` does this."""
-    with patch.object(Parts, "merge", side_effect=DiedError), contextlib.suppress(DiedError):
         yield

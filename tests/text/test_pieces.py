@@ -1,4 +1,4 @@
-"""Files in pieces: whatever the size of the pieces, they give what the whole file gives, faults and remarks included."""
+"""Files in pieces: whatever the size of the pieces, they give what the whole file gives, faults included."""
 
 from __future__ import annotations
 
