@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 os.environ.update(OMP_NUM_THREADS="1", RAY_USAGE_STATS_ENABLED="0", RAY_worker_niceness="0")
-WORDS = ("the router has a red light and no line since the storm of last week please send someone soon").split()
+SENTENCE = "the router has a red light and no line since the storm of last week please send someone soon"
+WORDS = SENTENCE.split()
 
 
 def write_texts(path: Path, megabytes: float) -> None:

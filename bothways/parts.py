@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bothways.errors import UserError, option
+from bothways.errors import UserError, option, options_as_flags
 from bothways.files import PARTIAL, read_json, to_json, user_errors, written_aside
 from bothways.outputs import begin_anew, discard, made_otherwise, option_changes, require_new_file
 
@@ -34,7 +34,7 @@ OURS = (MANIFEST, "[0-9]*.*", "whole*", "side*", "tokenizer.json", PARTIAL)  # a
 
 
 @dataclass(frozen=True)
-class Share:
+class PartShare:
     """Which parts a process makes: those whose number is `number` modulo `of`, `number` from 1; 0 is none of them,
     which writes the manifest alone."""
 
@@ -42,7 +42,7 @@ class Share:
     of: int
 
     @classmethod
-    def read(cls, text: str) -> Share:
+    def read(cls, text: str) -> PartShare:
         """The share that `3/64` is. Raises UserError for anything else."""
         found = re.fullmatch(r"(\d+)/(\d+)", text)
         if not found or int(found[2]) < 1 or int(found[1]) > int(found[2]):
@@ -52,6 +52,12 @@ class Share:
 
     def __str__(self) -> str:
         return f"{self.number}/{self.of}"
+
+    @property
+    def flag(self) -> str:
+        """The words of the command line."""
+        with options_as_flags():
+            return option("parts", str(self))
 
     def take(self, numbers: Iterable[int]) -> list[int]:
         """Those of the parts that are of this share."""
@@ -104,7 +110,10 @@ class Parts:
             if self.done():
                 raise made_otherwise(self.folder, "the beginning of a result", found)
             discard(self.folder, OURS)
-        self._begin({"job": job, **cut()})
+        manifest = {"job": job, **cut()}
+        if not self._overwrite and (self.folder / MANIFEST).exists():  # another process has begun it meanwhile
+            return self.open(job, lambda: manifest, changes)
+        self._begin(manifest)
 
     def load(self) -> None:
         """Read the manifest. Raises UserError where there is none, or one of an earlier version."""
@@ -130,7 +139,7 @@ class Parts:
         names = os.listdir(self.folder) if self.folder.is_dir() else []
         return {int(found[1]) for name in names if (found := MARKER.fullmatch(name))}
 
-    def missing(self, share: Share | None = None) -> list[int]:
+    def missing(self, share: PartShare | None = None) -> list[int]:
         """The numbers of the parts that are not complete, in order; of a share or of all."""
         done = self.done()
         numbers = [number for number in range(1, self.count + 1) if number not in done]
@@ -215,5 +224,5 @@ def missing_in_words(missing: Sequence[int], count: int) -> str:
 
 def commands_for(missing: Sequence[int], manifest: Mapping[str, Any]) -> list[str]:
     """The commands that make the first of the missing parts, one by one, as the shell reads them."""
-    words, count = manifest.get("command", []), len(manifest["parts"])
-    return [shlex.join([*words, "--parts", f"{number}/{count}"]) for number in missing[:MAX_SHOWN] if words]
+    shown = [PartShare(number, len(manifest["parts"])) for number in missing[:MAX_SHOWN]]
+    return [shlex.join([*manifest["command"], *shlex.split(share.flag)]) for share in shown if manifest["command"]]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bothways.errors import UserError
-from bothways.parts import Parts, Share, commands_for
+from bothways.parts import Parts, PartShare, commands_for
 
 
 def opened(out: Path, **job: object) -> Parts:
@@ -88,10 +88,10 @@ def test_what_is_not_ours_to_go_on_with_is_refused(tmp_path: Path) -> None:
 def test_shares_have_every_part_once() -> None:
     numbers = range(1, 101)
     for of in (1, 7, 64, 100, 200):
-        taken = [number for k in range(1, of + 1) for number in Share(k, of).take(numbers)]
+        taken = [number for k in range(1, of + 1) for number in PartShare(k, of).take(numbers)]
         assert sorted(taken) == list(numbers)
-    assert Share.read("0/64").take(numbers) == []
-    assert Share.read("12/12") == Share(12, 12)
+    assert PartShare.read("0/64").take(numbers) == []
+    assert PartShare.read("12/12") == PartShare(12, 12)
     for wrong in ("13/12", "1/0", "-1/3", "3", "a/b", "1/2/3"):
         with pytest.raises(UserError, match="expected K/N with K from 1 to N"):
-            Share.read(wrong)
+            PartShare.read(wrong)

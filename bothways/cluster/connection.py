@@ -70,6 +70,8 @@ def connected(asked: str) -> Iterator[Any]:
 def _join_or_start(ray: Any, quiet: dict[str, Any]) -> None:
     try:
         ray.init("auto", **quiet)
+    except RuntimeError as error:  # the cluster's Ray or Python is another
+        raise UserError(f"{option('on', 'ray')}: {' '.join(str(error).split())}") from error
     except ConnectionError as error:
         if os.environ.get("RAY_ADDRESS"):
             raise UserError(f"RAY_ADDRESS={os.environ['RAY_ADDRESS']}: no Ray cluster answers there") from error

@@ -18,6 +18,7 @@ from bothways.errors import UserError, options_are_flags, options_as_flags
 MakePart = Callable[[int], int]  # the number of a part → how many rows or documents it has
 OpenJob = Callable[[], MakePart]
 WAIT_SECONDS = 1.0  # between two looks at which nodes there are
+MAX_FAILED_STARTS = 20
 MAX_DEATHS = 3  # of actors at the same part: it is the part then, and not the machine
 
 
@@ -81,7 +82,7 @@ class _Pool:
         self._actor_class = ray.remote(_Maker)
         self._busy: dict[Any, _Worker] = {}  # by what Ray answers when it is done
         self._idle: list[_Worker] = []
-        self._deaths: Counter[int] = Counter()
+        self._deaths: Counter[int | None] = Counter()
 
     def run(self, numbers: Sequence[int], on_made: Callable[[int, int], None]) -> None:
         """Make all the parts."""
@@ -120,11 +121,14 @@ class _Pool:
         number, worker.number = worker.number, None
         try:
             made = self._ray.get(answer)
-        except self._ray.exceptions.RayActorError as error:
+        except self._ray.exceptions.RayTaskError:
+            raise
+        except self._ray.exceptions.RayError as error:
+            self._mourn(number, error)
             if number is not None:
-                self._mourn(number, error)
                 waiting.appendleft(number)
             return
+        self._deaths[None] = 0  # workers can start
         if number is not None:
             rows, message = made
             if message:
@@ -132,10 +136,15 @@ class _Pool:
             on_made(number, rows)
         self._idle.append(worker)
 
-    def _mourn(self, number: int, error: Exception) -> None:
+    def _mourn(self, number: int | None, error: Exception) -> None:
+        """Count the death of an actor. number: of the part that it made; None: it has not started."""
         self._deaths[number] += 1
+        reason = " ".join(str(error).split())[:200]
+        if number is None:
+            if self._deaths[None] >= MAX_FAILED_STARTS:
+                raise UserError(f"{MAX_FAILED_STARTS} workers in a row did not start, the last so: {reason}") from error
+            return
         if self._deaths[number] >= MAX_DEATHS:
-            reason = " ".join(str(error).split())[:200]
             raise UserError(f"part {number}: {MAX_DEATHS} workers have died at it, the last so: {reason}") from error
         self._say(f"a worker has died; its part {number} is made again by another")
 

@@ -19,7 +19,7 @@ from bothways.errors import UserError, option
 from bothways.files import refuse_foreign_files, require_writable
 from bothways.option_checks import options_from, require_at_least, require_name, require_path, require_type
 from bothways.outputs import file_changes, made_otherwise, option_changes, require_apart
-from bothways.parts import Share
+from bothways.parts import PartShare
 from bothways.progress import ByteProgress, CountProgress, DocumentCounts
 from bothways.text.corpus import CorpusKeywords, CorpusOptions, CorpusReport
 from bothways.text.sentences import ENGLISH, require_language
@@ -85,7 +85,7 @@ def prepare(
     options = _with_keywords(options, keywords)
     require_path(out=out)
     resolved = resolve_sources(() if sources is None else sources, texts)
-    begun = begin_store(resolved, _opened(tokenizer), Path(out or ""), options, overwrite=overwrite)
+    begun = begin_store(StoreParts(Path(out or ""), overwrite=overwrite), resolved, _opened(tokenizer), options)
     if isinstance(begun, TokenStore):
         return begun
     make_parts(begun, None, options.workers, quiet=quiet, on_documents=on_progress)
@@ -93,29 +93,20 @@ def prepare(
 
 
 def begin_store(
-    sources: Sequence[Source],
-    tokenizer: Tokenizer,
-    out: Path,
-    options: PrepareOptions,
-    *,
-    overwrite: bool = False,
-    command: Sequence[str] = (),
-    trust: bool = False,
+    begun: StoreParts, sources: Sequence[Source], tokenizer: Tokenizer, options: PrepareOptions
 ) -> StoreParts | TokenStore:
     """The parts of a store, with those that are there already; or the store, where it is complete and the same.
 
-    overwrite: as of `prepare`. command: by which a person makes the parts. trust: files that are in the manifest
-    already are known again by their names and sizes, and not read. Raises UserError for a store that was made
-    otherwise, and where `out` holds something else.
+    Raises UserError for a store that was made otherwise, and where its directory holds something else.
     """
+    out, overwrite = begun.out, begun.overwrite
     require_writable(out)
     refuse_foreign_files(out / "tokenizer", VOCABULARY_FILES)
     if overwrite:
         refuse_foreign_files(out, STORE_FILES)
         require_apart(out, [source.path for source in sources])
-    begun = StoreParts(out, overwrite=overwrite)
     recipe: dict[str, Any] = {
-        "sources": source_records(sources, begun.source_records() if trust else ()),
+        "sources": source_records(sources, begun.known_sources()),
         "tokenizer": tokenizer.fingerprint,
         "options": options.corpus.to_json(),
         "validation": options.validation,
@@ -123,13 +114,13 @@ def begin_store(
     }
     if not overwrite and (out / "manifest.json").exists():
         return _finished(begun, recipe)
-    begun.begin(recipe, sources, tokenizer, options.corpus, _changes, command)
+    begun.begin(recipe, sources, tokenizer, options.corpus, _changes)
     return begun
 
 
 def make_parts(
     begun: StoreParts,
-    share: Share | None,
+    share: PartShare | None,
     workers: int | None,
     *,
     quiet: bool = False,

@@ -1,4 +1,4 @@
-"""A token store in parts: sources cut into pieces of about `PART_BYTES`, each part's documents as ids, and the join.
+"""A token store in parts: sources cut into extents of about `PART_BYTES`, each part's documents as ids, and the join.
 
 The folder of parts (`parts.py`) holds all that a part depends on: the manifest says which files and which bytes of
 them, and `tokenizer.json` is the vocabulary. So a process that has the folder makes any of the parts. A part is a file
@@ -17,15 +17,15 @@ from typing import Any, NamedTuple
 
 from bothways.data.documents import PreparedDocument, prepare_documents
 from bothways.data.store import ShardWriter, TokenStore, id_dtype
-from bothways.data.store_writer import NoTextError, StoreWriter, is_held_out, new_store, read_documents_of
+from bothways.data.store_writer import NoTextError, StoreWriter, is_held_out, new_store, stored_documents
 from bothways.errors import UserError
 from bothways.files import read_json, user_errors, written_aside
 from bothways.parts import MANIFEST, Changes, Parts
 from bothways.progress import DocumentCounts, OnProgress, no_progress
-from bothways.text.corpus import CorpusOptions, CorpusReport, Document, SourcePiece, read_pieces
-from bothways.text.corpus_pieces import cut_source
+from bothways.text.corpus import CorpusOptions, CorpusReport, Document, SourceExtent, read_extents
+from bothways.text.corpus_extents import cut_source
 from bothways.text.csv_records import CsvDialect
-from bothways.text.pieces import Piece
+from bothways.text.extents import Extent
 from bothways.text.sentences import ENGLISH
 from bothways.text.sources import Source
 from bothways.text.tokenizer import Tokenizer
@@ -94,9 +94,9 @@ class StoreParts:
 
     def size_of(self, numbers: Sequence[int]) -> int:
         """The bytes of text of some parts, about."""
-        return sum(_size(wanted) for number in numbers for wanted in self._pieces(number))
+        return sum(_size(wanted) for number in numbers for wanted in self._extents(number))
 
-    def _pieces(self, number: int) -> list[SourcePiece]:
+    def _extents(self, number: int) -> list[SourceExtent]:
         """What a part is made of. Raises UserError where a file is not as large as it was."""
         manifest, recorded = self.parts.manifest, self.recipe["sources"]
         found = []
@@ -108,8 +108,8 @@ class StoreParts:
             source = Source(record["path"], path and Path(path), record["size"], folder, tuple(map(tuple, others)))
             if self._sources:  # the same contents, which may have moved
                 source = dataclasses.replace(source, path=self._sources[index].path, texts=self._sources[index].texts)
-            piece = Piece.from_json(entry.get("piece", {}))
-            found.append(SourcePiece(source, piece, dialect and CsvDialect(**dialect)))
+            extent = Extent.from_json(entry.get("extent", {}))
+            found.append(SourceExtent(source, extent, dialect and CsvDialect(**dialect)))
         return found
 
     def _documents(self, numbers: Sequence[int], reports: dict[int, CorpusReport]) -> Iterator[tuple[int, Document]]:
@@ -117,10 +117,10 @@ class StoreParts:
         options = CorpusOptions(**self.recipe["options"])
         for number in numbers:
             report = reports[number] = CorpusReport()
-            pieces = self._pieces(number)
-            for source in {wanted.source.name: wanted.source for wanted in pieces}.values():
+            extents = self._extents(number)
+            for source in {wanted.source.name: wanted.source for wanted in extents}.values():
                 _require_unchanged(source)
-            for document in read_pieces(pieces, options, report):
+            for document in read_extents(extents, options, report):
                 yield number, document
 
     def make(self, numbers: Sequence[int], workers: int | None, on_documents: OnDocuments) -> None:
@@ -160,7 +160,7 @@ class StoreParts:
         try:
             with new_store(self.out, self.parts.folder) as directory:
                 writer = StoreWriter(directory, self.recipe, self.tokenizer)
-                for number, (ids, sentence_lengths) in enumerate(read_documents_of(results)):
+                for number, (ids, sentence_lengths) in enumerate(stored_documents(results)):
                     writer.add(ids, sentence_lengths, "validation" if is_held_out(number, share) else "train")
                     on_documents(number + 1)
                 writer.finish(report, unknown)
@@ -212,23 +212,23 @@ class _Done(NamedTuple):
 
 
 def _cut(sources: Sequence[Source], options: CorpusOptions, command: Sequence[str]) -> dict[str, Any]:
-    """The manifest's content beside the recipe: the files, how tables of text are read, and the pieces of each part."""
+    """The manifest's content beside the recipe: the files, how tables of text are read, and the extents of each part."""
     parts: list[list[dict[str, Any]]] = []
     dialects = {}
     room = 0
     for index, source in enumerate(sources):
         try:
-            pieces = cut_source(source, options, PART_BYTES)
+            extents = cut_source(source, options, PART_BYTES)
         except OSError as error:
             raise UserError(f"{source.name}: cannot be read: {error.strerror or error}") from error
-        for wanted in pieces:
+        for wanted in extents:
             if wanted.dialect is not None:
                 dialects[str(index)] = dataclasses.asdict(wanted.dialect)
             if room <= 0:
                 parts.append([])
                 room = PART_BYTES
-            piece = wanted.piece.to_json()
-            parts[-1].append({"source": index, **({"piece": piece} if piece else {})})
+            extent = wanted.extent.to_json()
+            parts[-1].append({"source": index, **({"extent": extent} if extent else {})})
             room -= _size(wanted)
     return {
         "kind": "store",
@@ -240,12 +240,12 @@ def _cut(sources: Sequence[Source], options: CorpusOptions, command: Sequence[st
     }
 
 
-def _size(wanted: SourcePiece) -> int:
-    """The bytes of a piece of a source; of rows, what a full piece has in memory."""
-    piece = wanted.piece
-    if piece.by_rows:
+def _size(wanted: SourceExtent) -> int:
+    """The bytes of an extent of a source; of rows, what a full extent has in memory."""
+    extent = wanted.extent
+    if extent.by_rows:
         return PART_BYTES
-    return wanted.source.size if piece.end is None else piece.end - piece.start
+    return wanted.source.size if extent.end is None else extent.end - extent.start
 
 
 def _require_unchanged(source: Source) -> None:

@@ -36,7 +36,7 @@ def is_held_out(number: int, share: Fraction) -> bool:
     return later >= 0 and ceil((later + 1) * share) > ceil(later * share)
 
 
-def read_documents_of(results: Sequence[Path]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def stored_documents(results: Sequence[Path]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """The documents of some parts, in order, as `ShardWriter.add` takes them: ids `[T]`, lengths of sentences `[S]`."""
     for path in results:
         for chunk in read_chunks(path):

@@ -19,11 +19,11 @@ import pyarrow.parquet as pq
 
 from bothways.data.tables import CONLL_SUFFIXES, BadRow, Row, TableOptions, read_table
 from bothways.errors import UserError, option
-from bothways.text.corpus_pieces import cut_csv
+from bothways.text.corpus_extents import cut_csv
 from bothways.text.csv_records import CsvDialect
 from bothways.text.encodings import is_utf8
+from bothways.text.extents import Extent, ExtentSize, cut_lines, cut_parquet, cut_rows, is_plain_utf8
 from bothways.text.lines import Fault, is_unicode, utf8_bytes
-from bothways.text.pieces import Piece, PieceSize, cut_lines, cut_parquet, cut_rows, is_plain_utf8
 from bothways.text.table_reader import CSV_SUFFIXES, JSON_SUFFIXES, TABLE_SUFFIXES, TableReader, TableReaderOptions
 
 STREAM_SUFFIXES = (*TABLE_SUFFIXES, ".txt")
@@ -90,8 +90,8 @@ class RowStream:
     def _remark(self, line: str) -> None:
         self.remarks.append(line.removeprefix(f"{self.path}: "))
 
-    def cut(self, size: PieceSize) -> tuple[list[Piece], CsvDialect | None]:
-        """The pieces that `rows_of` reads, in order, and of a .csv or .tsv how they are read. Where a file cannot be
+    def cut(self, size: ExtentSize) -> tuple[list[Extent], CsvDialect | None]:
+        """The extents that `rows_of` reads, in order, and of a .csv or .tsv how they are read. Where a file cannot be
         cut by bytes they are ranges of its rows, for which all rows before them are read past."""
         with self._user_errors():
             if self.suffix == ".parquet":
@@ -102,31 +102,33 @@ class RowStream:
                 return cut_csv(self.path, self._options, size)
             return cut_lines(self.path, size), None
 
-    def cut_behind(self, done: int, size: PieceSize) -> list[Piece]:
-        """Pieces as of `cut` for the rows behind the first `done`; they are ranges of rows."""
+    def cut_behind(self, done: int, size: ExtentSize) -> list[Extent]:
+        """Extents as of `cut` for the rows behind the first `done`; they are ranges of rows."""
         behind = cut_rows(map(_row_size, self.rows(done)), size)
         if behind[0].is_whole:
-            behind = [Piece(0, rows, rows=rows, by_rows=True)] if (rows := behind[0].rows) else []
-        return [replace(piece, start=piece.start + done, end=done + (piece.end or 0), first=False) for piece in behind]
+            behind = [Extent(0, rows, rows=rows, by_rows=True)] if (rows := behind[0].rows) else []
+        return [
+            replace(extent, start=extent.start + done, end=done + (extent.end or 0), first=False) for extent in behind
+        ]
 
-    def rows_of(self, piece: Piece, dialect: CsvDialect | None = None) -> Iterator[Row | BadRow]:
-        """The rows of a piece of `cut`. Raises UserError where nothing more of the file can be read."""
-        if piece.is_whole:
+    def rows_of(self, extent: Extent, dialect: CsvDialect | None = None) -> Iterator[Row | BadRow]:
+        """The rows of an extent of `cut`. Raises UserError where nothing more of the file can be read."""
+        if extent.is_whole:
             return self.rows()
-        if piece.by_rows:
-            return self._rows_between(piece)
-        return self._rows(TableReader(self.path, replace(self._options, piece=piece, dialect=dialect)), 0)
+        if extent.by_rows:
+            return self._rows_between(extent)
+        return self._rows(TableReader(self.path, replace(self._options, extent=extent, dialect=dialect)), 0)
 
-    def _rows_between(self, piece: Piece) -> Iterator[Row | BadRow]:
+    def _rows_between(self, extent: Extent) -> Iterator[Row | BadRow]:
         """The rows of a range, where the reading of an earlier one goes on if it can."""
-        assert piece.end is not None
+        assert extent.end is not None
         position, rows = self._reading
-        if position > piece.start or (self.suffix == ".parquet" and position != piece.start):
-            position, rows = piece.start, self.rows(piece.start)
-        for _ in itertools.islice(rows, piece.start - position):
+        if position > extent.start or (self.suffix == ".parquet" and position != extent.start):
+            position, rows = extent.start, self.rows(extent.start)
+        for _ in itertools.islice(rows, extent.start - position):
             pass
-        yield from rows if piece.last else itertools.islice(rows, piece.end - piece.start)
-        self._reading = piece.end, rows
+        yield from rows if extent.last else itertools.islice(rows, extent.end - extent.start)
+        self._reading = extent.end, rows
 
     def count(self) -> int:
         """How many rows there are; of a .csv with line breaks in its fields, how many at most."""

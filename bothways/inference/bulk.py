@@ -31,7 +31,7 @@ from bothways.parts import Parts
 from bothways.prefetch import prefetch
 from bothways.progress import OnProgress, no_progress
 from bothways.text.csv_records import CsvDialect
-from bothways.text.pieces import Piece, PieceSize
+from bothways.text.extents import Extent, ExtentSize
 from bothways.text.tokenizer import Tokenizer
 
 # A part is what a kill costs, so small tables have small ones; a large table has hundreds, each of at most 4 MB.
@@ -41,10 +41,10 @@ MIN_PART_ROWS = 256  # enough of them to be sorted by length into full batches
 MAX_PART_ROWS = 1 << 15  # two parts' rows and token ids are in memory at a time: the one at work and the next
 
 
-def part_size(table_bytes: int) -> PieceSize:
+def part_size(table_bytes: int) -> ExtentSize:
     """How large the parts of a table of so many bytes are."""
     size = min(MOST_PART_BYTES, max(LEAST_PART_BYTES, table_bytes // PARTS))
-    return PieceSize(size, MIN_PART_ROWS, MAX_PART_ROWS, MOST_PART_BYTES)
+    return ExtentSize(size, MIN_PART_ROWS, MAX_PART_ROWS, MOST_PART_BYTES)
 
 
 @dataclass(frozen=True)
@@ -129,10 +129,10 @@ class BulkOutput:
         rows = [entry.get("rows", 0) for entry in self.parts.manifest["parts"]]
         return sum(rows) if all(rows) else None
 
-    def piece(self, number: int) -> tuple[Piece, CsvDialect | None]:
+    def extent(self, number: int) -> tuple[Extent, CsvDialect | None]:
         """What of the table a part reads, and how."""
         dialect = self.parts.manifest.get("dialect")
-        return Piece.from_json(self.parts.manifest["parts"][number - 1]), dialect and CsvDialect(**dialect)
+        return Extent.from_json(self.parts.manifest["parts"][number - 1]), dialect and CsvDialect(**dialect)
 
     def write(self, part: _Part, results: pa.Table, unknown: UnknownTokens) -> None:
         """Add a part. results: a row for each of `part.rows`. unknown: what of them the vocabulary does not have."""
@@ -203,17 +203,17 @@ def open_output(
 
 
 def _manifest(
-    job: Job, source: RowStream, cut: tuple[Sequence[Piece], CsvDialect | None], command: Sequence[str]
+    job: Job, source: RowStream, cut: tuple[Sequence[Extent], CsvDialect | None], command: Sequence[str]
 ) -> dict[str, Any]:
-    """The manifest's content beside the job. cut: the pieces of the table, and how they are read."""
-    pieces, dialect = cut
+    """The manifest's content beside the job. cut: the extents of the table, and how they are read."""
+    extents, dialect = cut
     own, results = (base64.b64encode(schema.serialize()).decode() for schema in (source.schema(), job.schema))
     return {
         "kind": "table",
         "command": list(command),
         "columns": {"names": source.columns, "own": own, "results": results},
         "dialect": None if dialect is None else asdict(dialect),
-        "parts": [piece.to_json() for piece in pieces],
+        "parts": [extent.to_json() for extent in extents],
     }
 
 
@@ -291,7 +291,7 @@ def _read_part(job: Job, source: RowStream, output: BulkOutput, number: int) -> 
     """The rows of a part, encoded."""
     good: list[Row] = []
     bad: list[BadRow] = []
-    for row in source.rows_of(*output.piece(number)):
+    for row in source.rows_of(*output.extent(number)):
         if isinstance(row, BadRow):
             bad.append(row)
         elif clashes := _result_names(row.values, job):

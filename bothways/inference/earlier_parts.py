@@ -17,7 +17,7 @@ from bothways.errors import UserError
 from bothways.files import read_json, to_json, user_errors, written_aside
 from bothways.outputs import begin_anew
 from bothways.parts import MANIFEST, NUMBER_DIGITS
-from bothways.text.pieces import Piece
+from bothways.text.extents import Extent
 
 _MARKER = re.compile(r"(\d{12})-(\d{12})\.json")
 
@@ -33,18 +33,18 @@ def take_over(folder: Path, cut: Callable[[int], Mapping[str, Any]]) -> None:
     cut: called with how many rows are done; what the manifest holds beside the job, `parts` being those of the rest.
     Raises UserError where a part between others is missing.
     """
-    manifest, done, pieces, before = read_json(folder / MANIFEST), 0, [], []
+    manifest, done, extents, before = read_json(folder / MANIFEST), 0, [], []
     if "parts" not in manifest:
         for number, name in enumerate(sorted(filter(_MARKER.fullmatch, os.listdir(folder))), 1):
             first, end = map(int, name.removesuffix(".json").split("-"))
             if first != done:
                 raise UserError(f"{folder}: the part of row {done + 1} is missing; {begin_anew()}")
-            pieces.append(Piece(first, end, rows=end - first, first=number == 1, last=False, by_rows=True).to_json())
+            extents.append(Extent(first, end, rows=end - first, first=number == 1, last=False, by_rows=True).to_json())
             before += _number(folder, name, number, end - first)
             done = end
         rest = cut(done)
         with user_errors(folder), written_aside(folder / MANIFEST) as aside:
-            whole = {"job": manifest, **rest, "parts": [*pieces, *rest["parts"]]}
+            whole = {"job": manifest, **rest, "parts": [*extents, *rest["parts"]]}
             aside.write_text(json.dumps(whole, ensure_ascii=False) + "\n", encoding="utf-8")
     for path in before or folder.glob("*-*"):
         path.unlink(missing_ok=True)

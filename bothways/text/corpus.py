@@ -17,9 +17,9 @@ from bothways.errors import UserError, closest, option
 from bothways.text import python_docs
 from bothways.text.csv_records import CsvDialect
 from bothways.text.encodings import UTF8, checked_encoding
+from bothways.text.extents import WHOLE, Extent, extent_stream
 from bothways.text.json_rows import WHOLE_FILE_CHARACTERS, read_json_rows
 from bothways.text.lines import Fault, Lines, binary_fault, damage_of, encoding_remarks, is_unicode, utf8_bytes
-from bothways.text.pieces import WHOLE, Piece, piece_stream
 from bothways.text.sources import Source, packages
 from bothways.text.table_reader import TABLE_SUFFIXES, TableReader, TableReaderOptions, TableRow
 
@@ -141,29 +141,29 @@ class CorpusReport:
         return cls(values["documents"], values["characters"], 0, remarks)
 
 
-class SourcePiece(NamedTuple):
-    """A source, or a piece of its file. dialect: of a .csv or .tsv of which it is a piece."""
+class SourceExtent(NamedTuple):
+    """A source, or an extent of its file. dialect: of a .csv or .tsv of which it is an extent."""
 
     source: Source
-    piece: Piece = WHOLE
+    extent: Extent = WHOLE
     dialect: CsvDialect | None = None
 
 
 def read_documents(sources: Sequence[Source], options: CorpusOptions, report: CorpusReport) -> Iterator[Document]:
-    """Yields every document of every source, in order, as `read_pieces` does."""
-    return read_pieces(map(SourcePiece, sources), options, report)
+    """Yields every document of every source, in order, as `read_extents` does."""
+    return read_extents(map(SourceExtent, sources), options, report)
 
 
-def read_pieces(pieces: Iterable[SourcePiece], options: CorpusOptions, report: CorpusReport) -> Iterator[Document]:
-    """Yields every document of some pieces, in order; what is left out is counted in the report. The pieces of a file
+def read_extents(extents: Iterable[SourceExtent], options: CorpusOptions, report: CorpusReport) -> Iterator[Document]:
+    """Yields every document of some extents, in order; what is left out is counted in the report. The extents of a file
     give the documents, and reports to merge, that the file gives.
 
     Raises UserError, unless `skip_bad`: undecodable bytes, a binary or damaged file, a malformed line, a line longer
     than `max_line_characters`, a value that is no text. A missing column is always an error.
     """
-    for wanted in pieces:
+    for wanted in extents:
         source = wanted.source
-        for suffix, count in source.others if wanted.piece.first else ():
+        for suffix, count in source.others if wanted.extent.first else ():
             report.count(source.folder, 0, f"{suffix} suffix, not read", count)
         reader = _Reader(wanted, options, report)
         for document in reader.documents():
@@ -178,11 +178,11 @@ def read_pieces(pieces: Iterable[SourcePiece], options: CorpusOptions, report: C
 
 
 class _Reader:
-    """Reads one source, or a piece of it. line: where the reading is, from 1; of Python's documentation the number of
+    """Reads one source, or an extent of it. line: where the reading is, from 1; of Python's documentation the number of
     the module. left_out: how many faults were left out."""
 
-    def __init__(self, wanted: SourcePiece, options: CorpusOptions, report: CorpusReport) -> None:
-        self.source, self.piece, self.dialect = wanted
+    def __init__(self, wanted: SourceExtent, options: CorpusOptions, report: CorpusReport) -> None:
+        self.source, self.extent, self.dialect = wanted
         self.options, self.report = options, report
         self.line = self.left_out = 0
 
@@ -203,9 +203,9 @@ class _Reader:
                 yield from self._text(self.source.path)
         except OSError as error:
             raise UserError(f"{self.source.name}: cannot be read: {error.strerror or error}") from error
-        if not self.piece.by_rows:
-            end = self.source.size if self.piece.end is None else self.piece.end
-            self.report.bytes_read = before + end - self.piece.start
+        if not self.extent.by_rows:
+            end = self.source.size if self.extent.end is None else self.extent.end
+            self.report.bytes_read = before + end - self.extent.start
 
     def leave_out(self, fault: Fault) -> None:
         """Count a fault where `skip_bad` says so, or else raise it as a UserError."""
@@ -226,10 +226,10 @@ class _Reader:
         before = self.report.bytes_read
         lines = None
         with path.open("rb") as raw:
-            if not self.piece.is_whole:
-                with piece_stream(raw, self.piece) as stream:
-                    for document in readers[self.source.kind](Lines(stream, limit, first_line=self.piece.line)):
-                        self.report.bytes_read = before + raw.tell() - self.piece.start
+            if not self.extent.is_whole:
+                with extent_stream(raw, self.extent) as stream:
+                    for document in readers[self.source.kind](Lines(stream, limit, first_line=self.extent.line)):
+                        self.report.bytes_read = before + raw.tell() - self.extent.start
                         yield document
                 return
             try:
@@ -249,7 +249,7 @@ class _Reader:
         before, limit = self.report.bytes_read, self.options.max_line_characters
         columns = (self.options.text_column,)
         options = TableReaderOptions(limit, limit, False, columns, PARQUET_BATCH_ROWS, encoding=self.options.encoding)
-        reader = TableReader(path, replace(options, piece=self.piece, dialect=self.dialect))
+        reader = TableReader(path, replace(options, extent=self.extent, dialect=self.dialect))
         for row in reader.rows():
             self.line = row.line
             self.report.bytes_read = before + reader.bytes_read
@@ -257,7 +257,7 @@ class _Reader:
                 self.leave_out(row)
             else:
                 yield from self._row(row)
-        if self.piece.last:
+        if self.extent.last:
             self._say(reader.remarks)
 
     def _say(self, remarks: Iterable[str]) -> None:
@@ -302,7 +302,7 @@ class _Reader:
         yield first, "".join(held)
 
     def _one_document(self, lines: Lines) -> Iterator[Document]:
-        for first, text in self._texts(self._readable(lines), self.piece.last):
+        for first, text in self._texts(self._readable(lines), self.extent.last):
             yield Document(text, f"{self.source.name}:{first}")
 
     def _blank_line_documents(self, lines: Lines) -> Iterator[Document]:
@@ -312,7 +312,7 @@ class _Reader:
                     yield Document(text, f"{self.source.name}:{first}", True)
 
     def _markdown(self, lines: Lines) -> Iterator[Document]:
-        for first, text in self._texts(self._readable(lines), self.piece.last):
+        for first, text in self._texts(self._readable(lines), self.extent.last):
             yield Document(_plain_text(text), f"{self.source.name}:{first}")
 
     def _json(self, lines: Lines) -> Iterator[Document]:

@@ -29,7 +29,7 @@ class CsvRecord(NamedTuple):
 
 @dataclass(frozen=True)
 class CsvDialect:
-    """What a file's first lines say of how it is read, for pieces of it.
+    """What a file's first lines say of how it is read, for extents of it.
 
     header: the names. separator: between fields. quotes: whether fields may stand in quotes. remarks: what a user
     should know of it. first_line: the number of the line behind the header.
@@ -64,7 +64,7 @@ class CsvRecords(Iterator[CsvRecord | Fault]):
         dialect: CsvDialect | None = None,
     ) -> None:
         """tabs: of a .tsv. unique: names that must not repeat; None: none may. dialect: of a file of which the lines
-        are a piece behind the header."""
+        are an extent behind the header."""
         self._lines, self._limit, self._unique = _HeldLines(lines), max_field_characters, unique
         self.header: list[str] = []
         self.remarks: list[str] = []

@@ -55,7 +55,7 @@ class Lines(Iterator[str]):
     """The decoded lines of a stream, with their ends; never more than `limit` characters of a line are held. Of a file
     whose first lines end in a lone carriage return, as old spreadsheets write them, each of those ends a line.
 
-    number: of the last line, from 1. first_line: the number of the stream's first line, where it is a piece of a file
+    number: of the last line, from 1. first_line: the number of the stream's first line, where it is an extent of a file
     that begins there. fault: what was wrong with a line up to this one, until `take_fault`; it may
     outlive its line, because the csv module asks for several lines at once. What comes in place of a wrong line must
     not be used: it is empty, or for the sake of the quotes in it the line with its undecodable bytes replaced.

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from bothways.text.csv_records import CsvDialect, CsvRecords, repeated_column
 from bothways.text.encodings import UTF8
+from bothways.text.extents import WHOLE, Extent, extent_stream
 from bothways.text.lines import (
     Fault,
     Lines,
@@ -27,7 +28,6 @@ from bothways.text.lines import (
     utf8_bytes,
 )
 from bothways.text.parquet_values import python_values
-from bothways.text.pieces import WHOLE, Piece, piece_stream
 
 JSON_SUFFIXES = (".jsonl", ".ndjson")
 CSV_SUFFIXES = (".csv", ".tsv")
@@ -59,8 +59,8 @@ class TableReaderOptions:
     columns: those that are asked for. Of Parquet only they are read, or all where one of them is not there, for an
     error to list them.
     batch_rows: of Parquet, how many become Python objects at a time. line_column: what the lines of a .txt are called.
-    suffix: how the file is read, where its name does not say it. encoding: of text that is not UTF-8. piece: what of
-    the file is read. dialect: of a csv of which only a piece is read by bytes.
+    suffix: how the file is read, where its name does not say it. encoding: of text that is not UTF-8. extent: what of
+    the file is read. dialect: of a csv of which only an extent is read by bytes.
     """
 
     max_line_characters: int = MAX_LINE_CHARACTERS
@@ -71,7 +71,7 @@ class TableReaderOptions:
     line_column: str = "text"
     suffix: str = ""
     encoding: str = UTF8
-    piece: Piece = WHOLE
+    extent: Extent = WHOLE
     dialect: CsvDialect | None = None
 
 
@@ -98,7 +98,7 @@ class TableReader:
             return self._parquet_bytes
         if self._file is None or self._file.closed:
             return 0
-        return self._file.tell() - (0 if self.options.piece.by_rows else self.options.piece.start)
+        return self._file.tell() - (0 if self.options.extent.by_rows else self.options.extent.start)
 
     def place(self, line: int) -> str:
         """`file:line`, or `file: row 3` of Parquet; the file alone for line 0."""
@@ -107,10 +107,10 @@ class TableReader:
         return f"{self.path}: row {line}" if self.suffix == ".parquet" else f"{self.path}:{line}"
 
     def rows(self, skip: int = 0) -> Iterator[TableRow | Fault]:
-        """Every row of the piece, or what is wrong with it, after the first `skip`; blank lines are no rows. A final
+        """Every row of the extent, or what is wrong with it, after the first `skip`; blank lines are no rows. A final
         fault is never skipped. Raises OSError where the system cannot read the file."""
-        piece = self.options.piece
-        first, end = (piece.start + skip, None if piece.last else piece.end) if piece.by_rows else (skip, None)
+        extent = self.options.extent
+        first, end = (extent.start + skip, None if extent.last else extent.end) if extent.by_rows else (skip, None)
         if self.suffix == ".parquet":
             yield from self._parquet_file(first, end)
             return
@@ -121,11 +121,11 @@ class TableReader:
                 yield row
 
     def _text_file(self) -> Iterator[TableRow | Fault]:
-        piece = self.options.piece
-        if not piece.is_whole and not piece.by_rows:
-            with self.path.open("rb") as self._file, piece_stream(self._file, piece) as stream:
+        extent = self.options.extent
+        if not extent.is_whole and not extent.by_rows:
+            with self.path.open("rb") as self._file, extent_stream(self._file, extent) as stream:
                 yield from self._rows_of(
-                    Lines(stream, self.options.max_line_characters, not self.options.strict, piece.line)
+                    Lines(stream, self.options.max_line_characters, not self.options.strict, extent.line)
                 )
             return
         lines = None

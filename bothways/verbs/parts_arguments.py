@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from bothways.errors import UserError
-from bothways.parts import Parts, Share
+from bothways.parts import Parts, PartShare
 from bothways.verbs.printing import say
 
 _NOT_OF_A_PART = ("--parts", "--on")  # with their values, and
@@ -29,7 +29,7 @@ class PartsArguments:
         if self.on is not None or self.parts is not None:
             raise UserError("--on and --parts: are of a table after --in, with a .parquet, .jsonl or .csv after --out")
 
-    def share(self, overwrite: bool) -> Share | None:
+    def share(self, overwrite: bool) -> PartShare | None:
         """The share of the parts that is asked for, None for all. Raises UserError for other values, and for options
         that do not go together. overwrite: whether what is there is to be replaced."""
         if self.on is not None:
@@ -40,7 +40,7 @@ class PartsArguments:
             return None
         if self.on is not None:
             raise UserError(f"--on {self.on} makes all parts, --parts {self.parts} a share of them; choose one")
-        share = Share.read(self.parts)
+        share = PartShare.read(self.parts)
         if overwrite and share.number:
             first = f"give --parts 0/{share.of} with it first"
             raise UserError(f"--overwrite with --parts {share} would remove the other shares; {first}")
@@ -58,7 +58,7 @@ def part_command(verb: str, arguments: Sequence[str]) -> list[str]:
     return words
 
 
-def say_share(parts: Parts, share: Share, made: int) -> None:
+def say_share(parts: Parts, share: PartShare, made: int) -> None:
     """Tell what a share's command has done, and what there is to do."""
     there = len(parts.done())
     print(f"{parts.folder}: made {made:,} parts of the share {share}; {there:,} of {parts.count:,} parts are there")

@@ -13,6 +13,7 @@ from bothways.data.prepare import PrepareOptions, begin_store, join_store, make_
 from bothways.data.store import TokenStore
 from bothways.data.store_parts import StoreParts, open_store_parts
 from bothways.data.unknown_tokens import unknown_in_store
+from bothways.errors import UserError
 from bothways.outputs import free_name
 from bothways.progress import ByteProgress
 from bothways.text.sources import resolve_sources
@@ -47,6 +48,8 @@ def run_prepare(arguments: Sequence[str]) -> None:
         "Turn text into a token store. Example: bothways prepare texts/ --tokenizer vocabulary --out store",
     )
     share = options.share(options.overwrite)
+    if options.on is not None and options.workers is not None:
+        raise UserError(f"--workers {options.workers}: of this machine; --on {options.on} has a process on each core")
     begun = begin_store(
         resolve_sources(options.sources),
         Tokenizer.load(options.tokenizer),
@@ -54,7 +57,6 @@ def run_prepare(arguments: Sequence[str]) -> None:
         PrepareOptions(options.corpus_options(), options.validation, options.workers, options.language),
         overwrite=options.overwrite,
         command=part_command("prepare", arguments),
-        trust=share is not None,
     )
     done_already = isinstance(begun, TokenStore)
     if isinstance(begun, TokenStore):

@@ -16,7 +16,7 @@ from bothways.data import store_parts
 from bothways.errors import UserError
 from bothways.inference import bulk
 from bothways.parts import Parts
-from bothways.text.pieces import PieceSize
+from bothways.text.extents import ExtentSize
 from tests.data.test_prepare import contents, write_corpus
 from tests.helpers import WORDS, Run, tiny_tokenizer
 
@@ -57,19 +57,27 @@ def test_stores_and_vectors_of_a_cluster_are_those_of_one_machine(
     assert made_here
     assert contents(tmp_path / "there") == contents(tmp_path / "here")
 
-    monkeypatch.setattr(bulk, "part_size", lambda table_bytes: PieceSize(1, 40))
+    # What a user has to mend on a node is said in the command's words.
+    (tmp_path / "bad.jsonl").write_bytes(b'{"text": "the dog"}\n' * 400 + b'{"text": "sl\xc4ps"}\n')
+    given = ["prepare", tmp_path / "bad.jsonl", "--tokenizer", tmp_path / "vocabulary", "--out", tmp_path / "bad"]
+    code, _, err = bothways(*given, "--on", "ray")
+    assert code == 2
+    assert "bad.jsonl:401: not UTF-8" in err
+    assert "--skip-bad leaves such text out" in err
+
+    monkeypatch.setattr(bulk, "part_size", lambda table_bytes: ExtentSize(1, 40))
     rows = [{"id": n, "text": " ".join(WORDS[(n * k) % len(WORDS)] for k in range(1, 2 + n % 9))} for n in range(1200)]
     rows[5]["text"] = ""
     (tmp_path / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     given = ["embed", pretrained, "--in", tmp_path / "t.jsonl"]
     assert bothways(*given, "--out", tmp_path / "here.jsonl")[0] == 0
-    victim = cluster.worker_nodes if isinstance(cluster.worker_nodes, list) else list(cluster.worker_nodes)
+    victim = next(iter(cluster.worker_nodes))
 
     def lose_a_node() -> None:
         parts = Parts(tmp_path / "there.jsonl")
         while len(parts.done()) < 3:
             ended.wait(0.05)
-        cluster.remove_node(victim[0], allow_graceful=False)
+        cluster.remove_node(victim, allow_graceful=False)
 
     ended = threading.Event()
     thread = threading.Thread(target=lose_a_node)
@@ -80,14 +88,6 @@ def test_stores_and_vectors_of_a_cluster_are_those_of_one_machine(
     assert "1,199 rows" in said
     assert (tmp_path / "there.jsonl").read_bytes() == (tmp_path / "here.jsonl").read_bytes()
     assert (tmp_path / "there.jsonl.bad.jsonl").read_text() == (tmp_path / "here.jsonl.bad.jsonl").read_text()
-
-    # What a user has to mend on a node is said in the command's words.
-    (tmp_path / "bad.jsonl").write_bytes(b'{"text": "the dog"}\n' * 400 + b'{"text": "sl\xc4ps"}\n')
-    given = ["prepare", tmp_path / "bad.jsonl", "--tokenizer", tmp_path / "vocabulary", "--out", tmp_path / "bad"]
-    code, _, err = bothways(*given, "--on", "ray")
-    assert code == 2
-    assert "bad.jsonl:401: not UTF-8" in err
-    assert "--skip-bad leaves such text out" in err
 
 
 @pytest.mark.ray

@@ -29,7 +29,7 @@ from bothways.tasks.answer import AnswerTask
 from bothways.tasks.classify import ClassifyTask, MultiLabelTask, RegressionTask
 from bothways.tasks.classify_options import ClassifyOptions
 from bothways.tasks.tag import TagTask
-from bothways.text.pieces import PieceSize
+from bothways.text.extents import ExtentSize
 from tests.helpers import Run, tiny_config, tiny_tokenizer
 
 WORDS = ["the", "dog", "sat", "on", "mat", "router"]
@@ -46,7 +46,7 @@ def table(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bulk, "part_size", lambda table_bytes: PieceSize(1, 64))
+    monkeypatch.setattr(bulk, "part_size", lambda table_bytes: ExtentSize(1, 64))
 
 
 def test_rows_in_order_with_their_columns_and_the_bad_ones_aside(
@@ -146,8 +146,8 @@ def test_a_killed_run_goes_on_and_repeats_nothing(table: Path, pretrained: Path,
         "from bothways.cli import main\n"
         "from bothways import parts\n"
         "from bothways.inference import bulk\n"
-        "from bothways.text.pieces import PieceSize\n"
-        "bulk.part_size = lambda table_bytes: PieceSize(1, 64)\n"
+        "from bothways.text.extents import ExtentSize\n"
+        "bulk.part_size = lambda table_bytes: ExtentSize(1, 64)\n"
         "write, left = parts.Parts.write, [4]\n"
         "def kill(self, *arguments):\n"
         "    left[0] -= 1\n"

@@ -1,8 +1,8 @@
-"""Files cut into pieces that are read by themselves, in any order, on any machine, and give what the whole file gives.
+"""Files cut into extents that are read by themselves, in any order, on any machine, and give what the whole file gives.
 
-A piece of plain text is a range of bytes that begins where a line, a record or a document begins; of Parquet it is a
-range of rows. Where no such places are known without reading all before them the file is one piece: compressed files,
-those in other encodings than UTF-8, .json. Pieces depend on the file and on the sizes alone.
+An extent of plain text is a range of bytes that begins where a line, a record or a document begins; of Parquet it is a
+range of rows. Where no such places are known without reading all before them the file is one extent: compressed files,
+those in other encodings than UTF-8, .json. Extents depend on the file and on the sizes alone.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ import pyarrow.parquet as pq
 from bothways.text.encodings import BINARY_SAMPLE_BYTES, is_all_utf8, is_utf8, marked_encoding
 from bothways.text.lines import COMPRESSIONS
 
-BLOCK_BYTES = 1 << 20  # read at a time
+SCAN_BYTES = 1 << 20  # read at a time
 CANDIDATE_ROWS = 16  # rows between two places where a table of quoted fields may be cut
 
 
 @dataclass(frozen=True)
-class Piece:
+class Extent:
     """What is read of a file at a time.
 
     start, end: bytes, or where `by_rows` rows from 0; end None: the end of the file. line: the number of the first
@@ -47,21 +47,21 @@ class Piece:
 
     def to_json(self) -> dict[str, Any]:
         """The fields that are not the defaults."""
-        whole = Piece()
+        whole = Extent()
         return {name: value for name, value in vars(self).items() if value != getattr(whole, name)}
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Piece:
-        """The piece of `to_json`."""
+    def from_json(cls, values: Mapping[str, Any]) -> Extent:
+        """The extent of `to_json`."""
         return cls(**values)
 
 
-WHOLE = Piece()
+WHOLE = Extent()
 
 
 @dataclass(frozen=True)
-class PieceSize:
-    """When a piece is large enough: at `bytes_` bytes with at least `least_rows` rows, at `most_rows` rows, or at
+class ExtentSize:
+    """When an extent is large enough: at `bytes_` bytes with at least `least_rows` rows, at `most_rows` rows, or at
     `most_bytes` bytes."""
 
     bytes_: int
@@ -70,7 +70,7 @@ class PieceSize:
     most_bytes: int = 1 << 62
 
     def is_full(self, rows: int, size: int) -> bool:
-        """Whether a piece of so many rows and bytes is large enough."""
+        """Whether an extent of so many rows and bytes is large enough."""
         return (size >= self.bytes_ and rows >= self.least_rows) or rows >= self.most_rows or size >= self.most_bytes
 
 
@@ -89,11 +89,11 @@ class _Range(io.RawIOBase):
         return len(block)
 
 
-def piece_stream(raw: IO[bytes], piece: Piece) -> io.BufferedReader:
-    """The bytes of a piece by bytes that is not a whole file. raw: the file, opened."""
-    assert piece.end is not None
-    raw.seek(piece.start)
-    return io.BufferedReader(_Range(raw, piece.end), BLOCK_BYTES)
+def extent_stream(raw: IO[bytes], extent: Extent) -> io.BufferedReader:
+    """The bytes of an extent by bytes that is not a whole file. raw: the file, opened."""
+    assert extent.end is not None
+    raw.seek(extent.start)
+    return io.BufferedReader(_Range(raw, extent.end), SCAN_BYTES)
 
 
 def is_plain_utf8(path: Path, encoding: str) -> bool:
@@ -111,20 +111,20 @@ def is_plain_utf8(path: Path, encoding: str) -> bool:
     return True
 
 
-def cut_lines(path: Path, size: PieceSize, after: Callable[[bytes], bool] | None = None) -> list[Piece]:
-    """Pieces that begin at lines. after: whether a piece may end with this line; None: with any."""
-    pieces: list[Piece] = []
+def cut_lines(path: Path, size: ExtentSize, after: Callable[[bytes], bool] | None = None) -> list[Extent]:
+    """Extents that begin at lines. after: whether an extent may end with this line; None: with any."""
+    extents: list[Extent] = []
     with path.open("rb") as file:
-        for lengths in _line_lengths(file, min(size.bytes_, BLOCK_BYTES), after):
-            _add_pieces(pieces, lengths, size)
-    return _marked(pieces)
+        for lengths in _line_lengths(file, min(size.bytes_, SCAN_BYTES), after):
+            _add_extents(extents, lengths, size)
+    return _marked(extents)
 
 
 def _line_lengths(
     file: IO[bytes], block_bytes: int, after: Callable[[bytes], bool] | None
 ) -> Iterator[tuple[np.ndarray, bool]]:
-    """The bytes of lines, a block of them at a time, and whether a piece may end with the block only."""
-    while block := file.read(BLOCK_BYTES if after is None else block_bytes):
+    """The bytes of lines, a block of them at a time, and whether an extent may end with the block only."""
+    while block := file.read(SCAN_BYTES if after is None else block_bytes):
         ends = np.flatnonzero(np.frombuffer(block, np.uint8) == ord("\n")) + 1
         lengths = np.diff(ends, prepend=0)
         rest = len(block) - int(ends[-1] if len(ends) else 0)
@@ -138,7 +138,7 @@ def _line_lengths(
 def _rest_of_line(file: IO[bytes]) -> int:
     """Read to the end of a line without holding it; returns the bytes."""
     size = 0
-    while block := file.readline(BLOCK_BYTES):
+    while block := file.readline(SCAN_BYTES):
         size += len(block)
         if block.endswith(b"\n"):
             break
@@ -146,40 +146,40 @@ def _rest_of_line(file: IO[bytes]) -> int:
 
 
 def _lines_until(file: IO[bytes], after: Callable[[bytes], bool]) -> Iterator[int]:
-    """The bytes of the lines up to one after which a piece may end."""
-    while line := file.readline(BLOCK_BYTES):
+    """The bytes of the lines up to one after which an extent may end."""
+    while line := file.readline(SCAN_BYTES):
         ended = line.endswith(b"\n")
         yield len(line) + (0 if ended else _rest_of_line(file))
         if ended and after(line):
             break
 
 
-def _add_pieces(pieces: list[Piece], block: tuple[np.ndarray, bool], size: PieceSize) -> None:
-    """Let the last piece grow by the lines of a block, or begin others; a piece has `last` where it may grow."""
+def _add_extents(extents: list[Extent], block: tuple[np.ndarray, bool], size: ExtentSize) -> None:
+    """Let the last extent grow by the lines of a block, or begin others; an extent has `last` where it may grow."""
     lengths, only_at_its_end = block
     first = 0
     while first < len(lengths):
-        open_piece = pieces.pop() if pieces and pieces[-1].last else _next_piece(pieces)
-        assert open_piece.end is not None
-        rows, held = open_piece.rows, open_piece.end - open_piece.start
+        open_extent = extents.pop() if extents and extents[-1].last else _next_extent(extents)
+        assert open_extent.end is not None
+        rows, held = open_extent.rows, open_extent.end - open_extent.start
         end = len(lengths) if only_at_its_end else first + _lines_to_fill(lengths[first:], rows, held, size)
         rows, held = rows + end - first, held + int(lengths[first:end].sum())
         full = size.is_full(rows, held)
-        pieces.append(Piece(open_piece.start, open_piece.start + held, open_piece.line, rows, last=not full))
+        extents.append(Extent(open_extent.start, open_extent.start + held, open_extent.line, rows, last=not full))
         first = end
 
 
-def _next_piece(pieces: Sequence[Piece]) -> Piece:
-    """An empty piece behind the others."""
-    if not pieces:
-        return Piece(0, 0)
-    before = pieces[-1]
+def _next_extent(extents: Sequence[Extent]) -> Extent:
+    """An empty extent behind the others."""
+    if not extents:
+        return Extent(0, 0)
+    before = extents[-1]
     assert before.end is not None
-    return Piece(before.end, before.end, before.line + before.rows)
+    return Extent(before.end, before.end, before.line + before.rows)
 
 
-def _lines_to_fill(lengths: np.ndarray, rows: int, held: int, size: PieceSize) -> int:
-    """How many of the lines a piece takes, which has rows and bytes already."""
+def _lines_to_fill(lengths: np.ndarray, rows: int, held: int, size: ExtentSize) -> int:
+    """How many of the lines an extent takes, which has rows and bytes already."""
     sizes = held + np.cumsum(lengths)
 
     def first_at(number_of_bytes: int) -> int:
@@ -189,28 +189,28 @@ def _lines_to_fill(lengths: np.ndarray, rows: int, held: int, size: PieceSize) -
     return max(1, min(len(lengths), filled, size.most_rows - rows, first_at(size.most_bytes)))
 
 
-def _marked(pieces: Sequence[Piece]) -> list[Piece]:
-    """The pieces of a file, the first and the last told from the others; one that is all of it is `WHOLE`."""
-    count = len(pieces)
-    if not pieces or (count == 1 and pieces[0].start == 0 and pieces[0].line == 1):
-        return [replace(WHOLE, rows=pieces[0].rows if pieces else 0)]
-    return [replace(piece, first=number == 0, last=number == count - 1) for number, piece in enumerate(pieces)]
+def _marked(extents: Sequence[Extent]) -> list[Extent]:
+    """The extents of a file, the first and the last told from the others; one that is all of it is `WHOLE`."""
+    count = len(extents)
+    if not extents or (count == 1 and extents[0].start == 0 and extents[0].line == 1):
+        return [replace(WHOLE, rows=extents[0].rows if extents else 0)]
+    return [replace(extent, first=number == 0, last=number == count - 1) for number, extent in enumerate(extents)]
 
 
-def cut_at(path: Path, places: Iterable[tuple[int, int]], size: PieceSize) -> list[Piece]:
-    """Pieces that begin at some of these places: numbers of lines, ascending, each with the rows before it. The first
-    place is where the first piece begins."""
+def cut_at(path: Path, places: Iterable[tuple[int, int]], size: ExtentSize) -> list[Extent]:
+    """Extents that begin at some of these places: numbers of lines, ascending, each with the rows before it. The first
+    place is where the first extent begins."""
     lines, rows_before = (np.array(column, np.int64) for column in zip(*places, strict=True))
     offsets, total = _offsets_of(path, lines)
-    pieces: list[Piece] = []
+    extents: list[Extent] = []
     begin = 0
     for place in range(1, len(lines)):
         rows, held = int(rows_before[place] - rows_before[begin]), int(offsets[place] - offsets[begin])
         if size.is_full(rows, held):
-            pieces.append(Piece(int(offsets[begin]), int(offsets[place]), int(lines[begin]), rows))
+            extents.append(Extent(int(offsets[begin]), int(offsets[place]), int(lines[begin]), rows))
             begin = place
     rows = int(rows_before[-1] - rows_before[begin]) + CANDIDATE_ROWS
-    return _marked([*pieces, Piece(int(offsets[begin]), total, int(lines[begin]), rows)])
+    return _marked([*extents, Extent(int(offsets[begin]), total, int(lines[begin]), rows)])
 
 
 def _offsets_of(path: Path, lines: np.ndarray) -> tuple[np.ndarray, int]:
@@ -218,7 +218,7 @@ def _offsets_of(path: Path, lines: np.ndarray) -> tuple[np.ndarray, int]:
     offsets = np.zeros(len(lines), np.int64)
     read = ended = found = 0
     with path.open("rb") as file:
-        while block := file.read(BLOCK_BYTES):
+        while block := file.read(SCAN_BYTES):
             ends = np.flatnonzero(np.frombuffer(block, np.uint8) == ord("\n"))
             upto = int(np.searchsorted(lines, ended + len(ends) + 1, side="right"))
             wanted = lines[found:upto] - 2 - ended  # the line end before line n is number n - 2, from 0
@@ -228,9 +228,9 @@ def _offsets_of(path: Path, lines: np.ndarray) -> tuple[np.ndarray, int]:
     return offsets, read
 
 
-def cut_parquet(path: Path, size: PieceSize) -> list[Piece]:
+def cut_parquet(path: Path, size: ExtentSize) -> list[Extent]:
     """Ranges of rows, none of two row groups; a row group is cut where its rows are large or many. A file that cannot
-    be read, or has two columns of a name, is one piece, for its reader to say so."""
+    be read, or has two columns of a name, is one extent, for its reader to say so."""
     try:
         metadata = pq.read_metadata(path)
     except (pa.ArrowException, OSError):
@@ -238,45 +238,45 @@ def cut_parquet(path: Path, size: PieceSize) -> list[Piece]:
     names = metadata.schema.to_arrow_schema().names
     if len({*names}) < len(names):
         return [WHOLE]
-    pieces: list[Piece] = []
+    extents: list[Extent] = []
     begin = end = held = 0
     for group in range(metadata.num_row_groups):
         described = metadata.row_group(group)
         rows, row_bytes = described.num_rows, described.total_byte_size / max(1, described.num_rows)
         if size.is_full(rows, described.total_byte_size):
             if end > begin:
-                pieces.append(Piece(begin, end, rows=end - begin, by_rows=True))
+                extents.append(Extent(begin, end, rows=end - begin, by_rows=True))
             begin, held = end, 0
             step = _rows_of(size, row_bytes)
             for first in range(begin, begin + rows, step):
                 upto = min(first + step, begin + rows)
-                pieces.append(Piece(first, upto, rows=upto - first, by_rows=True))
+                extents.append(Extent(first, upto, rows=upto - first, by_rows=True))
             begin = end = end + rows
             continue
         end, held = end + rows, held + described.total_byte_size
         if size.is_full(end - begin, held):
-            pieces.append(Piece(begin, end, rows=end - begin, by_rows=True))
+            extents.append(Extent(begin, end, rows=end - begin, by_rows=True))
             begin, held = end, 0
     if end > begin:
-        pieces.append(Piece(begin, end, rows=end - begin, by_rows=True))
-    return _marked(pieces)
+        extents.append(Extent(begin, end, rows=end - begin, by_rows=True))
+    return _marked(extents)
 
 
-def _rows_of(size: PieceSize, row_bytes: float) -> int:
-    """The rows of a full piece, by the mean size of a row."""
+def _rows_of(size: ExtentSize, row_bytes: float) -> int:
+    """The rows of a full extent, by the mean size of a row."""
     rows = max(size.least_rows, int(size.bytes_ / max(1.0, row_bytes)))
     return max(1, min(rows, size.most_rows, int(size.most_bytes / max(1.0, row_bytes))))
 
 
-def cut_rows(sizes: Iterable[int], size: PieceSize) -> list[Piece]:
+def cut_rows(sizes: Iterable[int], size: ExtentSize) -> list[Extent]:
     """Ranges of rows that are read one after the other. sizes: of each row, about, in bytes."""
-    pieces: list[Piece] = []
+    extents: list[Extent] = []
     begin = number = held = 0
     for number, of_row in enumerate(sizes, 1):
         held += of_row
         if size.is_full(number - begin, held):
-            pieces.append(Piece(begin, number, rows=number - begin, by_rows=True))
+            extents.append(Extent(begin, number, rows=number - begin, by_rows=True))
             begin, held = number, 0
     if number > begin:
-        pieces.append(Piece(begin, number, rows=number - begin, by_rows=True))
-    return _marked(pieces)
+        extents.append(Extent(begin, number, rows=number - begin, by_rows=True))
+    return _marked(extents)

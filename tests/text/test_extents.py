@@ -1,4 +1,4 @@
-"""Files in pieces: whatever the size of the pieces, they give what the whole file gives, faults included."""
+"""Files in extents: whatever the size of the extents, they give what the whole file gives, faults included."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from bothways.text.corpus import CorpusOptions, CorpusReport, Document, read_documents, read_pieces
-from bothways.text.corpus_pieces import cut_source
-from bothways.text.pieces import PieceSize, cut_lines, cut_parquet, cut_rows
+from bothways.text.corpus import CorpusOptions, CorpusReport, Document, read_documents, read_extents
+from bothways.text.corpus_extents import cut_source
+from bothways.text.extents import ExtentSize, cut_lines, cut_parquet, cut_rows
 from bothways.text.sources import resolve_sources
 
 WORDS = ("the", "dög", "runs", '"quoted"', "a,b", "semi;colon", "tab\tbed", "line\nend", "", "word word word")
@@ -88,7 +88,7 @@ KINDS = {
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_pieces_of_a_corpus_give_its_documents(name: str, tmp_path: Path) -> None:
+def test_extents_of_a_corpus_give_its_documents(name: str, tmp_path: Path) -> None:
     KINDS[name](tmp_path / name)
     [source] = resolve_sources(tmp_path / name)
     way: Any = "blank-line" if name == "blank.txt" else "file"
@@ -98,37 +98,37 @@ def test_pieces_of_a_corpus_give_its_documents(name: str, tmp_path: Path) -> Non
     assert len(wanted) > 10
     for size in (1, 100, 777, 5000):
         report, found = CorpusReport(), list[Document]()
-        pieces = cut_source(source, options, size)
-        assert (len(pieces) > 1) == (not name.endswith(".gz")), "or the test shows nothing"
-        for piece in pieces:
-            of_piece = CorpusReport()
-            found += read_pieces([piece], options, of_piece)
-            report.merge(of_piece)
+        extents = cut_source(source, options, size)
+        assert (len(extents) > 1) == (not name.endswith(".gz")), "or the test shows nothing"
+        for extent in extents:
+            of_extent = CorpusReport()
+            found += read_extents([extent], options, of_extent)
+            report.merge(of_extent)
         assert found == wanted
         assert json.dumps(report.to_dict()) == json.dumps(expected.to_dict()), "the order of the remarks counts"
         if name != "a.parquet" and not name.endswith("sv"):
             assert report.bytes_read == expected.bytes_read
 
 
-def test_pieces_are_as_large_as_they_are_asked_to_be(tmp_path: Path) -> None:
+def test_extents_are_as_large_as_they_are_asked_to_be(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("four\n" * 1000)
-    pieces = cut_lines(tmp_path / "a.txt", PieceSize(50, least_rows=20, most_rows=30))
-    assert [piece.rows for piece in pieces] == [20] * 50
-    pieces = cut_lines(tmp_path / "a.txt", PieceSize(10_000, most_rows=30))
-    assert [piece.rows for piece in pieces] == [30] * 33 + [10]
-    pieces = cut_lines(tmp_path / "a.txt", PieceSize(100, least_rows=30, most_bytes=125))
-    assert [piece.rows for piece in pieces] == [25] * 40
-    assert [piece.line for piece in pieces] == list(range(1, 1001, 25))
-    assert all(before.end == after.start for before, after in itertools.pairwise(pieces))
-    assert (pieces[0].first, pieces[0].last, pieces[-1].first, pieces[-1].last) == (True, False, False, True)
+    extents = cut_lines(tmp_path / "a.txt", ExtentSize(50, least_rows=20, most_rows=30))
+    assert [extent.rows for extent in extents] == [20] * 50
+    extents = cut_lines(tmp_path / "a.txt", ExtentSize(10_000, most_rows=30))
+    assert [extent.rows for extent in extents] == [30] * 33 + [10]
+    extents = cut_lines(tmp_path / "a.txt", ExtentSize(100, least_rows=30, most_bytes=125))
+    assert [extent.rows for extent in extents] == [25] * 40
+    assert [extent.line for extent in extents] == list(range(1, 1001, 25))
+    assert all(before.end == after.start for before, after in itertools.pairwise(extents))
+    assert (extents[0].first, extents[0].last, extents[-1].first, extents[-1].last) == (True, False, False, True)
 
 
 def test_row_groups_are_cut_only_where_they_are_large(tmp_path: Path) -> None:
     pq.write_table(pa.table({"n": range(1000)}), tmp_path / "a.parquet", row_group_size=100)
-    pieces = cut_parquet(tmp_path / "a.parquet", PieceSize(1 << 30, most_rows=300))
-    assert [(piece.start, piece.end) for piece in pieces] == [(0, 300), (300, 600), (600, 900), (900, 1000)]
-    pieces = cut_parquet(tmp_path / "a.parquet", PieceSize(1 << 30, most_rows=60))
-    assert [piece.rows for piece in pieces] == [60, 40] * 10
-    assert [piece.rows for piece in cut_rows([1] * 10, PieceSize(4))] == [4, 4, 2]
+    extents = cut_parquet(tmp_path / "a.parquet", ExtentSize(1 << 30, most_rows=300))
+    assert [(extent.start, extent.end) for extent in extents] == [(0, 300), (300, 600), (600, 900), (900, 1000)]
+    extents = cut_parquet(tmp_path / "a.parquet", ExtentSize(1 << 30, most_rows=60))
+    assert [extent.rows for extent in extents] == [60, 40] * 10
+    assert [extent.rows for extent in cut_rows([1] * 10, ExtentSize(4))] == [4, 4, 2]
     (tmp_path / "b.parquet").write_bytes(b"no parquet")
-    assert cut_parquet(tmp_path / "b.parquet", PieceSize(1))[0].is_whole
+    assert cut_parquet(tmp_path / "b.parquet", ExtentSize(1))[0].is_whole

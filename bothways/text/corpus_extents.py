@@ -1,4 +1,4 @@
-"""Where files of a corpus are cut into pieces, so that each gives the documents that the whole file has there."""
+"""Where files of a corpus are cut into extents, so that each gives the documents that the whole file has there."""
 
 from __future__ import annotations
 
@@ -6,38 +6,38 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from bothways.text.corpus import CorpusOptions, CorpusReport, SourcePiece, read_documents
+from bothways.text.corpus import CorpusOptions, CorpusReport, SourceExtent, read_documents
 from bothways.text.csv_records import CsvDialect
-from bothways.text.lines import Fault
-from bothways.text.pieces import (
+from bothways.text.extents import (
     CANDIDATE_ROWS,
     WHOLE,
-    Piece,
-    PieceSize,
+    Extent,
+    ExtentSize,
     cut_at,
     cut_lines,
     cut_parquet,
     is_plain_utf8,
 )
+from bothways.text.lines import Fault
 from bothways.text.sources import Source
 from bothways.text.table_reader import CSV_SUFFIXES, JSON_SUFFIXES, TableReader, TableReaderOptions
 
 
-def cut_source(source: Source, options: CorpusOptions, piece_bytes: int) -> list[SourcePiece]:
-    """The pieces of a source, of about so many bytes; one where it is no larger, or cannot be read in pieces.
+def cut_source(source: Source, options: CorpusOptions, extent_bytes: int) -> list[SourceExtent]:
+    """The extents of a source, of about so many bytes; one where it is no larger, or cannot be read in extents.
 
     JSON lines are cut after lines, texts with blank lines between their documents after a blank line, other texts where
     a document begins of those that a long file becomes, tables of quoted fields after a record. Raises OSError.
     """
-    if source.path is None or source.size <= piece_bytes:
-        return [SourcePiece(source)]
-    pieces, dialect = _pieces(source, source.path, options, PieceSize(piece_bytes))
-    return [SourcePiece(source, piece, dialect) for piece in pieces]
+    if source.path is None or source.size <= extent_bytes:
+        return [SourceExtent(source)]
+    extents, dialect = _extents(source, source.path, options, ExtentSize(extent_bytes))
+    return [SourceExtent(source, extent, dialect) for extent in extents]
 
 
-def _pieces(
-    source: Source, path: Path, options: CorpusOptions, size: PieceSize
-) -> tuple[list[Piece], CsvDialect | None]:
+def _extents(
+    source: Source, path: Path, options: CorpusOptions, size: ExtentSize
+) -> tuple[list[Extent], CsvDialect | None]:
     if source.kind == ".parquet":
         return cut_parquet(path, size), None
     if source.kind == ".json" or not is_plain_utf8(path, options.encoding):
@@ -53,8 +53,8 @@ def _pieces(
     return _cut_documents(source, path, options, size), None
 
 
-def cut_csv(path: Path, options: TableReaderOptions, size: PieceSize) -> tuple[list[Piece], CsvDialect | None]:
-    """The pieces of a .csv or .tsv, found by reading its records, and how they are read."""
+def cut_csv(path: Path, options: TableReaderOptions, size: ExtentSize) -> tuple[list[Extent], CsvDialect | None]:
+    """The extents of a .csv or .tsv, found by reading its records, and how they are read."""
     reader = TableReader(path, options)
     places: list[tuple[int, int]] = []
     can_begin = False
@@ -73,8 +73,8 @@ def cut_csv(path: Path, options: TableReaderOptions, size: PieceSize) -> tuple[l
     return cut_at(path, [(reader.dialect.first_line, 0), *places], size), reader.dialect
 
 
-def _cut_documents(source: Source, path: Path, options: CorpusOptions, size: PieceSize) -> list[Piece]:
-    """The pieces of a text that is cut into documents only for its length."""
+def _cut_documents(source: Source, path: Path, options: CorpusOptions, size: ExtentSize) -> list[Extent]:
+    """The extents of a text that is cut into documents only for its length."""
     places = [(line, number) for number, line in enumerate(_first_lines(source, options))]
     return cut_at(path, [(1, 0), *places[1:]], size)
 
