@@ -35,10 +35,15 @@ OnDocuments = Callable[[DocumentCounts, int], None]
 
 
 class StoreParts:
-    """The parts of the store `out`. recipe: all that the store depends on, as its manifest has it."""
+    """The parts of the store `out`.
 
-    def __init__(self, out: Path, *, overwrite: bool = False) -> None:
-        self.out = out
+    overwrite: begin anew. command: by which a person makes the parts. trust: files that the manifest has already are
+    known again by their names and sizes, and not read. recipe: all that the store depends on, as its manifest has it.
+    """
+
+    def __init__(self, out: Path, *, overwrite: bool = False, command: Sequence[str] = (), trust: bool = False) -> None:
+        self.out, self.overwrite = out, overwrite
+        self._command, self._trust = command, trust
         self.parts = Parts(out, suffix=".arrow", overwrite=overwrite)
         self._sources: Sequence[Source] = ()  # as they were given to this process, if it was
 
@@ -54,20 +59,19 @@ class StoreParts:
         tokenizer: Tokenizer,
         options: CorpusOptions,
         changes: Changes,
-        command: Sequence[str] = (),
     ) -> None:
-        """Find the parts that are there, or cut the sources. changes: how two recipes differ, in words. command: by
-        which a person makes the parts. Raises UserError as `Parts.open` does."""
+        """Find the parts that are there, or cut the sources. changes: how two recipes differ, in words. Raises
+        UserError as `Parts.open` does."""
         self._sources = sources
-        self.parts.open(recipe, lambda: _cut(sources, options, command), changes)
+        self.parts.open(recipe, lambda: _cut(sources, options, self._command), changes)
         path = self.parts.folder / "tokenizer.json"
         if not path.exists():
             with user_errors(path), written_aside(path) as aside:
                 aside.write_text(tokenizer.to_json(), encoding="utf-8")
 
-    def source_records(self) -> list[dict[str, Any]]:
-        """What the manifest has of the sources, empty where there is none."""
-        if not (self.parts.folder / MANIFEST).exists():
+    def known_sources(self) -> list[dict[str, Any]]:
+        """What the manifest has of sources that are trusted to be the same."""
+        if not self._trust or self.overwrite or not (self.parts.folder / MANIFEST).exists():
             return []
         self.parts.load()
         records: list[dict[str, Any]] = self.recipe["sources"]
@@ -212,7 +216,7 @@ class _Done(NamedTuple):
 
 
 def _cut(sources: Sequence[Source], options: CorpusOptions, command: Sequence[str]) -> dict[str, Any]:
-    """The manifest's content beside the recipe: the files, how tables of text are read, and the extents of each part."""
+    """The manifest's content beside the recipe: files, how tables of text are read, and the extents of each part."""
     parts: list[list[dict[str, Any]]] = []
     dialects = {}
     room = 0

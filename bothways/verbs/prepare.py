@@ -50,13 +50,12 @@ def run_prepare(arguments: Sequence[str]) -> None:
     share = options.share(options.overwrite)
     if options.on is not None and options.workers is not None:
         raise UserError(f"--workers {options.workers}: of this machine; --on {options.on} has a process on each core")
+    command = part_command("prepare", arguments)
     begun = begin_store(
+        StoreParts(Path(options.out), overwrite=options.overwrite, command=command, trust=share is not None),
         resolve_sources(options.sources),
         Tokenizer.load(options.tokenizer),
-        Path(options.out),
         PrepareOptions(options.corpus_options(), options.validation, options.workers, options.language),
-        overwrite=options.overwrite,
-        command=part_command("prepare", arguments),
     )
     done_already = isinstance(begun, TokenStore)
     if isinstance(begun, TokenStore):
