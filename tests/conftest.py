@@ -24,8 +24,13 @@ from tests.helpers import Run, tiny_config, tiny_tokenizer
 from tests.shipped import make_shipped
 
 
+@pytest.hookimpl(tryfirst=True)  # before `-m` chooses by markers
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with slow tests come first, so that no worker is left with one of them when the others are done."""
+    """What needs a browser is marked. Files with slow tests come first, so that no worker is left with one of them when
+    the others are done."""
+    for item in items:
+        if {"browser", "run_script"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker("browser")
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
 

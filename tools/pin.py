@@ -1,7 +1,7 @@
 """Writes `constraints.txt` anew: `python tools/pin.py` pins what is installed in this environment for the extra `dev`.
 
-Pinned is every package that Bothways, its extras for tests and their own requirements ask for on this machine, by name and
-version alone; what is installed from a checkout is left out, and so are local labels of versions, as of torch's builds.
+Pinned is every package that Bothways, its extras for tests and their own requirements ask for on this machine, by name
+and version alone; what is installed from a checkout is left out, and so are labels of builds, such as torch's +cpu.
 """
 
 from __future__ import annotations
