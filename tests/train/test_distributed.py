@@ -51,7 +51,7 @@ def torchrun(*command: str, restarts: int = 0) -> subprocess.CompletedProcess[st
     launcher = ["--standalone", "--nproc-per-node=2", f"--max-restarts={restarts}"]
     return subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", *launcher, "-m", *command],
-        capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=300, check=False,
+        capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=1500, check=False,
     )  # fmt: skip
 
 
