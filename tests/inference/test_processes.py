@@ -29,8 +29,8 @@ ASKED: dict[str, tuple[Callable[[bw.Predictor], Any], str]] = {
     "generate": (lambda model: model.generate("the dog", max_tokens=5), "causal"),
 }
 
-# In a process of its own with two threads for products, as the parent's pool is what a child would wait for. One for all
-# precisions, as a start takes longer than what is asked.
+# In a process of its own with two threads for products, as the parent's pool is what a child would wait for. One for
+# all precisions, as a start takes longer than what is asked.
 FORK = """
 import multiprocessing, sys, torch, bothways as bw
 from tests.inference.test_processes import ASKED
