@@ -4,8 +4,14 @@ PYTHON ?= python3
 MODELS := packages/bothways-models
 VENV := .venv
 BIN := $(VENV)/bin
+# what is imported is compiled to bytecode then, once and not at each start; what is not, never
+unexport PYTHONDONTWRITEBYTECODE
+INSTALL := -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt --editable $(MODELS)
+# processes that run tests, each on one thread, a file's tests all in one of them; 0: none but pytest's own
+WORKERS ?= 2
+PYTEST := -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo lint test clean
+.PHONY: demo lint fast test clean
 
 demo: $(VENV)/.demo
 	$(BIN)/bothways demo
@@ -19,18 +25,22 @@ lint: $(VENV)/.dev
 	$(BIN)/python tools/house_rules.py
 	$(BIN)/clang-format --dry-run --Werror bothways/native/*.cpp bothways/native/*.h tests/native/*.cpp
 
+# the tests worth their time while working; tests/README.md says which those of a file are
+fast: $(VENV)/.dev
+	$(BIN)/python $(PYTEST) -m "not slow and not browser and not ray" $(FAST)
+
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python $(PYTEST)
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.demo: $(BIN)/python pyproject.toml $(MODELS)/pyproject.toml constraints.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable $(MODELS) --editable '.[demo]'
+	$(BIN)/python $(INSTALL) --editable '.[demo]'
 	touch $@
 
 $(VENV)/.dev: $(BIN)/python pyproject.toml $(MODELS)/pyproject.toml constraints.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable $(MODELS) --editable '.[dev]'
+	$(BIN)/python $(INSTALL) --editable '.[dev]'
 	touch $@
 
 clean:
