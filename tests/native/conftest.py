@@ -103,7 +103,8 @@ def probe(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     folder = built_once(tmp_path_factory, f"probe-{request.param}", build)
     loaded = ctypes.CDLL(str(folder / "probe.so"))
     number, pointer, key = ctypes.c_int64, ctypes.c_void_p, ctypes.c_uint64
-    loaded.probe_exponential.argtypes = loaded.probe_gelu.argtypes = [pointer, pointer, number]
+    for function in (loaded.probe_exponential, loaded.probe_gelu, loaded.probe_gelu_slope):
+        function.argtypes = [pointer, pointer, number]
     loaded.probe_softmax.argtypes = [pointer, number, number, ctypes.c_double]
     loaded.probe_layer_norm.argtypes = [pointer, number, pointer, pointer, ctypes.c_double]
     for multiply in (loaded.probe_multiply_bfloat16, loaded.probe_multiply_int8):
