@@ -18,10 +18,11 @@ if TYPE_CHECKING:
     from bothways.data.prepare import PrepareOptions, prepare
     from bothways.data.store import TokenStore
     from bothways.evaluation import evaluate
-    from bothways.inference.language import Suggestion, TextScore
+    from bothways.inference.language import Suggestion
     from bothways.inference.masked import Fill
     from bothways.inference.reranking import Ranked
     from bothways.inference.sampling import GenerationOptions
+    from bothways.inference.scoring import TextScore
     from bothways.inference.vectors import Match
     from bothways.predictor import Predictor, load
     from bothways.tasks.answer import Answer

@@ -24,6 +24,10 @@ from bothways.serve.inquiries import Alone, Inquiry
 
 MIN_BUDGET = 16  # tokens of a batch, below which running out of memory is not the budget's fault
 
+# Tokens that a batch of fewer counts as, by which models take turns: every weight is read for it all the same. A step
+# of generation takes half as long for one text as for sixteen (measured with `mini` in float32).
+MIN_COST = 8
+
 
 @dataclass(frozen=True)
 class Share:
@@ -178,7 +182,7 @@ class Scheduler:
                 queue = min(waiting, key=lambda queue: queue.served)
                 batch = queue.take(self._room(queue, len(waiting)))
                 if batch:
-                    queue.served += sum(map(_tokens, batch))
+                    queue.served += max(MIN_COST, sum(map(_tokens, batch)))
                     return batch
 
     def _room(self, queue: ModelQueue, waiting: int) -> int:
