@@ -25,7 +25,9 @@ REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 TRACE_PARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 PROCESS_ID = uuid.uuid4().hex[:20]  # by which request ids of processes differ
 _numbers = itertools.count(1)
-OPEN_PATHS = frozenset(("/", "/docs", "/openapi.json", "/healthz", "/readyz", "/health", "/favicon.ico"))  # no key
+OPEN_PATHS = frozenset(
+    ("/", "/docs", "/openapi.json", "/healthz", "/readyz", "/health", "/favicon.ico")
+)  # to get without a key
 
 AsgiMessage = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[AsgiMessage]]
@@ -96,7 +98,7 @@ class RequestGate:
         await response(scope, receive, send)
 
     def _checked_key(self, scope: Mapping[str, Any], headers: Mapping[str, str]) -> str | None:
-        if scope["path"] in OPEN_PATHS or scope["method"] == "OPTIONS":
+        if scope["method"] == "OPTIONS" or (scope["method"] in ("GET", "HEAD") and scope["path"] in OPEN_PATHS):
             return None
         return self._keys.check(headers)
 
