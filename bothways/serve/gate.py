@@ -27,7 +27,7 @@ PROCESS_ID = uuid.uuid4().hex[:20]  # by which request ids of processes differ
 _numbers = itertools.count(1)
 OPEN_PATHS = frozenset(
     ("/", "/docs", "/openapi.json", "/healthz", "/readyz", "/health", "/favicon.ico")
-)  # to get without a key
+)  # no key to get them
 
 AsgiMessage = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[AsgiMessage]]
