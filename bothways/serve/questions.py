@@ -33,7 +33,6 @@ ask_tag = predict.tag_texts
 ask_answer = predict.find_answers
 ask_choose = predict.choose_continuations
 ask_rerank = reranking.rerank_texts
-ask_next_sentence = masked.next_sentence_probabilities
 Emit = Callable[[Any], None]
 
 
@@ -59,6 +58,11 @@ def ask_similar(
 def ask_fills(model: Predictor, text: Any, top_k: int = 5) -> ServedQuestion:
     """As `Predictor.fill`."""
     return masked.fill_masks(model, text, top_k)
+
+
+def ask_next_sentence(model: Predictor, a: Any, b: Any) -> ServedQuestion:
+    """As `Predictor.next_sentence`."""
+    return masked.next_sentence_probabilities(model, a, b)
 
 
 def ask_score(model: Predictor, text: Any, next: str | None = None, top_k: int = 5) -> ServedQuestion:

@@ -5,10 +5,11 @@
 
 starts `bothways serve` on loopback with small models: 300 requests to warm up, 4,000 of schemathesis from our OpenAPI,
 10,000 hostile ones, a minute of five times as many clients as it takes, 200,000 ordinary requests; then 1,000 requests
-of every kind over three models at the same time, and twenty servers that are ended under load. It prints a table: a row
-a stage with its replies by status, how slow the accepted ones were, and the server's memory behind it. All load stays on
-this machine and is bounded in number and time; a stage that time cuts short says how far it came. The exit code is 1
-where an accepted answer was wrong, a reply had no known shape, memory grew, something hung, or an end was not clean.
+of every kind over three models at the same time, and twenty servers that are ended under load. It prints a table: a
+row a stage with its replies by status, how slow the accepted ones were, and the server's memory behind it. All load
+stays on this machine and is bounded in number and time; a stage that time cuts short says how far it came. The exit
+code is 1 where an accepted answer was wrong, a reply had no known shape, memory grew, something hung, or an end was not
+clean.
 """
 
 from __future__ import annotations

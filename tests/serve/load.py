@@ -23,8 +23,8 @@ Checker = Callable[[str, Any], bool]
 
 @dataclass
 class Stage:
-    """What became of one stage's requests. planned: how many there were to be, 0 where only time bounds them. latencies:
-    of the accepted ones, seconds. wrong: accepted, but answered otherwise than they should be."""
+    """What became of one stage's requests. planned: how many there were to be, 0 where only time bounds them.
+    latencies: of the accepted ones, seconds. wrong: accepted, but answered otherwise than they should be."""
 
     planned: int = 0
     statuses: Counter[str] = field(default_factory=Counter)
