@@ -107,11 +107,11 @@ async def _reply(reader: asyncio.StreamReader) -> bool:
 
 
 def highest_rate(
-    url: str, requests: Sequence[bytes], clients: int, seconds: float, limit_ms: float, start: float
+    url: str, requests: Sequence[bytes], clients: int, seconds: float, limit_ms: float, start: float, steps: int
 ) -> tuple[float, Outcome | None]:
     """The highest rate at which p99 stays within a limit, by halving; start: a rate that is too high."""
     low, high, best = 0.0, start, None
-    for _ in range(6):
+    for _ in range(steps):
         middle = (low + high) / 2
         outcome = open_loop(url, requests, middle, seconds, clients)
         if outcome.quantile(0.99) <= limit_ms:
