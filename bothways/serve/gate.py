@@ -13,6 +13,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 
+from bothways.errors import UserError
 from bothways.serve.direct import DirectRoutes, read_body
 from bothways.serve.failures import RequestError, error_content
 from bothways.serve.keys import Keys
@@ -92,6 +93,8 @@ class RequestGate:
             response = await function(request, read_body(kind, headers.get("content-type", ""), body))
         except RequestError:
             raise
+        except UserError as error:
+            raise RequestError("invalid", str(error)) from error
         except Exception as error:
             _LOGGER.error("POST %s failed", scope["path"], exc_info=error)
             raise RequestError("failed", "the server made a mistake; its log has more") from error

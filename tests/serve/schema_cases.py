@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
 import math
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,9 +36,12 @@ class Drawn:
     fits: bool
 
 
-def draw_requests(document: Mapping[str, Any], each: int, number: int, ask: Callable[[Drawn], None]) -> None:
-    """Ask about so many requests of each route that fit, and as many that do not. number: the seed."""
-    schema = schemathesis.openapi.from_dict(dict(document))
+def draw_requests(
+    document: Mapping[str, Any], models: Sequence[str], each: int, number: int, ask: Callable[[Drawn], None]
+) -> None:
+    """Ask about so many requests of each route that fit, and as many that do not. models: names that are drawn, as
+    hardly another would be one. number: the seed."""
+    schema = schemathesis.openapi.from_dict(_with_names(document, models))
     quiet = settings(
         max_examples=each,
         deadline=None,
@@ -47,21 +51,36 @@ def draw_requests(document: Mapping[str, Any], each: int, number: int, ask: Call
     )
     for found in schema.get_all_operations():
         operation = found.ok()
-        for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE):
-            if mode is GenerationMode.NEGATIVE and operation.method != "post":
-                continue  # a GET of ours has nothing that could be wrong
+        # a GET of ours has nothing that could be wrong
+        modes = [GenerationMode.POSITIVE, GenerationMode.NEGATIVE][: 2 if operation.method == "post" else 1]
+        for mode in modes:
+            drawing = given(operation.as_strategy(generation_mode=mode))
+            quiet(seed(number)(drawing(_asking(ask, mode is GenerationMode.POSITIVE))))()
 
-            @quiet
-            @seed(number)
-            @given(operation.as_strategy(generation_mode=mode))
-            def one(case: Any, fits: bool = mode is GenerationMode.POSITIVE) -> None:
-                has_body = not isinstance(case.body, NotSet)
-                body = json.dumps(case.body).encode() if has_body else b""
-                headers = {"content-type": "application/json", **{name: str(v) for name, v in case.headers.items()}}
-                headers["x-request-timeout"] = SECONDS
-                ask(Drawn(case.method, case.formatted_path, headers, body, fits))
 
-            one()
+def _with_names(document: Mapping[str, Any], models: Sequence[str]) -> dict[str, Any]:
+    """The document, whose models are those of the server."""
+    named: dict[str, Any] = copy.deepcopy(dict(document))
+    for schema in named["components"]["schemas"].values():
+        if "model" in schema.get("properties", {}):
+            schema["properties"]["model"] = {"enum": list(models)}
+    for methods in named["paths"].values():
+        for operation in methods.values():
+            for parameter in operation.get("parameters", []):
+                if parameter["name"] == "name":
+                    parameter["schema"] = {"enum": list(models)}
+    return named
+
+
+def _asking(ask: Callable[[Drawn], None], fits: bool) -> Callable[[Any], None]:
+    def case(case: Any) -> None:
+        drawn = b"" if isinstance(case.body, NotSet) else case.body
+        body = drawn if isinstance(drawn, bytes) else json.dumps(drawn).encode()
+        headers = {"content-type": "application/json", **{name: str(v) for name, v in case.headers.items()}}
+        headers["x-request-timeout"] = SECONDS
+        ask(Drawn(case.method, case.formatted_path, headers, body, fits))
+
+    return case
 
 
 def wrong_in(drawn: Drawn, status: int, content: str) -> str | None:
@@ -87,6 +106,7 @@ async def from_schema(address: str, number: int, seed_number: int, until: float 
 def _ask_all(stage: Stage, address: str, number: int, seed_number: int, until: float) -> None:
     with httpx2.Client(base_url=address, timeout=HANG_SECONDS) as client:
         document = client.get("/openapi.json").json()
+        models = [model["id"] for model in client.get("/v1/models").json()["data"]]
         operations = Counter(method for methods in document["paths"].values() for method in methods)
         each = max(1, number // (2 * operations["post"] + operations["get"]))
 
@@ -101,4 +121,4 @@ def _ask_all(stage: Stage, address: str, number: int, seed_number: int, until: f
             if (found := wrong_in(drawn, reply.status_code, reply.text)) is not None:
                 stage.wrong.append(found)
 
-        draw_requests(document, each, random.Random(seed_number).getrandbits(32), ask)
+        draw_requests(document, models, each, random.Random(seed_number).getrandbits(32), ask)

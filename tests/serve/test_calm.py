@@ -64,6 +64,16 @@ def test_each_mistake_has_its_status_and_says_what_it_is(client: TestClient) -> 
     error(client.post("/v1/classify", json={"model": "classify", "texts": "a"}, headers=long), 422, "invalid")
 
 
+def test_options_that_the_engine_refuses_are_named(client: TestClient) -> None:
+    for path, body in (
+        ("/v1/completions", {"model": "causal", "prompt": "the dog", "temperature": 1e9}),
+        ("/v1/chat/completions", {"model": "instruct", "messages": [{"role": "user", "content": "a"}], "top_p": 5}),
+        ("/v1/generate", {"model": "causal", "prompt": "the dog", "max_tokens": 0, "stream": True}),
+    ):
+        found = error(client.post(path, json=body), 422, "invalid")
+        assert found["message"].partition("=")[0] in body, "the message begins with the option"
+
+
 def test_the_way_through_fastapi_answers_the_same(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(SPANS, "true")
     other = TestClient(make_app(client.service), raise_server_exceptions=False)  # type: ignore[arg-type]
@@ -170,10 +180,12 @@ def test_keys_are_asked_for(serve: Serve) -> None:
     for headers in ({"authorization": f"Bearer {'l' * 20}"}, {"x-api-key": "k" * 20}):
         assert client.post("/v1/classify", json=body, headers=headers).status_code == 200
     assert client.get("/readyz").status_code == 200
+    assert client.get("/").status_code == 200
+    assert client.post("/", json={"inputs": "the dog"}).status_code == 401
     error(client.get("/metrics"), 401, "unauthorized")
     figures = client.get("/metrics", headers={"x-api-key": "k" * 20}).text
     assert 'bothways_replies_total{route="/v1/classify",status="200"} 2.0' in figures
-    assert 'bothways_errors_total{kind="unauthorized"} 3.0' in figures
+    assert 'bothways_errors_total{kind="unauthorized"} 4.0' in figures
 
 
 class Halt:
