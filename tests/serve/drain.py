@@ -18,7 +18,8 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-os.environ["OMP_NUM_THREADS"] = "1"  # what forks must have no threads of its own
+if __name__ == "__main__":
+    os.environ["OMP_NUM_THREADS"] = "1"  # what forks must have no threads of its own, torch is imported behind this
 
 import httpx2
 
