@@ -83,8 +83,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for number in range(times):
             with answering(forked(Path(folder))) as server:
                 found = terminated_under_load(server)
+            answered = sum(line.get("status") == 200 for line in server.log())
             wrong += [f"time {number + 1}: {line}" for line in found]
-            print(f"time {number + 1} of {times}: {len(found)} wrong", flush=True)
+            print(f"time {number + 1} of {times}: {answered} were accepted, {len(found)} wrong", flush=True)
     print("\n".join(wrong[:20]))
     print(f"{times} terminations under load, {len(wrong)} wrong")
     return int(bool(wrong))

@@ -154,8 +154,8 @@ def test_text_embeddings_inference(address: str) -> None:
 
 
 # What LangChain's and LlamaIndex's classes for text-embeddings-inference send: path, model here, body, what they need
-# of the reply. Recorded from langchain-huggingface 1.2.3, with an `InferenceClient` of huggingface-hub 1.33 put into it,
-# llama-index-embeddings-text-embeddings-inference 0.6.0 and llama-index-postprocessor-tei-rerank 0.6.0.
+# of the reply. Recorded from langchain-huggingface 1.2.3, with an `InferenceClient` of huggingface-hub 1.33 put into
+# it, llama-index-embeddings-text-embeddings-inference 0.6.0 and llama-index-postprocessor-tei-rerank 0.6.0.
 SENT = [
     ("", "similar", {"inputs": TEXTS}, "vectors"),
     ("/models/similar", None, {"inputs": TEXTS}, "vectors"),
