@@ -86,7 +86,7 @@ def export_onnx(model: str, verb: str, folder: Path) -> Path:
 
     names = ("input_ids", "token_type_ids", "attention_mask")
     torch.onnx.export(
-        First(), tuple(inputs[name] for name in names), str(folder / "model.onnx"), input_names=list(names),
+        First().eval(), tuple(inputs[name] for name in names), str(folder / "model.onnx"), input_names=list(names),
         dynamo=True, dynamic_shapes=dict.fromkeys(names, axes),
     )  # fmt: skip
     return folder / "model.onnx"

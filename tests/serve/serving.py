@@ -91,6 +91,7 @@ def answering(server: Server) -> Iterator[Server]:
     """A server that has said where it listens; killed at the end if it still runs."""
     try:
         server.address = server.said.readline().removeprefix("page: ").strip().removesuffix("/")
+        assert server.address, (server.folder / "log").read_text(encoding="utf-8")
         server.example = server.said.readline().removeprefix("try: ").strip()
         yield server
     finally:
@@ -139,6 +140,7 @@ def forked(folder: Path, *options: str) -> Server:
         try:
             os.dup2(writing, 1)
             os.dup2(os.open(folder / "log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
+            sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w", buffering=1)
             code = main(serve_arguments(folder, *options)) or 0
         finally:
             os._exit(code)
