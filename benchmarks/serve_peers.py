@@ -1,8 +1,7 @@
 """Servers of others, each as its users write it: `python benchmarks/serve_peers.py NAME MODEL PORT VERB`.
 
 fastapi: FastAPI with sentence-transformers (or `transformers`' pipeline), a request at a time in its thread pool.
-onnx, onnx-int8: the same with ONNX Runtime, from torch's own export, in int8 by dynamic quantisation. litserve:
-LitServe with batches of up to 64, in an environment of its own.
+onnx, onnx-int8: the same with ONNX Runtime, from torch's own export, in int8 by dynamic quantisation.
 """
 
 from __future__ import annotations
@@ -105,37 +104,8 @@ def fastapi_server(answer: Answer, port: int) -> None:
     uvicorn.run(app, host="127.0.0.1", port=port, log_level="warning")
 
 
-def litserve_server(model: str, verb: str, port: int) -> None:
-    import litserve
-
-    class Api(litserve.LitAPI):  # type: ignore[misc]
-        def setup(self, device: str) -> None:
-            self.answer = torch_answers(model, verb)
-
-        def decode_request(self, request: Any) -> Any:
-            return request["texts"][0]
-
-        def batch(self, inputs: Any) -> Any:
-            return inputs
-
-        def predict(self, inputs: Any) -> Any:
-            return self.answer(inputs)
-
-        def unbatch(self, outputs: Any) -> Any:
-            return outputs
-
-        def encode_response(self, output: Any) -> Any:
-            return [output]
-
-    api = Api(max_batch_size=64, batch_timeout=0.005, api_path="/ask")
-    litserve.LitServer(api, accelerator="cpu").run(host="127.0.0.1", port=port, log_level="warning")
-
-
 if __name__ == "__main__":
     os.environ.update(HF_HUB_OFFLINE="1", DO_NOT_TRACK="1", TOKENIZERS_PARALLELISM="false")
     name, model, port, verb = sys.argv[1:]
-    if name == "litserve":
-        litserve_server(model, verb, int(port))
-    else:
-        found = onnx_answers(model, verb, name == "onnx-int8") if "onnx" in name else torch_answers(model, verb)
-        fastapi_server(found, int(port))
+    found = onnx_answers(model, verb, name == "onnx-int8") if "onnx" in name else torch_answers(model, verb)
+    fastapi_server(found, int(port))
