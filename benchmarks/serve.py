@@ -110,14 +110,10 @@ def running(name: str, model: Path, verb: str, options: argparse.Namespace) -> I
     commands = {
         "bothways": (ours, f"{base}/v1/{verb}"),
         "infinity": (infinity, f"{base}/embeddings" if verb == "embed" else f"{base}/classify"),
-        "litserve": (
-            [options.litserve or "litserve is not given", str(HERE / "serve_litserve.py"), *of_peer],
-            f"{base}/ask",
-        ),
+        "litserve": ([options.litserve or "litserve is not given", *script("serve_litserve.py")], f"{base}/ask"),
     }
-    command, url = commands.get(
-        name.removesuffix("-int8"), ([sys.executable, str(HERE / "serve_peers.py"), *of_peer], f"{base}/ask")
-    )
+    plain = ([sys.executable, *script("serve_peers.py")], f"{base}/ask")
+    command, url = commands.get(name.removesuffix("-int8"), plain)
     environment = {**os.environ, "DO_NOT_TRACK": "1", "INFINITY_ANONYMOUS_USAGE_STATS": "0", "HF_HUB_OFFLINE": "1"}
     with ROWS.with_name(f"serve-{name}.log").open("w") as log:
         started = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
