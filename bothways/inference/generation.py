@@ -77,8 +77,7 @@ class Decoding:
         """prompts: ids with `[SOS]`, of a causal model. room: how many tokens can be appended to each."""
         assert "causal-LM" in model.head.abilities
         self._model, self._prompts = model, prompts
-        with memory_errors(device_of(model), "the keys and values of a text"):
-            self._caches = [TextCache.empty(model.encoder, len(ids) + room) for ids in prompts]
+        self._caches = [TextCache(model.encoder, len(ids) + room) for ids in prompts]
 
     def read_prompts(self) -> Growth:
         """The forward pass over the prompts."""
@@ -104,6 +103,8 @@ class Decoding:
         return Growth(logits, _no_split, texts, device_of(self._model), ("growth", kind))
 
     def _logits_behind_prompts(self, batch: PackedBatch, caches: Sequence[TextCache]) -> Tensor:
+        for cache in caches:
+            cache.allocate()
         return self._logits(batch, batch.cu_seqlens[1:].long() - 1, attend_within_prompts(caches))
 
     def _logits_behind_tokens(self, batch: PackedBatch, caches: Sequence[TextCache]) -> Tensor:

@@ -23,24 +23,28 @@ from bothways.model.encoder import Encoder
 class TextCache:
     """Keys and values of one text: of each layer `[2, A, C, D]`, a column a token, of which `length` are written.
 
-    block: of each layer the tensor `[2, N, A, C, D]` whose row `row` is this text's; None where it stands by itself.
+    layers: made by `allocate`. block: of each layer the tensor `[2, N, A, C, D]` whose row `row` is this text's; None
+    where it stands by itself.
     """
 
-    def __init__(self, layers: list[Tensor], length: int = 0) -> None:
-        self.layers, self.length = layers, length
+    def __init__(self, encoder: Encoder, columns: int) -> None:
+        """With room for so many tokens."""
+        self._encoder, self._columns, self.length = encoder, columns, 0
+        self.layers: list[Tensor] = []
         self.block: list[Tensor] | None = None
         self.row = 0
 
-    @classmethod
-    def empty(cls, encoder: Encoder, columns: int) -> TextCache:
-        """With room for so many tokens."""
-        weight, config = encoder.embeddings.token.weight, encoder.config
-        shape = (2, config.num_attention_heads, columns, config.head_size)
-        return cls([weight.new_empty(shape) for _ in encoder.order])
+    def allocate(self) -> None:
+        """Take the memory; before a text's prompt is read, as those that only wait for that need none."""
+        weight, config = self._encoder.embeddings.token.weight, self._encoder.config
+        shape = (2, config.num_attention_heads, self._columns, config.head_size)
+        self.layers = [weight.new_empty(shape) for _ in self._encoder.order]
 
     def copy(self) -> TextCache:
         """One that goes on by itself."""
-        return TextCache([layer.clone() for layer in self.layers], self.length)
+        made = TextCache(self._encoder, self._columns)
+        made.layers, made.length = [layer.clone() for layer in self.layers], self.length
+        return made
 
 
 def attend_within_prompts(caches: Sequence[TextCache]) -> Attend:

@@ -15,9 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-import torch
-
 from bothways.errors import UserError
+from bothways.hardware import is_out_of_memory
 from bothways.inference.engine import Forward
 from bothways.serve.failures import RequestError
 from bothways.serve.inquiries import Alone, Inquiry
@@ -250,7 +249,6 @@ class Scheduler:
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    """Whether an allocation failed; torch's on a CPU is a RuntimeError that says so."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    return isinstance(error, RuntimeError) and "not enough memory" in str(error)
+    """Whether an allocation failed, also where the engine has made a sentence of it."""
+    causes = [cause for cause in (error, error.__cause__) if cause is not None]
+    return any(isinstance(cause, MemoryError) or is_out_of_memory(cause) for cause in causes)

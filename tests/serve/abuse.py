@@ -83,7 +83,7 @@ def main() -> int:
                 "schema": lambda: from_schema(server.address, scaled(4_000), options.seed, until),
                 "hostile": lambda: hostile(server.port, scaled(10_000), options.seed, until),
                 "overload": lambda: overload(
-                    server.port, min(scaled(60), until - time.monotonic()), check, clients=5 * TAKEN
+                    server.port, min(max(5, scaled(60)), until - time.monotonic()), check, clients=5 * TAKEN
                 ),
                 "ordinary": lambda: ordinary(server.port, scaled(200_000), check, until=until),
             }

@@ -14,6 +14,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from bothways.errors import UserError
+from bothways.hardware import memory_errors
 from bothways.inference.engine import Forward
 from bothways.serve import gate
 from bothways.serve.app import SPANS, make_app
@@ -271,14 +272,18 @@ def test_a_request_that_fails_leaves_those_of_its_batch_alone(serve: Serve, monk
     assert error(replies[texts[1]], 500, "failed")["message"] == "classify failed: RuntimeError"
 
 
-def test_out_of_memory_halves_the_budget_and_is_tried_again(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("of_torch", [True, False])
+def test_out_of_memory_halves_the_budget_and_is_tried_again(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, of_torch: bool
+) -> None:
     client = serve("classify")
     run, sizes = Forward.run, []
 
     def small(forward: Forward) -> list[Any]:
         sizes.append(len(forward.encoded))
         if len(forward.encoded) > 2:
-            raise MemoryError
+            with memory_errors(forward.device, "a batch"):
+                raise MemoryError if not of_torch else RuntimeError("DefaultCPUAllocator: can't allocate memory")
         return run(forward)
 
     monkeypatch.setattr(Forward, "run", small)
