@@ -44,7 +44,6 @@ from bothways.model.families import head_builder
 
 LIMIT_MS = 100.0
 SERVERS = ("bothways", "fastapi", "onnx", "infinity", "litserve", "bothways-int8", "onnx-int8")
-STEPS = 6  # rates that are tried to find the highest one
 LENGTHS_OF_A_ROW = 10  # of `seconds`, that a row takes about: warm, saturated, and a rate of each step
 STARTING = 20.0  # seconds for a server to start and to end, about
 LONGEST_START = 300.0  # seconds; torch's export to ONNX takes half a minute of a quiet core
@@ -157,7 +156,7 @@ def measured(name: str, url: str, texts: Sequence[str], clients: int, seconds: f
     closed_loop(url, requests, seconds, clients)  # warm
     saturated = closed_loop(url, requests, seconds, clients)
     start = 1.2 * saturated.answered_rate
-    rate, outcome = highest_rate(url, requests, clients, seconds, LIMIT_MS, start, STEPS) if start else (0.0, None)
+    rate, outcome = highest_rate(url, requests, clients, seconds, LIMIT_MS, start) if start else (0.0, None)
     return {
         "server": name,
         "clients": clients,

@@ -30,7 +30,7 @@ from bothways.token_budget import cut_to_budget
 
 
 @dataclass(frozen=True)
-class NextTokens(Encoded):
+class TextTokens(Encoded):
     """A whole prompt, or the last token of a text in the making, and the cache of what was read before."""
 
     cache: TextCache | None = None
@@ -38,7 +38,7 @@ class NextTokens(Encoded):
 
 @dataclass(frozen=True)
 class Growth(Forward):
-    """What texts in the making have to read next, `NextTokens`; a result is what comes behind: logits `[V]`.
+    """What texts in the making have to read next, `TextTokens`; a result is what comes behind: logits `[V]`.
 
     Texts of many callers may go on in one batch, and join and leave it between steps.
     """
@@ -62,7 +62,7 @@ class Growth(Forward):
 
 
 def _cache_of(text: Encoded) -> TextCache:
-    cache = cast("NextTokens", text).cache
+    cache = cast("TextTokens", text).cache
     assert cache is not None
     return cache
 
@@ -95,9 +95,9 @@ class Decoding:
         ]
 
     def _reading(self, ids: Sequence[np.ndarray], logits: Callable[..., Tensor], kind: str) -> Growth:
-        def tokens(of_text: np.ndarray, cache: TextCache) -> NextTokens:
+        def tokens(of_text: np.ndarray, cache: TextCache) -> TextTokens:
             nothing = np.zeros(len(of_text), dtype=np.int64)
-            return NextTokens(of_text, nothing, nothing, nothing, cache=cache)
+            return TextTokens(of_text, nothing, nothing, nothing, cache=cache)
 
         texts = [tokens(*both) for both in zip(ids, self._caches, strict=True)]
         return Growth(logits, _no_split, texts, device_of(self._model), ("growth", kind))

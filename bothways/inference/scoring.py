@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 EVERY_PIECE = -1  # in the place of a piece's id
 MAX_NATS = 700  # exp(709.8) is the largest float64
+Scored = tuple[Tensor, Tensor, Tensor]
 
 
 @dataclass(frozen=True, repr=False)
@@ -75,13 +76,12 @@ def score_texts(model: LoadedModel, texts: Texts, next_word: str | None, top_k: 
     model.warn_of_unknown([of_text.input_ids for of_text, _ in pieces])
     ask = _ask_causal if "causal-LM" in model.model.head.abilities else _ask_masked
     found = yield from ask(model, pieces)
-    return asked.given([_score(model, *of_text, *scores, top_k) for of_text, scores in zip(pieces, found, strict=True)])
+    return asked.given([_score(model, *of_text, scores, top_k) for of_text, scores in zip(pieces, found, strict=True)])
 
 
-def _score(
-    model: LoadedModel, pieces: Pieces, behind: Pieces, of_text: Tensor, of_next: Tensor, following: Tensor, top_k: int
-) -> TextScore:
-    """behind: the pieces of the word asked for, none where there is no such word. The rest as `_ask_causal` has it."""
+def _score(model: LoadedModel, pieces: Pieces, behind: Pieces, scored: Scored, top_k: int) -> TextScore:
+    """behind: the pieces of the word asked for, none where there is no such word. scored: as `_ask_causal` has it."""
+    of_text, of_next, following = scored
     values, ids = following.topk(min(top_k, len(following)))
     token = model.tokenizer.token
     alternatives = zip(ids.tolist(), values.tolist(), strict=True)
@@ -115,9 +115,6 @@ def _pieces_to_score(model: LoadedModel, text: Any, next_word: str | None) -> tu
 def _token_probabilities(tokenizer: Tokenizer, pieces: Pieces, logs: Tensor) -> list[TokenProbability]:
     both = zip(pieces.input_ids.tolist(), logs.tolist(), strict=True)
     return [TokenProbability(tokenizer.token(id), math.exp(log)) for id, log in both]
-
-
-Scored = tuple[Tensor, Tensor, Tensor]
 
 
 def _ask_causal(model: LoadedModel, texts: Sequence[tuple[Pieces, Pieces]]) -> Question[list[Scored]]:

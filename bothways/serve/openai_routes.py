@@ -99,7 +99,7 @@ async def _completions(request: Request, body: CompletionsRequest) -> Response:
     made = _Reply("cmpl", "text_completion", body.model)
     if not body.stream:
         answered = await ask(
-            request, body.model, "generate", lambda model: questions.ask_continuations(model, prompts, options),
+            request, body.model, "generate", lambda model: questions.ask_completions(model, prompts, options),
             body=body,
         )  # fmt: skip
         texts: list[Continuation] = [sample for of_prompt in answered.result for sample in of_prompt]

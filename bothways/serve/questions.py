@@ -139,7 +139,7 @@ def ask_generate(model: Predictor, prompt: Any, truncate: bool = False, **option
     return language.continue_prompts(model, prompt, generation_options(options), "left" if truncate else None)
 
 
-def ask_continuations(
+def ask_completions(
     model: Predictor, prompts: Sequence[str], options: GenerationOptions
 ) -> Question[list[list[Continuation]]]:
     """For each prompt its samples."""
