@@ -44,7 +44,7 @@ _WHERE = {
     "Fill": "bothways.inference.masked",
     "Match": "bothways.inference.vectors",
     "Ranked": "bothways.inference.reranking",
-    "TextScore": "bothways.inference.language",
+    "TextScore": "bothways.inference.scoring",
     "Suggestion": "bothways.inference.language",
     "GenerationOptions": "bothways.inference.sampling",
     "Answer": "bothways.tasks.answer",
