@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -22,6 +22,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from bothways.errors import ProcessError, UserError
 from bothways.model.heads import Model
+
+_Value = TypeVar("_Value")
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class World:
         dist.all_reduce(tensor)
         return tensor.tolist()
 
-    def gather(self, value: str) -> list[str]:
+    def gather(self, value: _Value) -> list[_Value]:
         """Each process's value, in order of rank."""
         if self.size == 1:
             return [value]
@@ -52,9 +54,26 @@ class World:
         dist.all_gather_object(values, value)
         return values
 
+    def gather_rows(self, own: Tensor, rows: Sequence[int]) -> list[Tensor]:
+        """Each process's rows, `[rows[r], …]` of rank r, without gradients. own: `[rows[self.rank], …]`."""
+        padded = own.new_zeros(max(rows), *own.shape[1:])  # a collective takes tensors of one size
+        padded[: len(own)] = own
+        found = [torch.empty_like(padded) for _ in rows]
+        dist.all_gather(found, padded)
+        return [tensor[:number] for tensor, number in zip(found, rows, strict=True)]
+
+    def require_same(self, **values: str) -> None:
+        """Raises UserError, on every process, where one has another value than the main one: another file on another
+        machine. values: fingerprints by what they are of."""
+        theirs = self.gather(values)
+        for rank, found in enumerate(theirs):
+            if differs := [name for name in values if found[name] != theirs[0][name]]:
+                what = differs[0].replace("_", " ")
+                raise UserError(f"rank {rank} of {self.size} reads another {what} than rank 0; give all machines the same")
+
     def agree(self, value: Any) -> Any:
         """The main process's value, on all of them. value: what JSON has."""
-        return json.loads(self.gather(json.dumps(value))[0])
+        return json.loads(self.gather(json.dumps(value) if self.main else "")[0])
 
     def wait(self) -> None:
         """Return when every process has called this."""

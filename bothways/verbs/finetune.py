@@ -9,6 +9,7 @@ from bothways.errors import UserError
 from bothways.pages.finetuning import finetuning_report
 from bothways.tasks import TASKS, find_task
 from bothways.train import finetune as finetuning
+from bothways.train.distributed import is_main_process
 from bothways.train.finetune_options import FinetuneOptions
 from bothways.train.run import RunDirectory
 from bothways.verbs.flags import joined_options, parse
@@ -74,6 +75,8 @@ def run_finetune(arguments: Sequence[str]) -> int:
     )
     if result.training.interrupted is not None:
         return say_interrupted(result.training, options)
+    if not is_main_process():
+        return 0
     if result.evaluation:
         run = RunDirectory(options.out)
         print("\n".join(figure_lines(result.evaluation.metrics)))
