@@ -24,6 +24,7 @@ What it costs, measured on 1,092 articles of Wikipedia (4.2 M tokens, 2-core mac
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -154,6 +155,19 @@ class PretrainingPlan:
 
         Reads at most `max_tokens` tokens, but at least one example; each batch fits the token budget.
         """
+        return (batch for batch, _ in self.evaluation_share(token_budget, max_tokens, 0, 1))
+
+    def evaluation_share(
+        self, token_budget: int, max_tokens: int, rank: int, world_size: int
+    ) -> Iterator[tuple[PackedBatch, bool]]:
+        """One rank's batches among those of `evaluation_batches`, which ranks take in turn, and whether it counts: a
+        rank for which the last turn has none repeats the last one, as all must run a model that they share."""
+        batches = self._evaluation_examples(token_budget, max_tokens)
+        while turn := list(itertools.islice(batches, world_size)):
+            yield self._batch(turn[min(rank, len(turn) - 1)], step=0), rank < len(turn)
+
+    def _evaluation_examples(self, token_budget: int, max_tokens: int) -> Iterator[ExampleBlock]:
+        """The examples of each batch of an evaluation."""
         seen = 0
         for number in range(self.num_blocks):
             block = self.block(0, number)
@@ -161,7 +175,7 @@ class PretrainingPlan:
             read = block.take(slice(0, int(np.searchsorted(block.ends, limit, side="right"))))
             order = longest_first(read.lengths)
             for cut in cut_to_budget(read.lengths[order].tolist(), token_budget):
-                yield self._batch(read.take(order[cut]), step=0)
+                yield read.take(order[cut])
             seen += int(block.ends[-1])
             if seen >= max_tokens:
                 return

@@ -19,6 +19,7 @@ from bothways.token_budget import cut_to_budget
 
 OF_STEP, STEP_SEQUENCES = "step:", "step sequences"  # targets of a step that ranks share and that must stay whole
 
+
 @dataclass(frozen=True)
 class RowPlanOptions:
     """How many rows a step has.

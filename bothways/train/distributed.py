@@ -69,7 +69,7 @@ class World:
         for rank, found in enumerate(theirs):
             if differs := [name for name in values if found[name] != theirs[0][name]]:
                 what = differs[0].replace("_", " ")
-                raise UserError(f"rank {rank} of {self.size} reads another {what} than rank 0; give all machines the same")
+                raise UserError(f"rank {rank} of {self.size} reads another {what} than rank 0; give all the same")
 
     def agree(self, value: Any) -> Any:
         """The main process's value, on all of them. value: what JSON has."""

@@ -100,8 +100,8 @@ def finetune(
     progress: Progress | None = None,
     **keywords: Unpack[FinetuneKeywords],
 ) -> FinetuneResult:
-    """Fine-tune a model for a task (`tasks.TASKS`); the same call again resumes a run that was stopped. Under `torchrun`
-    all processes make the call, and work on the same run.
+    """Fine-tune a model for a task (`tasks.TASKS`); the same call again resumes a run that was stopped. Under
+    `torchrun` all processes make the call, and work on the same run.
 
     model: a run, a Hugging Face directory, a shipped model, a hub id, or what `bw.load` gives; by default the shipped
     encoder. train, eval: files (csv, tsv, jsonl,

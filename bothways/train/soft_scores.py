@@ -49,8 +49,8 @@ def ask_teacher(
 ) -> TaughtRows:
     """The task of the rows beside the scores of `options.teacher`; the task alone where there is no teacher.
 
-    encoded: the rows as the student reads them. run: what runs the teacher. Raises UserError for a teacher of another task or of other labels, and
-    for one of another vocabulary where scores are of tokens.
+    encoded: the rows as the student reads them. run: what runs the teacher. Raises UserError for a teacher of another
+    task or of other labels, and for one of another vocabulary where scores are of tokens.
     """
     task = rows.task
     if options.teacher is None:
