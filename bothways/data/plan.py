@@ -129,6 +129,7 @@ class PretrainingPlan:
             "seed": seed,
         }
         self._cursors = {0: Cursor()}
+        self._order: tuple[int, np.ndarray] = (-1, np.array([]))  # of the chunks in the epoch asked for last
         self._blocks: dict[tuple[int, int], ExampleBlock] = {}  # the last two, by epoch and number
 
     def batch(self, step: int, rank: int = 0, world_size: int = 1) -> PackedBatch:
@@ -235,8 +236,7 @@ class PretrainingPlan:
             epoch, number = (epoch + 1, 0) if number + 1 == self.num_blocks else (epoch, number + 1)
 
     def _make_block(self, epoch: int, number: int) -> ExampleBlock:
-        order = generator(self.seed, epoch, 0).permutation(self._split.num_chunks)
-        chunks = [self._split.chunk(index) for index in np.array_split(order, self.num_blocks)[number]]
+        chunks = [self._split.chunk(index) for index in self._chunks_of_block(epoch, number)]
         chunk = self.maker.lay_out(join_chunks(chunks))
         rng = generator(self.seed, epoch, 1 + number)
         spans = self.maker.spans(chunk, rng)
@@ -245,6 +245,17 @@ class PretrainingPlan:
         shuffled = rng.permutation(len(spans))
         spans = spans.take(shuffled)
         return ExampleBlock(chunk.tokens, spans, self.maker.lengths(spans), mix(self.seed, epoch, number, shuffled))
+
+    def _chunks_of_block(self, epoch: int, number: int) -> np.ndarray:
+        """The chunks of a block: a part of the epoch's order, as `np.array_split` cuts it, whose views of all blocks
+        and whose order, made anew for each of them, are what a store of 10^12 tokens would wait for."""
+        if self._order[0] != epoch:
+            order = generator(self.seed, epoch, 0).permutation(self._split.num_chunks)
+            self._order = (epoch, order.astype(np.int32))
+        order = self._order[1]
+        each, longer = divmod(len(order), self.num_blocks)
+        begin = number * each + min(number, longer)
+        return order[begin : begin + each + (number < longer)]
 
     def _batch(self, examples: ExampleBlock, step: int) -> PackedBatch:
         return self.maker.batch(examples.tokens, examples.spans, examples.keys, step)

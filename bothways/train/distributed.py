@@ -22,6 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from bothways.errors import ProcessError, UserError
 from bothways.model.heads import Model
+from bothways.progress import under_torchrun
 
 _Value = TypeVar("_Value")
 
@@ -79,16 +80,6 @@ class World:
         """Return when every process has called this."""
         if self.size > 1:
             dist.barrier()
-
-
-def under_torchrun() -> bool:
-    """Whether `torchrun` started this process."""
-    return "RANK" in os.environ and "WORLD_SIZE" in os.environ and "MASTER_ADDR" in os.environ
-
-
-def is_main_process() -> bool:
-    """Whether this process is the one that prints and writes: the first of `torchrun`'s, or the only one."""
-    return not under_torchrun() or os.environ["RANK"] == "0"
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from bothways.data.tables import TableFormat
 from bothways.evaluation import evaluate
 from bothways.files import to_json
-from bothways.train.distributed import is_main_process
+from bothways.progress import is_main_process
 from bothways.verbs.column_arguments import column_arguments, named_columns
 from bothways.verbs.flags import joined_options, parse
 from bothways.verbs.options import Positional

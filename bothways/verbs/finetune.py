@@ -7,9 +7,9 @@ from dataclasses import dataclass, fields
 
 from bothways.errors import UserError
 from bothways.pages.finetuning import finetuning_report
+from bothways.progress import is_main_process
 from bothways.tasks import TASKS, find_task
 from bothways.train import finetune as finetuning
-from bothways.train.distributed import is_main_process
 from bothways.train.finetune_options import FinetuneOptions
 from bothways.train.run import RunDirectory
 from bothways.verbs.flags import joined_options, parse
