@@ -7,6 +7,7 @@ plan's k-th step; gradients, losses and counts are added over all, so the step i
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -25,6 +26,7 @@ from bothways.model.heads import Model
 from bothways.progress import under_torchrun
 
 _Value = TypeVar("_Value")
+_joins = itertools.count()  # all processes join as often, once for each job
 
 
 @dataclass(frozen=True)
@@ -119,11 +121,13 @@ def join_world(device: torch.device) -> Iterator[World]:
 def _join(device: torch.device) -> None:
     """Find the other processes.
 
-    After a restart `torchrun` offers the same store again, which still has the addresses of the processes that are
-    gone, so each attempt on a single machine looks under a name of its own. Several machines count their restarts
+    `torchrun` offers the same store to every job of a process, one after another, and again after a restart. It still
+    has the addresses that are no longer valid, so each job, and on a single machine each attempt, looks under a name of
+    its own. Several machines count their restarts
     apart; there `TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1` makes torchrun begin with a new store.
     """
     store, rank, size = next(dist.rendezvous("env://"))
+    store = dist.PrefixStore(f"job-{next(_joins)}", store)
     if os.environ.get("GROUP_WORLD_SIZE", "1") == "1":
         store = dist.PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
     on_gpu = device.type == "cuda"

@@ -5,6 +5,8 @@ FOLDER has the models `base` and `causal`; OUT becomes a folder of runs by the n
 
 from __future__ import annotations
 
+import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -33,7 +35,7 @@ STOPPED_AFTER = 3  # steps
 
 
 def finetune_all(folder: Path, out: Path) -> None:
-    """The runs of `CASES`, and `stopped`, which is the run `classify` after a few of its steps."""
+    """The runs of `CASES`."""
     for name, (task, given, rows) in CASES.items():
         options = {"micro_batch_tokens": FEW_TOKENS, **OPTIONS, **given}
         if "teacher" in options:
@@ -42,6 +44,11 @@ def finetune_all(folder: Path, out: Path) -> None:
         result = bw.finetune(task, model, rows, rows, out / name, options)
         assert result.evaluation is not None
         assert len(result.evaluation.predictions) == len(rows)
+
+
+def evaluate_all(runs: Path) -> dict[str, dict[str, Any]]:
+    """The figures of the runs of `CASES`."""
+    return {name: bw.evaluate(runs / name, rows, quiet=True) for name, (_, _, rows) in CASES.items()}
 
 
 def classify(folder: Path, run: Path, stop: int = -1) -> None:
@@ -57,3 +64,5 @@ if __name__ == "__main__":
     finetune_all(of_models, of_runs)
     classify(of_models, of_runs / "stopped", STOPPED_AFTER)
     classify(of_models, of_models / "resumed")  # where one process has stopped
+    figures = evaluate_all(of_models / "one")
+    Path(of_runs / f"figures-{os.environ['RANK']}.json").write_text(json.dumps(figures))
