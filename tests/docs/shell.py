@@ -48,7 +48,7 @@ NOT_RUN: dict[str, str] = {
     r"\. \S*activate": "is for an interactive shell",
     r"(\S*python3? -m )?pip ": "needs a package index; the extras are looked up in pyproject.toml",
     r"python (benchmarks|tools)/": "takes minutes; the script is looked up, and its options in its source",
-    r"tar ": "of what such a script made",
+    r"(tar|cat \S+ \| tar) ": "packs what is made elsewhere",
     r"torchrun ": "several processes, in tests/train/test_distributed.py; the command of ours is parsed",
     r"bothways serve\b": "does not end by itself; tests/serve",
     r"bothways demo\b": "takes minutes; tests/demo",
@@ -175,12 +175,19 @@ def cut(command: str) -> list[list[str]]:
 def small(words: Sequence[str]) -> list[str]:
     """The words of a command of ours, with SMALL's behind them."""
     more = list(SMALL.get(" ".join(words[:2]), SMALL.get(words[0], ())))
-    if words[0] == "pretrain" and "--model" in words:
-        at = more.index("--size")
-        del more[at : at + 2]
-    if "--hours" in words or "--help" in words:
-        more = []
-    return [*words, *more]
+    if words[0] == "pretrain" and "--model" in words:  # which has its size
+        without(more, "--size")
+    if "--recipe" in words and words[0] == "pretrain":
+        recipe = ROOT / "recipes" / f"{words[words.index('--recipe') + 1]}.toml"
+        if "phases" in tomllib.loads(recipe.read_text(encoding="utf-8")).get("pretrain", {}):
+            without(more, "--sequence-length")
+            more += ["--phases", "16:0.5", "32:0.5"]
+    return [*words, *more] if "--help" not in words else list(words)
+
+
+def without(words: list[str], option: str) -> None:
+    at = words.index(option)
+    del words[at : at + 2]
 
 
 def parse_only(words: Sequence[str]) -> None:

@@ -18,20 +18,21 @@ from tests.docs.python_blocks import run_block, small_functions
 from tests.docs.shapes import first_difference, is_shown
 from tests.docs.shell import NOT_RUN, Shell, commands_of, remove
 
+NO_STATE = shutil.ignore_patterns("checkpoints")  # what a run resumes from, the larger part of it
 PAGES = [page for page in pages() if blocks_of(page)]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_the_blocks_of_a_page_run(page: Path, docs_world: Path, docs_server: str, tmp_path: Path) -> None:
     folder = tmp_path / "here"
-    shutil.copytree(docs_world, folder)
+    shutil.copytree(docs_world, folder, ignore=NO_STATE)
     shutil.copytree(ROOT / "bothways" / "samples", folder / "bothways" / "samples")
     shutil.copytree(ROOT / "recipes", folder / "recipes")
 
     def restore(name: str) -> None:
         if (docs_world / name).is_dir():
             remove(folder / name)
-            shutil.copytree(docs_world / name, folder / name)
+            shutil.copytree(docs_world / name, folder / name, ignore=NO_STATE)
 
     shell = Shell(folder, restore, docs_server)
     namespace: dict[str, object] = {}

@@ -46,6 +46,15 @@ QUESTIONS = [
     ("What does a green light mean?", "all is well"),
 ]
 
+# Names of the hub that pages give, and which of the models stands in for each.
+FROM_THE_HUB = {
+    "google-bert/bert-base-uncased": "run",
+    "google-bert/bert-base-cased": "run",
+    "sentence-transformers/all-MiniLM-L6-v2": "alike",
+    "cross-encoder/ms-marco-MiniLM-L6-v2": "nli",
+    "distilbert/distilbert-base-cased-distilled-squad": "help",
+}
+
 
 def make_world(folder: Path) -> None:
     """Write all files, then the vocabulary, the store and the models."""
@@ -64,6 +73,8 @@ def make_world(folder: Path) -> None:
     once = {**LEARN, "epochs": 1}
     bw.finetune("similar", run, folder / "pairs.jsonl", None, folder / "alike", **once)
     bw.finetune("classify", run, folder / "entailment.csv", None, folder / "nli", pair_column="pair", **once)
+    for name, model in FROM_THE_HUB.items():
+        shutil.copytree(folder / model / "model", folder / name)
     bw.finetune("instruct", folder / "lm", folder / "talk.jsonl", None, folder / "helper", **once)
 
 
