@@ -5,7 +5,7 @@ MODELS := packages/bothways-models
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo lint test clean
+.PHONY: demo lint test docs clean
 
 demo: $(VENV)/.demo
 	$(BIN)/bothways demo
@@ -22,6 +22,10 @@ lint: $(VENV)/.dev
 test: lint
 	$(BIN)/python -m pytest
 
+# the pages of docs/ as a site in site/, which asks nothing from the network; to read it: $(BIN)/python -m http.server -d site
+docs: $(VENV)/.docs
+	$(BIN)/zensical build --strict
+
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
@@ -29,9 +33,13 @@ $(VENV)/.demo: $(BIN)/python pyproject.toml $(MODELS)/pyproject.toml constraints
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable $(MODELS) --editable '.[demo]'
 	touch $@
 
+$(VENV)/.docs: $(BIN)/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
+	touch $@
+
 $(VENV)/.dev: $(BIN)/python pyproject.toml $(MODELS)/pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable $(MODELS) --editable '.[dev]'
 	touch $@
 
 clean:
-	rm -rf $(VENV) bothways-demo
+	rm -rf $(VENV) bothways-demo site

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -57,10 +58,10 @@ def links_of(page: Path) -> list[str]:
 
 
 def anchors_of(page: Path) -> set[str]:
-    """The anchors that a page's headings have, as GitHub and the site name them; a title that stands twice is counted."""
+    """The anchors that a page's headings have, as GitHub and the site name them."""
     found: set[str] = set()
     tokens = list(_tokens(page))
-    for heading, inline in zip(tokens, tokens[1:], strict=False):
+    for heading, inline in itertools.pairwise(tokens):
         if heading.type == "heading_open":
             title = "".join(child.content for child in inline.children or ())
             anchor = _ANCHOR.sub("", title.lower()).strip().replace(" ", "-")

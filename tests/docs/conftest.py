@@ -28,13 +28,13 @@ def docs_server(docs_world: Path) -> Iterator[str]:
     """Where a server of the world's models listens."""
     import uvicorn
 
+    from bothways import load
     from bothways.serve.app import make_app
     from bothways.serve.limits import Limits
     from bothways.serve.metrics import Metrics
     from bothways.serve.models import served_model
     from bothways.serve.process import listen
     from bothways.serve.service import Service
-    from bothways import load
 
     service = Service(Limits(), Metrics())
     service.open({name: served_model(name, load(docs_world / name)) for name in ("tickets", "help", "entities")})

@@ -40,8 +40,9 @@ def run_block(block: Block, namespace: dict[str, Any], folder: Path) -> None:
         code: Any = ast.Interactive([statement])
         printed = io.StringIO()
         values: list[Any] = []
-        with contextlib.chdir(folder), contextlib.redirect_stdout(printed), mock.patch("sys.displayhook", values.append):
-            exec(compile(code, where, "single"), namespace)
+        with contextlib.chdir(folder), contextlib.redirect_stdout(printed):
+            with mock.patch("sys.displayhook", values.append):
+                exec(compile(code, where, "single"), namespace)
         if shown:
             found = printed.getvalue() if values in ([], [None]) else repr(values[0])
             assert is_shown(shown, found), f"{where}\nshown:   {shown}\nis:      {found}"

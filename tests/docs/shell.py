@@ -59,7 +59,7 @@ NOT_RUN: dict[str, str] = {
 TOOLS = ("cat", "head", "ls", "cp", "mkdir", "printf", "rm")
 
 
-class Parsed(Exception):
+class Parsed(Exception):  # noqa: N818, no error
     """The option parser has taken a command."""
 
 
@@ -231,9 +231,9 @@ def check(words: list[str]) -> None:
                 name = word.removeprefix("--").replace("-", "_")
                 assert word in known or re.search(rf"\b{name}\b", known), f"{line}: no option {word}"
     elif "install" in words:
-        extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+        project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
         for found in re.findall(r"(?:^|\s|')(?:\.|bothways ?)\[([\w,]+)\]", line):
-            assert set(found.split(",")) <= set(extras), f"{line}: no such extra"
+            assert set(found.split(",")) <= set(project["optional-dependencies"]), f"{line}: no such extra"
 
 
 def fetch(words: Sequence[str], address: str) -> str:
