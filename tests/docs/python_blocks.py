@@ -40,11 +40,11 @@ def run_block(block: Block, namespace: dict[str, Any], folder: Path) -> None:
         code: Any = ast.Interactive([statement])
         printed = io.StringIO()
         values: list[Any] = []
-        with contextlib.chdir(folder), contextlib.redirect_stdout(printed):
-            with mock.patch("sys.displayhook", values.append):
-                exec(compile(code, where, "single"), namespace)
+        shown_values = mock.patch("sys.displayhook", values.append)
+        with contextlib.chdir(folder), contextlib.redirect_stdout(printed), shown_values:
+            exec(compile(code, where, "single"), namespace)
         if shown:
-            found = printed.getvalue() if values in ([], [None]) else repr(values[0])
+            found = printed.getvalue() if not values or values[0] is None else repr(values[0])
             assert is_shown(shown, found), f"{where}\nshown:   {shown}\nis:      {found}"
 
 

@@ -39,6 +39,7 @@ SMALL: dict[str, tuple[str, ...]] = {
     "generate": ("--max-tokens", "4"),
     "chat": ("--max-tokens", "4"),
 }
+SMALL_WHERE_GIVEN = {"--batch": "1", "--keep-layers": "1"}  # a tiny run has four steps, its model two layers
 
 NOT_RUN: dict[str, str] = {
     r"make \w+": "installs packages and takes minutes; the target is looked up in the Makefile",
@@ -182,6 +183,8 @@ def small(words: Sequence[str]) -> list[str]:
         if "phases" in tomllib.loads(recipe.read_text(encoding="utf-8")).get("pretrain", {}):
             without(more, "--sequence-length")
             more += ["--phases", "16:0.5", "32:0.5"]
+    for option, value in SMALL_WHERE_GIVEN.items():
+        more += [option, value] if option in words else []
     return [*words, *more] if "--help" not in words else list(words)
 
 

@@ -51,7 +51,7 @@ FROM_THE_HUB = {
     "google-bert/bert-base-uncased": "run",
     "google-bert/bert-base-cased": "run",
     "sentence-transformers/all-MiniLM-L6-v2": "alike",
-    "cross-encoder/ms-marco-MiniLM-L6-v2": "nli",
+    "cross-encoder/ms-marco-MiniLM-L6-v2": "entailment",
     "distilbert/distilbert-base-cased-distilled-squad": "help",
 }
 
@@ -72,7 +72,7 @@ def make_world(folder: Path) -> None:
     bw.finetune("answer", run, folder / "questions.json", folder / "dev.json", folder / "help", **LEARN)
     once = {**LEARN, "epochs": 1}
     bw.finetune("similar", run, folder / "pairs.jsonl", None, folder / "alike", **once)
-    bw.finetune("classify", run, folder / "entailment.csv", None, folder / "nli", pair_column="pair", **once)
+    bw.finetune("classify", run, folder / "entailment.csv", None, folder / "entailment", pair_column="pair", **once)
     for name, model in FROM_THE_HUB.items():
         shutil.copytree(folder / model / "model", folder / name)
     bw.finetune("instruct", folder / "lm", folder / "talk.jsonl", None, folder / "helper", **once)
