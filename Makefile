@@ -5,7 +5,7 @@ MODELS := packages/bothways-models
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo lint test docs clean
+.PHONY: demo lint test docs notebooks clean
 
 demo: $(VENV)/.demo
 	$(BIN)/bothways demo
@@ -26,6 +26,10 @@ test: lint
 docs: $(VENV)/.docs
 	$(BIN)/zensical build --strict
 
+# notebooks/*.py as .ipynb, run in full; MODEL and MASKED_MODEL are other models than those of the hub that they name
+notebooks: $(VENV)/.notebooks
+	cd notebooks && ../$(BIN)/jupytext --to ipynb --execute *.py
+
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
@@ -35,6 +39,10 @@ $(VENV)/.demo: $(BIN)/python pyproject.toml $(MODELS)/pyproject.toml constraints
 
 $(VENV)/.docs: $(BIN)/python pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
+	touch $@
+
+$(VENV)/.notebooks: $(BIN)/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[notebooks]'
 	touch $@
 
 $(VENV)/.dev: $(BIN)/python pyproject.toml $(MODELS)/pyproject.toml constraints.txt

@@ -53,6 +53,7 @@ NOT_RUN: dict[str, str] = {
     r"torchrun ": "several processes, in tests/train/test_distributed.py; the command of ours is parsed",
     r"bothways serve\b": "does not end by itself; tests/serve",
     r"bothways demo\b": "takes minutes; tests/demo",
+    r"bothways compare lm\b": "trains five models; tests/baselines/test_language.py",
     r"bothways bench\b": "measures for a quarter of a minute; tests/inference",
     r"bothways export onnx\b": "compiles for a quarter of a minute; tests/inference",
     r"bothways pretrain .*--(hours|minutes)\b": "measures the machine first; tests/train/test_budget.py",

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.blocks import COMMANDS, ROOT, SESSION, SHOWN, blocks_of, pages
+from tests.docs.blocks import COMMANDS, ROOT, SESSION, SHOWN, Block, blocks_of, pages
 from tests.docs.python_blocks import run_block, small_functions
 from tests.docs.shapes import first_difference, is_shown
 from tests.docs.shell import NOT_RUN, Shell, commands_of, remove
@@ -78,3 +78,16 @@ def test_lines_that_are_shown() -> None:
     assert first_difference(["…", "c 3"], printed) is None
     assert "not shown: b 2" in str(first_difference(["a 1"], printed))
     assert "shown:   d" in str(first_difference(["a 1", "d"], printed))
+
+
+@pytest.mark.parametrize("notebook", sorted((ROOT / "notebooks").glob("*.py")), ids=lambda path: path.stem)
+def test_a_notebook_runs_with_small_models(
+    notebook: Path, docs_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its cells, in order. `make notebooks` runs them in full."""
+    monkeypatch.setenv("MODEL", str(docs_world / "alike"))
+    monkeypatch.setenv("MASKED_MODEL", str(docs_world / "run"))
+    source = notebook.read_text(encoding="utf-8")
+    assert source.startswith("# %% [markdown]\n# # ")
+    with small_functions(tmp_path, lambda name: None, ""):
+        run_block(Block(notebook, 0, "python", source), {}, tmp_path)
