@@ -1,8 +1,8 @@
 # %% [markdown]
 # # Looking inside
 #
-# What a model does with a sentence: its pieces, its vectors layer by layer, who looks at whom. `MODEL` is any encoder that
-# fills masks, as BERT does: a directory, or a name of the hub.
+# What a model does with a sentence: its pieces, its vectors layer by layer, who looks at whom. `MODEL` is any encoder
+# that fills masks, as BERT does: a directory, or a name of the hub.
 
 # %%
 import os
@@ -24,8 +24,8 @@ for fills in model.fill("The doctor went to the [MASK].", top_k=5):
 # %% [markdown]
 # ## A word has no fixed meaning
 #
-# The hidden states of one word in two sentences, and how alike they are: in the first layers much, in the last less. `hidden_states`
-# gives the last one, `[T, H]`, `[CLS]` and `[SEP]` included.
+# The hidden states of one word in two sentences, and how alike they are. `hidden_states` gives those of the last layer,
+# `[T, H]`, `[CLS]` and `[SEP]` included.
 
 # %%
 import torch
@@ -36,8 +36,8 @@ float(torch.cosine_similarity(fruit[4], phone[4], dim=0))
 # %% [markdown]
 # ## Everything at once
 #
-# The same page that `bothways explain` writes: predictions, tokens, attention, a step of it in numbers, embeddings, positions.
-# It asks nothing from the network.
+# The same page that `bothways explain` writes: predictions, tokens, attention, a step of it in numbers, embeddings,
+# positions. It asks nothing from the network.
 
 # %%
 page = model.explain(
