@@ -11,7 +11,7 @@ INSTALL := -m pip install --quiet --disable-pip-version-check --no-compile --con
 WORKERS ?= 2
 PYTEST := -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo lint fast test clean
+.PHONY: demo lint fast test docs notebooks clean
 
 demo: $(VENV)/.demo
 	$(BIN)/bothways demo
@@ -32,6 +32,14 @@ fast: $(VENV)/.dev
 test: lint
 	$(BIN)/python $(PYTEST)
 
+# the pages of docs/ as a site in site/, which asks nothing from the network; to read it: $(BIN)/python -m http.server -d site
+docs: $(VENV)/.docs
+	$(BIN)/zensical build --strict
+
+# notebooks/*.py as .ipynb, run in full; MODEL and MASKED_MODEL are other models than those of the hub that they name
+notebooks: $(VENV)/.notebooks
+	cd notebooks && ../$(BIN)/jupytext --to ipynb --execute *.py
+
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
@@ -39,9 +47,17 @@ $(VENV)/.demo: $(BIN)/python pyproject.toml $(MODELS)/pyproject.toml constraints
 	$(BIN)/python $(INSTALL) --editable '.[demo]'
 	touch $@
 
+$(VENV)/.docs: $(BIN)/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
+	touch $@
+
+$(VENV)/.notebooks: $(BIN)/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[notebooks]'
+	touch $@
+
 $(VENV)/.dev: $(BIN)/python pyproject.toml $(MODELS)/pyproject.toml constraints.txt
 	$(BIN)/python $(INSTALL) --editable '.[dev]'
 	touch $@
 
 clean:
-	rm -rf $(VENV) bothways-demo
+	rm -rf $(VENV) bothways-demo site
