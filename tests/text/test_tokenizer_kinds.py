@@ -65,7 +65,7 @@ def byte_bpe(texts: list[str], special: list[str]) -> tuple[dict[str, int], list
 
 
 def unigram(texts: list[str], special: list[str], normalizer: Any = None) -> list[tuple[str, float]]:
-    """Pieces and their scores, in 1024ths: sums of them are exact, so that two ways to cut a text which are equally good
+    """Pieces and their scores, in 1024ths: sums of them are exact, so that two ways to cut a text that are as good
     ("." and "..", ".." and ".") stay so whatever reads the scores, and the same one of them is taken."""
     backend = BackendTokenizer(models.Unigram())
     backend.normalizer = normalizer or normalizers.NFKC()
