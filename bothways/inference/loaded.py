@@ -112,6 +112,11 @@ class LoadedModel:
         return prepare_model(self.model, self.precision)
 
     @functools.cached_property
+    def in_float32(self) -> Model:
+        """The model as masks are filled and texts scored with it: in float32 in every precision."""
+        return self.for_prediction if self.precision == "float32" else prepare_model(self.model)
+
+    @functools.cached_property
     def for_generation(self) -> Model:
         """The model as generation runs it: in this object's precision."""
         return prepare_for_generation(self.model, self.precision)

@@ -7,7 +7,7 @@ from typing import Protocol
 from bothways.checkpoint.shipped import shipped_for
 from bothways.precision import InferencePrecision
 from bothways.predictor import Predictor, load
-from bothways.progress import print_note
+from bothways.progress import is_main_process, print_note
 
 
 class ModelOptions(Protocol):
@@ -25,7 +25,8 @@ def named_model(verb: str, model: str | None) -> str:
     if model is not None:
         return model
     found = shipped_for(verb)
-    print_note(f"model: {found.name} (shipped; bothways info {found.name})")
+    if is_main_process():
+        print_note(f"model: {found.name} (shipped; bothways info {found.name})")
     return found.name
 
 
