@@ -116,7 +116,13 @@ def main() -> None:
             rows[1][4] / rows[0][4],
         ]
     )
-    show("pretrain_loss", ["", "held-out MLM loss", "MLM accuracy", "NSP loss", "tokens/s"], rows, tokens=tokens)
+    show(
+        "pretrain_loss",
+        ["", "held-out MLM loss", "MLM accuracy", "NSP loss", "tokens/s"],
+        rows,
+        precision="float32",
+        tokens=tokens,
+    )
 
 
 if __name__ == "__main__":

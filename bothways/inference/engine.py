@@ -13,7 +13,7 @@ import itertools
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
@@ -65,8 +65,11 @@ def no_targets(encoded: Sequence[Encoded]) -> dict[str, np.ndarray]:
 class Forward:
     """Sequences that a model is to read, as `run_batches` takes them; what comes of it is a result for each.
 
-    key: forwards of one loaded model with the same key may share batches, whichever of them is run.
+    key: forwards of one loaded model with the same key may share batches, whichever of them is run. goes_on_at_once:
+    whether what its question does with the results is short and leads to the next forward.
     """
+
+    goes_on_at_once: ClassVar[bool] = False
 
     model: Callable[[PackedBatch], Any]
     split: SplitScores

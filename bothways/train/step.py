@@ -6,6 +6,7 @@ rounding, however it was cut or shared out. Dropout is drawn in the order of the
 
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
 import time
@@ -157,7 +158,7 @@ class Stepper:
         sums = _Sums(model, objective, self.dtype)
         if compiles(options, model.config, self.device):
             sums.compile(dynamic=True)
-        sharded = options.parallel == "fsdp" and self.world.size > 1
+        sharded = self._sharded = options.parallel == "fsdp" and self.world.size > 1
         self._parallel = (
             Sharded(sums, model, self.world, self.device) if sharded else Replicated(sums, self.world, self.device)
         )
@@ -197,13 +198,14 @@ class Stepper:
         # 3. forward and backward for each micro-batch; ranks exchange gradients in the last backward pass
         sums: dict[str, Tensor] = {}
         done, own = 0, sum(batch.num_tokens for batch in batches)
-        for number, batch in enumerate(batches, start=1):
-            if number > 1:
-                on_micro_batch(done, own)
-            last = number == len(batches)
-            for name, value in self._forward_and_backward(batch, counts, share.weight, last).items():
-                sums[name] = sums[name] + value if name in sums else value
-            done += batch.num_tokens
+        with contextlib.nullcontext() if self._sharded else _kept_casts():
+            for number, batch in enumerate(batches, start=1):
+                if number > 1:
+                    on_micro_batch(done, own)
+                last = number == len(batches)
+                for name, value in self._forward_and_backward(batch, counts, share.weight, last).items():
+                    sums[name] = sums[name] + value if name in sums else value
+                done += batch.num_tokens
         # 4. clipping, which also finds what is not finite before it reaches the weights
         length = full_tensor(torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.options.clip))
         # a GPU is waited for here and nowhere else: it updates the weights while the next step is handed to it
@@ -242,6 +244,18 @@ class Stepper:
             # processes average their gradients, and the step wants their sum
             (torch.stack(losses).sum() * (weight * self.world.size)).backward()
         return {name: weight * value.detach() for name, value in sums.items()}
+
+
+@contextlib.contextmanager
+def _kept_casts() -> Iterator[None]:
+    """Within it autocast casts a weight once, not once in each micro-batch: its cache is emptied where the outermost
+    context ends. The weights must not change meanwhile, and all of the casts are in memory."""
+    torch.autocast_increment_nesting()
+    try:
+        yield
+    finally:
+        if torch.autocast_decrement_nesting() == 0:
+            torch.clear_autocast_cache()
 
 
 def _not_finite(step: int, norm: float) -> str:

@@ -30,6 +30,14 @@ def named_model(verb: str, model: str | None) -> str:
     return found.name
 
 
-def load_model(verb: str, options: ModelOptions, precision: InferencePrecision = "auto") -> Predictor:
-    """The model, opened. Raises UserError where there is none, and as `load` does."""
-    return load(named_model(verb, options.model), options.device, precision)
+def load_model(
+    verb: str, options: ModelOptions, precision: InferencePrecision = "auto", calibrate: str | None = None
+) -> Predictor:
+    """The model, opened. calibrate: a file of texts that int8 is measured on; what came of it is said.
+
+    Raises UserError where there is none, and as `load` does."""
+    model = load(named_model(verb, options.model), options.device, precision, calibrate)
+    if calibrate is not None:
+        model.for_prediction  # noqa: B018 — which measures
+        print_note(f"{verb} in {model.precision}: {model.agreement or 'as this processor has no faster int8'}")
+    return model
