@@ -21,6 +21,7 @@ import csv
 import json
 import os
 import random
+import signal
 import socket
 import subprocess
 import sys
@@ -115,12 +116,13 @@ def running(name: str, model: Path, verb: str, options: argparse.Namespace) -> I
     command, url = commands.get(name.removesuffix("-int8"), plain)
     environment = {**os.environ, "DO_NOT_TRACK": "1", "INFINITY_ANONYMOUS_USAGE_STATS": "0", "HF_HUB_OFFLINE": "1"}
     with ROWS.with_name(f"serve-{name}.log").open("w") as log:
-        started = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        started = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
     try:
         _wait(url, _body(name, ["a text"]), started)
         yield url
     finally:
-        started.terminate()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(started.pid, signal.SIGTERM)  # LitServe's workers do not end with it
         started.wait(60)
 
 
