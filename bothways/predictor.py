@@ -309,16 +309,21 @@ class Predictor(LoadedModel):
 
 
 def load(
-    path_or_hub_id: str | Path | None = None, device: str = "auto", precision: InferencePrecision = "auto"
+    path_or_hub_id: str | Path | None = None,
+    device: str = "auto",
+    precision: InferencePrecision = "auto",
+    calibrate: str | Path | None = None,
 ) -> Predictor:
     """Open a model from a directory, a run's directory, the shipped models by name, or the hub; without any name the
     shipped encoder, which fills masks.
 
     precision: of predictions, vectors and generation; `auto` is bfloat16 where the hardware multiplies it, else
     float32. What explains and scores is in float32; the answer on an explained page is `answer`'s.
+    calibrate: a table or a .txt of texts on which int8 is compared with float32, in place of packaged ones; the
+    model's `agreement` says how near it came.
     Raises UserError where it is none of them, or its parts do not fit together.
     """
     if path_or_hub_id is None:
         path_or_hub_id = shipped_for("fill").name
         LOGGER.info("model: %s (shipped)", path_or_hub_id)
-    return Predictor(load_checkpoint(path_or_hub_id), device, precision)
+    return Predictor(load_checkpoint(path_or_hub_id), device, precision, calibrate)
