@@ -9,13 +9,15 @@ NATIVE := bothways/native/*.cpp bothways/native/*.h tests/native/*.cpp
 COVERED ?= tests
 BENCH ?= latency
 
-.PHONY: help demo lint test coverage sanitize bench wheels hooks clean
+.PHONY: help demo setup lint test coverage sanitize bench wheels hooks clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.demo ## installs Bothways and shows every verb on small data
 	$(BIN)/bothways demo
+
+setup: $(VENV)/.dev ## the environment that the commands below use, which make it where it is missing
 
 lint: $(VENV)/.dev ## style, types, which room may use which, the house's rules for names, C++ and JavaScript
 	$(BIN)/ruff check .
