@@ -134,7 +134,7 @@ def declared(*extras: str) -> set[str]:
     """The names of the packages that are installed with the extras, Bothways' own extras resolved."""
     found: set[str] = set()
     for requirement in [requirement for extra in extras for requirement in PROJECT["optional-dependencies"][extra]]:
-        name, brackets = re.match(r"([\w.-]+)(?:\[(.*?)\])?", requirement).groups()  # type: ignore[union-attr]
+        name, brackets = re.match(r"([\w.-]+)(?:\[(.*?)\])?", requirement).groups()
         found |= declared(*brackets.split(",")) if name == "bothways" else {name}
     return found
 
