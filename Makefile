@@ -4,12 +4,18 @@ PYTHON ?= python3
 MODELS := packages/bothways-models
 VENV := .venv
 BIN := $(VENV)/bin
+# what is imported is compiled to bytecode then, once and not at each start; what is not, never
+unexport PYTHONDONTWRITEBYTECODE
+INSTALL := -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt --editable $(MODELS)
+# processes that run tests, each on one thread, a file's tests all in one of them; 0: none but pytest's own
+WORKERS ?= 2
+PYTEST := -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 NATIVE := bothways/native/*.cpp bothways/native/*.h tests/native/*.cpp
 COVERED ?= tests
-BENCH ?= latency
+BENCH ?= all --minutes 60
 
-.PHONY: help demo setup lint test coverage sanitize bench wheels hooks clean
+.PHONY: help demo setup lint fast test docs notebooks coverage sanitize bench wheels hooks clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,8 +34,19 @@ lint: $(VENV)/.dev ## style, types, which room may use which, the house's rules 
 	$(BIN)/clang-format --dry-run --Werror $(NATIVE)
 	$(BIN)/oxlint --deny-warnings bothways
 
+fast: $(VENV)/.dev ## the tests worth their time while working; tests/README.md says which those of a file are
+	$(BIN)/python $(PYTEST) -m "not slow and not browser and not ray" $(FAST)
+
 test: lint ## lint, then every test
-	$(BIN)/python -m pytest
+	$(BIN)/python $(PYTEST)
+
+# to be read by: $(BIN)/python -m http.server -d site
+docs: $(VENV)/.docs ## the pages of docs/ as a site in site/, which asks nothing from the network
+	$(BIN)/zensical build --strict
+
+# MODEL and MASKED_MODEL are other models than those of the hub that the notebooks name
+notebooks: $(VENV)/.notebooks ## notebooks/*.py as .ipynb, run in full
+	cd notebooks && ../$(BIN)/jupytext --to ipynb --execute *.py
 
 coverage: $(VENV)/.dev ## lines and branches that tests reach, in htmlcov/; of some tests: make coverage COVERED=tests/tasks
 	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered --cov-report=html $(COVERED)
@@ -37,8 +54,8 @@ coverage: $(VENV)/.dev ## lines and branches that tests reach, in htmlcov/; of s
 sanitize: $(VENV)/.dev ## the compiled code under the sanitizers of addresses and undefined behaviour
 	$(BIN)/python tools/sanitize.py
 
-bench: $(VENV)/.dev ## a benchmark of benchmarks/: make bench BENCH=latency
-	$(BIN)/python benchmarks/$(BENCH).py
+bench: $(VENV)/.dev ## all benchmarks that fit into an hour, into docs/benchmarks.md; one of them: make bench BENCH=latency
+	$(BIN)/python benchmarks/$(firstword $(BENCH)).py $(wordlist 2,99,$(BENCH))
 
 wheels: $(VENV)/.dev ## a wheel with compiled code, one without, and an sdist, in dist/
 	$(BIN)/python -m hatchling build -t sdist -t wheel
@@ -51,12 +68,20 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.demo: $(BIN)/python pyproject.toml $(MODELS)/pyproject.toml constraints.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable $(MODELS) --editable '.[demo]'
+	$(BIN)/python $(INSTALL) --editable '.[demo]'
+	touch $@
+
+$(VENV)/.docs: $(BIN)/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
+	touch $@
+
+$(VENV)/.notebooks: $(BIN)/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[notebooks]'
 	touch $@
 
 $(VENV)/.dev: $(BIN)/python pyproject.toml $(MODELS)/pyproject.toml constraints.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable $(MODELS) --editable '.[dev]'
+	$(BIN)/python $(INSTALL) --editable '.[dev]'
 	touch $@
 
 clean: ## removes the environment, the compiled libraries and what was built
-	rm -rf $(VENV) bothways-demo dist htmlcov .coverage bothways/native/*.so
+	rm -rf $(VENV) bothways-demo dist site htmlcov .coverage bothways/native/*.so

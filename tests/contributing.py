@@ -57,7 +57,8 @@ def carry_out(section: str, folder: Path, *, before: str = "", after: str = "") 
         else:
             program.append(content)
     program.append(after)
-    environment = {**os.environ, "PYTHONPATH": str(folder)}
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    environment = {**ours, "PYTHONPATH": str(folder)}
     return subprocess.run(
         [sys.executable, "-c", "\n".join(program)], cwd=folder, env=environment, capture_output=True, text=True
     )

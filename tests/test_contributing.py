@@ -88,6 +88,7 @@ def test_a_new_verb_is_a_file_and_a_line(tmp_path: Path, pretrained: Path) -> No
     assert any("--ids" in line and "their numbers in the vocabulary, too" in line for line in shown)
 
 
+@pytest.mark.slow
 def test_a_new_family_is_a_file_and_three_lines_and_computes_as_transformers_does(tmp_path: Path) -> None:
     copy_package(tmp_path)
     copy_tests(tmp_path, "model/test_families.py")

@@ -83,6 +83,7 @@ def answers(environment: Path, wheel: Path, model: Path) -> str:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="the folders of an environment")
 def test_wheels_answer_away_from_the_checkout(
     environment: Path, pure_wheel: Path, pretrained: Path, tmp_path: Path
