@@ -21,6 +21,8 @@ from bothways.train.run import RunDirectory
 from tests.helpers import tiny_config, tiny_tokenizer
 from tests.train.finetune_tasks import CASES, FEW_TOKENS, STOPPED_AFTER, classify, evaluate_all, finetune_all
 
+pytestmark = pytest.mark.slow
+
 
 def torchrun(processes: int, *command: object) -> subprocess.CompletedProcess[str]:
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
