@@ -18,6 +18,8 @@ from tests.docs.python_blocks import run_block, small_functions
 from tests.docs.shapes import first_difference, is_shown
 from tests.docs.shell import NOT_RUN, Shell, commands_of, remove
 
+pytestmark = pytest.mark.slow
+
 NO_STATE = shutil.ignore_patterns("checkpoints")  # what a run resumes from, the larger part of it
 PAGES = [page for page in pages() if blocks_of(page)]
 

@@ -30,6 +30,8 @@ from tests.nets import adapter
 from tests.nets.golden import FIXTURES, PINNED, alike, as_json, check, run, write
 from tests.nets.models import assemble
 
+pytestmark = pytest.mark.slow
+
 RUNS = FIXTURES / "runs"
 NEAR = 1e-5
 PART = 256  # rows of the part that the stopped bulk run had done
