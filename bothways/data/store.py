@@ -23,7 +23,7 @@ import numpy as np
 import pyarrow as pa
 
 from bothways.errors import UserError, command
-from bothways.files import hash_file, read_json, sync
+from bothways.files import allow_open_files, hash_file, read_json, sync
 from bothways.text.tokenizer import Tokenizer
 
 CHUNK_TOKENS = 1 << 16  # what an epoch puts in another order: small beside a block, large beside a document
@@ -131,6 +131,7 @@ class Split:
         self.tokens = sum(shard.tokens for shard in shards)
         self._chunks: list[tuple[Path, int]] = []
         self._readers: dict[Path, pa.ipc.RecordBatchFileReader] = {}
+        allow_open_files(len(shards))
         for shard in shards:
             path = directory / shard.file
             try:

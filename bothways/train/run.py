@@ -67,8 +67,8 @@ class RunDirectory:
     """
 
     def __init__(self, path: str | Path, world: World | None = None, *, overwrite: bool = False) -> None:
-        self.path, self._world = Path(path), world or World()
-        self._writes = self._world.main
+        self.path, self.world = Path(path), world or World()
+        self._writes = self.world.main
         self.overwrites = overwrite and not _is_restarted()
         self._asked: dict[str, Any] = {}
         self._start: Checkpoint | None = None
@@ -96,7 +96,7 @@ class RunDirectory:
         if self._writes and not self.checkpoints():
             self._write_start()
             write_json(self.path / "run.json", described)
-        self._world.wait()
+        self.world.wait()
 
     def _write_start(self) -> None:
         assert self._start is not None
