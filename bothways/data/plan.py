@@ -222,7 +222,7 @@ class PretrainingPlan:
 
     def _make_block(self, epoch: int, number: int) -> ExampleBlock:
         order = generator(self.seed, epoch, 0).permutation(self._split.num_chunks)
-        chunks = [self._split.chunk(index) for index in np.array_split(order, self.num_blocks)[number]]
+        chunks = self._split.chunks(np.array_split(order, self.num_blocks)[number].tolist())
         chunk = self.maker.lay_out(join_chunks(chunks))
         rng = generator(self.seed, epoch, 1 + number)
         spans = self.maker.spans(chunk, rng)
