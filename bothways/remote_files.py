@@ -18,6 +18,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -30,6 +31,7 @@ LOCAL_SCHEMES = ("file", "local")
 EXTRA_OF = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs"}
 KEY_DIGITS = 16  # hexadecimal
 SAID_BYTES = 1 << 28  # of a copy: what takes some seconds is said, too, where there is no terminal
+COPIES_AT_A_TIME = 8  # enough to hide the time of an answer; a single copy of many parts is made as fast
 # Of s3: six tries in all, of 5 s where nobody answers, so that a wrong address is told within half a minute.
 S3_TRIES = 2
 S3_OPTIONS = {"config_kwargs": {"connect_timeout": 5, "read_timeout": 15, "retries": {"total_max_attempts": 3}}}
@@ -255,8 +257,21 @@ def matches(name: str, wanted: Sequence[str], unwanted: Sequence[str] = ()) -> b
     return any(fnmatch.fnmatchcase(name, p) for p in wanted) and not any(fnmatch.fnmatchcase(name, p) for p in unwanted)
 
 
-def copied(url: str, files: Mapping[str, RemoteFile]) -> Path:
-    """The copy of these files behind a URL, made if it is not there yet; one process makes it, the others wait."""
+def copied_each(files: Mapping[str, RemoteFile]) -> dict[str, Path]:
+    """Copies of files, by URL, several at a time; each is kept by itself."""
+    with (
+        _said(f"{len(files):,} files", sum(file.size for file in files.values())),
+        ThreadPoolExecutor(COPIES_AT_A_TIME) as pool,
+    ):
+        made = pool.map(lambda url: copied(url, {"": files[url]}, said=False), files)
+        return dict(zip(files, made, strict=True))
+
+
+def copied(url: str, files: Mapping[str, RemoteFile], *, said: bool = True) -> Path:
+    """The copy of these files behind a URL, made if it is not there yet; one process makes it, the others wait.
+
+    said: what takes some time is said.
+    """
     identity = {name: [file.size, file.tag] for name, file in files.items()}
     folder, place = place_in_cache(url, identity)
     if folder.exists():
@@ -265,10 +280,20 @@ def copied(url: str, files: Mapping[str, RemoteFile]) -> Path:
     with locked(folder):
         if not folder.exists():
             shutil.rmtree(partial, ignore_errors=True)
-            with _said(url, sum(file.size for file in files.values())):
+            (partial / place.relative_to(folder)).parent.mkdir(parents=True)
+            if "" not in files:
+                (partial / place.relative_to(folder)).mkdir()
+            with _said(url, sum(file.size for file in files.values())) if said else contextlib.nullcontext():
                 download(url, {name: partial / place.relative_to(folder) / name for name in files})
             partial.rename(folder)
     return place
+
+
+def version_of(path: Path) -> int | str:
+    """What tells a file from another of its name: its time of change in nanoseconds; of a copy, whose time is that of
+    copying, its key in the cache."""
+    root = cache_folder()
+    return path.relative_to(root).parts[0] if path.is_relative_to(root) else path.stat().st_mtime_ns
 
 
 @contextlib.contextmanager
@@ -289,9 +314,9 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _said(url: str, size: int) -> Iterator[None]:
-    """Say what is copied, where that takes some time."""
-    line = f"copying {shown_url(url)}, {size / 1e6:,.1f} MB"
+def _said(what: str, size: int) -> Iterator[None]:
+    """Say what is copied, where that takes some time. what: URLs, or a number of files."""
+    line = f"copying {shown_url(what)}, {size / 1e6:,.1f} MB"
     if size >= SAID_BYTES:
         print_note(line)
     with waiting(f"{line} …"):

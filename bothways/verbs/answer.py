@@ -13,6 +13,7 @@ from bothways.files import to_json
 from bothways.inference.jobs import task_job
 from bothways.option_checks import require_at_least
 from bothways.precision import InferencePrecision
+from bothways.remote_files import local_file
 from bothways.verbs.bulk import into_file
 from bothways.verbs.flags import parse
 from bothways.verbs.model_argument import load_model
@@ -83,7 +84,7 @@ def run_answer(arguments: Sequence[str]) -> None:
     require_at_least(1, top_k=options.top_k)
     if (options.context is None) == (options.input is None):
         raise UserError("answer: give the text that may hold the answer, either as an argument or by --in FILE")
-    context = options.context if options.input is None else file_text(Path(options.input), options.encoding)
+    context = options.context if options.input is None else file_text(local_file(options.input), options.encoding)
     found = load_model("answer", options, options.precision).answer(options.question, context or "")
     if options.json:
         print(to_json(found.to_dict()))

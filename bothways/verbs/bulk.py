@@ -39,7 +39,7 @@ def into_file(verb: str, options: Any, make_job: MakeJob, line_column: Callable[
         raise UserError(f"--json: prints, and --out {out} writes a file; name a .jsonl after --out for JSON")
     model = load_model(verb, options, options.precision)
     reading = TableOptions(options.format, encoding=options.encoding)
-    source = RowStream(Path(options.input), line_column(model.checkpoint.metadata.get("options", {})), reading)
+    source = RowStream(options.input, line_column(model.checkpoint.metadata.get("options", {})), reading)
     for remark in source.remarks:
         print_note(f"{source.path}: {remark}")
     job = make_job(model, source)
