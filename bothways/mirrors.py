@@ -1,9 +1,9 @@
-"""Outputs behind URLs. Object stores have no rename and no append, so an output is made in its *mirror*, a folder of the
-cache, and uploaded from there: files first, then those that make a folder count as complete (`MARKERS`).
+"""Outputs behind URLs. Object stores have no rename and no append, so an output is made in its *mirror*, a folder of
+the cache, and uploaded from there: files first, then those that make a folder count as complete (`MARKERS`).
 
 What is behind the URL is the truth: a mirror begins as a copy of it. Only where a mirror was left by a job that was
-killed, and nothing behind the URL has changed since by another hand, does the work go on with what the mirror has. Beside
-each mirror is a record of what was there when both were last the same.
+killed, and nothing behind the URL has changed since by another hand, does the work go on with what the mirror has.
+Beside each mirror is a record of what was there when both were last the same.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from bothways.errors import UserError, option
-from bothways.files import read_json, user_errors, write_json
+from bothways.files import PROBE, read_json, user_errors, write_json
 from bothways.remote_files import (
     RemoteFile,
     download,
@@ -70,6 +70,14 @@ class Mirror:
             shutil.rmtree(self._folder / "partial", ignore_errors=True)
             _remove_empty_folders(self.path)
             self._write_record(there)
+
+    def require_writable(self) -> None:
+        """Prove that a file can be written behind the URL, before hours of work depend on it."""
+        probe = self._folder / PROBE
+        with user_errors(probe):
+            probe.write_bytes(b"1")
+        upload(self.url, {PROBE: probe})
+        remove(self.url, [PROBE])
 
     def push(self) -> None:
         """Upload what is new or has changed, and remove behind the URL what was removed here.
@@ -178,6 +186,7 @@ def output_folder(out: str | Path) -> Iterator[Path]:
         return
     mirror = Mirror(url)
     mirror.pull()
+    mirror.require_writable()
     yield mirror.path
     mirror.push()
 

@@ -1,4 +1,4 @@
-"""Files behind URLs (`s3://`, `gs://`, `hf://`, `memory://`, …), through fsspec: listed, and copied into a cache to be read.
+"""Files behind URLs (`s3://`, `gs://`, `hf://`, `memory://`, …), through fsspec: listed, and copied to be read.
 
 A copy lies at CACHE/KEY/s3/BUCKET/NAME, KEY a hash of the URL and of the size and tag (ETag, date) of each file in it:
 it is complete or absent, and never changes. What is changed behind the URL gets a copy of its own. Whoever names a copy
@@ -17,7 +17,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -248,7 +248,9 @@ def copied_folder(
 ) -> Path:
     """As `local_folder`, of a URL whose files are known. files: as `remote_files` gives them."""
     if not files or "" in files:
-        raise UserError(f"{shown_url(url)}: {'is a file, not a folder' if files else f'there is no such {_missing(url)}'}")
+        raise UserError(
+            f"{shown_url(url)}: {'is a file, not a folder' if files else f'there is no such {_missing(url)}'}"
+        )
     return copied(url, {name: file for name, file in files.items() if matches(name, wanted, unwanted)})
 
 
@@ -306,7 +308,9 @@ def locked(folder: Path) -> Iterator[None]:
         lock = FileLock(folder.with_name(f".{folder.name}.lock"))
         lock.acquire()
     except OSError as error:
-        raise UserError(f"{folder.parent}: cannot be written: {error.strerror or error}; BOTHWAYS_CACHE names another") from error
+        raise UserError(
+            f"{folder.parent}: cannot be written: {error.strerror or error}; BOTHWAYS_CACHE names another"
+        ) from error
     try:
         yield
     finally:
@@ -368,5 +372,3 @@ def read_ranges(urls: Sequence[str], ranges: Sequence[tuple[int, int | None]]) -
         starts, ends = zip(*ranges, strict=True)
         found: list[bytes] = filesystem.cat_ranges(paths, list(starts), list(ends), on_error="raise")
     return found
-
-

@@ -52,8 +52,8 @@ FOREIGN_FILES = {
 
 
 def find_model(path_or_hub_id: str | Path) -> Path:
-    """The directory of a model: itself, `model/` in a run's directory, a shipped one by its name, the copy of one behind
-    a URL, or a download from the hub; of a run that has not finished as `unfinished_model`.
+    """The directory of a model: itself, `model/` in a run's directory, a shipped one by its name, the copy of what is
+    behind a URL, or a download from the hub; of a run that has not finished as `unfinished_model`.
 
     Raises UserError where it is none of them.
     """

@@ -59,7 +59,9 @@ class RemoteShards:
         ends = read_ranges(urls, [(-END_BYTES, None)] * len(urls))
         sizes = [_footer_bytes(end, url) for end, url in zip(ends, urls, strict=True)]
         short = [i for i, (end, size) in enumerate(zip(ends, sizes, strict=True)) if size > len(end)]
-        for i, end in zip(short, read_ranges([urls[i] for i in short], [(-sizes[i], None) for i in short]), strict=True):
+        for i, end in zip(
+            short, read_ranges([urls[i] for i in short], [(-sizes[i], None) for i in short]), strict=True
+        ):
             ends[i] = end
         return [end[-size:-TRAILER_BYTES] for end, size in zip(ends, sizes, strict=True)]
 

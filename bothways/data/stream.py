@@ -46,9 +46,9 @@ class RowStream:
     """The rows of a .parquet, .jsonl, .csv, .tsv or .txt (a row a line), the last four also as .gz or .zst; and those
     of a .json or of CoNLL columns, which are in memory all at once.
 
-    path: of the file, or its URL, of which a copy is read. text_column: what the lines of a .txt are called. options: what the file is, where its name does not say it.
-    columns: the names in the first rows, in order. remarks: what a user should know of how the file is read. reading:
-    of the options, what says how the file is read, as JSON.
+    path: of the file, or its URL, of which a copy is read. text_column: what the lines of a .txt are called. options:
+    what the file is, where its name does not say it. columns: the names in the first rows, in order. remarks: what a
+    user should know of how the file is read. reading: of the options, what says how the file is read, as JSON.
     Raises UserError for a file that is none of these, or has no row that can be read.
     """
 

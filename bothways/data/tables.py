@@ -150,7 +150,8 @@ def as_label(value: Any, place: str) -> str:
 def read_rows(
     table: str | Path | Iterable[Mapping[str, Any]], columns: Iterable[str] = (), options: TableOptions | None = None
 ) -> list[Row]:
-    """All rows of a file, also behind a URL, of an iterable of dictionaries, or of a table of pandas, polars, pyarrow and the like.
+    """All rows of a file, also behind a URL, of an iterable of dictionaries, or of a table of pandas, polars, pyarrow
+    and the like.
 
     columns: names that every row must have. Raises UserError for a missing, empty, binary or undecodable file, a name
     that does not say what it is, a malformed line, and a column that is not there, with a list of those that are.

@@ -41,8 +41,9 @@ Sources = str | Path | Iterable[str | Path]
 class Source:
     """One file, or, without a path, texts in memory or the Python documentation of some packages.
 
-    path: where it is read; of a URL, which is its name, the copy. size: bytes on disk; of texts their characters. folder, others: on the first file of a folder or glob, its name and
-    the files in it that are not read, as (suffix, how many).
+    path: where it is read; of a URL, which is its name, the copy. size: bytes on disk; of texts their characters.
+    folder, others: on the first file of a folder or glob, its name and the files in it that are not read, as (suffix,
+    how many).
     """
 
     name: str
@@ -120,6 +121,8 @@ def _resolve_url(url: str) -> list[Source]:
     pattern = glob.has_magic(url) and not url.startswith("http")  # where a `?` begins a query
     below = {} if pattern else remote_files(url)
     found = matching_files(url) if pattern else {f"{url}/{name}" if name else url: below[name] for name in below}
+    if pattern and "/." not in url:  # as a shell's globs do
+        found = {file: found[file] for file in found if "/." not in file}
     if not found:
         raise UserError(f"{shown_url(url)}: no {'file matches' if pattern else 'such file or folder'}")
     if "" in below and not _is_readable(Path(url), NAMED_SUFFIXES):
