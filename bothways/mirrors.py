@@ -2,8 +2,8 @@
 the cache, and uploaded from there: files first, then those that make a folder count as complete (`MARKERS`).
 
 What is behind the URL is the truth: a mirror begins as a copy of it. Only where a mirror was left by a job that was
-killed, and nothing behind the URL has changed since by another hand, does the work go on with what the mirror has.
-Beside each mirror is a record of what was there when both were last the same.
+killed, and nobody else has worked on the output since, does the work go on with what the mirror has. Beside each mirror
+is a record of what was there when both were last the same; behind the URL a small file, `WRITER`, says who writes there.
 """
 
 from __future__ import annotations
@@ -11,19 +11,21 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from bothways.errors import UserError, option
-from bothways.files import PROBE, read_json, user_errors, write_json
+from bothways.files import read_json, user_errors, write_json
 from bothways.remote_files import (
     RemoteFile,
     download,
     local_path,
     locked,
     place_in_cache,
+    read_ranges,
     remote_files,
     remove,
     shown_url,
@@ -33,6 +35,7 @@ from bothways.remote_files import (
 
 # A folder without its marker is no model, checkpoint, store or vocabulary; in the order in which they are written.
 MARKERS = ("tokenizer.json", "config.json", "state.json", "manifest.json")
+WRITER = ".bothways-writer"  # holds the word of the job that writes there, drawn by chance
 _CHECKPOINT = re.compile(r"(checkpoints/step-\d+)/.*")
 
 
@@ -41,57 +44,64 @@ class Mirror:
 
     def __init__(self, url: str) -> None:
         self.url = url
+        self.word = secrets.token_hex(8)
         folder, self.path = place_in_cache(url, "mirror")
         self._folder, self._record_path = folder, folder / "record.json"
 
-    def pull(self) -> None:
+    def pull(self, *, to_write: bool = True) -> None:
         """Make the folder what is behind the URL, without checkpoints that were not written to their end; unless it is
-        ahead of that, by a job that was killed here. Of several processes one works, the others wait.
+        ahead of that, by a job that was killed here. Of several processes of a machine one works, the others wait.
 
-        Raises UserError for what is behind the URL and is a file, and where it cannot be read.
+        to_write: from now on the job that pushes is this one, which also shows that it can write. Raises UserError for
+        what is behind the URL and is a file, and where it cannot be read or written.
         """
         with locked(self._folder), user_errors(self._folder):
             self.path.mkdir(parents=True, exist_ok=True)
-            there, record = remote_files(self.url), self._record()
+            there, record = self._there(), self._record()
             if "" in there:
                 raise UserError(f"{shown_url(self.url)}: is a file, not a folder; choose another {option('out')}")
-            if self._is_ahead(there, record):
-                return
-            there = _without_unfinished(there)
-            for name in self._local():
-                if name not in there:
-                    (self.path / name).unlink()
-            changed = [name for name, file in there.items() if not self._is_same(name, file, record["files"])]
-            partial = {name: self._folder / "partial" / name for name in changed}
-            download(self.url, partial)
-            for name, path in partial.items():
-                (self.path / name).parent.mkdir(parents=True, exist_ok=True)
-                path.replace(self.path / name)
-            shutil.rmtree(self._folder / "partial", ignore_errors=True)
-            _remove_empty_folders(self.path)
-            self._write_record(there)
+            if not self._is_ahead(there, record):
+                self._copy(_without_unfinished(there), record)
+            if to_write:
+                self._claim()
 
-    def require_writable(self) -> None:
-        """Prove that a file can be written behind the URL, before hours of work depend on it."""
-        probe = self._folder / PROBE
-        with user_errors(probe):
-            probe.write_bytes(b"1")
-        upload(self.url, {PROBE: probe})
-        remove(self.url, [PROBE])
+    def _claim(self) -> None:
+        path = self._folder / WRITER
+        path.write_text(self.word, encoding="ascii")
+        upload(self.url, {WRITER: path})
+
+    def _copy(self, there: dict[str, RemoteFile], record: dict[str, Any]) -> None:
+        """Make the folder what is `there`, of which what is here already stays."""
+        for name, path in self._local().items():
+            if name not in there:
+                path.unlink()
+        changed = [name for name, file in there.items() if not self._is_same(name, file, record["files"])]
+        partial = {name: self._folder / "partial" / name for name in changed}
+        download(self.url, partial)
+        for name, path in partial.items():
+            (self.path / name).parent.mkdir(parents=True, exist_ok=True)
+            path.replace(self.path / name)
+        shutil.rmtree(self._folder / "partial", ignore_errors=True)
+        _remove_empty_folders(self.path)
+        self._write_record(there)
 
     def push(self) -> None:
         """Upload what is new or has changed, and remove behind the URL what was removed here.
 
-        A folder whose content changes has no marker until all of it is there. Raises UserError where it cannot be
-        written; what is not in a folder without a marker is as it was.
+        A folder whose content changes has no marker until all of it is there, and what is removed is so in the end.
+        Raises UserError where it cannot be written, and where another job has begun to write there since `pull`.
         """
-        record, there, here = self._record(), remote_files(self.url), self._local()
+        record, there, here = self._record(), self._there(), self._local()
+        if self._writer() != self.word:
+            raise UserError(
+                f"{shown_url(self.url)}: another process has begun to write there; choose another {option('out')}"
+            )
         known = {*record["files"], *record["pushing"]}
         changed = [n for n in here if n not in there or not self._is_same(n, there[n], record["files"])]
         unfinished = set(there) - set(_without_unfinished(there))
         gone = [n for n in there if n not in here and (n in known or n in unfinished)]
-        open_markers = [n for n in there if _is_marker(n) and _is_of_changed(n, {*changed, *gone})]
-        changed = list(dict.fromkeys([*changed, *(n for n in open_markers if n in here)]))
+        open_markers = [n for n in there if n in here and _is_marker(n) and _is_of_changed(n, {*changed, *gone})]
+        changed = list(dict.fromkeys([*changed, *open_markers]))
         if not changed and not gone:
             return
         write_json(self._record_path, {**record, "pushing": sorted({*changed, *gone, *record["pushing"]})})
@@ -99,8 +109,21 @@ class Mirror:
         upload(self.url, {name: here[name] for name in changed if not _is_marker(name)})
         for name in sorted(filter(_is_marker, changed), key=_marker_order):
             upload(self.url, {name: here[name]})
-        remove(self.url, [name for name in gone if name not in open_markers])
-        self._write_record(remote_files(self.url))
+        remove(self.url, sorted(gone, key=_is_marker, reverse=True))
+        self._write_record(self._there())
+
+    def release(self) -> None:
+        """Leave no trace behind the URL of who wrote there: the output is complete."""
+        remove(self.url, [WRITER])
+
+    def _there(self) -> dict[str, RemoteFile]:
+        """The files behind the URL, without hidden ones."""
+        return {name: file for name, file in remote_files(self.url).items() if "/." not in f"/{name}"}
+
+    def _writer(self) -> str:
+        """The word of the job that writes behind the URL; nothing where there is none."""
+        url = f"{self.url}/{WRITER}"
+        return read_ranges([url], [(0, None)])[0].decode(errors="replace") if remote_files(url) else ""
 
     def _local(self) -> dict[str, Path]:
         """The files of the folder by their names in it, without what is being written."""
@@ -135,7 +158,10 @@ class Mirror:
         return known == {"here": _state(path), "there": [file.size, file.tag]} if known and path.exists() else False
 
     def _is_ahead(self, there: dict[str, RemoteFile], record: dict[str, Any]) -> bool:
-        """Whether the folder has more than what is behind the URL, where nobody else has changed anything since."""
+        """Whether the folder has all that is behind the URL or more, and nobody else has worked there since."""
+        word = self._folder / WRITER
+        if not word.exists() or word.read_text(encoding="ascii") != self._writer():
+            return False
         ours = set(record["pushing"])
         before = {name: entry["there"] for name, entry in record["files"].items() if name not in ours}
         now = {name: [file.size, file.tag] for name, file in there.items() if name not in ours}
@@ -186,9 +212,9 @@ def output_folder(out: str | Path) -> Iterator[Path]:
         return
     mirror = Mirror(url)
     mirror.pull()
-    mirror.require_writable()
     yield mirror.path
     mirror.push()
+    mirror.release()
 
 
 @contextlib.contextmanager

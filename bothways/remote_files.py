@@ -87,8 +87,6 @@ def place_in_cache(url: str, *identity: Any) -> tuple[Path, Path]:
     """The folder CACHE/KEY of a URL and what identifies its content, and in it the path that shows as the URL."""
     key = hashlib.sha256(json.dumps([url, *identity], sort_keys=True).encode()).hexdigest()[:KEY_DIGITS]
     scheme, _, rest = shown_url(url).partition("://")
-    if ".." in PurePosixPath(rest).parts:
-        raise UserError(f"{shown_url(url)}: has '..' in it, which is no name there")
     root = cache_folder()
     _say_cache(root)
     return root / key, root / key / scheme / rest.partition("?")[0]
@@ -131,6 +129,7 @@ def remote(url: str, doing: str = "read") -> Iterator[tuple[Any, str]]:
 
     Raises UserError, of one line and without secrets, for all that fails within the block.
     """
+    _refuse_dots(url)
     try:
         filesystem = _filesystem(url.partition("://")[0])
         yield filesystem, filesystem._strip_protocol(url)
@@ -149,6 +148,12 @@ def remote(url: str, doing: str = "read") -> Iterator[tuple[Any, str]]:
         if "redential" in type(error).__name__:
             hint = "; they are taken from the environment or from the files of the provider's own tools"
         raise UserError(f"{shown_url(url)}: cannot be {doing}: {_reason(error)}{hint}") from error
+
+
+def _refuse_dots(url: str) -> None:
+    """Raises UserError for a name that leads out of its folder, and of the cache."""
+    if ".." in PurePosixPath(url).parts:
+        raise UserError(f"{shown_url(url)}: has '..' in it, which is no name there")
 
 
 def _reason(error: BaseException) -> str:
@@ -274,6 +279,8 @@ def copied(url: str, files: Mapping[str, RemoteFile], *, said: bool = True) -> P
 
     said: what takes some time is said.
     """
+    for name in files:
+        _refuse_dots(f"{url}/{name}")
     identity = {name: [file.size, file.tag] for name, file in files.items()}
     folder, place = place_in_cache(url, identity)
     if folder.exists():

@@ -58,11 +58,9 @@ class RemoteShards:
         urls = [self._urls[number] for number in numbers]
         ends = read_ranges(urls, [(-END_BYTES, None)] * len(urls))
         sizes = [_footer_bytes(end, url) for end, url in zip(ends, urls, strict=True)]
-        short = [i for i, (end, size) in enumerate(zip(ends, sizes, strict=True)) if size > len(end)]
-        for i, end in zip(
-            short, read_ranges([urls[i] for i in short], [(-sizes[i], None) for i in short]), strict=True
-        ):
-            ends[i] = end
+        for i, size in enumerate(sizes):
+            if size > len(ends[i]):  # of more chunks than a shard of ours has
+                ends[i] = read_ranges([urls[i]], [(-size, None)])[0]
         return [end[-size:-TRAILER_BYTES] for end, size in zip(ends, sizes, strict=True)]
 
     def batches(self, indexes: Sequence[int]) -> list[pa.RecordBatch]:

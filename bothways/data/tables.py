@@ -17,7 +17,7 @@ import numpy as np
 
 from bothways.data.annotations import ConllReader, is_conll
 from bothways.data.frames import frame_columns, frame_records
-from bothways.errors import UserError, closest, only_in_python, option
+from bothways.errors import UserError, as_shown, closest, only_in_python, option
 from bothways.remote_files import local_file
 from bothways.text.encodings import UTF8, checked_encoding
 from bothways.text.json_rows import WHOLE_FILE_CHARACTERS, read_json_rows
@@ -282,6 +282,7 @@ def _unknown_suffix(path: Path) -> UserError:
 
 def _located(found: Iterable[tuple[Mapping[str, Any] | str, str]]) -> Iterator[Row | BadRow]:
     for values, source in found:
+        source = as_shown(source)
         yield BadRow(source, values) if isinstance(values, str) else Row(values, source)
 
 

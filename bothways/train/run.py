@@ -80,12 +80,10 @@ class RunDirectory:
         self._start: Checkpoint | None = None
         if self._mirror is not None:
             if self._world.first_of_machine:
-                self._mirror.pull()
+                self._mirror.pull(to_write=self._writes)
             self._world.wait()
         if self._writes:
             require_writable(self.path)
-            if self._mirror is not None:
-                self._mirror.require_writable()
             if self.overwrites:
                 refuse_foreign_files(self.path, RUN_FILES)
         for name in ("config.json", "manifest.json"):
