@@ -3,7 +3,7 @@ the cache, and uploaded from there: files first, then those that make a folder c
 
 What is behind the URL is the truth: a mirror begins as a copy of it. Only where a mirror was left by a job that was
 killed, and nobody else has worked on the output since, does the work go on with what the mirror has. Beside each mirror
-is a record of what was there when both were last the same; behind the URL a small file, `WRITER`, says who writes there.
+is a record of what was there when both were last the same; behind the URL a small file, `WRITER`, says who writes.
 """
 
 from __future__ import annotations
