@@ -44,6 +44,16 @@ LEAST_FIGURES = ("grad_norm", "lr", "fraction_of_peak", "tokens_per_second")
 OnProgress = Callable[[int], None]
 
 
+def under_torchrun() -> bool:
+    """Whether `torchrun` started this process."""
+    return "RANK" in os.environ and "WORLD_SIZE" in os.environ and "MASTER_ADDR" in os.environ
+
+
+def is_main_process() -> bool:
+    """Whether this process is the one that prints and writes: the first of `torchrun`'s, or the only one."""
+    return not under_torchrun() or os.environ["RANK"] == "0"
+
+
 def no_progress(done: int) -> None:
     """An `OnProgress` that shows nothing."""
 

@@ -81,7 +81,9 @@ def test_the_whole_way_in_a_bucket(
     for name, rows in (("train", ROWS[::2]), ("test", ROWS[1::2])):
         s3.pipe(f"{BUCKET}/{name}.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
 
-    code, out, err = bothways("tokenizer", f"{url}/texts/*.jsonl.zst", "--vocab-size", 120, "--out", f"{url}/vocabulary")
+    code, out, err = bothways(
+        "tokenizer", f"{url}/texts/*.jsonl.zst", "--vocab-size", 120, "--out", f"{url}/vocabulary"
+    )
     assert code == 0, err
     assert out.startswith(f"{url}/vocabulary: 92 pieces, ")
     assert err.count("BOTHWAYS_CACHE") == 1

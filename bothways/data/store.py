@@ -24,7 +24,7 @@ import pyarrow as pa
 
 from bothways.data.remote_shards import RemoteShards
 from bothways.errors import UserError, as_shown, command
-from bothways.files import hash_file, read_json, sync
+from bothways.files import allow_open_files, hash_file, read_json, sync
 from bothways.remote_files import local_folder, url_of
 from bothways.text.tokenizer import Tokenizer
 
@@ -133,6 +133,7 @@ class LocalShards:
     def __init__(self, directory: Path, shards: Sequence[Shard]) -> None:
         self._chunks: list[tuple[Path, int]] = []
         self._readers: dict[Path, pa.ipc.RecordBatchFileReader] = {}
+        allow_open_files(len(shards))
         for shard in shards:
             path = directory / shard.file
             try:

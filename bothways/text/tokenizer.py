@@ -12,6 +12,7 @@ Shapes: T pieces of a text, V vocabulary.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -379,7 +380,7 @@ class Tokenizer:
                 yield self.decode([self.sep_id, id]).removeprefix(self.token(self.sep_id))
             return
         stream, begun = decoders.DecodeStream(skip_special_tokens=False), ""
-        for id in (self.sep_id, *ids):
+        for id in itertools.chain((self.sep_id,), ids):  # each as it comes
             added = stream.step(self._tokenizer, id)
             if begun:
                 yield added or ""

@@ -20,6 +20,7 @@ from bothways.data.row_plan import RowPlan, RowPlanOptions
 from bothways.data.tables import TableOptions
 from bothways.data.unknown_tokens import count_unknown_in
 from bothways.errors import UserError, as_shown, option
+from bothways.hardware import choose_device
 from bothways.inference.engine import truncated_rows
 from bothways.inference.loaded import LoadedModel, source_of
 from bothways.model.heads import Model
@@ -35,9 +36,10 @@ from bothways.outputs import command_words, file_record, require_apart
 from bothways.progress import Progress
 from bothways.remote_files import local_file
 from bothways.tasks import find_task
-from bothways.tasks.base import Task, require_segment_types
+from bothways.tasks.base import Objective, Task, require_segment_types
 from bothways.text.tokenizer import Tokenizer
 from bothways.train.best_epoch import BestEpoch
+from bothways.train.distributed import join_world
 from bothways.train.evaluate import Evaluation, RowSet, Table, figures_in_short
 from bothways.train.finetune_options import (
     FinetuneOptions,
@@ -51,9 +53,11 @@ from bothways.train.loop import TrainResult, say_if_not_compiled, train
 from bothways.train.options import TrainOptions
 from bothways.train.provenance import in_effect, of_tables, of_this_machine
 from bothways.train.run import RunDirectory
+from bothways.train.shared_forward import run_shared
 from bothways.train.soft_scores import TaughtRows, ask_teacher
 from bothways.train.start_line import finetuning_start
 from bothways.train.step import Stepper
+from bothways.train.whole_step import WholeStepObjective
 
 
 @dataclass(frozen=True)
@@ -97,7 +101,8 @@ def finetune(
     progress: Progress | None = None,
     **keywords: Unpack[FinetuneKeywords],
 ) -> FinetuneResult:
-    """Fine-tune a model for a task (`tasks.TASKS`); the same call again resumes a run that was stopped.
+    """Fine-tune a model for a task (`tasks.TASKS`); the same call again resumes a run that was stopped. Under
+    `torchrun` all processes make the call, and work on the same run.
 
     model: a run, a Hugging Face directory, a shipped model, a hub id, or what `bw.load` gives; by default the shipped
     encoder. train, eval: files (csv, tsv, jsonl,
@@ -127,10 +132,11 @@ def finetune(
     settings = checked_finetuning(
         options_from(FinetuneOptions, "finetune", None if in_dictionary else options, of_training)
     )
-    progress = progress or Progress(f"finetune {task}", shown=not quiet)
-    run = RunDirectory(out or "", overwrite=overwrite)
-    tables = _local(train), _local(eval)
-    return _finetune(make_task(task, of_task), source_of(model), tables, run, settings, progress)
+    with join_world(choose_device(settings.device)) as world:
+        progress = progress or Progress(f"finetune {task}", shown=world.main and not quiet)
+        run = RunDirectory(out or "", world, overwrite=overwrite)
+        tables = _local(train), _local(eval)
+        return _finetune(make_task(task, of_task), source_of(model), tables, run, settings, progress)
 
 
 def _local(table: Any) -> Any:
@@ -155,8 +161,11 @@ def _finetune(
     options: FinetuneOptions,
     progress: Progress,
 ) -> FinetuneResult:
+    world = run.world
     progress.wait(f"{progress.title}  reading rows, opening the model …")
     rows, eval_rows = read_rows_to_learn(*tables, task, options, progress.say)
+    if world.size > 1:
+        world.require_same(table_to_train_on=rows.fingerprint, table_to_measure_on=eval_rows.fingerprint)
     checkpoint, asked = _load(model, rows.task, options, progress.say), rows.task
     rows, eval_rows = (
         replace(table, task=table.task.with_model(checkpoint.model, checkpoint.metadata)) for table in (rows, eval_rows)
@@ -166,14 +175,17 @@ def _finetune(
     encoded, eval_encoded = (table.encode(checkpoint.tokenizer, limit) for table in (rows, eval_rows))
     truncated = _say_truncated(progress.say, rows.task, (encoded, eval_encoded), limit)
     _say_unknown(progress.say, checkpoint.tokenizer, {"training rows": encoded, "evaluation rows": eval_encoded})
-    taught = ask_teacher(rows, encoded, checkpoint, options, progress)
+    taught = ask_teacher(rows, encoded, checkpoint, options, progress, run_shared(world))
     plan = _plan(rows, encoded, eval_rows, checkpoint, taught, options)
     settings = finetuning_loop_options(options, plan, checkpoint.config.hidden_size)
-    stepper = Stepper(checkpoint.model, taught.objective, plan, settings)
+    objective: Objective = taught.objective
+    if rows.task.keep_whole == "step" and world.size > 1:
+        objective = WholeStepObjective(objective, world)
+    stepper = Stepper(checkpoint.model, objective, plan, settings, world)
     say_if_not_compiled(stepper.device, progress)
     progress.steps_per_epoch = plan.steps(1)
     provenance = {
-        **of_this_machine(stepper.device),
+        **of_this_machine(stepper.device, world.size),
         "model": as_shown(model),
         **of_tables((tables[0], rows), (tables[1], eval_rows)),
         "options": _options_in_effect(options, rows.task, settings, plan, limit),

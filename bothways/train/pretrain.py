@@ -95,6 +95,7 @@ def pretrain(
         require_apart(out, [store.directory, settings.model, settings.teacher])
     with join_world(choose_device(settings.device)) as world:
         progress = progress or Progress("pretrain", shown=world.main and not quiet)
+        world.require_same(store=store.fingerprint)
         place = RunPlace(store, RunDirectory(out, world, overwrite=overwrite), world, began)
         return _pretrain(place, settle(settings, place, progress), _command_of(place, settings), progress)
 
@@ -141,13 +142,13 @@ def _pretrain(place: RunPlace, options: PretrainOptions, command: str, progress:
     elif few := few_held_out(validation.documents):
         progress.say(f"{store.directory}: {few}")
 
-    read = validation_tokens(options, world.size, world.agree(run.described().get("options", {})))
+    read = validation_tokens(options, world.agree(run.described().get("options", {})))
 
     def evaluate(step: int) -> dict[str, Any]:
         if validation is None:
             return {}
         tokens = read.at_end if step == settings.steps else read.during
-        figures = evaluate_held_out(model, objective, validation, replace(options, validation_tokens=tokens))
+        figures = evaluate_held_out(model, objective, validation, replace(options, validation_tokens=tokens), world)
         if "lm_loss" in figures:
             figures = {**figures, "perplexity": perplexity_of(figures["lm_loss"])}
         return {**figures, **samples(model, validation)}

@@ -70,18 +70,18 @@ class RunDirectory:
     """
 
     def __init__(self, path: str | Path, world: World | None = None, *, overwrite: bool = False) -> None:
-        self._world = world or World()
+        self.world = world or World()
         url = url_of(path)
         self._mirror = None if url is None else Mirror(url)
         self.path = local_path(path) if self._mirror is None else self._mirror.path
-        self._writes = self._world.main
+        self._writes = self.world.main
         self.overwrites = overwrite and not _is_restarted()
         self._asked: dict[str, Any] = {}
         self._start: Checkpoint | None = None
         if self._mirror is not None:
-            if self._world.first_of_machine:
+            if self.world.first_of_machine:
                 self._mirror.pull(to_write=self._writes)
-            self._world.wait()
+            self.world.wait()
         if self._writes:
             require_writable(self.path)
             if self.overwrites:
@@ -107,7 +107,7 @@ class RunDirectory:
             self._write_start()
             write_json(self.path / "run.json", described)
             self.publish()
-        self._world.wait()
+        self.world.wait()
 
     def publish(self) -> None:
         """Bring what is behind the run's URL up to what is here; a run in a directory of this machine has none."""

@@ -28,7 +28,8 @@ class AnswerArguments:
     question: what is asked; without it each row of the table `--in` asks its own. out: with such a table, a .parquet,
     .jsonl or .csv of all its rows, however many; the same command again goes on with it. format: what the table is,
     where its name does not say it. encoding: of a file that is not UTF-8. precision: auto is bfloat16 where the
-    hardware multiplies it, else float32; fastest is int8 where it has VNNI.
+    hardware multiplies it, else float32; fastest is int8 where it has VNNI. calibrate: a table or a .txt of texts, on
+    which int8 is compared with float32 before it is used.
     """
 
     model: ModelToAsk = None
@@ -44,6 +45,7 @@ class AnswerArguments:
     format: TableFormat | None = None
     encoding: str = "utf-8"
     precision: InferencePrecision = "auto"
+    calibrate: str | None = None
     device: str = "auto"
 
     @staticmethod
@@ -84,7 +86,8 @@ def run_answer(arguments: Sequence[str]) -> None:
     if (options.context is None) == (options.input is None):
         raise UserError("answer: give the text that may hold the answer, either as an argument or by --in FILE")
     context = options.context if options.input is None else file_text(local_file(options.input), options.encoding)
-    found = load_model("answer", options, options.precision).answer(options.question, context or "")
+    model = load_model("answer", options, options.precision, options.calibrate)
+    found = model.answer(options.question, context or "")
     if options.json:
         print(to_json(found.to_dict()))
         return

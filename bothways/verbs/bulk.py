@@ -29,8 +29,8 @@ MakeJob = Callable[[Predictor, RowStream], Job]
 def into_file(verb: str, options: Any, make_job: MakeJob, line_column: Callable[[Mapping[str, Any]], str]) -> None:
     """Run a job over the table `--in` into `--out`, and say what became of its rows.
 
-    options: with model, input, format, encoding, out, overwrite, device and precision. line_column: what the lines of a
-    .txt are called, by the options of the fine-tuning.
+    options: with model, input, format, encoding, out, overwrite, device, precision and calibrate. line_column: what
+    the lines of a .txt are called, by the options of the fine-tuning.
     """
     with output_file(options.out, overwrite=options.overwrite) as out:
         _into(out, verb, options, make_job, line_column)
@@ -44,7 +44,7 @@ def _into(
         raise UserError(f"--out {out}: needs a table after --in")
     if options.json:
         raise UserError(f"--json: prints, and --out {out} writes a file; name a .jsonl after --out for JSON")
-    model = load_model(verb, options, options.precision)
+    model = load_model(verb, options, options.precision, options.calibrate)
     reading = TableOptions(options.format, encoding=options.encoding)
     source = RowStream(options.input, line_column(model.checkpoint.metadata.get("options", {})), reading)
     for remark in source.remarks:
@@ -52,7 +52,8 @@ def _into(
     job = make_job(model, source)
     output = open_output(job, source, out, overwrite=options.overwrite)
     layers = describe_layers(model.for_prediction, model.precision)
-    print_note(f"{verb} on {model.device}: {layers}{f' ({model.agreement})' if model.agreement else ''}")
+    measured = f" ({model.agreement})" if model.agreement and not options.calibrate else ""
+    print_note(f"{verb} on {model.device}: {layers}{measured}")
     began = time.monotonic()
     with CountProgress(verb, source.count(), output.counts.resumed) as on_rows:
         counts = run_bulk(job, source, output, on_rows)
@@ -70,11 +71,13 @@ def _into(
 @dataclass(frozen=True)
 class TableArguments(TextArguments):
     """out: a .parquet, .jsonl or .csv of all the rows of `--in`, however many; the same command again goes on with it.
-    precision: auto is bfloat16 where the hardware multiplies it, else float32; fastest is int8 where it has VNNI."""
+    precision: auto is bfloat16 where the hardware multiplies it, else float32; fastest is int8 where it has VNNI.
+    calibrate: a table or a .txt of texts, on which int8 is compared with float32 before it is used."""
 
     out: str | None = None
     overwrite: bool = False
     precision: InferencePrecision = "auto"
+    calibrate: str | None = None
 
     def columns(self) -> dict[str, str]:
         """The columns that are named, by the option."""

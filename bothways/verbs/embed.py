@@ -62,7 +62,7 @@ def run_embed(arguments: Sequence[str]) -> None:
             if not options.overwrite:
                 require_new_file(out, "out")
             return _embed_lines(options, out)
-    model, texts = open_model_and_texts("embed", options, options.precision)
+    model, texts = open_model_and_texts("embed", options, options.precision, options.calibrate)
     with CountProgress("embed", len(texts)) as on_sequences:
         vectors = options.vectors(model, texts, on_sequences)
     for text, vector in zip(texts, vectors, strict=True):
@@ -71,7 +71,7 @@ def run_embed(arguments: Sequence[str]) -> None:
 
 def _embed_lines(options: EmbedArguments, path: Path) -> None:
     """Write an array with a row for every line."""
-    model = load_model("embed", options, options.precision)
+    model = load_model("embed", options, options.precision, options.calibrate)
     lines = single_lines(options, {"text_column": model.checkpoint.metadata.get("options", {}).get("text_column")})
     places = [place for place, line in enumerate(lines) if line is not None]
     texts = [line for line in lines if line is not None]

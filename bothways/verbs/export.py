@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bothways.checkpoint.hugging_face import Checkpoint, save_checkpoint, weights_fingerprint
+from bothways.data.encoded import join_segments
 from bothways.errors import UserError, as_shown
 from bothways.files import read_json, refuse_foreign_files, require_writable
+from bothways.inference.agreement import LEAST_COSINE
 from bothways.mirrors import output_folder
 from bothways.model.heads import Model
 from bothways.model.pooling import Pooling
 from bothways.model.task_heads import EmbeddingHead, vector_head
 from bothways.outputs import made_otherwise, option_changes, require_apart
-from bothways.predictor import load
+from bothways.predictor import Predictor, load
 from bothways.verbs.flags import parse
 from bothways.verbs.options import Positional
 from bothways.verbs.printing import say
@@ -31,7 +33,8 @@ class ExportArguments:
     transformers opens it, of a model that is stored otherwise. out: the directory, which has config and tokenizer as
     well.
 
-    int8: with onnx, write `model_quantized.onnx` too. pooling: with sentence-transformers, how a model that was not
+    int8: with onnx, write `model_quantized.onnx` too. calibrate: with int8, a table or a .txt of texts, on which it is
+    compared with float32. pooling: with sentence-transformers, how a model that was not
     trained for vectors makes one of a text; by default the mean.
     """
 
@@ -40,6 +43,7 @@ class ExportArguments:
     out: str
     overwrite: bool = False
     int8: bool = False
+    calibrate: str | None = None
     pooling: Pooling | None = None
 
 
@@ -53,6 +57,8 @@ def run_export(arguments: Sequence[str]) -> None:
     )
     if options.int8 and options.format != "onnx":
         raise UserError("--int8: is for export onnx")
+    if options.calibrate and not options.int8:
+        raise UserError(f"--calibrate {options.calibrate}: is for export onnx --int8")
     if options.pooling and options.format != "sentence-transformers":
         raise UserError("--pooling: is for export sentence-transformers")
     with output_folder(options.out) as out:
@@ -63,7 +69,7 @@ def _export(options: ExportArguments, out: Path) -> None:
     earlier = _earlier_export(out)
     if options.overwrite:
         require_apart(options.out, [options.model])
-    model = load(options.model, "cpu")
+    model = load(options.model, "cpu", "int8" if options.calibrate else "auto", options.calibrate)
     model.require_trained("export")
     record = {**{name: getattr(options, name) for name in RECORDED}, "weights": weights_fingerprint(model.model)}
     if earlier and not options.overwrite:
@@ -74,6 +80,8 @@ def _export(options: ExportArguments, out: Path) -> None:
     checkpoint = replace(model.checkpoint, metadata={**model.checkpoint.metadata, "export": record})
     if options.format == "onnx":
         _onnx(checkpoint, out, options.int8)
+        if options.calibrate:
+            _say_agreement(model, out)
     elif options.format == "sentence-transformers":
         _sentences(checkpoint, out, options.pooling)
     else:
@@ -126,6 +134,17 @@ def _onnx(checkpoint: Checkpoint, out: Path, int8: bool) -> None:
         path, cosine = done.int8
         size = path.stat().st_size / 1e6
         print(f"{as_shown(path)}: {size:.0f} MB; cosine with the model's outputs at least {cosine:.4f}")
+
+
+def _say_agreement(model: Predictor, out: Path) -> None:
+    """How near the quantised file is to the model on the user's texts."""
+    from bothways.inference.onnx import measure_file
+
+    encoded = join_segments(model.tokenizer, model.calibration or [], model.sequence_length)
+    agreement = measure_file(model.model, out / "model_quantized.onnx", encoded)
+    print(f"on your texts: {agreement}")
+    if not agreement.is_enough:
+        print(f"that is below {LEAST_COSINE}: model.onnx is the one to use")
 
 
 def _sentences(checkpoint: Checkpoint, out: Path, pooling: Pooling | None) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 
 from bothways.errors import UserError, as_shown
 from bothways.pages.finetuning import finetuning_report
+from bothways.progress import is_main_process
 from bothways.tasks import TASKS, find_task
 from bothways.train import finetune as finetuning
 from bothways.train.finetune_options import FinetuneOptions
@@ -74,6 +75,8 @@ def run_finetune(arguments: Sequence[str]) -> int:
     )
     if result.training.interrupted is not None:
         return say_interrupted(result.training, options)
+    if not is_main_process():
+        return 0
     if result.evaluation:
         run = RunDirectory(options.out)
         print("\n".join(figure_lines(result.evaluation.metrics)))

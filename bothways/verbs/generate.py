@@ -45,7 +45,9 @@ def run_generate(arguments: Sequence[str]) -> None:
             _show_steps(model, prompt, options)
     elif options.json or options.samples > 1 or len(prompts) > 1:
         ids = language.prompt_ids(model, prompts, options, options.truncate)
-        for prompt, texts in zip(prompts, language.generate_texts(model, ids, options), strict=True):
+        for prompt, texts in zip(
+            prompts, language.complete(language.ask_continuations(model, ids, options)), strict=True
+        ):
             for number, text in enumerate(texts):
                 line = {"prompt": prompt, **({"sample": number} if options.samples > 1 else {}), "text": text}
                 print(to_json(line, ensure_ascii=False) if options.json else prompt + text)

@@ -11,8 +11,8 @@ from bothways.errors import as_shown, install_command
 from bothways.files import read_json
 from bothways.pages.curves import can_draw_curves
 from bothways.pages.report import HtmlReport, add_provenance
+from bothways.progress import is_main_process
 from bothways.text.tokenizer_backend import MASK
-from bothways.train.distributed import is_main_process
 from bothways.train.loop import TrainResult
 from bothways.train.run import RunDirectory
 from bothways.verbs.printing import say, say_next

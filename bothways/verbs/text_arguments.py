@@ -152,18 +152,18 @@ def _decoded(content: bytes | str, source: str) -> str:
 
 
 def open_model(
-    verb: str, options: TextArguments, precision: InferencePrecision = "float32"
+    verb: str, options: TextArguments, precision: InferencePrecision = "float32", calibrate: str | None = None
 ) -> tuple[Predictor, list[Text]]:
     """The model that a verb is given, and its texts and pairs."""
-    model = load_model(verb, options, precision)
+    model = load_model(verb, options, precision, calibrate)
     return model, options.read(model.checkpoint.metadata.get("options", {}))
 
 
 def open_model_and_texts(
-    verb: str, options: TextArguments, precision: InferencePrecision = "float32"
+    verb: str, options: TextArguments, precision: InferencePrecision = "float32", calibrate: str | None = None
 ) -> tuple[Predictor, list[str]]:
     """The model that a verb is given, and its texts, for verbs without pairs: a tab is a blank in a text."""
-    model = load_model(verb, options, precision)
+    model = load_model(verb, options, precision, calibrate)
     return model, single_texts(
         options, {"text_column": model.checkpoint.metadata.get("options", {}).get("text_column")}
     )
