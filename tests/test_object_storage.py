@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import logging
 import socket
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import moto.settings
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -168,7 +168,7 @@ def refusal(bothways: Run, *arguments: object) -> str:
     return lines[0]
 
 
-def test_refusals(s3: Any, server: str, bothways: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_refusals(s3: Any, bothways: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     s3.pipe(f"{BUCKET}/a.txt", b"a text\n")
     learn = ("tokenizer", f"s3://{BUCKET}/a.txt", "--out", tmp_path / "v")
     assert refusal(bothways, "tokenizer", f"s3://{BUCKET}/no.txt", "--out", tmp_path / "v") == (
@@ -181,13 +181,9 @@ def test_refusals(s3: Any, server: str, bothways: Run, monkeypatch: pytest.Monke
     said = refusal(bothways, *learn[:-1], "s3://no-such-bucket/v")
     assert said.startswith("bothways: s3://no-such-bucket/v")
     assert said.endswith(": there is no such bucket, no-such-bucket")
-    permissions = urllib.request.Request(f"{server}/moto-api/reset-auth", data=b"0", method="POST")
-    urllib.request.urlopen(permissions, timeout=10).close()
-    try:
-        assert "s3://bothways-tests/a.txt: no permission (" in refusal(bothways, *learn)
-    finally:
-        permissions.data = b"inf"
-        urllib.request.urlopen(permissions, timeout=10).close()
+    with monkeypatch.context() as patch:
+        patch.setattr(moto.settings, "INITIAL_NO_AUTH_ACTION_COUNT", 0)  # from now on accounts are checked
+        assert f"s3://{BUCKET}/a.txt: no permission (" in refusal(bothways, *learn)
 
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
