@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from bothways.errors import UserError
+from bothways.native.loading import library
 
 HERE = Path(__file__).resolve().parent
 
@@ -65,13 +66,34 @@ def machine() -> str:
     return f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}{gpu}"
 
 
+def processor() -> str:
+    """The processor's own name, as Linux tells it."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0] if names else platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
+
+
+def instructions() -> str:
+    """What products use here: of the compiled library, else of torch."""
+    opened = library()
+    variant = torch.backends.cpu.get_cpu_capability() if opened is None else Path(opened._name).stem
+    return variant.removeprefix("native_").upper().replace("_", "-")
+
+
 def show(name: str, header: Sequence[str], rows: Sequence[Sequence[Any]], **notes: Any) -> None:
-    """Print a Markdown table and write it to `benchmarks/results/NAME.json`."""
+    """Print a Markdown table and write it to `benchmarks/results/NAME.json`, of which `all.py` makes the page's.
+
+    notes: what else the file has. precision: of all rows; where they differ it is a column of the table, and none is
+    said here.
+    """
     print(f"\n{name} ({machine()})\n")
     print(markdown(header, rows))
     results = HERE / "results"
     results.mkdir(exist_ok=True)
-    content: Mapping[str, Any] = {"machine": machine(), "header": header, "rows": rows, **notes}
+    where = {"machine": machine(), "processor": processor(), "instructions": instructions()}
+    precision = str(notes.pop("precision", "by row")).removeprefix("torch.")
+    content: Mapping[str, Any] = {**where, "precision": precision, "header": header, "rows": rows, **notes}
     (results / f"{name}.json").write_text(json.dumps(content, indent=2, default=str) + "\n")
 
 

@@ -103,7 +103,10 @@ def main() -> None:
         validation = make_validation_plan(store, options)
         assert validation is not None
         figures = evaluate_objective(
-            load_checkpoint(path).model, BertObjective(), validation.evaluation_batches(8192, 200_000), torch.float32
+            load_checkpoint(path).model,
+            BertObjective(),
+            validation.evaluation_share(8192, 200_000, 0, 1),
+            torch.float32,
         )
         rows.append([name, figures["mlm_loss"], figures["mlm_accuracy"], figures["nsp_loss"], speed])
     rows.append(
@@ -113,7 +116,13 @@ def main() -> None:
             rows[1][4] / rows[0][4],
         ]
     )
-    show("pretrain_loss", ["", "held-out MLM loss", "MLM accuracy", "NSP loss", "tokens/s"], rows, tokens=tokens)
+    show(
+        "pretrain_loss",
+        ["", "held-out MLM loss", "MLM accuracy", "NSP loss", "tokens/s"],
+        rows,
+        precision="float32",
+        tokens=tokens,
+    )
 
 
 if __name__ == "__main__":

@@ -14,6 +14,8 @@ from urllib.parse import urlparse
 
 import numpy as np
 
+STEPS = 6  # rates that are tried to find the highest one
+
 
 @dataclass
 class Outcome:
@@ -111,7 +113,7 @@ def highest_rate(
 ) -> tuple[float, Outcome | None]:
     """The highest rate at which p99 stays within a limit, by halving; start: a rate that is too high."""
     low, high, best = 0.0, start, None
-    for _ in range(6):
+    for _ in range(STEPS):
         middle = (low + high) / 2
         outcome = open_loop(url, requests, middle, seconds, clients)
         if outcome.quantile(0.99) <= limit_ms:

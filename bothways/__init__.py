@@ -18,10 +18,11 @@ if TYPE_CHECKING:
     from bothways.data.prepare import PrepareOptions, prepare
     from bothways.data.store import TokenStore
     from bothways.evaluation import evaluate
-    from bothways.inference.language import Suggestion, TextScore
+    from bothways.inference.language import Suggestion
     from bothways.inference.masked import Fill
     from bothways.inference.reranking import Ranked
     from bothways.inference.sampling import GenerationOptions
+    from bothways.inference.scoring import TextScore
     from bothways.inference.vectors import Match
     from bothways.predictor import Predictor, load
     from bothways.tasks.answer import Answer
@@ -43,7 +44,7 @@ _WHERE = {
     "Fill": "bothways.inference.masked",
     "Match": "bothways.inference.vectors",
     "Ranked": "bothways.inference.reranking",
-    "TextScore": "bothways.inference.language",
+    "TextScore": "bothways.inference.scoring",
     "Suggestion": "bothways.inference.language",
     "GenerationOptions": "bothways.inference.sampling",
     "Answer": "bothways.tasks.answer",

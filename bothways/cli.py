@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TextIO
 
 from bothways.errors import ProcessError, UserError, closest, options_as_flags
-from bothways.progress import end_line, print_note, waiting
+from bothways.progress import end_line, is_main_process, print_note, waiting
 from bothways.verbs import VERBS
 from bothways.verbs.command_line import HELP
 from bothways.version import __version__
@@ -136,8 +136,10 @@ def _function_of(verb: str) -> Callable[[Sequence[str]], int | None]:
 
 
 def _say_warning(message: Warning | str, category: type[Warning], *place: object, **more: object) -> None:
-    """A warning as a line of our own, in place of Python's two with file and line."""
-    print_note(f"bothways: {message}")
+    """A warning as a line of our own, in place of Python's two with file and line; of several processes the first has
+    it to say."""
+    if is_main_process():
+        print_note(f"bothways: {message}")
 
 
 def _help() -> str:

@@ -19,6 +19,7 @@ from bothways.errors import UserError, option
 
 PARTIAL = ".*.partial"  # names of files that are being written, or were when a process died
 PROBE = ".bothways-probe"  # the file by which `require_writable` tries a directory
+SPARE_FILES = 256  # that a process has open besides: libraries, sockets, a terminal
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -216,3 +217,20 @@ def hash_file(path: Path) -> str:
     """SHA-256 of a file's bytes, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def allow_open_files(number: int) -> None:
+    """Raise this process's limit of open files, where `number` of them at once are above it, as far as the system lets
+    it."""
+    try:
+        import resource  # which only Unix has
+    except ImportError:
+        return
+    wanted = number + SPARE_FILES
+    limit, highest = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit == resource.RLIM_INFINITY or limit >= wanted:
+        return
+    if highest != resource.RLIM_INFINITY:
+        wanted = max(limit, min(wanted, highest))
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, highest))

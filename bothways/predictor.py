@@ -16,14 +16,15 @@ from torch import Tensor
 from bothways.checkpoint.hugging_face import load_checkpoint
 from bothways.checkpoint.shipped import shipped_for
 from bothways.explain.page_data import page_data
-from bothways.inference import language, masked, predict, reranking, vectors
+from bothways.inference import language, masked, predict, reranking, scoring, vectors
 from bothways.inference.chat import reply_to
 from bothways.inference.engine import complete
-from bothways.inference.language import Suggestion, TextScore
+from bothways.inference.language import Suggestion
 from bothways.inference.loaded import LoadedModel, describe_model
 from bothways.inference.masked import Fill
 from bothways.inference.reranking import Ranked
 from bothways.inference.sampling import generation_options
+from bothways.inference.scoring import TextScore
 from bothways.inference.texts import Text, Texts
 from bothways.inference.vectors import Match
 from bothways.option_checks import require_type
@@ -231,7 +232,7 @@ class Predictor(LoadedModel):
 
         Raises UserError for a text without a mask and for a model without a masked-LM head.
         """
-        return masked.fill_masks(self, text, top_k)
+        return complete(masked.fill_masks(self, text, top_k))
 
     @overload
     def next_sentence(self, a: str, b: str) -> float: ...
@@ -239,7 +240,7 @@ class Predictor(LoadedModel):
     def next_sentence(self, a: Texts, b: Texts) -> list[float]: ...
     def next_sentence(self, a: Texts, b: Texts) -> Any:
         """The probability that `b` follows `a` (`next_sentence_label` 0). Of many texts one may go with all others."""
-        return masked.next_sentence_probabilities(self, a, b)
+        return complete(masked.next_sentence_probabilities(self, a, b))
 
     @overload
     def generate(
@@ -255,7 +256,7 @@ class Predictor(LoadedModel):
         truncate: "left" lets a prompt that is too long lose its beginning.
         Raises UserError for an empty or too long prompt, and for a model that reads both ways.
         """
-        return language.continue_prompts(self, prompt, generation_options(options), truncate)
+        return complete(language.continue_prompts(self, prompt, generation_options(options), truncate))
 
     def stream(self, prompt: str, *, truncate: Literal["left"] | None = None, **options: Any) -> Iterator[str]:
         """As `generate` for one prompt and one sample, piece by piece as they are made."""
@@ -270,7 +271,7 @@ class Predictor(LoadedModel):
 
         next: a word, of which P(next | text) is wanted. top_k: how many pieces that may come next to tell.
         """
-        return language.score_texts(self, text, next, top_k)
+        return complete(scoring.score_texts(self, text, next, top_k))
 
     @overload
     def suggest(self, prompt: str, top_k: int = ...) -> list[Suggestion]: ...
@@ -278,7 +279,7 @@ class Predictor(LoadedModel):
     def suggest(self, prompt: Texts, top_k: int = ...) -> list[list[Suggestion]]: ...
     def suggest(self, prompt: Texts, top_k: int = 3) -> Any:
         """The words that a causal model finds likeliest behind a prompt, as a telephone's keyboard shows them."""
-        return language.suggest_words(self, prompt, top_k)
+        return complete(language.suggest_words(self, prompt, top_k))
 
     def chat(self, messages: str | Sequence[Mapping[str, str]], **options: Any) -> str:
         """The reply to a conversation: a list of {role, content} that ends with the user's, or what the user says.
@@ -308,16 +309,21 @@ class Predictor(LoadedModel):
 
 
 def load(
-    path_or_hub_id: str | Path | None = None, device: str = "auto", precision: InferencePrecision = "auto"
+    path_or_hub_id: str | Path | None = None,
+    device: str = "auto",
+    precision: InferencePrecision = "auto",
+    calibrate: str | Path | None = None,
 ) -> Predictor:
     """Open a model from a directory, a run's directory, the shipped models by name, or the hub; without any name the
     shipped encoder, which fills masks.
 
     precision: of predictions, vectors and generation; `auto` is bfloat16 where the hardware multiplies it, else
     float32. What explains and scores is in float32; the answer on an explained page is `answer`'s.
+    calibrate: a table or a .txt of texts on which int8 is compared with float32, in place of packaged ones; the
+    model's `agreement` says how near it came.
     Raises UserError where it is none of them, or its parts do not fit together.
     """
     if path_or_hub_id is None:
         path_or_hub_id = shipped_for("fill").name
         LOGGER.info("model: %s (shipped)", path_or_hub_id)
-    return Predictor(load_checkpoint(path_or_hub_id), device, precision)
+    return Predictor(load_checkpoint(path_or_hub_id), device, precision, calibrate)

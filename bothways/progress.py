@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import Protocol, Self
 
+from bothways.errors import as_shown
+
 LOGGER = logging.getLogger("bothways")  # what is said where nothing is shown, at the level INFO
 
 TERMINAL_SECONDS = 0.5  # between two lines: fast enough to look alive, slow enough to read
@@ -42,6 +44,16 @@ LEAST_FIGURES = ("grad_norm", "lr", "fraction_of_peak", "tokens_per_second")
 OnProgress = Callable[[int], None]
 
 
+def under_torchrun() -> bool:
+    """Whether `torchrun` started this process."""
+    return "RANK" in os.environ and "WORLD_SIZE" in os.environ and "MASTER_ADDR" in os.environ
+
+
+def is_main_process() -> bool:
+    """Whether this process is the one that prints and writes: the first of `torchrun`'s, or the only one."""
+    return not under_torchrun() or os.environ["RANK"] == "0"
+
+
 def no_progress(done: int) -> None:
     """An `OnProgress` that shows nothing."""
 
@@ -54,6 +66,7 @@ def print_note(text: str) -> None:
     """Print a line on standard error, where there is one that takes it: a job goes on without its notes, after its
     terminal has gone or the disk behind a log is full. A terminal gets it in lines of whole words, and a line in place
     goes on below it."""
+    text = as_shown(text)
     if _at_terminal():
         text = "\n".join(textwrap.wrap(text, terminal_columns(), break_long_words=False, break_on_hyphens=False))
     with _screen:
@@ -142,7 +155,7 @@ class ProgressLine:
     def wait(self, text: str) -> None:
         """Show at a terminal what is being done, until there is a line to show or the job ends."""
         if self._in_place and self._shown:
-            self.draw(text)
+            self.draw(as_shown(text))
             self._fleeting = True
 
     def say(self, text: str) -> None:
@@ -150,7 +163,7 @@ class ProgressLine:
         if self._shown:
             print_note(text)
         else:
-            LOGGER.info(text)
+            LOGGER.info(as_shown(text))
 
     def end(self) -> None:
         """Leave the line in place as it is, so that what is printed next begins on its own line."""

@@ -11,14 +11,39 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")  # the same numbers on every machine: `auto` is float32
+# Models this small are slower on several threads, and `make test` has a process for each core. Processes that tests
+# start have it from here; a test that is of several threads asks for them.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import fsspec
 import pytest
 
+from bothways import errors, remote_files
 from bothways.checkpoint.hugging_face import Checkpoint, new_model, save_checkpoint
 from bothways.cli import main
 from bothways.model.families import head_builder
 from tests.helpers import Run, tiny_config, tiny_tokenizer
 from tests.shipped import make_shipped
+
+
+@pytest.hookimpl(tryfirst=True)  # before `-m` chooses by markers
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What needs a browser is marked. Files with slow tests come first, so that no worker is left with one of them when
+    the others are done."""
+    for item in items:
+        if {"browser", "run_script"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker("browser")
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_waiting_for_disks() -> Iterator[None]:
+    """In this process fsync does nothing: a run of a second has a hundred of them, a hundredth of a second each, and no
+    test cuts the power. Processes that tests start and kill have it (`train/killing.py`)."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -99,3 +124,28 @@ def browser() -> Iterator[Any]:
         opened = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
         yield opened
         opened.close()
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The folder of copies and mirrors; what is shown as a URL in this test is forgotten after it."""
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("BOTHWAYS_CACHE", str(folder))
+    monkeypatch.setattr(errors, "_shown_as", [])
+    remote_files._say_cache.cache_clear()
+    yield folder
+    remote_files._say_cache.cache_clear()
+
+
+@pytest.fixture
+def memory(cache: Path) -> Iterator[Any]:
+    """What is behind `memory://`, empty at the start."""
+    filesystem = fsspec.filesystem("memory")
+    _empty(filesystem)
+    yield filesystem
+    _empty(filesystem)
+
+
+def _empty(filesystem: Any) -> None:
+    filesystem.store.clear()
+    filesystem.pseudo_dirs[:] = [""]

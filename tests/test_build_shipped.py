@@ -85,7 +85,7 @@ def test_tables_are_the_same_each_time_and_hold_nothing_kept_back(
 
 
 def test_the_commands_are_of_verbs_that_there_are(data: Path, bothways: Run) -> None:
-    for command in build_shipped.commands(data, data / "out", "mini"):
+    for command in build_shipped.commands(data, data / "out", "run", "mini"):
         program, verb, *words = shlex.split(command)
         if program == "python":
             assert (Path(__file__).parents[1] / verb).is_file()

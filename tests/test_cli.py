@@ -25,7 +25,7 @@ from tests.tasks.test_classify import ROWS
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A corpus, a vocabulary, a store, a pretrained model, and a classifier, made by the command line."""
+    """A corpus, a vocabulary, a store, a pretrained model, and a classifier, made by the command line; bad files."""
     folder = tmp_path_factory.mktemp("cli")
     texts = folder / "texts"
     texts.mkdir()
@@ -49,6 +49,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ],
     ):  # fmt: skip
         assert main(arguments) == 0
+    write_bad_files(folder)
     return folder
 
 
@@ -278,7 +279,6 @@ MISTAKES = {
 
 @pytest.mark.parametrize("name", MISTAKES)
 def test_mistakes_get_one_clear_line_and_exit_code_2(name: str, place: Path, bothways: Run) -> None:
-    write_bad_files(place)
     arguments, message = MISTAKES[name]
     code, _, err = bothways(*(argument.format(place) for argument in arguments.split()))
     assert code == 2
@@ -290,7 +290,6 @@ def test_mistakes_get_one_clear_line_and_exit_code_2(name: str, place: Path, bot
 
 
 def test_bad_text_can_be_left_out_and_is_counted(place: Path, bothways: Run) -> None:
-    write_bad_files(place)
     (place / "mixed.txt").write_bytes(b"the dog runs.\nun caf\xe9\nthe cat sleeps.\n")
     code, _, errors = bothways(
         "prepare", place / "mixed.txt", place / "long.txt", place / "binary.txt", place / "broken.jsonl",

@@ -66,7 +66,7 @@ def test_a_recipe_trains_a_tiny_model(recipe: Path, store: TokenStore, tmp_path:
 @pytest.mark.parametrize("name", FINETUNING)
 def test_a_recipe_of_fine_tuning_alone_is_read(name: str) -> None:
     kind = joined_options("FinetuneArguments", FinetuneArguments, TASKS[FINETUNING[name]].Options)
-    assert read_recipe(name, "finetune", kind)["freeze_layers"] == 1  # whose weights are the encoder's
+    assert read_recipe(name, "finetune", kind)["freeze_layers"] == 2  # whose weights are the encoder's
 
 
 def test_every_option_says_what_it_is() -> None:

@@ -1,6 +1,6 @@
 """Tables for the shipped models from a folder of data sets, and the commands that train on them.
 
-    python tools/build_shipped.py DATA --out FOLDER [--model ENCODER]
+    python tools/build_shipped.py DATA --out FOLDER [--model ENCODER] [--base NAME]
 
 The same data gives the same bytes. DATA holds the public sets by these names; none under non-commercial terms is read:
 
@@ -149,8 +149,10 @@ def _write_rows(path: Path, rows: Rows) -> None:
     write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
-def commands(data: Path, out: Path, model: str) -> list[str]:
-    """What trains the models, in order; each goes on where it was if it is given again."""
+def commands(data: Path, out: Path, model: str, base: str) -> list[str]:
+    """What trains the models and ships them, in order; training goes on where it was if it is given again.
+
+    base: the shipped model that is `model`, whose weights the others leave out where they kept them."""
     helpdesk, vectors = "bothways/samples/helpdesk", "sentence-vectors"
     texts = " ".join(str(data / "text-english" / f"{name}.jsonl.zst") for name in WRITER_TEXTS)
 
@@ -171,7 +173,7 @@ def commands(data: Path, out: Path, model: str) -> list[str]:
         f"bothways tokenizer {texts} --recipe writer --out {out / 'writer-vocabulary'}",
         f"bothways prepare {texts} --tokenizer {out / 'writer-vocabulary'} --out {out / 'writer-store'}",
         f"bothways pretrain {out / 'writer-store'} --recipe writer --out {out / 'writer'}",
-        *(f"python tools/ship_model.py {out / name} --name {name} --storage int8 --base mini"
+        *(f"python tools/ship_model.py {out / name} --name {name} --storage int8 --base {base}"
           for name in ("answers", "entities", "sentence-vectors")),
         f"python tools/ship_model.py {out / 'writer'} --name writer --storage int8",
     ]  # fmt: skip
@@ -181,7 +183,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--model", default="mini", help="the encoder: a run, a directory or a shipped model")
+    parser.add_argument("--model", help="the encoder: a run, a directory or a shipped model; by default that of --base")
+    parser.add_argument("--base", default="mini-distilled", help="the shipped encoder, of which --model is the run")
     given = parser.parse_args(arguments)
     try:
         given.out.mkdir(parents=True, exist_ok=True)
@@ -191,7 +194,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (UserError, OSError) as error:
         print(f"build_shipped: {error}", file=sys.stderr)
         return 2
-    print("\n".join(commands(given.data, given.out, given.model)))
+    print("\n".join(commands(given.data, given.out, given.model or given.base, given.base)))
     return 0
 
 

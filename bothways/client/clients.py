@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -26,14 +26,10 @@ from bothways.client.methods import RemoteMethods
 from bothways.client.results import ReadResult, vectors_of
 
 
-class Client(RemoteMethods):
-    """The methods of a Predictor, answered by a server: code moves there by `model = bw.Client(url)`.
+class _Connected(RemoteMethods):
+    """What both clients begin with. _kind: the class of httpx2 that asks."""
 
-    url: of the server. model: its name there; may be left out where only one can answer. api_key: where the server asks
-    for one. timeout: seconds for a request. retries: how often a request is made again where the server is full (429),
-    not there or about to be another (503), after the time that it asks for or a growing one.
-    Raises UserError for what the request is wrong in, ServerError for what the server is.
-    """
+    _kind: ClassVar[str]
 
     def __init__(
         self,
@@ -47,9 +43,21 @@ class Client(RemoteMethods):
         """transport: of httpx2, for tests and proxies."""
         self._model, self._retries = model, retries
         self._library = http_library()
-        self._http = self._library.Client(
+        self._http = getattr(self._library, self._kind)(
             base_url=url, headers=headers_of(api_key, timeout), timeout=timeout, transport=transport
         )
+
+
+class Client(_Connected):
+    """The methods of a Predictor, answered by a server: code moves there by `model = bw.Client(url)`.
+
+    url: of the server. model: its name there; may be left out where only one can answer. api_key: where the server asks
+    for one. timeout: seconds for a request. retries: how often a request is made again where the server is full (429),
+    not there or about to be another (503), after the time that it asks for or a growing one.
+    Raises UserError for what the request is wrong in, ServerError for what the server is.
+    """
+
+    _kind = "Client"
 
     def __enter__(self) -> Self:
         return self
@@ -109,24 +117,10 @@ class Client(RemoteMethods):
         raise AssertionError("unreachable")
 
 
-class AsyncClient(RemoteMethods):
+class AsyncClient(_Connected):
     """As `Client`, its results awaited: `await model.classify(…)`."""
 
-    def __init__(
-        self,
-        url: str,
-        model: str | None = None,
-        api_key: str | None = None,
-        timeout: float = 60.0,
-        retries: int = 5,
-        transport: Any = None,
-    ) -> None:
-        """transport: of httpx2, for tests and proxies."""
-        self._model, self._retries = model, retries
-        self._library = http_library()
-        self._http = self._library.AsyncClient(
-            base_url=url, headers=headers_of(api_key, timeout), timeout=timeout, transport=transport
-        )
+    _kind = "AsyncClient"
 
     async def __aenter__(self) -> Self:
         return self

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from bothways.inference.language import Suggestion, TextScore, TokenProbability
+from bothways.inference.language import Suggestion
 from bothways.inference.masked import Fill
 from bothways.inference.reranking import Ranked
+from bothways.inference.scoring import TextScore, TokenProbability
 from bothways.inference.vectors import DistanceMatch, DotMatch, Match
 from bothways.pages.explanation import Explanation
 from bothways.tasks.answer import Answer

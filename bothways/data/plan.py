@@ -24,6 +24,7 @@ What it costs, measured on 1,092 articles of Wikipedia (4.2 M tokens, 2-core mac
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -128,6 +129,7 @@ class PretrainingPlan:
             "seed": seed,
         }
         self._cursors = {0: Cursor()}
+        self._order: tuple[int, np.ndarray] = (-1, np.array([]))  # of the chunks in the epoch asked for last
         self._blocks: dict[tuple[int, int], ExampleBlock] = {}  # the last two, by epoch and number
 
     def batch(self, step: int, rank: int = 0, world_size: int = 1) -> PackedBatch:
@@ -154,6 +156,19 @@ class PretrainingPlan:
 
         Reads at most `max_tokens` tokens, but at least one example; each batch fits the token budget.
         """
+        return (batch for batch, _ in self.evaluation_share(token_budget, max_tokens, 0, 1))
+
+    def evaluation_share(
+        self, token_budget: int, max_tokens: int, rank: int, world_size: int
+    ) -> Iterator[tuple[PackedBatch, bool]]:
+        """One rank's batches among those of `evaluation_batches`, which ranks take in turn, and whether it counts: a
+        rank for which the last turn has none repeats the last one, as all must run a model that they share."""
+        batches = self._evaluation_examples(token_budget, max_tokens)
+        while turn := list(itertools.islice(batches, world_size)):
+            yield self._batch(turn[min(rank, len(turn) - 1)], step=0), rank < len(turn)
+
+    def _evaluation_examples(self, token_budget: int, max_tokens: int) -> Iterator[ExampleBlock]:
+        """The examples of each batch of an evaluation."""
         seen = 0
         for number in range(self.num_blocks):
             block = self.block(0, number)
@@ -161,7 +176,7 @@ class PretrainingPlan:
             read = block.take(slice(0, int(np.searchsorted(block.ends, limit, side="right"))))
             order = longest_first(read.lengths)
             for cut in cut_to_budget(read.lengths[order].tolist(), token_budget):
-                yield self._batch(read.take(order[cut]), step=0)
+                yield read.take(order[cut])
             seen += int(block.ends[-1])
             if seen >= max_tokens:
                 return
@@ -221,8 +236,7 @@ class PretrainingPlan:
             epoch, number = (epoch + 1, 0) if number + 1 == self.num_blocks else (epoch, number + 1)
 
     def _make_block(self, epoch: int, number: int) -> ExampleBlock:
-        order = generator(self.seed, epoch, 0).permutation(self._split.num_chunks)
-        chunks = [self._split.chunk(index) for index in np.array_split(order, self.num_blocks)[number]]
+        chunks = self._split.chunks(self._chunks_of_block(epoch, number).tolist())
         chunk = self.maker.lay_out(join_chunks(chunks))
         rng = generator(self.seed, epoch, 1 + number)
         spans = self.maker.spans(chunk, rng)
@@ -231,6 +245,17 @@ class PretrainingPlan:
         shuffled = rng.permutation(len(spans))
         spans = spans.take(shuffled)
         return ExampleBlock(chunk.tokens, spans, self.maker.lengths(spans), mix(self.seed, epoch, number, shuffled))
+
+    def _chunks_of_block(self, epoch: int, number: int) -> np.ndarray:
+        """The chunks of a block: a part of the epoch's order, as `np.array_split` cuts it, whose views of all blocks
+        and whose order, made anew for each of them, are what a store of 10^12 tokens would wait for."""
+        if self._order[0] != epoch:
+            order = generator(self.seed, epoch, 0).permutation(self._split.num_chunks)
+            self._order = (epoch, order.astype(np.int32))
+        order = self._order[1]
+        each, longer = divmod(len(order), self.num_blocks)
+        begin = number * each + min(number, longer)
+        return order[begin : begin + each + (number < longer)]
 
     def _batch(self, examples: ExampleBlock, step: int) -> PackedBatch:
         return self.maker.batch(examples.tokens, examples.spans, examples.keys, step)

@@ -17,10 +17,12 @@ from bothways.data.store_parts import OnDocuments, StoreParts
 from bothways.data.store_writer import STORE_FILES
 from bothways.errors import UserError, option
 from bothways.files import refuse_foreign_files, require_writable
+from bothways.mirrors import output_folder
 from bothways.option_checks import options_from, require_at_least, require_name, require_path, require_type
 from bothways.outputs import file_changes, made_otherwise, option_changes, require_apart
 from bothways.parts import PartShare
 from bothways.progress import ByteProgress, CountProgress, DocumentCounts
+from bothways.remote_files import local_path, url_of
 from bothways.text.corpus import CorpusKeywords, CorpusOptions, CorpusReport
 from bothways.text.sentences import ENGLISH, require_language
 from bothways.text.sources import Source, Sources, resolve_sources, source_records
@@ -84,8 +86,22 @@ def prepare(
     require_type("overwrite", overwrite, bool)
     options = _with_keywords(options, keywords)
     require_path(out=out)
+    tokenizer = _opened(tokenizer)
+    if url_of(out) is not None:
+        with output_folder(str(out)) as folder:
+            return prepare(
+                sources,
+                tokenizer,
+                folder,
+                options,
+                texts=texts,
+                overwrite=overwrite,
+                quiet=quiet,
+                on_progress=on_progress,
+            )
+    out = local_path(out or "")
     resolved = resolve_sources(() if sources is None else sources, texts)
-    begun = begin_store(StoreParts(Path(out or ""), overwrite=overwrite), resolved, _opened(tokenizer), options)
+    begun = begin_store(StoreParts(out, overwrite=overwrite), resolved, tokenizer, options)
     if isinstance(begun, TokenStore):
         return begun
     make_parts(begun, None, options.workers, quiet=quiet, on_documents=on_progress)

@@ -5,7 +5,7 @@ Rows fit in memory, so the plan needs no cursor; a token store's plan is `data/p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,9 @@ from bothways.batch import PackedBatch
 from bothways.counter_random import generator
 from bothways.data.encoded import Encoded, KeepWhole, pack_encoded
 from bothways.option_checks import require_at_least
-from bothways.token_budget import UNLIMITED, cut_to_budget
+from bothways.token_budget import cut_to_budget
+
+OF_STEP, STEP_SEQUENCES = "step:", "step sequences"  # targets of a step that ranks share and that must stay whole
 
 
 @dataclass(frozen=True)
@@ -72,17 +74,22 @@ class RowPlan:
         return sum(len(self._steps_of(epoch)) for epoch in range(epochs))
 
     def micro_batches(self, step: int, rank: int, world_size: int, token_budget: int) -> list[PackedBatch]:
-        """This rank's share of the step, longest examples first, cut so that each batch fits the token budget.
+        """This rank's share of the step, longest examples first, cut so that each batch fits the token budget; nothing
+        where the step has fewer examples than there are ranks, and none is left for this one.
 
-        A step that must stay whole is not cut, whatever the budget.
+        A step that must stay whole is not cut, whatever the budget. Where ranks share it, a batch has the targets of
+        all its sequences besides, rank after rank, by names that begin with `OF_STEP`, and as `STEP_SEQUENCES` how many
+        sequences each rank has, int64 `[world_size]`.
         """
         while step >= self._begins[-1]:
             self._begins.append(self._begins[-1] + len(self._steps_of(len(self._begins) - 1)))
         epoch = int(np.searchsorted(self._begins, step, side="right")) - 1
         examples = self._steps_of(epoch)[step - self._begins[epoch]]
-        examples = examples[np.argsort(-self._tokens[examples], kind="stable")][rank::world_size]
-        budget = UNLIMITED if self._options.keep_whole == "step" else token_budget
-        return [self._pack(examples[cut]) for cut in cut_to_budget(self._tokens[examples].tolist(), budget)]
+        examples = examples[np.argsort(-self._tokens[examples], kind="stable")]
+        own = examples[rank::world_size]
+        if self._options.keep_whole != "step":
+            return [self._pack(own[cut]) for cut in cut_to_budget(self._tokens[own].tolist(), token_budget)]
+        return [self._pack(own, self._targets_of_step(examples, world_size))] if len(own) else []
 
     def cursor_json(self, step: int) -> dict[str, int]:
         """Where the step begins, as a checkpoint keeps it: its number."""
@@ -106,7 +113,23 @@ class RowPlan:
             cuts = list(cut_to_budget(self._tokens[order].tolist(), tokens))
         return [order[cut] for cut in cuts]
 
-    def _pack(self, examples: np.ndarray) -> PackedBatch:
+    def _targets_of_step(self, examples: np.ndarray, world_size: int) -> dict[str, np.ndarray]:
+        if world_size == 1:
+            return {}
+        by_rank = [self._sequences(examples[rank::world_size]) for rank in range(world_size)]
+        targets = self._collate([sequence for share in by_rank for sequence in share])
+        of_step = {f"{OF_STEP}{name}": target for name, target in targets.items()}
+        return {**of_step, STEP_SEQUENCES: np.array([len(share) for share in by_rank])}
+
+    def _pack(self, examples: np.ndarray, of_step: Mapping[str, np.ndarray] | None = None) -> PackedBatch:
+        """of_step: targets that the batch has besides its own."""
+        return pack_encoded(
+            self._sequences(examples), lambda sequences: {**self._collate(sequences), **(of_step or {})}
+        )
+
+    def _sequences(self, examples: np.ndarray) -> list[Encoded]:
+        """The sequences of the examples, longest first."""
+        if not len(examples):
+            return []
         sequences = np.concatenate([self._examples[example] for example in examples])
-        sequences = sequences[np.argsort(-self._lengths[sequences], kind="stable")]
-        return pack_encoded([self._encoded[index] for index in sequences], self._collate)
+        return [self._encoded[index] for index in sequences[np.argsort(-self._lengths[sequences], kind="stable")]]

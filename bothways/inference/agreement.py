@@ -10,6 +10,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,8 +18,11 @@ from torch import Tensor
 
 from bothways.batch import PackedBatch
 from bothways.data.encoded import Encoded
-from bothways.data.tables import read_rows
+from bothways.data.stream import RowStream
+from bothways.data.tables import Row, read_rows
+from bothways.errors import UserError
 from bothways.inference import engine
+from bothways.inference.texts import Text, TextColumns
 from bothways.model.heads import Model
 from bothways.model.task_heads import EmbeddingHead
 
@@ -26,6 +30,7 @@ LEAST_COSINE = (
     0.99  # of the means of hidden states, on average over the texts; MiniLM has 0.995 with AVX2, 0.998 with VNNI
 )
 PACKAGED_TEXTS = 32
+FILE_TEXTS = 256  # of a user's file, the first that are measured on
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,20 @@ def packaged_texts() -> list[str]:
         pages = dict.fromkeys(row.text("context") for row in read_rows(folder / "questions-train.json"))
         some = PACKAGED_TEXTS * 3 // 4
         return [*itertools.islice(lines, some), *itertools.islice(pages, PACKAGED_TEXTS - some)]
+
+
+def file_texts(path: Path, columns: TextColumns) -> list[Text]:
+    """The first texts, or pairs, of a table or of the lines of a .txt, `FILE_TEXTS` at most.
+
+    Raises UserError for a file that `RowStream` does not read, a row that cannot be read, and one without the columns.
+    """
+    texts: list[Text] = []
+    for row in itertools.islice(RowStream(path, columns.text).rows(), FILE_TEXTS):
+        if not isinstance(row, Row):
+            raise UserError(f"{row.source}: {row.reason}")
+        first = row.text(columns.text)
+        texts.append(first if columns.pair is None else (first, row.text(columns.pair)))
+    return texts
 
 
 def measure_agreement(exact: Model, prepared: Model, encoded: Sequence[Encoded], device: torch.device) -> Agreement:

@@ -21,7 +21,7 @@ from bothways.data.encoded import Encoded
 from bothways.data.stream import RowStream
 from bothways.data.tables import BadRow, Row
 from bothways.data.unknown_tokens import UnknownTokens, count_unknown_in
-from bothways.errors import UserError
+from bothways.errors import UserError, as_shown
 from bothways.files import to_json
 from bothways.inference import engine
 from bothways.inference.bulk_formats import CsvFormat, JsonLinesFormat, ParquetFormat, RowFormat
@@ -30,6 +30,7 @@ from bothways.outputs import made_otherwise, option_change, require_apart
 from bothways.parts import Parts
 from bothways.prefetch import prefetch
 from bothways.progress import OnProgress, no_progress
+from bothways.remote_files import version_of
 from bothways.text.csv_records import CsvDialect
 from bothways.text.extents import Extent, ExtentSize
 from bothways.text.tokenizer import Tokenizer
@@ -189,9 +190,9 @@ def open_output(
     if clashes:
         raise UserError(f"{source.path}: has a column {clashes[0]!r}, which is the name of a result; rename it")
     output = BulkOutput(out, overwrite=overwrite)
-    stat = source.path.stat()
-    origin = {"input": str(source.path.resolve()), "bytes": stat.st_size, "modified": stat.st_mtime_ns}
-    size = part_size(stat.st_size)
+    path = source.path.resolve()
+    origin = {"input": as_shown(path), "bytes": path.stat().st_size, "modified": version_of(path)}
+    size = part_size(path.stat().st_size)
     if not overwrite and is_earlier(output.parts.folder):
         take_over(
             output.parts.folder, lambda done: _manifest(job, source, (source.cut_behind(done, size), None), command)

@@ -64,18 +64,25 @@ def reply_to(model: LoadedModel, messages: str | Sequence[Mapping[str, str]], op
 
     Raises UserError for roles out of order, and as `Chat`.
     """
-    return "".join(reply_pieces(model, messages, options))
+    turns, last = turns_of(messages)
+    return "".join(Chat(model, turns=turns).reply(last, options))
 
 
-def reply_pieces(
+def reply_prompt(
     model: LoadedModel, messages: str | Sequence[Mapping[str, str]], options: GenerationOptions
-) -> Iterator[str]:
-    """As `reply_to`, piece by piece, a token each. Raises UserError at once."""
+) -> np.ndarray:
+    """The ids of a conversation up to where the reply to it begins, int64 `[T]`. Raises UserError as `reply_to`."""
+    turns, last = turns_of(messages)
+    return conversation_prompt(model, [*Chat(model, turns=turns).turns, ("user", last)], options)
+
+
+def turns_of(messages: str | Sequence[Mapping[str, str]]) -> tuple[list[Turn], str]:
+    """The turns before the user's last words, and these. Raises UserError for roles out of order."""
     said = [{"role": "user", "content": messages}] if isinstance(messages, str) else messages
     *turns, (role, last) = check_turns(said, "chat")
     if role != "user":
         raise UserError(f"chat: the last message has the role {role!r}, expected 'user'")
-    return Chat(model, turns=turns).reply(last, options)
+    return turns, last
 
 
 def conversation_prompt(model: LoadedModel, turns: Sequence[Turn], options: GenerationOptions) -> np.ndarray:

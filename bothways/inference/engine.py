@@ -13,7 +13,7 @@ import itertools
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
@@ -65,8 +65,11 @@ def no_targets(encoded: Sequence[Encoded]) -> dict[str, np.ndarray]:
 class Forward:
     """Sequences that a model is to read, as `run_batches` takes them; what comes of it is a result for each.
 
-    key: forwards of one loaded model with the same key may share batches, whichever of them is run.
+    key: forwards of one loaded model with the same key may share batches, whichever of them is run. goes_on_at_once:
+    whether what its question does with the results is short and leads to the next forward.
     """
+
+    goes_on_at_once: ClassVar[bool] = False
 
     model: Callable[[PackedBatch], Any]
     split: SplitScores
@@ -78,20 +81,47 @@ class Forward:
 
     def run(self) -> list[Any]:
         """A result for each sequence, in the order given."""
-        return run_batches(
-            self.model, self.split, self.encoded, self.device, collate=self.collate, on_progress=self.on_progress
-        )
+        return self.run_share(0, 1)
+
+    def run_share(self, rank: int, world_size: int) -> list[Any]:
+        """As `run`, of every `world_size`-th batch only, beginning with number `rank`; None for the sequences of the
+        others. The batches are those of `run`, and so the results are the same to the bit."""
+        lengths = np.array([len(sequence.input_ids) for sequence in self.encoded], dtype=np.int64)
+        order = np.argsort(-lengths, kind="stable")
+        cuts = list(cut_to_budget(lengths[order].tolist(), inference_batch_tokens(self.device)))[rank::world_size]
+        results: list[Any] = [None] * len(self.encoded)
+        done = 0
+        for chosen, found in _map_concurrently(self._run_batch, [order[cut] for cut in cuts], self.device):
+            for index, result in zip(chosen, found, strict=True):
+                results[index] = result
+            done += len(chosen)
+            self.on_progress(done)
+        return results
+
+    @torch.inference_mode()
+    def _run_batch(self, chosen: np.ndarray) -> tuple[np.ndarray, Sequence[Any]]:
+        sequences = [self.encoded[index] for index in chosen]
+        batch = pack_encoded(sequences, self.collate)
+        with memory_errors(self.device, f"a batch of {batch.num_tokens:,} tokens"):
+            batch = (batch.pinned() if self.device.type == "cuda" else batch).to(self.device)
+            return chosen, self.split(self.model(batch), sequences, batch)
 
 
+RunForward = Callable[[Forward], list[Any]]  # as `run_here`, which is the usual one
 Question = Generator[Forward, list[Any], _Result]  # yields what is to be read, and is sent the results
 
 
-def complete(question: Question[_Result]) -> _Result:
-    """The answer to a question, each of its forward passes run here and now."""
+def run_here(forward: Forward) -> list[Any]:
+    """The forward's own `run`, whatever kind of one it is."""
+    return forward.run()
+
+
+def complete(question: Question[_Result], run: RunForward = run_here) -> _Result:
+    """The answer to a question, each of its forward passes run here and now, by `run`."""
     try:
         forward = next(question)
         while True:
-            forward = question.send(forward.run())
+            forward = question.send(run(forward))
     except StopIteration as end:
         answer: _Result = end.value
         return answer
@@ -112,26 +142,7 @@ def run_batches(
 
     collate: the targets of a batch. on_progress: called with how many sequences are done.
     """
-    lengths = np.array([len(sequence.input_ids) for sequence in encoded], dtype=np.int64)
-    order = np.argsort(-lengths, kind="stable")
-    cuts = cut_to_budget(lengths[order].tolist(), inference_batch_tokens(device))
-
-    @torch.inference_mode()
-    def results_of(chosen: np.ndarray) -> tuple[np.ndarray, Sequence[Any]]:
-        sequences = [encoded[index] for index in chosen]
-        batch = pack_encoded(sequences, collate)
-        with memory_errors(device, f"a batch of {batch.num_tokens:,} tokens"):
-            batch = (batch.pinned() if device.type == "cuda" else batch).to(device)
-            return chosen, split(forward(batch), sequences, batch)
-
-    results: list[Any] = [None] * len(encoded)
-    done = 0
-    for chosen, found in _map_concurrently(results_of, [order[cut] for cut in cuts], device):
-        for index, result in zip(chosen, found, strict=True):
-            results[index] = result
-        done += len(chosen)
-        on_progress(done)
-    return results
+    return Forward(forward, split, encoded, device, (), collate, on_progress).run()
 
 
 def batches_at_once(device: torch.device) -> int:
@@ -188,12 +199,18 @@ def truncated_rows(encoded: Sequence[Encoded]) -> int:
     return len({sequence.row for sequence in encoded if sequence.truncated})
 
 
-def score(model: Model, task: Task, encoded: Sequence[Encoded], on_progress: OnProgress = no_progress) -> Scores:
+def score(
+    model: Model,
+    task: Task,
+    encoded: Sequence[Encoded],
+    on_progress: OnProgress = no_progress,
+    run: RunForward = run_here,
+) -> Scores:
     """For each row, in order, the scores of its sequences, as `task.split` gives them.
 
     Raises UserError for scores that are NaN or infinite.
     """
-    return complete(ask_scores(model, task, encoded, on_progress))
+    return complete(ask_scores(model, task, encoded, on_progress), run)
 
 
 def ask_scores(model: Model, task: Task, encoded: Sequence[Encoded], on_progress: OnProgress) -> Question[Scores]:
@@ -217,10 +234,15 @@ def decode(task: Task, scores: Scores, encoded: Sequence[Encoded], rows: Sequenc
 
 
 def predict(
-    model: Model, task: Task, encoded: Sequence[Encoded], rows: Sequence[Row], on_progress: OnProgress = no_progress
+    model: Model,
+    task: Task,
+    encoded: Sequence[Encoded],
+    rows: Sequence[Row],
+    on_progress: OnProgress = no_progress,
+    run: RunForward = run_here,
 ) -> list[Any]:
     """A prediction for each row, of what `task.encode` made of the rows."""
-    return complete(ask_predictions(model, task, encoded, rows, on_progress))
+    return complete(ask_predictions(model, task, encoded, rows, on_progress), run)
 
 
 def ask_predictions(
@@ -232,7 +254,12 @@ def ask_predictions(
 
 
 def predict_in_chunks(
-    model: Model, task: Task, encoded: Sequence[Encoded], rows: Sequence[Row], on_progress: OnProgress = no_progress
+    model: Model,
+    task: Task,
+    encoded: Sequence[Encoded],
+    rows: Sequence[Row],
+    on_progress: OnProgress = no_progress,
+    run: RunForward = run_here,
 ) -> Iterator[tuple[Sequence[Row], list[Any]]]:
     """As `predict`, some rows at a time with their predictions, so that not all scores are in memory.
 
@@ -245,7 +272,7 @@ def predict_in_chunks(
     ends = [*first[1:].tolist(), len(encoded)]
     for start, begin, end in zip(range(0, len(rows), size), first.tolist(), ends, strict=True):
         chunk = rows[start : start + size]
-        found = predict(model, task, encoded[begin:end], chunk, _after(begin, on_progress))
+        found = predict(model, task, encoded[begin:end], chunk, _after(begin, on_progress), run)
         yield chunk, [task.condensed(prediction) for prediction in found] if condense else found
 
 

@@ -1,9 +1,14 @@
 """The keys and values of texts in the making, kept from step to step, and attention that reads them.
 
-Shapes: T tokens, N texts, A heads, D = H/A, C columns of the cache.
+Each text has a cache of its own, so texts may join and leave from step to step.
+
+Shapes: T tokens, N texts, A heads, D = H/A, C columns of a cache.
 """
 
 from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -15,62 +20,112 @@ from bothways.model.attention_mask import CAUSAL, AttentionMask
 from bothways.model.encoder import Encoder
 
 
-class KVCache:
-    """Keys and values of every layer, each `[N, A, C, D]`: a row a text, a column a token.
+class TextCache:
+    """Keys and values of one text: of each layer `[2, A, C, D]`, a column a token, of which `length` are written.
 
-    Prompts are aligned at their ends, so that a step writes one column for all texts; the columns before a shorter
-    prompt are masked.
+    layers: made by `allocate`. block: of each layer the tensor `[2, N, A, C, D]` whose row `row` is this text's; None
+    where it stands by itself.
     """
 
-    def __init__(self, encoder: Encoder, lengths: Tensor, room: int) -> None:
-        """lengths: those of the prompts, int64 `[N]` on the CPU; room: how many tokens can be appended to each."""
-        weight, config = encoder.embeddings.token.weight, encoder.config
-        self._columns = int(lengths.max())
-        shape = (len(lengths), config.num_attention_heads, self._columns + room, config.head_size)
-        self._layers = [(weight.new_zeros(shape), weight.new_zeros(shape)) for _ in encoder.order]
-        self._mask = self._mask_of((self._columns - lengths).to(weight.device))
+    def __init__(self, encoder: Encoder, columns: int) -> None:
+        """With room for so many tokens."""
+        self._encoder, self._columns, self.length = encoder, columns, 0
+        self.layers: list[Tensor] = []
+        self.block: list[Tensor] | None = None
+        self.row = 0
 
-    def _mask_of(self, unused: Tensor) -> Tensor | None:
-        """bool `[N, 1, 1, C]`, False in the `unused` columns before a text; None where every text has all columns."""
-        self._unused = unused
-        if not bool(unused.any()):
-            return None
-        columns = torch.arange(self._layers[0][0].shape[2], device=unused.device)
-        return (columns >= unused[:, None])[:, None, None]
+    def allocate(self) -> None:
+        """Take the memory; before a text's prompt is read, as those that only wait for that need none."""
+        weight, config = self._encoder.embeddings.token.weight, self._encoder.config
+        shape = (2, config.num_attention_heads, self._columns, config.head_size)
+        self.layers = [weight.new_empty(shape) for _ in self._encoder.order]
 
-    def for_prompts(self) -> Attend:
-        """Attention for one walk through the layers over the packed prompts: it fills the cache."""
-        layers = iter(self._layers)
+    def copy(self) -> TextCache:
+        """One that goes on by itself."""
+        made = TextCache(self._encoder, self._columns)
+        made.layers, made.length = [layer.clone() for layer in self.layers], self.length
+        return made
 
-        def attend_and_store(
-            q: Tensor, k: Tensor, v: Tensor, batch: PackedBatch, mask: AttentionMask, dropout: float
-        ) -> Tensor:
-            lengths = batch.lengths.tolist()
-            for stored, new in zip(next(layers), (k, v), strict=True):
-                for row, tokens in enumerate(new.split(lengths)):
-                    stored[row, :, self._columns - lengths[row] : self._columns] = tokens.transpose(0, 1)
-            return attend(q, k, v, batch, CAUSAL)
 
-        return attend_and_store
+def attend_within_prompts(caches: Sequence[TextCache]) -> Attend:
+    """Attention for one walk through the layers over whole prompts, which fills their empty caches."""
+    numbers = itertools.count()
 
-    def for_next_token(self) -> Attend:
-        """Attention for one walk through the layers over one more token of each text: it writes the next column, and
-        reads all up to it."""
-        layers = iter(self._layers)
-        column, self._columns = self._columns, self._columns + 1
-        written = None if self._mask is None else self._mask[..., : self._columns]
+    def attend_and_store(
+        q: Tensor, k: Tensor, v: Tensor, batch: PackedBatch, mask: AttentionMask, dropout: float
+    ) -> Tensor:
+        layer, lengths = next(numbers), batch.lengths.tolist()
+        for cache, new in zip(caches, torch.stack((k, v)).split(lengths, 1), strict=True):
+            cache.layers[layer][:, :, : new.shape[1]] = new.transpose(1, 2)
+        return attend(q, k, v, batch, CAUSAL)
 
-        def attend_to_cache(
-            q: Tensor, k: Tensor, v: Tensor, batch: PackedBatch, mask: AttentionMask, dropout: float
-        ) -> Tensor:
-            keys, values = next(layers)
-            keys[:, :, column], values[:, :, column] = k, v
-            keys, values = keys[:, :, : self._columns], values[:, :, : self._columns]
-            return F.scaled_dot_product_attention(q[:, :, None], keys, values, attn_mask=written)[:, :, 0]
+    return attend_and_store
 
-        return attend_to_cache
 
-    def select(self, index: Tensor) -> None:
-        """Go on with these texts, int64 indices; one that is named twice goes on twice."""
-        self._layers = [(keys[index], values[index]) for keys, values in self._layers]
-        self._mask = self._mask_of(self._unused[index])
+def attend_to_caches(caches: Sequence[TextCache]) -> Attend:
+    """Attention for one walk through the layers over one more token of each text: it writes the next column, and reads
+    all up to it.
+
+    On a CPU a text at a time, so that its bits do not depend on who goes on beside it; elsewhere all together.
+    """
+    if caches[0].layers[0].device.type == "cpu":
+        return _attend_by_text(caches)
+    return _attend_side_by_side(caches)
+
+
+def _attend_by_text(caches: Sequence[TextCache]) -> Attend:
+    numbers = itertools.count()
+
+    def attend_to_text(
+        q: Tensor, k: Tensor, v: Tensor, batch: PackedBatch, mask: AttentionMask, dropout: float
+    ) -> Tensor:
+        layer, new = next(numbers), torch.stack((k, v), 1)
+        attended = []
+        for n, cache in enumerate(caches):
+            kept, column = cache.layers[layer], cache.length
+            kept[:, :, column] = new[n]
+            keys, values = kept[:, None, :, : column + 1]
+            attended.append(F.scaled_dot_product_attention(q[n : n + 1, :, None], keys, values))
+        return torch.cat(attended)[:, :, 0]
+
+    return attend_to_text
+
+
+def _attend_side_by_side(caches: Sequence[TextCache]) -> Attend:
+    numbers, block = itertools.count(), _block_of(caches)
+    columns, device = [cache.length for cache in caches], block[0].device
+    rows, column = torch.arange(len(caches), device=device), torch.tensor(columns, device=device)
+    read, seen = max(columns) + 1, None
+    if min(columns) + 1 < read:
+        seen = (torch.arange(read, device=device) <= column[:, None])[:, None, None]
+
+    def attend_to_block(
+        q: Tensor, k: Tensor, v: Tensor, batch: PackedBatch, mask: AttentionMask, dropout: float
+    ) -> Tensor:
+        keys, values = block[next(numbers)]
+        keys[rows, :, column], values[rows, :, column] = k, v
+        keys, values = keys[:, :, :read], values[:, :, :read]
+        return F.scaled_dot_product_attention(q[:, :, None], keys, values, attn_mask=seen)[:, :, 0]
+
+    return attend_to_block
+
+
+def _block_of(caches: Sequence[TextCache]) -> list[Tensor]:
+    """Of each layer `[2, N, A, C, D]`, the caches side by side; they are laid so anew where other texts go on together
+    than before."""
+    block = caches[0].block
+    there = all(cache.block is block and cache.row == row for row, cache in enumerate(caches))
+    if block is not None and there and block[0].shape[1] == len(caches):
+        return block
+    columns = max(cache.layers[0].shape[2] for cache in caches)
+    made = []
+    for layers in zip(*(cache.layers for cache in caches), strict=True):
+        heads, _, size = layers[0].shape[1:]
+        together = layers[0].new_zeros(2, len(caches), heads, columns, size)  # what is masked must be a number
+        for row, (cache, layer) in enumerate(zip(caches, layers, strict=True)):
+            together[:, row, :, : cache.length] = layer[:, :, : cache.length]
+        made.append(together)
+    for row, cache in enumerate(caches):
+        cache.block, cache.row = made, row
+        cache.layers = [layer[:, row] for layer in made]
+    return made

@@ -5,9 +5,8 @@ Shapes: T tokens of a text, V vocabulary.
 
 from __future__ import annotations
 
-import math
-import warnings
-from collections.abc import Generator, Iterable, Iterator, Sequence
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,18 +15,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bothways.batch import PackedBatch, pack_sequences
 from bothways.checkpoint.shipped import shipped_hint
-from bothways.data.encoded import Encoded, assemble
-from bothways.errors import TruncationWarning, UserError, option, warn_truncated
-from bothways.inference import engine
-from bothways.inference.generation import Decoding, Step, generate
+from bothways.errors import (
+    TruncationWarning,
+    UserError,
+    collected_warnings,
+    option,
+    warn_at_caller,
+    warn_truncated,
+)
+from bothways.inference.engine import Question
+from bothways.inference.generation import Decoding, Generation, Step
 from bothways.inference.sampling import GenerationOptions
 from bothways.inference.texts import Texts
 from bothways.option_checks import require_count
 from bothways.tasks.results import Result
 from bothways.text.lines import is_unicode
-from bothways.text.tokenizer import Pieces, Tokenizer
+from bothways.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from bothways.inference.loaded import LoadedModel
@@ -35,32 +39,6 @@ if TYPE_CHECKING:
 PROMPTS_AT_ONCE = 32  # prompts that are continued in one batch; bounds the memory of the cache
 BEAM_WORDS = 12  # beginnings of words that `suggest_words` follows at least; chosen by hand
 MAX_WORD_PIECES = 5  # of a suggested word: longer words are not suggested; chosen by hand
-MAX_NATS = 700  # exp(709.8) is the largest float64
-
-
-@dataclass(frozen=True, repr=False)
-class TokenProbability(Result):
-    """A piece and the probability that it stands at its place: at a `[MASK]`, in a text, or behind one."""
-
-    token: str
-    probability: float
-
-
-@dataclass(frozen=True, repr=False)
-class TextScore(Result):
-    """How likely a text is.
-
-    log_probability: natural logarithm, the sum over its pieces; perplexity: exp of minus their mean. tokens: the pieces
-    in order. next: the pieces of the word asked for behind the text; next_probability: their product, None where none
-    was asked. alternatives: pieces that may come next, most likely first.
-    """
-
-    log_probability: float
-    perplexity: float
-    tokens: list[TokenProbability]
-    next: list[TokenProbability]
-    next_probability: float | None
-    alternatives: list[TokenProbability]
 
 
 @dataclass(frozen=True, repr=False)
@@ -71,16 +49,28 @@ class Suggestion(Result):
     probability: float
 
 
+@dataclass(frozen=True)
+class Continuation:
+    """How a prompt goes on. ended: whether at `[EOS]`, else at `max_tokens` or where the position table ends.
+    prompt_tokens, tokens: how many there are of each."""
+
+    text: str
+    ended: bool
+    prompt_tokens: int
+    tokens: int
+
+
 def continue_prompts(
     model: LoadedModel, prompts: Texts, options: GenerationOptions, truncate: str | None = None
-) -> Any:
+) -> Question[Any]:
     """The continuation of a prompt; of several prompts a list. With several `samples` each is a list of its samples.
 
     Raises UserError for an empty or too long prompt, and for a model that reads both ways.
     """
     require_causal(model, "generate")
     asked = model.asked(prompts, "generate", pairs=False)
-    texts = generate_texts(model, prompt_ids(model, asked.texts, options, truncate), options)
+    continuations = yield from ask_continuations(model, prompt_ids(model, asked.texts, options, truncate), options)
+    texts = [[sample.text for sample in samples] for samples in continuations]
     return asked.given([samples if options.samples > 1 else samples[0] for samples in texts])
 
 
@@ -135,55 +125,63 @@ def _fitting(
     return [of_prompt[-kept:] if len(of_prompt) > table - 2 else of_prompt for of_prompt in ids]
 
 
-def generate_steps(model: LoadedModel, prompts: Sequence[np.ndarray], options: GenerationOptions) -> Iterator[Step]:
-    """The steps in which tokens come behind prompts (ids with `[SOS]`). Warns where the position table ends a text."""
+def ask_steps(
+    model: LoadedModel, prompts: Sequence[np.ndarray], options: GenerationOptions, tell: Callable[[Step], None]
+) -> Question[None]:
+    """Tells the steps in which tokens come behind prompts (ids with `[SOS]`). Warns where the position table ends a
+    text."""
     tokenizer, table = model.tokenizer, model.config.max_sequence_length
     lengths: dict[tuple[int, int], int] = {}  # tokens generated so far, by prompt and sample
     ended: set[tuple[int, int]] = set()
-    for step in generate(
+    generation = Generation(
         model.for_generation, prompts, options, end_id=tokenizer.sep_id, never=tokenizer.suppressed_ids
-    ):
+    )
+    while generation.wanted is not None:
+        step = generation.draw((yield generation.wanted))
         for text, token in zip(step.texts, step.tokens, strict=True):
             lengths[text] = lengths.get(text, 0) + 1
             if token == tokenizer.sep_id:
                 ended.add(text)
-        yield step
+        tell(step)
     cut = [text for text, length in lengths.items() if text not in ended and length < options.max_tokens]
     if cut:
         message = f"{len(cut):,} texts end where the position table does, at {table:,} tokens"
         warn_truncated(message)
 
 
-def generate_texts(model: LoadedModel, prompts: Sequence[np.ndarray], options: GenerationOptions) -> list[list[str]]:
-    """For each prompt (ids with `[SOS]`), in order, its samples: the texts that come behind it, each with its first
-    blank. Prompts of similar length are continued together."""
-    rounds = generate_rounds(model, prompts, options)
-    while True:
-        try:
-            next(rounds)
-        except StopIteration as end:
-            texts: list[list[str]] = end.value
-            return texts
+def generate_steps(model: LoadedModel, prompts: Sequence[np.ndarray], options: GenerationOptions) -> Iterator[Step]:
+    """As `ask_steps`, each step as it is made here and now."""
+    told: list[Step] = []
+    question = ask_steps(model, prompts, options, told.append)
+    with contextlib.closing(question), contextlib.suppress(StopIteration):
+        forward = next(question)
+        while True:
+            forward = question.send(forward.run())
+            yield told.pop()
+    yield from told
 
 
-def generate_rounds(
+def ask_continuations(
     model: LoadedModel, prompts: Sequence[np.ndarray], options: GenerationOptions
-) -> Generator[dict[tuple[int, int], int], None, list[list[str]]]:
-    """As `generate_texts`, yielding behind each step the token of each (prompt, sample) that grew."""
+) -> Question[list[list[Continuation]]]:
+    """For each prompt (ids with `[SOS]`), in order, its samples. Prompts of similar length are continued together."""
+    tokenizer = model.tokenizer
     order = sorted(range(len(prompts)), key=lambda n: len(prompts[n]))
-    texts: list[list[str]] = [[] for _ in prompts]
+    made: list[list[Continuation]] = [[] for _ in prompts]
     for start in range(0, len(order), PROMPTS_AT_ONCE):
         chosen = order[start : start + PROMPTS_AT_ONCE]
         ids: dict[tuple[int, int], list[int]] = {(n, sample): [] for n in chosen for sample in range(options.samples)}
-        for step in generate_steps(model, [prompts[n] for n in chosen], options):
+
+        def keep(step: Step, ids: dict[tuple[int, int], list[int]] = ids, chosen: list[int] = chosen) -> None:
             for (prompt, sample), token in zip(step.texts, step.tokens, strict=True):
                 ids[chosen[prompt], sample].append(token)
-            yield {
-                (chosen[prompt], sample): token for (prompt, sample), token in zip(step.texts, step.tokens, strict=True)
-            }
+
+        yield from ask_steps(model, [prompts[n] for n in chosen], options, keep)
         for (n, _), of_sample in ids.items():
-            texts[n].append("".join(text_pieces(model.tokenizer, of_sample)))
-    return texts
+            ended = bool(of_sample) and of_sample[-1] == tokenizer.sep_id
+            text = "".join(text_pieces(tokenizer, of_sample))
+            made[n].append(Continuation(text, ended, len(prompts[n]), len(of_sample)))
+    return made
 
 
 def text_pieces(tokenizer: Tokenizer, ids: Iterable[int]) -> Iterator[str]:
@@ -191,158 +189,53 @@ def text_pieces(tokenizer: Tokenizer, ids: Iterable[int]) -> Iterator[str]:
     yield from tokenizer.text_pieces(id for id in ids if id != tokenizer.sep_id)
 
 
-def score_texts(model: LoadedModel, texts: Texts, next_word: str | None, top_k: int) -> Any:
-    """The score of a text: by a causal model token by token from the left; by a masked model its pseudo-log-likelihood
-    (Salazar et al. 2020), each piece masked together with the later pieces of its word (Kauf and Ivanova 2023). Of many
-    texts a list.
-
-    next_word: the word whose probability behind the text is wanted. top_k: pieces that may come next to tell, at least
-    1. Raises UserError for a model that is no language model, and for an empty or too long text.
-    """
-    model.require_head("language-model", "score")
-    if "causal-LM" in model.model.head.abilities:
-        require_causal(model, "score")
-    require_count(top_k=top_k)
-    asked = model.asked(texts, "score", pairs=False)
-    pieces = [_pieces_to_score(model, text, next_word) for text in asked.texts]
-    model.warn_of_unknown([of_text.input_ids for of_text, _ in pieces])
-    return asked.given([_score(model, *of_text, top_k) for of_text in pieces])
-
-
-def _score(model: LoadedModel, pieces: Pieces, behind: Pieces, top_k: int) -> TextScore:
-    """behind: the pieces of the word asked for, none where there is no such word."""
-    by_model = _score_causal if "causal-LM" in model.model.head.abilities else _score_masked
-    of_text, of_next, following = by_model(model, pieces, behind)
-    values, ids = following.topk(min(top_k, len(following)))
-    token = model.tokenizer.token
-    alternatives = zip(ids.tolist(), values.tolist(), strict=True)
-    return TextScore(
-        float(of_text.sum()),
-        math.exp(min(-float(of_text.mean()), MAX_NATS)),
-        _token_probabilities(model.tokenizer, pieces, of_text),
-        _token_probabilities(model.tokenizer, behind, of_next),
-        math.exp(float(of_next.sum())) if len(behind.input_ids) else None,
-        [TokenProbability(token(id), probability) for id, probability in alternatives],
-    )
-
-
-def _pieces_to_score(model: LoadedModel, text: Any, next_word: str | None) -> tuple[Pieces, Pieces]:
-    """The pieces of the text, and those of the word behind it. Raises UserError for empty ones and too long a text."""
-    if next_word is not None and (not isinstance(next_word, str) or not is_unicode(next_word)):
-        raise UserError(f"{option('next')} {next_word!a}: expected a word")
-    pieces = model.tokenizer.encode(text, special_tokens=False)
-    behind = model.tokenizer.encode(next_word or "", special_tokens=False)
-    if not len(pieces.input_ids):
-        raise UserError("the text is empty; give some words to score")
-    if next_word is not None and not len(behind.input_ids):
-        raise UserError(f"{option('next')} is empty; give the word whose probability is wanted")
-    # a masked model is asked for at least one piece behind the text
-    needed, table = len(pieces.input_ids) + max(1, len(behind.input_ids)) + 2, model.config.max_sequence_length
-    if needed > table:
-        raise UserError(f"the text is {needed:,} tokens long; the position table has {table:,} rows")
-    return pieces, behind
-
-
-def _token_probabilities(tokenizer: Tokenizer, pieces: Pieces, logs: Tensor) -> list[TokenProbability]:
-    both = zip(pieces.input_ids.tolist(), logs.tolist(), strict=True)
-    return [TokenProbability(tokenizer.token(id), math.exp(log)) for id, log in both]
-
-
-@torch.inference_mode()
-def _score_causal(model: LoadedModel, text: Pieces, behind: Pieces) -> tuple[Tensor, Tensor, Tensor]:
-    """Log-probabilities of the text's pieces `[T]` and of the pieces behind it, and the probabilities `[V]` of every
-    piece to come right behind the text; all float64."""
-    ids = np.concatenate([[model.tokenizer.cls_id], text.input_ids, behind.input_ids])
-    logits = model.model(pack_sequences([(ids, np.zeros_like(ids))]).to(model.device)).logits.double().cpu()
-    logs = logits.log_softmax(-1)
-    scored = logs[:-1].gather(1, torch.from_numpy(ids[1:])[:, None])[:, 0]
-    cut = len(text.input_ids)
-    return scored[:cut], scored[cut:], logs[cut].exp()
-
-
-def _score_masked(model: LoadedModel, text: Pieces, behind: Pieces) -> tuple[Tensor, Tensor, Tensor]:
-    """As `_score_causal`, but each piece sees both sides; pieces behind the text see later ones as masks only."""
-    tokenizer = model.tokenizer
-    cut = len(text.input_ids)
-    both = np.concatenate([text.input_ids, behind.input_ids])
-    with_mask = np.append(text.input_ids, tokenizer.mask_id)
-    of_text = _masked_logs(model, [_masked(tokenizer, text.input_ids, _rest_of_word(text, n)) for n in range(cut)])
-    of_next = _masked_logs(model, [_masked(tokenizer, both, slice(n, len(both))) for n in range(cut, len(both))])
-    following = _masked_logs(model, [_masked(tokenizer, with_mask, slice(cut, cut + 1))])[0]
-
-    def at(ids: np.ndarray, logs: Tensor) -> Tensor:
-        return logs.gather(1, torch.from_numpy(ids)[:, None])[:, 0] if len(ids) else logs.new_zeros(0)
-
-    return at(text.input_ids, of_text), at(behind.input_ids, of_next), following.exp()
-
-
-def _rest_of_word(pieces: Pieces, number: int) -> slice:
-    """A piece and the later pieces of its word."""
-    end = int(np.searchsorted(pieces.word_ids, pieces.word_ids[number], side="right"))
-    return slice(number, end)
-
-
-def _masked(tokenizer: Tokenizer, ids: np.ndarray, masked: slice) -> Encoded:
-    """A sequence with some of its pieces masked. Target `first_mask`: the token of the first of them."""
-    shown = ids.copy()
-    shown[masked] = tokenizer.mask_id
-    nothing = np.zeros((len(ids), 2), dtype=np.int64)
-    sequence = assemble(tokenizer, [Pieces(shown, nothing, nothing[:, 0])], row=0)
-    return replace(sequence, targets={"first_mask": np.array(len(tokenizer.template.prefix) + masked.start)})
-
-
-def _masked_logs(model: LoadedModel, sequences: Sequence[Encoded]) -> Tensor:
-    """Log-probabilities of every piece at each sequence's first mask, float64 `[sequences, V]`."""
-
-    def collate(encoded: Sequence[Encoded]) -> dict[str, np.ndarray]:
-        lengths = np.array([len(sequence.input_ids) for sequence in encoded])
-        begins = np.cumsum(lengths) - lengths
-        return {"mlm_index": begins + np.array([sequence.targets["first_mask"] for sequence in encoded])}
-
-    def split(scores: object, encoded: Sequence[Encoded], batch: PackedBatch) -> list[Tensor]:
-        return list(scores.mlm.logits.double().cpu().log_softmax(-1))  # type: ignore[attr-defined]
-
-    found = engine.run_batches(model.model, split, sequences, model.device, collate=collate)
-    return torch.stack(found) if found else torch.zeros(0, model.config.vocab_size, dtype=torch.float64)
-
-
-def suggest_words(model: LoadedModel, prompts: Texts, top_k: int) -> Any:
+def suggest_words(model: LoadedModel, prompts: Texts, top_k: int) -> Question[Any]:
     """The `top_k` words that a causal model finds likeliest behind a prompt, of which it reads the end only where it is
     long; of many prompts a list each. Raises UserError for an empty prompt, and for a model that reads both ways."""
     require_causal(model, "suggest")
     require_count(top_k=top_k)
     asked = model.asked(prompts, "suggest", pairs=False)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", TruncationWarning)  # the next word depends on the end of the prompt only
+    said: list[tuple[type[Warning], str]] = []
+    with collected_warnings(said):
         ids = prompt_ids(model, asked.texts, GenerationOptions(max_tokens=MAX_WORD_PIECES), "left")
+    for category, message in said:
+        if category is not TruncationWarning:  # the next word depends on the end of the prompt only
+            warn_at_caller(message, category)
     last = model.config.max_sequence_length - 1 - MAX_WORD_PIECES
     ends = [np.append(of_prompt[0], of_prompt[1:][-last:]) for of_prompt in ids]
-    return asked.given([_likeliest_words(model, end, top_k) for end in ends])
-
-
-@torch.inference_mode()
-def _likeliest_words(model: LoadedModel, prompt: np.ndarray, top_k: int) -> list[Suggestion]:
-    """The likeliest words behind a prompt (ids with `[SOS]`): beginnings of words, followed piece by piece."""
     tokenizer = model.tokenizer
-    is_word = torch.tensor([_is_word(tokenizer.token(id)) for id in range(tokenizer.vocab_size)], device=model.device)
-    continues = torch.from_numpy(tokenizer.continuations()).to(model.device)
+    is_word = torch.tensor([_is_word(tokenizer.token(id)) for id in range(tokenizer.vocab_size)])
+    kinds = torch.stack([is_word, torch.from_numpy(tokenizer.continuations())])
     more = model.config.vocab_size - tokenizer.vocab_size  # rows of the token table without a piece
-    is_word, continues = F.pad(is_word, (0, more)), F.pad(continues, (0, more))
+    kinds = F.pad(kinds, (0, more)).to(model.device)
+    found = []
+    for end in ends:
+        found.append((yield from _ask_likeliest_words(model, end, kinds, top_k)))
+    return asked.given(found)
+
+
+def _ask_likeliest_words(
+    model: LoadedModel, prompt: np.ndarray, kinds: Tensor, top_k: int
+) -> Question[list[Suggestion]]:
+    """The likeliest words behind a prompt (ids with `[SOS]`): beginnings of words, followed piece by piece. kinds: bool
+    `[2, V]`, whether a piece has letters, and whether it goes on with a word."""
+    tokenizer, (is_word, continues) = model.tokenizer, kinds
     decoding = Decoding(model.for_generation, [prompt], MAX_WORD_PIECES)
-    first = decoding.logits[0].float().softmax(-1) * (is_word & ~continues)
+    (logits,) = yield decoding.read_prompts()
+    first = logits.float().softmax(-1) * (is_word & ~continues)
     reached, ids = first.topk(min(max(BEAM_WORDS, top_k), int(is_word.sum())))
-    decoding.select(torch.zeros(len(ids), dtype=torch.long, device=model.device))
+    decoding.select([0] * len(ids))
     words = [[id] for id in ids.tolist()]
     found: list[Suggestion] = []
     for _ in range(MAX_WORD_PIECES):
-        decoding.append(ids)
-        going_on = decoding.logits.float().softmax(-1) * continues
+        behind = yield decoding.append(ids.tolist())
+        going_on = torch.stack(behind).float().softmax(-1) * continues
         ends = reached * (1 - going_on.sum(-1))
         found += [Suggestion(tokenizer.decode(word), p) for word, p in zip(words, ends.tolist(), strict=True)]
         reached, index = (reached[:, None] * going_on).flatten().topk(len(ids))
         of_word, ids = index // len(first), index % len(first)
         words = [[*words[n], id] for n, id in zip(of_word.tolist(), ids.tolist(), strict=True)]
-        decoding.select(of_word)
+        decoding.select(of_word.tolist())
     return sorted(found, key=lambda suggestion: -suggestion.probability)[:top_k]
 
 

@@ -25,7 +25,7 @@ from bothways.data.unknown_tokens import UnknownTokens, count_unknown, count_unk
 from bothways.errors import PrecisionWarning, UserError, command, option, warn_at_caller, warn_truncated, warn_unknown
 from bothways.hardware import choose_device, memory_errors
 from bothways.inference import engine
-from bothways.inference.agreement import LEAST_COSINE, Agreement, measure_agreement, packaged_texts
+from bothways.inference.agreement import LEAST_COSINE, Agreement, file_texts, measure_agreement, packaged_texts
 from bothways.inference.prepared import prepare_for_generation, prepare_model
 from bothways.inference.texts import Asked, Text, TextColumns, Texts, asked_texts
 from bothways.model.config import SIZES, EncoderConfig
@@ -55,14 +55,24 @@ class LoadedModel:
     """One model, ready to be run. Sequences are never padded, and none changes another's result.
 
     device: auto, cpu, cuda or cuda:N. precision: of predictions, vectors and generation; `auto` is bfloat16 where the
-    hardware multiplies it, else float32.
+    hardware multiplies it, else float32. calibrate: a file of texts to measure int8 on, in place of packaged ones.
     """
 
-    def __init__(self, checkpoint: Checkpoint, device: str = "auto", precision: InferencePrecision = "auto") -> None:
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        device: str = "auto",
+        precision: InferencePrecision = "auto",
+        calibrate: str | Path | None = None,
+    ) -> None:
         self.checkpoint = checkpoint
-        self._asked = device, precision
+        self._asked = device, precision, calibrate
         self.device = choose_device(device)
         self.precision = choose_inference_precision(precision, self.device)
+        if calibrate is not None and precision not in ("int8", "fastest"):
+            cure = option("precision", "int8")
+            raise UserError(f"{option('calibrate', calibrate)}: only int8 is measured; with {cure}, or fastest")
+        self.calibration = None if calibrate is None else file_texts(Path(calibrate), self._text_columns(pairs=True))
         with memory_errors(self.device, "the model"):
             self.model = checkpoint.model.to(self.device).eval()
         self.agreement: Agreement | None = None  # with float32, measured before int8 is first used
@@ -92,7 +102,7 @@ class LoadedModel:
         prepared = prepare_model(self.model, self.precision)
         if self.precision != "int8":
             return prepared
-        encoded = join_segments(self.tokenizer, packaged_texts(), self.sequence_length)
+        encoded = join_segments(self.tokenizer, self.calibration or packaged_texts(), self.sequence_length)
         self.agreement = measure_agreement(prepare_model(self.model), prepared, encoded, self.device)
         if self.agreement.is_enough:
             return prepared
@@ -100,6 +110,11 @@ class LoadedModel:
         why = f"{option('precision', 'int8')}: {self.agreement}, where {LEAST_COSINE} is asked for"
         warn_at_caller(f"{self.checkpoint.source}: {why}; {self.precision} is used", PrecisionWarning)
         return prepare_model(self.model, self.precision)
+
+    @functools.cached_property
+    def in_float32(self) -> Model:
+        """The model as masks are filled and texts scored with it: in float32 in every precision."""
+        return self.for_prediction if self.precision == "float32" else prepare_model(self.model)
 
     @functools.cached_property
     def for_generation(self) -> Model:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from bothways.batch import pack_sequences
+from bothways.batch import PackedBatch
 from bothways.data.encoded import Encoded
 from bothways.errors import UserError
-from bothways.inference.language import TokenProbability
+from bothways.inference.engine import Forward, Question
+from bothways.inference.scoring import TokenProbability
 from bothways.inference.texts import Asked, Texts, together
+from bothways.model.lm_head import CHUNK, LazyLogits
 from bothways.option_checks import require_count
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ class Fill(TokenProbability):
     """A piece that may stand at a `[MASK]`, and its probability there."""
 
 
-def fill_masks(model: LoadedModel, texts: Texts, top_k: int) -> Any:
+def fill_masks(model: LoadedModel, texts: Texts, top_k: int) -> Question[Any]:
     """For each `[MASK]` in the text, in order, the `top_k` likeliest pieces; of many texts a list each.
 
     Raises UserError for a text without a mask or of more tokens than the position table has rows, for a model without a
@@ -39,35 +40,56 @@ def fill_masks(model: LoadedModel, texts: Texts, top_k: int) -> Any:
         if model.tokenizer.mask_id not in sequence.input_ids:
             mask = model.tokenizer.roles["mask"]
             raise UserError(f"no {mask} in {text!r}: write {mask} where a word is to be filled in")
-    return asked.given([_fills(model, sequence, top_k) for sequence in encoded])
+    token = model.tokenizer.token
 
+    def split(scores: Any, sequences: Sequence[Encoded], batch: PackedBatch) -> list[list[list[Fill]]]:
+        found = iter(_likeliest(scores.mlm, top_k))
+        numbers = [len(sequence.targets["masks"]) for sequence in sequences]
+        return [
+            [[Fill(token(id), probability) for id, probability in next(found)] for _ in range(number)]
+            for number in numbers
+        ]
 
-@torch.inference_mode()
-def _fills(model: LoadedModel, encoded: Encoded, top_k: int) -> list[list[Fill]]:
-    masks = np.flatnonzero(encoded.input_ids == model.tokenizer.mask_id)
-    scores = _scores(model, encoded, torch.from_numpy(masks)).mlm.logits
-    probabilities, ids = scores.float().softmax(-1).topk(min(top_k, scores.shape[-1]))
-    return [
-        [Fill(model.tokenizer.token(id), probability) for id, probability in zip(*of_mask, strict=True)]
-        for of_mask in zip(ids.tolist(), probabilities.tolist(), strict=True)
+    with_masks = [
+        replace(sequence, targets={"masks": np.flatnonzero(sequence.input_ids == model.tokenizer.mask_id)})
+        for sequence in encoded
     ]
+    key = ("fill", top_k)
+    return asked.given((yield Forward(model.in_float32, split, with_masks, model.device, key, _masks_of)))
 
 
-def next_sentence_probabilities(model: LoadedModel, first: Texts, second: Texts) -> Any:
+def _masks_of(encoded: Sequence[Encoded]) -> dict[str, np.ndarray]:
+    lengths = np.array([len(sequence.input_ids) for sequence in encoded])
+    begins = np.cumsum(lengths) - lengths
+    masks = [begin + sequence.targets["masks"] for begin, sequence in zip(begins, encoded, strict=True)]
+    return {"mlm_index": np.concatenate(masks)}
+
+
+def _likeliest(scores: LazyLogits, top_k: int) -> Iterator[Iterator[tuple[int, float]]]:
+    """For each token that is scored the likeliest pieces; multiplied out some at a time, which bounds the memory."""
+    for hidden in scores.hidden.split(CHUNK):
+        probabilities = replace(scores, hidden=hidden).logits.float().softmax(-1)
+        values, ids = probabilities.topk(min(top_k, probabilities.shape[-1]))
+        for of_token in zip(ids.tolist(), values.tolist(), strict=True):
+            yield zip(*of_token, strict=True)
+
+
+def next_sentence_probabilities(model: LoadedModel, first: Texts, second: Texts) -> Question[Any]:
     """The probability that the second text follows the first (`next_sentence_label` 0); of many texts a list, one text
     goes with many. Raises UserError for a model without a next-sentence head."""
     model.require_head("next-sentence", "next_sentence")
     before, behind = (model.asked(values, "next_sentence", pairs=False) for values in (first, second))
     pairs, alone = together(before, behind, ("first text", "second text"))
     asked = Asked(model.asked(pairs, "next_sentence").texts, alone)
-    nothing = torch.zeros(0, dtype=torch.long)
-    scores = [_scores(model, encoded, nothing).nsp for encoded in model.encode_whole_texts(asked.texts)]
-    return asked.given([float(of_pair.float().softmax(-1)[0, 0]) for of_pair in scores])
+    encoded = model.encode_whole_texts(asked.texts)
+    key = ("next sentence",)
+    return asked.given((yield Forward(model.in_float32, _follows, encoded, model.device, key, _no_masks)))
 
 
-@torch.inference_mode()
-def _scores(model: LoadedModel, encoded: Encoded, mlm_index: Tensor) -> Any:
-    """The head's scores of a sequence, masked-LM scores at the tokens in `mlm_index`."""
-    batch = pack_sequences([(encoded.input_ids, encoded.token_type_ids)])
-    batch.targets = {"mlm_index": mlm_index}
-    return model.model(batch.to(model.device))
+def _no_masks(encoded: Sequence[Encoded]) -> dict[str, np.ndarray]:
+    return {"mlm_index": np.zeros(0, dtype=np.int64)}
+
+
+def _follows(scores: Any, encoded: Sequence[Encoded], batch: PackedBatch) -> list[float]:
+    probabilities: list[float] = scores.nsp.float().softmax(-1)[:, 0].tolist()
+    return probabilities

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -19,9 +19,11 @@ from torch import Tensor, nn
 
 from bothways.batch import PackedBatch, pack_sequences
 from bothways.checkpoint.hugging_face import Checkpoint, write_all_but_weights
+from bothways.data.encoded import Encoded
 from bothways.data.prompts import Prompt
 from bothways.errors import UserError, install_command
 from bothways.files import replace_directory
+from bothways.inference.agreement import Agreement
 from bothways.inference.padded_pooling import padded_last, padded_mean, pool_padded
 from bothways.model.attention import Attend
 from bothways.model.attention_mask import AttentionMask
@@ -290,6 +292,29 @@ def _compare(model: Model, path: Path) -> tuple[float, float]:
             differences.append(np.abs(given - wanted.ravel()).max())
             cosines.append(_cosine(given, wanted.ravel()))
     return float(np.max(differences)), float(np.min(cosines))  # which keep a NaN
+
+
+def measure_file(model: Model, path: Path, encoded: Sequence[Encoded]) -> Agreement:
+    """How near an ONNX file's outputs are to the model's own, in float32, on texts as sequences.
+
+    The cosine is of all of a text's outputs; the label is the likeliest, of models that label a text.
+    """
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    cosines, labels = [], []
+    for text in encoded:
+        ids, types = (array.astype(np.int64) for array in (text.input_ids, text.token_type_ids))
+        given = session.run(None, dict(zip(INPUTS, (ids[None], np.ones_like(ids)[None], types[None]), strict=True)))
+        wanted = packed_outputs(model, ids, types)
+        cosines.append(
+            _cosine(*(np.concatenate([output.ravel() for output in outputs]) for outputs in (given, wanted)))
+        )
+        labels.append(given[0].argmax() == wanted[0].argmax())
+    has_labels = "sequence" in model.head.abilities and wanted[0].size > 1
+    return Agreement(
+        len(encoded), float(np.mean(cosines)), float(np.min(cosines)), float(np.mean(labels)) if has_labels else None
+    )
 
 
 def _cosine(a: np.ndarray, b: np.ndarray) -> float:

@@ -120,14 +120,15 @@ def prepare_for_generation(model: Model, precision: InferencePrecision = "float3
     """Returns a copy with layers for few rows, which generation walks through with its cache.
 
     A step reads every weight once, so narrower ones are faster. On a CPU with the compiled library the matrices of
-    layers are in `precision`, the vocabulary's at least in bfloat16, and everything between is in float32.
+    layers are in `precision`, the vocabulary's at least in bfloat16 but for float32, and everything between is in
+    float32; so a text goes on with the same bits alone and beside others.
     """
     stored = next(model.parameters())
-    if precision == "float32" or library() is None or stored.device.type != "cpu" or stored.dtype != torch.float32:
+    if library() is None or stored.device.type != "cpu" or stored.dtype != torch.float32:
         return _with_layers(model, precision)
     made = _copy_sharing_tensors(model)
     _exchange(made.encoder, partial(PackedLinear, precision=precision))
-    _exchange(made.head, partial(PackedLinear, precision="bfloat16"))
+    _exchange(made.head, partial(PackedLinear, precision="float32" if precision == "float32" else "bfloat16"))
     return made
 
 

@@ -4,28 +4,28 @@ from __future__ import annotations
 
 import copy
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bothways.inference.packed_linear import PackedLinear
 from bothways.model.heads import Head
-
-# Rows from which a product of torch's gives a row the same bits whatever their number; measured 4 on AVX2.
-MIN_STEADY_ROWS = 8
 
 
 class SteadyLinear(nn.Linear):
-    """`nn.Linear` in float32: fewer than `MIN_STEADY_ROWS` rows go through the kernel of as many, as those for one to
-    three rows add up in another order."""
+    """`nn.Linear` in float32 through the compiled product, where a row's result depends on that row alone; those of
+    torch for one row, for three and for a hundred add up in other orders.
+
+    The matrix is laid out when it is first used, as a vocabulary's takes the memory of the token table again.
+    """
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__(linear.in_features, linear.out_features, linear.bias is not None, device="meta")
         self.weight, self.bias = linear.weight, linear.bias
+        self._packed: PackedLinear | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        rows = len(x)
-        if rows >= MIN_STEADY_ROWS or x.dim() != 2:
-            return super().forward(x)
-        return super().forward(F.pad(x, (0, 0, 0, MIN_STEADY_ROWS - rows)))[:rows]
+        self._packed = self._packed or PackedLinear(self, "float32")
+        product: Tensor = self._packed(x)
+        return product
 
 
 def steady_head(head: Head) -> Head:

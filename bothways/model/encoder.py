@@ -18,6 +18,7 @@ from bothways.model.attention import Attend, attend
 from bothways.model.attention_mask import BOTH_WAYS, AttentionMask
 from bothways.model.config import EncoderConfig
 from bothways.model.embeddings import Embeddings, RelativeBias, Rotary
+from bothways.model.sublayer import activate, add_and_norm
 
 
 class SelfAttention(nn.Module):
@@ -50,10 +51,14 @@ class SelfAttention(nn.Module):
             return q, k, v
         return self.rotary(q, position_ids), self.rotary(k, position_ids), v
 
-    def forward(self, hidden: Tensor, batch: PackedBatch, attend: Attend, only: Tensor | None = None) -> Tensor:
+    def attended(self, hidden: Tensor, batch: PackedBatch, attend: Attend, only: Tensor | None = None) -> Tensor:
+        """What the output's product reads: the heads side by side, `[T, H]` or `[R, H]`."""
         q, k, v = self.project(hidden, batch.position_ids)
         attended = attend(q, k, v, batch, self.mask, self.dropout if self.training else 0.0)
-        return self.output(_select(attended.flatten(-2), only))
+        return _select(attended.flatten(-2), only)
+
+    def forward(self, hidden: Tensor, batch: PackedBatch, attend: Attend, only: Tensor | None = None) -> Tensor:
+        return self.output(self.attended(hidden, batch, attend, only))
 
 
 class Layer(nn.Module):
@@ -78,13 +83,12 @@ class Layer(nn.Module):
         self.output_norm = norms[1]
         self.attention_dropout, self.output_dropout = dropouts
 
-    def feed_forward(self, hidden: Tensor) -> Tensor:
-        return self.output_dropout(self.output(self.activation(self.intermediate(hidden))))
-
     def forward(self, hidden: Tensor, batch: PackedBatch, attend: Attend, only: Tensor | None = None) -> Tensor:
-        attended = self.attention(hidden, batch, attend, only)
-        hidden = self.attention_norm(_select(hidden, only) + self.attention_dropout(attended))
-        return self.output_norm(hidden + self.feed_forward(hidden))
+        attention = self.attention
+        attended, hidden = attention.attended(hidden, batch, attend, only), _select(hidden, only)
+        hidden = add_and_norm(attention.output, attended, hidden, self.attention_dropout, self.attention_norm)
+        inner = activate(self.intermediate, self.activation, hidden)
+        return add_and_norm(self.output, inner, hidden, self.output_dropout, self.output_norm)
 
 
 class PreNormLayer(Layer):
@@ -93,7 +97,8 @@ class PreNormLayer(Layer):
     def forward(self, hidden: Tensor, batch: PackedBatch, attend: Attend, only: Tensor | None = None) -> Tensor:
         attended = self.attention(self.attention_norm(hidden), batch, attend, only)
         hidden = _select(hidden, only) + self.attention_dropout(attended)
-        return hidden + self.feed_forward(self.output_norm(hidden))
+        inner = activate(self.intermediate, self.activation, self.output_norm(hidden))
+        return hidden + self.output_dropout(self.output(inner))
 
 
 class Gate(nn.Module):

@@ -6,10 +6,6 @@
 
 namespace {
 
-// Numbers with one row key, and a thread's share at a time. It decides which numbers fall: another value would change
-// every run. 4096 of them take 16 KiB, half a first-level cache.
-constexpr int64_t ROW_NUMBERS = 4096;
-
 // `count` numbers, LANES at most, from `column` of a row on.
 template <typename T>
 inline void drop_vector(const T* x, T* out, int64_t count, const DropoutMask& mask, uint64_t row_key, int64_t column) {

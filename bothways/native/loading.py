@@ -1,4 +1,5 @@
-"""The compiled code: the encoder for inference, attention and dropout for training on a CPU.
+"""The compiled code: the encoder for inference; attention, dropout, what stands between products, and
+the cross-entropy over a vocabulary, for training on a CPU.
 
 An install builds one library for each kind of CPU if there is a C++ compiler; `library()` opens the one for this CPU.
 Without it torch's own kernels do the work.
@@ -17,6 +18,10 @@ from bothways.native.building import accepted_fingerprints
 
 FOLDER = Path(__file__).parent
 MIRRORS: list[type[ctypes.Structure]] = []
+TRAINING_CALLS = (
+    "attend", "attend_backward", "bias_gelu", "bias_gelu_backward", "residual_norm", "residual_norm_backward",
+    "cross_entropy",
+)  # fmt: skip
 Mirror = TypeVar("Mirror", bound=type[ctypes.Structure])
 
 
@@ -73,8 +78,9 @@ def open_library(path: Path, variant: str) -> ctypes.CDLL | None:
     loaded.bothways_encode.argtypes = loaded.bothways_multiply.argtypes = [pointer]
     for drop in (loaded.bothways_drop_float32, loaded.bothways_drop_bfloat16):
         drop.argtypes = [pointer, pointer, number, ctypes.c_uint64, ctypes.c_double, number]
-    for attend in (loaded.bothways_attend, loaded.bothways_attend_backward):
-        attend.argtypes, attend.restype = [pointer], number
+    for name in TRAINING_CALLS:
+        call = getattr(loaded, f"bothways_{name}")
+        call.argtypes, call.restype = [pointer], number
     return loaded
 
 

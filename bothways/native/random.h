@@ -24,6 +24,10 @@ static inline uvec lowbias32(uvec x) {
     return x ^ (x >> 16);
 }
 
+// Numbers of a tensor with one row key, and a thread's share of them at a time. It decides which numbers fall: another
+// value would change every run. 4096 of them take 16 KiB, half a first-level cache.
+constexpr int64_t ROW_NUMBERS = 4096;
+
 // Which numbers of a tensor, or of a head's weights, are kept. They lie in rows, and whether a number is kept follows
 // from (seed, tensor, row, column).
 struct DropoutMask {

@@ -12,6 +12,7 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
+from bothways.errors import UserError
 from bothways.serve.asking import json_reply, service_of
 from bothways.serve.direct import direct_routes, field_error
 from bothways.serve.failures import RequestError, error_content
@@ -47,6 +48,7 @@ def make_app(
     )
     app.state.service = service
     app.add_exception_handler(RequestError, _request_error)
+    app.add_exception_handler(UserError, _user_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(Exception, _own_error)
@@ -86,6 +88,10 @@ async def _request_error(request: Request, error: Exception) -> Response:
     service_of(request).metrics.failed(error.kind)
     content = error_content(request.url.path, error, state["request_id"])
     return Response(content, error.status, media_type="application/json", headers=dict(error.headers))
+
+
+async def _user_error(request: Request, error: Exception) -> Response:
+    return await _request_error(request, RequestError("invalid", str(error)))
 
 
 async def _validation_error(request: Request, error: Exception) -> Response:

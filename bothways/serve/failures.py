@@ -56,7 +56,7 @@ def error_content(path: str, error: RequestError, request_id: str) -> bytes:
     if path in ("/v1/rerank", "/v2/rerank"):
         # our own `/v1/rerank` is the same route; its clients read the whole object
         return _encoded({"message": error.message, **_own(error, request_id)})
-    if path in ("/embed", "/predict", "/rerank", "/tokenize", "/info"):
+    if path in ("/", "/embed", "/predict", "/rerank", "/tokenize", "/info"):
         kind = TEI_TYPES.get(error.kind, "validation")
         return _encoded({"error": error.message, "error_type": kind, "request_id": request_id})
     if path.startswith("/models/"):

@@ -13,6 +13,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 
+from bothways.errors import UserError
 from bothways.serve.direct import DirectRoutes, read_body
 from bothways.serve.failures import RequestError, error_content
 from bothways.serve.keys import Keys
@@ -25,7 +26,9 @@ REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 TRACE_PARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 PROCESS_ID = uuid.uuid4().hex[:20]  # by which request ids of processes differ
 _numbers = itertools.count(1)
-OPEN_PATHS = frozenset(("/", "/docs", "/openapi.json", "/healthz", "/readyz", "/health", "/favicon.ico"))  # no key
+OPEN_PATHS = frozenset(
+    ("/", "/docs", "/openapi.json", "/healthz", "/readyz", "/health", "/favicon.ico")
+)  # no key to get them
 
 AsgiMessage = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[AsgiMessage]]
@@ -90,13 +93,15 @@ class RequestGate:
             response = await function(request, read_body(kind, headers.get("content-type", ""), body))
         except RequestError:
             raise
+        except UserError as error:
+            raise RequestError("invalid", str(error)) from error
         except Exception as error:
             _LOGGER.error("POST %s failed", scope["path"], exc_info=error)
             raise RequestError("failed", "the server made a mistake; its log has more") from error
         await response(scope, receive, send)
 
     def _checked_key(self, scope: Mapping[str, Any], headers: Mapping[str, str]) -> str | None:
-        if scope["path"] in OPEN_PATHS or scope["method"] == "OPTIONS":
+        if scope["method"] == "OPTIONS" or (scope["method"] in ("GET", "HEAD") and scope["path"] in OPEN_PATHS):
             return None
         return self._keys.check(headers)
 

@@ -9,13 +9,14 @@ import numpy as np
 from fastapi import Request
 from fastapi.responses import Response
 
+from bothways.inference.language import Continuation
 from bothways.inference.sampling import GenerationOptions
 from bothways.serve import questions
 from bothways.serve.asking import ask, base64_vectors, json_reply, server_sent, stream_reply
 from bothways.serve.failures import RequestError
 from bothways.serve.hugging_face_schema import InferenceRequest, known_parameters, texts_in
 from bothways.serve.models import ServedModel
-from bothways.serve.questions import Continuation, Piece
+from bothways.serve.questions import Piece
 from bothways.serve.service import Answered
 from bothways.tasks.base import softmax
 

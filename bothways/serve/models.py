@@ -41,6 +41,8 @@ class ServedModel:
     def warm_up(self) -> None:
         """Lay out the model for this machine, and read a text, so that the first request does not wait for it."""
         self.predictor.embed(WARM_TEXT)
+        if "fill" in self.verbs:
+            self.predictor.fill(self.predictor.tokenizer.token(self.predictor.tokenizer.mask_id))
         if "generate" in self.verbs:
             self.predictor.generate("a", max_tokens=1)
 

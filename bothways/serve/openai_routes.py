@@ -10,6 +10,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
+from bothways.inference.language import Continuation
 from bothways.inference.vectors import head_for_vectors
 from bothways.predictor import Predictor
 from bothways.serve import questions
@@ -17,7 +18,7 @@ from bothways.serve.asking import ask, base64_vectors, json_reply, server_sent, 
 from bothways.serve.failures import RequestError
 from bothways.serve.models import model_for
 from bothways.serve.openai_schema import ChatCompletionsRequest, CompletionsRequest, EmbeddingsRequest
-from bothways.serve.questions import Continuation, Piece
+from bothways.serve.questions import Piece
 from bothways.serve.service import Answered
 
 COMPLETION_TOKENS = 16  # OpenAI's default for completions
@@ -98,7 +99,7 @@ async def _completions(request: Request, body: CompletionsRequest) -> Response:
     made = _Reply("cmpl", "text_completion", body.model)
     if not body.stream:
         answered = await ask(
-            request, body.model, "generate", lambda model: questions.ask_continuations(model, prompts, options, False),
+            request, body.model, "generate", lambda model: questions.ask_completions(model, prompts, options),
             body=body,
         )  # fmt: skip
         texts: list[Continuation] = [sample for of_prompt in answered.result for sample in of_prompt]
@@ -127,13 +128,13 @@ async def _chat_completions(request: Request, body: ChatCompletionsRequest) -> R
         raise RequestError("invalid", "n: a conversation goes on with one reply", "n")
     options = body.sampling(CHAT_TOKENS)
 
-    def answer(emit: questions.Emit | None) -> Any:
+    def answer(emit: questions.Emit) -> Any:
         return ask(
             request, body.model, "chat", lambda model: questions.ask_reply(model, messages, options, emit), body=body
         )
 
     if not body.stream:
-        answered = await answer(None)
+        answered = await answer(lambda piece: None)
         text: Continuation = answered.result
         made = _Reply("chatcmpl", "chat.completion", body.model)
         message = {"role": "assistant", "content": text.text}

@@ -1,30 +1,31 @@
 """What can be asked, verb by verb, as questions whose passes the engine runs beside those of others.
 
-They are those of `inference/`, so answers are the Predictor's. What `inference/` does not batch has the engine alone, a
-text or some tokens at a time, so that nobody waits for a whole list.
+They are those of `inference/`, so answers are the Predictor's. A text in the making asks for a forward pass a token, so
+it shares its steps with the others that are made, and nobody waits for a whole text. What `inference/` does not batch,
+explanations, has the engine alone, a text at a time.
 """
 
 from __future__ import annotations
 
 import functools
-import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from bothways.inference import engine, language, predict, reranking, vectors
-from bothways.inference.chat import conversation_prompt, reply_pieces
-from bothways.inference.language import generate_rounds, generate_steps, prompt_ids, require_causal
+from bothways.inference import engine, language, masked, predict, reranking, scoring, vectors
+from bothways.inference.chat import reply_prompt
+from bothways.inference.engine import Question
+from bothways.inference.generation import Step
+from bothways.inference.language import Continuation, prompt_ids, require_causal
 from bothways.inference.sampling import GenerationOptions, generation_options
 from bothways.inference.texts import rows_of
 from bothways.predictor import Predictor
 from bothways.progress import no_progress
 from bothways.serve.inquiries import Alone, ServedQuestion
-from bothways.tasks.instruct import check_turns
 
-TURN_SECONDS = 0.02  # of a generation, before others have theirs: a batch of the others takes about as long
 CHARACTERS_PER_TOKEN = 4  # about; a cost by which models take turns need not be exact
 
 ask_classify = predict.classify_texts
@@ -56,22 +57,40 @@ def ask_similar(
 
 def ask_fills(model: Predictor, text: Any, top_k: int = 5) -> ServedQuestion:
     """As `Predictor.fill`."""
-    return _each(model, "fill", text, lambda part: model.fill(part, top_k))
+    return masked.fill_masks(model, text, top_k)
+
+
+def ask_next_sentence(model: Predictor, a: Any, b: Any) -> ServedQuestion:
+    """As `Predictor.next_sentence`."""
+    return masked.next_sentence_probabilities(model, a, b)
 
 
 def ask_score(model: Predictor, text: Any, next: str | None = None, top_k: int = 5) -> ServedQuestion:
     """As `Predictor.score`."""
-    return _each(model, "score", text, lambda part: model.score(part, next, top_k))
+    return scoring.score_texts(model, text, next, top_k)
 
 
 def ask_suggestions(model: Predictor, prompt: Any, top_k: int = 3) -> ServedQuestion:
     """As `Predictor.suggest`."""
-    return _each(model, "suggest", prompt, lambda part: model.suggest(part, top_k))
+    return language.suggest_words(model, prompt, top_k)
 
 
 def ask_explanation(model: Predictor, text: Any, **options: Any) -> ServedQuestion:
     """The data of the page that `Predictor.explain` makes."""
-    return _each(model, "explain", text, lambda part: model.explain(part, **options).data)
+    asked = model.asked(text, "explain")
+    found = []
+    for part in asked.texts:
+        found.append((yield Alone(functools.partial(_explanation, model, part, options), _cost(part))))
+    return asked.given(found)
+
+
+def _explanation(model: Predictor, text: Any, options: Mapping[str, Any]) -> Any:
+    return model.explain(text, **options).data
+
+
+def _cost(text: Any) -> int:
+    """Tokens of a text or pair, about."""
+    return 1 + sum(map(len, [text] if isinstance(text, str) else text)) // CHARACTERS_PER_TOKEN
 
 
 def ask_pair_logits(model: Predictor, pairs: Sequence[tuple[str, str]]) -> ServedQuestion:
@@ -86,12 +105,6 @@ def ask_pair_logits(model: Predictor, pairs: Sequence[tuple[str, str]]) -> Serve
         no_progress,
     )
     return np.array([of_row[0] for of_row in scores])
-
-
-def ask_next_sentence(model: Predictor, a: Any, b: Any) -> ServedQuestion:
-    """As `Predictor.next_sentence`."""
-    found = yield Alone(lambda: model.next_sentence(a, b), _cost([a, b]))
-    return found
 
 
 def ask_tokens(model: Predictor, texts: Any) -> ServedQuestion:
@@ -112,33 +125,6 @@ def ask_tokens(model: Predictor, texts: Any) -> ServedQuestion:
     )
 
 
-def _each(model: Predictor, verb: str, texts: Any, call: Callable[[Any], Any]) -> ServedQuestion:
-    """`call` for each text, with the engine alone."""
-    asked = model.asked(texts, verb)
-    found = []
-    for text in asked.texts:
-        found.append((yield Alone(functools.partial(call, text), _cost(text))))
-    return asked.given(found)
-
-
-def _cost(texts: Any) -> int:
-    """Tokens of texts, about."""
-    parts = [texts] if isinstance(texts, str) else texts
-    characters = sum(len(part) if isinstance(part, str) else sum(map(len, part)) for part in parts)
-    return 1 + characters // CHARACTERS_PER_TOKEN
-
-
-@dataclass(frozen=True)
-class Continuation:
-    """How a prompt goes on. ended: whether at `[EOS]`, else at `max_tokens` or where the position table ends.
-    prompt_tokens, tokens: how many there are of each."""
-
-    text: str
-    ended: bool
-    prompt_tokens: int
-    tokens: int
-
-
 @dataclass(frozen=True)
 class Piece:
     """What a token adds to a text, and what else was likely there: (token, probability), likeliest first."""
@@ -150,115 +136,71 @@ class Piece:
 
 def ask_generate(model: Predictor, prompt: Any, truncate: bool = False, **options: Any) -> ServedQuestion:
     """As `Predictor.generate`."""
-    asked = model.asked(prompt, "generate", pairs=False)
-    found = yield from ask_continuations(model, list(map(str, asked.texts)), generation_options(options), truncate)
-    several = options.get("samples", 1) > 1
-    return asked.given([[sample.text for sample in of] if several else of[0].text for of in found])
+    return language.continue_prompts(model, prompt, generation_options(options), "left" if truncate else None)
 
 
-def ask_continuations(
-    model: Predictor, prompts: Sequence[str], options: GenerationOptions, truncate: bool
-) -> Generator[Alone, Any, list[list[Continuation]]]:
+def ask_completions(
+    model: Predictor, prompts: Sequence[str], options: GenerationOptions
+) -> Question[list[list[Continuation]]]:
     """For each prompt its samples."""
     require_causal(model, "generate")
-    ids = prompt_ids(model, prompts, options, "left" if truncate else None)
-    tokens: dict[tuple[int, int], int] = {}
-    ended: set[tuple[int, int]] = set()
-
-    def count(round: Mapping[tuple[int, int], int]) -> None:
-        for place, token in round.items():
-            tokens[place] = tokens.get(place, 0) + 1
-            if token == model.tokenizer.sep_id:
-                ended.add(place)
-
-    rounds = generate_rounds(model, ids, options)
-    texts = yield from _in_turns(rounds, len(prompts) * options.samples, count)
-    return [
-        [
-            Continuation(text, (n, sample) in ended, len(ids[n]), tokens.get((n, sample), 0))
-            for sample, text in enumerate(samples)
-        ]
-        for n, samples in enumerate(texts)
-    ]
+    return (yield from language.ask_continuations(model, prompt_ids(model, prompts, options, None), options))
 
 
 def ask_stream(
     model: Predictor, prompt: str, emit: Emit, options: GenerationOptions, truncate: bool = False, alternatives: int = 0
-) -> Generator[Alone, Any, Continuation]:
+) -> Question[Continuation]:
     """How one prompt goes on; each `Piece` is emitted when it is made. alternatives: how many to tell."""
     require_causal(model, "generate")
     (ids,) = prompt_ids(model, [prompt], options, "left" if truncate else None)
-    made: list[int] = []
-    likely: list[tuple[float, tuple[tuple[str, float], ...]]] = []
-    token = model.tokenizer.token
-
-    def tokens() -> Iterator[int]:
-        for step in generate_steps(model, [ids], options):
-            made.append(step.tokens[0])
-            if alternatives:
-                others = tuple((token(id), probability) for id, probability in step.likeliest(alternatives)[0])
-                likely.append((step.probabilities()[0], others))
-            yield step.tokens[0]
-
-    def pieces() -> Iterator[Piece]:
-        for text in language.text_pieces(model.tokenizer, tokens()):
-            yield Piece(text, *likely[-1]) if likely else Piece(text)
-
-    texts: list[str] = []
-    yield from _in_turns(pieces(), 1, _telling(texts, emit))
-    return Continuation("".join(texts), bool(made) and made[-1] == model.tokenizer.sep_id, len(ids), len(made))
+    made = _Made(model, emit, alternatives)
+    yield from language.ask_steps(model, [ids], options, made.add)
+    return made.whole(len(ids))
 
 
-def ask_chat(model: Predictor, messages: Any, emit: Emit | None = None, **options: Any) -> ServedQuestion:
-    """As `Predictor.chat`; each `Piece` is emitted."""
-    reply = yield from ask_reply(model, messages, generation_options(options), emit)
+def ask_chat(model: Predictor, messages: Any, **options: Any) -> ServedQuestion:
+    """As `Predictor.chat`."""
+    reply = yield from ask_reply(model, messages, generation_options(options))
     return reply.text
 
 
 def ask_reply(
-    model: Predictor, messages: Any, options: GenerationOptions, emit: Emit | None = None
-) -> Generator[Alone, Any, Continuation]:
-    """The reply to a conversation."""
-    said = [{"role": "user", "content": messages}] if isinstance(messages, str) else messages
-    prompt = conversation_prompt(model, check_turns(said, "chat"), options)  # says at once which turns are not read
-    texts: list[str] = []
-    pieces = (Piece(text) for text in reply_pieces(model, messages, options))
-    yield from _in_turns(pieces, 1, _telling(texts, emit))
-    return Continuation("".join(texts), len(texts) < options.max_tokens, len(prompt), len(texts))
+    model: Predictor, messages: Any, options: GenerationOptions, emit: Emit = lambda piece: None
+) -> Question[Continuation]:
+    """The reply to a conversation; each `Piece` is emitted when it is made."""
+    ids = reply_prompt(model, messages, options)
+    made = _Made(model, emit, is_reply=True)
+    yield from language.ask_steps(model, [ids], options, made.add)
+    return made.whole(len(ids))
 
 
-def _telling(texts: list[str], emit: Emit | None) -> Callable[[Piece], None]:
-    def tell(piece: Piece) -> None:
-        texts.append(piece.text)
-        if emit is not None:
-            emit(piece)
+class _Made:
+    """A text in the making, whose pieces are emitted. is_reply: whether the blank before its first word is left out,
+    which belongs to running text."""
 
-    return tell
+    def __init__(self, model: Predictor, emit: Emit, alternatives: int = 0, is_reply: bool = False) -> None:
+        self._tokenizer, self._emit, self._alternatives, self._is_reply = model.tokenizer, emit, alternatives, is_reply
+        self._ids: list[int] = []
+        self._texts: list[str] = []
+        self._new: deque[int] = deque()
+        self._pieces = language.text_pieces(model.tokenizer, iter(self._new.popleft, None))
 
+    def add(self, step: Step) -> None:
+        """The next token, the step's first."""
+        (id, *_) = step.tokens
+        self._ids.append(id)
+        if id == self._tokenizer.sep_id:
+            return
+        self._new.append(id)
+        text = next(self._pieces)
+        self._texts.append(text.lstrip() if self._is_reply and not self._texts else text)
+        if not self._alternatives:
+            self._emit(Piece(self._texts[-1]))
+            return
+        likely = step.likeliest(self._alternatives)[0]
+        others = tuple((self._tokenizer.token(id), probability) for id, probability in likely)
+        self._emit(Piece(self._texts[-1], step.probabilities()[0], others))
 
-def _in_turns(steps: Iterable[Any], tokens: int, tell: Callable[[Any], None]) -> Generator[Alone, Any, Any]:
-    """Run through an iterator, some of its steps whenever it is this request's turn, and give what it returns.
-
-    tokens: of a step. tell: called with what each step gives, behind the turn.
-    """
-    iterator = iter(steps)
-    steps_in_turn = 1
-    while True:
-        made, ended, value = yield Alone(functools.partial(_turn, iterator), tokens * steps_in_turn)
-        for entry in made:
-            tell(entry)
-        if ended:
-            return value
-        steps_in_turn = len(made)
-
-
-def _turn(iterator: Iterator[Any]) -> tuple[list[Any], bool, Any]:
-    """Steps for `TURN_SECONDS`, one at least: what they gave, whether that was all, and what was returned then."""
-    until = time.monotonic() + TURN_SECONDS
-    made: list[Any] = []
-    try:
-        while not made or time.monotonic() < until:
-            made.append(next(iterator))
-    except StopIteration as end:
-        return made, True, end.value
-    return made, False, None
+    def whole(self, prompt_tokens: int) -> Continuation:
+        ended = bool(self._ids) and self._ids[-1] == self._tokenizer.sep_id
+        return Continuation("".join(self._texts), ended, prompt_tokens, len(self._ids))

@@ -15,14 +15,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-import torch
-
 from bothways.errors import UserError
+from bothways.hardware import is_out_of_memory
 from bothways.inference.engine import Forward
 from bothways.serve.failures import RequestError
 from bothways.serve.inquiries import Alone, Inquiry
 
 MIN_BUDGET = 16  # tokens of a batch, below which running out of memory is not the budget's fault
+
+# Tokens that a batch of fewer counts as, by which models take turns: every weight is read for it all the same. A step
+# of generation takes half as long for one text as for sixteen (measured with `mini` in float32).
+MIN_COST = 8
 
 
 @dataclass(frozen=True)
@@ -178,7 +181,7 @@ class Scheduler:
                 queue = min(waiting, key=lambda queue: queue.served)
                 batch = queue.take(self._room(queue, len(waiting)))
                 if batch:
-                    queue.served += sum(map(_tokens, batch))
+                    queue.served += max(MIN_COST, sum(map(_tokens, batch)))
                     return batch
 
     def _room(self, queue: ModelQueue, waiting: int) -> int:
@@ -246,7 +249,6 @@ class Scheduler:
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    """Whether an allocation failed; torch's on a CPU is a RuntimeError that says so."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    return isinstance(error, RuntimeError) and "not enough memory" in str(error)
+    """Whether an allocation failed, also where the engine has made a sentence of it."""
+    causes = [cause for cause in (error, error.__cause__) if cause is not None]
+    return any(isinstance(cause, MemoryError) or is_out_of_memory(cause) for cause in causes)

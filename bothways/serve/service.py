@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from bothways.errors import TruncationWarning, UnknownTokensWarning, UserError
 from bothways.hardware import inference_batch_tokens
-from bothways.inference.engine import batches_at_once
+from bothways.inference.engine import Forward, batches_at_once
 from bothways.predictor import Predictor
 from bothways.serve.failures import RequestError
 from bothways.serve.inquiries import Inquiry, ServedQuestion
@@ -161,7 +161,7 @@ class Service:
         self.metrics.answered(inquiry.model, inquiry.verb, inquiry.times, total)
 
     def _advance(self, inquiry: Inquiry) -> None:
-        """In the pool: a step of an inquiry's question, then it waits for the engine."""
+        """A step of an inquiry's question, in the pool but for short ones, then it waits for the engine."""
         try:
             if inquiry.advance():
                 assert self._scheduler is not None
@@ -172,6 +172,9 @@ class Service:
     # what the scheduler tells, in its thread
 
     def done(self, inquiry: Inquiry) -> None:
+        if isinstance(inquiry.waiting, Forward) and inquiry.waiting.goes_on_at_once:
+            self._advance(inquiry)  # so that the next step has all texts that are in the making
+            return
         try:
             self._pool.submit(self._advance, inquiry)
         except RuntimeError:  # the pool is closed

@@ -1,19 +1,21 @@
-"""The routes of text-embeddings-inference: /embed, /predict, /rerank, /tokenize, /info, /health.
+"""The routes of text-embeddings-inference: /embed, /predict, /rerank, /tokenize, /info, /health, and / for the first
+three.
 
 They name no model: one request is answered by the only model here that can; with several, x-model says which.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bothways.predictor import Predictor
 from bothways.serve import questions
 from bothways.serve.asking import ask, json_reply, service_of
+from bothways.serve.direct import field_error
 from bothways.serve.failures import RequestError
 from bothways.tasks.classifications import Regression
 from bothways.version import __version__
@@ -26,11 +28,13 @@ class TeiRequest(BaseModel):
 
     model_config = ConfigDict(extra="allow")
     truncate: bool | None = False
+    truncation_direction: Literal["Right", "right"] | None = None
 
 
 class TeiEmbedRequest(TeiRequest):
     inputs: Inputs = Field(examples=[["slow wifi", "the internet is slow"]])
     normalize: bool | None = True
+    prompt_name: str | None = None
     dimensions: int | None = None
 
 
@@ -59,6 +63,7 @@ def tei_routes() -> APIRouter:
     """All but /rerank, whose route Jina's clients have as well."""
     router = APIRouter(tags=["text-embeddings-inference"])
     router.post("/embed", summary="Vectors of texts")(_embed)
+    router.post("/", summary="As /embed, /predict or /rerank, whichever the model is for")(_root)
     router.post("/predict", summary="Labels of texts or pairs, with their scores")(_predict)
     router.post("/tokenize", summary="Tokens of texts")(_tokenize)
     router.get("/info", summary="What is served")(_info)
@@ -75,12 +80,28 @@ def _refuse_raw(raw_scores: bool | None) -> None:
         raise RequestError("invalid", "raw_scores: logits are not given, probabilities are", "raw_scores")
 
 
+async def _root(request: Request, body: TeiRerankRequest | TeiPredictRequest) -> Response:
+    """What clients ask that know an address alone, as `huggingface_hub` and LangChain's class do."""
+    if isinstance(body, TeiRerankRequest):
+        return await tei_rerank(request, body)
+    models = service_of(request).models
+    name = _named(request) or (next(iter(models)) if len(models) == 1 else None)
+    if name in models and "classify" in models[name].verbs:
+        return await _predict(request, body)
+    try:
+        embed = TeiEmbedRequest.model_validate(body.model_dump(exclude_unset=True))
+    except ValidationError as error:
+        raise field_error(error.errors(include_url=False)) from None
+    return await _embed(request, embed)
+
+
 async def _embed(request: Request, body: TeiEmbedRequest) -> Response:
     if body.dimensions is not None:
         raise RequestError("invalid", "dimensions: no model here was trained to be cut shorter", "dimensions")
     texts, normalize = ([body.inputs] if isinstance(body.inputs, str) else body.inputs), body.normalize is not False
     answered = await ask(
-        request, _named(request), "embed", lambda model: questions.ask_embed(model, texts, normalize), body=body,
+        request, _named(request), "embed",
+        lambda model: questions.ask_embed(model, texts, normalize, body.prompt_name), body=body,
         truncate=bool(body.truncate),
     )  # fmt: skip
     return json_reply(answered.result.tolist())

@@ -9,13 +9,14 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
+from bothways.inference.language import Continuation
 from bothways.inference.sampling import generation_options
 from bothways.predictor import Predictor
 from bothways.serve import questions, schema
 from bothways.serve.asking import ask, base64_vectors, plain, result_reply, server_sent, stream_reply
 from bothways.serve.failures import RequestError
 from bothways.serve.inquiries import ServedQuestion
-from bothways.serve.questions import Continuation, Piece
+from bothways.serve.questions import Piece
 from bothways.serve.service import Answered, Ask
 
 Asking = Callable[..., ServedQuestion]

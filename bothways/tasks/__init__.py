@@ -7,6 +7,8 @@ from bothways.tasks.answer import AnswerTask
 from bothways.tasks.base import Task
 from bothways.tasks.choose import ChooseTask
 from bothways.tasks.classify import ClassifyTask
+from bothways.tasks.classify_number import RegressionTask as RegressionTask  # as `PROBLEMS` of classify.py knows it
+from bothways.tasks.classify_several import MultiLabelTask as MultiLabelTask
 from bothways.tasks.instruct import InstructTask
 from bothways.tasks.similar import SimilarTask
 from bothways.tasks.tag import TagTask

@@ -12,6 +12,7 @@ from bothways.model.heads import device_of
 from bothways.tasks.base import Task
 from bothways.train.evaluate import Evaluation, RowSet, columns_of, evaluate_rows, write_predictions
 from bothways.train.run import RunDirectory
+from bothways.train.shared_forward import run_shared
 
 EVALUATION, PREDICTIONS = "evaluation.json", "predictions.csv"
 
@@ -38,13 +39,15 @@ class BestEpoch:
     ) -> None:
         self._checkpoint, self._rows, self._encoded = checkpoint, rows, encoded
         self._run, self._patience, self._metadata = run, patience, metadata
+        self._world = run.world
         self._path = run.path / "best"
         self._evaluation: Evaluation | None = None
 
     @property
     def scores(self) -> list[float]:
-        """The deciding figure of each epoch so far, as the run's metrics have it."""
-        return scores_of(self._run.metrics())
+        """The deciding figure of each epoch so far, as the run's metrics have it. All processes must ask for it."""
+        scores: list[float] = self._world.agree(scores_of(self._run.metrics()) if self._world.main else None)
+        return scores
 
     @property
     def number(self) -> int | None:
@@ -56,43 +59,59 @@ class BestEpoch:
         figures for the log."""
         if not self._rows.rows:
             return {}
-        evaluation = evaluate_rows(self._checkpoint.model, self._rows.task, self._rows.rows, self._encoded, tune=True)
+        model, rows = self._checkpoint.model, self._rows
+        evaluation = evaluate_rows(model, rows.task, rows.rows, self._encoded, tune=True, run=run_shared(self._world))
         scores = self.scores
         if not scores or evaluation.score >= max(scores):  # of equal epochs the one that has seen more
-            self._checkpoint.metadata = self._metadata_of(evaluation.task, best_epoch=len(scores) + 1)
-            save_checkpoint(self._checkpoint, self._path)
-            write_json(self._path / EVALUATION, evaluation.metrics)
-            write_predictions(self._path / PREDICTIONS, evaluation.table())
             self._evaluation = evaluation
+            if self._world.main:
+                self._keep(evaluation, number=len(scores) + 1)
         return {name: value for name, value in evaluation.metrics.items() if isinstance(value, float)}
+
+    def _keep(self, evaluation: Evaluation, number: int) -> None:
+        """Write the model, which is the best so far, with its predictions. number: of its epoch, from 1."""
+        self._checkpoint.metadata = self._metadata_of(evaluation.task, best_epoch=number)
+        save_checkpoint(self._checkpoint, self._path)
+        write_json(self._path / EVALUATION, evaluation.metrics)
+        write_predictions(self._path / PREDICTIONS, evaluation.table())
 
     def is_out_of_patience(self) -> bool:
         """Whether `patience` epochs in a row were no better than the best."""
+        if not self._patience:
+            return False
         scores = self.scores
-        return bool(self._patience and scores) and scores[::-1].index(max(scores)) >= self._patience
+        return bool(scores) and scores[::-1].index(max(scores)) >= self._patience
 
     def finish(self) -> Evaluation | None:
         """Make the best model the run's model, or the last model where nothing was measured. Returns the best epoch's
         evaluation."""
         if not self._rows.rows:
             self._checkpoint.metadata = self._metadata_of(self._rows.task)
-            save_checkpoint(self._checkpoint, self._run.model_path)
+            if self._world.main:
+                save_checkpoint(self._checkpoint, self._run.model_path)
+            self._world.wait()
             return None
-        if not self._path.exists() and not self._run.model_path.exists():
+        if not self._world.agree(self._path.exists() or self._run.model_path.exists()):
             self.evaluate()  # the run ends before the end of its first epoch
+        if self._world.main:
+            self._place_best()
+        self._world.wait()
+        return self._evaluation or self._evaluate_kept()
+
+    def _place_best(self) -> None:
+        """Give the best model, its figures and its predictions their places in the run."""
         if self._path.exists():
             replace_with(self._path, self._run.model_path)
         for name in (EVALUATION, PREDICTIONS):
             if (self._run.model_path / name).exists():
                 (self._run.model_path / name).replace(self._run.path / name)
-        return self._evaluation or self._evaluate_kept()
 
     def _evaluate_kept(self) -> Evaluation:
         """Measure the best model once more, where an earlier process had found it."""
         best = load_checkpoint(self._run.model_path)
         task = self._rows.task.from_json(best.metadata).for_columns(columns_of(self._rows.rows))
         best.model.to(device_of(self._checkpoint.model))
-        return evaluate_rows(best.model, task, self._rows.rows, self._encoded)
+        return evaluate_rows(best.model, task, self._rows.rows, self._encoded, run=run_shared(self._world))
 
     def _metadata_of(self, task: Task, **provenance: Any) -> dict[str, Any]:
         """What bothways.json keeps. provenance: what is to be said of this model besides."""

@@ -202,7 +202,7 @@ def run_seconds(options: PretrainOptions, costs: Costs) -> float:
         (phase.end - phase.first) * seconds for phase, seconds in zip(phases_of(options), costs.steps, strict=True)
     )
     evaluations = math.ceil(steps / (intervals.evaluate or steps))
-    read = validation_tokens(options, costs.processes)
+    read = validation_tokens(options)
     evaluating = (evaluations - 1) * _evaluation_seconds(read.during, costs) + _evaluation_seconds(read.at_end, costs)
     checkpoints = math.ceil(steps / intervals.checkpoint) + 1  # and the model
     return costs.start + training + evaluating + checkpoints * costs.checkpoint

@@ -7,11 +7,12 @@ plan's k-th step; gradients, losses and counts are added over all, so the step i
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -22,6 +23,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 from bothways.errors import ProcessError, UserError
 from bothways.model.heads import Model
+from bothways.progress import under_torchrun
+
+_Value = TypeVar("_Value")
+_joins = itertools.count()  # all processes join as often, once for each job
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,11 @@ class World:
         """Whether this process is the one that prints and writes."""
         return self.rank == 0
 
+    @property
+    def first_of_machine(self) -> bool:
+        """Whether this process is the one that works for all of its machine."""
+        return self.size == 1 or os.environ.get("LOCAL_RANK", "0") == "0"
+
     def add(self, values: Sequence[float], device: torch.device) -> list[float]:
         """Each value summed over all processes, in float64."""
         if self.size == 1:
@@ -44,7 +54,7 @@ class World:
         dist.all_reduce(tensor)
         return tensor.tolist()
 
-    def gather(self, value: str) -> list[str]:
+    def gather(self, value: _Value) -> list[_Value]:
         """Each process's value, in order of rank."""
         if self.size == 1:
             return [value]
@@ -52,24 +62,31 @@ class World:
         dist.all_gather_object(values, value)
         return values
 
+    def gather_rows(self, own: Tensor, rows: Sequence[int]) -> list[Tensor]:
+        """Each process's rows, `[rows[r], …]` of rank r, without gradients. own: `[rows[self.rank], …]`."""
+        padded = own.new_zeros(max(rows), *own.shape[1:])  # a collective takes tensors of one size
+        padded[: len(own)] = own
+        found = [torch.empty_like(padded) for _ in rows]
+        dist.all_gather(found, padded)
+        return [tensor[:number] for tensor, number in zip(found, rows, strict=True)]
+
+    def require_same(self, **values: str) -> None:
+        """Raises UserError, on every process, where one has another value than the main one: another file on another
+        machine. values: fingerprints by what they are of."""
+        theirs = self.gather(values)
+        for rank, found in enumerate(theirs):
+            if differs := [name for name in values if found[name] != theirs[0][name]]:
+                what = differs[0].replace("_", " ")
+                raise UserError(f"rank {rank} of {self.size} reads another {what} than rank 0; give all the same")
+
     def agree(self, value: Any) -> Any:
         """The main process's value, on all of them. value: what JSON has."""
-        return json.loads(self.gather(json.dumps(value))[0])
+        return json.loads(self.gather(json.dumps(value) if self.main else "")[0])
 
     def wait(self) -> None:
         """Return when every process has called this."""
         if self.size > 1:
             dist.barrier()
-
-
-def under_torchrun() -> bool:
-    """Whether `torchrun` started this process."""
-    return "RANK" in os.environ and "WORLD_SIZE" in os.environ and "MASTER_ADDR" in os.environ
-
-
-def is_main_process() -> bool:
-    """Whether this process is the one that prints and writes: the first of `torchrun`'s, or the only one."""
-    return not under_torchrun() or os.environ["RANK"] == "0"
 
 
 @contextlib.contextmanager
@@ -109,11 +126,13 @@ def join_world(device: torch.device) -> Iterator[World]:
 def _join(device: torch.device) -> None:
     """Find the other processes.
 
-    After a restart `torchrun` offers the same store again, which still has the addresses of the processes that are
-    gone, so each attempt on a single machine looks under a name of its own. Several machines count their restarts
+    `torchrun` offers the same store to every job of a process, one after another, and again after a restart. It still
+    has the addresses that are no longer valid, so each job, and on a single machine each attempt, looks under a name of
+    its own. Several machines count their restarts
     apart; there `TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1` makes torchrun begin with a new store.
     """
     store, rank, size = next(dist.rendezvous("env://"))
+    store = dist.PrefixStore(f"job-{next(_joins)}", store)
     if os.environ.get("GROUP_WORLD_SIZE", "1") == "1":
         store = dist.PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
     on_gpu = device.type == "cuda"

@@ -18,7 +18,6 @@ from bothways.errors import UserError, closest, option
 from bothways.files import write_text
 from bothways.inference import engine
 from bothways.model.heads import Model
-from bothways.progress import OnProgress, no_progress
 from bothways.tasks.base import Task
 from bothways.text.tokenizer import Tokenizer
 
@@ -115,28 +114,28 @@ def evaluate_rows(
     encoded: Sequence[Encoded],
     *,
     tune: bool = False,
-    on_progress: OnProgress = no_progress,
+    run: engine.RunForward = engine.run_here,
 ) -> Evaluation:
     """Predict labelled rows and measure the predictions.
 
     encoded: what `task.encode` made of the rows. tune: choose the task's thresholds on these rows first, or on some of
     them where rows × labels is more than `engine.MAX_KEPT_SCORES`; then predictions are `condensed` as well.
-    on_progress: called with how many sequences are done.
+    run: what runs the model.
     """
     tune = tune and task.has_thresholds
     if tune and len(rows) * max(1, len(task.labels)) <= engine.MAX_KEPT_SCORES:
-        scores = engine.score(model, task, encoded, on_progress)
+        scores = engine.score(model, task, encoded, run=run)
         tuned = task.with_tuned_thresholds(engine.decode(task, scores, encoded, rows), rows)
         predictions = engine.decode(tuned, scores, encoded, rows)
         return Evaluation(tuned, rows, predictions, tuned.metrics(predictions, rows))
-    tuned, tuned_on = _tuned_on_some(model, task, rows, encoded) if tune else (task, {})
-    chunks = engine.predict_in_chunks(model, tuned, encoded, rows, on_progress)
+    tuned, tuned_on = _tuned_on_some(model, task, rows, encoded, run) if tune else (task, {})
+    chunks = engine.predict_in_chunks(model, tuned, encoded, rows, run=run)
     predictions = [prediction for _, chunk in chunks for prediction in chunk]
     return Evaluation(tuned, rows, predictions, {**tuned.metrics(predictions, rows), **tuned_on})
 
 
 def _tuned_on_some(
-    model: Model, task: Task, rows: Sequence[Row], encoded: Sequence[Encoded]
+    model: Model, task: Task, rows: Sequence[Row], encoded: Sequence[Encoded], run: engine.RunForward
 ) -> tuple[Task, dict[str, int]]:
     """The task with thresholds chosen on as many rows, evenly spaced, as have no more than `MAX_KEPT_SCORES` scores,
     since all scores of a label have to be in memory for that; and how many rows these were, for the figures."""
@@ -144,7 +143,7 @@ def _tuned_on_some(
     chosen = {index * len(rows) // number: index for index in range(number)}
     some = [rows[index] for index in chosen]
     sequences = [replace(sequence, row=chosen[sequence.row]) for sequence in encoded if sequence.row in chosen]
-    tuned = task.with_tuned_thresholds(engine.predict(model, task, sequences, some), some)
+    tuned = task.with_tuned_thresholds(engine.predict(model, task, sequences, some, run=run), some)
     return tuned, {"rows_thresholds_were_tuned_on": number}
 
 

@@ -19,7 +19,8 @@ from bothways.data.encoded import Encoded
 from bothways.data.row_plan import RowPlan, RowPlanOptions
 from bothways.data.tables import TableOptions
 from bothways.data.unknown_tokens import count_unknown_in
-from bothways.errors import UserError, option
+from bothways.errors import UserError, as_shown, option
+from bothways.hardware import choose_device
 from bothways.inference.engine import truncated_rows
 from bothways.inference.loaded import LoadedModel, source_of
 from bothways.model.heads import Model
@@ -33,10 +34,12 @@ from bothways.option_checks import (
 )
 from bothways.outputs import command_words, file_record, require_apart
 from bothways.progress import Progress
+from bothways.remote_files import local_file
 from bothways.tasks import find_task
-from bothways.tasks.base import Task, require_segment_types
+from bothways.tasks.base import Objective, Task, require_segment_types
 from bothways.text.tokenizer import Tokenizer
 from bothways.train.best_epoch import BestEpoch
+from bothways.train.distributed import join_world
 from bothways.train.evaluate import Evaluation, RowSet, Table, figures_in_short
 from bothways.train.finetune_options import (
     FinetuneOptions,
@@ -50,9 +53,11 @@ from bothways.train.loop import TrainResult, say_if_not_compiled, train
 from bothways.train.options import TrainOptions
 from bothways.train.provenance import in_effect, of_tables, of_this_machine
 from bothways.train.run import RunDirectory
+from bothways.train.shared_forward import run_shared
 from bothways.train.soft_scores import TaughtRows, ask_teacher
 from bothways.train.start_line import finetuning_start
 from bothways.train.step import Stepper
+from bothways.train.whole_step import WholeStepObjective
 
 
 @dataclass(frozen=True)
@@ -96,7 +101,8 @@ def finetune(
     progress: Progress | None = None,
     **keywords: Unpack[FinetuneKeywords],
 ) -> FinetuneResult:
-    """Fine-tune a model for a task (`tasks.TASKS`); the same call again resumes a run that was stopped.
+    """Fine-tune a model for a task (`tasks.TASKS`); the same call again resumes a run that was stopped. Under
+    `torchrun` all processes make the call, and work on the same run.
 
     model: a run, a Hugging Face directory, a shipped model, a hub id, or what `bw.load` gives; by default the shipped
     encoder. train, eval: files (csv, tsv, jsonl,
@@ -126,9 +132,16 @@ def finetune(
     settings = checked_finetuning(
         options_from(FinetuneOptions, "finetune", None if in_dictionary else options, of_training)
     )
-    progress = progress or Progress(f"finetune {task}", shown=not quiet)
-    run = RunDirectory(out or "", overwrite=overwrite)
-    return _finetune(make_task(task, of_task), source_of(model), (train, eval), run, settings, progress)
+    with join_world(choose_device(settings.device)) as world:
+        progress = progress or Progress(f"finetune {task}", shown=world.main and not quiet)
+        run = RunDirectory(out or "", world, overwrite=overwrite)
+        tables = _local(train), _local(eval)
+        return _finetune(make_task(task, of_task), source_of(model), tables, run, settings, progress)
+
+
+def _local(table: Any) -> Any:
+    """A file that can be read here, of one behind a URL; what is no path as it is."""
+    return local_file(table) if isinstance(table, str | Path) else table
 
 
 def _split(task: str, given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -148,8 +161,11 @@ def _finetune(
     options: FinetuneOptions,
     progress: Progress,
 ) -> FinetuneResult:
+    world = run.world
     progress.wait(f"{progress.title}  reading rows, opening the model …")
     rows, eval_rows = read_rows_to_learn(*tables, task, options, progress.say)
+    if world.size > 1:
+        world.require_same(table_to_train_on=rows.fingerprint, table_to_measure_on=eval_rows.fingerprint)
     checkpoint, asked = _load(model, rows.task, options, progress.say), rows.task
     rows, eval_rows = (
         replace(table, task=table.task.with_model(checkpoint.model, checkpoint.metadata)) for table in (rows, eval_rows)
@@ -159,15 +175,18 @@ def _finetune(
     encoded, eval_encoded = (table.encode(checkpoint.tokenizer, limit) for table in (rows, eval_rows))
     truncated = _say_truncated(progress.say, rows.task, (encoded, eval_encoded), limit)
     _say_unknown(progress.say, checkpoint.tokenizer, {"training rows": encoded, "evaluation rows": eval_encoded})
-    taught = ask_teacher(rows, encoded, checkpoint, options, progress)
+    taught = ask_teacher(rows, encoded, checkpoint, options, progress, run_shared(world))
     plan = _plan(rows, encoded, eval_rows, checkpoint, taught, options)
     settings = finetuning_loop_options(options, plan, checkpoint.config.hidden_size)
-    stepper = Stepper(checkpoint.model, taught.objective, plan, settings)
+    objective: Objective = taught.objective
+    if rows.task.keep_whole == "step" and world.size > 1:
+        objective = WholeStepObjective(objective, world)
+    stepper = Stepper(checkpoint.model, objective, plan, settings, world)
     say_if_not_compiled(stepper.device, progress)
     progress.steps_per_epoch = plan.steps(1)
     provenance = {
-        **of_this_machine(stepper.device),
-        "model": str(model),
+        **of_this_machine(stepper.device, world.size),
+        "model": as_shown(model),
         **of_tables((tables[0], rows), (tables[1], eval_rows)),
         "options": _options_in_effect(options, rows.task, settings, plan, limit),
     }
@@ -179,6 +198,7 @@ def _finetune(
     progress.start_line = finetuning_start(stepper, len(rows.rows), plan.steps(1))
     training = train(stepper, run, progress, lambda step: best.evaluate(), best.is_out_of_patience)
     evaluation = best.finish() if training.interrupted is None else None
+    run.publish()
     skipped = rows.skipped + eval_rows.skipped
     return FinetuneResult(training, evaluation, truncated, skipped, best.number, len(best.scores))
 
@@ -201,11 +221,11 @@ def _described(run: RunDirectory, task: Task, inputs: Mapping[str, Any], options
     given, own = values_of(options, FinetuneOptions), task.to_json()["options"]
     defaults = {**values_of(FinetuneOptions(), FinetuneOptions), **asdict(task.Options())}
     if all(value is None or isinstance(value, str | Path | float) for value in inputs.values()):
-        files = {name: str(value) for name, value in inputs.items() if value is not None}
+        files = {name: as_shown(str(value)) for name, value in inputs.items() if value is not None}
         words = ["bothways", "finetune", task.name]
-        command = shlex.join(command_words(words, {**files, "out": str(run.path), **given, **own}, defaults))
+        command = shlex.join(command_words(words, {**files, "out": as_shown(run.path), **given, **own}, defaults))
     else:
-        command = f"bothways.finetune({task.name!r}, {str(inputs['model'])!r}, …, {str(run.path)!r}, …)"
+        command = f"bothways.finetune({task.name!r}, {as_shown(str(inputs['model']))!r}, …, {as_shown(run.path)!r}, …)"
     return {
         "command": command,
         "task": task.name,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from dataclasses import dataclass
 from typing import Literal
 
@@ -78,8 +77,6 @@ class FinetuneOptions:
 def checked_finetuning(options: FinetuneOptions) -> FinetuneOptions:
     """The options. Raises UserError for what can be refused before anything is read."""
     require_seed(options.seed)
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UserError("fine-tuning runs in one process; start it without torchrun")
     if options.patience < 0:
         raise UserError(f"{option('patience', options.patience)}: expected 0 or more epochs")
     return options

@@ -13,20 +13,28 @@ from bothways.hardware import choose_device, micro_batch_tokens
 from bothways.model.heads import Model
 from bothways.precision import choose_precision
 from bothways.tasks.base import Objective
+from bothways.train.distributed import World
 from bothways.train.loop import evaluate_objective
 from bothways.train.pretrain_options import PretrainOptions
 from bothways.train.pretrain_plan import DEFAULT_VALIDATION_TOKENS, build_objective, make_validation_plan
 
 
 def evaluate_held_out(
-    model: Model, objective: Objective, validation: PretrainingPlan, options: PretrainOptions
+    model: Model,
+    objective: Objective,
+    validation: PretrainingPlan,
+    options: PretrainOptions,
+    world: World | None = None,
 ) -> dict[str, float]:
     """The objective's means over the held-out documents, by name; without next-sentence figures where there is a single
-    document, as all its pairs are true next sentences."""
+    document, as all its pairs are true next sentences. world: the processes among which the documents are shared out,
+    which must all call it."""
+    world = world or World()
     device = choose_device(options.device)
     budget = micro_batch_tokens(options.micro_batch_tokens, device)
-    batches = validation.evaluation_batches(budget, options.validation_tokens or DEFAULT_VALIDATION_TOKENS)
-    figures = evaluate_objective(model, objective, batches, choose_precision(options.precision, device))
+    tokens = options.validation_tokens or DEFAULT_VALIDATION_TOKENS
+    share = validation.evaluation_share(budget, tokens, world.rank, world.size)
+    figures = evaluate_objective(model, objective, share, choose_precision(options.precision, device), world)
     single = validation.documents == 1
     return {name: value for name, value in figures.items() if not (single and name.startswith("nsp"))}
 
@@ -37,11 +45,12 @@ def evaluate_store(
     split: SplitName,
     device: str,
     limit: int = DEFAULT_VALIDATION_TOKENS,
+    world: World | None = None,
 ) -> dict[str, Any]:
     """Loss, perplexity and accuracy of a pretrained model on a split of a store.
 
     They are those of masked tokens, 15 % of all, with next-sentence loss and accuracy where the model has that head; of
-    a causal model those of the next token. limit: tokens to read, at most.
+    a causal model those of the next token. limit: tokens to read, at most. world: as `evaluate_held_out` has it.
     Raises UserError for a store of another vocabulary, and for a split without text.
     """
     if store.tokenizer_fingerprint != checkpoint.tokenizer.fingerprint:
@@ -65,7 +74,7 @@ def evaluate_store(
             "some out, or give other text, a file or a folder, in the store's place"
         )
     objective = build_objective(options)
-    figures = evaluate_held_out(checkpoint.model, objective, plan, options)
+    figures = evaluate_held_out(checkpoint.model, objective, plan, options, world)
     loss = objective.losses[0]
     if loss not in ("mlm_loss", "lm_loss"):  # of others, exp(loss) is no perplexity
         return figures

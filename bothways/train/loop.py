@@ -7,6 +7,7 @@ run bit for bit on a CPU, if Bothways is installed as it was.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import signal
 import time
@@ -24,7 +25,7 @@ from bothways.native.loading import is_missing
 from bothways.option_checks import rounded_repr
 from bothways.progress import Progress
 from bothways.tasks.base import Objective
-from bothways.train.distributed import reshard
+from bothways.train.distributed import World, reshard
 from bothways.train.memory import hold_freed_memory, limit_onednn_cache
 from bothways.train.options import TrainOptions
 from bothways.train.run import RunDirectory
@@ -319,16 +320,29 @@ class _Log:
 
 @torch.no_grad()
 def evaluate_objective(
-    model: Model, objective: Objective, batches: Iterable[PackedBatch], precision: torch.dtype
+    model: Model,
+    objective: Objective,
+    share: Iterable[tuple[PackedBatch, bool]],
+    precision: torch.dtype,
+    world: World | None = None,
 ) -> dict[str, float]:
-    """Means of the objective's sums over all batches, by name, with dropout off."""
+    """Means of the objective's sums over the batches of all processes, by name, with dropout off; the same to the bit
+    however many there are. All processes must call it.
+
+    share: this process's batches, and whether they count (`PretrainingPlan.evaluation_share`).
+    """
     model.eval()
-    device = device_of(model)
-    running = _RunningMeans()
-    for batch in batches:
+    device, world = device_of(model), world or World()
+    own = []
+    for batch, counts in share:
         batch = batch.to(device)
         with torch.autocast(device.type, precision, enabled=precision != torch.float32):
             scores = model(batch)
         sums = objective.sums(scores, batch.targets)
-        running.add({name: float(value) for name, value in sums.items()}, objective.counts(batch.targets))
+        if counts:
+            own.append(({name: float(value) for name, value in sums.items()}, objective.counts(batch.targets)))
+    running = _RunningMeans()
+    for turn in itertools.zip_longest(*world.gather(own)):  # in the order of the batches, as sums are rounded
+        for measured in filter(None, turn):
+            running.add(*measured)
     return running.means()

@@ -118,19 +118,17 @@ class ValidationTokens:
     at_end: int
 
 
-def validation_tokens(
-    options: PretrainOptions, processes: int, described: Mapping[str, Any] | None = None
-) -> ValidationTokens:
+def validation_tokens(options: PretrainOptions, described: Mapping[str, Any] | None = None) -> ValidationTokens:
     """The tokens that the run's evaluations read; no clock decides, so that a resumed run logs the same figures.
 
-    processes: that share a step, while each of them evaluates. described: the options that the run was started with: an
+    described: the options that the run was started with: an
     earlier Bothways wrote down a number always, and a run of its goes on with that.
     """
     told = options.validation_tokens or (described or {}).get("validation_tokens")
     if told is not None:
         return ValidationTokens(told, told)
     per_step = min(phase.tokens_per_step or options.tokens_per_step for phase in phases_of(options))
-    between = per_step * (intervals_of(options).evaluate or steps_of(options)) // processes
+    between = per_step * (intervals_of(options).evaluate or steps_of(options))
     during = max(MIN_VALIDATION_TOKENS, between // TRAINED_PER_VALIDATION_TOKEN)
     return ValidationTokens(min(DEFAULT_VALIDATION_TOKENS, during), DEFAULT_VALIDATION_TOKENS)
 

@@ -40,12 +40,17 @@ class TaughtRows:
 
 
 def ask_teacher(
-    rows: RowSet, encoded: Sequence[Encoded], student: Checkpoint, options: FinetuneOptions, progress: Progress
+    rows: RowSet,
+    encoded: Sequence[Encoded],
+    student: Checkpoint,
+    options: FinetuneOptions,
+    progress: Progress,
+    run: engine.RunForward = engine.run_here,
 ) -> TaughtRows:
     """The task of the rows beside the scores of `options.teacher`; the task alone where there is no teacher.
 
-    encoded: the rows as the student reads them. Raises UserError for a teacher of another task or of other labels, and
-    for one of another vocabulary where scores are of tokens.
+    encoded: the rows as the student reads them. run: what runs the teacher. Raises UserError for a teacher of another
+    task or of other labels, and for one of another vocabulary where scores are of tokens.
     """
     task = rows.task
     if options.teacher is None:
@@ -67,7 +72,7 @@ def ask_teacher(
         progress.wait(f"{progress.title}  asking the teacher, {done:,} of {number:,} …")
 
     show(0)
-    scores = engine.score(teacher.for_prediction, asked, read, show)
+    scores = engine.score(teacher.for_prediction, asked, read, show, run)
     columns = [asked.label_numbers[label] for label in task.labels] if len(task.labels) > 1 else slice(None)
     soft = [
         of_sequence[..., columns] if task.labels else of_sequence

@@ -62,8 +62,7 @@ class Costs:
 
     start: the model is made, and its kernels warm up. steps: a step of each phase. evaluation: one that reads
     `MIN_VALIDATION_TOKENS`, with its samples; 0 where there is no text to measure on. validation_token: each token
-    beyond them, of `held_out_tokens` at most. checkpoint: to write one. processes: that share a step, while each of
-    them evaluates.
+    beyond them, of `held_out_tokens` at most. checkpoint: to write one.
     """
 
     start: float
@@ -72,7 +71,6 @@ class Costs:
     validation_token: float
     checkpoint: float
     held_out_tokens: int
-    processes: int = 1
 
 
 def measure_speed(store: TokenStore, options: PretrainOptions, steps: int = 8) -> TrainingSpeed:
@@ -112,9 +110,9 @@ def measure_costs(store: TokenStore, options: PretrainOptions, out: Path, world:
     steps = [_mean_seconds(results[WARM_UP_STEPS:]) for results in measured]
     for results, mean in zip(measured, steps, strict=True):
         start += max(0.0, WARM_UP_STEPS * (_mean_seconds(results[:WARM_UP_STEPS]) - mean))
-    token = steps[-1] / measured[-1][-1].tokens * world.size / 3  # training multiplies three times as much
+    token = steps[-1] / measured[-1][-1].tokens / 3  # training multiplies three times as much
     start, steps, evaluation, token, checkpoint = world.agree([start, steps, evaluation, token, checkpoint])
-    return Costs(start, tuple(steps), evaluation, token, checkpoint, store.split("validation").tokens, world.size)
+    return Costs(start, tuple(steps), evaluation, token, checkpoint, store.split("validation").tokens)
 
 
 def _forget_compiled() -> None:
@@ -150,7 +148,7 @@ def _evaluation_seconds(stepper: Stepper, store: TokenStore, options: PretrainOp
     few = replace(options, validation_tokens=MIN_VALIDATION_TOKENS)
 
     def evaluate() -> None:
-        evaluate_held_out(stepper.model, stepper.objective, validation, few)
+        evaluate_held_out(stepper.model, stepper.objective, validation, few, stepper.world)
         samples(stepper.model, validation)
 
     return [_timed(evaluate)[0] for _ in range(2)][1]  # the second with warm kernels

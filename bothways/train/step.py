@@ -6,6 +6,7 @@ rounding, however it was cut or shared out. Dropout is drawn in the order of the
 
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
 import time
@@ -38,7 +39,8 @@ class BatchSource(Protocol):
     identity: dict[str, Any]  # what a resumed run must share, by name
 
     def micro_batches(self, step: int, rank: int, world_size: int, token_budget: int) -> list[PackedBatch]:
-        """This rank's share of step `step` (from 0), each batch of at most `token_budget` tokens where it can be."""
+        """This rank's share of step `step` (from 0), each batch of at most `token_budget` tokens where it can be; rank
+        0 has one always."""
         ...
 
     def cursor_json(self, step: int) -> dict[str, int]:
@@ -80,6 +82,16 @@ def no_micro_batch(done: int, tokens: int) -> None:
     """An `OnMicroBatch` that lets the step go on."""
 
 
+@dataclass(frozen=True)
+class _StepShare:
+    """A process's batches of a step. weight: 1; 0 for the batch of another process, which is run by one that has none,
+    as all exchange gradients. cursor: where the step begins."""
+
+    batches: list[PackedBatch]
+    weight: int
+    cursor: dict[str, int]
+
+
 class _StepBatches:
     """A process's batches of each step, made one step ahead by a thread of their own."""
 
@@ -88,17 +100,17 @@ class _StepBatches:
         self._budget = micro_batch_tokens(options.micro_batch_tokens, device)
         self._pinned = device.type == "cuda"
         self._data_lock = threading.Lock()  # a plan keeps what it made last, and is asked by two threads
-        self._coming: Iterator[tuple[list[PackedBatch], dict[str, int]]] = iter(())
+        self._coming: Iterator[_StepShare] = iter(())
         self._next_step = -1
         self._cursor: tuple[int, dict[str, int]] | None = None  # of the step that was taken last
 
-    def take(self, step: int) -> list[PackedBatch]:
+    def take(self, step: int) -> _StepShare:
         """The micro-batches of a step; the following step's are begun."""
         if step != self._next_step:
             self._coming = prefetch(self._make, range(step, max(step + 1, self._steps)))
-        batches, cursor = next(self._coming)
-        self._next_step, self._cursor = step + 1, (step, cursor)
-        return batches
+        share = next(self._coming)
+        self._next_step, self._cursor = step + 1, (step, share.cursor)
+        return share
 
     def cursor_json(self, step: int) -> dict[str, int]:
         """As `BatchSource.cursor_json`. The plan is past a step that was given up, and would walk back to it."""
@@ -107,11 +119,13 @@ class _StepBatches:
         with self._data_lock:
             return self._data.cursor_json(step)
 
-    def _make(self, step: int) -> tuple[list[PackedBatch], dict[str, int]]:
+    def _make(self, step: int) -> _StepShare:
         with self._data_lock:
-            batches = self._data.micro_batches(step, self._world.rank, self._world.size, self._budget)
+            own = self._data.micro_batches(step, self._world.rank, self._world.size, self._budget)
+            batches = own or self._data.micro_batches(step, 0, self._world.size, self._budget)[-1:]
             cursor = self._data.cursor_json(step)
-        return [batch.pinned() for batch in batches] if self._pinned else batches, cursor
+        batches = [batch.pinned() for batch in batches] if self._pinned else batches
+        return _StepShare(batches, int(bool(own)), cursor)
 
 
 class _Sums(nn.Module):
@@ -144,7 +158,7 @@ class Stepper:
         sums = _Sums(model, objective, self.dtype)
         if compiles(options, model.config, self.device):
             sums.compile(dynamic=True)
-        sharded = options.parallel == "fsdp" and self.world.size > 1
+        sharded = self._sharded = options.parallel == "fsdp" and self.world.size > 1
         self._parallel = (
             Sharded(sums, model, self.world, self.device) if sharded else Replicated(sums, self.world, self.device)
         )
@@ -159,36 +173,39 @@ class Stepper:
         runs out.
         """
         began = time.perf_counter()
-        batches = self._batches.take(step)
+        share = self._batches.take(step)
         try:
-            result = self._step(step, batches, stop, on_micro_batch)
+            result = self._step(step, share, stop, on_micro_batch)
             return replace(result, seconds=time.perf_counter() - began)
         except StepAbandoned:
             self.optimizer.zero_grad(set_to_none=True)
             raise
         except RuntimeError as error:
             if is_out_of_memory(error):
-                raise UserError(_smaller_budget(batches)) from error
+                raise UserError(_smaller_budget(share.batches)) from error
             raise
 
     def cursor_json(self, step: int) -> dict[str, int]:
         """As `BatchSource.cursor_json`; to be asked here, as the next step's batches may be in the making."""
         return self._batches.cursor_json(step)
 
-    def _step(self, step: int, batches: list[PackedBatch], stop: bool, on_micro_batch: OnMicroBatch) -> StepResult:
+    def _step(self, step: int, share: _StepShare, stop: bool, on_micro_batch: OnMicroBatch) -> StepResult:
+        batches = share.batches
         # 1. dropout of this step and rank
         seed_dropout(self.options.seed, step, self.world.rank)
         # 2. counts over all micro-batches of all ranks, by which losses are divided
-        counts, tokens, flops, stopping = self._totals(batches, stop)
+        counts, tokens, flops, stopping = self._totals(share, stop)
         # 3. forward and backward for each micro-batch; ranks exchange gradients in the last backward pass
         sums: dict[str, Tensor] = {}
         done, own = 0, sum(batch.num_tokens for batch in batches)
-        for number, batch in enumerate(batches, start=1):
-            if number > 1:
-                on_micro_batch(done, own)
-            for name, value in self._forward_and_backward(batch, counts, number == len(batches)).items():
-                sums[name] = sums[name] + value if name in sums else value
-            done += batch.num_tokens
+        with contextlib.nullcontext() if self._sharded else _kept_casts():
+            for number, batch in enumerate(batches, start=1):
+                if number > 1:
+                    on_micro_batch(done, own)
+                last = number == len(batches)
+                for name, value in self._forward_and_backward(batch, counts, share.weight, last).items():
+                    sums[name] = sums[name] + value if name in sums else value
+                done += batch.num_tokens
         # 4. clipping, which also finds what is not finite before it reaches the weights
         length = full_tensor(torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.options.clip))
         # a GPU is waited for here and nowhere else: it updates the weights while the next step is handed to it
@@ -206,25 +223,39 @@ class Stepper:
         by_name = dict(zip(sums, self.world.add(values, self.device), strict=True))
         return StepResult(by_name, counts, tokens, flops, norm, lr, stop=stopping)
 
-    def _totals(self, batches: list[PackedBatch], stop: bool) -> tuple[dict[str, float], int, float, bool]:
+    def _totals(self, share: _StepShare, stop: bool) -> tuple[dict[str, float], int, float, bool]:
         """Counts by name, tokens, FLOPs, and whether to stop: over all batches of all processes."""
         counts: dict[str, float] = defaultdict(float)
-        for batch in batches:
+        for batch in share.batches:
             for name, count in self.objective.counts(batch.targets).items():
-                counts[name] += count
-        tokens = sum(batch.num_tokens for batch in batches)
-        flops = sum(training_flops(self.model, batch) for batch in batches)
+                counts[name] += share.weight * count
+        tokens = share.weight * sum(batch.num_tokens for batch in share.batches)
+        flops = share.weight * sum(training_flops(self.model, batch) for batch in share.batches)
         *summed, tokens_sum, flops_sum, asked = self.world.add([*counts.values(), tokens, flops, stop], self.device)
         return dict(zip(counts, summed, strict=True)), int(tokens_sum), flops_sum, asked > 0
 
-    def _forward_and_backward(self, batch: PackedBatch, counts: Mapping[str, float], last: bool) -> dict[str, Tensor]:
+    def _forward_and_backward(
+        self, batch: PackedBatch, counts: Mapping[str, float], weight: int, last: bool
+    ) -> dict[str, Tensor]:
         with self._parallel.micro_batch(sync_gradients=last) as sums_of:
             sums: dict[str, Tensor] = sums_of(batch.to(self.device))
             weights = self.objective.loss_weights
             losses = [weights.get(name, 1.0) * sums[name] / (counts[name] or 1) for name in self.objective.losses]
             # processes average their gradients, and the step wants their sum
-            (torch.stack(losses).sum() * self.world.size).backward()
-        return {name: value.detach() for name, value in sums.items()}
+            (torch.stack(losses).sum() * (weight * self.world.size)).backward()
+        return {name: weight * value.detach() for name, value in sums.items()}
+
+
+@contextlib.contextmanager
+def _kept_casts() -> Iterator[None]:
+    """Within it autocast casts a weight once, not once in each micro-batch: its cache is emptied where the outermost
+    context ends. The weights must not change meanwhile, and all of the casts are in memory."""
+    torch.autocast_increment_nesting()
+    try:
+        yield
+    finally:
+        if torch.autocast_decrement_nesting() == 0:
+            torch.clear_autocast_cache()
 
 
 def _not_finite(step: int, norm: float) -> str:

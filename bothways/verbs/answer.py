@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from bothways.data.tables import TableFormat
@@ -13,6 +12,7 @@ from bothways.files import to_json
 from bothways.inference.jobs import task_job
 from bothways.option_checks import require_at_least
 from bothways.precision import InferencePrecision
+from bothways.remote_files import local_file
 from bothways.verbs.bulk import into_file
 from bothways.verbs.flags import parse
 from bothways.verbs.model_argument import load_model
@@ -29,7 +29,8 @@ class AnswerArguments(PartsArguments):
     question: what is asked; without it each row of the table `--in` asks its own. out: with such a table, a .parquet,
     .jsonl or .csv of all its rows, however many; the same command again goes on with it. format: what the table is,
     where its name does not say it. encoding: of a file that is not UTF-8. precision: auto is bfloat16 where the
-    hardware multiplies it, else float32; fastest is int8 where it has VNNI.
+    hardware multiplies it, else float32; fastest is int8 where it has VNNI. calibrate: a table or a .txt of texts, on
+    which int8 is compared with float32 before it is used.
     """
 
     model: ModelToAsk = None
@@ -45,6 +46,7 @@ class AnswerArguments(PartsArguments):
     format: TableFormat | None = None
     encoding: str = "utf-8"
     precision: InferencePrecision = "auto"
+    calibrate: str | None = None
     device: str = "auto"
 
     @staticmethod
@@ -86,8 +88,9 @@ def run_answer(arguments: Sequence[str]) -> None:
     require_at_least(1, top_k=options.top_k)
     if (options.context is None) == (options.input is None):
         raise UserError("answer: give the text that may hold the answer, either as an argument or by --in FILE")
-    context = options.context if options.input is None else file_text(Path(options.input), options.encoding)
-    found = load_model("answer", options, options.precision).answer(options.question, context or "")
+    context = options.context if options.input is None else file_text(local_file(options.input), options.encoding)
+    model = load_model("answer", options, options.precision, options.calibrate)
+    found = model.answer(options.question, context or "")
     if options.json:
         print(to_json(found.to_dict()))
         return

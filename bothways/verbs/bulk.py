@@ -11,12 +11,14 @@ from typing import Any
 
 from bothways.data.stream import RowStream
 from bothways.data.tables import TableOptions
-from bothways.errors import UserError
+from bothways.errors import UserError, as_shown
 from bothways.files import require_file_writable
 from bothways.inference.bulk import BulkCounts, BulkOutput, Job, open_output, open_table_parts, run_bulk
 from bothways.inference.bulk_formats import BULK_SUFFIXES
 from bothways.inference.jobs import task_job
 from bothways.inference.prepared import describe_layers
+from bothways.mirrors import output_file
+from bothways.parts import PartShare
 from bothways.precision import InferencePrecision
 from bothways.predictor import Predictor
 from bothways.progress import CountProgress, duration, print_note
@@ -28,57 +30,72 @@ MakeJob = Callable[[Predictor, RowStream], Job]
 LineColumn = Callable[[Mapping[str, Any]], str]
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """What a verb is asked to do with a table; as `into_file` has it."""
+
+    verb: str
+    options: Any
+    make_job: MakeJob
+    line_column: LineColumn
+
+    def open(self) -> tuple[Predictor, Job, RowStream]:
+        """The model, what it does, and the table."""
+        options = self.options
+        model = load_model(self.verb, options, options.precision, options.calibrate)
+        reading = TableOptions(options.format, encoding=options.encoding)
+        source = RowStream(options.input, self.line_column(model.checkpoint.metadata.get("options", {})), reading)
+        return model, self.make_job(model, source), source
+
+
 def into_file(verb: str, options: Any, arguments: Sequence[str], make_job: MakeJob, line_column: LineColumn) -> None:
     """Run a job over the table `--in` into `--out`, and say what became of its rows.
 
-    options: with model, input, format, encoding, out, overwrite, on, parts, device and precision. arguments: the words
-    that gave them. line_column: what the lines of a .txt are called, by the options of the fine-tuning.
+    options: with model, input, format, encoding, out, overwrite, on, parts, device, precision and calibrate. arguments:
+    the words that gave them. line_column: what the lines of a .txt are called, by the options of the fine-tuning.
     """
-    out = Path(options.out)
+    share = options.share(options.out, options.overwrite)
+    with output_file(options.out, overwrite=options.overwrite) as out:
+        _into(out, _Asked(verb, options, make_job, line_column), share, part_command(verb, arguments))
+
+
+def _into(out: Path, asked: _Asked, share: PartShare | None, command: Sequence[str]) -> None:
+    options = asked.options
     require_file_writable(out, BULK_SUFFIXES, "out")
     if options.input is None:
         raise UserError(f"--out {out}: needs a table after --in")
     if options.json:
         raise UserError(f"--json: prints, and --out {out} writes a file; name a .jsonl after --out for JSON")
-    share = options.share(options.overwrite)
-    model, job, source = _open_job(verb, options, make_job, line_column)
+    model, job, source = asked.open()
     for remark in source.remarks:
         print_note(f"{source.path}: {remark}")
-    output = open_output(job, source, out, overwrite=options.overwrite, command=part_command(verb, arguments))
+    output = open_output(job, source, out, overwrite=options.overwrite, command=command)
     began = time.monotonic()
-    with CountProgress(verb, output.rows_at_most, output.resumed) as on_rows:
+    numbers = output.parts.missing(share)
+    with CountProgress(asked.verb, output.rows_at_most, output.resumed) as on_rows:
         if options.on is not None:
-            _make_on_cluster(verb, options, output, make_job, line_column, on_rows)
+            _make_on_cluster(asked, output, on_rows)
         else:
             layers = describe_layers(model.for_prediction, model.precision)
-            agreement = f" ({model.agreement})" if model.agreement else ""
-            on_rows.say(f"{verb} on {model.device}: {layers}{agreement}")
-            numbers = output.parts.missing(share)
+            measured = f" ({model.agreement})" if model.agreement and not options.calibrate else ""
+            on_rows.say(f"{asked.verb} on {model.device}: {layers}{measured}")
             run_bulk(job, source, output, on_rows, numbers)
     if share is not None:
         return say_share(output.parts, share, len(numbers))
     counts = output.merge()
     resumed = f", {counts.resumed:,} of them by an earlier run" if counts.resumed else ""
-    print(f"{out}: {counts.rows - counts.bad:,} rows{resumed}, in {duration(time.monotonic() - began)}")
+    print(f"{as_shown(out)}: {counts.rows - counts.bad:,} rows{resumed}, in {duration(time.monotonic() - began)}")
     say_counts(counts, output, model.sequence_length)
 
 
-def _open_job(verb: str, options: Any, make_job: MakeJob, line_column: LineColumn) -> tuple[Predictor, Job, RowStream]:
-    """The model, what it does, and the table."""
-    model = load_model(verb, options, options.precision)
-    reading = TableOptions(options.format, encoding=options.encoding)
-    source = RowStream(Path(options.input), line_column(model.checkpoint.metadata.get("options", {})), reading)
-    return model, make_job(model, source), source
-
-
-def _make_on_cluster(
-    verb: str, options: Any, output: BulkOutput, make_job: MakeJob, line_column: LineColumn, on_rows: CountProgress
-) -> None:
+def _make_on_cluster(asked: _Asked, output: BulkOutput, on_rows: CountProgress) -> None:
     """Make the missing parts on the cluster, where each actor opens model and table for itself."""
-    elsewhere = replace(options, model=absolute(options.model), input=absolute(options.input))
+    options = asked.options
+    named = {name: absolute(getattr(options, name)) for name in ("model", "input", "calibrate")}
+    elsewhere = replace(asked, options=replace(options, **named))
 
     def open_job() -> tuple[Job, RowStream]:
-        _, job, source = _open_job(verb, elsewhere, make_job, line_column)
+        _, job, source = elsewhere.open()
         return job, source
 
     done = output.resumed
@@ -100,17 +117,20 @@ def say_counts(counts: BulkCounts, output: BulkOutput, sequence_length: int | No
     if (unknown := counts.unknown.sentence("rows")) is not None:
         print(unknown)
     if counts.bad:
-        print(f"{output.bad_rows}: {counts.bad:,} rows that could not be used, with the reason; {counts.first_bad}")
+        bad = f"{as_shown(output.bad_rows)}: {counts.bad:,} rows that could not be used"
+        print(f"{bad}, with the reason; {counts.first_bad}")
 
 
 @dataclass(frozen=True)
 class TableArguments(PartsArguments, TextArguments):
     """out: a .parquet, .jsonl or .csv of all the rows of `--in`, however many; the same command again goes on with it.
-    precision: auto is bfloat16 where the hardware multiplies it, else float32; fastest is int8 where it has VNNI."""
+    precision: auto is bfloat16 where the hardware multiplies it, else float32; fastest is int8 where it has VNNI.
+    calibrate: a table or a .txt of texts, on which int8 is compared with float32 before it is used."""
 
     out: str | None = None
     overwrite: bool = False
     precision: InferencePrecision = "auto"
+    calibrate: str | None = None
 
     def columns(self) -> dict[str, str]:
         """The columns that are named, by the option."""

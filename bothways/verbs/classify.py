@@ -23,7 +23,7 @@ def run_classify(arguments: Sequence[str]) -> None:
     if options.out is not None:
         return table_into_file("classify", options, arguments)
     options.refuse_parts()
-    model, texts = open_model("classify", options, options.precision)
+    model, texts = open_model("classify", options, options.precision, options.calibrate)
     with CountProgress("classify", len(texts)) as on_sequences:
         results = model.classify(texts, on_sequences)
     for text, result in zip(texts, results, strict=True):

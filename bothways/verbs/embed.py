@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 
 from bothways.data.stream import RowStream
-from bothways.errors import UserError
+from bothways.errors import UserError, as_shown
 from bothways.files import require_file_writable, to_json, user_errors
 from bothways.inference.bulk import Job
 from bothways.inference.bulk_formats import BULK_SUFFIXES
 from bothways.inference.jobs import embed_job
 from bothways.inference.vectors import chosen_prompt
+from bothways.mirrors import output_file
 from bothways.outputs import require_new_file
 from bothways.predictor import Predictor
 from bothways.progress import CountProgress, OnProgress
@@ -54,15 +55,16 @@ def run_embed(arguments: Sequence[str]) -> None:
         "Turn texts into vectors. Example: bothways embed model --in lines.txt --out vectors.npy",
     )
     if options.out is not None:
-        require_file_writable(Path(options.out), (".npy", *BULK_SUFFIXES), "out")
         if Path(options.out).suffix.lower() in BULK_SUFFIXES:
             return _embed_table(options, arguments)
         options.refuse_parts()
-        if not options.overwrite:
-            require_new_file(Path(options.out), "out")
-        return _embed_lines(options, Path(options.out))
+        with output_file(options.out, overwrite=options.overwrite) as out:
+            require_file_writable(out, (".npy", *BULK_SUFFIXES), "out")
+            if not options.overwrite:
+                require_new_file(out, "out")
+            return _embed_lines(options, out)
     options.refuse_parts()
-    model, texts = open_model_and_texts("embed", options, options.precision)
+    model, texts = open_model_and_texts("embed", options, options.precision, options.calibrate)
     with CountProgress("embed", len(texts)) as on_sequences:
         vectors = options.vectors(model, texts, on_sequences)
     for text, vector in zip(texts, vectors, strict=True):
@@ -71,7 +73,7 @@ def run_embed(arguments: Sequence[str]) -> None:
 
 def _embed_lines(options: EmbedArguments, path: Path) -> None:
     """Write an array with a row for every line."""
-    model = load_model("embed", options, options.precision)
+    model = load_model("embed", options, options.precision, options.calibrate)
     lines = single_lines(options, {"text_column": model.checkpoint.metadata.get("options", {}).get("text_column")})
     places = [place for place, line in enumerate(lines) if line is not None]
     texts = [line for line in lines if line is not None]
@@ -86,7 +88,7 @@ def _embed_lines(options: EmbedArguments, path: Path) -> None:
         with partial.open("wb") as file:
             np.save(file, vectors)
         partial.replace(path)
-    print(f"{path}: {len(vectors):,} vectors of {vectors.shape[1]}, float32")
+    print(f"{as_shown(path)}: {len(vectors):,} vectors of {vectors.shape[1]}, float32")
 
 
 def _embed_table(options: EmbedArguments, arguments: Sequence[str]) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from bothways.data.tables import TableFormat
 from bothways.evaluation import evaluate
 from bothways.files import to_json
+from bothways.progress import is_main_process
 from bothways.verbs.column_arguments import column_arguments, named_columns
 from bothways.verbs.flags import joined_options, parse
 from bothways.verbs.options import Positional
@@ -53,4 +54,5 @@ def run_evaluate(arguments: Sequence[str]) -> None:
         device=options.device,
         **named_columns(options),
     )
-    print(to_json(figures) if options.json else "\n".join(figure_lines(figures)))
+    if is_main_process():
+        print(to_json(figures) if options.json else "\n".join(figure_lines(figures)))

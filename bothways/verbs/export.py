@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bothways.checkpoint.hugging_face import Checkpoint, save_checkpoint, weights_fingerprint
-from bothways.errors import UserError
+from bothways.data.encoded import join_segments
+from bothways.errors import UserError, as_shown
 from bothways.files import read_json, refuse_foreign_files, require_writable
+from bothways.inference.agreement import LEAST_COSINE
+from bothways.mirrors import output_folder
 from bothways.model.heads import Model
 from bothways.model.pooling import Pooling
 from bothways.model.task_heads import EmbeddingHead, vector_head
 from bothways.outputs import made_otherwise, option_changes, require_apart
-from bothways.predictor import load
+from bothways.predictor import Predictor, load
 from bothways.verbs.flags import parse
 from bothways.verbs.options import Positional
 from bothways.verbs.printing import say
@@ -30,7 +33,8 @@ class ExportArguments:
     transformers opens it, of a model that is stored otherwise. out: the directory, which has config and tokenizer as
     well.
 
-    int8: with onnx, write `model_quantized.onnx` too. pooling: with sentence-transformers, how a model that was not
+    int8: with onnx, write `model_quantized.onnx` too. calibrate: with int8, a table or a .txt of texts, on which it is
+    compared with float32. pooling: with sentence-transformers, how a model that was not
     trained for vectors makes one of a text; by default the mean.
     """
 
@@ -39,6 +43,7 @@ class ExportArguments:
     out: str
     overwrite: bool = False
     int8: bool = False
+    calibrate: str | None = None
     pooling: Pooling | None = None
 
 
@@ -52,28 +57,36 @@ def run_export(arguments: Sequence[str]) -> None:
     )
     if options.int8 and options.format != "onnx":
         raise UserError("--int8: is for export onnx")
+    if options.calibrate and not options.int8:
+        raise UserError(f"--calibrate {options.calibrate}: is for export onnx --int8")
     if options.pooling and options.format != "sentence-transformers":
         raise UserError("--pooling: is for export sentence-transformers")
-    out = Path(options.out)
+    with output_folder(options.out) as out:
+        _export(options, out)
+
+
+def _export(options: ExportArguments, out: Path) -> None:
     earlier = _earlier_export(out)
     if options.overwrite:
-        require_apart(out, [options.model])
-    model = load(options.model, "cpu")
+        require_apart(options.out, [options.model])
+    model = load(options.model, "cpu", "int8" if options.calibrate else "auto", options.calibrate)
     model.require_trained("export")
     record = {**{name: getattr(options, name) for name in RECORDED}, "weights": weights_fingerprint(model.model)}
     if earlier and not options.overwrite:
         _require_same(out, earlier, record)
-        print(f"{out}: done already")
+        print(f"{options.out}: done already")
         return
     require_writable(out)
     checkpoint = replace(model.checkpoint, metadata={**model.checkpoint.metadata, "export": record})
     if options.format == "onnx":
         _onnx(checkpoint, out, options.int8)
+        if options.calibrate:
+            _say_agreement(model, out)
     elif options.format == "sentence-transformers":
         _sentences(checkpoint, out, options.pooling)
     else:
         save_checkpoint(checkpoint, out)
-        print(f"{out}: opens in transformers, {(out / 'model.safetensors').stat().st_size / 1e6:.1f} MB")
+        print(f"{options.out}: opens in transformers, {(out / 'model.safetensors').stat().st_size / 1e6:.1f} MB")
 
 
 def _earlier_export(directory: Path) -> dict[str, Any]:
@@ -110,7 +123,7 @@ def _onnx(checkpoint: Checkpoint, out: Path, int8: bool) -> None:
     done = export_onnx(checkpoint, out, int8)
     names = ", ".join(PaddedModel(checkpoint.model).names)
     size = done.file.stat().st_size / 1e6
-    print(f"{done.file}: opset {OPSET}, {names}; batch and length are free; {size:.0f} MB")
+    print(f"{as_shown(done.file)}: opset {OPSET}, {names}; batch and length are free; {size:.0f} MB")
     if prompt := checkpoint.metadata.get("prompt"):
         print(
             f"the model was made for texts behind the prompt {prompt!r}: the ONNX model reads tokens, so put it before "
@@ -119,7 +132,19 @@ def _onnx(checkpoint: Checkpoint, out: Path, int8: bool) -> None:
     print(f"ONNX Runtime's outputs differ from the model's by {done.difference:.1e} at most")
     if done.int8:
         path, cosine = done.int8
-        print(f"{path}: {path.stat().st_size / 1e6:.0f} MB; cosine with the model's outputs at least {cosine:.4f}")
+        size = path.stat().st_size / 1e6
+        print(f"{as_shown(path)}: {size:.0f} MB; cosine with the model's outputs at least {cosine:.4f}")
+
+
+def _say_agreement(model: Predictor, out: Path) -> None:
+    """How near the quantised file is to the model on the user's texts."""
+    from bothways.inference.onnx import measure_file
+
+    encoded = join_segments(model.tokenizer, model.calibration or [], model.sequence_length)
+    agreement = measure_file(model.model, out / "model_quantized.onnx", encoded)
+    print(f"on your texts: {agreement}")
+    if not agreement.is_enough:
+        print(f"that is below {LEAST_COSINE}: model.onnx is the one to use")
 
 
 def _sentences(checkpoint: Checkpoint, out: Path, pooling: Pooling | None) -> None:
@@ -136,4 +161,6 @@ def _sentences(checkpoint: Checkpoint, out: Path, pooling: Pooling | None) -> No
         raise UserError(f"--pooling {pooling}: this model was trained with {' and '.join(head.pool.modes)}")
     save_checkpoint(checkpoint, out)
     size = head.size(checkpoint.config.hidden_size)
-    print(f"{out}: opens in sentence-transformers; pooling {' and '.join(head.pool.modes)}, vectors of {size}")
+    print(
+        f"{as_shown(out)}: opens in sentence-transformers; pooling {' and '.join(head.pool.modes)}, vectors of {size}"
+    )

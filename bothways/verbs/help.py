@@ -20,6 +20,7 @@ LABEL_WIDTH = 26  # columns of an option's name, behind which its text begins
 METAVARS = {
     "anchors": "WORD",
     "api_keys": "FILE",
+    "calibrate": "FILE",
     "clip": "NORM",
     "context": "TEXT",
     "cors": "ORIGIN",
@@ -69,8 +70,8 @@ FILE_VERBS = ("explain", "predict", "embed", "classify", "tag", "answer")  # who
 
 # What most people never need, and the help therefore has last.
 RARE = frozenset((
-    "all", "batch_size", "checkpoint_every", "clip", "compile", "class_weights", "cors", "decay", "device", "drain",
-    "dropout", "evaluate_every", "format", "freeze_layers", "hidden_act", "keep_checkpoints", "keep_layers",
+    "all", "batch_size", "calibrate", "checkpoint_every", "clip", "compile", "class_weights", "cors", "decay", "device",
+    "drain", "dropout", "evaluate_every", "format", "freeze_layers", "hidden_act", "keep_checkpoints", "keep_layers",
     "label_names", "log_every", "log_texts", "mask_rate", "max_body", "max_characters", "max_requests", "max_texts",
     "mask_rate_end", "max_position_embeddings", "micro_batch_tokens", "min_frequency", "min_p", "no_normalize", "on",
     "optimizer", "overlap", "overwrite", "parallel", "parts", "patience", "phases", "pooling", "positions", "precision",

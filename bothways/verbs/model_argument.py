@@ -7,7 +7,7 @@ from typing import Protocol
 from bothways.checkpoint.shipped import shipped_for
 from bothways.precision import InferencePrecision
 from bothways.predictor import Predictor, load
-from bothways.progress import print_note
+from bothways.progress import is_main_process, print_note
 
 
 class ModelOptions(Protocol):
@@ -25,10 +25,19 @@ def named_model(verb: str, model: str | None) -> str:
     if model is not None:
         return model
     found = shipped_for(verb)
-    print_note(f"model: {found.name} (shipped; bothways info {found.name})")
+    if is_main_process():
+        print_note(f"model: {found.name} (shipped; bothways info {found.name})")
     return found.name
 
 
-def load_model(verb: str, options: ModelOptions, precision: InferencePrecision = "auto") -> Predictor:
-    """The model, opened. Raises UserError where there is none, and as `load` does."""
-    return load(named_model(verb, options.model), options.device, precision)
+def load_model(
+    verb: str, options: ModelOptions, precision: InferencePrecision = "auto", calibrate: str | None = None
+) -> Predictor:
+    """The model, opened. calibrate: a file of texts that int8 is measured on; what came of it is said.
+
+    Raises UserError where there is none, and as `load` does."""
+    model = load(named_model(verb, options.model), options.device, precision, calibrate)
+    if calibrate is not None:
+        model.for_prediction  # noqa: B018 — which measures
+        print_note(f"{verb} in {model.precision}: {model.agreement or 'as this processor has no faster int8'}")
+    return model

@@ -9,6 +9,7 @@ from typing import Literal
 
 from bothways.errors import UserError
 from bothways.parts import Parts, PartShare
+from bothways.remote_files import shown_url, url_of
 from bothways.verbs.printing import say
 
 _NOT_OF_A_PART = ("--parts", "--on")  # with their values, and
@@ -29,9 +30,13 @@ class PartsArguments:
         if self.on is not None or self.parts is not None:
             raise UserError("--on and --parts: are of a table after --in, with a .parquet, .jsonl or .csv after --out")
 
-    def share(self, overwrite: bool) -> PartShare | None:
+    def share(self, out: str, overwrite: bool) -> PartShare | None:
         """The share of the parts that is asked for, None for all. Raises UserError for other values, and for options
-        that do not go together. overwrite: whether what is there is to be replaced."""
+        that do not go together. out, overwrite: the result, and whether what is there is to be replaced."""
+        if (self.on is not None or self.parts is not None) and url_of(out) is not None:
+            raise UserError(
+                f"--out {shown_url(out)}: --on and --parts need a folder that all machines share, not a URL"
+            )
         if self.on is not None:
             from bothways.cluster.connection import check_address
 

@@ -14,7 +14,9 @@ from bothways.data.store import TokenStore
 from bothways.data.store_parts import StoreParts, open_store_parts
 from bothways.data.unknown_tokens import unknown_in_store
 from bothways.errors import UserError
+from bothways.mirrors import output_folder
 from bothways.outputs import free_name
+from bothways.parts import PartShare
 from bothways.progress import ByteProgress
 from bothways.text.sources import resolve_sources
 from bothways.text.tokenizer import Tokenizer
@@ -47,27 +49,39 @@ def run_prepare(arguments: Sequence[str]) -> None:
         arguments,
         "Turn text into a token store. Example: bothways prepare texts/ --tokenizer vocabulary --out store",
     )
-    share = options.share(options.overwrite)
+    share = options.share(options.out, options.overwrite)
     if options.on is not None and options.workers is not None:
         raise UserError(f"--workers {options.workers}: of this machine; --on {options.on} has a process on each core")
-    command = part_command("prepare", arguments)
+    with output_folder(options.out) as out:
+        store, done_already = _prepared(options, out, share, part_command("prepare", arguments))
+    if store is not None:
+        _say(options, store, done_already)
+
+
+def _prepared(
+    options: PrepareArguments, out: Path, share: PartShare | None, command: Sequence[str]
+) -> tuple[TokenStore | None, bool]:
+    """The store, None where a share of its parts was made; and whether it was there already."""
     begun = begin_store(
-        StoreParts(Path(options.out), overwrite=options.overwrite, command=command, trust=share is not None),
+        StoreParts(out, overwrite=options.overwrite, command=command, trust=share is not None),
         resolve_sources(options.sources),
         Tokenizer.load(options.tokenizer),
         PrepareOptions(options.corpus_options(), options.validation, options.workers, options.language),
     )
-    done_already = isinstance(begun, TokenStore)
     if isinstance(begun, TokenStore):
-        store = begun
+        return begun, True
+    if options.on is not None:
+        _make_on_cluster(options.on, begun)
     else:
-        if options.on is not None:
-            _make_on_cluster(options.on, begun)
-        else:
-            made = make_parts(begun, share, options.workers)
-            if share is not None:
-                return say_share(begun.parts, share, made)
-        store = join_store(begun)
+        made = make_parts(begun, share, options.workers)
+        if share is not None:
+            say_share(begun.parts, share, made)
+            return None, False
+    return join_store(begun), False
+
+
+def _say(options: PrepareArguments, store: TokenStore, done_already: bool) -> None:
+    """What the store is, and what to type next."""
     from bothways.verbs.describe_text import store_lines
 
     if done_already:

@@ -27,11 +27,11 @@ def run_pretrain(arguments: Sequence[str]) -> int:
         "Example: bothways pretrain store --size mini --out run",
     )
     from bothways.pages.pretraining import pretraining_report  # torch takes seconds, and --help needs none
+    from bothways.progress import is_main_process
     from bothways.tasks.objectives import find_pretraining
     from bothways.text.tokenizer import Tokenizer
     from bothways.text.tokenizer_backend import MASK
     from bothways.train import pretrain as pretraining
-    from bothways.train.distributed import is_main_process
     from bothways.train.run import RunDirectory
     from bothways.verbs.run_output import provenance_of, say_finished, say_interrupted, write_report
 

@@ -23,7 +23,7 @@ def run_tag(arguments: Sequence[str]) -> None:
     if options.out is not None:
         return table_into_file("tag", options, arguments)
     options.refuse_parts()
-    model, texts = open_model_and_texts("tag", options, options.precision)
+    model, texts = open_model_and_texts("tag", options, options.precision, options.calibrate)
     with CountProgress("tag", len(texts)) as on_sequences:
         found: Any = model.tag(texts, on_sequences)
     for text, entities in zip(texts, found, strict=True):

@@ -13,6 +13,7 @@ from bothways.errors import UserError
 from bothways.inference.texts import Text
 from bothways.precision import InferencePrecision
 from bothways.predictor import Predictor
+from bothways.remote_files import local_file
 from bothways.text.encodings import BINARY_SAMPLE_BYTES, UTF8, checked_encoding, decoded, undecodable_message
 from bothways.verbs.model_argument import load_model
 from bothways.verbs.options import ModelToAsk, Positional
@@ -66,7 +67,7 @@ class TextArguments:
         if self.texts:
             lines = list(self.texts)
         elif self.input:
-            lines = file_lines(Path(self.input), self.encoding)
+            lines = file_lines(local_file(self.input), self.encoding)
         elif sys.stdin is not None and not sys.stdin.isatty():
             lines = _lines_of(_decoded(_standard_input(), "standard input").removeprefix("\ufeff"))
         else:
@@ -151,18 +152,18 @@ def _decoded(content: bytes | str, source: str) -> str:
 
 
 def open_model(
-    verb: str, options: TextArguments, precision: InferencePrecision = "float32"
+    verb: str, options: TextArguments, precision: InferencePrecision = "float32", calibrate: str | None = None
 ) -> tuple[Predictor, list[Text]]:
     """The model that a verb is given, and its texts and pairs."""
-    model = load_model(verb, options, precision)
+    model = load_model(verb, options, precision, calibrate)
     return model, options.read(model.checkpoint.metadata.get("options", {}))
 
 
 def open_model_and_texts(
-    verb: str, options: TextArguments, precision: InferencePrecision = "float32"
+    verb: str, options: TextArguments, precision: InferencePrecision = "float32", calibrate: str | None = None
 ) -> tuple[Predictor, list[str]]:
     """The model that a verb is given, and its texts, for verbs without pairs: a tab is a blank in a text."""
-    model = load_model(verb, options, precision)
+    model = load_model(verb, options, precision, calibrate)
     return model, single_texts(
         options, {"text_column": model.checkpoint.metadata.get("options", {}).get("text_column")}
     )

@@ -9,9 +9,10 @@ import pytest
 import torch
 
 import bothways as bw
-from bothways.errors import PrecisionWarning
+from bothways.errors import PrecisionWarning, UserError
 from bothways.inference import agreement, loaded
 from bothways.precision import choose_inference_precision
+from tests.helpers import Run
 
 
 def test_the_real_model_in_int8_is_near_enough_and_says_how_near(minilm: Path) -> None:
@@ -25,6 +26,41 @@ def test_the_real_model_in_int8_is_near_enough_and_says_how_near(minilm: Path) -
     assert narrow.agreement.cosine > 0.994
     assert narrow.agreement.labels is None
     assert str(narrow.agreement).endswith(" with float32 on 32 texts")
+
+
+def test_the_users_own_texts(minilm: Path, tmp_path: Path) -> None:
+    lines, table = tmp_path / "lines.txt", tmp_path / "rows.jsonl"
+    lines.write_text("A red door.\nThe cat sleeps.\n")
+    table.write_text('{"text": "A red door."}\n{"text": "The cat sleeps."}\n')
+    found = []
+    for path in (lines, table):
+        model = bw.load(minilm, "cpu", "int8", calibrate=path)
+        assert model.calibration == ["A red door.", "The cat sleeps."]
+        model.embed("warm")
+        found.append(model.agreement)
+    assert found[0] == found[1]
+    assert found[0] is not None
+    assert found[0].texts == 2
+    with pytest.raises(UserError, match=r"calibrate='\S+lines.txt': only int8 is measured"):
+        bw.load(minilm, "cpu", "float32", calibrate=lines)
+    with pytest.raises(UserError, match="no such file"):
+        bw.load(minilm, "cpu", "int8", calibrate=tmp_path / "none.txt")
+    table.write_text('{"other": "A red door."}\n')
+    with pytest.raises(UserError, match="'text'"):
+        bw.load(minilm, "cpu", "int8", calibrate=table)
+
+
+def test_the_command_line_says_how_near_the_texts_came(minilm: Path, tmp_path: Path, bothways: Run) -> None:
+    (tmp_path / "lines.txt").write_text("A red door.\nThe cat sleeps.\n")
+    asked = ("embed", minilm, "the old dog", "--precision", "int8", "--calibrate", tmp_path / "lines.txt")
+    code, said, err = bothways(*asked)
+    assert code == 0
+    assert said.startswith('{"text": "the old dog"')
+    assert "embed in int8: cosine 0.99" in err
+    assert "with float32 on 2 texts" in err
+    code, _, err = bothways("export", "onnx", minilm, "--out", tmp_path / "o", "--calibrate", tmp_path / "lines.txt")
+    assert code == 2
+    assert "is for export onnx --int8" in err
 
 
 def test_a_model_that_suffers_is_used_in_another_precision(pretrained: Path, monkeypatch: pytest.MonkeyPatch) -> None:

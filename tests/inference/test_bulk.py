@@ -26,8 +26,10 @@ from bothways.inference import bulk, jobs
 from bothways.inference.jobs import embed_job
 from bothways.model.families import head_builder
 from bothways.tasks.answer import AnswerTask
-from bothways.tasks.classify import ClassifyTask, MultiLabelTask, RegressionTask
+from bothways.tasks.classify import ClassifyTask
+from bothways.tasks.classify_number import RegressionTask
 from bothways.tasks.classify_options import ClassifyOptions
+from bothways.tasks.classify_several import MultiLabelTask
 from bothways.tasks.tag import TagTask
 from bothways.text.extents import ExtentSize
 from tests.helpers import Run, tiny_config, tiny_tokenizer

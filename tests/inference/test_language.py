@@ -13,13 +13,14 @@ import torch.nn.functional as F
 from transformers import BertForMaskedLM, BertLMHeadModel
 
 import bothways as bw
-import bothways.inference.prepared as prepared
 from bothways.batch import pack_sequences
 from bothways.checkpoint.hugging_face import Checkpoint, new_model, save_checkpoint
 from bothways.counter_random import mix, uniforms
 from bothways.data.prepare import prepare
 from bothways.errors import TruncationWarning, UserError
+from bothways.inference import kv_cache, prepared
 from bothways.inference.generation import Decoding, generate
+from bothways.inference.packed_linear import PackedLinear
 from bothways.inference.sampling import GenerationOptions, draw_tokens, filtered_logits
 from bothways.model.families import head_builder
 from bothways.native.loading import library
@@ -173,32 +174,40 @@ def test_scores_up_to_the_last_row_of_the_position_table(words: int, untrained: 
                 model.score(text)
 
 
-def test_large_matrices_are_laid_out_anew_and_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prepared, "MIN_PREPACKED_WEIGHTS", 1)
-    model = new_model(tiny_config(is_decoder=True, initializer_range=0.3), head_builder("causal-LM"), seed=4).eval()
-    laid_out = prepared.prepare_for_generation(model)
-    packed = [one for one in laid_out.modules() if isinstance(one, prepared.FewRowsLinear)]
-    assert len(packed) == 2 * 4 + 2, "four matrices a layer, the transform, the vocabulary"
-    assert not any(isinstance(one, prepared.FewRowsLinear) for one in model.modules())
-    for length in (1, 5):
-        batch = pack_sequences([(np.arange(length) + 5, np.zeros(length, dtype=np.int64))])
-        with torch.inference_mode():
-            torch.testing.assert_close(laid_out(batch).logits, model(batch).logits, atol=1e-5, rtol=1e-5)
-
-
-@pytest.mark.parametrize(("precision", "least"), [("bfloat16", 0.999), ("int8", 0.99)])
-def test_generation_in_narrow_formats_is_near(precision: InferencePrecision, least: float) -> None:
+@pytest.mark.parametrize(("precision", "least"), [("float32", 0.999999), ("bfloat16", 0.999), ("int8", 0.99)])
+def test_generation_in_every_format_is_near_the_model(precision: InferencePrecision, least: float) -> None:
     if library() is None:
         pytest.skip("nothing was built for this CPU")
     model = new_model(tiny_config(is_decoder=True, initializer_range=0.1), head_builder("causal-LM"), seed=4).eval()
     narrow = prepared.prepare_for_generation(model, precision)
+    assert sum(isinstance(module, PackedLinear) for module in narrow.modules()) == 2 * 4 + 2
+    assert not any(isinstance(module, PackedLinear) for module in model.modules())
     prompts = [np.arange(length) + 5 for length in (1, 9, 4)]
-    with torch.inference_mode():
-        decodings = [Decoding(of, prompts, 3) for of in (model, narrow)]
-        for token in (7, 8):
-            assert F.cosine_similarity(decodings[0].logits, decodings[1].logits).min() > least
-            for decoding in decodings:
-                decoding.append(torch.full((3,), token))
+    decodings = [Decoding(of, prompts, 3) for of in (model, narrow)]
+    wanted = [decoding.read_prompts() for decoding in decodings]
+    for token in (7, 8):
+        ours, theirs = (torch.stack(growth.run()) for growth in wanted)
+        assert F.cosine_similarity(ours, theirs).min() > least
+        wanted = [decoding.append([token] * 3) for decoding in decodings]
+
+
+def test_texts_side_by_side_go_on_as_each_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The attention of other devices than a CPU, on a CPU; texts leave, and one goes on twice."""
+    model = new_model(tiny_config(is_decoder=True, initializer_range=0.3), head_builder("causal-LM"), seed=4).eval()
+    prompts = [np.arange(length) + 5 for length in (3, 9, 4)]
+
+    def grown() -> list[torch.Tensor]:
+        decoding = Decoding(model, prompts, 6)
+        found = decoding.read_prompts().run()
+        for index, tokens in (([0, 1, 2], [7, 8, 9]), ([2, 1], [5, 6]), ([1, 0, 1], [9, 9, 8]), ([0, 1, 2], [5, 6, 7])):
+            decoding.select(index)
+            found += decoding.append(tokens).run()
+        return found
+
+    expected = grown()
+    monkeypatch.setattr(kv_cache, "_attend_by_text", kv_cache._attend_side_by_side)
+    for ours, right in zip(grown(), expected, strict=True):
+        torch.testing.assert_close(ours, right, atol=1e-5, rtol=1e-5)
 
 
 def test_a_model_that_reads_both_ways_does_not_generate(pretrained: Path) -> None:

@@ -51,6 +51,10 @@ void probe_gelu(const float* x, float* out, int64_t count) {
     for (int64_t i = 0; i < count; i += LANES) store(out + i, gelu(load(x + i)));
 }
 
+void probe_gelu_slope(const float* x, float* out, int64_t count) {
+    for (int64_t i = 0; i < count; i += LANES) store(out + i, gelu_slope(load(x + i)));
+}
+
 void probe_softmax(float* row, int64_t length, int64_t padded, double scale) {
     softmax(row, length, padded, (float)scale);
 }

@@ -100,3 +100,28 @@ def test_the_wheel(refuses: str, tag: str, tmp_path: Path) -> None:
     metadata = found.read(f"{info}/METADATA").decode()
     assert "License-Expression: Apache-2.0\nLicense-File: LICENSE\n" in metadata
     assert f"Root-Is-Purelib: {str('any' in tag).lower()}\nTag: {tag}\n" in found.read(f"{info}/WHEEL").decode()
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="nothing can be built here")
+def test_a_library_of_the_same_sources_and_flags_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hatch_build.building, "VARIANTS", {"avx2": VARIANTS["avx2"]})
+    source = tmp_path / "tiny.cpp"
+    source.write_text('extern "C" long long bothways_fingerprint() { return BOTHWAYS_FINGERPRINT; }\n')
+    (library,) = hatch_build.build(tmp_path)
+    monkeypatch.setenv("CXX", str(compiler(tmp_path, "-O3")))
+    assert hatch_build.build(tmp_path) == [library]
+    source.write_text(f"{source.read_text()}\n")
+    assert hatch_build.build(tmp_path, str) == []
+    library.write_text("no library")
+    assert hatch_build.build(tmp_path, str) == []
+
+
+@pytest.mark.parametrize(("value", "pure"), [(None, False), ("0", False), ("1", True)])
+def test_whether_nothing_is_compiled(value: str | None, pure: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("BOTHWAYS_PURE", raising=False)
+    if value is not None:
+        monkeypatch.setenv("BOTHWAYS_PURE", value)
+    assert hatch_build.is_pure() is pure
+    monkeypatch.setenv("BOTHWAYS_PURE", "yes")
+    with pytest.raises(SystemExit, match="BOTHWAYS_PURE=yes: 1 builds without compiled code, 0 with it"):
+        hatch_build.is_pure()

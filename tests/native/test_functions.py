@@ -42,6 +42,14 @@ def test_gelu_is_within_its_error_bound(probe: ctypes.CDLL) -> None:
     assert np.isnan(evaluate(probe.probe_gelu, np.full(16, np.nan, dtype=np.float32))).all()
 
 
+def test_the_slope_of_gelu_is_within_its_error_bound(probe: ctypes.CDLL) -> None:
+    for x in (evenly(-20, 20), evenly(-1, 1)):
+        wide = torch.from_numpy(x).double().requires_grad_()
+        (exact,) = torch.autograd.grad(torch.nn.functional.gelu(wide).sum(), wide)
+        assert np.abs(evaluate(probe.probe_gelu_slope, x) - exact.numpy()).max() <= 4e-7
+    assert np.isnan(evaluate(probe.probe_gelu_slope, np.full(16, np.nan, dtype=np.float32))).all()
+
+
 @pytest.mark.parametrize("scale", [1.0, 0.125])
 def test_softmax_is_within_its_error_bound(probe: ctypes.CDLL, scale: float) -> None:
     generator = np.random.default_rng(3)

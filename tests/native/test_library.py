@@ -16,6 +16,8 @@ import hatch_build
 from bothways.inference.compiled import EmbeddingTables, EncoderCall, LayerWeights, Norm
 from bothways.inference.packed_linear import Matrix, ProductCall
 from bothways.model.kernels.compiled import AttentionCall
+from bothways.model.kernels.cross_entropy import CrossEntropyCall
+from bothways.model.kernels.fused import BiasGeluCall, ResidualNormCall
 from bothways.native import building
 from bothways.native import loading as native
 
@@ -39,6 +41,7 @@ def test_a_library_of_other_sources_is_not_called(monkeypatch: pytest.MonkeyPatc
 
 
 STRUCTURES = (AttentionCall, Matrix, Norm, LayerWeights, EmbeddingTables, EncoderCall, ProductCall)
+STRUCTURES += (BiasGeluCall, ResidualNormCall, CrossEntropyCall)
 SIZES = {structure.__name__: ctypes.sizeof(structure) for structure in STRUCTURES}
 NAMES = (
     "encode",
@@ -49,8 +52,7 @@ NAMES = (
     "multiply",
     "drop_float32",
     "drop_bfloat16",
-    "attend",
-    "attend_backward",
+    *native.TRAINING_CALLS,
 )
 
 

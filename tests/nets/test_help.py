@@ -13,6 +13,7 @@ VERBS = [
     "demo",
     "tokenizer",
     "prepare",
+    "join",
     "pretrain",
     "finetune",
     "evaluate",

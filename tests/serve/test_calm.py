@@ -14,6 +14,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from bothways.errors import UserError
+from bothways.hardware import memory_errors
 from bothways.inference.engine import Forward
 from bothways.serve import gate
 from bothways.serve.app import SPANS, make_app
@@ -62,6 +63,16 @@ def test_each_mistake_has_its_status_and_says_what_it_is(client: TestClient) -> 
     error(surrogate, 400, "malformed")
     long = {"x-request-timeout": "nan"}
     error(client.post("/v1/classify", json={"model": "classify", "texts": "a"}, headers=long), 422, "invalid")
+
+
+def test_options_that_the_engine_refuses_are_named(client: TestClient) -> None:
+    for path, body in (
+        ("/v1/completions", {"model": "causal", "prompt": "the dog", "temperature": 1e9}),
+        ("/v1/chat/completions", {"model": "instruct", "messages": [{"role": "user", "content": "a"}], "top_p": 5}),
+        ("/v1/generate", {"model": "causal", "prompt": "the dog", "max_tokens": 0, "stream": True}),
+    ):
+        found = error(client.post(path, json=body), 422, "invalid")
+        assert found["message"].partition("=")[0] in body, "the message begins with the option"
 
 
 def test_the_way_through_fastapi_answers_the_same(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,10 +181,12 @@ def test_keys_are_asked_for(serve: Serve) -> None:
     for headers in ({"authorization": f"Bearer {'l' * 20}"}, {"x-api-key": "k" * 20}):
         assert client.post("/v1/classify", json=body, headers=headers).status_code == 200
     assert client.get("/readyz").status_code == 200
+    assert client.get("/").status_code == 200
+    assert client.post("/", json={"inputs": "the dog"}).status_code == 401
     error(client.get("/metrics"), 401, "unauthorized")
     figures = client.get("/metrics", headers={"x-api-key": "k" * 20}).text
     assert 'bothways_replies_total{route="/v1/classify",status="200"} 2.0' in figures
-    assert 'bothways_errors_total{kind="unauthorized"} 3.0' in figures
+    assert 'bothways_errors_total{kind="unauthorized"} 4.0' in figures
 
 
 class Halt:
@@ -259,14 +272,18 @@ def test_a_request_that_fails_leaves_those_of_its_batch_alone(serve: Serve, monk
     assert error(replies[texts[1]], 500, "failed")["message"] == "classify failed: RuntimeError"
 
 
-def test_out_of_memory_halves_the_budget_and_is_tried_again(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("of_torch", [True, False])
+def test_out_of_memory_halves_the_budget_and_is_tried_again(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, of_torch: bool
+) -> None:
     client = serve("classify")
     run, sizes = Forward.run, []
 
     def small(forward: Forward) -> list[Any]:
         sizes.append(len(forward.encoded))
         if len(forward.encoded) > 2:
-            raise MemoryError
+            with memory_errors(forward.device, "a batch"):
+                raise MemoryError if not of_torch else RuntimeError("DefaultCPUAllocator: can't allocate memory")
         return run(forward)
 
     monkeypatch.setattr(Forward, "run", small)

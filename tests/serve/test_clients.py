@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import httpx2
 import numpy as np
 import openai
@@ -149,6 +151,47 @@ def test_text_embeddings_inference(address: str) -> None:
         right = served_predictor("classify").classify(TEXTS[0])
         found = client.post("/predict", json={"inputs": TEXTS[0]}, headers={"x-model": "classify"}).json()
         assert (found[0]["label"], found[0]["score"]) == (right.label, right.probability)
+
+
+# What LangChain's and LlamaIndex's classes for text-embeddings-inference send: path, model here, body, what they need
+# of the reply. Recorded from langchain-huggingface 1.2.3, with an `InferenceClient` of huggingface-hub 1.33 put into
+# it, llama-index-embeddings-text-embeddings-inference 0.6.0 and llama-index-postprocessor-tei-rerank 0.6.0.
+SENT = [
+    ("", "similar", {"inputs": TEXTS}, "vectors"),
+    ("/models/similar", None, {"inputs": TEXTS}, "vectors"),
+    ("/embed", "similar", {"inputs": TEXTS, "truncate": True}, "vectors"),
+    ("/rerank", "nli", {"query": "the dog", "texts": TEXTS}, "ranks"),
+]
+
+
+@pytest.mark.parametrize(("path", "model", "body", "needed"), SENT)
+def test_what_langchain_and_llama_index_send(
+    address: str, path: str, model: str | None, body: dict[str, Any], needed: str
+) -> None:
+    headers = {"accept": "*/*", "content-type": "application/json", "authorization": "Bearer none"}
+    reply = httpx2.post(address + path, json=body, headers={**headers, **({"x-model": model} if model else {})})
+    assert reply.status_code == 200, reply.text
+    if needed == "vectors":
+        assert np.array_equal(np.array(reply.json(), np.float32), served_predictor("similar").embed(TEXTS))
+    else:
+        right = entailment_model().rerank("the dog", TEXTS)
+        assert reply.json() == [{"index": ranked.index, "score": ranked.score} for ranked in right]
+
+
+def test_the_root_of_text_embeddings_inference_does_what_the_model_is_for(address: str) -> None:
+    def post(model: str, **body: Any) -> httpx2.Response:
+        return httpx2.post(address + "/", json=body, headers={"x-model": model})
+
+    right = served_predictor("classify").classify(TEXTS[0])
+    assert post("classify", inputs=TEXTS[0]).json()[0]["label"] == right.label
+    assert [entry["index"] for entry in post("nli", query="the dog", texts=TEXTS).json()] == [
+        ranked.index for ranked in entailment_model().rerank("the dog", TEXTS)
+    ]
+    refused = post("similar", inputs=[["a", "b"]])
+    assert (refused.status_code, refused.json()["error_type"]) == (422, "validation")
+    assert "no prompt of this name" in post("similar", inputs="a", prompt_name="nothing").json()["error"]
+    assert post("similar", inputs="a", truncation_direction="Left").status_code == 422
+    assert httpx2.post(address + "/", json={"inputs": "a"}).status_code == 422  # several models can
 
 
 def test_a_server_that_listens_where_another_does_says_so(address: str) -> None:

@@ -5,15 +5,22 @@ from __future__ import annotations
 import asyncio
 import shlex
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import httpx2
+import pytest
 
 from bothways.checkpoint.hugging_face import save_checkpoint
 from tests.helpers import Run
-from tests.serve.abuse import hostile, ordinary, terminated_under_load
 from tests.serve.conftest import served_predictor
+from tests.serve.drain import terminated_under_load
+from tests.serve.hostile import hostile
+from tests.serve.load import mixed, ordinary
 from tests.serve.serving import KINDS, TEXT, expected_of, in_thread, started
+
+pytestmark = pytest.mark.slow
 
 
 def test_it_says_what_it_serves_stays_right_under_abuse_and_drains_under_load(tmp_path: Path) -> None:
@@ -32,12 +39,22 @@ def test_it_says_what_it_serves_stays_right_under_abuse_and_drains_under_load(tm
         stage = in_thread(lambda: asyncio.run(ordinary(server.port, 300, check)))
         assert stage.wrong == []
         assert stage.statuses == {"200": 300}
+        stage = in_thread(lambda: asyncio.run(mixed(server.port, 50, seed=2)))
+        assert stage.wrong == []
+        assert stage.statuses == {"200": 50}
         assert terminated_under_load(server) == []
     log = (tmp_path / "log").read_text()
     assert "Traceback" not in log
     assert "all that was accepted is answered" in " ".join(log.split())
     assert len(server.log()) > 500
     assert TEXT not in log
+
+
+def test_it_drains_again_and_again() -> None:
+    command = [sys.executable, "-m", "tests.serve.drain", "--times", "2"]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=Path(__file__).parents[2])
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert "2 terminations under load, 0 wrong" in ended.stdout
 
 
 def test_what_is_wrong_at_the_start_is_one_line_and_exit_2(tmp_path: Path, bothways: Run) -> None:

@@ -135,7 +135,7 @@ def test_explain_gives_what_a_page_is_made_of(client: TestClient) -> None:
 EXAMPLE_MODELS = {
     "classify": "classify", "predict": "classify", "tag": "tag", "answer": "answer", "choose": "choose",
     "chat": "instruct", "completions": "causal", "generate": "causal", "suggest": "causal", "fill": "pretrained",
-    "score": "causal", "next_sentence": "pretrained", "rerank": "nli", "explain": "pretrained",
+    "score": "causal", "next_sentence": "pretrained", "rerank": "nli", "explain": "pretrained", "": "nli",
 }  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from bothways.data.prepare import prepare
 from bothways.text.tokenizer import Tokenizer
 from tests.helpers import Run
 
+pytestmark = pytest.mark.slow
 HELPDESK = Path(bw.__file__).parent / "samples" / "helpdesk"
 # XLM-RoBERTa and CamemBERT are RoBERTa by another name: the same parts, heads and names of tensors.
 # BERT itself is what the other tests are of.
@@ -45,7 +46,7 @@ def pretrained_family(family: str, tmp_path_factory: pytest.TempPathFactory) -> 
         family=family,
         objective={"gpt2": "causal", "electra": "electra"}.get(family, "mlm"),
         size="tiny",
-        steps=40,
+        steps=24,
         tokens_per_step=1024,
         sequence_length=64,
         max_position_embeddings=256,
@@ -55,14 +56,14 @@ def pretrained_family(family: str, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def test_tickets(family: str, pretrained_family: Path, tmp_path: Path, bothways: Run) -> None:
-    options = bw.FinetuneOptions(epochs=8, sequence_length=48, lr=1e-3)
-    train, test = (HELPDESK / f"tickets-{part}.jsonl" for part in ("train", "test"))
+    options = bw.FinetuneOptions(epochs=5, sequence_length=48, lr=1e-3)
+    train, test = HELPDESK / "tickets-train.jsonl", rows_of(HELPDESK / "tickets-test.jsonl")[:75]
     result = bw.finetune("classify", pretrained_family, train, test, tmp_path / "tickets", options)
     assert result.evaluation is not None
-    chance = max(np.unique([row["label"] for row in rows_of(test)], return_counts=True)[1]) / len(rows_of(test))
+    chance = max(np.unique([row["label"] for row in test], return_counts=True)[1]) / len(test)
     assert result.evaluation.metrics["accuracy"] > chance + 0.1
     model = bw.load(tmp_path / "tickets")
-    said = [row["text"] for row in rows_of(test)][:9]
+    said = [row["text"] for row in test][:9]
     (tmp_path / "lines.txt").write_text("\n".join(said), encoding="utf-8")
     alone = [model.classify(text) for text in said]
     assert [found.label for found in model.classify(said)] == [found.label for found in alone]
@@ -81,13 +82,17 @@ def test_tickets(family: str, pretrained_family: Path, tmp_path: Path, bothways:
 
 
 def test_entities(family: str, pretrained_family: Path, tmp_path: Path) -> None:
-    options = bw.FinetuneOptions(epochs=7, sequence_length=48)
-    train, test = (HELPDESK / f"entities-{part}.jsonl" for part in ("train", "test"))
-    result = bw.finetune("tag", pretrained_family, train, test, tmp_path / "entities", options)
+    """Learnt by a family of each vocabulary; all others have the same way, and their heads' gradients are compared with
+    transformers in tests/model, so that theirs is short."""
+    learns = family in ("distilbert", "roberta")
+    options = bw.FinetuneOptions(epochs=7 if learns else 1, sequence_length=48)
+    train, test = (rows_of(HELPDESK / f"entities-{part}.jsonl") for part in ("train", "test"))
+    run = tmp_path / "entities"
+    result = bw.finetune("tag", pretrained_family, train[: None if learns else 64], test[:45], run, options)
     assert result.evaluation is not None
-    assert result.evaluation.metrics["f1"] > 0.05
-    text = rows_of(test)[0]["text"]
-    for entity in bw.load(tmp_path / "entities").tag(text):
+    assert result.evaluation.metrics["f1"] > (0.05 if learns else -1)  # which no NaN is
+    text = test[0]["text"]
+    for entity in bw.load(run).tag(text):
         assert text[entity.start : entity.end] == entity.text
 
 

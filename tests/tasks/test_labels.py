@@ -20,8 +20,9 @@ from sklearn.preprocessing import MultiLabelBinarizer
 from bothways.data.tables import Row, read_rows
 from bothways.errors import UserError
 from bothways.tasks.classifications import Classification, MultiClassification
-from bothways.tasks.classify import ClassifyTask, MultiLabelTask
+from bothways.tasks.classify import ClassifyTask
 from bothways.tasks.classify_options import ClassifyOptions
+from bothways.tasks.classify_several import MultiLabelTask
 from bothways.tasks.label_scores import LabelScores, scores_by_label
 from bothways.tasks.metrics import MAX_CONFUSION_LABELS, classification_figures
 from bothways.tasks.tag import Tagging, TagTask

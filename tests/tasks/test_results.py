@@ -12,7 +12,7 @@ import pytest
 
 import bothways as bw
 from bothways.errors import UserError
-from bothways.inference.language import TextScore, TokenProbability
+from bothways.inference.scoring import TextScore, TokenProbability
 from bothways.inference.vectors import Match
 from bothways.tasks.classifications import Classification, MultiClassification, Regression
 from bothways.tasks.label_scores import scores_by_label

@@ -298,15 +298,16 @@ def test_cutting_loses_nothing(lines: list[str], limit: int, tmp_path_factory: p
         assert len(document.text) <= limit or len(held) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "compression"),
     [*itertools.product(["one line", "lines"], COMPRESS), ("rows", ""), ("quote", "")],
 )
 def test_memory_is_bounded(tmp_path: Path, kind: str, compression: str) -> None:
     content = {
-        "one line": b"word " * 6_000_000,
-        "lines": b"A sentence of some forty characters, this.\n" * 700_000,
-        "rows": b'{"text": "%s"}\n' % (b"A sentence of some words. " * 400) * 3000,
+        "one line": b"word " * 3_000_000,
+        "lines": b"A sentence of some forty characters, this.\n" * 350_000,
+        "rows": b'{"text": "%s"}\n' % (b"A sentence of some words. " * 400) * 1500,
         "quote": b'text\n"' + (b"words, in a quote that is never closed " * 100 + b"\n") * 2500,
     }[kind]
     suffix = {"rows": ".jsonl", "quote": ".csv"}.get(kind, ".txt")

@@ -1,6 +1,6 @@
 """Vocabularies of every kind, saved by the classes of `transformers`: read with the same ids and places.
 
-The suite compares 2,000 lines of ten languages; `python -m tests.text.test_tokenizer_kinds` 10,000, which
+The suite compares 1,000 lines of ten languages; `python -m tests.text.test_tokenizer_kinds` 10,000, which
 takes about ten seconds a kind.
 """
 
@@ -23,6 +23,8 @@ from bothways.text.corpus import CorpusOptions, CorpusReport, read_documents
 from bothways.text.sources import resolve_sources
 from bothways.text.tokenizer import Tokenizer
 
+pytestmark = pytest.mark.slow
+
 LANGUAGES = ("de", "fr", "es", "ru", "zh", "ko", "ja", "tr", "ar", "hi")
 ROBERTA = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
 
@@ -42,13 +44,8 @@ def lines_in_turn(folder: Path, count: int) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def many(shared_data: Path) -> list[str]:
-    return lines_in_turn(shared_data / "text-multilingual", 2000)
-
-
-@pytest.fixture(scope="module")
-def sample(many: list[str]) -> list[str]:
-    return many[:1000]
+def sample(shared_data: Path) -> list[str]:
+    return lines_in_turn(shared_data / "text-multilingual", 1000)
 
 
 def byte_bpe(texts: list[str], special: list[str]) -> tuple[dict[str, int], list[tuple[str, str]]]:
@@ -65,8 +62,8 @@ def byte_bpe(texts: list[str], special: list[str]) -> tuple[dict[str, int], list
 
 
 def unigram(texts: list[str], special: list[str], normalizer: Any = None) -> list[tuple[str, float]]:
-    """Pieces and their scores, in 1024ths: sums of them are exact, so that two ways to cut a text which are equally good
-    ("." and "..", ".." and ".") stay so whatever reads the scores, and the same one of them is taken."""
+    """Pieces and their scores, in 1024ths: sums of them are exact, so that two ways to cut a text which are equally
+    good ("." and "..", ".." and ".") stay so whatever reads the scores, and the same one of them is taken."""
     backend = BackendTokenizer(models.Unigram())
     backend.normalizer = normalizer or normalizers.NFKC()
     backend.pre_tokenizer = pre_tokenizers.Metaspace()
@@ -166,11 +163,11 @@ def require_the_same(ours: Tokenizer, theirs: Any, texts: list[str]) -> int:
     return sum(map(len, expected["input_ids"]))
 
 
-def test_ids_and_places_are_those_of_transformers(saved: tuple[str, Path], many: list[str]) -> None:
+def test_ids_and_places_are_those_of_transformers(saved: tuple[str, Path], sample: list[str]) -> None:
     name, folder = saved
     ours = Tokenizer.load(folder)
     assert ours.kind == KINDS[name][0]
-    assert require_the_same(ours, transformers.AutoTokenizer.from_pretrained(folder), many) > 50 * len(many)
+    assert require_the_same(ours, transformers.AutoTokenizer.from_pretrained(folder), sample) > 50 * len(sample)
 
 
 def test_the_template_is_that_of_transformers(saved: tuple[str, Path]) -> None:

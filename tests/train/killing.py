@@ -3,59 +3,55 @@
     python -m tests.train.killing --kills 20
 
 Kills fall where they fall: while a shard is written, in a step, while a checkpoint is written, before the first one.
-The same command is given again until it ends by itself. A quarter of the kills meets the preparation.
+The same command is given again until it ends by itself. A quarter of the kills meets the preparation. Processes are
+forked from one that has imported everything: a start would take longer than what there is to kill.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import multiprocessing
 import random
-import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
+from bothways.cli import main as bothways_main
+from bothways.data import documents, store_parts, store_writer
 from bothways.train.run import RunDirectory
 from tests.data.test_prepare import write_corpus
 from tests.helpers import tiny_tokenizer
 
-# `bothways` with small parts, so that a short preparation has many to be killed between.
-PREPARE = """
-import sys
-from bothways.data import documents, store_parts, store_writer
-store_writer.SHARD_TOKENS, documents.BATCH_CHARACTERS, store_parts.PART_BYTES = 20_000, 20_000, 60_000
-from bothways.cli import main
-sys.exit(main(sys.argv[1:]))
-"""
+forking = multiprocessing.get_context("forkserver")
+forking.set_forkserver_preload(["tests.train.killing", "bothways.train.pretrain", "torch._dynamo"])
+
+
+def carry_out(command: Sequence[str], said: Path) -> None:
+    """Run a command line, with parts so small that a short preparation has many to be killed between."""
+    store_writer.SHARD_TOKENS, documents.BATCH_CHARACTERS, store_parts.PART_BYTES = 20_000, 20_000, 60_000
+    with said.open("w", encoding="utf-8") as file, contextlib.redirect_stderr(file), contextlib.redirect_stdout(file):
+        code = bothways_main(command)
+    sys.exit(code)
 
 
 def preparation(corpus: Path, vocabulary: Path, out: Path) -> list[str]:
     """A preparation of a few seconds by two workers."""
-    options = ["prepare", str(corpus), "--tokenizer", str(vocabulary), "--out", str(out), "--workers", "2"]
-    return [sys.executable, "-c", PREPARE, *options]
+    return ["prepare", str(corpus), "--tokenizer", str(vocabulary), "--out", str(out), "--workers", "2"]
 
 
 def store_bytes(store: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(store.rglob("*")) if path.is_file()}
 
 
-def command(store: Path, out: Path) -> list[str]:
+def training(store: Path, out: Path, steps: int = 60) -> list[str]:
     """A run of a few seconds with dropout, checkpoints every third step and evaluations in between."""
-    options = "--size tiny --steps 60 --tokens-per-step 2000 --sequence-length 32 --dropout 0.1 --checkpoint-every 3"
-    rest = "--log-every 4 --evaluate-every 7 --precision float32 --max-position-embeddings 64"
-    return [
-        sys.executable,
-        "-m",
-        "bothways.cli",
-        "pretrain",
-        str(store),
-        "--out",
-        str(out),
-        *options.split(),
-        *rest.split(),
-    ]
+    options = f"--size tiny --steps {steps} --tokens-per-step 2000 --sequence-length 32 --dropout 0.1"
+    rest = "--checkpoint-every 3 --log-every 4 --evaluate-every 7 --precision float32 --max-position-embeddings 64"
+    return ["pretrain", str(store), "--out", str(out), *options.split(), *rest.split()]
 
 
 def result(out: Path) -> tuple[bytes, bytes, list[dict[str, object]]]:
@@ -66,26 +62,38 @@ def result(out: Path) -> tuple[bytes, bytes, list[dict[str, object]]]:
     return (out / "model" / "model.safetensors").read_bytes(), (last / "optimizer.safetensors").read_bytes(), metrics
 
 
-def run_with_kills(command: list[str], sign: Path, kills: int, rng: random.Random, longest: float) -> int:
+def undisturbed(command: Sequence[str], folder: Path) -> float:
+    """Run a command; returns how many seconds it took, imports not counted. folder: for what it says."""
+    imported = forking.Process(target=int)
+    imported.start()
+    imported.join()
+    began = time.monotonic()
+    run_with_kills(command, folder / "no" / "sign", 0, random.Random(), 0)
+    return time.monotonic() - began
+
+
+def run_with_kills(command: Sequence[str], sign: Path, kills: int, rng: random.Random, longest: float) -> int:
     """Give the command again and again, killing it up to `longest` seconds after it has written `sign`.
 
-    Returns how many kills met a running process.
+    Returns how many kills met a running process. What the last process says is in `said`, beside the folder of `sign`.
     """
     met = 0
+    said = sign.parents[1] / "said"
     while True:
         before = written(sign)
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        process = forking.Process(target=carry_out, args=(command, said))
+        process.start()
         if met < kills:
-            while process.poll() is None and written(sign) == before:
+            while process.is_alive() and written(sign) == before:
                 time.sleep(0.02)
-            time.sleep(rng.uniform(0, longest))
-            if process.poll() is None:
+            process.join(rng.uniform(0, longest))
+            if process.is_alive():
                 process.kill()
-                process.wait()
+                process.join()
                 met += 1
                 continue
-        _, errors = process.communicate()
-        assert process.returncode == 0, errors
+        process.join()
+        assert process.exitcode == 0, said.read_text(encoding="utf-8")
         return met
 
 
@@ -100,14 +108,14 @@ def main() -> None:
         write_corpus(folder / "c.jsonl", documents=20_000)
         tiny_tokenizer().save(make(folder / "vocabulary"))
         whole, killed = folder / "store", folder / "killed-store"
-        subprocess.run(preparation(folder / "c.jsonl", folder / "vocabulary", whole), check=True, capture_output=True)
+        undisturbed(preparation(folder / "c.jsonl", folder / "vocabulary", whole), folder)
         again = preparation(folder / "c.jsonl", folder / "vocabulary", killed)
         prepared = run_with_kills(again, folder / "killed-store.parts", arguments.kills // 4, rng, longest=2.5)
         same_store = store_bytes(whole) == store_bytes(killed)
 
-        subprocess.run(command(whole, folder / "whole"), check=True, capture_output=True)
+        undisturbed(training(whole, folder / "whole"), folder)
         left = arguments.kills - prepared
-        run = command(killed, folder / "killed")
+        run = training(killed, folder / "killed")
         trained = run_with_kills(run, folder / "killed" / "metrics.jsonl", left, rng, longest=1.2)
         same_run = result(folder / "whole") == result(folder / "killed")
         print(

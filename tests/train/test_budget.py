@@ -73,7 +73,7 @@ def given(store: TokenStore, run: Path, options: PretrainOptions, stop: int = -1
 def simulated(options: PretrainOptions, costs: Costs) -> float:
     """A fake clock: the seconds of a run as the loop goes through it, step by step."""
     assert options.steps is not None
-    clock, intervals, read = costs.start, intervals_of(options), validation_tokens(options, costs.processes)
+    clock, intervals, read = costs.start, intervals_of(options), validation_tokens(options)
     phases = phases_of(options)
     for step in range(1, options.steps + 1):
         number = next(n for n, phase in enumerate(phases) if step <= phase.end)

@@ -1,8 +1,13 @@
 """One run on two real processes (torchrun, gloo): the same losses and weights as on one, resharded checkpoints, and
-what happens when a process dies."""
+what happens when a process dies.
+
+A process takes ten seconds of a slow processor to start, so the runs of two processes are made by a single torchrun,
+one after the other (`commands.py`), and those of one process in this one.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -16,11 +21,14 @@ from safetensors.torch import load_file
 
 import bothways as bw
 from bothways.checkpoint.unfinished import UnfinishedRunWarning
+from bothways.cli import main
 from bothways.data.prepare import prepare
 from bothways.train.run import RunDirectory
 from tests.data.test_prepare import write_corpus
-from tests.helpers import tiny_tokenizer
+from tests.helpers import Run, tiny_tokenizer
+from tests.train.commands import copy_at_step_10
 
+pytestmark = pytest.mark.slow
 OPTIONS = (
     *("--size", "tiny", "--steps", "12", "--tokens-per-step", "1000", "--sequence-length", "32", "--device", "cpu"),
     *("--checkpoint-every", "5", "--log-every", "1", "--evaluate-every", "5", "--precision", "float32"),
@@ -28,16 +36,28 @@ OPTIONS = (
 )
 
 
-def start(script: list[str], store: Path, out: Path, processes: int, *more: str) -> subprocess.CompletedProcess[str]:
-    """Run `bothways pretrain` by torchrun, or plainly on one process. Restarts come before the script's options."""
-    restarts = [option for option in more if option.startswith("--max-restarts")]
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    command = [*launcher, *restarts] if processes > 1 else [sys.executable]
-    rest = [option for option in more if option not in restarts]
+# Name → the run whose checkpoint of step 10 it goes on from, and how.
+RESUMED = {
+    "fsdp after fsdp": ("fsdp", ("--parallel", "fsdp")),
+    "ddp after fsdp": ("fsdp", ()),
+    "fsdp after one": ("one", ("--parallel", "fsdp")),
+}
+CAUSAL = ("--objective", "causal")
+TAUGHT = ("--teacher-losses", "relation", "soft", "hidden", "--objective", "mlm")
+
+
+def torchrun(*command: str, restarts: int = 0) -> subprocess.CompletedProcess[str]:
+    """Run a module with its arguments in two processes."""
+    launcher = ["--standalone", "--nproc-per-node=2", f"--max-restarts={restarts}"]
     return subprocess.run(
-        [*command, *script, "pretrain", str(store), "--out", str(out), *OPTIONS, *rest],
-        capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=300, check=False,
+        [sys.executable, "-m", "torch.distributed.run", *launcher, "-m", *command],
+        capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=1500, check=False,
     )  # fmt: skip
+
+
+def pretrain(folder: Path, name: str, *more: str) -> list[str]:
+    """The command line for a run of this name in the folder."""
+    return ["pretrain", str(folder / "store"), "--out", str(folder / name), *OPTIONS, *more]
 
 
 def losses(run: Path) -> list[float]:
@@ -52,13 +72,25 @@ def furthest(a: Path, b: Path) -> float:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a store and the same run made by one process, by two, and by two that share the parameters out."""
+    """A folder with a store and the same runs made by one process, by two, and by two that share the parameters out;
+    what the commands of two processes said is in `NAME.log`."""
     folder = tmp_path_factory.mktemp("distributed")
     write_corpus(folder / "c.jsonl", documents=200)
     prepare([str(folder / "c.jsonl")], tiny_tokenizer(), folder / "store")
-    for name, processes, more in (("one", 1, []), ("ddp", 2, []), ("fsdp", 2, ["--parallel", "fsdp"])):
-        made = start(["-m", "bothways.cli"], folder / "store", folder / name, processes, *more)
-        assert made.returncode == 0, made.stderr
+    teacher = ("--teacher", str(folder / "one"), *TAUGHT)
+    for name, more in (("one", ()), ("causal one", CAUSAL), ("taught one", teacher)):
+        assert main(pretrain(folder, name, *more)) == 0
+    new = {
+        "ddp": (),
+        "fsdp": ("--parallel", "fsdp"),
+        "causal fsdp": (*CAUSAL, "--parallel", "fsdp"),
+        "taught ddp": teacher,
+    }
+    commands = [(name, None, pretrain(folder, name, *more)) for name, more in new.items()]
+    commands += [(name, before, pretrain(folder, name, *more)) for name, (before, more) in RESUMED.items()]
+    (folder / "commands.json").write_text(json.dumps(commands))
+    made = torchrun("tests.train.commands", str(folder))
+    assert made.returncode == 0, made.stderr
     return folder
 
 
@@ -71,28 +103,20 @@ def test_two_processes_learn_what_one_learns(runs: Path, name: str) -> None:
     ]
 
 
-def test_a_language_model_is_sharded_as_well_with_its_samples(runs: Path, tmp_path: Path) -> None:
-    for name, processes, more in (("one", 1, []), ("fsdp", 2, ["--parallel", "fsdp"])):
-        causal = ("--objective", "causal", *more)
-        made = start(["-m", "bothways.cli"], runs / "store", tmp_path / name, processes, *causal)
-        assert made.returncode == 0, made.stderr
-    assert np.allclose(losses(tmp_path / "one"), losses(tmp_path / "fsdp"), rtol=0, atol=1e-5)
-    lines = [line for line in RunDirectory(tmp_path / "fsdp").metrics() if "eval_continuations" in line]
+def test_a_language_model_is_sharded_as_well_with_its_samples(runs: Path) -> None:
+    assert np.allclose(losses(runs / "causal one"), losses(runs / "causal fsdp"), rtol=0, atol=1e-5)
+    lines = [line for line in RunDirectory(runs / "causal fsdp").metrics() if "eval_continuations" in line]
     assert lines[-1]["eval_continuations"]
 
 
-def test_a_student_learns_the_same_of_its_teacher(runs: Path, tmp_path: Path) -> None:
+def test_a_student_learns_the_same_of_its_teacher(runs: Path) -> None:
     """The teacher is whole in each process, and no part of what is shared out."""
-    teacher = ("--teacher", str(runs / "one"), "--teacher-losses", "relation", "soft", "hidden", "--objective", "mlm")
-    for name, processes in (("one", 1), ("ddp", 2)):
-        made = start(["-m", "bothways.cli"], runs / "store", tmp_path / name, processes, *teacher)
-        assert made.returncode == 0, made.stderr
-    lines = [RunDirectory(tmp_path / name).metrics() for name in ("one", "ddp")]
+    lines = [RunDirectory(runs / name).metrics() for name in ("taught one", "taught ddp")]
     for found in zip(*lines, strict=True):
         for name in ("mlm_loss", "relation_loss", "soft_loss", "hidden_loss", "eval_relation_loss"):
             values = [line[name] for line in found if name in line]
             assert np.allclose(values, values[:1], rtol=0, atol=1e-4)
-    assert furthest(tmp_path / "ddp", tmp_path / "one") < 1e-4
+    assert furthest(runs / "taught ddp", runs / "taught one") < 1e-4
 
 
 def test_a_checkpoint_in_shards_is_a_model(runs: Path, tmp_path: Path) -> None:
@@ -103,41 +127,39 @@ def test_a_checkpoint_in_shards_is_a_model(runs: Path, tmp_path: Path) -> None:
     assert all(torch.equal(unfinished[name], finished[name]) for name in finished)
 
 
-@pytest.mark.parametrize(
-    ("before", "processes", "more"),
-    [("fsdp", 1, []), ("fsdp", 2, ["--parallel", "fsdp"]), ("fsdp", 2, []), ("one", 2, ["--parallel", "fsdp"])],
-)
-def test_a_checkpoint_goes_on_at_another_number_of_processes(
-    runs: Path, tmp_path: Path, before: str, processes: int, more: list[str]
-) -> None:
+def test_a_checkpoint_in_shards_has_all_moments(runs: Path) -> None:
     shards = list((runs / "fsdp" / "checkpoints" / "step-00000010").glob("*.safetensors"))
     assert len(shards) == 2  # each process wrote its own
     kept = [set(load_file(shard)) for shard in shards]
     plain = set(load_file(runs / "one" / "checkpoints" / "step-00000010" / "optimizer.safetensors"))
     assert plain <= kept[0] | kept[1]  # the moments of every parameter, though an evaluation came just before
-    shutil.copytree(runs / before, tmp_path / "run", ignore=shutil.ignore_patterns("step-00000012", "model"))
-    made = start(["-m", "bothways.cli"], runs / "store", tmp_path / "run", processes, *more)
-    assert made.returncode == 0, made.stderr
-    assert "resuming at step 10" in made.stderr
-    assert furthest(tmp_path / "run", runs / "one") < 1e-5
 
 
-def test_a_killed_process_ends_the_run_and_torchrun_brings_it_back(runs: Path, tmp_path: Path) -> None:
-    dying = ["-m", "tests.train.dying"]
-    ended = start(dying, runs / "store", tmp_path / "run", 2)
-    assert ended.returncode != 0
-    assert "rank 0 of 2 lost the other processes" in ended.stderr
-    assert [path.name for path in RunDirectory(tmp_path / "run").checkpoints()] == ["step-00000005"]
-    shutil.rmtree(tmp_path / "run")
-    back = start(dying, runs / "store", tmp_path / "run", 2, "--max-restarts=1")
+@pytest.mark.parametrize("name", RESUMED)
+def test_two_processes_go_on_from_a_checkpoint_of_others(runs: Path, name: str) -> None:
+    assert "resuming at step 10" in (runs / f"{name}.log").read_text()
+    assert furthest(runs / name, runs / "one") < 1e-5
+
+
+def test_one_process_goes_on_from_a_checkpoint_of_two(runs: Path, bothways: Run) -> None:
+    copy_at_step_10(runs, "fsdp", "one after fsdp")
+    code, _, errors = bothways(*pretrain(runs, "one after fsdp"))
+    assert code == 0
+    assert "resuming at step 10" in errors
+    assert furthest(runs / "one after fsdp", runs / "one") < 1e-5
+
+
+def test_a_killed_process_ends_the_run_and_torchrun_brings_it_back(runs: Path) -> None:
+    back = torchrun("tests.train.dying", *pretrain(runs, "killed"), restarts=1)
     assert back.returncode == 0, back.stderr
+    assert "rank 0 of 2 lost the other processes" in back.stderr
     assert "resuming at step 5" in back.stderr
-    assert furthest(tmp_path / "run", runs / "one") < 1e-5
+    assert furthest(runs / "killed", runs / "one") < 1e-5
 
 
 def test_torchruns_report_ends_with_our_line(tmp_path: Path) -> None:
     """It is torchrun's own, 30 lines long, and cannot be left out; its root cause is what the user did wrong."""
-    refused = start(["-m", "bothways.cli"], tmp_path / "no store", tmp_path / "run", 2)
+    refused = torchrun("bothways.cli", "pretrain", str(tmp_path / "no store"), "--out", str(tmp_path / "run"))
     assert refused.returncode != 0
     lines = refused.stderr.rstrip().splitlines()
     assert set(lines[-1]) == {"="}

@@ -305,19 +305,21 @@ def test_evaluations_before_the_last_read_the_beginning_of_what_the_last_reads(
     write_corpus(tmp_path / "c.jsonl", documents=800)
     store = prepare([str(tmp_path / "c.jsonl")], tiny_tokenizer(), tmp_path / "store", PrepareOptions(validation=0.4))
     read: list[int] = []
-    original = PretrainingPlan.evaluation_batches
+    original = PretrainingPlan.evaluation_share
 
-    def counting(plan: PretrainingPlan, budget: int, most: int) -> Iterator[PackedBatch]:
-        batches = list(original(plan, budget, most))
+    def counting(
+        plan: PretrainingPlan, budget: int, most: int, rank: int, world_size: int
+    ) -> Iterator[tuple[PackedBatch, bool]]:
+        batches = list(original(plan, budget, most, rank, world_size))
         if most != READ_TOKENS:  # the samples' own
-            read.append(sum(len(batch.input_ids) for batch in batches))
+            read.append(sum(len(batch.input_ids) for batch, _ in batches))
         yield from batches
 
     options = replace(
         OPTIONS, tokens_per_step=8000
     )  # 48,000 tokens between two evaluations, of which 4,800 are a tenth
     with monkeypatch.context() as patch:
-        patch.setattr(PretrainingPlan, "evaluation_batches", counting)
+        patch.setattr(PretrainingPlan, "evaluation_share", counting)
         pretrain(store.directory, tmp_path / "whole", options, progress=StopAfter(-1))
     assert len(read) == 2
     assert 4800 - 32 <= read[0] <= 4800

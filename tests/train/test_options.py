@@ -87,9 +87,9 @@ def test_types_are_checked_before_anything_is_read() -> None:
             pretrain("no store", "no run", PretrainOptions(**wrong))  # type: ignore[arg-type]
 
 
-def held_out(processes: int = 1, described: dict[str, Any] | None = None, **options: Any) -> tuple[int, int]:
+def held_out(described: dict[str, Any] | None = None, **options: Any) -> tuple[int, int]:
     given = PretrainOptions(**options)
-    tokens = validation_tokens(given, processes, described)
+    tokens = validation_tokens(given, described)
     return tokens.during, tokens.at_end
 
 
@@ -99,7 +99,6 @@ def test_an_evaluation_reads_at_most_a_tenth_of_what_is_trained_between_two() ->
     assert held_out(steps=1_000_000, tokens_per_step=131_072) == (200_000, 200_000)
     assert held_out(steps=10, tokens_per_step=100) == (4096, 200_000)  # fewer would say nothing
     assert held_out(steps=1000, tokens_per_step=1000, evaluate_every=0) == (100_000, 200_000)
-    assert held_out(processes=4, steps=2000, tokens_per_step=8192) == (40_960, 200_000)  # each evaluates, all train
     phases = ("128:0.5:8192", "512:0.5:4096")
     assert held_out(steps=2000, tokens_per_step=100, phases=phases) == (81_920, 200_000)  # of the smallest step
     assert held_out(steps=2000, validation_tokens=7) == (7, 7)

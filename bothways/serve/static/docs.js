@@ -11,16 +11,16 @@ function resolved(schema, document) {
   return name ? document.components.schemas[name] : schema ?? {};
 }
 
-function typeOf(schema, document) {
+function typeOf(schema) {
   if (schema.$ref) return schema.$ref.split('/').pop();
   const any = schema.anyOf ?? schema.oneOf;
-  if (any) return any.map((part) => typeOf(part, document)).join(' or ');
+  if (any) return any.map((part) => typeOf(part)).join(' or ');
   if (schema.enum) return schema.enum.map((value) => JSON.stringify(value)).join(' or ');
-  return schema.type === 'array' ? `list of ${typeOf(schema.items ?? {}, document)}` : schema.type ?? 'anything';
+  return schema.type === 'array' ? `list of ${typeOf(schema.items ?? {})}` : schema.type ?? 'anything';
 }
 
 /** A request with an example of each field that is needed. */
-function exampleOf(schema, document) {
+function exampleOf(schema) {
   const needed = schema.required ?? [];
   return Object.fromEntries(Object.entries(schema.properties ?? {})
     .filter(([name, { examples }]) => needed.includes(name) || examples)
@@ -31,9 +31,9 @@ function drawRequest(schema, document, path) {
   const kinds = (schema.anyOf ?? [schema]).map((part) => resolved(part, document));
   return kinds.flatMap((kind) => {
     const fields = Object.entries(kind.properties ?? {}).map(([name, field]) => el('li', {}, el('code', {}, name),
-      ` ${typeOf(field, document)}`, kind.required?.includes(name) ? ', needed' : '',
+      ` ${typeOf(field)}`, kind.required?.includes(name) ? ', needed' : '',
       field.default !== undefined ? `, by default ${JSON.stringify(field.default)}` : ''));
-    const body = JSON.stringify(exampleOf(kind, document)).replaceAll("'", "'\\''");
+    const body = JSON.stringify(exampleOf(kind)).replaceAll("'", "'\\''");
     const command = `curl ${location.origin}${path} -H 'content-type: application/json' -d '${body}'`;
     const about = kind.description && explanation(kind.description);
     return [about, el('ul', {}, fields), el('pre', { tabindex: 0 }, command)];

@@ -66,12 +66,12 @@ function chooseVerb(verb, given = VERBS[verb].examples[0]) {
   state.inputs = Object.fromEntries(fields.map(({ name, rows, number }) => [name, number
     ? el('input', { id: `field-${name}`, type: 'number', min: 0, ...number })
     : el('textarea', { id: `field-${name}`, rows, spellcheck: 'false' })]));
-  const run = el('button', { type: 'submit', class: 'run' }, 'Ask');
+  const button = el('button', { type: 'submit', class: 'run' }, 'Ask');
   form.replaceChildren(...fields.map(({ name, label }) =>
-    el('label', { class: 'field' }, el('span', {}, label), state.inputs[name])), run,
+    el('label', { class: 'field' }, el('span', {}, label), state.inputs[name])), button,
   el('span', { class: 'explanation' }, ' or Ctrl + Enter'));
   examples.replaceChildren('Examples: ', ...VERBS[verb].examples.map((example, index) =>
-    el('button', { type: 'button', click: () => { fillIn(example); run.click(); } }, String(index + 1))));
+    el('button', { type: 'button', click: () => { fillIn(example); button.click(); } }, String(index + 1))));
   fillIn(given);
   clear();
 }

@@ -1,0 +1,54 @@
+"""The folder that the pages' commands run in, and the server that they ask."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.docs.world import make_world
+
+
+@pytest.fixture(scope="session")
+def docs_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Files and tiny models, by the names that the pages give them."""
+    folder = tmp_path_factory.mktemp("docs") / "world"
+    with contextlib.chdir(folder.parent), contextlib.redirect_stderr(io.StringIO()):
+        make_world(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def docs_server(docs_world: Path) -> Iterator[str]:
+    """Where a server of the world's models listens."""
+    import uvicorn
+
+    from bothways import load
+    from bothways.serve.app import make_app
+    from bothways.serve.limits import Limits
+    from bothways.serve.metrics import Metrics
+    from bothways.serve.models import served_model
+    from bothways.serve.process import listen
+    from bothways.serve.service import Service
+
+    service = Service(Limits(), Metrics())
+    service.open({name: served_model(name, load(docs_world / name)) for name in ("tickets", "help", "entities")})
+    socket = listen("127.0.0.1", 0)
+    server = uvicorn.Server(uvicorn.Config(make_app(service), log_config=None, lifespan="off"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [socket]})
+    thread.start()
+    yield f"http://127.0.0.1:{socket.getsockname()[1]}"
+    server.should_exit = True
+    thread.join()
+    service.close()
+
+
+@pytest.fixture(autouse=True)
+def offline_and_without_curves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No names of the hub are looked up; curves, which take longer than a tiny training, are tested in tests/pages."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("bothways.pages.report.curve_svg", lambda *figures: "<svg></svg>")
