@@ -26,7 +26,8 @@ class _Maker:
     """An actor. What a user can mend comes back as a message, as Ray's own errors are pages long."""
 
     def __init__(self, open_job: OpenJob, as_flags: bool) -> None:
-        self._open_job, self._make_part = open_job, None
+        self._open_job = open_job
+        self._make_part: MakePart | None = None
         self._spelling = options_as_flags(as_flags)
         self._spelling.__enter__()  # for the time of the process
 
