@@ -10,6 +10,9 @@ INSTALL := -m pip install --quiet --disable-pip-version-check --no-compile --con
 # processes that run tests, each on one thread, a file's tests all in one of them; 0: none but pytest's own
 WORKERS ?= 2
 PYTEST := -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
+FAST ?= tests/data tests/tasks tests/verbs tests/nets/test_names.py tests/nets/test_help.py tests/test_batch.py \
+	tests/test_errors.py tests/test_house_rules.py tests/test_json.py tests/test_parts.py tests/test_patches.py \
+	tests/test_suite.py
 
 NATIVE := bothways/native/*.cpp bothways/native/*.h tests/native/*.cpp
 COVERED ?= tests

@@ -15,6 +15,8 @@ from tests.contributing import carry_out, copy_package, copy_tests
 from tests.data.test_prepare import write_corpus
 from tests.helpers import tiny_tokenizer
 
+pytestmark = pytest.mark.slow
+
 MORE_OF_THE_TASK = """
 from bothways.verbs.bulk import TableArguments, table_into_file
 from bothways.verbs.column_arguments import column_arguments
