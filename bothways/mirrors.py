@@ -1,5 +1,5 @@
 """Outputs behind URLs. Object stores have no rename and no append, so an output is made in its *mirror*, a folder of
-the cache, and uploaded from there: files first, then those that make a folder count as complete (`MARKERS`).
+the cache, and uploaded from there: files first, then those that make a folder count as complete (`COMPLETING_FILES`).
 
 What is behind the URL is the truth: a mirror begins as a copy of it. Only where a mirror was left by a job that was
 killed, and nobody else has worked on the output since, does the work go on with what the mirror has. Beside each mirror
@@ -34,7 +34,7 @@ from bothways.remote_files import (
 )
 
 # A folder without its marker is no model, checkpoint, store or vocabulary; in the order in which they are written.
-MARKERS = ("tokenizer.json", "config.json", "state.json", "manifest.json")
+COMPLETING_FILES = ("tokenizer.json", "config.json", "state.json", "manifest.json")
 WRITER = ".bothways-writer"  # holds the word of the job that writes there, drawn by chance
 _CHECKPOINT = re.compile(r"(checkpoints/step-\d+)/.*")
 
@@ -175,12 +175,12 @@ def _state(path: Path) -> list[int]:
 
 
 def _is_marker(name: str) -> bool:
-    return name.rpartition("/")[2] in MARKERS
+    return name.rpartition("/")[2] in COMPLETING_FILES
 
 
 def _marker_order(name: str) -> tuple[int, int]:
     """Inner folders first."""
-    return -name.count("/"), MARKERS.index(name.rpartition("/")[2])
+    return -name.count("/"), COMPLETING_FILES.index(name.rpartition("/")[2])
 
 
 def _is_of_changed(marker: str, changed: set[str]) -> bool:
