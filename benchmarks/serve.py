@@ -177,7 +177,7 @@ def in_process(model: Path, verb: str, precision: Any, texts: Sequence[str], sec
     loaded = bw.load(model, "cpu", precision)
     encoded = join_segments(loaded.tokenizer, list(texts), loaded.sequence_length)
     tokens = sum(len(text.input_ids) for text in encoded)
-    some = encoded[: max(1, len(encoded) * BULK_TOKENS // max(BULK_TOKENS, tokens))]  # drawn, so of all lengths
+    some = encoded[: max(1, len(encoded) * BULK_TOKENS // max(BULK_TOKENS, tokens))]
     task = None if verb == "embed" else loaded.task("classify")
     runs, began = 0, time.perf_counter()
     while not runs or time.perf_counter() - began < seconds:
@@ -246,6 +246,7 @@ def measure_server(
         precision = "int8" if name.endswith("int8") else "float32"
         for kind, of_kind in texts.items():
             found = in_process(model, verb, precision, of_kind, max(1.0, budget.seconds()))
+            budget.started()
             write_row({"verb": verb, "texts": kind, "server": f"{name}, in process", **found})
             for row in rows:
                 if row["texts"] == kind:
@@ -280,8 +281,9 @@ def main() -> None:
     parser.add_argument("--litserve", metavar="PYTHON", help="of one with litserve and sentence-transformers")
     options = parser.parse_args()
     texts = {kind: {"banking": banking, "wikipedia": wikipedia}[kind]() for kind in options.texts}
-    starts, of_server = len(options.verbs) * len(options.servers), len(options.texts) * len(options.clients)
-    budget = Budget(options.minutes, starts, starts * of_server)
+    servers, of_server = len(options.verbs) * len(options.servers), len(options.texts) * len(options.clients)
+    in_process_too = len(options.verbs) * len(options.texts) * sum("bothways" in name for name in options.servers)
+    budget = Budget(options.minutes, servers + in_process_too, servers * of_server)
     ROWS.parent.mkdir(exist_ok=True)
     write_row({"machine": machine(), "minutes": options.minutes})
     rows: list[dict[str, Any]] = []
