@@ -253,7 +253,8 @@ def measure_server(
                     row["share_of_bulk"] = (
                         row["saturated_rate"] * found["tokens_per_text"] / found["bulk_tokens_per_second"]
                     )
-                    row["above_call_ms"] = row["saturated_p50_ms"] - found["call_p50_ms"]
+                    if row["clients"] == 1:
+                        row["above_call_ms"] = row["saturated_p50_ms"] - found["call_p50_ms"]
     return rows
 
 
