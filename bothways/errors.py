@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import difflib
+import re
 import sys
 import warnings
 from collections.abc import Iterable, Iterator
@@ -19,12 +20,15 @@ EXTRAS = {
     "serve": "fastapi uvicorn httptools uvloop prometheus-client",
     "client": "httpx2",
     "otel": "fastapi[opentelemetry]",
+    "s3": "s3fs",
+    "gs": "gcsfs",
     "demo": "matplotlib tensorboard scikit-learn gensim nltk",
 }
 
 _collected: contextvars.ContextVar[list[tuple[type[Warning], str]] | None] = contextvars.ContextVar(
     "collected warnings", default=None
 )
+_shown_as: list[tuple[re.Pattern[str], str]] = []  # what paths are called to people, who know them by other names
 _as_flags = False  # how `option` spells; of the whole process, as threads of a command raise errors, too
 
 
@@ -32,11 +36,11 @@ class UserError(ValueError):
     """Something the user can mend: names the file and line, or the option, its value and what would be accepted.
 
     The command line prints the message on standard error as one line and exits with code 2. Line ends in what it
-    quotes, a column's name or a label, become blanks.
+    quotes, a column's name or a label, become blanks, and a copy of a remote file is called by its URL (`as_shown`).
     """
 
     def __init__(self, message: str = "") -> None:
-        super().__init__(" ".join(message.splitlines()))
+        super().__init__(as_shown(" ".join(message.splitlines())))
 
 
 class ProcessError(UserError):
@@ -55,6 +59,20 @@ class PrecisionWarning(UserWarning):
     """Another precision is used than was asked for; the message says why."""
 
 
+def show_as(pattern: re.Pattern[str], name: str) -> None:
+    """Have paths called otherwise where a person reads them (`as_shown`). name: as `re.sub` takes it."""
+    _shown_as.append((pattern, name))
+
+
+def as_shown(text: str | Path) -> str:
+    """A text for people, with the names by which they know the paths in it: the URL of a remote file in place of its
+    copy on this machine."""
+    text = str(text)
+    for pattern, name in _shown_as:
+        text = pattern.sub(name, text)
+    return text
+
+
 def warn_truncated(message: str) -> None:
     """Give a `TruncationWarning` at the user's own line."""
     warn_at_caller(message, TruncationWarning)
@@ -68,6 +86,7 @@ def warn_unknown(message: str) -> None:
 def warn_at_caller(message: str, category: type[Warning]) -> None:
     """Give a warning at the user's own line, the first frame outside of this package and of its cached properties; or
     to `collected_warnings`."""
+    message = as_shown(message)
     if (collected := _collected.get()) is not None:
         collected.append((category, message))
         return

@@ -17,10 +17,12 @@ from bothways.errors import UserError, option
 from bothways.files import require_file_writable
 from bothways.inference import engine
 from bothways.inference.loaded import LoadedModel, source_of
+from bothways.mirrors import output_file
 from bothways.option_checks import require_name, require_path, require_type
 from bothways.outputs import require_new_file
 from bothways.predictor import load
 from bothways.progress import CountProgress
+from bothways.remote_files import has_file, url_of
 from bothways.tasks import TASKS
 from bothways.text.encodings import UTF8
 from bothways.train.distributed import World, join_world
@@ -69,6 +71,20 @@ def evaluate(
         require_name("evaluate", name, COLUMN_OPTIONS)
     if predictions is not None:
         require_path(predictions=predictions)
+    if predictions is not None and url_of(predictions) is not None:
+        with output_file(predictions, overwrite=overwrite) as place:
+            return evaluate(
+                model,
+                table,
+                predictions=place,
+                skip_bad=skip_bad,
+                format=format,
+                encoding=encoding,
+                device=device,
+                quiet=quiet,
+                **columns,
+            )
+    if predictions is not None:
         require_file_writable(Path(predictions), (".csv",), "predictions")
         if not overwrite:
             require_new_file(Path(predictions), "predictions")
@@ -137,7 +153,7 @@ def _of_text(model: LoadedModel, text: Table | TokenStore, reading: dict[str, An
 
     reading: keywords of `prepare` for a text.
     """
-    if isinstance(text, str | Path) and (Path(text) / "manifest.json").exists():
+    if isinstance(text, str | Path) and has_file(text, "manifest.json"):
         text = TokenStore(text)
     if isinstance(text, TokenStore):
         return _of_store(model, text, "validation", world, None if reading["quiet"] else str(text.directory))

@@ -13,7 +13,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bothways.errors import UserError, option
+from bothways.errors import UserError, as_shown, option
 from bothways.files import hash_file, refuse_foreign_files, user_errors
 
 MAX_CHANGES_SHOWN = 4  # of what differs; a line of more is not read
@@ -26,7 +26,7 @@ def begin_anew() -> str:
 
 def file_record(path: str | Path) -> dict[str, Any]:
     """A file as a record has it: its path as it was given, its size in bytes, and the SHA-256 of its content."""
-    return {"path": str(path), "size": Path(path).stat().st_size, "sha256": hash_file(Path(path))}
+    return {"path": as_shown(path), "size": Path(path).stat().st_size, "sha256": hash_file(Path(path))}
 
 
 def file_changes(before: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]]) -> list[str]:

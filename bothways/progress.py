@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import Protocol, Self
 
+from bothways.errors import as_shown
+
 LOGGER = logging.getLogger("bothways")  # what is said where nothing is shown, at the level INFO
 
 TERMINAL_SECONDS = 0.5  # between two lines: fast enough to look alive, slow enough to read
@@ -64,6 +66,7 @@ def print_note(text: str) -> None:
     """Print a line on standard error, where there is one that takes it: a job goes on without its notes, after its
     terminal has gone or the disk behind a log is full. A terminal gets it in lines of whole words, and a line in place
     goes on below it."""
+    text = as_shown(text)
     if _at_terminal():
         text = "\n".join(textwrap.wrap(text, terminal_columns(), break_long_words=False, break_on_hyphens=False))
     with _screen:
@@ -152,7 +155,7 @@ class ProgressLine:
     def wait(self, text: str) -> None:
         """Show at a terminal what is being done, until there is a line to show or the job ends."""
         if self._in_place and self._shown:
-            self.draw(text)
+            self.draw(as_shown(text))
             self._fleeting = True
 
     def say(self, text: str) -> None:
@@ -160,7 +163,7 @@ class ProgressLine:
         if self._shown:
             print_note(text)
         else:
-            LOGGER.info(text)
+            LOGGER.info(as_shown(text))
 
     def end(self) -> None:
         """Leave the line in place as it is, so that what is printed next begins on its own line."""

@@ -15,8 +15,10 @@ os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")  # the same numbers on every
 # start have it from here; a test that is of several threads asks for them.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import fsspec
 import pytest
 
+from bothways import errors, remote_files
 from bothways.checkpoint.hugging_face import Checkpoint, new_model, save_checkpoint
 from bothways.cli import main
 from bothways.model.families import head_builder
@@ -141,3 +143,28 @@ def browser() -> Iterator[Any]:
         opened = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
         yield opened
         opened.close()
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The folder of copies and mirrors; what is shown as a URL in this test is forgotten after it."""
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("BOTHWAYS_CACHE", str(folder))
+    monkeypatch.setattr(errors, "_shown_as", [])
+    remote_files._say_cache.cache_clear()
+    yield folder
+    remote_files._say_cache.cache_clear()
+
+
+@pytest.fixture
+def memory(cache: Path) -> Iterator[Any]:
+    """What is behind `memory://`, empty at the start."""
+    filesystem = fsspec.filesystem("memory")
+    _empty(filesystem)
+    yield filesystem
+    _empty(filesystem)
+
+
+def _empty(filesystem: Any) -> None:
+    filesystem.store.clear()
+    filesystem.pseudo_dirs[:] = [""]

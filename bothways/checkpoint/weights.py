@@ -10,11 +10,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from bothways.checkpoint.remote_models import copied_model
 from bothways.checkpoint.shipped import shipped_models
 from bothways.checkpoint.unfinished import is_unfinished, unfinished_model
 from bothways.errors import UserError, closest
 from bothways.files import read_json
 from bothways.option_checks import in_short
+from bothways.remote_files import local_path, url_of
 from bothways.text.sources import CORPUS_SUFFIXES, uncompressed_suffix
 
 MODEL_FILES = (
@@ -50,14 +52,16 @@ FOREIGN_FILES = {
 
 
 def find_model(path_or_hub_id: str | Path) -> Path:
-    """The directory of a model: itself, `model/` in a run's directory, a shipped one by its name, or a download from
-    the hub; of a run that has not finished as `unfinished_model`.
+    """The directory of a model: itself, `model/` in a run's directory, a shipped one by its name, the copy of what is
+    behind a URL, or a download from the hub; of a run that has not finished as `unfinished_model`.
 
     Raises UserError where it is none of them.
     """
     if not isinstance(path_or_hub_id, str | Path) or not str(path_or_hub_id).strip():
         raise UserError(f"expected a model's directory or its name on the hub, found {in_short(path_or_hub_id)}")
-    path = Path(path_or_hub_id)
+    if (url := url_of(path_or_hub_id)) is not None:
+        return copied_model(url)
+    path = local_path(path_or_hub_id)
     if path.is_dir():
         run = path / "model"
         if not (path / "config.json").exists() and (run / "config.json").exists():

@@ -236,7 +236,7 @@ class PretrainingPlan:
             epoch, number = (epoch + 1, 0) if number + 1 == self.num_blocks else (epoch, number + 1)
 
     def _make_block(self, epoch: int, number: int) -> ExampleBlock:
-        chunks = [self._split.chunk(index) for index in self._chunks_of_block(epoch, number)]
+        chunks = self._split.chunks(self._chunks_of_block(epoch, number).tolist())
         chunk = self.maker.lay_out(join_chunks(chunks))
         rng = generator(self.seed, epoch, 1 + number)
         spans = self.maker.spans(chunk, rng)

@@ -32,9 +32,11 @@ from bothways.files import (
     user_errors,
     write_json,
 )
+from bothways.mirrors import output_folder
 from bothways.option_checks import options_from, require_at_least, require_name, require_path, require_type
 from bothways.outputs import discard, file_changes, made_otherwise, option_changes, require_apart
 from bothways.progress import ByteProgress, DocumentCounts
+from bothways.remote_files import local_path, url_of
 from bothways.text.corpus import CorpusKeywords, CorpusOptions, CorpusReport, Document, read_documents
 from bothways.text.sentences import ENGLISH, require_language, split_sentences
 from bothways.text.sources import Sources, resolve_sources, source_records
@@ -115,7 +117,20 @@ def prepare(
     require_type("overwrite", overwrite, bool)
     options = _with_keywords(options, keywords)
     require_path(out=out)
-    out, tokenizer = Path(out or ""), _opened(tokenizer)
+    tokenizer = _opened(tokenizer)
+    if url_of(out) is not None:
+        with output_folder(str(out)) as folder:
+            return prepare(
+                sources,
+                tokenizer,
+                folder,
+                options,
+                texts=texts,
+                overwrite=overwrite,
+                quiet=quiet,
+                on_progress=on_progress,
+            )
+    out = local_path(out or "")
     resolved = resolve_sources(() if sources is None else sources, texts)
     require_writable(out)
     if overwrite:

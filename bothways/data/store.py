@@ -22,8 +22,10 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 
-from bothways.errors import UserError, command
+from bothways.data.remote_shards import RemoteShards
+from bothways.errors import UserError, as_shown, command
 from bothways.files import allow_open_files, hash_file, read_json, sync
+from bothways.remote_files import local_folder, url_of
 from bothways.text.tokenizer import Tokenizer
 
 CHUNK_TOKENS = 1 << 16  # what an epoch puts in another order: small beside a block, large beside a document
@@ -68,13 +70,18 @@ class Shard:
     sha256: str
 
 
+def shard_schema(dtype: np.dtype) -> pa.Schema:
+    """The one column of a shard. dtype: of ids."""
+    return pa.schema([("sentences", pa.list_(pa.list_(pa.from_numpy_dtype(dtype))))])
+
+
 class ShardWriter:
     """Writes documents into a shard, a chunk at a time; the file appears under its name when it is complete."""
 
     def __init__(self, path: Path, dtype: np.dtype) -> None:
         self.path, self.dtype = path, dtype
         self.partial = path.with_name(f".{path.name}.partial")
-        self.schema = pa.schema([("sentences", pa.list_(pa.list_(pa.from_numpy_dtype(dtype))))])
+        self.schema = shard_schema(dtype)
         self.documents = self.sentences = self.tokens = 0
         self._sink = pa.OSFile(str(self.partial), "wb")
         self._writer = pa.ipc.new_file(self._sink, self.schema)
@@ -119,16 +126,11 @@ def _offsets(lengths: np.ndarray) -> np.ndarray:
     return offsets
 
 
-class Split:
-    """The documents of a store to train on, or those held out of it, read chunk by chunk from memory-mapped files.
+class LocalShards:
+    """The chunks of shards by number, counted through all of them, in memory-mapped files. Raises UserError for a shard
+    that cannot be read."""
 
-    Raises UserError for a shard that cannot be read.
-    """
-
-    def __init__(self, directory: Path, shards: list[Shard]) -> None:
-        self.documents = sum(shard.documents for shard in shards)
-        self.sentences = sum(shard.sentences for shard in shards)
-        self.tokens = sum(shard.tokens for shard in shards)
+    def __init__(self, directory: Path, shards: Sequence[Shard]) -> None:
         self._chunks: list[tuple[Path, int]] = []
         self._readers: dict[Path, pa.ipc.RecordBatchFileReader] = {}
         allow_open_files(len(shards))
@@ -142,30 +144,58 @@ class Split:
                 ) from error
             self._chunks += [(path, index) for index in range(self._readers[path].num_record_batches)]
 
-    @property
-    def num_chunks(self) -> int:
+    def __len__(self) -> int:
         return len(self._chunks)
 
+    def batches(self, indexes: Sequence[int]) -> list[pa.RecordBatch]:
+        """The record batches of chunks, in the order asked for."""
+        return [self._readers[path].get_batch(batch) for path, batch in (self._chunks[index] for index in indexes)]
+
+
+class Split:
+    """The documents of a store to train on, or those held out of it, read chunk by chunk.
+
+    shards: those of the split. stored: their chunks, in files of this machine or behind a URL.
+    """
+
+    def __init__(self, shards: Sequence[Shard], stored: LocalShards | RemoteShards) -> None:
+        self.documents = sum(shard.documents for shard in shards)
+        self.sentences = sum(shard.sentences for shard in shards)
+        self.tokens = sum(shard.tokens for shard in shards)
+        self._stored = stored
+
+    @property
+    def num_chunks(self) -> int:
+        return len(self._stored)
+
     def chunk(self, index: int) -> Chunk:
-        """The chunk's arrays; the tokens are a view of the mapped file."""
-        path, batch = self._chunks[index]
-        documents = self._readers[path].get_batch(batch).column(0)
-        sentences = documents.values
-        return Chunk(
-            sentences.values.to_numpy(),
-            sentences.offsets.to_numpy().astype(np.int64),
-            documents.offsets.to_numpy().astype(np.int64),
-        )
+        """As `chunks`, of one."""
+        return self.chunks([index])[0]
+
+    def chunks(self, indexes: Sequence[int]) -> list[Chunk]:
+        """The chunks' arrays, in the order asked for; the tokens are views of mapped files."""
+        return [_chunk_of(batch.column(0)) for batch in self._stored.batches(indexes)]
+
+
+def _chunk_of(documents: pa.ListArray) -> Chunk:
+    sentences = documents.values
+    return Chunk(
+        sentences.values.to_numpy(),
+        sentences.offsets.to_numpy().astype(np.int64),
+        documents.offsets.to_numpy().astype(np.int64),
+    )
 
 
 class TokenStore:
     """A prepared corpus, opened for reading.
 
+    directory: or the URL of one, of which only what is asked for is read, through the cache (`data/remote_shards.py`).
     Raises UserError where the directory is not a store, or its preparation has not finished.
     """
 
     def __init__(self, directory: str | Path) -> None:
-        self.directory = Path(directory)
+        self._url = url_of(directory)
+        self.directory = local_folder(directory, ("manifest.json", "progress.json", "tokenizer/*"))
         if not self.directory.is_dir():
             raise UserError(f"{directory}: no such token store; make one with {command('prepare')}")
         if not (self.directory / "manifest.json").exists():
@@ -186,12 +216,16 @@ class TokenStore:
 
     def __repr__(self) -> str:
         sizes = (f"{self.manifest[name]:,} {name}" for name in ("documents", "sentences", "tokens"))
-        return f"TokenStore({self.directory}, {', '.join(sizes)})"
+        return f"TokenStore({as_shown(self.directory)}, {', '.join(sizes)})"
 
     def split(self, name: SplitName) -> Split:
         """The documents to train on, or the held-out ones (`validation`)."""
-        shards = [Shard(**shard) for shard in self.manifest["splits"][name]]
-        return Split(self.directory, [shard for shard in shards if shard.documents])
+        listed = [Shard(**shard) for shard in self.manifest["splits"][name]]
+        shards = [shard for shard in listed if shard.documents]
+        if self._url is None:
+            return Split(shards, LocalShards(self.directory, shards))
+        files = [(shard.file, shard.sha256) for shard in shards]
+        return Split(shards, RemoteShards(self._url, files, shard_schema(id_dtype(self.vocab_size))))
 
     def sources_in_words(self) -> str:
         """The text that was prepared: one file by its name, several as so many files of the folder they share."""

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from bothways.data.tables import CONLL_SUFFIXES, BadRow, Row, TableOptions, read_table
 from bothways.errors import UserError, option
+from bothways.remote_files import local_file
 from bothways.text.encodings import is_utf8
 from bothways.text.lines import Fault, is_unicode, utf8_bytes
 from bothways.text.table_reader import CSV_SUFFIXES, JSON_SUFFIXES, TABLE_SUFFIXES, TableReader, TableReaderOptions
@@ -45,14 +46,14 @@ class RowStream:
     """The rows of a .parquet, .jsonl, .csv, .tsv or .txt (a row a line), the last four also as .gz or .zst; and those
     of a .json or of CoNLL columns, which are in memory all at once.
 
-    text_column: what the lines of a .txt are called. options: what the file is, where its name does not say it.
-    columns: the names in the first rows, in order. remarks: what a user should know of how the file is read. reading:
-    of the options, what says how the file is read, as JSON.
+    path: of the file, or its URL, of which a copy is read. text_column: what the lines of a .txt are called. options:
+    what the file is, where its name does not say it. columns: the names in the first rows, in order. remarks: what a
+    user should know of how the file is read. reading: of the options, what says how the file is read, as JSON.
     Raises UserError for a file that is none of these, or has no row that can be read.
     """
 
-    def __init__(self, path: Path, text_column: str = "text", options: TableOptions | None = None) -> None:
-        options = options or TableOptions()
+    def __init__(self, path: str | Path, text_column: str = "text", options: TableOptions | None = None) -> None:
+        options, path = options or TableOptions(), local_file(path)
         self.path, self.encoding = path, options.encoding
         said = {"format": options.format, "encoding": None if is_utf8(options.encoding) else options.encoding}
         self.reading = {name: value for name, value in said.items() if value is not None}

@@ -17,7 +17,8 @@ import numpy as np
 
 from bothways.data.annotations import ConllReader, is_conll
 from bothways.data.frames import frame_columns, frame_records
-from bothways.errors import UserError, closest, only_in_python, option
+from bothways.errors import UserError, as_shown, closest, only_in_python, option
+from bothways.remote_files import local_file
 from bothways.text.encodings import UTF8, checked_encoding
 from bothways.text.json_rows import WHOLE_FILE_CHARACTERS, read_json_rows
 from bothways.text.lines import (
@@ -149,7 +150,8 @@ def as_label(value: Any, place: str) -> str:
 def read_rows(
     table: str | Path | Iterable[Mapping[str, Any]], columns: Iterable[str] = (), options: TableOptions | None = None
 ) -> list[Row]:
-    """All rows of a file, of an iterable of dictionaries, or of a table of pandas, polars, pyarrow and the like.
+    """All rows of a file, also behind a URL, of an iterable of dictionaries, or of a table of pandas, polars, pyarrow
+    and the like.
 
     columns: names that every row must have. Raises UserError for a missing, empty, binary or undecodable file, a name
     that does not say what it is, a malformed line, and a column that is not there, with a list of those that are.
@@ -188,7 +190,7 @@ def _no_rows(table: Any) -> UserError:
 
 def _entries(table: Any, options: TableOptions) -> Iterator[Row | BadRow]:
     if isinstance(table, str | Path):
-        yield from _read_file(Path(table), options)
+        yield from _read_file(local_file(table), options)
         return
     for number, values in enumerate(_given_rows(table), 1):
         if isinstance(values, Mapping):  # what pandas writes for no value is none
@@ -280,6 +282,7 @@ def _unknown_suffix(path: Path) -> UserError:
 
 def _located(found: Iterable[tuple[Mapping[str, Any] | str, str]]) -> Iterator[Row | BadRow]:
     for values, source in found:
+        source = as_shown(source)
         yield BadRow(source, values) if isinstance(values, str) else Row(values, source)
 
 

@@ -18,7 +18,7 @@ from bothways.data.encoded import Encoded
 from bothways.data.stream import RowStream
 from bothways.data.tables import BadRow, Row
 from bothways.data.unknown_tokens import UnknownTokens, count_unknown_in
-from bothways.errors import UserError
+from bothways.errors import UserError, as_shown
 from bothways.files import to_json
 from bothways.inference import engine
 from bothways.inference.bulk_formats import CsvFormat, JsonLinesFormat, ParquetFormat, RowFormat
@@ -26,6 +26,7 @@ from bothways.outputs import option_change, require_apart
 from bothways.parts import Parts
 from bothways.prefetch import prefetch
 from bothways.progress import OnProgress, no_progress
+from bothways.remote_files import version_of
 from bothways.text.tokenizer import Tokenizer
 
 PART_SECONDS = 20.0  # what a kill costs at most; to write and fsync a part takes hundredths of a second
@@ -134,8 +135,8 @@ def open_output(job: Job, source: RowStream, out: Path, *, overwrite: bool = Fal
     if clashes:
         raise UserError(f"{source.path}: has a column {clashes[0]!r}, which is the name of a result; rename it")
     output = BulkOutput(out, _row_format(out.suffix.lower(), source, job), overwrite=overwrite)
-    stat = source.path.stat()
-    origin = {"input": str(source.path.resolve()), "bytes": stat.st_size, "modified": stat.st_mtime_ns}
+    path = source.path.resolve()
+    origin = {"input": as_shown(path), "bytes": path.stat().st_size, "modified": version_of(path)}
     output.open({**origin, **source.reading, **job.description})
     return output
 

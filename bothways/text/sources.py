@@ -1,4 +1,4 @@
-"""The sources that a user names → the files to read: files, folders, globs, and `python-docs:`."""
+"""The sources that a user names → the files to read: files, folders, globs, also behind URLs, and `python-docs:`."""
 
 from __future__ import annotations
 
@@ -7,14 +7,22 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NoReturn
 
 from bothways.errors import UserError, closest, only_in_python, option
 from bothways.files import hash_file
 from bothways.option_checks import in_short
+from bothways.remote_files import (
+    copied_each,
+    local_path,
+    matching_files,
+    remote_files,
+    shown_url,
+    url_of,
+)
 from bothways.text import python_docs
 from bothways.text.lines import COMPRESSIONS, uncompressed_suffix
 from bothways.text.table_reader import TABLE_SUFFIXES
@@ -23,6 +31,8 @@ CORPUS_SUFFIXES = (".txt", ".md", *TABLE_SUFFIXES)
 # Read where it is named, or a pattern ends in it; in folders of text most .json are settings.
 NAMED_SUFFIXES = (*CORPUS_SUFFIXES, ".json")
 PYTHON_DOCS = "python-docs:"
+# By which a folder is known as a vocabulary or a model, a token store, and a run.
+OUR_FILES = (("tokenizer.json", "vocab.txt"), ("manifest.json", "tokenizer"), ("metrics.jsonl", "checkpoints"))
 LONGEST_NAME = 255  # of a file, in characters
 Sources = str | Path | Iterable[str | Path]
 
@@ -31,8 +41,9 @@ Sources = str | Path | Iterable[str | Path]
 class Source:
     """One file, or, without a path, texts in memory or the Python documentation of some packages.
 
-    size: bytes on disk; of texts their characters. folder, others: on the first file of a folder or glob, its name and
-    the files in it that are not read, as (suffix, how many).
+    path: where it is read; of a URL, which is its name, the copy. size: bytes on disk; of texts their characters.
+    folder, others: on the first file of a folder or glob, its name and the files in it that are not read, as (suffix,
+    how many).
     """
 
     name: str
@@ -51,7 +62,7 @@ class Source:
 
 def resolve_sources(sources: Sources, texts: Iterable[str] | None = None) -> list[Source]:
     """The files behind what the user named: files, folders (all their files of a known suffix, in order of name),
-    globs, and `python-docs:[NAME,NAME…]`; or texts, each a document, in place of them.
+    globs, URLs of any of these, and `python-docs:[NAME,NAME…]`; or texts, each a document, in place of them.
 
     Raises UserError for what does not exist, a suffix that is not known, a folder without a file to read.
     """
@@ -85,7 +96,10 @@ def _texts_in_memory(named: list[Any], texts: Iterable[str]) -> Source:
 
 
 def _resolve(name: str) -> list[Source]:
-    path = Path(name)
+    if (url := url_of(name)) is not None:
+        return _resolve_url(url)
+    path = local_path(name)
+    name = str(path) if name != str(path) and path.is_absolute() else name
     if name.startswith(PYTHON_DOCS):
         return [Source(name, None, python_docs.size(packages(name)))]
     if path.is_dir():
@@ -100,6 +114,48 @@ def _resolve(name: str) -> list[Source]:
         return _readable_of(name, "matches", [match for match in matches if match.is_file()], suffixes)
     neighbours = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
     raise UserError(f"{_shortened(name)}: no such file or folder{closest(path.name, neighbours)}{_texts_hint()}")
+
+
+def _resolve_url(url: str) -> list[Source]:
+    """As `_resolve`, of what is behind a URL; the files that are read are copied."""
+    pattern = glob.has_magic(url) and not url.startswith("http")  # where a `?` begins a query
+    below = {} if pattern else remote_files(url)
+    found = matching_files(url) if pattern else {f"{url}/{name}" if name else url: below[name] for name in below}
+    if pattern and "/." not in url:  # as a shell's globs do
+        found = {file: found[file] for file in found if "/." not in file}
+    if not found:
+        raise UserError(f"{shown_url(url)}: no {'file matches' if pattern else 'such file or folder'}")
+    if "" in below and not _is_readable(Path(url), NAMED_SUFFIXES):
+        raise UserError(f"{shown_url(url)}: {Path(url).suffix or 'no'} suffix; text is read from {_known_suffixes()}")
+    named = "" in below or (pattern and uncompressed_suffix(Path(url)) == ".json")
+    suffixes = NAMED_SUFFIXES if named else CORPUS_SUFFIXES
+    urls = {Path(file): file for file in (found if pattern or "" in below else _texts_below(url, below))}
+    copies = copied_each({file: found[file] for path, file in urls.items() if _is_readable(path, suffixes)})
+
+    def source(path: Path, folder: str = "", others: tuple[tuple[str, int], ...] = ()) -> Source:
+        file = urls[path]
+        return Source(shown_url(file), copies[file], found[file].size, folder, others)
+
+    if "" in below:
+        return [source(Path(url))]
+    where = "matches" if pattern else "in this folder"
+    return _readable_of(shown_url(url), where, [*urls], suffixes, source)
+
+
+def _texts_below(url: str, names: Collection[str]) -> list[str]:
+    """The URLs of the files that `_in_folder` would find. names: of all files below the URL."""
+    folders = {str(parent) for name in names for parent in PurePosixPath(name).parents}
+
+    def holds(folder: str, name: str) -> bool:
+        return f"{folder}/{name}" in names or f"{folder}/{name}" in folders
+
+    ours = {folder for folder in folders if folder != "." and any(all(holds(folder, n) for n in c) for c in OUR_FILES)}
+    return [
+        f"{url}/{name}"
+        for name in names
+        if not any(part.startswith(".") for part in PurePosixPath(name).parts)
+        and not ours & {str(parent) for parent in PurePosixPath(name).parents}
+    ]
 
 
 def _shortened(name: str) -> str:
@@ -147,18 +203,20 @@ def _in_folder(folder: Path) -> list[Path]:
 
 def _is_ours(folder: Path) -> bool:
     """Whether a folder is a vocabulary or a model, a token store, or a run."""
-    contents = (("tokenizer.json", "vocab.txt"), ("manifest.json", "tokenizer"), ("metrics.jsonl", "checkpoints"))
-    return any(all((folder / name).exists() for name in names) for names in contents)
+    return any(all((folder / name).exists() for name in names) for names in OUR_FILES)
 
 
-def _readable_of(name: str, where: str, paths: list[Path], suffixes: Collection[str]) -> list[Source]:
+def _readable_of(
+    name: str, where: str, paths: list[Path], suffixes: Collection[str], as_source: Callable[..., Source] | None = None
+) -> list[Source]:
     """The files of these suffixes; the first has the count of the others. Raises UserError where there is none."""
     readable = [path for path in paths if _is_readable(path, suffixes)]
     if not readable:
         raise UserError(f"{name}: no file of a known suffix {where}; text is read from {_known_suffixes()}")
     others = Counter(path.suffix.lower() or "no" for path in paths if not _is_readable(path, suffixes))
     first, *rest = readable
-    return [_file(first, name, tuple(sorted(others.items()))), *map(_file, rest)]
+    as_source = as_source or _file
+    return [as_source(first, name, tuple(sorted(others.items()))), *map(as_source, rest)]
 
 
 def _file(path: Path, folder: str = "", others: tuple[tuple[str, int], ...] = ()) -> Source:

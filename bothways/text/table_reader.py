@@ -15,6 +15,7 @@ from typing import IO, Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from bothways.errors import as_shown
 from bothways.text.csv_records import CsvRecords, repeated_column
 from bothways.text.encodings import UTF8
 from bothways.text.lines import (
@@ -81,6 +82,7 @@ class TableReader:
     def __init__(self, path: Path, options: TableReaderOptions | None = None) -> None:
         self.path, self.options = path, options or TableReaderOptions()
         self.suffix = self.options.suffix or uncompressed_suffix(path)
+        self._name = as_shown(path)
         self.remarks: list[str] = []
         self._file: IO[bytes] | None = None
         self._parquet_bytes = 0
@@ -95,8 +97,8 @@ class TableReader:
     def place(self, line: int) -> str:
         """`file:line`, or `file: row 3` of Parquet; the file alone for line 0."""
         if not line:
-            return str(self.path)
-        return f"{self.path}: row {line}" if self.suffix == ".parquet" else f"{self.path}:{line}"
+            return self._name
+        return f"{self._name}: row {line}" if self.suffix == ".parquet" else f"{self._name}:{line}"
 
     def rows(self, skip: int = 0) -> Iterator[TableRow | Fault]:
         """Every row, or what is wrong with it, after the first `skip`; blank lines are no rows. A final fault is never

@@ -33,6 +33,7 @@ from tokenizers import (
 
 from bothways.errors import UserError
 from bothways.files import write_json, write_text
+from bothways.remote_files import local_folder
 from bothways.text.places import offsets_with_marks, words_with_marks
 from bothways.text.special_tokens import ABSENT, STATED_NAMES, USUAL_NAMES, Role, find_roles, find_template
 from bothways.text.tokenizer_backend import (
@@ -169,7 +170,7 @@ class Tokenizer:
         `tokenizer.json`. Raises UserError where neither vocabulary is there, or the tokenizer is not BERT's. Warns of a
         vocabulary whose case is not that of the normalised text.
         """
-        directory = Path(directory)
+        directory = local_folder(directory, ("*.json", "*.txt"), ("*/*", "model.safetensors.*"))
         if not directory.is_dir():
             raise UserError(f"{directory}: no such tokenizer directory")
         settings = read_settings(directory)

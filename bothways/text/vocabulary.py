@@ -9,9 +9,11 @@ from typing import Any, Literal, Unpack
 
 from bothways.errors import UserError, option
 from bothways.files import read_json, refuse_foreign_files, replace_directory, require_writable, write_json
+from bothways.mirrors import output_folder
 from bothways.option_checks import options_from, require_count, require_name, require_path, require_type
 from bothways.outputs import begin_anew, file_changes, made_otherwise, option_changes
 from bothways.progress import ByteProgress
+from bothways.remote_files import url_of
 from bothways.text.corpus import CorpusKeywords, CorpusOptions, CorpusReport, read_documents
 from bothways.text.folding import CharacterCounts, folding_message
 from bothways.text.sources import Sources, resolve_sources, source_records
@@ -52,6 +54,21 @@ def train_tokenizer(
     own = ("vocab_size", "cased", "keep_marks", "min_frequency", "overwrite", "quiet")
     for name in corpus:
         require_name("train_tokenizer", name, [*own, *(field.name for field in fields(CorpusOptions))])
+    if url_of(out) is not None:
+        with output_folder(str(out)) as folder:
+            return train_tokenizer(
+                sources,
+                folder,
+                texts=texts,
+                kind=kind,
+                vocab_size=vocab_size,
+                cased=cased,
+                keep_marks=keep_marks,
+                min_frequency=min_frequency,
+                overwrite=overwrite,
+                quiet=quiet,
+                **corpus,
+            )
     options = options_from(CorpusOptions, "train_tokenizer", None, corpus)
     for name, value in (("cased", cased), ("keep_marks", keep_marks), ("overwrite", overwrite), ("quiet", quiet)):
         require_type(name, value, bool)

@@ -41,6 +41,11 @@ class World:
         """Whether this process is the one that prints and writes."""
         return self.rank == 0
 
+    @property
+    def first_of_machine(self) -> bool:
+        """Whether this process is the one that works for all of its machine."""
+        return self.size == 1 or os.environ.get("LOCAL_RANK", "0") == "0"
+
     def add(self, values: Sequence[float], device: torch.device) -> list[float]:
         """Each value summed over all processes, in float64."""
         if self.size == 1:

@@ -19,7 +19,7 @@ from bothways.data.encoded import Encoded
 from bothways.data.row_plan import RowPlan, RowPlanOptions
 from bothways.data.tables import TableOptions
 from bothways.data.unknown_tokens import count_unknown_in
-from bothways.errors import UserError, option
+from bothways.errors import UserError, as_shown, option
 from bothways.hardware import choose_device
 from bothways.inference.engine import truncated_rows
 from bothways.inference.loaded import LoadedModel, source_of
@@ -34,6 +34,7 @@ from bothways.option_checks import (
 )
 from bothways.outputs import command_words, file_record, require_apart
 from bothways.progress import Progress
+from bothways.remote_files import local_file
 from bothways.tasks import find_task
 from bothways.tasks.base import Objective, Task, require_segment_types
 from bothways.text.tokenizer import Tokenizer
@@ -134,7 +135,13 @@ def finetune(
     with join_world(choose_device(settings.device)) as world:
         progress = progress or Progress(f"finetune {task}", shown=world.main and not quiet)
         run = RunDirectory(out or "", world, overwrite=overwrite)
-        return _finetune(make_task(task, of_task), source_of(model), (train, eval), run, settings, progress)
+        tables = _local(train), _local(eval)
+        return _finetune(make_task(task, of_task), source_of(model), tables, run, settings, progress)
+
+
+def _local(table: Any) -> Any:
+    """A file that can be read here, of one behind a URL; what is no path as it is."""
+    return local_file(table) if isinstance(table, str | Path) else table
 
 
 def _split(task: str, given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -179,7 +186,7 @@ def _finetune(
     progress.steps_per_epoch = plan.steps(1)
     provenance = {
         **of_this_machine(stepper.device, world.size),
-        "model": str(model),
+        "model": as_shown(model),
         **of_tables((tables[0], rows), (tables[1], eval_rows)),
         "options": _options_in_effect(options, rows.task, settings, plan, limit),
     }
@@ -191,6 +198,7 @@ def _finetune(
     progress.start_line = finetuning_start(stepper, len(rows.rows), plan.steps(1))
     training = train(stepper, run, progress, lambda step: best.evaluate(), best.is_out_of_patience)
     evaluation = best.finish() if training.interrupted is None else None
+    run.publish()
     skipped = rows.skipped + eval_rows.skipped
     return FinetuneResult(training, evaluation, truncated, skipped, best.number, len(best.scores))
 
@@ -213,11 +221,11 @@ def _described(run: RunDirectory, task: Task, inputs: Mapping[str, Any], options
     given, own = values_of(options, FinetuneOptions), task.to_json()["options"]
     defaults = {**values_of(FinetuneOptions(), FinetuneOptions), **asdict(task.Options())}
     if all(value is None or isinstance(value, str | Path | float) for value in inputs.values()):
-        files = {name: str(value) for name, value in inputs.items() if value is not None}
+        files = {name: as_shown(str(value)) for name, value in inputs.items() if value is not None}
         words = ["bothways", "finetune", task.name]
-        command = shlex.join(command_words(words, {**files, "out": str(run.path), **given, **own}, defaults))
+        command = shlex.join(command_words(words, {**files, "out": as_shown(run.path), **given, **own}, defaults))
     else:
-        command = f"bothways.finetune({task.name!r}, {str(inputs['model'])!r}, …, {str(run.path)!r}, …)"
+        command = f"bothways.finetune({task.name!r}, {as_shown(str(inputs['model']))!r}, …, {as_shown(run.path)!r}, …)"
     return {
         "command": command,
         "task": task.name,

@@ -5,21 +5,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 
 from bothways.checkpoint.hugging_face import Checkpoint, load_checkpoint
 from bothways.errors import UserError
+from bothways.remote_files import has_file
 
 IN_HEAD = "head.generator."  # names of a helper's tensors in the model whose head asks it
 
 
-def take_helpers(checkpoint: Checkpoint, run: Path) -> Iterator[str]:
+def take_helpers(checkpoint: Checkpoint, run: str) -> Iterator[str]:
     """Give the head's helpers the weights that a finished run has of them, in the folder of their name. What they share
     with the model stays the model's.
 
-    run: what was asked for as the model. Yields, for each helper, a line that says whose weights it begins with.
+    run: what was asked for as the model, a directory or a URL. Yields, for each helper, a line that says whose weights
+    it begins with.
     Raises UserError for a helper of another shape than the head makes.
     """
     model, helpers = checkpoint.model, [*checkpoint.model.head.helpers()]
@@ -29,16 +30,14 @@ def take_helpers(checkpoint: Checkpoint, run: Path) -> Iterator[str]:
     for name, helper in model.head.saved_models(model).items():
         if not any(helper is asked for asked in helpers):
             continue
-        directory = run / name
-        if not (directory / "config.json").exists():
+        directory = f"{run}/{name}"
+        if not has_file(directory, "config.json"):
             yield f"the {name} is new, with random weights: {run} is no finished run with one beside its model"
             continue
         saved = load_checkpoint(directory).model
         theirs, ours = dict(saved.named_parameters()), dict(helper.named_parameters())
         if {key: value.shape for key, value in theirs.items()} != {key: value.shape for key, value in ours.items()}:
-            raise UserError(
-                f"{directory}: is not the {name} of {run / 'model'}: its tensors have other names or shapes"
-            )
+            raise UserError(f"{directory}: is not the {name} of {run}/model: its tensors have other names or shapes")
         shared = {id(parameter) for parameter in model.encoder.parameters()}
         with torch.no_grad():
             for key, parameter in ours.items():

@@ -20,7 +20,7 @@ from bothways.data.phases import PhasedPlan
 from bothways.data.plan import PretrainingPlan
 from bothways.data.store import TokenStore
 from bothways.data.unknown_tokens import unknown_in_store
-from bothways.errors import option
+from bothways.errors import as_shown, option
 from bothways.hardware import choose_device
 from bothways.inference.loaded import source_of
 from bothways.option_checks import options_from, require_path, require_seed, require_type
@@ -109,7 +109,7 @@ def _pretrain(place: RunPlace, options: PretrainOptions, command: str, progress:
     checkpoint = starting_point(store, objective, options)
     model = checkpoint.model
     if options.model is not None and checkpoint.report is not None:
-        helpers = [*take_helpers(checkpoint, Path(options.model))]
+        helpers = [*take_helpers(checkpoint, options.model)]
         kept = f" Of its layers {options.keep_layers} are kept." if options.keep_layers else ""
         for line in (f"{options.model}: {checkpoint.report.sentence()}{kept}", *helpers):
             progress.say(line)
@@ -164,14 +164,14 @@ def _pretrain(place: RunPlace, options: PretrainOptions, command: str, progress:
 
 def _command_of(place: RunPlace, given: PretrainOptions) -> str:
     """The command line of these options, as the user gave them."""
-    words = ["bothways", "pretrain", str(place.store.directory)]
-    options = {"out": str(place.run.path), **options_json(given)}
+    words = ["bothways", "pretrain", as_shown(place.store.directory)]
+    options = {"out": as_shown(place.run.path), **options_json(given)}
     return shlex.join(command_words(words, options, options_json(PretrainOptions())))
 
 
 def _described(store: TokenStore, options: PretrainOptions, command: str) -> dict[str, Any]:
     """What the run is started with, as run.json has it."""
-    directory = str(store.directory.resolve())
+    directory = as_shown(store.directory.resolve())
     return {"command": command, "store": directory, "inputs": {"store": directory}, "options": options_json(options)}
 
 
@@ -200,4 +200,5 @@ def _finish(checkpoint: Checkpoint, objective: Objective, run: RunDirectory, wor
             parameter.data.copy_(parameters[name])
         for name, model in checkpoint.model.head.saved_models(checkpoint.model).items():
             save_checkpoint(Checkpoint(model, checkpoint.tokenizer, checkpoint.metadata), run.path / name)
+        run.publish()
     world.wait()

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from bothways.data.store import TokenStore
+from bothways.errors import as_shown
 from bothways.hardware import choose_device, micro_batch_tokens
 from bothways.precision import choose_precision
 from bothways.train.evaluate import RowSet, Table
@@ -57,7 +58,7 @@ def of_text(store: TokenStore) -> dict[str, Any]:
     train, held_out = store.split("train"), store.split("validation")
     return {
         "store": store.fingerprint,
-        "store_path": str(store.directory),
+        "store_path": as_shown(store.directory),
         "tokenizer": store.tokenizer_fingerprint,
         "text": store.sources_in_words(),
         "documents": train.documents,
@@ -76,7 +77,7 @@ def of_tables(train: tuple[Table, RowSet], evaluation: tuple[Table | float | Non
         if isinstance(table, int | float):
             told[name] = f"{table:g} of the training table, held out"
         else:
-            told[name] = str(table) if isinstance(table, str | Path) else "rows given in Python"
+            told[name] = as_shown(table) if isinstance(table, str | Path) else "rows given in Python"
         told[f"{name}_rows"] = len(rows.rows)
     return told
 

@@ -9,6 +9,7 @@ RUN/model/                     the Hugging Face directory; while fine-tuning goe
 RUN/evaluation.json            of fine-tuning: the best epoch's figures; RUN/predictions.csv: of each evaluation row
 RUN/report.html                by the command line: curves, figures, where it comes from
 
+Behind a URL a run is what its mirror on this machine was after the last checkpoint (`mirrors.py`).
 A checkpoint of any number of processes, sharded or not, is read by any other number.
 """
 
@@ -46,7 +47,9 @@ from bothways.files import (
     write_json,
     write_text,
 )
+from bothways.mirrors import Mirror
 from bothways.outputs import begin_anew, discard, made_otherwise
+from bothways.remote_files import local_path, url_of
 from bothways.train.distributed import World
 from bothways.train.optimizer import CombinedOptimizer
 from bothways.train.run_changes import LENGTH_OPTIONS, run_changes
@@ -67,11 +70,18 @@ class RunDirectory:
     """
 
     def __init__(self, path: str | Path, world: World | None = None, *, overwrite: bool = False) -> None:
-        self.path, self.world = Path(path), world or World()
+        self.world = world or World()
+        url = url_of(path)
+        self._mirror = None if url is None else Mirror(url)
+        self.path = local_path(path) if self._mirror is None else self._mirror.path
         self._writes = self.world.main
         self.overwrites = overwrite and not _is_restarted()
         self._asked: dict[str, Any] = {}
         self._start: Checkpoint | None = None
+        if self._mirror is not None:
+            if self.world.first_of_machine:
+                self._mirror.pull(to_write=self._writes)
+            self.world.wait()
         if self._writes:
             require_writable(self.path)
             if self.overwrites:
@@ -96,7 +106,13 @@ class RunDirectory:
         if self._writes and not self.checkpoints():
             self._write_start()
             write_json(self.path / "run.json", described)
+            self.publish()
         self.world.wait()
+
+    def publish(self) -> None:
+        """Bring what is behind the run's URL up to what is here; a run in a directory of this machine has none."""
+        if self._writes and self._mirror is not None:
+            self._mirror.push()
 
     def _write_start(self) -> None:
         assert self._start is not None
@@ -202,6 +218,7 @@ class RunDirectory:
             write_json(partial / "state.json", state)
         for old in self.checkpoints()[:-keep]:
             shutil.rmtree(old, ignore_errors=True)
+        self.publish()
         world.wait()
         return path
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from bothways.data.tables import TableFormat
@@ -13,6 +12,7 @@ from bothways.files import to_json
 from bothways.inference.jobs import task_job
 from bothways.option_checks import require_at_least
 from bothways.precision import InferencePrecision
+from bothways.remote_files import local_file
 from bothways.verbs.bulk import into_file
 from bothways.verbs.flags import parse
 from bothways.verbs.model_argument import load_model
@@ -85,7 +85,7 @@ def run_answer(arguments: Sequence[str]) -> None:
     require_at_least(1, top_k=options.top_k)
     if (options.context is None) == (options.input is None):
         raise UserError("answer: give the text that may hold the answer, either as an argument or by --in FILE")
-    context = options.context if options.input is None else file_text(Path(options.input), options.encoding)
+    context = options.context if options.input is None else file_text(local_file(options.input), options.encoding)
     model = load_model("answer", options, options.precision, options.calibrate)
     found = model.answer(options.question, context or "")
     if options.json:

@@ -10,12 +10,13 @@ from typing import Any
 
 from bothways.data.stream import RowStream
 from bothways.data.tables import TableOptions
-from bothways.errors import UserError
+from bothways.errors import UserError, as_shown
 from bothways.files import require_file_writable
 from bothways.inference.bulk import Job, open_output, run_bulk
 from bothways.inference.bulk_formats import BULK_SUFFIXES
 from bothways.inference.jobs import task_job
 from bothways.inference.prepared import describe_layers
+from bothways.mirrors import output_file
 from bothways.precision import InferencePrecision
 from bothways.predictor import Predictor
 from bothways.progress import CountProgress, duration, print_note
@@ -31,7 +32,13 @@ def into_file(verb: str, options: Any, make_job: MakeJob, line_column: Callable[
     options: with model, input, format, encoding, out, overwrite, device, precision and calibrate. line_column: what
     the lines of a .txt are called, by the options of the fine-tuning.
     """
-    out = Path(options.out)
+    with output_file(options.out, overwrite=options.overwrite) as out:
+        _into(out, verb, options, make_job, line_column)
+
+
+def _into(
+    out: Path, verb: str, options: Any, make_job: MakeJob, line_column: Callable[[Mapping[str, Any]], str]
+) -> None:
     require_file_writable(out, BULK_SUFFIXES, "out")
     if options.input is None:
         raise UserError(f"--out {out}: needs a table after --in")
@@ -39,7 +46,7 @@ def into_file(verb: str, options: Any, make_job: MakeJob, line_column: Callable[
         raise UserError(f"--json: prints, and --out {out} writes a file; name a .jsonl after --out for JSON")
     model = load_model(verb, options, options.precision, options.calibrate)
     reading = TableOptions(options.format, encoding=options.encoding)
-    source = RowStream(Path(options.input), line_column(model.checkpoint.metadata.get("options", {})), reading)
+    source = RowStream(options.input, line_column(model.checkpoint.metadata.get("options", {})), reading)
     for remark in source.remarks:
         print_note(f"{source.path}: {remark}")
     job = make_job(model, source)
@@ -51,13 +58,14 @@ def into_file(verb: str, options: Any, make_job: MakeJob, line_column: Callable[
     with CountProgress(verb, source.count(), output.counts.resumed) as on_rows:
         counts = run_bulk(job, source, output, on_rows)
     resumed = f", {counts.resumed:,} of them by an earlier run" if counts.resumed else ""
-    print(f"{out}: {counts.rows - counts.bad:,} rows{resumed}, in {duration(time.monotonic() - began)}")
+    print(f"{as_shown(out)}: {counts.rows - counts.bad:,} rows{resumed}, in {duration(time.monotonic() - began)}")
     if counts.truncated:
         print(f"{counts.truncated:,} rows are longer than {model.sequence_length} tokens and were cut short")
     if (unknown := counts.unknown.sentence("rows")) is not None:
         print(unknown)
     if counts.bad:
-        print(f"{output.bad_rows}: {counts.bad:,} rows that could not be used, with the reason; {counts.first_bad}")
+        bad = f"{as_shown(output.bad_rows)}: {counts.bad:,} rows that could not be used"
+        print(f"{bad}, with the reason; {counts.first_bad}")
 
 
 @dataclass(frozen=True)

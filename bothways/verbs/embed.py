@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 
 from bothways.data.stream import RowStream
-from bothways.errors import UserError
+from bothways.errors import UserError, as_shown
 from bothways.files import require_file_writable, to_json, user_errors
 from bothways.inference.bulk import Job
 from bothways.inference.bulk_formats import BULK_SUFFIXES
 from bothways.inference.jobs import embed_job
 from bothways.inference.vectors import chosen_prompt
+from bothways.mirrors import output_file
 from bothways.outputs import require_new_file
 from bothways.predictor import Predictor
 from bothways.progress import CountProgress, OnProgress
@@ -54,12 +55,13 @@ def run_embed(arguments: Sequence[str]) -> None:
         "Turn texts into vectors. Example: bothways embed model --in lines.txt --out vectors.npy",
     )
     if options.out is not None:
-        require_file_writable(Path(options.out), (".npy", *BULK_SUFFIXES), "out")
         if Path(options.out).suffix.lower() in BULK_SUFFIXES:
             return _embed_table(options)
-        if not options.overwrite:
-            require_new_file(Path(options.out), "out")
-        return _embed_lines(options, Path(options.out))
+        with output_file(options.out, overwrite=options.overwrite) as out:
+            require_file_writable(out, (".npy", *BULK_SUFFIXES), "out")
+            if not options.overwrite:
+                require_new_file(out, "out")
+            return _embed_lines(options, out)
     model, texts = open_model_and_texts("embed", options, options.precision, options.calibrate)
     with CountProgress("embed", len(texts)) as on_sequences:
         vectors = options.vectors(model, texts, on_sequences)
@@ -84,7 +86,7 @@ def _embed_lines(options: EmbedArguments, path: Path) -> None:
         with partial.open("wb") as file:
             np.save(file, vectors)
         partial.replace(path)
-    print(f"{path}: {len(vectors):,} vectors of {vectors.shape[1]}, float32")
+    print(f"{as_shown(path)}: {len(vectors):,} vectors of {vectors.shape[1]}, float32")
 
 
 def _embed_table(options: EmbedArguments) -> None:

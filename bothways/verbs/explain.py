@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from bothways.errors import UserError
+from bothways.errors import UserError, as_shown
 from bothways.files import require_file_writable
+from bothways.mirrors import output_file
 from bothways.outputs import require_new_file
 from bothways.pages.explanation import is_explanation
 from bothways.progress import waiting
@@ -52,7 +53,11 @@ def run_explain(arguments: Sequence[str]) -> None:
         'Look inside a model: attention, embeddings, positions, predictions. Example: bothways explain run "Please buy '
         'an apple and an orange" --others "Apple unveiled the new phone" --word apple --anchors fruit company',
     )
-    out = Path(options.out)
+    with output_file(options.out, overwrite=options.overwrite) as out:
+        _explain(options, out)
+
+
+def _explain(options: ExplainArguments, out: Path) -> None:
     require_file_writable(out, (".html", ".png", ".svg"), "out")
     if out.exists() and not options.overwrite and not is_explanation(out):
         require_new_file(out, "out")
@@ -74,4 +79,5 @@ def run_explain(arguments: Sequence[str]) -> None:
         notes = [*explanation.data["notes"], *notes]
         explanation = replace(explanation, data={**explanation.data, "checkpoints": checkpoints, "notes": notes})
     explanation.write(out, options.layer)
-    print(f"{out}: {size_in_words(out.stat().st_size)}" + (", opens in any browser" if out.suffix == ".html" else ""))
+    opens = ", opens in any browser" if out.suffix == ".html" else ""
+    print(f"{as_shown(out)}: {size_in_words(out.stat().st_size)}{opens}")

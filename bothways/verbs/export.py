@@ -9,9 +9,10 @@ from typing import Any, Literal
 
 from bothways.checkpoint.hugging_face import Checkpoint, save_checkpoint, weights_fingerprint
 from bothways.data.encoded import join_segments
-from bothways.errors import UserError
+from bothways.errors import UserError, as_shown
 from bothways.files import read_json, refuse_foreign_files, require_writable
 from bothways.inference.agreement import LEAST_COSINE
+from bothways.mirrors import output_folder
 from bothways.model.heads import Model
 from bothways.model.pooling import Pooling
 from bothways.model.task_heads import EmbeddingHead, vector_head
@@ -60,16 +61,20 @@ def run_export(arguments: Sequence[str]) -> None:
         raise UserError(f"--calibrate {options.calibrate}: is for export onnx --int8")
     if options.pooling and options.format != "sentence-transformers":
         raise UserError("--pooling: is for export sentence-transformers")
-    out = Path(options.out)
+    with output_folder(options.out) as out:
+        _export(options, out)
+
+
+def _export(options: ExportArguments, out: Path) -> None:
     earlier = _earlier_export(out)
     if options.overwrite:
-        require_apart(out, [options.model])
+        require_apart(options.out, [options.model])
     model = load(options.model, "cpu", "int8" if options.calibrate else "auto", options.calibrate)
     model.require_trained("export")
     record = {**{name: getattr(options, name) for name in RECORDED}, "weights": weights_fingerprint(model.model)}
     if earlier and not options.overwrite:
         _require_same(out, earlier, record)
-        print(f"{out}: done already")
+        print(f"{options.out}: done already")
         return
     require_writable(out)
     checkpoint = replace(model.checkpoint, metadata={**model.checkpoint.metadata, "export": record})
@@ -81,7 +86,7 @@ def run_export(arguments: Sequence[str]) -> None:
         _sentences(checkpoint, out, options.pooling)
     else:
         save_checkpoint(checkpoint, out)
-        print(f"{out}: opens in transformers, {(out / 'model.safetensors').stat().st_size / 1e6:.1f} MB")
+        print(f"{options.out}: opens in transformers, {(out / 'model.safetensors').stat().st_size / 1e6:.1f} MB")
 
 
 def _earlier_export(directory: Path) -> dict[str, Any]:
@@ -118,7 +123,7 @@ def _onnx(checkpoint: Checkpoint, out: Path, int8: bool) -> None:
     done = export_onnx(checkpoint, out, int8)
     names = ", ".join(PaddedModel(checkpoint.model).names)
     size = done.file.stat().st_size / 1e6
-    print(f"{done.file}: opset {OPSET}, {names}; batch and length are free; {size:.0f} MB")
+    print(f"{as_shown(done.file)}: opset {OPSET}, {names}; batch and length are free; {size:.0f} MB")
     if prompt := checkpoint.metadata.get("prompt"):
         print(
             f"the model was made for texts behind the prompt {prompt!r}: the ONNX model reads tokens, so put it before "
@@ -127,7 +132,8 @@ def _onnx(checkpoint: Checkpoint, out: Path, int8: bool) -> None:
     print(f"ONNX Runtime's outputs differ from the model's by {done.difference:.1e} at most")
     if done.int8:
         path, cosine = done.int8
-        print(f"{path}: {path.stat().st_size / 1e6:.0f} MB; cosine with the model's outputs at least {cosine:.4f}")
+        size = path.stat().st_size / 1e6
+        print(f"{as_shown(path)}: {size:.0f} MB; cosine with the model's outputs at least {cosine:.4f}")
 
 
 def _say_agreement(model: Predictor, out: Path) -> None:
@@ -155,4 +161,6 @@ def _sentences(checkpoint: Checkpoint, out: Path, pooling: Pooling | None) -> No
         raise UserError(f"--pooling {pooling}: this model was trained with {' and '.join(head.pool.modes)}")
     save_checkpoint(checkpoint, out)
     size = head.size(checkpoint.config.hidden_size)
-    print(f"{out}: opens in sentence-transformers; pooling {' and '.join(head.pool.modes)}, vectors of {size}")
+    print(
+        f"{as_shown(out)}: opens in sentence-transformers; pooling {' and '.join(head.pool.modes)}, vectors of {size}"
+    )

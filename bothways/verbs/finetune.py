@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
-from bothways.errors import UserError
+from bothways.errors import UserError, as_shown
 from bothways.pages.finetuning import finetuning_report
 from bothways.progress import is_main_process
 from bothways.tasks import TASKS, find_task
@@ -81,7 +81,7 @@ def run_finetune(arguments: Sequence[str]) -> int:
         run = RunDirectory(options.out)
         print("\n".join(figure_lines(result.evaluation.metrics)))
         print(_best_line(result))
-        print(f"{run.path / 'predictions.csv'}: what was predicted of each row")
+        print(f"{as_shown(run.path / 'predictions.csv')}: what was predicted of each row")
         title = f"{options.out}: fine-tuned for the task {task}"
         write_report(run, finetuning_report(run.metrics(), result.evaluation, title, provenance_of(run)))
     command = find_task(task).next_command

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from bothways.data.tables import Row, TableFormat, TableOptions, read_rows
-from bothways.errors import UserError
+from bothways.errors import UserError, as_shown
 from bothways.files import require_file_writable, to_json, write_text
 from bothways.inference.engine import complete
 from bothways.inference.predict import describe_rows
+from bothways.mirrors import output_file
 from bothways.outputs import require_new_file
 from bothways.predictor import load
 from bothways.progress import CountProgress
@@ -38,15 +39,22 @@ class PredictArguments:
 
 def run_predict(arguments: Sequence[str]) -> None:
     """`bothways predict M F`."""
-    from bothways.train.evaluate import write_predictions
-
     options = parse(
         "predict",
         joined_options("PredictArguments", PredictArguments, column_arguments()),
         arguments,
         "Predict every row of a table. Example: bothways predict tickets new.csv --out predictions.csv",
     )
-    out = Path(options.out) if options.out else None
+    if options.out is None:
+        return _predict(options, None)
+    with output_file(options.out, overwrite=options.overwrite) as out:
+        _predict(options, out)
+
+
+def _predict(options: Any, out: Path | None) -> None:
+    """Print the predictions, or write them into `out`."""
+    from bothways.train.evaluate import write_predictions
+
     if out is not None:
         require_file_writable(out, (".csv", ".jsonl"), "out")
         if out.exists() and Path(options.table).exists() and out.samefile(options.table):
@@ -67,7 +75,7 @@ def run_predict(arguments: Sequence[str]) -> None:
     else:
         write_text(out, lines)
     if out is not None:
-        print(f"{out}: {len(rows):,} predictions")
+        print(f"{as_shown(out)}: {len(rows):,} predictions")
 
 
 def _other_columns(task: Task, row: Row) -> dict[str, Any]:

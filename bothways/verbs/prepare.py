@@ -5,12 +5,12 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from bothways.data.prepare import PrepareOptions
 from bothways.data.prepare import prepare as prepare_store
 from bothways.data.unknown_tokens import unknown_in_store
 from bothways.outputs import free_name
+from bothways.remote_files import has_file
 from bothways.verbs.flags import parse
 from bothways.verbs.printing import say_next
 from bothways.verbs.source_arguments import SourceArguments
@@ -39,7 +39,7 @@ def run_prepare(arguments: Sequence[str]) -> None:
         arguments,
         "Turn text into a token store. Example: bothways prepare texts/ --tokenizer vocabulary --out store",
     )
-    done_already = not options.overwrite and (Path(options.out) / "manifest.json").exists()
+    done_already = not options.overwrite and has_file(options.out, "manifest.json")
     store = prepare_store(
         options.sources,
         options.tokenizer,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from bothways.files import to_json
 from bothways.precision import InferencePrecision
 from bothways.progress import CountProgress
+from bothways.remote_files import local_file
 from bothways.verbs.flags import parse
 from bothways.verbs.line_input import placed_texts
 from bothways.verbs.model_argument import load_model
@@ -45,7 +45,7 @@ def run_rerank(arguments: Sequence[str]) -> None:
         "Order the lines of a file by how well a classifier or regressor of pairs finds them to go with a query. "
         'Example: bothways rerank model "slow wifi" --in tickets.txt',
     )
-    lines = placed_texts(Path(options.input), options.encoding, options.text_column)
+    lines = placed_texts(local_file(options.input), options.encoding, options.text_column)
     model = load_model("rerank", options, options.precision)
     with CountProgress("rerank", len(lines)) as progress:
         texts = [line for _, line in lines]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from signal import Signals
 from typing import Any
 
-from bothways.errors import install_command
+from bothways.errors import as_shown, install_command
 from bothways.files import read_json
 from bothways.pages.curves import can_draw_curves
 from bothways.pages.report import HtmlReport, add_provenance
@@ -30,7 +30,11 @@ def write_report(run: RunDirectory, report: HtmlReport) -> None:
     add_provenance(report, provenance_of(run))
     path = run.path / "report.html"
     report.write(path)
-    print(f"{path}: figures" + (" and curves" if can_draw_curves() else f"; for curves {install_command('report')}"))
+    run.publish()
+    print(
+        f"{as_shown(path)}: figures"
+        + (" and curves" if can_draw_curves() else f"; for curves {install_command('report')}")
+    )
 
 
 def say_finished(out: str, next_command: str, table: Sequence[str] = (), mask: str = MASK) -> None:
@@ -39,7 +43,7 @@ def say_finished(out: str, next_command: str, table: Sequence[str] = (), mask: s
     next_command: a verb with its arguments, the model as `{model}` and the rows as `{table}`. table: words for those.
     mask: the vocabulary's token for masks, as `{mask}`.
     """
-    print(f"{out}: model in {RunDirectory(out).model_path}")
+    print(f"{out}: model in {as_shown(RunDirectory(out).model_path)}")
     say_next(shlex.split(next_command.format(model=shlex.quote(out), table=shlex.join(table), mask=mask)))
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from bothways.files import to_json
 from bothways.inference.vectors import DistanceMatch
 from bothways.precision import InferencePrecision
 from bothways.progress import CountProgress
+from bothways.remote_files import local_file
 from bothways.verbs.flags import parse
 from bothways.verbs.line_input import placed_texts
 from bothways.verbs.model_argument import load_model
@@ -48,7 +48,7 @@ def run_similar(arguments: Sequence[str]) -> None:
         arguments,
         'Find the lines of a file most like a text. Example: bothways similar model "slow wifi" --in tickets.txt',
     )
-    lines = placed_texts(Path(options.input), options.encoding, options.text_column)
+    lines = placed_texts(local_file(options.input), options.encoding, options.text_column)
     model = load_model("similar", options, options.precision)
     texts = [line for _, line in lines]
     with CountProgress("embed", len(texts)) as on_sequences:

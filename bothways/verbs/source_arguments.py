@@ -14,7 +14,8 @@ from bothways.verbs.options import Positional
 class SourceArguments:
     """Where text comes from.
 
-    sources: files (.txt .md .json .jsonl .csv .tsv .parquet, also .gz and .zst), folders, globs, or `python-docs:`.
+    sources: files (.txt .md .json .jsonl .csv .tsv .parquet, also .gz and .zst), folders, globs, also behind URLs
+    (`s3://…`), or `python-docs:`.
     text_column: of json, jsonl, csv and parquet. documents: a .txt is one document, or several parted by blank lines
     with one sentence a line. skip_bad: count what cannot be read and go on, instead of stopping.
     encoding: of files that are not UTF-8, cp1252 say.

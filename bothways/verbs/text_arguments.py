@@ -13,6 +13,7 @@ from bothways.errors import UserError
 from bothways.inference.texts import Text
 from bothways.precision import InferencePrecision
 from bothways.predictor import Predictor
+from bothways.remote_files import local_file
 from bothways.text.encodings import BINARY_SAMPLE_BYTES, UTF8, checked_encoding, decoded, undecodable_message
 from bothways.verbs.model_argument import load_model
 from bothways.verbs.options import ModelToAsk, Positional
@@ -66,7 +67,7 @@ class TextArguments:
         if self.texts:
             lines = list(self.texts)
         elif self.input:
-            lines = file_lines(Path(self.input), self.encoding)
+            lines = file_lines(local_file(self.input), self.encoding)
         elif sys.stdin is not None and not sys.stdin.isatty():
             lines = _lines_of(_decoded(_standard_input(), "standard input").removeprefix("\ufeff"))
         else:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from bothways.outputs import free_name
+from bothways.remote_files import has_file
 from bothways.text.vocabulary import VocabularyKind, train_tokenizer
 from bothways.verbs.flags import parse
 from bothways.verbs.printing import say_next
@@ -37,7 +37,7 @@ def run_tokenizer(arguments: Sequence[str]) -> None:
         arguments,
         "Learn a vocabulary. Example: bothways tokenizer texts/ --vocab-size 8192 --out vocabulary",
     )
-    done_already = not options.overwrite and (Path(options.out) / "tokenizer.json").exists()
+    done_already = not options.overwrite and has_file(options.out, "tokenizer.json")
     trained = train_tokenizer(
         options.sources,
         options.out,

@@ -64,8 +64,9 @@ def metrics(run: Path, prefix: str = "") -> dict[str, list[float]]:
 
 
 def furthest(a: Path, b: Path) -> float:
-    """The largest difference of a weight between the models of two runs."""
-    one, other = (load_file(run / "model" / "model.safetensors") for run in (a, b))
+    """The largest difference of a weight between the last checkpoints of two runs. Which epoch is the best may differ,
+    as ranks and decisions about few rows turn with the last bit."""
+    one, other = (load_file(RunDirectory(run).checkpoints()[-1] / "model.safetensors") for run in (a, b))
     assert one.keys() == other.keys()
     return max(float((one[name] - other[name]).abs().max()) for name in one)
 
