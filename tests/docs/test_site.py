@@ -71,7 +71,7 @@ def test_pages_are_built_and_name_nothing_elsewhere(site: Path) -> None:
 def test_the_python_page_has_the_docstrings(site: Path) -> None:
     html = (site / "api.html").read_text(encoding="utf-8")
     assert "One model, ready to answer." in html
-    assert 'id="bothways.predictor.Predictor.classify"' in html
+    assert 'id="bothways.Predictor.classify"' in html
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
