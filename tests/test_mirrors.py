@@ -205,6 +205,22 @@ def test_what_others_put_there_stays(memory: Any) -> None:
     assert behind(memory) == {"a.txt": "b!", "notes.md": "mine"}
 
 
+def test_a_folder_of_something_else_is_refused_before_it_is_copied(memory: Any) -> None:
+    memory.pipe("/out/texts/a.txt", b"a")
+    for ours in (True, False):
+        with pytest.raises(UserError, match=r"^memory://out holds something else \(texts\); choose another out$"):
+            Mirror(URL, ["run.json", "model"]).pull(only_ours=ours)
+    memory.pipe("/out/run.json", b"{}")
+    mirror = Mirror(URL, ["run.json", "model"])
+    mirror.pull()
+    assert contents(mirror.path) == {"run.json": "{}"}
+    write(mirror.path, run_json="{ }")
+    mirror.push()
+    assert behind(memory) == {"run.json": "{ }", "texts/a.txt": "a"}
+    with pytest.raises(UserError, match=r"^memory://out holds something else \(texts\)"):
+        mirror.pull(only_ours=True)
+
+
 def test_an_output_that_is_removed_behind_the_url_is_gone(memory: Any) -> None:
     with output_folder(URL) as folder:
         write(folder, manifest_json="{}")
