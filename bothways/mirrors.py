@@ -1,5 +1,5 @@
 """Outputs behind URLs. Object stores have no rename and no append, so an output is made in its *mirror*, a folder of
-the cache, and uploaded from there: files first, then those that make a folder count as complete (`MARKERS`).
+the cache, and uploaded from there: files first, then those that make a folder count as complete (`FOLDER_MARKERS`).
 
 What is behind the URL is the truth: a mirror begins as a copy of it. Only where a mirror was left by a job that was
 killed, and nobody else has worked on the output since, does the work go on with what the mirror has. Beside each mirror
@@ -35,12 +35,12 @@ from bothways.remote_files import (
 )
 
 # A folder without its marker is no model, checkpoint, store or vocabulary; in the order in which they are written.
-MARKERS = ("tokenizer.json", "config.json", "state.json", "manifest.json")
+FOLDER_MARKERS = ("tokenizer.json", "config.json", "state.json", "manifest.json")
 WRITER = ".bothways-writer"  # holds the word of the job that writes there, drawn by chance
 _CHECKPOINT = re.compile(r"(checkpoints/step-\d+)/.*")
 
 
-class Mirror:
+class OutputMirror:
     """The local folder of an output behind a URL. path: of the folder. names: patterns of what such an output may hold,
     its files and folders; anything else behind the URL is not looked at."""
 
@@ -192,12 +192,12 @@ def _state(path: Path) -> list[int]:
 
 
 def _is_marker(name: str) -> bool:
-    return name.rpartition("/")[2] in MARKERS
+    return name.rpartition("/")[2] in FOLDER_MARKERS
 
 
 def _marker_order(name: str) -> tuple[int, int]:
     """Inner folders first."""
-    return -name.count("/"), MARKERS.index(name.rpartition("/")[2])
+    return -name.count("/"), FOLDER_MARKERS.index(name.rpartition("/")[2])
 
 
 def _is_of_changed(marker: str, changed: set[str]) -> bool:
@@ -224,13 +224,13 @@ def _remove_empty_folders(root: Path) -> None:
 def output_folder(out: str | Path, names: Sequence[str] = ("*",), *, only_ours: bool = True) -> Iterator[Path]:
     """The folder to work in for `out`: itself, or its mirror, which is uploaded when the block ends well.
 
-    names, only_ours: as `Mirror` and `Mirror.pull` have them; what a folder of this machine holds is for the caller.
+    names, only_ours: as `OutputMirror` and `OutputMirror.pull` have them; what a folder of this machine holds is for the caller.
     """
     url = url_of(out)
     if url is None:
         yield local_path(out)
         return
-    mirror = Mirror(url, names)
+    mirror = OutputMirror(url, names)
     mirror.pull(only_ours=only_ours)
     yield mirror.path
     mirror.push()
