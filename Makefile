@@ -10,18 +10,23 @@ INSTALL := -m pip install --quiet --disable-pip-version-check --no-compile --con
 # processes that run tests, each on one thread, a file's tests all in one of them; 0: none but pytest's own
 WORKERS ?= 2
 PYTEST := -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
+FAST ?= tests/data tests/tasks tests/verbs tests/nets/test_names.py tests/nets/test_help.py tests/test_batch.py \
+	tests/test_errors.py tests/test_house_rules.py tests/test_json.py tests/test_parts.py tests/test_patches.py \
+	tests/test_suite.py
 
 NATIVE := bothways/native/*.cpp bothways/native/*.h tests/native/*.cpp
 COVERED ?= tests
-BENCH ?= latency
+BENCH ?= all --minutes 60
 
-.PHONY: help demo lint fast test docs notebooks coverage sanitize bench wheels hooks clean
+.PHONY: help demo setup lint fast test docs notebooks coverage sanitize bench wheels hooks clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.demo ## installs Bothways and shows every verb on small data
 	$(BIN)/bothways demo
+
+setup: $(VENV)/.dev ## the environment that the commands below use, which make it where it is missing
 
 lint: $(VENV)/.dev ## style, types, which room may use which, the house's rules for names, C++ and JavaScript
 	$(BIN)/ruff check .
@@ -52,8 +57,8 @@ coverage: $(VENV)/.dev ## lines and branches that tests reach, in htmlcov/; of s
 sanitize: $(VENV)/.dev ## the compiled code under the sanitizers of addresses and undefined behaviour
 	$(BIN)/python tools/sanitize.py
 
-bench: $(VENV)/.dev ## a benchmark of benchmarks/: make bench BENCH=latency
-	$(BIN)/python benchmarks/$(BENCH).py
+bench: $(VENV)/.dev ## all benchmarks that fit into an hour, into docs/benchmarks.md; one of them: make bench BENCH=latency
+	$(BIN)/python benchmarks/$(firstword $(BENCH)).py $(wordlist 2,99,$(BENCH))
 
 wheels: $(VENV)/.dev ## a wheel with compiled code, one without, and an sdist, in dist/
 	$(BIN)/python -m hatchling build -t sdist -t wheel

@@ -201,7 +201,7 @@ MFU = {("A100", "base"): 0.40, ("A100", "large"): 0.48, ("H100", "base"): 0.30, 
 ENCODE_MFU = 0.30  # of embedding on a GPU: assumed, no figure of ours
 # Measured by us on two cores (docs/benchmarks.md).
 PREPARE_BYTES, EMBED_TOKENS, TOKENISE_TOKENS, CORES = 4.1e6, 7_076, 530_000, 2
-BYTES_A_TOKEN, STORED_A_TOKEN = 4.7, 2.1  # of 120 articles of Wikipedia with 30,522 pieces; of a store with ids of 16 bits
+BYTES_A_TOKEN, STORED_A_TOKEN = 4.7, 2.1  # of 120 articles of Wikipedia, 30,522 pieces; of a store with 16-bit ids
 CORES_BESIDE_GPU = 16  # as the usual machines of eight have, which tokenise for it
 LINKS, DISK_BYTES = (25, 100, 400), 1e9  # Gbit/s of each GPU to the others; bytes/s of the disk or store
 ROW_TOKENS, VECTOR = 50, 384  # of the texts that were measured; MiniLM's vectors, 16 bits each where stored

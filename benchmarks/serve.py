@@ -21,6 +21,7 @@ import csv
 import json
 import os
 import random
+import signal
 import socket
 import subprocess
 import sys
@@ -46,7 +47,7 @@ LIMIT_MS = 100.0
 SERVERS = ("bothways", "fastapi", "onnx", "infinity", "litserve", "bothways-int8", "onnx-int8")
 LENGTHS_OF_A_ROW = 10  # of `seconds`, that a row takes about: warm, saturated, and a rate of each step
 STARTING = 20.0  # seconds for a server to start and to end, about
-LONGEST_START = 300.0  # seconds; torch's export to ONNX takes half a minute of a quiet core
+LONGEST_START = 300.0  # seconds
 MIN_SECONDS, MAX_SECONDS = 1.0, 10.0  # of a rate
 ROWS = HERE / "results" / "serve.jsonl"
 NUM_TEXTS = 2000
@@ -115,12 +116,13 @@ def running(name: str, model: Path, verb: str, options: argparse.Namespace) -> I
     command, url = commands.get(name.removesuffix("-int8"), plain)
     environment = {**os.environ, "DO_NOT_TRACK": "1", "INFINITY_ANONYMOUS_USAGE_STATS": "0", "HF_HUB_OFFLINE": "1"}
     with ROWS.with_name(f"serve-{name}.log").open("w") as log:
-        started = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        started = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
     try:
         _wait(url, _body(name, ["a text"]), started)
         yield url
     finally:
-        started.terminate()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(started.pid, signal.SIGTERM)  # LitServe's workers do not end with it
         started.wait(60)
 
 

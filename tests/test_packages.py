@@ -83,6 +83,7 @@ def answers(environment: Path, wheel: Path, model: Path) -> str:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="the folders of an environment")
 def test_wheels_answer_away_from_the_checkout(
     environment: Path, pure_wheel: Path, pretrained: Path, tmp_path: Path
@@ -134,7 +135,7 @@ def declared(*extras: str) -> set[str]:
     """The names of the packages that are installed with the extras, Bothways' own extras resolved."""
     found: set[str] = set()
     for requirement in [requirement for extra in extras for requirement in PROJECT["optional-dependencies"][extra]]:
-        name, brackets = re.match(r"([\w.-]+)(?:\[(.*?)\])?", requirement).groups()  # type: ignore[union-attr]
+        name, brackets = re.match(r"([\w.-]+)(?:\[(.*?)\])?", requirement).groups()
         found |= declared(*brackets.split(",")) if name == "bothways" else {name}
     return found
 

@@ -107,11 +107,16 @@ class Forward:
             return chosen, self.split(self.model(batch), sequences, batch)
 
 
-RunForward = Callable[[Forward], list[Any]]  # as `Forward.run`, which is the usual one
+RunForward = Callable[[Forward], list[Any]]  # as `run_here`, which is the usual one
 Question = Generator[Forward, list[Any], _Result]  # yields what is to be read, and is sent the results
 
 
-def complete(question: Question[_Result], run: RunForward = Forward.run) -> _Result:
+def run_here(forward: Forward) -> list[Any]:
+    """The forward's own `run`, whatever kind of one it is."""
+    return forward.run()
+
+
+def complete(question: Question[_Result], run: RunForward = run_here) -> _Result:
     """The answer to a question, each of its forward passes run here and now, by `run`."""
     try:
         forward = next(question)
@@ -199,7 +204,7 @@ def score(
     task: Task,
     encoded: Sequence[Encoded],
     on_progress: OnProgress = no_progress,
-    run: RunForward = Forward.run,
+    run: RunForward = run_here,
 ) -> Scores:
     """For each row, in order, the scores of its sequences, as `task.split` gives them.
 
@@ -234,7 +239,7 @@ def predict(
     encoded: Sequence[Encoded],
     rows: Sequence[Row],
     on_progress: OnProgress = no_progress,
-    run: RunForward = Forward.run,
+    run: RunForward = run_here,
 ) -> list[Any]:
     """A prediction for each row, of what `task.encode` made of the rows."""
     return complete(ask_predictions(model, task, encoded, rows, on_progress), run)
@@ -254,7 +259,7 @@ def predict_in_chunks(
     encoded: Sequence[Encoded],
     rows: Sequence[Row],
     on_progress: OnProgress = no_progress,
-    run: RunForward = Forward.run,
+    run: RunForward = run_here,
 ) -> Iterator[tuple[Sequence[Row], list[Any]]]:
     """As `predict`, some rows at a time with their predictions, so that not all scores are in memory.
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from bothways.checkpoint.shipped import shipped_hint
 from bothways.errors import (
@@ -202,19 +203,23 @@ def suggest_words(model: LoadedModel, prompts: Texts, top_k: int) -> Question[An
             warn_at_caller(message, category)
     last = model.config.max_sequence_length - 1 - MAX_WORD_PIECES
     ends = [np.append(of_prompt[0], of_prompt[1:][-last:]) for of_prompt in ids]
+    tokenizer = model.tokenizer
+    is_word = torch.tensor([_is_word(tokenizer.token(id)) for id in range(tokenizer.vocab_size)])
+    kinds = torch.stack([is_word, torch.from_numpy(tokenizer.continuations())])
+    more = model.config.vocab_size - tokenizer.vocab_size  # rows of the token table without a piece
+    kinds = F.pad(kinds, (0, more)).to(model.device)
     found = []
     for end in ends:
-        found.append((yield from _ask_likeliest_words(model, end, top_k)))
+        found.append((yield from _ask_likeliest_words(model, end, kinds, top_k)))
     return asked.given(found)
 
 
-def _ask_likeliest_words(model: LoadedModel, prompt: np.ndarray, top_k: int) -> Question[list[Suggestion]]:
-    """The likeliest words behind a prompt (ids with `[SOS]`): beginnings of words, followed piece by piece."""
-    tokenizer = model.tokenizer
-    is_word = torch.tensor([_is_word(tokenizer.token(id)) for id in range(tokenizer.vocab_size)], device=model.device)
-    continues = torch.from_numpy(tokenizer.continuations()).to(model.device)
-    more = model.config.vocab_size - tokenizer.vocab_size  # rows of the token table without a piece
-    is_word, continues = F.pad(is_word, (0, more)), F.pad(continues, (0, more))
+def _ask_likeliest_words(
+    model: LoadedModel, prompt: np.ndarray, kinds: Tensor, top_k: int
+) -> Question[list[Suggestion]]:
+    """The likeliest words behind a prompt (ids with `[SOS]`): beginnings of words, followed piece by piece. kinds: bool
+    `[2, V]`, whether a piece has letters, and whether it goes on with a word."""
+    tokenizer, (is_word, continues) = model.tokenizer, kinds
     decoding = Decoding(model.for_generation, [prompt], MAX_WORD_PIECES)
     (logits,) = yield decoding.read_prompts()
     first = logits.float().softmax(-1) * (is_word & ~continues)

@@ -22,30 +22,39 @@ from bothways.native.loading import has_training_kernels
 def activate(linear: nn.Module, activation: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """activation(linear(x)), compiled where a gradient is recorded, `linear` is a plain one with a bias, and the
     activation the exact GELU."""
-    if activation is F.gelu and torch.is_grad_enabled() and _is_plain(linear, x):
-        return bias_gelu(F.linear(x, linear.weight), linear.bias)
+    plain = _plain(linear, x)
+    if plain is not None and activation is F.gelu and torch.is_grad_enabled():
+        return bias_gelu(F.linear(x, plain.weight), plain.bias)
     return activation(linear(x))
 
 
 def add_and_norm(linear: nn.Module, x: Tensor, residual: Tensor, dropout: nn.Module, norm: nn.Module) -> Tensor:
     """norm(residual + dropout(linear(x))), compiled where a gradient is recorded, `linear` and `norm` are plain ones
     with a bias, and the sum is float32. It drops the same numbers either way."""
-    plain = type(norm) is nn.LayerNorm and norm.bias is not None and isinstance(dropout, Dropout)
-    if plain and torch.is_grad_enabled() and residual.dtype == torch.float32 and _is_plain(linear, x):
-        return residual_norm(
-            F.linear(x, linear.weight), linear.bias, residual, norm, dropout.probability if dropout.training else 0.0
-        )
+    plain = _plain(linear, x)
+    if (
+        plain is not None
+        and type(norm) is nn.LayerNorm
+        and norm.bias is not None
+        and isinstance(dropout, Dropout)
+        and residual.dtype == torch.float32
+        and torch.is_grad_enabled()
+    ):
+        probability = dropout.probability if dropout.training else 0.0
+        return residual_norm(F.linear(x, plain.weight), plain.bias, residual, norm, probability)
     added: Tensor = norm(residual + dropout(linear(x)))
     return added
 
 
-def _is_plain(linear: nn.Module, x: Tensor) -> bool:
-    """Whether the compiled calls can follow this product, as its type and width go."""
-    return (
+def _plain(linear: nn.Module, x: Tensor) -> nn.Linear | None:
+    """The layer, if the compiled calls can follow its product, as its type and width go."""
+    if (
         type(linear) is nn.Linear
         and linear.bias is not None
         and linear.bias.dtype == torch.float32
         and linear.out_features % ROW_MULTIPLE == 0
         and not linear._forward_hooks
         and has_training_kernels(x)
-    )
+    ):
+        return linear
+    return None

@@ -1,1 +1,1 @@
-"""Compiled code: the encoder for inference, attention and dropout for training on a CPU; `loading.py` opens it."""
+"""Compiled code for a CPU: the encoder for inference, all but the products for training; `loading.py` opens it."""

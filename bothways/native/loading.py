@@ -1,4 +1,5 @@
-"""The compiled code: the encoder for inference, attention and dropout for training on a CPU.
+"""The compiled code: the encoder for inference; attention, dropout, what stands between products, and
+the cross-entropy over a vocabulary, for training on a CPU.
 
 An install builds one library for each kind of CPU if there is a C++ compiler; `library()` opens the one for this CPU.
 Without it torch's own kernels do the work.

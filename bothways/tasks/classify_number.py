@@ -96,4 +96,4 @@ class RegressionTask(ClassifyTask):
         return (ResultColumn("predicted", pa.float64(), lambda prediction: prediction.value),)
 
 
-PROBLEMS["regression"] = RegressionTask
+PROBLEMS.update(regression=RegressionTask)

@@ -144,4 +144,4 @@ class MultiLabelTask(ClassifyTask):
         )
 
 
-PROBLEMS["multi_label_classification"] = MultiLabelTask
+PROBLEMS.update(multi_label_classification=MultiLabelTask)

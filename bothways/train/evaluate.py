@@ -114,7 +114,7 @@ def evaluate_rows(
     encoded: Sequence[Encoded],
     *,
     tune: bool = False,
-    run: engine.RunForward = engine.Forward.run,
+    run: engine.RunForward = engine.run_here,
 ) -> Evaluation:
     """Predict labelled rows and measure the predictions.
 

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 
 from bothways.errors import UserError
-from bothways.inference.engine import Forward, RunForward
+from bothways.inference.engine import Forward, RunForward, run_here
 from bothways.train.distributed import World
 
 
 def run_shared(world: World) -> RunForward:
     """What runs a forward pass on all processes, which must all call it with the same sequences, and gives each of them
     all results. Raises UserError on all of them where it is raised on one."""
-    return Forward.run if world.size == 1 else lambda forward: _run(forward, world)
+    return run_here if world.size == 1 else lambda forward: _run(forward, world)
 
 
 def _run(forward: Forward, world: World) -> list[Any]:

@@ -45,7 +45,7 @@ def ask_teacher(
     student: Checkpoint,
     options: FinetuneOptions,
     progress: Progress,
-    run: engine.RunForward = engine.Forward.run,
+    run: engine.RunForward = engine.run_here,
 ) -> TaughtRows:
     """The task of the rows beside the scores of `options.teacher`; the task alone where there is no teacher.
 

@@ -9,6 +9,7 @@ from typing import Literal
 from bothways.errors import UserError
 from bothways.files import to_json
 from bothways.inference import language
+from bothways.inference.engine import complete
 from bothways.inference.sampling import GenerationOptions
 from bothways.predictor import Predictor
 from bothways.verbs.flags import parse
@@ -45,10 +46,9 @@ def run_generate(arguments: Sequence[str]) -> None:
             _show_steps(model, prompt, options)
     elif options.json or options.samples > 1 or len(prompts) > 1:
         ids = language.prompt_ids(model, prompts, options, options.truncate)
-        for prompt, texts in zip(
-            prompts, language.complete(language.ask_continuations(model, ids, options)), strict=True
-        ):
-            for number, text in enumerate(texts):
+        continuations = complete(language.ask_continuations(model, ids, options))
+        for prompt, samples in zip(prompts, continuations, strict=True):
+            for number, text in enumerate(sample.text for sample in samples):
                 line = {"prompt": prompt, **({"sample": number} if options.samples > 1 else {}), "text": text}
                 print(to_json(line, ensure_ascii=False) if options.json else prompt + text)
     else:

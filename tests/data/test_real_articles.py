@@ -18,6 +18,8 @@ from bothways.data.store import TokenStore, join_chunks
 from bothways.text.tokenizer import Tokenizer
 from tests.data.helpers import document_of
 
+pytestmark = pytest.mark.slow
+
 ARTICLES = 400  # of 1,092, all of which tests/text/test_corpus_reading.py reads
 
 

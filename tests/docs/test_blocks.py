@@ -18,10 +18,13 @@ from tests.docs.python_blocks import run_block, small_functions
 from tests.docs.shapes import first_difference, is_shown
 from tests.docs.shell import NOT_RUN, Shell, commands_of, remove
 
+pytestmark = pytest.mark.slow
+
 NO_STATE = shutil.ignore_patterns("checkpoints")  # what a run resumes from, the larger part of it
 PAGES = [page for page in pages() if blocks_of(page)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_the_blocks_of_a_page_run(page: Path, docs_world: Path, docs_server: str, tmp_path: Path) -> None:
     folder = tmp_path / "here"
@@ -80,6 +83,7 @@ def test_lines_that_are_shown() -> None:
     assert "shown:   d" in str(first_difference(["a 1", "d"], printed))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("notebook", sorted((ROOT / "notebooks").glob("*.py")), ids=lambda path: path.stem)
 def test_a_notebook_runs_with_small_models(
     notebook: Path, docs_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

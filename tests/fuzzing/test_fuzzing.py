@@ -8,6 +8,8 @@ import pytest
 
 from tests.fuzzing.run import faults
 
+pytestmark = pytest.mark.slow
+
 INPUTS = 2000
 
 

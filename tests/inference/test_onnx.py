@@ -28,6 +28,8 @@ from bothways.model.task_heads import EmbeddingHead
 from bothways.tasks.classify import ClassifyTask
 from tests.helpers import Run, tiny_config, tiny_tokenizer
 
+pytestmark = pytest.mark.slow
+
 HEADS: dict[str, Callable[[Any], Head]] = {
     "sequence": head_builder("sequence", 3),
     "token": head_builder("token", 4),

@@ -19,6 +19,8 @@ import bothways as bw
 from bothways.hardware import keep_number_of_threads, use_threads
 from bothways.precision import PRECISIONS, InferencePrecision
 
+pytestmark = pytest.mark.slow
+
 TEXTS = [" ".join(["the dog runs. a cat sleeps in the old house."] * (1 + n % 7)) for n in range(40)]
 # (what is asked, of which model)
 ASKED: dict[str, tuple[Callable[[bw.Predictor], Any], str]] = {

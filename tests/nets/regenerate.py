@@ -2,6 +2,7 @@
 
     python -m tests.nets.regenerate names help          # golden files that were meant to change
     python -m tests.nets.regenerate all-golden
+    python -m tests.nets.regenerate outcomes            # arithmetic that was meant to change by rounding
 
 `text`, `models` and `runs` are other things: they are what an earlier Bothways left on a disk, and are to be read by
 every later one. To write them anew is to give up what there is of earlier runs, stores and models.
@@ -101,8 +102,15 @@ def _all_models(scratch: Path) -> Path:
     return scratch / "models"
 
 
+def outcomes(scratch: Path) -> None:
+    """What `runs` come to; the stopped ones stay."""
+    from tests.nets import test_runs
+
+    test_runs.write_outcomes(scratch)
+
+
 GOLDEN: tuple[Callable[[Path], None], ...] = (names, help, checkpoints, batches, predictions)
-KEPT: tuple[Callable[[Path], None], ...] = (text, models, runs)
+KEPT: tuple[Callable[[Path], None], ...] = (text, models, runs, outcomes)
 
 
 def main(chosen: list[str]) -> int:

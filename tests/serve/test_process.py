@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import httpx2
+import pytest
 
 from bothways.checkpoint.hugging_face import save_checkpoint
 from tests.helpers import Run
@@ -18,6 +19,8 @@ from tests.serve.drain import terminated_under_load
 from tests.serve.hostile import hostile
 from tests.serve.load import mixed, ordinary
 from tests.serve.serving import KINDS, TEXT, expected_of, in_thread, started
+
+pytestmark = pytest.mark.slow
 
 
 def test_it_says_what_it_serves_stays_right_under_abuse_and_drains_under_load(tmp_path: Path) -> None:

@@ -82,13 +82,17 @@ def test_tickets(family: str, pretrained_family: Path, tmp_path: Path, bothways:
 
 
 def test_entities(family: str, pretrained_family: Path, tmp_path: Path) -> None:
-    options = bw.FinetuneOptions(epochs=5, sequence_length=48)
-    train, test = HELPDESK / "entities-train.jsonl", rows_of(HELPDESK / "entities-test.jsonl")[:45]
-    result = bw.finetune("tag", pretrained_family, train, test, tmp_path / "entities", options)
+    """Learnt by a family of each vocabulary; all others have the same way, and their heads' gradients are compared with
+    transformers in tests/model, so that theirs is short."""
+    learns = family in ("distilbert", "roberta")
+    options = bw.FinetuneOptions(epochs=7 if learns else 1, sequence_length=48)
+    train, test = (rows_of(HELPDESK / f"entities-{part}.jsonl") for part in ("train", "test"))
+    run = tmp_path / "entities"
+    result = bw.finetune("tag", pretrained_family, train[: None if learns else 64], test[:45], run, options)
     assert result.evaluation is not None
-    assert result.evaluation.metrics["f1"] > 0.05
+    assert result.evaluation.metrics["f1"] > (0.05 if learns else -1)  # which no NaN is
     text = test[0]["text"]
-    for entity in bw.load(tmp_path / "entities").tag(text):
+    for entity in bw.load(run).tag(text):
         assert text[entity.start : entity.end] == entity.text
 
 

@@ -298,6 +298,7 @@ def test_cutting_loses_nothing(lines: list[str], limit: int, tmp_path_factory: p
         assert len(document.text) <= limit or len(held) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "compression"),
     [*itertools.product(["one line", "lines"], COMPRESS), ("rows", ""), ("quote", "")],

@@ -23,6 +23,8 @@ from bothways.text.corpus import CorpusOptions, CorpusReport, read_documents
 from bothways.text.sources import resolve_sources
 from bothways.text.tokenizer import Tokenizer
 
+pytestmark = pytest.mark.slow
+
 LANGUAGES = ("de", "fr", "es", "ru", "zh", "ko", "ja", "tr", "ar", "hi")
 ROBERTA = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
 

@@ -11,8 +11,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import torch
+
 import bothways as bw
 from bothways.inference import engine
+from bothways.train.distributed import join_world
 from tests.tasks.test_instruct import REPLIES
 from tests.train.test_loop import StopAfter
 from tests.train.test_soft_scores import CASES as TAUGHT
@@ -61,8 +64,9 @@ def classify(folder: Path, run: Path, stop: int = -1) -> None:
 if __name__ == "__main__":
     engine.inference_batch_tokens = lambda device: FEW_TOKENS
     of_models, of_runs = Path(sys.argv[1]), Path(sys.argv[2])
-    finetune_all(of_models, of_runs)
-    classify(of_models, of_runs / "stopped", STOPPED_AFTER)
+    with join_world(torch.device("cpu")):
+        finetune_all(of_models, of_runs)
+        figures = evaluate_all(of_models / "one")
+    classify(of_models, of_runs / "stopped", STOPPED_AFTER)  # these find one another again
     classify(of_models, of_models / "resumed")  # where one process has stopped
-    figures = evaluate_all(of_models / "one")
     Path(of_runs / f"figures-{os.environ['RANK']}.json").write_text(json.dumps(figures))

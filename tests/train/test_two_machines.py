@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from bothways.data.prepare import prepare
 from bothways.train.run import RunDirectory
@@ -15,6 +16,8 @@ from tests.data.test_prepare import write_corpus
 from tests.helpers import tiny_tokenizer
 from tests.train.test_distributed import OPTIONS, furthest
 from tests.train.two_machines import DYING, SOUND, Agents, Machine, checkpoints
+
+pytestmark = pytest.mark.slow
 
 
 def evaluations(run: Path) -> list[float]:
