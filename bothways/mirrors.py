@@ -224,7 +224,7 @@ def _remove_empty_folders(root: Path) -> None:
 def output_folder(out: str | Path, names: Sequence[str] = ("*",), *, only_ours: bool = True) -> Iterator[Path]:
     """The folder to work in for `out`: itself, or its mirror, which is uploaded when the block ends well.
 
-    names, only_ours: as `OutputMirror` and `OutputMirror.pull` have them; what a folder of this machine holds is for the caller.
+    names, only_ours: as `OutputMirror` and its `pull` have them; what a folder of this machine holds is for the caller.
     """
     url = url_of(out)
     if url is None:
