@@ -25,7 +25,7 @@ from bothways.verbs.flags import help_texts
 print(probabilities)
 print(help_texts(column_arguments())["spam_column"])
 assert main(["evaluate", "spam", "unwanted.jsonl", "--spam-column", "unwanted", "--json"]) == 0
-table_into_file("spam", TableArguments(model="spam", input="mail.jsonl", out="all.parquet"))  # as a verb would
+table_into_file("spam", TableArguments(model="spam", input="mail.jsonl", out="all.parquet"), [])  # as a verb would
 """
 
 CALLED = """
