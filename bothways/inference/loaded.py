@@ -34,6 +34,7 @@ from bothways.model.heads import Ability, Head, Model
 from bothways.option_checks import in_short
 from bothways.precision import InferencePrecision, choose_inference_precision
 from bothways.progress import OnProgress
+from bothways.remote_files import local_file
 from bothways.tasks import TASKS
 from bothways.tasks.base import Task, require_segment_types, shortened_list
 from bothways.text.tokenizer import Tokenizer
@@ -72,7 +73,9 @@ class LoadedModel:
         if calibrate is not None and precision not in ("int8", "fastest"):
             cure = option("precision", "int8")
             raise UserError(f"{option('calibrate', calibrate)}: only int8 is measured; with {cure}, or fastest")
-        self.calibration = None if calibrate is None else file_texts(Path(calibrate), self._text_columns(pairs=True))
+        self.calibration = (
+            None if calibrate is None else file_texts(local_file(calibrate), self._text_columns(pairs=True))
+        )
         with memory_errors(self.device, "the model"):
             self.model = checkpoint.model.to(self.device).eval()
         self.agreement: Agreement | None = None  # with float32, measured before int8 is first used

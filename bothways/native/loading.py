@@ -22,7 +22,7 @@ TRAINING_CALLS = (
     "attend", "attend_backward", "bias_gelu", "bias_gelu_backward", "residual_norm", "residual_norm_backward",
     "cross_entropy",
 )  # fmt: skip
-Mirror = TypeVar("Mirror", bound=type[ctypes.Structure])
+StructureType = TypeVar("StructureType", bound=type[ctypes.Structure])
 
 
 @functools.cache
@@ -84,7 +84,7 @@ def open_library(path: Path, variant: str) -> ctypes.CDLL | None:
     return loaded
 
 
-def mirror_structure(structure: Mirror) -> Mirror:
+def mirror_structure(structure: StructureType) -> StructureType:
     """Declares a class as the mirror of the C++ structure of its name, so that every library is checked for its size.
 
     Raises AssertionError where a library that is already open has another size.

@@ -55,7 +55,7 @@ def train_tokenizer(
     for name in corpus:
         require_name("train_tokenizer", name, [*own, *(field.name for field in fields(CorpusOptions))])
     if url_of(out) is not None:
-        with output_folder(str(out)) as folder:
+        with output_folder(str(out), (*VOCABULARY_FILES, RECORD)) as folder:
             return train_tokenizer(
                 sources,
                 folder,

@@ -47,7 +47,7 @@ from bothways.files import (
     write_json,
     write_text,
 )
-from bothways.mirrors import Mirror
+from bothways.mirrors import OutputMirror
 from bothways.outputs import begin_anew, discard, made_otherwise
 from bothways.remote_files import local_path, url_of
 from bothways.train.distributed import World
@@ -72,7 +72,7 @@ class RunDirectory:
     def __init__(self, path: str | Path, world: World | None = None, *, overwrite: bool = False) -> None:
         self.world = world or World()
         url = url_of(path)
-        self._mirror = None if url is None else Mirror(url)
+        self._mirror = None if url is None else OutputMirror(url, RUN_FILES)
         self.path = local_path(path) if self._mirror is None else self._mirror.path
         self._writes = self.world.main
         self.overwrites = overwrite and not _is_restarted()
@@ -80,7 +80,7 @@ class RunDirectory:
         self._start: Checkpoint | None = None
         if self._mirror is not None:
             if self.world.first_of_machine:
-                self._mirror.pull(to_write=self._writes)
+                self._mirror.pull(to_write=self._writes, only_ours=overwrite and not _is_restarted())
             self.world.wait()
         if self._writes:
             require_writable(self.path)

@@ -61,7 +61,7 @@ def run_export(arguments: Sequence[str]) -> None:
         raise UserError(f"--calibrate {options.calibrate}: is for export onnx --int8")
     if options.pooling and options.format != "sentence-transformers":
         raise UserError("--pooling: is for export sentence-transformers")
-    with output_folder(options.out) as out:
+    with output_folder(options.out, EXPORT_FILES) as out:
         _export(options, out)
 
 

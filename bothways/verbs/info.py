@@ -9,6 +9,7 @@ from pathlib import Path
 from bothways.checkpoint.shipped import ShippedModel, shipped_models
 from bothways.errors import UserError, closest
 from bothways.files import to_json
+from bothways.remote_files import url_of
 from bothways.verbs.describe_files import describe_file, describe_folder, describe_parts
 from bothways.verbs.describe_text import describe_store, describe_unfinished_store, describe_vocabulary
 from bothways.verbs.description import Description
@@ -41,6 +42,8 @@ def run_info(arguments: Sequence[str]) -> None:
         "Example: bothways info store --recipe bert-mini",
         table="pretrain",
     )
+    if url_of(options.path) is not None:
+        raise UserError(f"{options.path}: info looks at what is on this machine; other verbs read URLs")
     path = Path(options.path)
     if options.batch is not None:
         from bothways.verbs.describe_batch import print_batch  # torch takes seconds
