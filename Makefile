@@ -49,7 +49,7 @@ docs: $(VENV)/.docs ## the pages of docs/ as a site in site/, which asks nothing
 
 # MODEL and MASKED_MODEL are other models than those of the hub that the notebooks name
 notebooks: $(VENV)/.notebooks ## notebooks/*.py as .ipynb, run in full
-	cd notebooks && ../$(BIN)/jupytext --to ipynb --execute *.py
+	cd notebooks && ../$(BIN)/jupytext --set-kernel python3 --to ipynb --execute *.py
 
 coverage: $(VENV)/.dev ## lines and branches that tests reach, in htmlcov/; of some tests: make coverage COVERED=tests/tasks
 	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered --cov-report=html $(COVERED)
