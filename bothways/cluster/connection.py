@@ -45,37 +45,42 @@ def check_address(asked: str) -> str:
 
 
 @contextlib.contextmanager
-def connected(asked: str) -> Iterator[Any]:
-    """Ray's module, connected to a cluster within the block; a connection that there is already is used and left.
+def connected(asked: str) -> Iterator[tuple[Any, bool]]:
+    """Ray's module, connected to a cluster within the block, and whether the cluster was started for it; a connection
+    that there is already is used and left.
 
     asked: `ray`, for the cluster that runs on this machine, or one that is started for the time of the block; or
     `ray://HOST:PORT`. Raises UserError where Ray is not installed, or nothing answers.
     """
     address, ray = check_address(asked), import_ray(asked)
     if ray.is_initialized():
-        yield ray
+        yield ray, False
         return
+    started = False
     quiet: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
     if address:
         _require_answer(asked, address)
         _within(CONNECT_SECONDS, asked, lambda: ray.init(asked, **quiet))
     else:
-        _join_or_start(ray, quiet)
+        started = _join_or_start(ray, quiet)
     try:
-        yield ray
+        yield ray, started
     finally:
         ray.shutdown()
 
 
-def _join_or_start(ray: Any, quiet: dict[str, Any]) -> None:
+def _join_or_start(ray: Any, quiet: dict[str, Any]) -> bool:
+    """Whether a cluster was started."""
     try:
         ray.init("auto", **quiet)
+        return False
     except RuntimeError as error:  # the cluster's Ray or Python is another
         raise UserError(f"{option('on', 'ray')}: {' '.join(str(error).split())}") from error
     except ConnectionError as error:
         if os.environ.get("RAY_ADDRESS"):
             raise UserError(f"RAY_ADDRESS={os.environ['RAY_ADDRESS']}: no Ray cluster answers there") from error
         ray.init(include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES, **quiet)
+        return True
 
 
 def _require_answer(asked: str, address: str) -> None:

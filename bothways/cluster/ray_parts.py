@@ -67,7 +67,7 @@ def make_on_ray(
     GPU, and where a node has none, one for all its cores. on_made: called with the number of a part and how many rows
     it has. say: called with what became of the cluster. Raises UserError for what a user can mend, here or on a node.
     """
-    with connected(asked) as ray:
+    with connected(asked) as (ray, _):
         require_same_versions(ray, asked)
         pool = _Pool(ray, open_job, per, say)
         try:

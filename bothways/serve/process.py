@@ -113,7 +113,7 @@ def run_server(options: ServerOptions, on_ready: Callable[[Mapping[str, ServedMo
 
     def open_models() -> None:
         try:
-            models = _loaded(options)
+            models = load_models(options)
             spelled.enter_context(options_as_flags(False))  # what a request is told names fields
             if service.state == "loading":
                 service.open(models)
@@ -136,7 +136,8 @@ def run_server(options: ServerOptions, on_ready: Callable[[Mapping[str, ServedMo
     return 0
 
 
-def _loaded(options: ServerOptions) -> dict[str, ServedModel]:
+def load_models(options: ServerOptions) -> dict[str, ServedModel]:
+    """The models, warm. Raises UserError for one that cannot be loaded."""
     models = {}
     for name, source in options.models.items():
         models[name] = served_model(name, load(source, options.device, options.precision))

@@ -150,6 +150,11 @@ class Scheduler:
         """The inquiries that wait, by model."""
         return {name: len(queue.inquiries) for name, queue in self.queues.items()}
 
+    def waiting_tokens(self) -> int:
+        """The tokens that wait."""
+        with self._something:
+            return sum(inquiry.size for queue in self.queues.values() for inquiry in queue.inquiries)
+
     def stop(self) -> None:
         """End the thread; what waits is not answered."""
         with self._something:

@@ -110,6 +110,10 @@ class Service:
         """Seconds after which what waits now is answered, at the measured rate."""
         return max(1, min(MAX_RETRY_AFTER, math.ceil(self.in_flight * self._interval)))
 
+    def waiting_batches(self) -> float:
+        """How many full batches the tokens that wait for the engine make."""
+        return self._scheduler.waiting_tokens() / self._scheduler.budget if self._scheduler else 0.0
+
     async def answer(self, asked: Wanted) -> Answered:
         """The answer. Raises RequestError, also for what a model refuses (UserError), with its sentence."""
         self.require_room()

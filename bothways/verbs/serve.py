@@ -47,6 +47,9 @@ class ServeArguments:
     of a request. max_characters: of a text. timeout: seconds in which a request is answered. drain: seconds for what
     was accepted after SIGTERM. log_texts: write what is asked into the log. quiet: log warnings and errors alone.
     precision: auto is bfloat16 where the hardware multiplies it, else float32; fastest is int8 where it has VNNI.
+
+    on: where replicas of the server run: ray, the Ray cluster of this machine, which is started if there is none; or
+    ray://HOST:PORT; by default the server is one process here. replicas: how many, or MIN-MAX, by the tokens that wait.
     """
 
     models: Positional[tuple[str, ...]] = ()
@@ -65,6 +68,8 @@ class ServeArguments:
     quiet: bool = False
     precision: InferencePrecision = "auto"
     device: str = "auto"
+    on: str | None = None
+    replicas: str | None = None
 
 
 def run_serve(arguments: Sequence[str]) -> int:
@@ -73,6 +78,8 @@ def run_serve(arguments: Sequence[str]) -> int:
         "serve", ServeArguments, arguments,
         "Answer requests over HTTP, for programs and for people. Example: bothways serve tickets --port 8080",
     )  # fmt: skip
+    if options.replicas is not None and options.on is None:
+        raise UserError(f"--replicas {options.replicas}: is of --on ray; without it the server is one process")
     missing = [package for package in PACKAGES if importlib.util.find_spec(package) is None]
     if missing:
         raise UserError(f"serve: needs {', '.join(missing)}; {install_command('serve')}")
@@ -93,6 +100,10 @@ def run_serve(arguments: Sequence[str]) -> int:
     if options.host not in LOOPBACK and not keys:
         say(f"serve: {options.host} can be reached from other machines, and no API key is asked for")
     say(f"serve: loading {', '.join(server.models)} …")
+    if options.on is not None:
+        from bothways.verbs.serve_on_ray import serve_on_ray
+
+        return serve_on_ray(options.on, options.replicas or "1", server, options.quiet)
     log_as_json(options.quiet)
     code = run_server(server, lambda models, address: _say_ready(models, address, bool(keys)))
     say("serve: stopped, all that was accepted is answered" if code == 0 else f"serve: ended with code {code}")

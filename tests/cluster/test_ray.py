@@ -2,24 +2,38 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import threading
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from starlette.testclient import TestClient
 
-from bothways.cluster import connection
+from bothways.checkpoint.hugging_face import save_checkpoint
+from bothways.cluster import connection, ray_serve
 from bothways.data import store_parts
 from bothways.errors import UserError
 from bothways.inference import bulk
 from bothways.parts import Parts
+from bothways.predictor import Predictor
+from bothways.serve.app import make_app
+from bothways.serve.limits import Limits
+from bothways.serve.metrics import Metrics
+from bothways.serve.models import served_model
+from bothways.serve.service import Service
 from bothways.text.extents import ExtentSize
 from tests.data.test_prepare import contents, write_corpus
 from tests.helpers import WORDS, Run, tiny_tokenizer
+from tests.serve.conftest import entailment_model, served_predictor
 
+KEY = "0123456789abcdef"
 STORE = {"object_store_memory": connection.OBJECT_STORE_BYTES}
 
 
@@ -88,6 +102,136 @@ def test_stores_and_vectors_of_a_cluster_are_those_of_one_machine(
     assert "1,199 rows" in said
     assert (tmp_path / "there.jsonl").read_bytes() == (tmp_path / "here.jsonl").read_bytes()
     assert (tmp_path / "there.jsonl.bad.jsonl").read_text() == (tmp_path / "here.jsonl.bad.jsonl").read_text()
+
+
+def wait_for(replies: list[Any], number: int) -> None:
+    pause = threading.Event()
+    while len(replies) < number:
+        pause.wait(0.02)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+def open_service_of(predictor: Predictor) -> Service:
+    service = Service(Limits(), Metrics())
+    service.open({"m": served_model("m", predictor)})
+    return service
+
+
+def ask(address: str, body: dict[str, Any], path: str = "/v1/classify") -> tuple[int, Any, Any]:
+    """Status, content and headers of the reply."""
+    headers = {"content-type": "application/json", "authorization": f"Bearer {KEY}"}
+    request = urllib.request.Request(address + path, json.dumps(body).encode(), headers)
+    try:
+        with urllib.request.urlopen(request, timeout=60) as reply:
+            return reply.status, json.load(reply), reply.headers
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error), error.headers
+
+
+@contextlib.contextmanager
+def asked_all_the_while(address: str, body: dict[str, Any]) -> Iterator[list[tuple[int, Any, Any]]]:
+    """Within the block some clients ask one after the other; what they were answered is complete behind it."""
+    replies: list[tuple[int, Any, Any]] = []
+    ended = threading.Event()
+
+    def client() -> None:
+        while not ended.wait(0.02):
+            replies.append(ask(address, body))
+
+    clients = [threading.Thread(target=client) for _ in range(4)]
+    for thread in clients:
+        thread.start()
+    yield replies
+    ended.set()
+    for thread in clients:
+        thread.join()
+
+
+@pytest.mark.ray
+def test_replicas_answer_as_one_process_is_lost_or_replaced(
+    cluster: Any, tmp_path: Path, bothways: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two replicas answer bit for bit what one process does; where one is killed, all is answered or told when to ask
+    again; where other models take their place, all is answered."""
+    serve = pytest.importorskip("ray.serve", reason="Ray Serve is not installed")
+    import ray
+
+    while len(connection.alive_nodes(ray)) < 2:  # one is lost in another test
+        cluster.add_node(num_cpus=1, **STORE)
+    monkeypatch.setenv("BOTHWAYS_API_KEYS", f"test:{KEY}")
+    predictor = served_predictor("classify")
+    save_checkpoint(predictor.checkpoint, tmp_path / "m")
+    save_checkpoint(entailment_model().checkpoint, tmp_path / "n")
+    port = free_port()
+    given = ["serve", "--on", "ray", "--replicas", 2, "--port", port, "--device", "cpu", "--precision", "float32"]
+    code, said, err = bothways(*given, "--name", f"m={tmp_path / 'm'}")
+    try:
+        assert code == 0, err
+        address = f"http://127.0.0.1:{port}"
+        assert said == f"page: {address}/\n"
+        texts = [" ".join(WORDS[(n * k) % len(WORDS)] for k in range(1, 2 + n % 9)) for n in range(40)]
+        with TestClient(make_app(open_service_of(predictor))) as here:  # type: ignore[arg-type]
+            for text in texts:
+                status, content, _ = ask(address, {"texts": text})
+                assert status == 200
+                assert content == here.post("/v1/classify", json={"texts": text}).json()
+        status, content, _ = ask(address, {"texts": text}, "/v1/generate")
+        assert (status, content["error"]["type"]) == (422, "invalid")
+
+        with asked_all_the_while(address, {"texts": texts[:30]}) as replies:
+            wait_for(replies, 10)
+            actors = ray.util.list_named_actors(all_namespaces=True)
+            victim = next(a for a in actors if a["name"].startswith("SERVE_REPLICA::"))
+            ray.kill(ray.get_actor(victim["name"], namespace=victim["namespace"]))
+            wait_for(replies, len(replies) + 30)
+        assert {status for status, _, _ in replies} <= {200, 503}
+        for status, content, headers in replies:
+            assert status == 200 or (headers["retry-after"] and content["error"]["type"] == "stopped")
+
+        with asked_all_the_while(address, {"texts": texts[0]}) as replies:
+            code, _, err = bothways(*given, "--name", f"m={tmp_path / 'n'}")
+            assert code == 0, err
+        assert {status for status, _, _ in replies} == {200}
+        labels = [{result["label"] for result in [content["result"]]} for _, content, _ in replies]
+        assert labels[0] != labels[-1]
+
+        code, _, err = bothways(*given, "--name", f"m={tmp_path / 'n'}", "--replicas", 3)
+        assert code == 2
+        assert "--replicas 3: the cluster has 2 cores" in err
+    finally:
+        serve.shutdown()
+
+
+def test_counts_of_replicas() -> None:
+    read = ray_serve.ReplicaCount.read
+    assert (read("3"), read("1-4")) == (ray_serve.ReplicaCount(3, 3), ray_serve.ReplicaCount(1, 4))
+    for wrong in ("0", "4-1", "0-2", "-1", "many", "1-", "", "1-2-3"):
+        with pytest.raises(UserError, match="expected a number, or MIN-MAX"):
+            read(wrong)
+
+
+def test_replicas_follow_what_waits() -> None:
+    """Two batches a replica; none is taken away while all have something to do."""
+
+    def wanted(waiting: dict[str, float], now: int, asked: int) -> float:
+        context = SimpleNamespace(
+            aggregated_metrics={ray_serve.WAITING: waiting},
+            current_num_replicas=now,
+            total_num_requests=asked,
+            capacity_adjusted_min_replicas=1,
+            capacity_adjusted_max_replicas=4,
+        )
+        return ray_serve.by_waiting_batches(context)[0]
+
+    assert wanted({"a": 5.0}, now=1, asked=50) == 3
+    assert wanted({"a": 50.0, "b": 9.0}, now=2, asked=200) == 4
+    assert wanted({"a": 0.0, "b": 0.0, "c": 0.0}, now=3, asked=9) == 3
+    assert wanted({"a": 0.0, "b": 0.0, "c": 0.0}, now=3, asked=1) == 1
+    assert wanted({}, now=1, asked=0) == 1
 
 
 @pytest.mark.ray
