@@ -21,6 +21,7 @@ NAME = "bothways"  # of the application in Ray Serve
 STARTS = 3  # of a replica, before the reason is told
 BATCHES_PER_REPLICA = 2.0  # that wait, to which replicas are added or removed
 WAITING = "waiting_batches"
+QUIET = {"log_level": "WARNING", "enable_access_log": False}  # of Ray; the application has a log of its own
 # Ray's proxy answers 500 where a replica is lost with a request in it; this makes it 503 with Retry-After.
 SHIELD = {"RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "bothways.serve.shield.middlewares"}
 
@@ -74,7 +75,7 @@ class _Ingress:
     def __init__(self, open_served: Callable[[], Served], deployed: str) -> None:
         self._served = open_served()
 
-    def __serve_build_asgi_app__(self) -> Any:  # noqa: N807  # Ray Serve's name
+    def __serve_build_asgi_app__(self) -> Any:  # Ray Serve's name
         return self._served.app
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
@@ -119,7 +120,7 @@ def deploy(ray: Any, asked: str, deployment: Deployment) -> tuple[str, int]:
         proxy_location="HeadOnly",
         http_options={"host": deployment.host, "port": deployment.port},
         controller_options={"runtime_env": {"env_vars": SHIELD}},
-        logging_config={"log_level": "WARNING", "enable_access_log": False},
+        logging_config=QUIET,
     )
     replicas = deployment.replicas
     if replicas.least == replicas.most:
@@ -136,6 +137,7 @@ def deploy(ray: Any, asked: str, deployment: Deployment) -> tuple[str, int]:
         max_queued_requests=deployment.at_once,
         graceful_shutdown_timeout_s=deployment.drain,
         max_constructor_retry_count=STARTS,
+        logging_config=QUIET,
         **count,
     )(serve.ingress()(_Ingress))
     try:

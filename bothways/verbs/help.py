@@ -76,8 +76,8 @@ RARE = frozenset((
     "label_names", "log_every", "log_texts", "mask_rate", "max_body", "max_characters", "max_requests", "max_texts",
     "mask_rate_end", "max_position_embeddings", "micro_batch_tokens", "min_frequency", "min_p", "no_normalize", "on",
     "optimizer", "overlap", "overwrite", "parallel", "parts", "patience", "phases", "pooling", "positions", "precision",
-    "profile", "relation_heads", "repetition_penalty", "replicas", "scheme", "seed", "short", "skip_bad", "teacher_layer",
-    "teacher_losses", "teacher_temperature", "teacher_weight", "tensorboard", "truncate",
+    "profile", "relation_heads", "repetition_penalty", "replicas", "scheme", "seed", "short", "skip_bad",
+    "teacher_layer", "teacher_losses", "teacher_temperature", "teacher_weight", "tensorboard", "truncate",
     "validation_tokens", "warmup", "weight_decay", "whole_word_masking", "workers",
 ))  # fmt: skip
 GROUPS = ("needed", "usual", "columns of the tables", "rare")
