@@ -148,6 +148,17 @@ def deploy(ray: Any, asked: str, deployment: Deployment) -> tuple[str, int]:
     return str(options.host), int(options.port)
 
 
+def remove(asked: str) -> bool:
+    """End what was deployed, on a connected cluster, and Ray Serve where it has nothing else; whether there was any."""
+    serve = import_serve(asked)
+    there = NAME in serve.status().applications
+    if there:
+        serve.delete(NAME)
+        if not serve.status().applications:
+            serve.shutdown()
+    return there
+
+
 def _needs(ray: Any, asked: str, deployment: Deployment) -> dict[str, Any]:
     """What a replica needs: a GPU where there are any, else its share of a node's cores.
 

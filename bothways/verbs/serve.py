@@ -49,7 +49,8 @@ class ServeArguments:
     precision: auto is bfloat16 where the hardware multiplies it, else float32; fastest is int8 where it has VNNI.
 
     on: where replicas of the server run: ray, the Ray cluster of this machine, which is started if there is none; or
-    ray://HOST:PORT; by default the server is one process here. replicas: how many, or MIN-MAX, by the tokens that wait.
+    ray://HOST:PORT; by default the server is one process here. replicas: how many, or MIN-MAX, by the tokens that wait; 0
+    ends those that there are.
     """
 
     models: Positional[tuple[str, ...]] = ()
@@ -83,6 +84,10 @@ def run_serve(arguments: Sequence[str]) -> int:
     missing = [package for package in PACKAGES if importlib.util.find_spec(package) is None]
     if missing:
         raise UserError(f"serve: needs {', '.join(missing)}; {install_command('serve')}")
+    if options.on is not None and options.replicas == "0":
+        from bothways.verbs.serve_on_ray import end_on_ray
+
+        return end_on_ray(options.on)
     from bothways.serve.keys import read_keys
     from bothways.serve.models import named_models
     from bothways.serve.process import ServerOptions, log_as_json, run_server

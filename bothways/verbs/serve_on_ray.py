@@ -8,7 +8,7 @@ import threading
 from dataclasses import replace
 
 from bothways.cluster.connection import check_address, connected
-from bothways.cluster.ray_serve import Deployment, ReplicaCount, deploy
+from bothways.cluster.ray_serve import Deployment, ReplicaCount, deploy, remove
 from bothways.errors import UserError
 from bothways.serve.process import ServerOptions, listen
 from bothways.serve.replica import Replica
@@ -40,15 +40,23 @@ def serve_on_ray(on: str, replicas: str, server: ServerOptions, quiet: bool) -> 
         say(f"serve: {replicas} replicas of {', '.join(models)} are ready")
         print(f"page: http://{shown}:{port}/", flush=True)
         if not started:
-            say(
-                "serve: they stay on the cluster; the same command with other models replaces them, serve shutdown ends"
-            )
+            say("serve: they stay on the cluster; the same command replaces them, --replicas 0 ends them")
             return 0
         _wait_for_signal()
         from ray import serve
 
         serve.shutdown()
     say("serve: stopped, all that was accepted is answered")
+    return 0
+
+
+def end_on_ray(on: str) -> int:
+    """End the replicas that there are. Raises UserError where there are none."""
+    check_address(on)
+    with connected(on) as (_, started):
+        if started or not remove(on):
+            raise UserError(f"--on {on} --replicas 0: nothing is served there")
+    say("serve: the replicas have ended, all that was accepted is answered")
     return 0
 
 

@@ -202,6 +202,8 @@ def test_replicas_answer_as_one_process_is_lost_or_replaced(
         assert {status for status, _, _ in replies} <= {200, 503}
         for status, content, headers in replies:
             assert status == 200 or (headers["retry-after"] and content["error"]["type"] == "stopped")
+        assert bothways("serve", "--on", "ray", "--replicas", 0)[0] == 0
+        assert "nothing is served there" in bothways("serve", "--on", "ray", "--replicas", 0)[2]
     finally:
         serve.shutdown()
 
