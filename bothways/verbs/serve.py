@@ -49,8 +49,8 @@ class ServeArguments:
     precision: auto is bfloat16 where the hardware multiplies it, else float32; fastest is int8 where it has VNNI.
 
     on: where replicas of the server run: ray, the Ray cluster of this machine, which is started if there is none; or
-    ray://HOST:PORT; by default the server is one process here. replicas: how many, or MIN-MAX, by the tokens that wait; 0
-    ends those that there are.
+    ray://HOST:PORT; by default the server is one process here. replicas: how many, or MIN-MAX, by the tokens that
+    wait; 0 ends those that there are.
     """
 
     models: Positional[tuple[str, ...]] = ()
