@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import threading
 import time
@@ -14,6 +15,7 @@ import pytest
 
 from bothways.inference.engine import Forward
 from bothways.inference.generation import Growth
+from bothways.inference.kv_cache import TextCache
 from bothways.serve.app import make_app
 from tests.serve.conftest import Serve
 from tests.serve.serving import in_thread
@@ -152,3 +154,9 @@ def test_a_stream_of_a_byte_level_vocabulary_has_its_pieces_one_by_one() -> None
     pieces = tokenizer.text_pieces(taken.append(id) or id for id in (5, 6, 7))  # type: ignore[func-returns-value]
     assert (next(pieces), taken) == ("a", [5])
     assert (next(pieces), taken) == ("b", [5, 6])
+
+
+def test_the_caches_of_a_whole_text_are_not_kept_while_nothing_is_asked(serve: Serve) -> None:
+    client, body = serve("causal"), {"prompt": "the dog", "max_tokens": 6}
+    assert post(client, "generate", "causal", body) == expected("generate", "causal", body)
+    wait_for(lambda: not any(isinstance(kept, TextCache) for kept in gc.get_objects()))
