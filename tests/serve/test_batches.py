@@ -159,4 +159,15 @@ def test_a_stream_of_a_byte_level_vocabulary_has_its_pieces_one_by_one() -> None
 def test_the_caches_of_a_whole_text_are_not_kept_while_nothing_is_asked(serve: Serve) -> None:
     client, body = serve("causal"), {"prompt": "the dog", "max_tokens": 6}
     assert post(client, "generate", "causal", body) == expected("generate", "causal", body)
-    wait_for(lambda: not any(isinstance(kept, TextCache) for kept in gc.get_objects()))
+    wait_for(lambda: not any(type(kept) is TextCache for kept in gc.get_objects()))
+
+
+def test_a_request_has_a_bounded_number_of_texts_in_the_making(serve: Serve) -> None:
+    client = serve("causal")
+    for path, body, name in (
+        ("suggest", {"prompt": "the dog", "top_k": 101}, "top_k"),
+        ("generate", {"prompt": "the dog", "samples": 65}, "samples"),
+        ("completions", {"model": "causal", "prompt": "the dog", "n": 65}, "n"),
+    ):
+        reply = client.post(f"/v1/{path}", json=body)
+        assert (reply.status_code, reply.json()["error"]["message"].partition(":")[0]) == (422, name)
