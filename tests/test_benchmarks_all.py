@@ -98,11 +98,11 @@ def test_training_kernels_compares_its_ways(
     script = importlib.import_module("training_kernels")
     for module in (script.sublayer, script.lm_head):
         monkeypatch.setattr(module, "has_training_kernels", module.has_training_kernels)  # which it sets
-    lines = [f"The dog runs in house {n}. A cat sleeps on the red bed." for n in range(20)]
+    lines = [f"The dog runs in house {n}. A cat sleeps on the red bed." for n in range(80)]
     (tmp_path / "text.txt").write_text("\n\n".join(lines))
-    tokenizer = script.train_tokenizer(str(tmp_path / "text.txt"), vocab_size=120)
+    tokenizer = script.train_tokenizer(str(tmp_path / "text.txt"), vocab_size=100)
     store = script.prepare([str(tmp_path / "text.txt")], tokenizer, tmp_path / "store")
-    options = script.PretrainOptions(size="tiny", steps=10, dropout=0.1, tokens_per_step=64, precision="float32")
+    options = script.PretrainOptions(size="tiny", steps=10, dropout=0.1, tokens_per_step=256, precision="float32")
     rows = script.compare(store, options, rounds=1)
     assert [row[2] for row in rows] == list(script.WAYS)
     assert max(float(row[-1]) for row in rows) < 1e-4
