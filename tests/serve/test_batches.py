@@ -7,6 +7,7 @@ import gc
 import json
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -156,10 +157,24 @@ def test_a_stream_of_a_byte_level_vocabulary_has_its_pieces_one_by_one() -> None
     assert (next(pieces), taken) == ("b", [5, 6])
 
 
-def test_the_caches_of_a_whole_text_are_not_kept_while_nothing_is_asked(serve: Serve) -> None:
+def test_the_caches_of_a_whole_text_are_not_kept_while_nothing_is_asked(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
     client, body = serve("causal"), {"prompt": "the dog", "max_tokens": 6}
-    assert post(client, "generate", "causal", body) == expected("generate", "causal", body)
-    wait_for(lambda: not any(type(kept) is TextCache for kept in gc.get_objects()))
+    known, made = expected("generate", "causal", body), weakref.WeakSet[TextCache]()
+    begin = TextCache.__init__
+
+    def noting(cache: TextCache, *arguments: Any) -> None:
+        begin(cache, *arguments)
+        made.add(cache)
+
+    monkeypatch.setattr(TextCache, "__init__", noting)
+    monkeypatch.setattr(Growth, "run", counted(Growth.run, lambda growth: seen.append(len(made))))
+    seen: list[int] = []
+    assert post(client, "generate", "causal", body) == known
+    assert seen[0] == 1
+    gc.collect()
+    wait_for(lambda: not made)
 
 
 def test_a_request_has_a_bounded_number_of_texts_in_the_making(serve: Serve) -> None:
