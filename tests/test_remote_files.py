@@ -181,7 +181,7 @@ def local_store(tmp_path_factory: pytest.TempPathFactory) -> bw.TokenStore:
     write_corpus(folder / "c.jsonl", documents=90)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("bothways.data.store.CHUNK_TOKENS", 60)
-        patch.setattr("bothways.data.prepare.SHARD_TOKENS", 400)
+        patch.setattr("bothways.data.store_writer.SHARD_TOKENS", 400)
         return bw.prepare([folder / "c.jsonl"], tiny_tokenizer(), folder / "store", validation=0.1, workers=1)
 
 
