@@ -64,6 +64,10 @@ def test_file_urls_are_paths_of_this_machine(tmp_path: Path, cache: Path) -> Non
         ("no access to https://ann:secret@host/a and s3://b/c", "no access to https://host/a and s3://b/c"),
         ("s3://bucket/what?.txt", "s3://bucket/what?.txt"),
         ("https://host/a?sig=secret is gone", "https://host/a is gone"),
+        ("https://ann:se@cret@host/a", "https://host/a"),
+        ("https://host/a?X-Amz-Credential=secret&x=1", "https://host/a"),
+        ("https://host/a?x=1&api_key=secret", "https://host/a"),
+        ("hf://datasets/a/b@main/c.txt", "hf://datasets/a/b@main/c.txt"),
     ],
 )
 def test_secrets_are_not_shown(url: str, shown: str) -> None:

@@ -333,6 +333,7 @@ class _Reader:
 
     def _row(self, row: TableRow) -> Iterator[Document]:
         column, limit = self.options.text_column, self.options.max_line_characters
+        self.left_out = 0  # of other rows
         if column not in row.values:
             self._no_column(list(row.values))
         text = row.values[column]

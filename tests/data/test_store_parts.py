@@ -16,6 +16,7 @@ from bothways.data.store import TokenStore
 from bothways.data.store_parts import StoreParts, open_store_parts
 from bothways.errors import UserError
 from bothways.text.sources import resolve_sources
+from bothways.verbs.parts_arguments import part_command
 from tests.data.test_prepare import contents, write_corpus
 from tests.helpers import Run, tiny_tokenizer
 
@@ -68,7 +69,7 @@ def test_shares_in_any_order_and_twice_give_one_store(corpus: Path, tmp_path: Pa
         if begun.parts.missing():  # one machine ends what shares have begun
             assert bothways(*given, "--out", out)[0] == 0
         else:
-            assert bothways("join", out)[0] == 0
+            assert bothways("join", f"{out}.parts/")[0] == 0  # as a shell completes it
         assert contents(out) == whole
         assert not begun.parts.folder.exists()
     assert "done already" in bothways(*given, "--out", tmp_path / "of7", "--parts", "3/7")[1]
@@ -136,6 +137,11 @@ def test_a_store_is_not_lost_where_two_join_its_parts(tmp_path: Path, monkeypatc
         begun.join()
     assert TokenStore(out).manifest["documents"] == 20
     assert contents(out) == contents(prepare(tmp_path / "a.jsonl", tokenizer, tmp_path / "alone").directory)
+
+
+def test_the_command_that_makes_a_part_is_kept_without_secrets() -> None:
+    words = ["https://ann:secret@host/a.jsonl", "--on", "ray", "--parts=3/4", "--out", "store", "--overwrite"]
+    assert part_command("prepare", words) == ["bothways", "prepare", "https://host/a.jsonl", "--out", "store"]
 
 
 def _made(folder: Path) -> Path:
