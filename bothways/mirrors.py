@@ -238,9 +238,7 @@ def output_folder(out: str | Path, names: Sequence[str] = ("*",), *, only_ours: 
 
 
 @contextlib.contextmanager
-def output_file(
-    out: str | Path, *, overwrite: bool = False, side_suffixes: Sequence[str] = ()
-) -> Iterator[Path]:
+def output_file(out: str | Path, *, overwrite: bool = False, side_suffixes: Sequence[str] = ()) -> Iterator[Path]:
     """The file to write for `out`: itself, or one of the cache, which is uploaded when the block ends well, with what
     lies beside it under its name and a suffix (`OUT.bad.jsonl`). side_suffixes: of such files; one that is behind the
     URL, and that the new output has not, is removed.

@@ -197,7 +197,8 @@ def open_output(
             output.parts.folder, lambda done: _manifest(job, source, (source.cut_behind(done, size), None), command)
         )
     output.open(
-        {**_origin(source), **source.reading, **job.description}, lambda: _manifest(job, source, source.cut(size), command)
+        {**_origin(source), **source.reading, **job.description},
+        lambda: _manifest(job, source, source.cut(size), command),
     )
     return output
 
