@@ -302,8 +302,9 @@ class _Reader:
         yield first, "".join(held)
 
     def _one_document(self, lines: Lines) -> Iterator[Document]:
-        for self.first_line, text in self._texts(self._readable(lines), self.extent.last):
-            yield Document(text, f"{self.source.name}:{self.first_line}")
+        for first, text in self._texts(self._readable(lines), self.extent.last):
+            self.first_line = first
+            yield Document(text, f"{self.source.name}:{first}")
 
     def _blank_line_documents(self, lines: Lines) -> Iterator[Document]:
         for is_blank, group in itertools.groupby(self._readable(lines), key=lambda numbered: not numbered[1].strip()):
@@ -312,8 +313,9 @@ class _Reader:
                     yield Document(text, f"{self.source.name}:{first}", True)
 
     def _markdown(self, lines: Lines) -> Iterator[Document]:
-        for self.first_line, text in self._texts(self._readable(lines), self.extent.last):
-            yield Document(_plain_text(text), f"{self.source.name}:{self.first_line}")
+        for first, text in self._texts(self._readable(lines), self.extent.last):
+            self.first_line = first
+            yield Document(_plain_text(text), f"{self.source.name}:{first}")
 
     def _json(self, lines: Lines) -> Iterator[Document]:
         """The rows, by their number."""
