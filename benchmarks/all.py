@@ -46,12 +46,15 @@ PARTS = (
     Part("finetune", ("finetune.py", "speed", "--data", "sst2", "mrpc", "--steps", "10", "--rounds", "1"), 6),
     Part("training-kernels", ("training_kernels.py", "--rounds", "6"), 3),
     Part("generate", ("generate.py", "--sizes", "mini", "--vocabularies", "30522", "--rounds", "2"), 3),
-    Part("serve", ("serve.py", "--verbs", "embed", "--texts", "banking", "--clients", "8"), 3),
+    Part("serve", (
+        "serve.py", "--minutes", "4", "--servers", "bothways", "fastapi", "onnx", "--verbs", "embed",
+        "--texts", "banking", "--clients", "8",
+    ), 4),
     Part("bulk", ("bulk.py", "--rows", "20000"), 4),
     Part("pretrain_loss", ("pretrain_loss.py", "--steps", "50"), 5),
     Part("prepare", ("prepare.py", "--rounds", "1"), 6),
     Part("optimizers", ("optimizers.py",), 10),
-)
+)  # fmt: skip
 
 
 def run_parts(parts: Sequence[Part], minutes: float) -> list[str]:

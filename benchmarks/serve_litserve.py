@@ -38,4 +38,6 @@ if __name__ == "__main__":
     os.environ.update(HF_HUB_OFFLINE="1", DO_NOT_TRACK="1", TOKENIZERS_PARALLELISM="false")
     os.environ.update(PEER_MODEL=model, PEER_VERB=verb)
     api = Api(max_batch_size=64, batch_timeout=0.005, api_path="/ask")
-    litserve.LitServer(api, accelerator="cpu").run(host="127.0.0.1", port=int(port), log_level="warning")
+    litserve.LitServer(api, accelerator="cpu").run(
+        host="127.0.0.1", port=int(port), log_level="warning", generate_client_file=False
+    )

@@ -62,7 +62,7 @@ def compare(store: TokenStore, options: PretrainOptions, rounds: int) -> list[li
             _choose(way)
             seed_dropout(0, 1, 0)
             began = time.thread_time()
-            stepper._forward_and_backward(batch, counts, True)
+            stepper._forward_and_backward(batch, counts, weight=1, last=True)
             seconds[way] += [time.thread_time() - began] if turn else []
             grads[way] = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
             stepper.optimizer.zero_grad(set_to_none=True)

@@ -238,9 +238,10 @@ def output_folder(out: str | Path, names: Sequence[str] = ("*",), *, only_ours: 
 
 
 @contextlib.contextmanager
-def output_file(out: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
+def output_file(out: str | Path, *, overwrite: bool = False, side_suffixes: Sequence[str] = ()) -> Iterator[Path]:
     """The file to write for `out`: itself, or one of the cache, which is uploaded when the block ends well, with what
-    lies beside it under its name and a suffix (`OUT.bad.jsonl`).
+    lies beside it under its name and a suffix (`OUT.bad.jsonl`). side_suffixes: of such files; one that is behind the
+    URL, and that the new output has not, is removed.
 
     Raises UserError, at the beginning, where it is there already behind the URL, without `overwrite`.
     """
@@ -259,7 +260,9 @@ def output_file(out: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
             old.unlink()
     yield place
     folder = url.rpartition("/")[0]
-    upload(folder, {path.name: path for path in _side_files(place) if path != place})
+    beside = {path.name: path for path in _side_files(place) if path != place}
+    upload(folder, beside)
+    remove(folder, [name for suffix in side_suffixes if (name := f"{url.rpartition('/')[2]}{suffix}") not in beside])
     upload(url, {"": place})
 
 

@@ -15,7 +15,7 @@ import re
 import shlex
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,6 +78,7 @@ class Parts:
         self._suffix = out.suffix if suffix is None else suffix
         self.folder = parts_folder(out)
         self.manifest: dict[str, Any] = {}
+        self._manifest_state: tuple[int, ...] = ()  # of the file that was read
 
     @property
     def _trash(self) -> Path:
@@ -117,7 +118,8 @@ class Parts:
 
     def load(self) -> None:
         """Read the manifest. Raises UserError where there is none, or one of an earlier version."""
-        self.manifest = read_json(self.folder / MANIFEST)
+        state = self._state_of_manifest()
+        self.manifest, self._manifest_state = read_json(self.folder / MANIFEST), state
         if not {"job", "parts"} <= self.manifest.keys():
             raise UserError(f"{self.folder}: begun by an earlier version, or not of a job of ours; {begin_anew()}")
 
@@ -133,6 +135,28 @@ class Parts:
             with written_aside(self.folder / MANIFEST) as aside:
                 aside.write_text(json.dumps(manifest, ensure_ascii=False) + "\n", encoding="utf-8")
         self.load()
+        self._require_job(json.loads(json.dumps(dict(manifest))), self.manifest)
+
+    def _state_of_manifest(self) -> tuple[int, ...]:
+        """What tells the manifest's file from another; nothing where there is none."""
+        try:
+            stat = (self.folder / MANIFEST).stat()
+        except OSError:
+            return ()
+        return stat.st_ino, stat.st_size, stat.st_mtime_ns
+
+    def _require_same_job(self) -> None:
+        """Raises UserError where the folder is of another job by now: one that began before any part was complete."""
+        state = self._state_of_manifest()
+        if state != self._manifest_state:  # a manifest of many parts is not read for each of them
+            self._require_job(self.manifest, read_json(self.folder / MANIFEST))
+            self._manifest_state = state
+
+    def _require_job(self, ours: Mapping[str, Any], there: Mapping[str, Any]) -> None:
+        if any(there.get(name) != ours[name] for name in ("job", "parts")):
+            raise UserError(
+                f"{self.folder}: another process has begun it anew, with other options; choose another {option('out')}"
+            )
 
     def done(self) -> set[int]:
         """The numbers of the parts that are complete now, whoever made them."""
@@ -157,11 +181,14 @@ class Parts:
         return self.folder / f"{number:0{NUMBER_DIGITS}d}{self._suffix}"
 
     def write(self, number: int, write_results: Callable[[Path], Mapping[str, Any]]) -> None:
-        """Add a part: a file that `write_results` writes, then its completion marker, what that returns, as JSON."""
+        """Add a part: a file that `write_results` writes, then its completion marker, what that returns, as JSON.
+
+        Raises UserError where it cannot be written, and where the folder has gone or is of another job by now."""
         path = self._path(number)
         with self._job_goes_on(), user_errors(path):
             with written_aside(path) as aside:
                 marker = write_results(aside)
+                self._require_same_job()
             with written_aside(path.with_suffix(".json")) as aside:
                 aside.write_text(to_json(marker, ensure_ascii=False) + "\n", encoding="utf-8")
 
@@ -173,7 +200,9 @@ class Parts:
         except UserError:
             if self.folder.exists():
                 raise
-            raise UserError(f"{self.folder} has gone: another process has made {self.out} of its parts") from None
+            made = f"another process has made {self.out} of its parts"
+            removed = "another process has removed it; give the command again"
+            raise UserError(f"{self.folder} has gone: {made if self.out.exists() else removed}") from None
 
     def results(self) -> list[Path]:
         """The files of all parts, in order. Raises UserError where one is not complete yet."""
@@ -198,17 +227,20 @@ class Parts:
             for result in self._side_results:
                 result.unlink(missing_ok=True)
             for result, write in write_side_results.items():
-                aside = self.folder / f"side{result.suffix}"
-                write(aside)
-                aside.replace(result)
+                side = self.folder / f"side{result.suffix}"
+                with written_aside(side) as aside:
+                    write(aside)
+                side.replace(result)
             (self.folder / f"whole{self._suffix}").replace(self.out)
         self.remove()
 
     def remove(self) -> None:
-        """Remove the folder, in one step for whoever looks on, so that no half of it is taken for a job's."""
-        with user_errors(self.folder):
+        """Remove the folder, in one step for whoever looks on, so that no half of it is taken for a job's; another
+        process may do so at the same time."""
+        shutil.rmtree(self._trash, ignore_errors=True)
+        with user_errors(self.folder), suppress(FileNotFoundError):
             self.folder.rename(self._trash)
-            shutil.rmtree(self._trash)
+        shutil.rmtree(self._trash, ignore_errors=True)
 
 
 def parts_folder(out: Path) -> Path:

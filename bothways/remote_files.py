@@ -38,7 +38,7 @@ S3_OPTIONS = {"config_kwargs": {"connect_timeout": 5, "read_timeout": 15, "retri
 TAGS = ("ETag", "etag", "md5Hash", "crc32c", "blob_id", "oid", "generation", "LastModified", "last_modified", "mtime",
         "updated", "created")  # fmt: skip
 _URL = re.compile(r"([a-z][a-z0-9+.-]+):(/+)(.*)", re.DOTALL)
-_SECRETS = re.compile(r"(?<=://)[^\s/@]+@|\?\S*(?:[Ss]ignature|X-Amz-|[Tt]oken|sig)=\S*")
+_SECRETS = re.compile(r"(?<=://)[^\s/]+@|\?\S*(?:sig|signature|token|credential|key|keyid|secret|password)=\S*", re.I)
 
 
 @dataclass(frozen=True)

@@ -90,3 +90,19 @@ def test_only_what_this_run_left_is_read(runner: ModuleType, tmp_path: Path) -> 
         (tmp_path / f"{name}.json").write_text(json.dumps(record))
     os.utime(tmp_path / "before.json", (1, 1))
     assert list(runner.records(tmp_path, since=1000)) == ["now"]
+
+
+def test_training_kernels_compares_its_ways(
+    runner: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = importlib.import_module("training_kernels")
+    for module in (script.sublayer, script.lm_head):
+        monkeypatch.setattr(module, "has_training_kernels", module.has_training_kernels)  # which it sets
+    lines = [f"The dog runs in house {n}. A cat sleeps on the red bed." for n in range(80)]
+    (tmp_path / "text.txt").write_text("\n\n".join(lines))
+    tokenizer = script.train_tokenizer(str(tmp_path / "text.txt"), vocab_size=100)
+    store = script.prepare([str(tmp_path / "text.txt")], tokenizer, tmp_path / "store")
+    options = script.PretrainOptions(size="tiny", steps=10, dropout=0.1, tokens_per_step=256, precision="float32")
+    rows = script.compare(store, options, rounds=1)
+    assert [row[2] for row in rows] == list(script.WAYS)
+    assert max(float(row[-1]) for row in rows) < 1e-4

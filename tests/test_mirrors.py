@@ -251,10 +251,11 @@ def test_a_file_and_what_lies_beside_it(memory: Any) -> None:
     assert behind(memory, "/results") == {"rows.jsonl": "rows", "rows.jsonl.bad.jsonl": "bad"}
     with pytest.raises(UserError, match=r"^out: memory://results/rows\.jsonl is there already; "), output_file(url):
         pass
-    with output_file(url, overwrite=True) as place:
+    memory.pipe("/results/rows.jsonl.notes", b"kept")
+    with output_file(url, overwrite=True, side_suffixes=(".bad.jsonl",)) as place:
         assert not place.exists()
         place.write_text("new")
-    assert behind(memory, "/results")["rows.jsonl"] == "new"
+    assert behind(memory, "/results") == {"rows.jsonl": "new", "rows.jsonl.notes": "kept"}
     with pytest.raises(UserError, match=r"^memory://results/rows\.jsonl: is a file, not a folder"), output_folder(url):
         pass
 

@@ -65,6 +65,22 @@ def test_a_part_without_its_marker_does_not_count(tmp_path: Path) -> None:
     assert not (tmp_path / "out.log").exists()
 
 
+def test_a_job_that_began_in_the_same_folder_gets_no_part_of_the_one_before(tmp_path: Path) -> None:
+    before = opened(tmp_path / "out.txt", seed=1)
+    now = opened(tmp_path / "out.txt", seed=2)  # nothing was complete
+    with pytest.raises(UserError, match="another process has begun it anew, with other options; choose another out"):
+        write(before, 1)
+    assert now.missing() == [1, 2, 3]
+    again = opened(tmp_path / "out.txt", seed=2)
+    (now.folder / "manifest.json").write_text((now.folder / "manifest.json").read_text())  # by one that began with it
+    for number in (1, 2, 3):
+        write(again, number)
+    now.remove()
+    with pytest.raises(UserError, match="parts has gone: another process has removed it"):
+        write(again, 1)
+    again.remove()
+
+
 def test_what_is_not_ours_to_go_on_with_is_refused(tmp_path: Path) -> None:
     parts = opened(tmp_path / "out.txt", seed=1)
     parts = opened(tmp_path / "out.txt", seed=3)  # nothing was made yet

@@ -64,6 +64,10 @@ def test_file_urls_are_paths_of_this_machine(tmp_path: Path, cache: Path) -> Non
         ("no access to https://ann:secret@host/a and s3://b/c", "no access to https://host/a and s3://b/c"),
         ("s3://bucket/what?.txt", "s3://bucket/what?.txt"),
         ("https://host/a?sig=secret is gone", "https://host/a is gone"),
+        ("https://ann:se@cret@host/a", "https://host/a"),
+        ("https://host/a?X-Amz-Credential=secret&x=1", "https://host/a"),
+        ("https://host/a?x=1&api_key=secret", "https://host/a"),
+        ("hf://datasets/a/b@main/c.txt", "hf://datasets/a/b@main/c.txt"),
     ],
 )
 def test_secrets_are_not_shown(url: str, shown: str) -> None:
@@ -181,7 +185,7 @@ def local_store(tmp_path_factory: pytest.TempPathFactory) -> bw.TokenStore:
     write_corpus(folder / "c.jsonl", documents=90)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("bothways.data.store.CHUNK_TOKENS", 60)
-        patch.setattr("bothways.data.prepare.SHARD_TOKENS", 400)
+        patch.setattr("bothways.data.store_writer.SHARD_TOKENS", 400)
         return bw.prepare([folder / "c.jsonl"], tiny_tokenizer(), folder / "store", validation=0.1, workers=1)
 
 

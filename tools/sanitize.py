@@ -16,7 +16,9 @@ from pathlib import Path
 from bothways.native.loading import _variants_for_cpu
 
 ROOT = Path(__file__).parents[1]
-TESTS = [f"tests/native/test_{name}.py" for name in ("attention", "dropout", "encoder", "formats", "functions")]
+TESTS = [
+    f"tests/native/test_{name}.py" for name in ("attention", "dropout", "encoder", "formats", "functions", "fused")
+]
 FLAGS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer", "-g")
 PRELOADED = ("libasan.so", "libstdc++.so.6")  # before Python, which was not built with them
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -25,6 +26,8 @@ from bothways.client.calls import (
 from bothways.client.methods import RemoteMethods
 from bothways.client.results import ReadResult, vectors_of
 
+_CUT_SHORT = "the stream ended before the text did"
+
 
 class _Connected(RemoteMethods):
     """What both clients begin with. _kind: the class of httpx2 that asks."""
@@ -46,6 +49,14 @@ class _Connected(RemoteMethods):
         self._http = getattr(self._library, self._kind)(
             base_url=url, headers=headers_of(api_key, timeout), timeout=timeout, transport=transport
         )
+
+    @contextlib.contextmanager
+    def _server_errors(self) -> Iterator[None]:
+        """Within it an error of the connection is a ServerError."""
+        try:
+            yield
+        except self._library.TransportError as error:
+            raise ServerError(f"{self._http.base_url}: {error or type(error).__name__}") from error
 
 
 class Client(_Connected):
@@ -71,18 +82,24 @@ class Client(_Connected):
 
     def models(self) -> list[dict[str, Any]]:
         """The models of the server, and what each can."""
-        content = checked_reply(200, self._sent("GET", "/v1/models", None).json())
+        reply = self._sent("GET", "/v1/models", None)
+        content = checked_reply(reply.status_code, _content(reply))
         found: list[dict[str, Any]] = content["data"]
         return found
 
     def stream(self, prompt: str, *, truncate: str | None = None, **options: Any) -> Iterator[str]:
-        """As `Predictor.stream`."""
+        """As `Predictor.stream`. It is asked once; ServerError where the server leaves before the end."""
         body = _stream_body(self._model, prompt, truncate, options)
-        with self._http.stream("POST", "/v1/generate", json=body) as reply:
+        with self._server_errors(), self._http.stream("POST", "/v1/generate", json=body) as reply:
             if reply.status_code != 200:
                 reply.read()
                 checked_reply(reply.status_code, _content(reply))
-            yield from (piece for event in _events(reply.iter_lines()) for piece in _pieces(*event))
+            for name, content in _events(reply.iter_lines()):
+                if name == "done":
+                    checked_reply(200, content)
+                    return
+                yield _piece(name, content)
+            raise ServerError(_CUT_SHORT)
 
     def _ask(self, call: Call) -> Any:
         return call.result(self._result(call))
@@ -105,10 +122,11 @@ class Client(_Connected):
         for attempt in range(self._retries + 1):
             last = attempt == self._retries
             try:
-                reply = self._http.request(method, path, json=body)
-            except self._library.TransportError as error:
+                with self._server_errors():
+                    reply = self._http.request(method, path, json=body)
+            except ServerError:
                 if last:
-                    raise ServerError(f"{self._http.base_url}: {error or type(error).__name__}") from error
+                    raise
                 time.sleep(pause(attempt, None))
                 continue
             if reply.status_code not in AGAIN or last:
@@ -134,26 +152,31 @@ class AsyncClient(_Connected):
 
     async def models(self) -> list[dict[str, Any]]:
         """The models of the server, and what each can."""
-        content = checked_reply(200, (await self._sent("GET", "/v1/models", None)).json())
+        reply = await self._sent("GET", "/v1/models", None)
+        content = checked_reply(reply.status_code, _content(reply))
         found: list[dict[str, Any]] = content["data"]
         return found
 
     async def stream(self, prompt: str, *, truncate: str | None = None, **options: Any) -> AsyncIterator[str]:
-        """As `Predictor.stream`."""
+        """As `Client.stream`."""
         body = _stream_body(self._model, prompt, truncate, options)
-        async with self._http.stream("POST", "/v1/generate", json=body) as reply:
-            if reply.status_code != 200:
-                await reply.aread()
-                checked_reply(reply.status_code, _content(reply))
-            lines: list[str] = []
-            async for line in reply.aiter_lines():
-                lines.append(line)
-                if line:
-                    continue
-                for event in _events(iter(lines)):
-                    for piece in _pieces(*event):
-                        yield piece
-                lines = []
+        with self._server_errors():
+            async with self._http.stream("POST", "/v1/generate", json=body) as reply:
+                if reply.status_code != 200:
+                    await reply.aread()
+                    checked_reply(reply.status_code, _content(reply))
+                lines: list[str] = []
+                async for line in reply.aiter_lines():
+                    lines.append(line)
+                    if line:
+                        continue
+                    for name, content in _events(iter(lines)):
+                        if name == "done":
+                            checked_reply(200, content)
+                            return
+                        yield _piece(name, content)
+                    lines = []
+                raise ServerError(_CUT_SHORT)
 
     async def _ask(self, call: Call) -> Any:
         return call.result(await self._result(call))
@@ -176,10 +199,11 @@ class AsyncClient(_Connected):
         for attempt in range(self._retries + 1):
             last = attempt == self._retries
             try:
-                reply = await self._http.request(method, path, json=body)
-            except self._library.TransportError as error:
+                with self._server_errors():
+                    reply = await self._http.request(method, path, json=body)
+            except ServerError:
                 if last:
-                    raise ServerError(f"{self._http.base_url}: {error or type(error).__name__}") from error
+                    raise
                 await asyncio.sleep(pause(attempt, None))
                 continue
             if reply.status_code not in AGAIN or last:
@@ -218,11 +242,9 @@ def _events(lines: Iterator[str]) -> Iterator[tuple[str, Any]]:
             name = ""
 
 
-def _pieces(name: str, content: Mapping[str, Any]) -> Iterator[str]:
-    """The text of an event. Raises UserError or ServerError for one of an error."""
+def _piece(name: str, content: Mapping[str, Any]) -> str:
+    """The text of an event. Raises ServerError for one of an error."""
     if name == "error":
         checked_reply(500, content)
-    elif name == "done":
-        checked_reply(200, content)
-    else:
-        yield content["text"]
+    text: str = content["text"]
+    return text

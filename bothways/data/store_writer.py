@@ -63,6 +63,8 @@ def new_store(out: Path, folder: Path) -> Iterator[Path]:
                 out.parent.mkdir(parents=True, exist_ok=True)
                 directory.rename(out)
             else:
+                # Within `out`, where nobody removes it: who joins the same parts at this time may remove `folder`.
+                directory = directory.rename(out / directory.name)
                 _replace_files(directory, out)
             sync(out.parent)
         finally:

@@ -40,6 +40,7 @@ LEAST_PART_BYTES, MOST_PART_BYTES = 1 << 17, 1 << 22
 PARTS = 512
 MIN_PART_ROWS = 256  # enough of them to be sorted by length into full batches
 MAX_PART_ROWS = 1 << 15  # two parts' rows and token ids are in memory at a time: the one at work and the next
+BAD_ROWS = ".bad.jsonl"  # behind the name of the results, that of the file of rows that could not be used
 
 
 def part_size(table_bytes: int) -> ExtentSize:
@@ -98,7 +99,7 @@ class BulkOutput:
 
     def __init__(self, out: Path, *, overwrite: bool = False) -> None:
         self.out = out
-        self.bad_rows = out.with_name(f"{out.name}.bad.jsonl")
+        self.bad_rows = out.with_name(f"{out.name}{BAD_ROWS}")
         self.parts = Parts(out, (self.bad_rows,), overwrite=overwrite)
         self.resumed = 0
 
@@ -190,17 +191,22 @@ def open_output(
     if clashes:
         raise UserError(f"{source.path}: has a column {clashes[0]!r}, which is the name of a result; rename it")
     output = BulkOutput(out, overwrite=overwrite)
-    path = source.path.resolve()
-    origin = {"input": as_shown(path), "bytes": path.stat().st_size, "modified": version_of(path)}
-    size = part_size(path.stat().st_size)
+    size = part_size(source.path.stat().st_size)
     if not overwrite and is_earlier(output.parts.folder):
         take_over(
             output.parts.folder, lambda done: _manifest(job, source, (source.cut_behind(done, size), None), command)
         )
     output.open(
-        {**origin, **source.reading, **job.description}, lambda: _manifest(job, source, source.cut(size), command)
+        {**_origin(source), **source.reading, **job.description},
+        lambda: _manifest(job, source, source.cut(size), command),
     )
     return output
+
+
+def _origin(source: RowStream) -> dict[str, Any]:
+    """The table of a job, and what tells it from another one under its name."""
+    path = source.path.resolve()
+    return {"input": as_shown(path), "bytes": path.stat().st_size, "modified": version_of(path)}
 
 
 def _manifest(
@@ -247,7 +253,8 @@ def open_table_parts(out: Path, open_job: Callable[[], tuple[Job, RowStream]]) -
     output = BulkOutput.load(out)
     job, source = open_job()
     begun: dict[str, Any] = output.parts.manifest["job"]
-    if changes := _changes(begun, {**begun, **json.loads(json.dumps(job.description))}):
+    asked = {**_origin(source), **source.reading, **json.loads(json.dumps(job.description))}
+    if changes := _changes(begun, asked):
         raise made_otherwise(output.parts.folder, "the beginning of a result", changes)
 
     def make(number: int) -> int:

@@ -36,6 +36,8 @@ def add_and_norm(linear: nn.Module, x: Tensor, residual: Tensor, dropout: nn.Mod
         plain is not None
         and type(norm) is nn.LayerNorm
         and norm.bias is not None
+        and not _has_hooks(norm)
+        and not _has_hooks(dropout)
         and isinstance(dropout, Dropout)
         and residual.dtype == torch.float32
         and torch.is_grad_enabled()
@@ -47,14 +49,20 @@ def add_and_norm(linear: nn.Module, x: Tensor, residual: Tensor, dropout: nn.Mod
 
 
 def _plain(linear: nn.Module, x: Tensor) -> nn.Linear | None:
-    """The layer, if the compiled calls can follow its product, as its type and width go."""
+    """The layer, if the compiled calls can follow its product, as its type and width and the product's type go."""
     if (
         type(linear) is nn.Linear
         and linear.bias is not None
         and linear.bias.dtype == torch.float32
         and linear.out_features % ROW_MULTIPLE == 0
-        and not linear._forward_hooks
+        and not _has_hooks(linear)
         and has_training_kernels(x)
+        and not (torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.float16)
     ):
         return linear
     return None
+
+
+def _has_hooks(module: nn.Module) -> bool:
+    """Whether a module is to be called, and not only its weights to be read."""
+    return any((module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks))

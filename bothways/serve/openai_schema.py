@@ -47,7 +47,7 @@ class GenerationRequest(BaseModel):
     temperature: float | None = None
     top_p: float | None = None
     seed: int | None = None
-    n: int | None = 1
+    n: int | None = Field(1, le=64)
     stream: bool | None = False
     stream_options: dict[str, Any] | None = None
 

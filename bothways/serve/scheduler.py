@@ -165,13 +165,22 @@ class Scheduler:
 
     def _work(self) -> None:
         try:
-            while (batch := self._next()) is not None:
-                now = time.monotonic()
-                for share in batch:
-                    share.inquiry.times.queue += now - share.inquiry.since
-                self._run(batch)
+            while self._run_next():
+                pass
         except BaseException as error:
             self._listener.crashed(error)
+
+    def _run_next(self) -> bool:
+        """Wait for the next batch and run it; False at the end. Nothing keeps the batch, which may hold caches of keys
+        and values, while the next one is waited for."""
+        batch = self._next()
+        if batch is None:
+            return False
+        now = time.monotonic()
+        for share in batch:
+            share.inquiry.times.queue += now - share.inquiry.since
+        self._run(batch)
+        return True
 
     def _next(self) -> list[Share] | None:
         """The next batch, waited for; None at the end."""

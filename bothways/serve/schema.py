@@ -147,7 +147,7 @@ class ScoreRequest(VerbRequest):
 
 class SuggestRequest(VerbRequest):
     prompt: SingleTexts = Field(examples=["The router has"])
-    top_k: int = 3
+    top_k: int = Field(3, le=100)  # each of them is followed piece by piece
 
 
 class ExplainRequest(VerbRequest):

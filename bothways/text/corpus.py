@@ -170,7 +170,7 @@ def read_extents(extents: Iterable[SourceExtent], options: CorpusOptions, report
             left_out, reader.left_out = reader.left_out, 0
             if not document.text or document.text.isspace():
                 if not left_out:  # else what it had is counted already
-                    report.count(source.name, reader.line, "empty document")
+                    report.count(source.name, reader.first_line, "empty document")
                 continue
             report.documents += 1
             report.characters += len(document.text)
@@ -179,12 +179,12 @@ def read_extents(extents: Iterable[SourceExtent], options: CorpusOptions, report
 
 class _Reader:
     """Reads one source, or an extent of it. line: where the reading is, from 1; of Python's documentation the number of
-    the module. left_out: how many faults were left out."""
+    the module. first_line: of the document at hand. left_out: how many faults were left out."""
 
     def __init__(self, wanted: SourceExtent, options: CorpusOptions, report: CorpusReport) -> None:
         self.source, self.extent, self.dialect = wanted
         self.options, self.report = options, report
-        self.line = self.left_out = 0
+        self.line = self.first_line = self.left_out = 0
 
     def documents(self) -> Iterator[Document]:
         if self.source.texts is not None:
@@ -303,6 +303,7 @@ class _Reader:
 
     def _one_document(self, lines: Lines) -> Iterator[Document]:
         for first, text in self._texts(self._readable(lines), self.extent.last):
+            self.first_line = first
             yield Document(text, f"{self.source.name}:{first}")
 
     def _blank_line_documents(self, lines: Lines) -> Iterator[Document]:
@@ -313,6 +314,7 @@ class _Reader:
 
     def _markdown(self, lines: Lines) -> Iterator[Document]:
         for first, text in self._texts(self._readable(lines), self.extent.last):
+            self.first_line = first
             yield Document(_plain_text(text), f"{self.source.name}:{first}")
 
     def _json(self, lines: Lines) -> Iterator[Document]:
@@ -333,6 +335,7 @@ class _Reader:
 
     def _row(self, row: TableRow) -> Iterator[Document]:
         column, limit = self.options.text_column, self.options.max_line_characters
+        self.first_line, self.left_out = row.line, 0  # what was left out before are other rows
         if column not in row.values:
             self._no_column(list(row.values))
         text = row.values[column]

@@ -161,7 +161,7 @@ class _LineFeeds(io.RawIOBase):
 
 def _with_line_feeds(stream: IO[bytes]) -> IO[bytes]:
     """The stream, or one with line feeds if its first lines end in carriage returns alone."""
-    sample = stream.peek(BINARY_SAMPLE_BYTES) if isinstance(stream, io.BufferedReader) else b""
+    sample = stream.peek(BINARY_SAMPLE_BYTES)[:BINARY_SAMPLE_BYTES] if isinstance(stream, io.BufferedReader) else b""
     if b"\n" in sample or b"\r" not in sample[:-1] or b"\0" in sample:
         return stream
     return io.BufferedReader(_LineFeeds(stream), DECOMPRESSED_BUFFER_BYTES)

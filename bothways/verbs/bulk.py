@@ -13,7 +13,7 @@ from bothways.data.stream import RowStream
 from bothways.data.tables import TableOptions
 from bothways.errors import UserError, as_shown
 from bothways.files import require_file_writable
-from bothways.inference.bulk import BulkCounts, BulkOutput, Job, open_output, open_table_parts, run_bulk
+from bothways.inference.bulk import BAD_ROWS, BulkCounts, BulkOutput, Job, open_output, open_table_parts, run_bulk
 from bothways.inference.bulk_formats import BULK_SUFFIXES
 from bothways.inference.jobs import task_job
 from bothways.inference.prepared import describe_layers
@@ -55,7 +55,7 @@ def into_file(verb: str, options: Any, arguments: Sequence[str], make_job: MakeJ
     the words that gave them. line_column: what the lines of a .txt are called, by the options of the fine-tuning.
     """
     share = options.share(options.out, options.overwrite)
-    with output_file(options.out, overwrite=options.overwrite) as out:
+    with output_file(options.out, overwrite=options.overwrite, side_suffixes=(BAD_ROWS,)) as out:
         _into(out, _Asked(verb, options, make_job, line_column), share, part_command(verb, arguments))
 
 

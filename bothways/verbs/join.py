@@ -27,7 +27,7 @@ def run_join(arguments: Sequence[str]) -> None:
         arguments,
         "Make one result of all the parts of a job. Example: bothways join store",
     )
-    out = Path(options.result.removesuffix(".parts"))
+    out = Path(str(Path(options.result)).removesuffix(".parts"))
     parts = Parts(out)
     if not parts.folder.is_dir():
         there = f"; {out} is there already" if out.exists() else ""

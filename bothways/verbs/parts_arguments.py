@@ -53,12 +53,12 @@ class PartsArguments:
 
 
 def part_command(verb: str, arguments: Sequence[str]) -> list[str]:
-    """The words of the command without those that say who makes which parts."""
+    """The words of the command without those that say who makes which parts, and without secrets, as it is kept."""
     words, skip = ["bothways", verb], False
     for word in arguments:
         name = word.partition("=")[0].replace("_", "-")
         if not skip and name not in (*_NOT_OF_A_PART, *_SWITCHES_NOT_OF_A_PART):
-            words.append(word)
+            words.append(shown_url(word))
         skip = not skip and word.replace("_", "-") in _NOT_OF_A_PART
     return words
 

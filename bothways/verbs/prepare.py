@@ -12,6 +12,7 @@ from typing import NamedTuple
 from bothways.data.prepare import PrepareOptions, begin_store, join_store, make_parts
 from bothways.data.store import TokenStore
 from bothways.data.store_parts import StoreParts, open_store_parts
+from bothways.data.store_writer import STORE_FILES
 from bothways.data.unknown_tokens import unknown_in_store
 from bothways.errors import UserError
 from bothways.mirrors import output_folder
@@ -52,7 +53,7 @@ def run_prepare(arguments: Sequence[str]) -> None:
     share = options.share(options.out, options.overwrite)
     if options.on is not None and options.workers is not None:
         raise UserError(f"--workers {options.workers}: of this machine; --on {options.on} has a process on each core")
-    with output_folder(options.out) as out:
+    with output_folder(options.out, STORE_FILES, only_ours=options.overwrite) as out:
         store, done_already = _prepared(options, out, share, part_command("prepare", arguments))
     if store is not None:
         _say(options, store, done_already)

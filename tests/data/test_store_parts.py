@@ -11,10 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from bothways.data import store_parts, store_writer
-from bothways.data.prepare import prepare
+from bothways.data.prepare import PrepareOptions, begin_store, make_parts, prepare
 from bothways.data.store import TokenStore
 from bothways.data.store_parts import StoreParts, open_store_parts
 from bothways.errors import UserError
+from bothways.text.sources import resolve_sources
+from bothways.verbs.parts_arguments import part_command
 from tests.data.test_prepare import contents, write_corpus
 from tests.helpers import Run, tiny_tokenizer
 
@@ -67,7 +69,7 @@ def test_shares_in_any_order_and_twice_give_one_store(corpus: Path, tmp_path: Pa
         if begun.parts.missing():  # one machine ends what shares have begun
             assert bothways(*given, "--out", out)[0] == 0
         else:
-            assert bothways("join", out)[0] == 0
+            assert bothways("join", f"{out}.parts/")[0] == 0  # as a shell completes it
         assert contents(out) == whole
         assert not begun.parts.folder.exists()
     assert "done already" in bothways(*given, "--out", tmp_path / "of7", "--parts", "3/7")[1]
@@ -114,6 +116,32 @@ def test_a_store_that_died_at_its_very_end_is_tidied_up(corpus: Path, tmp_path: 
     prepare(corpus, tiny_tokenizer(), tmp_path / "store", workers=1)
     assert not (tmp_path / "store.parts").exists()
     assert contents(tmp_path / "store") == before
+
+
+def test_a_store_is_not_lost_where_two_join_its_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_corpus(tmp_path / "a.jsonl", documents=20)
+    out, sync_tree = tmp_path / "store", store_writer.sync_tree
+    tokenizer = tiny_tokenizer()
+    resolved = resolve_sources(tmp_path / "a.jsonl")
+    begun = begin_store(StoreParts(out), resolved, tokenizer, PrepareOptions())
+    assert isinstance(begun, StoreParts)
+    make_parts(begun, None, 1, quiet=True)
+
+    def other_is_faster(directory: Path) -> None:
+        sync_tree(directory)
+        monkeypatch.setattr(store_writer, "sync_tree", sync_tree)
+        StoreParts.load(out).join()
+
+    monkeypatch.setattr(store_writer, "sync_tree", other_is_faster)
+    with pytest.raises(UserError):
+        begun.join()
+    assert TokenStore(out).manifest["documents"] == 20
+    assert contents(out) == contents(prepare(tmp_path / "a.jsonl", tokenizer, tmp_path / "alone").directory)
+
+
+def test_the_command_that_makes_a_part_is_kept_without_secrets() -> None:
+    words = ["https://ann:secret@host/a.jsonl", "--on", "ray", "--parts=3/4", "--out", "store", "--overwrite"]
+    assert part_command("prepare", words) == ["bothways", "prepare", "https://host/a.jsonl", "--out", "store"]
 
 
 def _made(folder: Path) -> Path:

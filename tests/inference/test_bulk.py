@@ -231,6 +231,16 @@ def test_a_run_killed_while_its_parts_become_one_file_only_does_that_again(
     assert len(pq.read_table(out)) == 698
 
 
+def test_no_part_is_made_of_another_table(table: Path, pretrained: Path, tmp_path: Path) -> None:
+    model, source, out = bw.load(pretrained), RowStream(table), tmp_path / "out.parquet"
+    job = embed_job(model, source.columns, "text", True)
+    bulk.open_output(job, source, out)
+    assert bulk.open_table_parts(out, lambda: (job, RowStream(table)))(2) == 64
+    pq.write_table(pq.read_table(table).slice(1), table)  # as another machine may have it
+    with pytest.raises(bw.UserError, match=r"t\.parquet has changed since"):
+        bulk.open_table_parts(out, lambda: (job, RowStream(table)))
+
+
 def test_columns_of_a_parquet_are_carried_as_they_are(pretrained: Path, tmp_path: Path, bothways: Run) -> None:
     columns = {
         "time": pa.array([1, None, 3], pa.time64("ns")),

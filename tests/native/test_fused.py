@@ -197,3 +197,26 @@ def test_what_does_not_fit_is_refused() -> None:
         bias_gelu(random(3, 40), random(40))
     with pytest.raises(ValueError, match=r"torch.float64 \[48\]"):
         residual_norm(random(3, 48), random(48), random(3, 48), norm_of().double())
+    with pytest.raises(ValueError, match=r"float16 \[3, 48\], to be float32 or bfloat16"):
+        bias_gelu(random(3, 48, dtype=torch.float16), random(48))
+    with pytest.raises(ValueError, match=r"beside a residual that is torch.float32 \[2, 48\]"):
+        residual_norm(random(3, 48), random(48), random(2, 48), norm_of())
+    with pytest.raises(ValueError, match=r"beside a residual that is torch.bfloat16"):
+        residual_norm(random(3, 48), random(48), random(3, 48, dtype=torch.bfloat16), norm_of())
+    for label in (-1, 40):
+        with pytest.raises(IndexError, match=rf"labels of .*{label}.*, of 40 columns"):
+            compiled_cross_entropy(random(2, 40), random(40), torch.tensor([0, label]), None)
+
+
+def test_modules_with_hooks_and_products_in_float16_go_the_plain_way() -> None:
+    inner, outer, norm, x = nn.Linear(WIDTH, 64), nn.Linear(64, WIDTH), norm_of(), random(ROWS, WIDTH)
+    with torch.autocast("cpu", torch.float16):
+        hidden = activate(inner, F.gelu, x)
+        out = add_and_norm(outer, hidden, x, Dropout(0.0), norm)
+    assert hidden.dtype == torch.float16
+    torch.testing.assert_close(out, norm(x + outer(F.gelu(inner(x)))), atol=0.05, rtol=0.05)
+    called: list[nn.Module] = []
+    for module in (inner, outer, norm):
+        module.register_forward_pre_hook(lambda module, read: called.append(module))
+    add_and_norm(outer, activate(inner, F.gelu, x), x, Dropout(0.0), norm)
+    assert called == [inner, outer, norm]

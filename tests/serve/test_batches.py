@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -14,6 +16,7 @@ import pytest
 
 from bothways.inference.engine import Forward
 from bothways.inference.generation import Growth
+from bothways.inference.kv_cache import TextCache
 from bothways.serve.app import make_app
 from tests.serve.conftest import Serve
 from tests.serve.serving import in_thread
@@ -152,3 +155,34 @@ def test_a_stream_of_a_byte_level_vocabulary_has_its_pieces_one_by_one() -> None
     pieces = tokenizer.text_pieces(taken.append(id) or id for id in (5, 6, 7))  # type: ignore[func-returns-value]
     assert (next(pieces), taken) == ("a", [5])
     assert (next(pieces), taken) == ("b", [5, 6])
+
+
+def test_the_caches_of_a_whole_text_are_not_kept_while_nothing_is_asked(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, body = serve("causal"), {"prompt": "the dog", "max_tokens": 6}
+    known, made = expected("generate", "causal", body), weakref.WeakSet[TextCache]()
+    begin = TextCache.__init__
+
+    def noting(cache: TextCache, *arguments: Any) -> None:
+        begin(cache, *arguments)
+        made.add(cache)
+
+    monkeypatch.setattr(TextCache, "__init__", noting)
+    monkeypatch.setattr(Growth, "run", counted(Growth.run, lambda growth: seen.append(len(made))))
+    seen: list[int] = []
+    assert post(client, "generate", "causal", body) == known
+    assert seen[0] == 1
+    gc.collect()
+    wait_for(lambda: not made)
+
+
+def test_a_request_has_a_bounded_number_of_texts_in_the_making(serve: Serve) -> None:
+    client = serve("causal")
+    for path, body, name in (
+        ("suggest", {"prompt": "the dog", "top_k": 101}, "top_k"),
+        ("generate", {"prompt": "the dog", "samples": 65}, "samples"),
+        ("completions", {"model": "causal", "prompt": "the dog", "n": 65}, "n"),
+    ):
+        reply = client.post(f"/v1/{path}", json=body)
+        assert (reply.status_code, reply.json()["error"]["message"].partition(":")[0]) == (422, name)

@@ -114,6 +114,26 @@ def test_it_asks_again_after_the_time_that_it_is_told(monkeypatch: pytest.Monkey
         bw.Client("http://test", "tag", transport=Answers(httpx2.ConnectError("refused")), retries=0).tag("the dog")
 
 
+def test_a_stream_that_ends_early_is_no_whole_text_and_a_refused_key_is_said() -> None:
+    piece, end = b'data: {"text": " the"}\n\n', b'event: done\ndata: {"result": " the", "warnings": []}\n\n'
+    failed = b'event: error\ndata: {"error": {"type": "failed", "message": "it broke"}}\n\n'
+
+    def pieces(*replies: httpx2.Response | Exception) -> Any:
+        return bw.Client("http://test", "causal", transport=Answers(*replies)).stream("the dog")
+
+    assert list(pieces(httpx2.Response(200, content=piece + end))) == [" the"]
+    for content, message in ((piece, "before the text did"), (piece + failed, "it broke")):
+        found = pieces(httpx2.Response(200, content=content))
+        assert next(found) == " the"
+        with pytest.raises(bw.ServerError, match=message):
+            next(found)
+    with pytest.raises(bw.ServerError, match=r"http://test.* refused"):
+        next(pieces(httpx2.ConnectError("refused")))
+    with pytest.raises(bw.ServerError, match="full") as raised:
+        bw.Client("http://test", transport=Answers(refusal(401))).models()
+    assert raised.value.status == 401
+
+
 def test_it_has_the_methods_of_a_predictor() -> None:
     import inspect
 

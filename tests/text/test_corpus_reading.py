@@ -226,6 +226,13 @@ def test_bad_input_stops_or_is_counted(
     assert report.bytes_read == len(content)
 
 
+def test_each_empty_document_is_counted_where_it_begins(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", 'bad\n{"text": ""}\n{"text": "a"}\n')
+    assert read(path, skip_bad=True)[1].remarks == {str(path): {"not valid JSON": (1, 1), "empty document": (1, 2)}}
+    path = write(tmp_path / "a.txt", "one\n\n\n\n\n\n\ntwo\n")
+    assert read(path, max_document_characters=4)[1].remarks[str(path)]["empty document"] == (2, 2)
+
+
 def test_json_beyond_python_is_no_crash(tmp_path: Path) -> None:
     lines = ["[" * 100_000, '{"n": ' + "9" * 5000 + "}", '{"text": "good"}']
     documents, report = read(write(tmp_path / "a.jsonl", "\n".join(lines)), skip_bad=True)

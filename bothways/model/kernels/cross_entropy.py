@@ -34,11 +34,14 @@ def compiled_cross_entropy(
 
     scores: `[R, V]`, contiguous, float32 or bfloat16. bias: `[V]`, float32. labels: int64 `[R]`, of 0 to V - 1.
     grad_bias: float32 `[V]`, to which the bias's gradient is added; then the scores become their gradients, in place.
-    Without it no gradient is made. Raises torch.OutOfMemoryError when memory runs out.
+    Without it no gradient is made. Raises IndexError for other labels, as `F.cross_entropy` does, and
+    torch.OutOfMemoryError when memory runs out.
     """
     compiled = library()
     assert compiled is not None
     rows, columns = scores.shape
+    if rows and not 0 <= int(labels.min()) <= int(labels.max()) < columns:
+        raise IndexError(f"labels of {int(labels.min())} to {int(labels.max())}, of {columns} columns")
     bias, labels = bias.contiguous(), labels.contiguous()
     losses, right = torch.empty(rows), torch.empty(rows, dtype=torch.bool)
     sums = None if grad_bias is None else torch.empty(-(-columns // _LANES) * _LANES)

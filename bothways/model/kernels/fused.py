@@ -50,7 +50,7 @@ class ResidualNormCall(ctypes.Structure):
 def bias_gelu(x: Tensor, bias: Tensor) -> Tensor:
     """gelu(x + bias), the exact one, of x `[R, H]`, float32 or bfloat16, and bias `[H]`, float32; of x's type.
 
-    Raises ValueError where H is no multiple of `ROW_MULTIPLE` or a parameter is not float32 `[H]`,
+    Raises ValueError where H is no multiple of `ROW_MULTIPLE` or a tensor is of another type or shape,
     torch.OutOfMemoryError when memory runs out.
     """
     _check(x, bias)
@@ -66,6 +66,8 @@ def residual_norm(x: Tensor, bias: Tensor, residual: Tensor, norm: nn.LayerNorm,
     Raises ValueError and torch.OutOfMemoryError as `bias_gelu`.
     """
     _check(x, bias, norm.weight, norm.bias)
+    if residual.shape != x.shape or residual.dtype not in (x.dtype, torch.float32):
+        raise ValueError(f"{_described(x)} beside a residual that is {_described(residual)}")
     options = _NormOptions(norm.eps, dropout, draw_63_bits() if dropout else 0)
     out: Tensor = _ResidualNorm.apply(x, bias, residual, norm.weight, norm.bias, options)
     return out
@@ -73,9 +75,15 @@ def residual_norm(x: Tensor, bias: Tensor, residual: Tensor, norm: nn.LayerNorm,
 
 def _check(x: Tensor, *parameters: Tensor) -> None:
     width = x.shape[-1]
+    if x.dtype not in (torch.float32, torch.bfloat16):
+        raise ValueError(f"{_described(x)}, to be float32 or bfloat16")
     if width % ROW_MULTIPLE or any(p.dtype != torch.float32 or p.shape != (width,) for p in parameters):
-        described = ", ".join(f"{parameter.dtype} {list(parameter.shape)}" for parameter in parameters)
+        described = ", ".join(map(_described, parameters))
         raise ValueError(f"rows of {width} numbers, to be a multiple of {ROW_MULTIPLE}, and {described}")
+
+
+def _described(tensor: Tensor) -> str:
+    return f"{tensor.dtype} {list(tensor.shape)}"
 
 
 class _BiasGelu(torch.autograd.Function):
