@@ -30,7 +30,8 @@ def random_store(folder: Path, vocab_size: int, tokens: int) -> TokenStore:
         lengths = rng.integers(3, 60, rng.integers(2, 40)).astype(np.int32)
         writer.add(rng.integers(len(SPECIAL_TOKENS), vocab_size, lengths.sum()), lengths)
         tokens -= int(lengths.sum())
-    splits: dict[str, list[Shard]] = {"train": [writer.close()], "validation": []}
+    writer.close()
+    splits: dict[str, list[Shard]] = {"train": [writer.shard()], "validation": []}
     manifest = {
         "fingerprint": store_fingerprint(tokenizer.fingerprint, splits),
         "tokenizer": tokenizer.fingerprint,

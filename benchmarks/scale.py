@@ -25,9 +25,9 @@ from common import show
 from bothways.data.masking import Masking
 from bothways.data.micro_batches import longest_first, share_among_ranks, split_among_ranks
 from bothways.data.plan import BLOCK_TOKENS, ExampleBlock, PretrainingPlan
-from bothways.data.prepare import SHARD_TOKENS
 from bothways.data.spans import SpanOptions
 from bothways.data.store import CHUNK_TOKENS, Chunk
+from bothways.data.store_writer import SHARD_TOKENS
 from bothways.files import read_json, write_json
 from bothways.tasks.objectives import find_pretraining
 from bothways.text.tokenizer import Tokenizer

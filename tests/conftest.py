@@ -14,6 +14,7 @@ os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")  # the same numbers on every
 # Models this small are slower on several threads, and `make test` has a process for each core. Processes that tests
 # start have it from here; a test that is of several threads asks for them.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.pop("COLUMNS", None)  # of the terminal that pytest was started in: tables are as wide as in a pipe
 
 import fsspec
 import pytest

@@ -13,7 +13,7 @@ import pytest
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 SCRIPTS = sorted(path.stem for path in FOLDER.glob("*.py"))
 # What a script may import at its top and the machine lack; the script's test is skipped then.
-PEERS = {"blingfire", "datasets", "onnxruntime", "openvino", "psutil", "pysbd", "sentencex", "transformers"}
+PEERS = {"blingfire", "datasets", "litserve", "onnxruntime", "openvino", "psutil", "pysbd", "sentencex", "transformers"}
 
 
 @pytest.mark.parametrize("name", SCRIPTS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 import re
+import shlex
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -92,7 +93,8 @@ def test_hints_name_the_packages_of_the_extras() -> None:
             found += [] if inner else re.split(r"[<>=]", entry)[:1]
         return found
 
-    assert {extra: names.split() for extra, names in EXTRAS.items()} == {extra: packages(extra) for extra in EXTRAS}
+    hints = {extra: shlex.split(names) for extra, names in EXTRAS.items()}
+    assert hints == {extra: packages(extra) for extra in EXTRAS}
     own = {"peers", "dev", "docs", "notebooks"}
     assert set(extras) - set(EXTRAS) == {*own, "models"}  # `checkpoint/shipped.py: INSTALL`
     assert install_command("umap") == "pip install umap-learn (the extra 'umap' of Bothways)"

@@ -96,7 +96,7 @@ def test_tables_of_any_size_count_it_over_their_parts(
     pretrained: Path, tmp_path: Path, bothways: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bulk, "MIN_PART_ROWS", 8)
-    monkeypatch.setattr(bulk, "PART_SECONDS", 1e-6)
+    monkeypatch.setattr(bulk, "LEAST_PART_BYTES", 64)
     texts = ["the dog", "a cat", CHINESE] * 10
     (tmp_path / "t.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
     code, out, _ = bothways("embed", pretrained, "--in", tmp_path / "t.jsonl", "--out", tmp_path / "out.jsonl")
