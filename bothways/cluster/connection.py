@@ -130,6 +130,8 @@ def require_same_versions(ray: Any, asked: str) -> None:
         try:
             python, bothways = ray.get(answer, timeout=PROBE_SECONDS)
         except ray.exceptions.RayError as error:
+            if node["NodeID"] not in {alive["NodeID"] for alive in alive_nodes(ray)}:
+                continue  # it was lost just now, which Ray took a moment to see
             raise UserError(
                 f"{option('on', asked)}: the node {_name(node)} runs nothing: {_first_line(error)}"
             ) from error
