@@ -20,7 +20,7 @@ EXTRAS = {
     "serve": "fastapi uvicorn httptools uvloop prometheus-client",
     "client": "httpx2",
     "otel": "fastapi[opentelemetry]",
-    "ray": "'ray[client]'",
+    "ray": "'ray[client,serve]'",
     "s3": "s3fs",
     "gs": "gcsfs",
     "demo": "matplotlib tensorboard scikit-learn gensim nltk",

@@ -148,7 +148,7 @@ def deploy(ray: Any, asked: str, deployment: Deployment) -> tuple[str, int]:
     return str(options.host), int(options.port)
 
 
-def remove(asked: str) -> bool:
+def end_deployment(asked: str) -> bool:
     """End what was deployed, on a connected cluster, and Ray Serve where it has nothing else; whether there was any."""
     serve = import_serve(asked)
     there = NAME in serve.status().applications

@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bothways.serve.failures import RequestError, error_content
 
-OURS = b"application/json"  # what begins so is from an application, which tells its errors itself
+JSON = b"application/json"  # what begins so is from an application, which tells its errors itself
 LOST = RequestError("stopped", "the replica that had the request was lost; ask again", headers={"retry-after": "1"})
 FULL = RequestError("stopped", "no replica can take the request now; ask again", headers={"retry-after": "1"})
 
@@ -57,13 +57,13 @@ def middlewares() -> list[Middleware]:
 
 def _is_of_the_engine(message: MutableMapping[str, Any]) -> bool:
     kinds = [value for name, value in message.get("headers", ()) if name.lower() == b"content-type"]
-    return message["status"] in (500, 503) and not any(kind.startswith(OURS) for kind in kinds)
+    return message["status"] in (500, 503) and not any(kind.startswith(JSON) for kind in kinds)
 
 
 async def _reply(error: RequestError, scope: Scope, send: Send) -> None:
     given = [value for name, value in scope["headers"] if name.lower() == b"x-request-id"]
     content = error_content(scope["path"], error, given[0].decode("latin-1") if given else "")
-    headers = [(b"content-type", OURS), (b"content-length", str(len(content)).encode())]
+    headers = [(b"content-type", JSON), (b"content-length", str(len(content)).encode())]
     headers += [(name.encode(), value.encode()) for name, value in error.headers.items()]
     await send({"type": "http.response.start", "status": error.status, "headers": headers})
     await send({"type": "http.response.body", "body": content})

@@ -8,7 +8,7 @@ import threading
 from dataclasses import replace
 
 from bothways.cluster.connection import check_address, connected
-from bothways.cluster.ray_serve import Deployment, ReplicaCount, deploy, remove
+from bothways.cluster.ray_serve import Deployment, ReplicaCount, deploy, end_deployment
 from bothways.errors import UserError
 from bothways.serve.process import ServerOptions, listen
 from bothways.serve.replica import Replica
@@ -54,7 +54,7 @@ def end_on_ray(on: str) -> int:
     """End the replicas that there are. Raises UserError where there are none."""
     check_address(on)
     with connected(on) as (_, started):
-        if started or not remove(on):
+        if started or not end_deployment(on):
             raise UserError(f"--on {on} --replicas 0: nothing is served there")
     say("serve: the replicas have ended, all that was accepted is answered")
     return 0
