@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import MutableMapping
 from typing import Any
 
@@ -9,6 +10,8 @@ from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bothways.serve.failures import RequestError, error_content
+
+_LOGGER = logging.getLogger("bothways.serve")
 
 JSON = b"application/json"  # what begins so is from an application, which tells its errors itself
 LOST = RequestError("stopped", "the replica that had the request was lost; ask again", headers={"retry-after": "1"})
@@ -43,9 +46,10 @@ class Shield:
 
         try:
             await self._app(scope, receive, guarded)
-        except Exception:
+        except Exception:  # whatever Ray raises where a replica is gone: its names change with its versions
             if begun or replaced:
                 raise
+            _LOGGER.exception("a request got no reply from its replica")
         if not begun and not replaced:
             await _reply(LOST, scope, send)
 

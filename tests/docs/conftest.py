@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,26 +24,17 @@ def docs_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def docs_server(docs_world: Path) -> Iterator[str]:
     """Where a server of the world's models listens."""
-    import uvicorn
-
     from bothways import load
-    from bothways.serve.app import make_app
     from bothways.serve.limits import Limits
     from bothways.serve.metrics import Metrics
     from bothways.serve.models import served_model
-    from bothways.serve.process import listen
     from bothways.serve.service import Service
+    from tests.serve.conftest import listening
 
     service = Service(Limits(), Metrics())
     service.open({name: served_model(name, load(docs_world / name)) for name in ("tickets", "help", "entities")})
-    socket = listen("127.0.0.1", 0)
-    server = uvicorn.Server(uvicorn.Config(make_app(service), log_config=None, lifespan="off"))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [socket]})
-    thread.start()
-    yield f"http://127.0.0.1:{socket.getsockname()[1]}"
-    server.should_exit = True
-    thread.join()
-    service.close()
+    with listening(service) as address:
+        yield address
 
 
 @pytest.fixture(autouse=True)

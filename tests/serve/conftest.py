@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -75,17 +76,26 @@ def entailment_model() -> bw.Predictor:
     return bw.Predictor(Checkpoint(model.eval(), tiny_tokenizer(), metadata), "cpu", "float32")
 
 
+@contextlib.contextmanager
+def listening(service: Service) -> Iterator[str]:
+    """The address of a server of this service, which is closed in the end."""
+    socket = listen("127.0.0.1", 0)
+    server = uvicorn.Server(uvicorn.Config(make_app(service), log_config=None, lifespan="off"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [socket]})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{socket.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()
+        service.close()
+
+
 @pytest.fixture(scope="session")
 def address() -> Iterator[str]:
     """Where a server of models of all kinds listens."""
     service = Service(Limits(), Metrics())
     models = {kind: served_model(kind, served_predictor(kind)) for kind in SERVED_KINDS}
     service.open({**models, "nli": served_model("nli", entailment_model())})
-    socket = listen("127.0.0.1", 0)
-    server = uvicorn.Server(uvicorn.Config(make_app(service), log_config=None, lifespan="off"))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [socket]})
-    thread.start()
-    yield f"http://127.0.0.1:{socket.getsockname()[1]}"
-    server.should_exit = True
-    thread.join()
-    service.close()
+    with listening(service) as address:
+        yield address
