@@ -3,8 +3,8 @@
     python tools/site_pages.py
 
 `make docs` runs it, and a test compares the pages with what it would write. Scores of recipes are those of the table in
-docs/benchmarks.md, their cost follows from their options; cards are those of `tools/ship_model.py`, or, of a model whose
-weights are not there yet, its texts in packages/bothways-models/cards/.
+docs/benchmarks.md, their cost follows from their options; cards are those that `tools/ship_model.py` wrote. Of a model
+whose weights are not there yet the page has what packages/bothways-models/cards/ says.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ CURVES = Path("images") / "models"  # of the cards, below docs/
 WRITTEN = "<!-- written by tools/site_pages.py: change {source}, not this page -->"
 
 RECIPES_INTRO = """\
-A recipe is a TOML file with a table of options for each verb that it is for; options of the command line win over it. These
-come with Bothways and are given by name, one of your own by its path (`--recipe mine.toml`). A recipe with more than one table
-is given to each of these verbs:
+A recipe is a TOML file with a table of options for each verb that it is for; options of the command line win over it.
+These come with Bothways and are given by name, one of your own by its path (`--recipe mine.toml`). A recipe with more
+than one table is given to each of these verbs:
 
 ```sh
 bothways tokenizer texts/ --recipe bert-mini --out vocabulary
@@ -44,13 +44,14 @@ bothways pretrain store --recipe bert-mini --out run
 bothways finetune classify --model run --recipe bert-mini --train train.csv --eval test.csv --out tickets
 ```
 
-Tokens are those that the whole run reads; what that takes on your machine says `bothways bench`, and `--minutes` or `--hours`
-in place of `--steps` makes a run fit. The last columns are measured with all recipes at one small size and few tokens
-([how](benchmarks.md#recipes-benchmarksrecipespy)): they tell recipes from each other and are not what a whole run reaches."""
+Tokens are those that the whole run reads; what that takes on your machine is on the line of progress from the first
+steps on, and `--minutes` or `--hours` in place of `--steps` makes a run fit. The last columns are measured with these
+recipes at one small size and few tokens ([how](benchmarks.md#recipes-benchmarksrecipespy)): they tell recipes from each
+other and are not what a whole run reaches."""
 
 MODELS_INTRO = """\
-Models that come with Bothways, by name: `bothways VERB --model NAME`, `bw.load("NAME")`. A verb without a model uses the first
-that is for it. They lie in a package of their own, which `make demo` and `make test` install
+Models that come with Bothways, by name: `bothways VERB --model NAME`, `bw.load("NAME")`. A verb without a model uses the
+first that is for it. They lie in a package of their own, which `make demo` and `make test` install
 ([by hand](installing.md)), and `bothways info NAME` prints a model's card."""
 
 
@@ -84,7 +85,7 @@ def cost(path: Path, tables: Mapping[str, Any]) -> str:
 
 
 def measured(page: str) -> tuple[list[str], dict[str, list[str]]]:
-    """The table below `## Recipes` of the page of benchmarks: its columns after the first, and a recipe's cells of them."""
+    """The table below `## Recipes` of the page of benchmarks: columns after the first, and each recipe's cells."""
     section = page.partition("\n## Recipes")[2].partition("\n## ")[0]
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in section.splitlines() if line[:1] == "|"]
     header, _, *body = rows
@@ -99,13 +100,13 @@ def split_comment(text: str) -> tuple[str, str]:
 
 
 def models_page(package: Path = PACKAGE, cards: Path = CARDS) -> str:
-    """The page of models: the cards of those that are shipped, in the order of the table; then what the others will be."""
+    """The page of models: the cards of the shipped ones, in the order of their table; then what the others will be."""
     shipped = list(read_json(package / TABLE))
     planned = [path for path in sorted(cards.glob("*.toml")) if path.stem not in shipped]
     sections = ["# Models", WRITTEN.format(source="packages/bothways-models/"), MODELS_INTRO]
     sections += [card_section(name, (package / "models" / name / CARD).read_text(encoding="utf-8")) for name in shipped]
     if planned:
-        lines = ["| name | what it does | for |", "|---|---|---|"]
+        lines = ["| name | | for |", "|---|---|---|"]
         for path in planned:
             texts = read_card_texts(path)
             verbs = ", ".join(f"`{verb}`" for verb in texts.verbs)
@@ -117,7 +118,7 @@ def models_page(package: Path = PACKAGE, cards: Path = CARDS) -> str:
 
 
 def card_section(name: str, card: str) -> str:
-    """A card below the page's title: headings a level deeper, its picture where the site has it, commands to be read."""
+    """A card below the page's title: headings a level deeper, its picture the site's, commands only to be read."""
     deeper = re.sub(r"^#", "##", card.strip(), flags=re.MULTILINE)
     shown = re.sub(r"^```\n(.*?)^```$", r"```text\n\1```", deeper, flags=re.MULTILINE | re.DOTALL)
     return shown.replace(f"]({CURVE_FILE})", f"]({(CURVES / name).as_posix()}.svg)")
