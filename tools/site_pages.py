@@ -50,8 +50,8 @@ recipes at one small size and few tokens ([how](benchmarks.md#recipes-benchmarks
 other and are not what a whole run reaches."""
 
 MODELS_INTRO = """\
-Models that come with Bothways, by name: `bothways VERB --model NAME`, `bw.load("NAME")`. A verb without a model uses the
-first that is for it. They lie in a package of their own, which `make demo` and `make test` install
+Models that come with Bothways, by name: `bothways VERB --model NAME`, `bw.load("NAME")`. A verb without a model uses
+the first that is for it. They lie in a package of their own, which `make demo` and `make test` install
 ([by hand](installing.md)), and `bothways info NAME` prints a model's card."""
 
 
