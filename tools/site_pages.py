@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 import sys
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,13 +41,16 @@ than one table is given to each of these verbs:
 bothways tokenizer texts/ --recipe bert-mini --out vocabulary
 bothways prepare texts/ --tokenizer vocabulary --out store
 bothways pretrain store --recipe bert-mini --out run
-bothways finetune classify --model run --recipe bert-mini --train train.csv --eval test.csv --out tickets
+bothways finetune classify --model run --recipe bert-mini \\
+    --train train.csv --eval test.csv --out tickets
 ```
 
 Tokens are those that the whole run reads; what that takes on your machine is on the line of progress from the first
-steps on, and `--minutes` or `--hours` in place of `--steps` makes a run fit. The last columns are measured with these
-recipes at one small size and few tokens ([how](benchmarks.md#recipes-benchmarksrecipespy)): they tell recipes from each
-other and are not what a whole run reaches."""
+steps on, and `--minutes` or `--hours` in place of `--steps` makes a run fit."""
+
+MEASURED_INTRO = """\
+Measured at one small size and few tokens ([how](benchmarks.md#recipes-benchmarksrecipespy)), which tells these recipes
+from each other, and is not what a whole run reaches:"""
 
 MODELS_INTRO = """\
 Models that come with Bothways, by name: `bothways VERB --model NAME`, `bw.load("NAME")`. A verb without a model uses
@@ -56,24 +59,29 @@ the first that is for it. They lie in a package of their own, which `make demo` 
 
 
 def recipes_page(recipes: Path = ROOT / "recipes", benchmarks: Path = DOCS / "benchmarks.md") -> str:
-    """The page of recipes: a table of all, then each with its comment and its options."""
+    """The page of recipes: a table of all, one of those that are measured, then each with its comment and options."""
     paths = sorted(recipes.glob("*.toml"))
-    header, scores = measured(benchmarks.read_text(encoding="utf-8"))
-    columns = ["recipe", "for", "size", "objective", "tokens", *header]
-    lines = [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
-    sections = []
+    rows, sections = [], []
     for path in paths:
         text = path.read_text(encoding="utf-8")
         tables = tomllib.loads(text)
         pretraining = tables.get("pretrain", {})
         verbs = ", ".join(f"`{verb}`" for verb in tables)
         chosen = [f"`{pretraining[name]}`" if name in pretraining else "" for name in ("size", "objective")]
-        cells = [f"[{path.stem}](#{path.stem})", verbs, *chosen, cost(path, tables)]
-        lines.append(f"| {' | '.join([*cells, *scores.get(path.stem, [''] * len(header))])} |")
+        rows.append([f"[{path.stem}](#{path.stem})", verbs, *chosen, cost(path, tables)])
         comment, options = split_comment(text)
         sections.append(f"## {path.stem}\n\n{comment}\n\n```toml\n{options}\n```")
     written = WRITTEN.format(source="recipes/")
-    return "\n\n".join(["# Recipes", written, RECIPES_INTRO, "\n".join(lines), *sections]) + "\n"
+    all_of_them = table(["recipe", "for", "size", "objective", "tokens"], rows)
+    header, scores = measured(benchmarks.read_text(encoding="utf-8"))
+    known = table(["recipe", *header], [[f"[{name}](#{name})", *cells] for name, cells in scores.items()])
+    return "\n\n".join(["# Recipes", written, RECIPES_INTRO, all_of_them, MEASURED_INTRO, known, *sections]) + "\n"
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table of Markdown."""
+    lines = [f"| {' | '.join(cells)} |" for cells in (header, *rows)]
+    return "\n".join([lines[0], "|" + "---|" * len(header), *lines[1:]])
 
 
 def cost(path: Path, tables: Mapping[str, Any]) -> str:
@@ -81,7 +89,7 @@ def cost(path: Path, tables: Mapping[str, Any]) -> str:
     if "pretrain" not in tables:
         return ""
     tokens = tokens_of(PretrainOptions(**read_recipe(str(path), "pretrain", PretrainOptions)))
-    return f"{tokens / 1e9:.1f} billion" if tokens >= 1e9 else f"{tokens / 1e6:.0f} million"
+    return f"{tokens / 1e9:.1f}&nbsp;billion" if tokens >= 1e9 else f"{tokens / 1e6:.0f}&nbsp;million"
 
 
 def measured(page: str) -> tuple[list[str], dict[str, list[str]]]:
@@ -106,14 +114,11 @@ def models_page(package: Path = PACKAGE, cards: Path = CARDS) -> str:
     sections = ["# Models", WRITTEN.format(source="packages/bothways-models/"), MODELS_INTRO]
     sections += [card_section(name, (package / "models" / name / CARD).read_text(encoding="utf-8")) for name in shipped]
     if planned:
-        lines = ["| name | | for |", "|---|---|---|"]
-        for path in planned:
-            texts = read_card_texts(path)
-            verbs = ", ".join(f"`{verb}`" for verb in texts.verbs)
-            lines.append(f"| `{path.stem}` | {texts.about} | {verbs} |")
+        texts = {path.stem: read_card_texts(path) for path in planned}
+        rows = [[f"`{name}`", of.about, ", ".join(f"`{verb}`" for verb in of.verbs)] for name, of in texts.items()]
         none = "" if shipped else "No weights are shipped yet. "
         said = f"{none}These have a card, and their weights are still to come:"
-        sections += ["## Not shipped yet", said, "\n".join(lines)]
+        sections += ["## Not shipped yet", said, table(["name", "", "for"], rows)]
     return "\n\n".join(sections) + "\n"
 
 
