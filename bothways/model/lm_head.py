@@ -18,7 +18,7 @@ from bothways.model.kernels.cross_entropy import compiled_cross_entropy
 from bothways.model.sublayer import activate
 from bothways.native.loading import has_training_kernels
 
-# Tokens whose scores are in memory at the same time: 62 MB in float32 with 30,522 pieces. A GPU has eight times as many,
+# Tokens whose scores are in memory at the same time: 62 MB in float32 with 30,522 pieces. On a GPU eight times as many,
 # as each chunk also reads and writes the whole gradient of the vocabulary.
 CHUNK = 512
 GPU_CHUNK = 8 * CHUNK
