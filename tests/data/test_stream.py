@@ -69,7 +69,7 @@ def test_what_cannot_be_read_is_told_and_what_follows_is_read(tmp_path: Path) ->
         "1",
         (":3", "not valid JSON: Expecting value at character 8"),
         (":4", "holds half a surrogate pair, which is no text"),
-        (":5", "byte 8 of the line, 0xff, is not UTF-8; encoding says what it is"),
+        (":5", "byte 8 of the line, 0xff, is not UTF-8; encoding says what it is: cp1252, latin-1 or gb18030, say"),
         (":6", "a NUL byte; this is a binary file, not text"),
         "2",
     ]
@@ -77,12 +77,12 @@ def test_what_cannot_be_read_is_told_and_what_follows_is_read(tmp_path: Path) ->
         "1",
         (":3", "3 fields, but the header has 2: t, u"),
         (":4", "not valid csv: ',' expected after '\"' (up to line 4); a quote that opens a field must close it"),
-        (":5", "byte 1 of the line, 0xff, is not UTF-8; encoding says what it is"),
+        (":5", "byte 1 of the line, 0xff, is not UTF-8; encoding says what it is: cp1252, latin-1 or gb18030, say"),
         "3",
     ]
     assert told("a.txt") == [
         "one",
-        (":2", "byte 1 of the line, 0xff, is not UTF-8; encoding says what it is"),
+        (":2", "byte 1 of the line, 0xff, is not UTF-8; encoding says what it is: cp1252, latin-1 or gb18030, say"),
         "two",
     ]
 
