@@ -56,9 +56,8 @@ def deal_out(lengths: np.ndarray, world_size: int) -> np.ndarray:
     tokens: turn by turn, from the one whose lengths differ the most, the rank with the fewest takes the longest.
     """
     turns = -(-len(lengths) // world_size)
-    examples = np.full(turns * world_size, -1, np.int64)
-    examples[: len(lengths)] = longest_first(lengths)
-    examples = examples.reshape(turns, world_size)
+    examples = np.full((turns, world_size), -1, np.int64)
+    examples.flat[: len(lengths)] = longest_first(lengths)
     tokens = np.where(examples >= 0, lengths[examples], 0)
     spread = tokens[:, 0] - tokens[:, -1]
     loads = np.zeros(world_size, np.int64)

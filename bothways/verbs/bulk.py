@@ -17,7 +17,7 @@ from bothways.inference.bulk import BAD_ROWS, BulkCounts, BulkOutput, Job, open_
 from bothways.inference.bulk_formats import BULK_SUFFIXES
 from bothways.inference.jobs import task_job
 from bothways.inference.prepared import describe_layers
-from bothways.mirrors import output_file
+from bothways.mirrors import new_output_file, output_file
 from bothways.parts import PartShare
 from bothways.precision import InferencePrecision
 from bothways.predictor import Predictor
@@ -39,6 +39,12 @@ class _Asked:
     make_job: MakeJob
     line_column: LineColumn
 
+    @property
+    def parts_url(self) -> str | None:
+        """As `PartsArguments.parts_url`."""
+        url: str | None = self.options.parts_url(self.options.out)
+        return url
+
     def open(self) -> tuple[Predictor, Job, RowStream]:
         """The model, what it does, and the table."""
         options = self.options
@@ -54,12 +60,18 @@ def into_file(verb: str, options: Any, arguments: Sequence[str], make_job: MakeJ
     options: with model, input, format, encoding, out, overwrite, on, parts, device, precision and calibrate. arguments:
     the words that gave them. line_column: what the lines of a .txt are called, by the options of the fine-tuning.
     """
-    share = options.share(options.out, options.overwrite)
+    share = options.share(options.overwrite)
+    asked, command = _Asked(verb, options, make_job, line_column), part_command(verb, arguments)
+    if share is not None:
+        _into(new_output_file(options.out, overwrite=options.overwrite), asked, share, command)
+        return
     with output_file(options.out, overwrite=options.overwrite, side_suffixes=(BAD_ROWS,)) as out:
-        _into(out, _Asked(verb, options, make_job, line_column), share, part_command(verb, arguments))
+        output = _into(out, asked, None, command)
+    if asked.parts_url is not None:
+        output.parts.remove()
 
 
-def _into(out: Path, asked: _Asked, share: PartShare | None, command: Sequence[str]) -> None:
+def _into(out: Path, asked: _Asked, share: PartShare | None, command: Sequence[str]) -> BulkOutput:
     options = asked.options
     require_file_writable(out, BULK_SUFFIXES, "out")
     if options.input is None:
@@ -69,7 +81,7 @@ def _into(out: Path, asked: _Asked, share: PartShare | None, command: Sequence[s
     model, job, source = asked.open()
     for remark in source.remarks:
         print_note(f"{source.path}: {remark}")
-    output = open_output(job, source, out, overwrite=options.overwrite, command=command)
+    output = open_output(job, source, out, overwrite=options.overwrite, command=command, url=asked.parts_url)
     began = time.monotonic()
     numbers = output.parts.missing(share)
     with CountProgress(asked.verb, output.rows_at_most, output.resumed) as on_rows:
@@ -81,11 +93,13 @@ def _into(out: Path, asked: _Asked, share: PartShare | None, command: Sequence[s
             on_rows.say(f"{asked.verb} on {model.device}: {layers}{measured}")
             run_bulk(job, source, output, on_rows, numbers)
     if share is not None:
-        return say_share(output.parts, share, len(numbers))
+        say_share(output.parts, share, len(numbers))
+        return output
     counts = output.merge()
     resumed = f", {counts.resumed:,} of them by an earlier run" if counts.resumed else ""
     print(f"{as_shown(out)}: {counts.rows - counts.bad:,} rows{resumed}, in {duration(time.monotonic() - began)}")
     say_counts(counts, output, model.sequence_length)
+    return output
 
 
 def _make_on_cluster(asked: _Asked, output: BulkOutput, on_rows: CountProgress) -> None:
@@ -105,7 +119,7 @@ def _make_on_cluster(asked: _Asked, output: BulkOutput, on_rows: CountProgress) 
         done += rows
         on_rows(done)
 
-    open_parts = partial(open_table_parts, output.out.absolute(), open_job)
+    open_parts = partial(open_table_parts, output.out.absolute(), open_job, asked.parts_url)
     make_on_cluster(options.on, output.parts, open_parts, "device", on_made)
 
 
