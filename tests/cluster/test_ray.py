@@ -61,7 +61,9 @@ def cluster(client_port: int) -> Iterator[Any]:
     from ray.cluster_utils import Cluster
 
     head = {"num_cpus": 0, "include_dashboard": False, "ray_client_server_port": client_port, **STORE}
-    found = Cluster(initialize_head=True, head_node_args=head)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRPC_ENABLE_FORK_SUPPORT", "0")  # with it the client server's processes die (docs/cluster.md)
+        found = Cluster(initialize_head=True, head_node_args=head)
     for _ in range(2):
         found.add_node(num_cpus=1, **STORE)
     ray.init(address=found.address, logging_level="ERROR", log_to_driver=False)
