@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from safetensors.torch import load_file
 
 import bothways as bw
 from bothways import remote_files
+from bothways.checkpoint.unfinished import UnfinishedRunWarning
 from bothways.data import store_parts
 from bothways.data.prepare import prepare
 from bothways.data.store_parts import StoreParts, _copy_of, open_store_parts
@@ -28,9 +30,10 @@ from bothways.text.extents import ExtentSize
 from bothways.train.pretrain import pretrain
 from bothways.train.pretrain_options import PretrainOptions
 from tests.data.test_prepare import contents, write_corpus
-from tests.helpers import WORDS, Run
+from tests.helpers import WORDS, Run, tiny_tokenizer
 from tests.tasks.test_classify import ROWS
 from tests.train.test_loop import StopAfter
+from tests.train.two_machines import SOUND, Agents, Machine
 
 BUCKET = "bothways-tests"
 SECRET = "not-to-be-shown"
@@ -212,6 +215,27 @@ def test_machines_that_share_a_bucket_only_make_its_parts(
     assert not list(cache.rglob("*.parts"))
     assert "is there already" in refusal(bothways, *embed, "--out", f"{url}/t.jsonl", "--parts", "1/3")
     assert "done already" in bothways(*given, "--out", f"{url}/store", "--parts", "1/3")[1]
+
+
+@pytest.mark.slow
+def test_shards_of_machines_that_share_a_bucket_only_are_one_checkpoint(s3: Any, cache: Path, tmp_path: Path) -> None:
+    url = f"s3://{BUCKET}/sharded"
+    write_corpus(tmp_path / "c.jsonl", documents=100)
+    store = prepare([tmp_path / "c.jsonl"], tiny_tokenizer(), tmp_path / "store", workers=1).directory
+    machines = [Machine(environment={"BOTHWAYS_CACHE": str(cache / name)}) for name in ("one", "other")]
+    for code, said in Agents(machines, store, url, ("--parallel", "fsdp", "--steps", "3", "--evaluate-every", "0")).run(
+        SOUND
+    ):
+        assert code == 0, said
+    names = [name.removeprefix(f"{BUCKET}/sharded/") for name in s3.find(f"{BUCKET}/sharded")]
+    shards = [name for name in names if re.fullmatch(r"checkpoints/step-00000003/[^/]+\.safetensors", name)]
+    assert len(shards) == 2
+    assert not [name for name in names if "/." in f"/{name}" and not name.endswith(WRITER)]
+    finished = bw.load(url).model.state_dict()
+    s3.rm(f"{BUCKET}/sharded/model", recursive=True)
+    with pytest.warns(UnfinishedRunWarning, match="step 3 of 3"):
+        unfinished = bw.load(url).model.state_dict()
+    assert all(unfinished[name].equal(finished[name]) for name in finished)
 
 
 def refusal(bothways: Run, *arguments: object) -> str:

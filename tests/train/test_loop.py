@@ -28,7 +28,9 @@ from bothways.hardware import choose_device
 from bothways.native import loading as native
 from bothways.progress import Progress
 from bothways.tasks.pretraining import BertObjective
+from bothways.train import checkpoint_shards
 from bothways.train import run as running
+from bothways.train.distributed import World
 from bothways.train.flops import training_flops
 from bothways.train.optimizer import build_optimizer
 from bothways.train.options import TrainOptions
@@ -461,6 +463,6 @@ def test_a_sharded_write_that_fails_is_one_line(tmp_path: Path, monkeypatch: pyt
     def full(*_: Any, **__: Any) -> None:
         raise CheckpointException("save", {1: (OSError(errno.ENOSPC, "No space left on device"), None)})
 
-    monkeypatch.setattr(running.dcp, "save", full)
+    monkeypatch.setattr(checkpoint_shards.dcp, "save", full)
     with pytest.raises(UserError, match="No space left on device; the checkpoint before is intact"):
-        running._save_shards(tmp_path / "step-00000005", {})
+        checkpoint_shards.save_shards(tmp_path / "step-00000005", {}, World(), None)

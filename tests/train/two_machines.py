@@ -73,11 +73,13 @@ def free_port() -> int:
 
 @dataclass(frozen=True)
 class Agents:
-    """`torchrun` on each of some machines, one process of the run on each; the first has the rendezvous."""
+    """`torchrun` on each of some machines, one process of the run on each; the first has the rendezvous. more: options
+    of the run."""
 
     machines: Sequence[Machine]
     store: Path
-    out: Path
+    out: Path | str
+    more: tuple[str, ...] = ()
 
     def start(self, script: Sequence[str], restarts: int = 0) -> list[subprocess.Popen[str]]:
         """The agents, begun together. script: what each process runs, `SOUND` or `DYING`."""
@@ -93,7 +95,7 @@ class Agents:
         command = [*machine.prefix, sys.executable, *agent, *rendezvous, *of_machine, "--max-restarts", str(restarts)]
         more = {"OMP_NUM_THREADS": "1", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1", "DYING": "machine"}
         return subprocess.Popen(
-            [*command, *script, "pretrain", str(self.store), "--out", str(self.out), *OPTIONS],
+            [*command, *script, "pretrain", str(self.store), "--out", str(self.out), *OPTIONS, *self.more],
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
             env={**os.environ, **more, **machine.environment},
         )  # fmt: skip
