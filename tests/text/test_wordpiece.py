@@ -122,26 +122,30 @@ def texts_of_every_kind_of_character() -> list[str]:
 
 
 PRINT_PIECES = """
-from tests.text.test_wordpiece import texts_of_every_kind_of_character
+import json, sys
 from bothways.text.tokenizer import Tokenizer
+texts = json.load(sys.stdin)
 for lowercase in (True, False):
-    made = Tokenizer.train(texts_of_every_kind_of_character, 2300, lowercase, 1)
+    made = Tokenizer.train(lambda: texts, 2300, lowercase, 1)
     print([made.token(id) for id in range(made.vocab_size)])
 """
 
 
 def test_every_process_learns_the_same_vocabulary_from_the_same_text() -> None:
     root = Path(__file__).parents[2]
+    texts = json.dumps(texts_of_every_kind_of_character()).encode()
     printed = {
         subprocess.run(
             [sys.executable, "-c", PRINT_PIECES],
             env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(root), "PYTHONIOENCODING": "utf-8"},
+            input=texts,
             check=True,
             capture_output=True,
         ).stdout
         for seed in ("1", "2", "3")
     }
     assert len(printed) == 1
+    assert printed.pop().count(b"\n") == 2
 
 
 @pytest.mark.parametrize("lowercase", [True, False])
