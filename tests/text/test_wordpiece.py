@@ -65,7 +65,7 @@ def test_transformers_gives_the_same_ids_on_10000_real_lines(
     shared_data: Path, tmp_path: Path, lowercase: bool
 ) -> None:
     lines = real_lines(shared_data, 10_000)
-    tokenizer = Tokenizer.train(lambda: lines, 4000, lowercase)
+    tokenizer = Tokenizer.train(lambda: lines[::4], 4000, lowercase)  # the rest has characters that it does not know
     tokenizer.save(tmp_path, max_length=1 << 20)
     expected = AutoTokenizer.from_pretrained(tmp_path)(lines)["input_ids"]
     for pieces, ids in zip(tokenizer.encode_batch(lines), expected, strict=True):
