@@ -29,8 +29,7 @@ class AnswerArguments(PartsArguments):
     question: what is asked; without it each row of the table `--in` asks its own. out: with such a table, a .parquet,
     .jsonl or .csv of all its rows, however many; the same command again goes on with it. format: what the table is,
     where its name does not say it. encoding: of a file that is not UTF-8. precision: auto is bfloat16 where the
-    hardware multiplies it, else float32; fastest is int8 where it has VNNI. calibrate: a table or a .txt of texts, on
-    which int8 is compared with float32 before it is used.
+    hardware multiplies it, else float32; fastest is int8 where it has VNNI.
     """
 
     model: ModelToAsk = None

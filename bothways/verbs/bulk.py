@@ -124,8 +124,7 @@ def say_counts(counts: BulkCounts, output: BulkOutput, sequence_length: int | No
 @dataclass(frozen=True)
 class TableArguments(PartsArguments, TextArguments):
     """out: a .parquet, .jsonl or .csv of all the rows of `--in`, however many; the same command again goes on with it.
-    precision: auto is bfloat16 where the hardware multiplies it, else float32; fastest is int8 where it has VNNI.
-    calibrate: a table or a .txt of texts, on which int8 is compared with float32 before it is used."""
+    precision: auto is bfloat16 where the hardware multiplies it, else float32; fastest is int8 where it has VNNI."""
 
     out: str | None = None
     overwrite: bool = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from bothways.checkpoint.shipped import shipped_for
+from bothways.inference.loaded import precision_in_words
 from bothways.precision import InferencePrecision
 from bothways.predictor import Predictor, load
 from bothways.progress import is_main_process, print_note
@@ -39,5 +40,5 @@ def load_model(
     model = load(named_model(verb, options.model), options.device, precision, calibrate)
     if calibrate is not None:
         model.for_prediction  # noqa: B018 — which measures
-        print_note(f"{verb} in {model.precision}: {model.agreement or 'as this processor has no faster int8'}")
+        print_note(f"{verb} in {precision_in_words(model)}")
     return model

@@ -37,6 +37,7 @@ class SimilarArguments:
     encoding: str = "utf-8"
     text_column: str | None = None
     precision: InferencePrecision = "auto"
+    calibrate: str | None = None
     device: str = "auto"
 
 
@@ -49,7 +50,7 @@ def run_similar(arguments: Sequence[str]) -> None:
         'Find the lines of a file most like a text. Example: bothways similar model "slow wifi" --in tickets.txt',
     )
     lines = placed_texts(local_file(options.input), options.encoding, options.text_column)
-    model = load_model("similar", options, options.precision)
+    model = load_model("similar", options, options.precision, options.calibrate)
     texts = [line for _, line in lines]
     with CountProgress("embed", len(texts)) as on_sequences:
         matches = model.similar(
