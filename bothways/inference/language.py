@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
 from bothways.checkpoint.shipped import shipped_hint
 from bothways.errors import (
@@ -203,23 +201,15 @@ def suggest_words(model: LoadedModel, prompts: Texts, top_k: int) -> Question[An
             warn_at_caller(message, category)
     last = model.config.max_sequence_length - 1 - MAX_WORD_PIECES
     ends = [np.append(of_prompt[0], of_prompt[1:][-last:]) for of_prompt in ids]
-    tokenizer = model.tokenizer
-    is_word = torch.tensor([_is_word(tokenizer.token(id)) for id in range(tokenizer.vocab_size)])
-    kinds = torch.stack([is_word, torch.from_numpy(tokenizer.continuations())])
-    more = model.config.vocab_size - tokenizer.vocab_size  # rows of the token table without a piece
-    kinds = F.pad(kinds, (0, more)).to(model.device)
     found = []
     for end in ends:
-        found.append((yield from _ask_likeliest_words(model, end, kinds, top_k)))
+        found.append((yield from _ask_likeliest_words(model, end, top_k)))
     return asked.given(found)
 
 
-def _ask_likeliest_words(
-    model: LoadedModel, prompt: np.ndarray, kinds: Tensor, top_k: int
-) -> Question[list[Suggestion]]:
-    """The likeliest words behind a prompt (ids with `[SOS]`): beginnings of words, followed piece by piece. kinds: bool
-    `[2, V]`, whether a piece has letters, and whether it goes on with a word."""
-    tokenizer, (is_word, continues) = model.tokenizer, kinds
+def _ask_likeliest_words(model: LoadedModel, prompt: np.ndarray, top_k: int) -> Question[list[Suggestion]]:
+    """The likeliest words behind a prompt (ids with `[SOS]`): beginnings of words, followed piece by piece."""
+    tokenizer, (is_word, continues) = model.tokenizer, model.word_pieces
     decoding = Decoding(model.for_generation, [prompt], MAX_WORD_PIECES)
     (logits,) = yield decoding.read_prompts()
     first = logits.float().softmax(-1) * (is_word & ~continues)
@@ -237,11 +227,6 @@ def _ask_likeliest_words(
         words = [[*words[n], id] for n, id in zip(of_word.tolist(), ids.tolist(), strict=True)]
         decoding.select(of_word.tolist())
     return sorted(found, key=lambda suggestion: -suggestion.probability)[:top_k]
-
-
-def _is_word(token: str) -> bool:
-    """Whether a piece has a letter or a digit and is no special token."""
-    return any(character.isalnum() for character in token) and not (token.startswith("[") and token.endswith("]"))
 
 
 def require_causal(model: LoadedModel, verb: str) -> None:

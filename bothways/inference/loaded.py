@@ -38,6 +38,7 @@ from bothways.remote_files import local_file
 from bothways.tasks import TASKS
 from bothways.tasks.base import Task, require_segment_types, shortened_list
 from bothways.text.tokenizer import Tokenizer
+from bothways.text.word_pieces import word_pieces
 
 
 def source_of(model: object) -> str | Path:
@@ -123,6 +124,11 @@ class LoadedModel:
     def for_generation(self) -> Model:
         """The model as generation runs it: in this object's precision."""
         return prepare_for_generation(self.model, self.precision)
+
+    @functools.cached_property
+    def word_pieces(self) -> torch.Tensor:
+        """As `text.word_pieces` finds them, `[2, V]`: looked for once, as a vocabulary has tens of thousands."""
+        return torch.from_numpy(word_pieces(self.tokenizer, self.config.vocab_size)).to(self.device)
 
     @functools.cached_property
     def _needed_heads(self) -> dict[type[Task], type[Head]]:

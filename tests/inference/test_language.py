@@ -18,7 +18,7 @@ from bothways.checkpoint.hugging_face import Checkpoint, new_model, save_checkpo
 from bothways.counter_random import mix, uniforms
 from bothways.data.prepare import prepare
 from bothways.errors import TruncationWarning, UserError
-from bothways.inference import kv_cache, prepared
+from bothways.inference import kv_cache, loaded, prepared
 from bothways.inference.generation import Decoding, generate
 from bothways.inference.packed_linear import PackedLinear
 from bothways.inference.sampling import GenerationOptions, draw_tokens, filtered_logits
@@ -27,6 +27,7 @@ from bothways.native.loading import library
 from bothways.precision import InferencePrecision
 from bothways.predictor import Predictor
 from bothways.text.tokenizer import Tokenizer
+from bothways.text.word_pieces import word_pieces
 from tests.helpers import WORDS, tiny_config, tiny_tokenizer
 
 # Li Bai, "Quiet night thought", in our own words.
@@ -261,6 +262,21 @@ def test_suggestions_are_the_likeliest_whole_words(poem: Path) -> None:
     probabilities = [one.probability for one in model.suggest("I lower my", top_k=5)]
     assert probabilities == sorted(probabilities, reverse=True)
     assert len(probabilities) == 5
+
+
+def test_the_vocabulary_is_looked_through_once_for_a_model(
+    untrained: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected, looked = untrained.suggest("the dog"), list[int]()
+
+    def noting(tokenizer: Tokenizer, rows: int) -> np.ndarray:
+        looked.append(rows)
+        return word_pieces(tokenizer, rows)
+
+    monkeypatch.setattr(loaded, "word_pieces", noting)
+    model = Predictor(untrained.checkpoint, "cpu", "float32")
+    assert model.suggest("the dog") == model.suggest("the dog") == expected
+    assert looked == [model.config.vocab_size]
 
 
 def test_a_suggestions_probability_is_that_of_its_pieces_and_of_its_end(untrained: Predictor) -> None:
