@@ -5,7 +5,6 @@ Shapes: T tokens of a text, V vocabulary.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -23,7 +22,7 @@ from bothways.errors import (
     warn_truncated,
 )
 from bothways.inference.engine import Question
-from bothways.inference.generation import Decoding, Generation, Step
+from bothways.inference.generation import Decoding, Generation, Step, ask_generation, steps_told
 from bothways.inference.sampling import GenerationOptions
 from bothways.inference.texts import Texts
 from bothways.option_checks import require_count
@@ -134,13 +133,15 @@ def ask_steps(
     generation = Generation(
         model.for_generation, prompts, options, end_id=tokenizer.sep_id, never=tokenizer.suppressed_ids
     )
-    while generation.wanted is not None:
-        step = generation.draw((yield generation.wanted))
+
+    def count(step: Step) -> None:
         for text, token in zip(step.texts, step.tokens, strict=True):
             lengths[text] = lengths.get(text, 0) + 1
             if token == tokenizer.sep_id:
                 ended.add(text)
         tell(step)
+
+    yield from ask_generation(generation, count)
     cut = [text for text, length in lengths.items() if text not in ended and length < options.max_tokens]
     if cut:
         message = f"{len(cut):,} texts end where the position table does, at {table:,} tokens"
@@ -149,14 +150,7 @@ def ask_steps(
 
 def generate_steps(model: LoadedModel, prompts: Sequence[np.ndarray], options: GenerationOptions) -> Iterator[Step]:
     """As `ask_steps`, each step as it is made here and now."""
-    told: list[Step] = []
-    question = ask_steps(model, prompts, options, told.append)
-    with contextlib.closing(question), contextlib.suppress(StopIteration):
-        forward = next(question)
-        while True:
-            forward = question.send(forward.run())
-            yield told.pop()
-    yield from told
+    return steps_told(lambda tell: ask_steps(model, prompts, options, tell))
 
 
 def ask_continuations(
