@@ -23,8 +23,9 @@ from bothways.counter_random import mix, uniforms
 from bothways.data.encoded import Encoded, pack_encoded
 from bothways.hardware import inference_batch_tokens, memory_errors
 from bothways.inference.engine import Forward, Question, no_targets
+from bothways.inference.generation_options import GenerationOptions
 from bothways.inference.kv_cache import TextCache, attend_to_caches, attend_within_prompts
-from bothways.inference.sampling import GenerationOptions, draw_tokens, filtered_logits
+from bothways.inference.sampling import draw_tokens, filtered_logits
 from bothways.model.attention import Attend
 from bothways.model.heads import Model, device_of
 from bothways.token_budget import cut_to_budget

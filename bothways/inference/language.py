@@ -23,7 +23,7 @@ from bothways.errors import (
 )
 from bothways.inference.engine import Question
 from bothways.inference.generation import Decoding, Generation, Step, ask_generation, steps_told
-from bothways.inference.sampling import GenerationOptions
+from bothways.inference.generation_options import GenerationOptions
 from bothways.inference.texts import Texts
 from bothways.option_checks import require_count
 from bothways.tasks.results import Result

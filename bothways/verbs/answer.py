@@ -9,7 +9,6 @@ from typing import Any
 from bothways.data.tables import TableFormat
 from bothways.errors import UserError
 from bothways.files import to_json
-from bothways.inference.jobs import task_job
 from bothways.option_checks import require_at_least
 from bothways.precision import InferencePrecision
 from bothways.remote_files import local_file
@@ -68,6 +67,8 @@ def run_answer(arguments: Sequence[str]) -> None:
         'Answer a question from a text. Example: bothways answer help "What does a red light mean?" --in router.txt',
     )
     if options.out is not None:
+        from bothways.inference.jobs import task_job  # torch takes seconds, and --help needs none
+
         if options.question is not None:
             raise UserError(f"--out {options.out}: is for the rows of a table after --in, each with its own question")
         return into_file(

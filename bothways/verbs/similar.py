@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bothways.files import to_json
-from bothways.inference.vectors import DistanceMatch
 from bothways.precision import InferencePrecision
 from bothways.progress import CountProgress
 from bothways.remote_files import local_file
@@ -56,6 +55,8 @@ def run_similar(arguments: Sequence[str]) -> None:
         matches = model.similar(
             options.query, texts, options.top_k, on_sequences, prompt_name=options.prompt_name, prompt=options.prompt
         )
+    from bothways.inference.vectors import DistanceMatch  # torch takes seconds, and --help needs none
+
     for match in matches:
         place = lines[match.index][0]
         if options.json:

@@ -22,9 +22,10 @@ from bothways.data.prepare import prepare
 from bothways.errors import TruncationWarning, UserError
 from bothways.inference import kv_cache, loaded, prepared
 from bothways.inference.generation import Decoding, generate
+from bothways.inference.generation_options import GenerationOptions
 from bothways.inference.kv_cache import TextCache
 from bothways.inference.packed_linear import PackedLinear
-from bothways.inference.sampling import GenerationOptions, draw_tokens, filtered_logits
+from bothways.inference.sampling import draw_tokens, filtered_logits
 from bothways.model.families import head_builder
 from bothways.native.loading import library
 from bothways.precision import InferencePrecision
