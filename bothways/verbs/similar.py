@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bothways.files import to_json
-from bothways.inference.vectors import DistanceMatch
 from bothways.precision import InferencePrecision
 from bothways.progress import CountProgress
 from bothways.remote_files import local_file
@@ -37,6 +36,7 @@ class SimilarArguments:
     encoding: str = "utf-8"
     text_column: str | None = None
     precision: InferencePrecision = "auto"
+    calibrate: str | None = None
     device: str = "auto"
 
 
@@ -49,12 +49,14 @@ def run_similar(arguments: Sequence[str]) -> None:
         'Find the lines of a file most like a text. Example: bothways similar model "slow wifi" --in tickets.txt',
     )
     lines = placed_texts(local_file(options.input), options.encoding, options.text_column)
-    model = load_model("similar", options, options.precision)
+    model = load_model("similar", options, options.precision, options.calibrate)
     texts = [line for _, line in lines]
     with CountProgress("embed", len(texts)) as on_sequences:
         matches = model.similar(
             options.query, texts, options.top_k, on_sequences, prompt_name=options.prompt_name, prompt=options.prompt
         )
+    from bothways.inference.vectors import DistanceMatch  # torch takes seconds, and --help needs none
+
     for match in matches:
         place = lines[match.index][0]
         if options.json:
