@@ -23,7 +23,7 @@ class SimilarArguments:
     prompt_name: which of the model's prompts stands before the query and every line; by default those that it has for
     queries and for documents, or its default one. prompt: a text of yours in their place.
 
-    encoding: of a file that is not UTF-8. text_column: of a table, by default `text`.
+    encoding: of a file that is not UTF-8. text_column: of a table, by default that of the model's own, else `text`.
     precision: auto is bfloat16 where the hardware multiplies it, else float32; fastest is int8 where it has VNNI."""
 
     model: ModelToAsk = None
@@ -48,8 +48,10 @@ def run_similar(arguments: Sequence[str]) -> None:
         arguments,
         'Find the lines of a file most like a text. Example: bothways similar model "slow wifi" --in tickets.txt',
     )
-    lines = placed_texts(local_file(options.input), options.encoding, options.text_column)
+    file = local_file(options.input)
     model = load_model("similar", options, options.precision, options.calibrate)
+    trained_on = model.checkpoint.metadata.get("options", {}).get("text_column")
+    lines = placed_texts(file, options.encoding, options.text_column, trained_on or "text")
     texts = [line for _, line in lines]
     with CountProgress("embed", len(texts)) as on_sequences:
         matches = model.similar(
