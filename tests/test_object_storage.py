@@ -32,7 +32,7 @@ from bothways.train.pretrain_options import PretrainOptions
 from tests.data.test_prepare import contents, write_corpus
 from tests.helpers import WORDS, Run, tiny_tokenizer
 from tests.tasks.test_classify import ROWS
-from tests.train.test_loop import StopAfter
+from tests.train.running import StopAfter
 from tests.train.two_machines import SOUND, Agents, Machine
 
 BUCKET = "bothways-tests"
