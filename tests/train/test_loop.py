@@ -25,6 +25,7 @@ from bothways.data.prepare import PrepareOptions, prepare
 from bothways.data.store import TokenStore
 from bothways.errors import UserError
 from bothways.hardware import choose_device
+from bothways.model.config import SIZES
 from bothways.native import loading as native
 from bothways.progress import Progress
 from bothways.tasks.pretraining import BertObjective
@@ -315,9 +316,9 @@ def test_evaluations_before_the_last_read_the_beginning_of_what_the_last_reads(
             read.append(sum(len(batch.input_ids) for batch, _ in batches))
         yield from batches
 
-    options = replace(
-        OPTIONS, tokens_per_step=8000
-    )  # 48,000 tokens between two evaluations, of which 4,800 are a tenth
+    monkeypatch.setitem(SIZES, "tiny", (2, 32, 64, 2))  # the tokens are what is asked for
+    # 48,000 tokens between two evaluations, of which 4,800 are a tenth
+    options = replace(OPTIONS, tokens_per_step=8000)
     with monkeypatch.context() as patch:
         patch.setattr(PretrainingPlan, "evaluation_share", counting)
         pretrain(store.directory, tmp_path / "whole", options, progress=StopAfter(-1))
@@ -361,9 +362,12 @@ def test_garbled_state_and_metrics_are_passed_over(store: TokenStore, tmp_path: 
     assert "resuming at step 8 of 12" in resumed.said
 
 
-def test_a_compiled_run_learns_what_a_plain_one_learns(store: TokenStore, tmp_path: Path) -> None:
+def test_a_compiled_run_learns_what_a_plain_one_learns(
+    store: TokenStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if shutil.which("g++") is None:
         pytest.skip("torch.compile needs a C++ compiler, and there is none")
+    monkeypatch.setitem(SIZES, "tiny", (1, 32, 64, 2))  # code is written and compiled for every layer
     losses = []
     for choice in ("on", "off"):
         pretrain(store.directory, tmp_path / choice, replace(OPTIONS, compile=choice, dropout=0.0, steps=6))
