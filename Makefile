@@ -51,6 +51,7 @@ test: lint ## lint, then every test
 
 # to be read by: $(BIN)/python -m http.server -d site
 docs: $(VENV)/.docs ## the pages of docs/ as a site in site/, which asks nothing from the network
+	$(BIN)/python tools/site_pages.py
 	$(BIN)/zensical build --strict
 
 # MODEL and MASKED_MODEL are other models than those of the hub that the notebooks name

@@ -54,6 +54,7 @@ facts["memory_gib"] = torch.cuda.get_device_properties(0).total_memory / 2**30 i
 print(json.dumps(facts))
 """
 LAST_LINES = 30  # of a part that failed
+IN_MEMORY = Path("/dev/shm")
 RESULT = "RESULT "  # what begins a line that a part tells a result in
 GRACE_SECONDS = 10  # from asking a part to end to ending it
 
@@ -103,6 +104,8 @@ def run_part(part: Part, command: list[str], report: Report) -> None:
     """Run a part's process until it ends or its time does; take its results as they come."""
     began = time.monotonic()
     environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONPATH": _python_path()}
+    if IN_MEMORY.is_dir():  # models and checkpoints of gigabytes are written there, which no figure is about
+        environment.setdefault("TMPDIR", str(IN_MEMORY))
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", env=environment,
         cwd=REPOSITORY, start_new_session=True,

@@ -43,8 +43,6 @@ def run(part: PartRun) -> None:
     precision = choose_inference_precision("auto", device)
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
     peak = nominal_peak(measured_peak(device, dtype))
-    if device.type == "cuda":
-        attention_backends(part, device)
     with tempfile.TemporaryDirectory() as folder:
         for size in ("tiny",) if part.tiny else ("minilm", "base", "large"):
             directory = _directory(part, size, Path(folder) / size)
@@ -55,6 +53,8 @@ def run(part: PartRun) -> None:
                         _compare(part, directory, case, _texts(part, ragged), (device, dtype, peak))
         if not part.tiny:
             _budgets(part, Path(folder) / "base", device)
+    if device.type == "cuda":
+        attention_backends(part, device)
 
 
 def _directory(part: PartRun, size: str, folder: Path) -> Path:
@@ -207,14 +207,16 @@ def attention_backends(part: PartRun, device: torch.device) -> None:
         }
         products = 4.0 * 12 * head_size * number * longest**2
         for name, call in calls.items():
+            if part.left < 5:
+                return
             case = {"attention": name, "length": longest, "head_size": head_size}
             with part.attempt(**case):
                 with torch.no_grad():
-                    forward = best_seconds(lambda call=call: [call() for _ in range(20)]) / 20  # type: ignore[misc]
+                    forward = best_seconds(lambda call=call: [call() for _ in range(5)]) / 5  # type: ignore[misc]
                 part.tell(**case, forward_ms=forward * 1e3, forward_tflops=products / forward / 1e12)
                 both = best_seconds(
                     lambda call=call, q=q, k=k, v=v, up=upstream: [  # type: ignore[misc]
-                        torch.autograd.grad(call(), (q, k, v), up) for _ in range(10)
+                        torch.autograd.grad(call(), (q, k, v), up) for _ in range(5)
                     ]
                 )
-                part.tell(**case, forward_and_backward_ms=both * 100, tflops=3.5 * products / (both / 10) / 1e12)
+                part.tell(**case, forward_and_backward_ms=both * 200, tflops=3.5 * products / (both / 5) / 1e12)

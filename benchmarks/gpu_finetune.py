@@ -88,7 +88,7 @@ def _with_trainer(job: Job, rows: list[dict[str, Any]], model: Path, steps: int,
     import finetune as contest  # needs transformers
 
     contest.minilm = lambda: model
-    contest.DATA = {job.data: contest.Data(job.task, contest.sst2, "accuracy", batch=job.batch, limit=job.limit)}
+    contest.DATA |= {job.data: contest.Data(job.task, contest.sst2, "accuracy", batch=job.batch, limit=job.limit)}
     return contest.with_transformers(job.data, rows, [], 0, steps, precision).seconds
 
 

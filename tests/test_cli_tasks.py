@@ -140,6 +140,12 @@ def test_vectors_and_neighbours(tuned: Callable[..., Path], bothways: Run, tmp_p
     assert "a house sleeps." in bothways(*named, bodies)[1].splitlines()[0]
     code, _, err = bothways(*named, tmp_path / "lines.txt")
     assert (code, "--text-column body: " in err and "read line by line" in err) == (2, True)
+    code, _, err = bothways("similar", run, "a house", "--in", write(tmp_path / "other.jsonl", [{"body": "a dog."}]))
+    assert (code, err.endswith("no column 'text'; columns present: body (--text-column names one)\n")) == (2, True)
+    state = json.loads((run / "model" / "bothways.json").read_text())
+    own = shutil.copytree(run / "model", tmp_path / "own")  # the column that it was trained on is the usual one
+    (own / "bothways.json").write_text(json.dumps({**state, "options": {**state["options"], "text_column": "body"}}))
+    assert "a house sleeps." in bothways("similar", own, "a house", "--in", bodies)[1].splitlines()[0]
     table = write(tmp_path / "only.jsonl", [{"text": "a house\tsleeps."}])
     assert json.loads(bothways("embed", run, "--in", table)[1])["text"] == "a house\tsleeps."
     assert json.loads(bothways("similar", run, "a dog", "--in", table, "--json")[1])["place"] == f"{table}:1"

@@ -26,7 +26,7 @@ from bothways.train.pretrain_options import PretrainOptions
 from tests.data.test_prepare import write_corpus
 from tests.helpers import Run
 from tests.tasks.test_classify import ROWS
-from tests.train.test_loop import StopAfter
+from tests.train.running import StopAfter
 
 BUCKET = "bothways-tests"
 SECRET = "not-to-be-shown"

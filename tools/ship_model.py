@@ -4,7 +4,8 @@
 
 base: a model that is there already, whose weights are left out here where they are the same. card: the texts and scores
 of the card (`tools/model_card.py`); by default packages/bothways-models/cards/NAME.toml. out: the folder that has
-models.json and models/, that of the package bothways-models. Paths of this machine are left out of what is written.
+models.json and models/, that of the package bothways-models, whose cards are then written into docs/models.md. Paths of
+this machine are left out of what is written.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from bothways.train.run import RunDirectory
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tools.model_card import Storing, Training, read_card_texts, write_card
+from tools.site_pages import write_site_pages
 
 PACKAGE = Path(__file__).resolve().parents[1] / "packages" / "bothways-models"
 LEAST_WORDS = 6  # of a text in which a word is masked
@@ -111,6 +113,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"ship_model: {error}", file=sys.stderr)
         return 2
+    if given.out == parser.get_default("out"):
+        write_site_pages()
     loss = storing.loss
     print(f"{given.out / 'models' / given.name}: {loss.bytes:,} bytes, {loss.shared} of {loss.tensors} tensors shared")
     print(f"weights differ by {loss.max_error:.2e} at most, {loss.mean_error:.2e} on average")

@@ -72,8 +72,9 @@ def hold_out(
                 chosen.update(group)
                 left -= lost
     if not chosen or len(chosen) == len(rows):
+        why = ", as all have the same text or context, or nearly" if len(groups) == 1 < len(rows) else ""
         raise UserError(
-            f"{option('eval', share)}: no row of {len(rows):,} can be held out; give a table of rows to measure on"
+            f"{option('eval', share)}: no row of {len(rows):,} can be held out{why}; give a table of rows to measure on"
         )
     return HoldOut(
         [row for number, row in enumerate(rows) if number not in chosen],

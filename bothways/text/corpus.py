@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -25,6 +26,7 @@ from bothways.text.table_reader import TABLE_SUFFIXES, TableReader, TableReaderO
 
 # A row may hold a text of megabytes, and Arrow has a batch of them in memory. Smaller batches are read no slower.
 PARQUET_BATCH_ROWS = 64
+FILES_NAMED = 3  # of which the same is said are named; of more, the first
 _FRONT_MATTER = re.compile(r"\A---\n(?:[\w-]+:.*\n|[ \t-].*\n)*---[ \t]*\n")  # the YAML that many tools put first
 
 
@@ -111,12 +113,22 @@ class CorpusReport:
                 self.count(file, line, reason, count)
 
     def lines(self, limit: int = 20) -> list[str]:
-        """The remarks for the terminal, a line a file and reason: the first `limit`, and how many more there are."""
-        remarks = [
-            f"{file}: {reason}" + (f": {count:,}" if count else "") + (f" (first at line {line:,})" if line else "")
-            for file, reasons in self.remarks.items()
-            for reason, (count, line) in reasons.items()
-        ]
+        """The remarks for the terminal, a line a file and reason, or a line for all files of a reason that more than
+        `FILES_NAMED` have: the first `limit` lines, and how many more there are."""
+        found = [(reason, file, *counts) for file, of in self.remarks.items() for reason, counts in of.items()]
+        files = Counter(reason for reason, *_ in found)
+        totals: Counter[str] = Counter()
+        for reason, _, count, _ in found:
+            totals[reason] += count
+        remarks, told = [], set[str]()
+        for reason, file, count, line in found:
+            if files[reason] > FILES_NAMED:
+                if reason in told:
+                    continue
+                told.add(reason)
+                file, count = f"{file} and {files[reason] - 1:,} other files", totals[reason]
+            first = f" (first at line {line:,})" if line else ""
+            remarks.append(f"{file}: {reason}{f': {count:,}' if count else ''}{first}")
         more = [f"… and {len(remarks) - limit:,} more remarks"] if len(remarks) > limit else []
         return remarks[:limit] + more
 

@@ -24,8 +24,9 @@ _MARKS = (
 _SEVEN_BIT = ("iso2022", "hz", "utf_7")
 # What text in an encoding is full of, once decoded, and how much of what is not ASCII must be that. Letters of Western
 # languages stand alone among ASCII ones, those of others side by side; of Chinese the ten commonest are 13 %.
+_QUOTES = "€£§°«»“”„’‘–—…\xa0©®½"  # and other signs, which may stand beside a letter: Zoë’s
 _LIKELY = (
-    ("cp1252", r"(?<![^\x00-\x7f])[äöüßÄÖÜéèêëàâçîïôûùñáíóúãõåæøÅÆØ€£§°«»“”„’‘–—…\xa0©®½](?![^\x00-\x7f])", 0.7),
+    ("cp1252", rf"(?<![^\x00-\x7f{_QUOTES}])[äöüßÄÖÜéèêëàâçîïôûùñáíóúãõåæøÅÆØ{_QUOTES}](?![^\x00-\x7f{_QUOTES}])", 0.7),
     ("cp1251", r"[а-яё]{2,}", 0.6),
     ("koi8-r", r"[а-яё]{2,}", 0.6),
     ("shift_jis", r"[ぁ-んァ-ン、。]", 0.3),
@@ -96,7 +97,7 @@ def encoding_hint(sample: bytes) -> str:
     return (
         f"; it looks like {_NAMES.get(name, name)}, {option('encoding', name)} reads it"
         if name
-        else f"; {option('encoding')} says what it is"
+        else f"; {option('encoding')} says what it is: cp1252, latin-1 or gb18030, say"
     )
 
 

@@ -13,7 +13,6 @@ from bothways.data.prepare import PrepareOptions, begin_store, join_store, make_
 from bothways.data.store import TokenStore
 from bothways.data.store_parts import StoreParts, open_store_parts
 from bothways.data.store_writer import STORE_FILES
-from bothways.data.unknown_tokens import unknown_in_store
 from bothways.errors import UserError
 from bothways.mirrors import output_folder
 from bothways.outputs import free_name
@@ -83,6 +82,7 @@ def _prepared(
 
 def _say(options: PrepareArguments, store: TokenStore, done_already: bool) -> None:
     """What the store is, and what to type next."""
+    from bothways.data.unknown_tokens import unknown_in_store  # torch takes seconds, and --help needs none
     from bothways.verbs.describe_text import store_lines
 
     if done_already:

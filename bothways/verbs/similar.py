@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bothways.files import to_json
-from bothways.inference.vectors import DistanceMatch
 from bothways.precision import InferencePrecision
 from bothways.progress import CountProgress
 from bothways.remote_files import local_file
@@ -24,7 +23,7 @@ class SimilarArguments:
     prompt_name: which of the model's prompts stands before the query and every line; by default those that it has for
     queries and for documents, or its default one. prompt: a text of yours in their place.
 
-    encoding: of a file that is not UTF-8. text_column: of a table, by default `text`.
+    encoding: of a file that is not UTF-8. text_column: of a table, by default that of the model's own, else `text`.
     precision: auto is bfloat16 where the hardware multiplies it, else float32; fastest is int8 where it has VNNI."""
 
     model: ModelToAsk = None
@@ -37,6 +36,7 @@ class SimilarArguments:
     encoding: str = "utf-8"
     text_column: str | None = None
     precision: InferencePrecision = "auto"
+    calibrate: str | None = None
     device: str = "auto"
 
 
@@ -48,13 +48,17 @@ def run_similar(arguments: Sequence[str]) -> None:
         arguments,
         'Find the lines of a file most like a text. Example: bothways similar model "slow wifi" --in tickets.txt',
     )
-    lines = placed_texts(local_file(options.input), options.encoding, options.text_column)
-    model = load_model("similar", options, options.precision)
+    file = local_file(options.input)
+    model = load_model("similar", options, options.precision, options.calibrate)
+    trained_on = model.checkpoint.metadata.get("options", {}).get("text_column")
+    lines = placed_texts(file, options.encoding, options.text_column, trained_on or "text")
     texts = [line for _, line in lines]
     with CountProgress("embed", len(texts)) as on_sequences:
         matches = model.similar(
             options.query, texts, options.top_k, on_sequences, prompt_name=options.prompt_name, prompt=options.prompt
         )
+    from bothways.inference.vectors import DistanceMatch  # torch takes seconds, and --help needs none
+
     for match in matches:
         place = lines[match.index][0]
         if options.json:

@@ -11,9 +11,13 @@ from bothways.model import lm_head as vocabulary
 from bothways.model.lm_head import CHUNK, LazyLogits
 
 
+@pytest.mark.parametrize("multiple_of", [1, 8])  # of 50 pieces; a GPU's products have some more
 @pytest.mark.parametrize("rows", [1, CHUNK, CHUNK + 7])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-4), (torch.bfloat16, 0.1)])
-def test_cross_entropy_is_torchs(rows: int, dtype: torch.dtype, tolerance: float) -> None:
+def test_cross_entropy_is_torchs(
+    rows: int, dtype: torch.dtype, tolerance: float, multiple_of: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(vocabulary.MULTIPLE_OF, "cpu", multiple_of)
     kept = torch.float64 if dtype == torch.float64 else torch.float32
     torch.manual_seed(0)
     decoder = nn.Linear(16, 50).to(kept)

@@ -122,6 +122,21 @@ def test_any_text_survives_a_table(rows: list[str], tmp_path_factory: pytest.Tem
 # Sources
 
 
+def test_what_is_said_of_many_files_is_one_line() -> None:
+    report = CorpusReport()
+    for number in range(5):
+        report.count(f"{number}.txt", 0, "read as CP1252", 0)
+        report.count(f"{number}.txt", 7 + number, "empty document", 2)
+    report.count("9.txt", 3, "line too long")
+    assert report.lines() == [
+        "0.txt and 4 other files: read as CP1252",
+        "0.txt and 4 other files: empty document: 10 (first at line 7)",
+        "9.txt: line too long: 1 (first at line 3)",
+    ]
+    few = CorpusReport(remarks={f"{number}.txt": {"read as CP1252": (0, 0)} for number in range(3)})
+    assert few.lines(2) == ["0.txt: read as CP1252", "1.txt: read as CP1252", "… and 1 more remarks"]
+
+
 def test_folders_are_read_sorted_and_other_files_counted(tmp_path: Path) -> None:
     for name in ("b.txt", "a/z.jsonl", "a/a.txt.gz", "picture.png", "Makefile", ".hidden/c.txt"):
         path = tmp_path / "corpus" / name

@@ -41,6 +41,10 @@ def test_nothing_is_likely_of_bytes_that_are_no_text() -> None:
         assert likely_encoding(content) == ""
 
 
+def test_a_quotation_mark_beside_a_letter_is_western() -> None:
+    assert likely_encoding("for Zoë’s class in the café – „Über“".encode("cp1252")) == "cp1252"
+
+
 def documents_of(folder: Path, **options: object) -> tuple[list[str], CorpusReport]:
     report = CorpusReport()
     found = read_documents(resolve_sources([str(folder)]), CorpusOptions(**options), report)  # type: ignore[arg-type]
