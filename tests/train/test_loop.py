@@ -166,6 +166,7 @@ def test_a_compiled_run_learns_what_a_plain_one_learns(
     if shutil.which("g++") is None:
         pytest.skip("torch.compile needs a C++ compiler, and there is none")
     monkeypatch.setitem(SIZES, "tiny", (1, 32, 64, 2))  # code is written and compiled for every layer
+    monkeypatch.setattr("torch._inductor.config.cpp.simdlen", 1)  # code without vectors is compiled in less time
     losses = []
     for choice in ("on", "off"):
         pretrain(store.directory, tmp_path / choice, replace(OPTIONS, compile=choice, dropout=0.0, steps=6))
