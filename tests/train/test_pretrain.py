@@ -16,6 +16,7 @@ from bothways.data.prepare import PrepareOptions, prepare
 from bothways.data.store import TokenStore
 from bothways.errors import UserError
 from bothways.hardware import choose_device
+from bothways.model.config import SIZES
 from bothways.train.options import TrainOptions
 from bothways.train.pretrain import pretrain
 from bothways.train.pretrain_options import PretrainOptions
@@ -98,9 +99,9 @@ def test_evaluations_before_the_last_read_the_beginning_of_what_the_last_reads(
             read.append(sum(len(batch.input_ids) for batch, _ in batches))
         yield from batches
 
-    options = replace(
-        OPTIONS, tokens_per_step=8000
-    )  # 48,000 tokens between two evaluations, of which 4,800 are a tenth
+    monkeypatch.setitem(SIZES, "tiny", (2, 32, 64, 2))  # the tokens are what is asked for
+    # 48,000 tokens between two evaluations, of which 4,800 are a tenth
+    options = replace(OPTIONS, tokens_per_step=8000)
     with monkeypatch.context() as patch:
         patch.setattr(PretrainingPlan, "evaluation_share", counting)
         pretrain(store.directory, tmp_path / "whole", options, progress=StopAfter(-1))
