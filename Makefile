@@ -18,7 +18,9 @@ NATIVE := bothways/native/*.cpp bothways/native/*.h tests/native/*.cpp
 COVERED ?= tests
 BENCH ?= all --minutes 60
 
+LINT := lint-types lint-rooms lint-style  # each beside the others, the longest first
 .PHONY: help demo setup lint fast test docs notebooks coverage sanitize bench wheels hooks clean
+.PHONY: $(LINT)
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,10 +31,14 @@ demo: $(VENV)/.demo ## installs Bothways and shows every verb on small data
 setup: $(VENV)/.dev ## the environment that the commands below use, which make it where it is missing
 
 lint: $(VENV)/.dev ## style, types, which room may use which, the house's rules for names, C++ and JavaScript
+	@$(MAKE) --no-print-directory --jobs $(or $(filter-out 0,$(WORKERS)),1) --keep-going --output-sync $(LINT)
+lint-types:
+	$(BIN)/mypy
+lint-rooms:
+	$(BIN)/lint-imports --no-logo
+lint-style:
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	$(BIN)/lint-imports --no-logo
 	$(BIN)/python tools/house_rules.py
 	$(BIN)/clang-format --dry-run --Werror $(NATIVE)
 	$(BIN)/oxlint --deny-warnings bothways

@@ -22,8 +22,8 @@ from transformers import BertLMHeadModel
 
 from bothways.checkpoint.hugging_face import Checkpoint, new_model, save_checkpoint
 from bothways.inference.generation import generate
+from bothways.inference.generation_options import GenerationOptions
 from bothways.inference.prepared import prepare_for_generation
-from bothways.inference.sampling import GenerationOptions
 from bothways.model.config import EncoderConfig
 from bothways.model.families import head_builder
 from bothways.model.heads import Model

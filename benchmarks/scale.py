@@ -23,7 +23,7 @@ import numpy as np
 from common import show
 
 from bothways.data.masking import Masking
-from bothways.data.micro_batches import longest_first, share_among_ranks, split_among_ranks
+from bothways.data.micro_batches import deal_out, share_among_ranks
 from bothways.data.plan import BLOCK_TOKENS, ExampleBlock, PretrainingPlan
 from bothways.data.spans import SpanOptions
 from bothways.data.store import CHUNK_TOKENS, Chunk
@@ -138,8 +138,8 @@ def simulate_plan(sequences: int, ranks: int, block_tokens: int) -> None:
 
 
 def _tokens_by_rank(lengths: np.ndarray, ranks: int) -> np.ndarray:
-    order = longest_first(lengths)
-    return np.array([lengths[split_among_ranks(order, rank, ranks)].sum() for rank in range(ranks)])
+    dealt = deal_out(lengths, ranks)
+    return np.where(dealt >= 0, lengths[dealt], 0).sum(axis=0)
 
 
 def block_rates(block_tokens: int) -> dict[str, float]:

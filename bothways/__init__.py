@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from bothways.data.prepare import PrepareOptions, prepare
     from bothways.data.store import TokenStore
     from bothways.evaluation import evaluate
+    from bothways.inference.generation_options import GenerationOptions
     from bothways.inference.language import Suggestion
     from bothways.inference.masked import Fill
     from bothways.inference.reranking import Ranked
-    from bothways.inference.sampling import GenerationOptions
     from bothways.inference.scoring import TextScore
     from bothways.inference.vectors import Match
     from bothways.predictor import Predictor, load
@@ -46,7 +46,7 @@ _WHERE = {
     "Ranked": "bothways.inference.reranking",
     "TextScore": "bothways.inference.scoring",
     "Suggestion": "bothways.inference.language",
-    "GenerationOptions": "bothways.inference.sampling",
+    "GenerationOptions": "bothways.inference.generation_options",
     "Answer": "bothways.tasks.answer",
     "Choice": "bothways.tasks.choose",
     "train_tokenizer": "bothways.text.vocabulary",

@@ -237,6 +237,33 @@ def output_folder(out: str | Path, names: Sequence[str] = ("*",), *, only_ours: 
     mirror.release()
 
 
+def output_as_it_is(out: str | Path, names: Sequence[str] = ("*",)) -> Path:
+    """The folder `out` to look at: itself, or a copy of what is behind the URL. names: as `OutputMirror` has them."""
+    url = url_of(out)
+    if url is None:
+        return local_path(out)
+    mirror = OutputMirror(url, names)
+    mirror.pull(to_write=False)
+    return mirror.path
+
+
+def new_output_file(out: str | Path, *, overwrite: bool = False) -> Path:
+    """The file to write for `out`: itself, or one of the cache. Raises UserError where it is there already behind the
+    URL, without `overwrite`."""
+    url = url_of(out)
+    if url is None:
+        return local_path(out)
+    _, place = place_in_cache(url, "output")
+    if remote_files(url) and not overwrite:
+        cure = f"{option('overwrite', True)} replaces it, or choose another {option('out')}"
+        raise UserError(f"{option('out')}: {shown_url(url)} is there already; {cure}")
+    with user_errors(place):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        for old in _side_files(place):
+            old.unlink()
+    return place
+
+
 @contextlib.contextmanager
 def output_file(out: str | Path, *, overwrite: bool = False, side_suffixes: Sequence[str] = ()) -> Iterator[Path]:
     """The file to write for `out`: itself, or one of the cache, which is uploaded when the block ends well, with what
@@ -246,18 +273,10 @@ def output_file(out: str | Path, *, overwrite: bool = False, side_suffixes: Sequ
     Raises UserError, at the beginning, where it is there already behind the URL, without `overwrite`.
     """
     url = url_of(out)
+    place = new_output_file(out, overwrite=overwrite)
     if url is None:
-        yield local_path(out)
+        yield place
         return
-    _, place = place_in_cache(url, "output")
-    there = remote_files(url)
-    if there and not overwrite:
-        cure = f"{option('overwrite', True)} replaces it, or choose another {option('out')}"
-        raise UserError(f"{option('out')}: {shown_url(url)} is there already; {cure}")
-    with user_errors(place):
-        place.parent.mkdir(parents=True, exist_ok=True)
-        for old in _side_files(place):
-            old.unlink()
     yield place
     folder = url.rpartition("/")[0]
     beside = {path.name: path for path in _side_files(place) if path != place}

@@ -27,10 +27,11 @@ from bothways.outputs import begin_anew, discard, made_otherwise, option_changes
 Changes = Callable[[Mapping[str, Any], Mapping[str, Any]], list[str]]
 
 MANIFEST = "manifest.json"
+TOKENIZER = "tokenizer.json"  # the vocabulary that the parts of a store are cut with
 MARKER = re.compile(r"(\d+)\.json")
 NUMBER_DIGITS = 8  # of a part in a name, so that names sort as numbers do
 MAX_SHOWN = 10  # numbers of missing parts
-OURS = (MANIFEST, "[0-9]*.*", "whole*", "side*", "tokenizer.json", PARTIAL)  # all that a folder of parts may hold
+OURS = (MANIFEST, "[0-9]*.*", "whole*", "side*", TOKENIZER, PARTIAL)  # all that a folder of parts may hold
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ class Parts:
         self._suffix = out.suffix if suffix is None else suffix
         self.folder = parts_folder(out)
         self.manifest: dict[str, Any] = {}
-        self._manifest_state: tuple[int, ...] = ()  # of the file that was read
+        self._manifest_state: tuple[Any, ...] = ()  # of the file that was read
 
     @property
     def _trash(self) -> Path:
@@ -102,23 +103,24 @@ class Parts:
         """
         shutil.rmtree(self._trash, ignore_errors=True)
         if self._overwrite:
-            discard(self.folder, OURS)
-        elif (self.folder / MANIFEST).exists():
+            self._discard()
+        elif self.has_manifest():
             self.load()
             found = changes(self.manifest["job"], json.loads(json.dumps(job)))
             if not found:
                 return
             if self.done():
                 raise made_otherwise(self.folder, "the beginning of a result", found)
-            discard(self.folder, OURS)
+            self._discard()
         manifest = {"job": job, **cut()}
-        if not self._overwrite and (self.folder / MANIFEST).exists():  # another process has begun it meanwhile
+        if not self._overwrite and self.has_manifest():  # another process has begun it meanwhile
             return self.open(job, lambda: manifest, changes)
         self._begin(manifest)
 
     def load(self) -> None:
         """Read the manifest. Raises UserError where there is none, or one of an earlier version."""
         state = self._state_of_manifest()
+        self._pull()
         self.manifest, self._manifest_state = read_json(self.folder / MANIFEST), state
         if not {"job", "parts"} <= self.manifest.keys():
             raise UserError(f"{self.folder}: begun by an earlier version, or not of a job of ours; {begin_anew()}")
@@ -127,17 +129,52 @@ class Parts:
         for result in (self.out, *self._side_results):
             if not self._overwrite and not result.is_dir():  # what is in a folder is for the job to say
                 require_new_file(result, "out")
-        stray = [path.name for path in self.folder.glob("[!.]*") if path.name not in (MANIFEST, "tokenizer.json")]
+        stray = [name for name in self._names() if not name.startswith(".") and name not in (MANIFEST, TOKENIZER)]
         if stray:
             raise UserError(f"{option('out', self.out)}: {self.folder} is not empty and not of a run; remove it")
         with user_errors(self.folder):
             self.folder.mkdir(exist_ok=True)
             with written_aside(self.folder / MANIFEST) as aside:
                 aside.write_text(json.dumps(manifest, ensure_ascii=False) + "\n", encoding="utf-8")
+        self._push(MANIFEST)
         self.load()
         self._require_job(json.loads(json.dumps(dict(manifest))), self.manifest)
 
-    def _state_of_manifest(self) -> tuple[int, ...]:
+    def keep_tokenizer(self, text: str) -> None:
+        """Put the vocabulary beside the manifest, where it is not there yet. text: JSON."""
+        path = self.folder / TOKENIZER
+        if not path.exists():
+            with user_errors(path), written_aside(path) as aside:
+                aside.write_text(text, encoding="utf-8")
+            self._push(TOKENIZER)
+
+    def exists(self) -> bool:
+        """Whether there is a folder of parts."""
+        return self.folder.is_dir()
+
+    def has_manifest(self) -> bool:
+        """Whether the parts of a job have been begun."""
+        return (self.folder / MANIFEST).exists()
+
+    def _is_made(self) -> bool:
+        """Whether the result is there."""
+        return self.out.exists()
+
+    def _names(self) -> list[str]:
+        """Of all files in the folder."""
+        return os.listdir(self.folder) if self.folder.is_dir() else []
+
+    def _pull(self) -> None:
+        """Bring the manifest and the vocabulary here, where the folder is elsewhere."""
+
+    def _push(self, name: str) -> None:
+        """Bring a file there, where the folder is elsewhere."""
+
+    def _discard(self) -> None:
+        """Remove the parts of another job. Raises UserError where the folder holds something else."""
+        discard(self.folder, OURS)
+
+    def _state_of_manifest(self) -> tuple[Any, ...]:
         """What tells the manifest's file from another; nothing where there is none."""
         try:
             stat = (self.folder / MANIFEST).stat()
@@ -149,6 +186,7 @@ class Parts:
         """Raises UserError where the folder is of another job by now: one that began before any part was complete."""
         state = self._state_of_manifest()
         if state != self._manifest_state:  # a manifest of many parts is not read for each of them
+            self._pull()
             self._require_job(self.manifest, read_json(self.folder / MANIFEST))
             self._manifest_state = state
 
@@ -160,8 +198,7 @@ class Parts:
 
     def done(self) -> set[int]:
         """The numbers of the parts that are complete now, whoever made them."""
-        names = os.listdir(self.folder) if self.folder.is_dir() else []
-        return {int(found[1]) for name in names if (found := MARKER.fullmatch(name))}
+        return {int(found[1]) for name in self._names() if (found := MARKER.fullmatch(name))}
 
     def missing(self, share: PartShare | None = None) -> list[int]:
         """The numbers of the parts that are not complete, in order; of a share or of all."""
@@ -198,11 +235,11 @@ class Parts:
         try:
             yield
         except UserError:
-            if self.folder.exists():
+            if self.exists():
                 raise
             made = f"another process has made {self.out} of its parts"
             removed = "another process has removed it; give the command again"
-            raise UserError(f"{self.folder} has gone: {made if self.out.exists() else removed}") from None
+            raise UserError(f"{self.folder} has gone: {made if self._is_made() else removed}") from None
 
     def results(self) -> list[Path]:
         """The files of all parts, in order. Raises UserError where one is not complete yet."""
@@ -232,6 +269,10 @@ class Parts:
                     write(aside)
                 side.replace(result)
             (self.folder / f"whole{self._suffix}").replace(self.out)
+        self.finish()
+
+    def finish(self) -> None:
+        """The result is made: the parts have served."""
         self.remove()
 
     def remove(self) -> None:

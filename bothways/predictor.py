@@ -19,11 +19,11 @@ from bothways.explain.page_data import page_data
 from bothways.inference import language, masked, predict, reranking, scoring, vectors
 from bothways.inference.chat import reply_to
 from bothways.inference.engine import complete
+from bothways.inference.generation_options import generation_options
 from bothways.inference.language import Suggestion
 from bothways.inference.loaded import LoadedModel, describe_model
 from bothways.inference.masked import Fill
 from bothways.inference.reranking import Ranked
-from bothways.inference.sampling import generation_options
 from bothways.inference.scoring import TextScore
 from bothways.inference.texts import Text, Texts
 from bothways.inference.vectors import Match

@@ -21,8 +21,8 @@ from bothways.train.finetune import finetune
 from bothways.train.finetune_options import FinetuneOptions
 from bothways.verbs.describe_files import TASK_COLUMNS
 from tests.helpers import Run
+from tests.train.running import StopAfter
 from tests.train.test_finetune import ROWS
-from tests.train.test_loop import StopAfter
 
 LINES = 25  # of a terminal, which all of it fits
 

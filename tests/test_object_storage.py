@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,14 +20,20 @@ from safetensors.torch import load_file
 
 import bothways as bw
 from bothways import remote_files
+from bothways.checkpoint.unfinished import UnfinishedRunWarning
+from bothways.data import store_parts
 from bothways.data.prepare import prepare
+from bothways.data.store_parts import StoreParts, _copy_of, open_store_parts
+from bothways.inference import bulk
 from bothways.mirrors import WRITER
+from bothways.text.extents import ExtentSize
 from bothways.train.pretrain import pretrain
 from bothways.train.pretrain_options import PretrainOptions
-from tests.data.test_prepare import write_corpus
-from tests.helpers import Run
+from tests.data.test_prepare import contents, write_corpus
+from tests.helpers import WORDS, Run, tiny_tokenizer
 from tests.tasks.test_classify import ROWS
-from tests.train.test_loop import StopAfter
+from tests.train.running import StopAfter
+from tests.train.two_machines import SOUND, Agents, Machine
 
 BUCKET = "bothways-tests"
 SECRET = "not-to-be-shown"
@@ -156,6 +163,79 @@ def test_the_whole_way_in_a_bucket(
     )  # fmt: skip
     names = [name.removeprefix(f"{BUCKET}/") for name in s3.find(BUCKET)]
     assert {name for name in names if WRITER in name} == {f"run/{WRITER}", f"classifier/{WRITER}"}
+
+
+def test_machines_that_share_a_bucket_only_make_its_parts(
+    s3: Any, cache: Path, tmp_path: Path, pretrained: Path, bothways: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Shares in caches of their own, the results of one machine; nothing of the parts stays, there or here."""
+    url = f"s3://{BUCKET}/shared"
+    monkeypatch.setattr(store_parts, "PART_BYTES", 6_000)
+    monkeypatch.setattr(bulk, "part_size", lambda table_bytes: ExtentSize(1, 40))
+    write_corpus(tmp_path / "c.jsonl", documents=60)
+    s3.put(str(tmp_path / "c.jsonl"), f"{BUCKET}/shared-texts/c.jsonl")
+    given = ["prepare", f"s3://{BUCKET}/shared-texts/c.jsonl", "--tokenizer", pretrained, "--workers", 1]
+    assert bothways(*given, "--out", tmp_path / "store")[0] == 0
+    rows = [{"text": " ".join(WORDS[(n * k) % len(WORDS)] for k in range(1, 2 + n % 9))} for n in range(200)]
+    rows[5]["text"] = ""
+    s3.pipe(f"{BUCKET}/shared-texts/t.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
+    embed = ["embed", pretrained, "--in", f"s3://{BUCKET}/shared-texts/t.jsonl"]
+    assert bothways(*embed, "--out", tmp_path / "t.jsonl")[0] == 0
+
+    def as_another_machine(name: str) -> None:
+        monkeypatch.setenv("BOTHWAYS_CACHE", str(cache / name))
+        _copy_of.cache_clear()
+
+    for command, out in ((given, f"{url}/store"), (embed, f"{url}/t.jsonl")):
+        for share in ("0/3", "2/3", "1/3", "2/3"):
+            as_another_machine(f"machine{share[0]}")
+            code, said, err = bothways(*command, "--out", out, "--parts", share)
+            assert code == 0, err
+            assert f"{out}.parts: made " in said
+        as_another_machine("joining")
+        code, said, err = bothways("join", out)
+        assert code == 2
+        assert f"bothways {command[0]} " in said
+        assert f"{out}.parts: " in err
+        as_another_machine("actor")  # makes one without knowing the command
+        if command is given:
+            missing = StoreParts.load(tmp_path / "any", out).parts.missing()
+            assert open_store_parts(tmp_path / "any", out)(missing[0]) > 0
+        as_another_machine("machine3")
+        assert bothways(*command, "--out", out, "--parts", "3/3")[0] == 0
+        as_another_machine("joining")
+        code, said, err = bothways("join", f"{out}.parts/")
+        assert code == 0, err
+        assert not s3.find(f"{out}.parts")
+        assert f"{out}.parts: no such folder of parts; {out} is there already" in refusal(bothways, "join", out)
+    s3.get(f"{BUCKET}/shared/store", str(tmp_path / "fetched"), recursive=True)
+    assert contents(tmp_path / "fetched") == contents(tmp_path / "store")
+    assert s3.cat(f"{BUCKET}/shared/t.jsonl") == (tmp_path / "t.jsonl").read_bytes()
+    assert json.loads(s3.cat(f"{BUCKET}/shared/t.jsonl.bad.jsonl"))["row"] == f"s3://{BUCKET}/shared-texts/t.jsonl:6"
+    assert not list(cache.rglob("*.parts"))
+    assert "is there already" in refusal(bothways, *embed, "--out", f"{url}/t.jsonl", "--parts", "1/3")
+    assert "done already" in bothways(*given, "--out", f"{url}/store", "--parts", "1/3")[1]
+
+
+@pytest.mark.slow
+def test_shards_of_machines_that_share_a_bucket_only_are_one_checkpoint(s3: Any, cache: Path, tmp_path: Path) -> None:
+    url = f"s3://{BUCKET}/sharded"
+    write_corpus(tmp_path / "c.jsonl", documents=100)
+    store = prepare([tmp_path / "c.jsonl"], tiny_tokenizer(), tmp_path / "store", workers=1).directory
+    machines = [Machine(environment={"BOTHWAYS_CACHE": str(cache / name)}) for name in ("one", "other")]
+    for code, said in Agents(machines, store, url, ("--parallel", "fsdp", "--steps", "3", "--evaluate-every", "0")).run(
+        SOUND
+    ):
+        assert code == 0, said
+    names = [name.removeprefix(f"{BUCKET}/sharded/") for name in s3.find(f"{BUCKET}/sharded")]
+    shards = [name for name in names if re.fullmatch(r"checkpoints/step-00000003/[^/]+\.safetensors", name)]
+    assert len(shards) == 2
+    assert not [name for name in names if "/." in f"/{name}" and not name.endswith(WRITER)]
+    finished = bw.load(url).model.state_dict()
+    s3.rm(f"{BUCKET}/sharded/model", recursive=True)
+    with pytest.warns(UnfinishedRunWarning, match="step 3 of 3"):
+        unfinished = bw.load(url).model.state_dict()
+    assert all(unfinished[name].equal(finished[name]) for name in finished)
 
 
 def refusal(bothways: Run, *arguments: object) -> str:

@@ -12,6 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 READ_BY_PYTHON = {"argtypes", "restype", "__class__"}  # by ctypes, and by `type`
 READ_BY_PYTHON |= {"optionxform", "whitespace_split", "INITIAL_NO_AUTH_ACTION_COUNT"}  # by configparser, shlex, moto
+READ_BY_PYTHON |= {"elastic_launch", "simdlen"}  # by torchrun and torch.compile
 
 
 def sources(folder: str) -> dict[str, str]:

@@ -156,7 +156,7 @@ def test_a_store_that_nothing_can_be_learnt_of_leads_on_to_a_vocabulary(
 
 def test_a_conversation_is_read_as_well() -> None:
     from bothways.inference.chat import conversation_prompt
-    from bothways.inference.sampling import GenerationOptions
+    from bothways.inference.generation_options import GenerationOptions
 
     model, options = model_of("causal"), GenerationOptions(max_tokens=4)
     with pytest.warns(UnknownTokensWarning):

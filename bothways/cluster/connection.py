@@ -16,7 +16,9 @@ from bothways.errors import UserError, install_command, option
 from bothways.version import __version__
 
 ANSWER_SECONDS = 5.0  # in which an address takes a connection; across the world it takes one
-CONNECT_SECONDS = 9.0  # in which what answers there says that it is Ray: with the above less than 15 s
+CONNECT_SECONDS = 8.0  # in which what answers there speaks gRPC, as Ray does: with the above less than 15 s
+SERVER_SECONDS = 60.0  # in which Ray's client server has started a process for this command: 4 s on an idle machine
+SERVER_TRIES = 3  # that process dies at its start now and then (ray-project/ray issue 63202)
 PROBE_SECONDS = 120.0  # in which every node has started a process; a busy one takes half a minute
 OBJECT_STORE_BYTES = 80_000_000  # about the least that Ray takes; parts go through files, and only numbers through it
 
@@ -60,7 +62,8 @@ def connected(asked: str) -> Iterator[tuple[Any, bool]]:
     quiet: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
     if address:
         _require_answer(asked, address)
-        _within(CONNECT_SECONDS, asked, lambda: ray.init(asked, **quiet))
+        _require_grpc(asked, address)
+        _connect(ray, asked, quiet)
     else:
         started = _join_or_start(ray, quiet)
     try:
@@ -91,6 +94,25 @@ def _require_answer(asked: str, address: str) -> None:
         raise UserError(f"{option('on', asked)}: nothing answers at {address}: {error.strerror or error}") from error
 
 
+def _require_grpc(asked: str, address: str) -> None:
+    import grpc
+
+    with grpc.insecure_channel(address) as channel:
+        try:
+            grpc.channel_ready_future(channel).result(CONNECT_SECONDS)
+        except grpc.FutureTimeoutError:
+            raise UserError(f"{option('on', asked)}: what answers there is no Ray client server") from None
+
+
+def _connect(ray: Any, asked: str, quiet: dict[str, Any]) -> None:
+    for left in reversed(range(SERVER_TRIES)):
+        try:
+            return _within(SERVER_SECONDS, asked, lambda: ray.init(asked, **quiet))
+        except UserError as error:
+            if not left or not isinstance(error.__cause__, ConnectionError):
+                raise
+
+
 def _within(seconds: float, asked: str, connect: Callable[[], Any]) -> None:
     """Call a function that may never return. Raises UserError where it has not by then, or fails."""
     answers: queue.Queue[Exception | None] = queue.Queue()
@@ -106,9 +128,10 @@ def _within(seconds: float, asked: str, connect: Callable[[], Any]) -> None:
     try:
         error = answers.get(timeout=seconds)
     except queue.Empty:
-        raise UserError(f"{option('on', asked)}: what answers there is no Ray client server, or is too busy") from None
+        late = f"Ray does not serve this command within {seconds:.0f} s; it is too busy, or what answers is not Ray"
+        raise UserError(f"{option('on', asked)}: {late}") from None
     if error is not None:
-        raise UserError(f"{option('on', asked)}: no connection to Ray: {str(error).splitlines()[0]}") from error
+        raise UserError(f"{option('on', asked)}: no connection to Ray: {_in_a_line(error)}") from error
 
 
 def require_same_versions(ray: Any, asked: str) -> None:
@@ -163,6 +186,10 @@ def on_node(node: dict[str, Any]) -> Any:
 
 def _name(node: dict[str, Any]) -> str:
     return str(node["NodeManagerHostname"] or node["NodeManagerAddress"])
+
+
+def _in_a_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
 
 
 def _first_line(error: Exception) -> str:

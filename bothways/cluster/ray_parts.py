@@ -7,6 +7,7 @@ well: what is complete is in the folder of parts, and the same command goes on w
 
 from __future__ import annotations
 
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from bothways.errors import UserError, options_are_flags, options_as_flags
 MakePart = Callable[[int], int]  # the number of a part → how many rows or documents it has
 OpenJob = Callable[[], MakePart]
 WAIT_SECONDS = 1.0  # between two looks at which nodes there are
+NODE_SECONDS = 300.0  # in which a node is to come, where none is alive: a machine that starts again takes some minutes
 MAX_FAILED_STARTS = 20
 MAX_DEATHS = 3  # of actors at the same part: it is the part then, and not the machine
 
@@ -84,16 +86,34 @@ class _Pool:
         self._busy: dict[Any, _Worker] = {}  # by what Ray answers when it is done
         self._idle: list[_Worker] = []
         self._deaths: Counter[int | None] = Counter()
+        self._alone_since: float | None = None  # without a live node, by `time.monotonic`
 
     def run(self, numbers: Sequence[int], on_made: Callable[[int, int], None]) -> None:
-        """Make all the parts."""
+        """Make all the parts. Raises UserError where the cluster has no live node for too long."""
         waiting = deque(numbers)
         while waiting or any(worker.number is not None for worker in self._busy.values()):
             self._start_workers(len(waiting))
             while waiting and self._idle:
                 self._give(self._idle.pop(), waiting.popleft())
+            if not self._busy:  # actors begin on each node that is alive
+                self._wait_for_a_node()
+                continue
+            self._alone_since = None
             for answer in self._ray.wait(list(self._busy), timeout=WAIT_SECONDS)[0]:
                 self._take(answer, waiting, on_made)
+
+    def _wait_for_a_node(self) -> None:
+        """Wait a moment, and say why the first time. Raises UserError where no node has come for `NODE_SECONDS`."""
+        now = time.monotonic()
+        if self._alone_since is None:
+            self._alone_since = now
+            self._say(f"no node of the cluster is alive; waiting for one, {NODE_SECONDS:.0f} s; Ctrl-C stops")
+        if now - self._alone_since >= NODE_SECONDS:
+            raise UserError(
+                f"no node of the cluster has been alive for {NODE_SECONDS:.0f} s; what is complete stays, and the same "
+                "command goes on with the rest, here or on a cluster with nodes"
+            )
+        time.sleep(WAIT_SECONDS)
 
     def _start_workers(self, wanted: int) -> None:
         """Begin actors where nodes have room, up to one for each part that waits."""

@@ -191,7 +191,7 @@ def _finished(begun: StoreParts, recipe: dict[str, Any]) -> TokenStore:
     store = TokenStore(begun.out)
     if changes := _changes(store.manifest["recipe"], recipe):
         raise made_otherwise(begun.out, "a store", changes)
-    if begun.parts.folder.is_dir():
+    if begun.parts.exists():
         begun.parts.load()
         if not _changes(begun.recipe, recipe):
             begun.parts.remove()

@@ -19,9 +19,11 @@ from bothways.data.documents import PreparedDocument, prepare_documents
 from bothways.data.store import ShardWriter, TokenStore, id_dtype
 from bothways.data.store_writer import NoTextError, StoreWriter, is_held_out, new_store, stored_documents
 from bothways.errors import UserError
-from bothways.files import read_json, user_errors, written_aside
-from bothways.parts import MANIFEST, Changes, Parts
+from bothways.files import read_json
+from bothways.parts import TOKENIZER, Changes, Parts
 from bothways.progress import DocumentCounts, OnProgress, no_progress
+from bothways.remote_files import local_file, url_of
+from bothways.shared_parts import SharedParts
 from bothways.text.corpus import CorpusOptions, CorpusReport, Document, SourceExtent, read_extents
 from bothways.text.corpus_extents import cut_source
 from bothways.text.csv_records import CsvDialect
@@ -38,13 +40,25 @@ class StoreParts:
     """The parts of the store `out`.
 
     overwrite: begin anew. command: by which a person makes the parts. trust: files that the manifest has already are
-    known again by their names and sizes, and not read. recipe: all that the store depends on, as its manifest has it.
+    known again by their names and sizes, and not read. url: of the store, where its parts are behind that as well
+    (`SharedParts`). recipe: all that the store depends on, as its manifest has it.
     """
 
-    def __init__(self, out: Path, *, overwrite: bool = False, command: Sequence[str] = (), trust: bool = False) -> None:
+    def __init__(
+        self,
+        out: Path,
+        *,
+        overwrite: bool = False,
+        command: Sequence[str] = (),
+        trust: bool = False,
+        url: str | None = None,
+    ) -> None:
         self.out, self.overwrite = out, overwrite
         self._command, self._trust = command, trust
-        self.parts = Parts(out, suffix=".arrow", overwrite=overwrite)
+        if url is None:
+            self.parts = Parts(out, suffix=".arrow", overwrite=overwrite)
+        else:
+            self.parts = SharedParts(url, out, suffix=".arrow", overwrite=overwrite)
         self._sources: Sequence[Source] = ()  # as they were given to this process, if it was
 
     @property
@@ -64,30 +78,27 @@ class StoreParts:
         UserError as `Parts.open` does."""
         self._sources = sources
         self.parts.open(recipe, lambda: _cut(sources, options, self._command), changes)
-        path = self.parts.folder / "tokenizer.json"
-        if not path.exists():
-            with user_errors(path), written_aside(path) as aside:
-                aside.write_text(tokenizer.to_json(), encoding="utf-8")
+        self.parts.keep_tokenizer(tokenizer.to_json())
 
     def known_sources(self) -> list[dict[str, Any]]:
         """What the manifest has of sources that are trusted to be the same."""
-        if not self._trust or self.overwrite or not (self.parts.folder / MANIFEST).exists():
+        if not self._trust or self.overwrite or not self.parts.has_manifest():
             return []
         self.parts.load()
         records: list[dict[str, Any]] = self.recipe["sources"]
         return records
 
     @classmethod
-    def load(cls, out: Path) -> StoreParts:
+    def load(cls, out: Path, url: str | None = None) -> StoreParts:
         """The parts of a store that another process has begun. Raises UserError where there are none."""
-        store = cls(out)
+        store = cls(out, url=url)
         store.parts.load()
         return store
 
     @functools.cached_property
     def tokenizer(self) -> Tokenizer:
         """The vocabulary of the parts. Raises UserError where it is missing."""
-        path = self.parts.folder / "tokenizer.json"
+        path = self.parts.folder / TOKENIZER
         read_json(path)
         return Tokenizer.from_json(path.read_text(encoding="utf-8"))
 
@@ -112,6 +123,8 @@ class StoreParts:
             source = Source(record["path"], path and Path(path), record["size"], folder, tuple(map(tuple, others)))
             if self._sources:  # the same contents, which may have moved
                 source = dataclasses.replace(source, path=self._sources[index].path, texts=self._sources[index].texts)
+            elif url_of(source.name) is not None and source.path is not None and not source.path.exists():
+                source = dataclasses.replace(source, path=_copy_of(source.name))  # another machine has cut it
             extent = Extent.from_json(entry.get("extent", {}))
             found.append(SourceExtent(source, extent, dialect and CsvDialect(**dialect)))
         return found
@@ -171,13 +184,13 @@ class StoreParts:
         except NoTextError:
             self.parts.remove()
             raise
-        self.parts.remove()
+        self.parts.finish()
         return TokenStore(self.out)
 
 
-def open_store_parts(out: Path) -> Callable[[int], int]:
+def open_store_parts(out: Path, url: str | None = None) -> Callable[[int], int]:
     """What makes a part of a store by its number in this process, and returns how many documents it has."""
-    store = StoreParts.load(out)
+    store = StoreParts.load(out, url)
 
     def make(number: int) -> int:
         store.make([number], 1, lambda done, tokens: None)
@@ -242,6 +255,12 @@ def _cut(sources: Sequence[Source], options: CorpusOptions, command: Sequence[st
         "dialects": dialects,
         "parts": parts,
     }
+
+
+@functools.cache
+def _copy_of(url: str) -> Path:
+    """This machine's copy of a source behind a URL."""
+    return local_file(url)
 
 
 def _size(wanted: SourceExtent) -> int:

@@ -16,7 +16,7 @@ from bothways.batch import PackedBatch
 from bothways.explain.answers import ShownAnswer
 from bothways.explain.record import record
 from bothways.inference.generation import generate
-from bothways.inference.sampling import GenerationOptions
+from bothways.inference.generation_options import GenerationOptions
 from bothways.model.heads import Ability, Decision
 
 if TYPE_CHECKING:

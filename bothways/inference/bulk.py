@@ -31,6 +31,7 @@ from bothways.parts import Parts
 from bothways.prefetch import prefetch
 from bothways.progress import OnProgress, no_progress
 from bothways.remote_files import version_of
+from bothways.shared_parts import SharedParts
 from bothways.text.csv_records import CsvDialect
 from bothways.text.extents import Extent, ExtentSize
 from bothways.text.tokenizer import Tokenizer
@@ -94,19 +95,23 @@ class BulkOutput:
     """The file of results, its parts until it is complete, and beside it a file of the rows that could not be used.
 
     bad_rows: that file, `OUT.bad.jsonl`; there is none where all rows were used. resumed: rows that an earlier run had
-    done.
+    done. url: of the results, where their parts are behind that as well (`SharedParts`).
     """
 
-    def __init__(self, out: Path, *, overwrite: bool = False) -> None:
+    def __init__(self, out: Path, *, overwrite: bool = False, url: str | None = None) -> None:
         self.out = out
         self.bad_rows = out.with_name(f"{out.name}{BAD_ROWS}")
-        self.parts = Parts(out, (self.bad_rows,), overwrite=overwrite)
+        side = (self.bad_rows,)
+        if url is None:
+            self.parts = Parts(out, side, overwrite=overwrite)
+        else:
+            self.parts = SharedParts(url, out, side, overwrite=overwrite)
         self.resumed = 0
 
     @classmethod
-    def load(cls, out: Path) -> BulkOutput:
+    def load(cls, out: Path, url: str | None = None) -> BulkOutput:
         """The output of a job that another process has begun. Raises UserError where there is none."""
-        output = cls(out)
+        output = cls(out, url=url)
         output.parts.load()
         return output
 
@@ -177,11 +182,18 @@ class BulkOutput:
 
 
 def open_output(
-    job: Job, source: RowStream, out: Path, *, overwrite: bool = False, command: Sequence[str] = ()
+    job: Job,
+    source: RowStream,
+    out: Path,
+    *,
+    overwrite: bool = False,
+    command: Sequence[str] = (),
+    url: str | None = None,
 ) -> BulkOutput:
     """The output of a job: empty, or with the parts of a run that was stopped.
 
-    overwrite: begin anew, and replace a complete `out` at the end. command: by which a person makes the parts.
+    overwrite: begin anew, and replace a complete `out` at the end. command: by which a person makes the parts. url: as
+    of `BulkOutput`.
     Raises UserError where `out` is complete, a column of the table has the name of a result's, or the parts are of
     another run.
     """
@@ -190,7 +202,7 @@ def open_output(
     clashes = _result_names(source.columns, job)
     if clashes:
         raise UserError(f"{source.path}: has a column {clashes[0]!r}, which is the name of a result; rename it")
-    output = BulkOutput(out, overwrite=overwrite)
+    output = BulkOutput(out, overwrite=overwrite, url=url)
     size = part_size(source.path.stat().st_size)
     if not overwrite and is_earlier(output.parts.folder):
         take_over(
@@ -245,12 +257,15 @@ def run_bulk(
         on_rows(done)
 
 
-def open_table_parts(out: Path, open_job: Callable[[], tuple[Job, RowStream]]) -> Callable[[int], int]:
+def open_table_parts(
+    out: Path, open_job: Callable[[], tuple[Job, RowStream]], url: str | None = None
+) -> Callable[[int], int]:
     """What makes a part of a table's results by its number in this process, and returns how many rows it has.
 
-    open_job: the job and its table, as this machine has them. Raises UserError where they are not those of the parts.
+    open_job: the job and its table, as this machine has them. url: as of `BulkOutput`. Raises UserError where they are
+    not those of the parts.
     """
-    output = BulkOutput.load(out)
+    output = BulkOutput.load(out, url)
     job, source = open_job()
     begun: dict[str, Any] = output.parts.manifest["job"]
     asked = {**_origin(source), **source.reading, **json.loads(json.dumps(job.description))}

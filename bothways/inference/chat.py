@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bothways.errors import UserError, command, option, warn_truncated
+from bothways.inference.generation_options import GenerationOptions
 from bothways.inference.language import generate_steps, require_causal, text_pieces
-from bothways.inference.sampling import GenerationOptions
 from bothways.tasks.instruct import Turn, check_turns, conversation_ids
 
 if TYPE_CHECKING:

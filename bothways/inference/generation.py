@@ -9,6 +9,7 @@ Shapes: N texts, V vocabulary.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, cast
@@ -21,9 +22,10 @@ from bothways.batch import PackedBatch
 from bothways.counter_random import mix, uniforms
 from bothways.data.encoded import Encoded, pack_encoded
 from bothways.hardware import inference_batch_tokens, memory_errors
-from bothways.inference.engine import Forward, no_targets
+from bothways.inference.engine import Forward, Question, no_targets
+from bothways.inference.generation_options import GenerationOptions
 from bothways.inference.kv_cache import TextCache, attend_to_caches, attend_within_prompts
-from bothways.inference.sampling import GenerationOptions, draw_tokens, filtered_logits
+from bothways.inference.sampling import draw_tokens, filtered_logits
 from bothways.model.attention import Attend
 from bothways.model.heads import Model, device_of
 from bothways.token_budget import cut_to_budget
@@ -206,10 +208,28 @@ class Generation:
         self.wanted = self._decoding.append([tokens[n] for n in alive])
 
 
+def ask_generation(generation: Generation, tell: Callable[[Step], None]) -> Question[None]:
+    """Tells each `Step` of a generation as it is made."""
+    while generation.wanted is not None:
+        tell(generation.draw((yield generation.wanted)))
+
+
+def steps_told(ask: Callable[[Callable[[Step], None]], Question[None]]) -> Iterator[Step]:
+    """The steps that a question tells, which is run here and now, each as it is made. ask: the question, given whom it
+    tells."""
+    told: list[Step] = []
+    question = ask(told.append)
+    with contextlib.closing(question), contextlib.suppress(StopIteration):
+        forward = next(question)
+        while True:
+            forward = question.send(forward.run())
+            yield told.pop()
+    yield from told
+
+
 def generate(
     model: Model, prompts: Sequence[np.ndarray], options: GenerationOptions, *, end_id: int, never: Sequence[int] = ()
 ) -> Iterator[Step]:
-    """Yields a `Step` for each round of tokens of a `Generation`, run here and now."""
+    """Yields the steps of a `Generation`, run here and now."""
     generation = Generation(model, prompts, options, end_id=end_id, never=never)
-    while generation.wanted is not None:
-        yield generation.draw(generation.wanted.run())
+    return steps_told(lambda tell: ask_generation(generation, tell))

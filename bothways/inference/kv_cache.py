@@ -23,13 +23,14 @@ from bothways.model.encoder import Encoder
 class TextCache:
     """Keys and values of one text: of each layer `[2, A, C, D]`, a column a token, of which `length` are written.
 
-    layers: made by `allocate`. block: of each layer the tensor `[2, N, A, C, D]` whose row `row` is this text's; None
-    where it stands by itself.
+    columns: the tokens that it has room for. layers: made by `allocate`; in a block they may have more columns, as many
+    as the longest text there needs. block: of each layer the tensor `[2, N, A, C, D]` whose row `row` is this text's;
+    None where it stands by itself.
     """
 
     def __init__(self, encoder: Encoder, columns: int) -> None:
         """With room for so many tokens."""
-        self._encoder, self._columns, self.length = encoder, columns, 0
+        self._encoder, self.columns, self.length = encoder, columns, 0
         self.layers: list[Tensor] = []
         self.block: list[Tensor] | None = None
         self.row = 0
@@ -37,13 +38,13 @@ class TextCache:
     def allocate(self) -> None:
         """Take the memory; before a text's prompt is read, as those that only wait for that need none."""
         weight, config = self._encoder.embeddings.token.weight, self._encoder.config
-        shape = (2, config.num_attention_heads, self._columns, config.head_size)
+        shape = (2, config.num_attention_heads, self.columns, config.head_size)
         self.layers = [weight.new_empty(shape) for _ in self._encoder.order]
 
     def copy(self) -> TextCache:
         """One that goes on by itself."""
-        made = TextCache(self._encoder, self._columns)
-        made.layers, made.length = [layer.clone() for layer in self.layers], self.length
+        made = TextCache(self._encoder, self.columns)
+        made.layers, made.length = [layer[:, :, : self.columns].clone() for layer in self.layers], self.length
         return made
 
 
@@ -117,7 +118,7 @@ def _block_of(caches: Sequence[TextCache]) -> list[Tensor]:
     there = all(cache.block is block and cache.row == row for row, cache in enumerate(caches))
     if block is not None and there and block[0].shape[1] == len(caches):
         return block
-    columns = max(cache.layers[0].shape[2] for cache in caches)
+    columns = max(cache.columns for cache in caches)  # and not of the blocks they are in: a longer text may have left
     made = []
     for layers in zip(*(cache.layers for cache in caches), strict=True):
         heads, _, size = layers[0].shape[1:]

@@ -5,15 +5,12 @@ Shapes: T tokens of a text, V vocabulary.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
 from bothways.checkpoint.shipped import shipped_hint
 from bothways.errors import (
@@ -25,8 +22,8 @@ from bothways.errors import (
     warn_truncated,
 )
 from bothways.inference.engine import Question
-from bothways.inference.generation import Decoding, Generation, Step
-from bothways.inference.sampling import GenerationOptions
+from bothways.inference.generation import Decoding, Generation, Step, ask_generation, steps_told
+from bothways.inference.generation_options import GenerationOptions
 from bothways.inference.texts import Texts
 from bothways.option_checks import require_count
 from bothways.tasks.results import Result
@@ -136,13 +133,15 @@ def ask_steps(
     generation = Generation(
         model.for_generation, prompts, options, end_id=tokenizer.sep_id, never=tokenizer.suppressed_ids
     )
-    while generation.wanted is not None:
-        step = generation.draw((yield generation.wanted))
+
+    def count(step: Step) -> None:
         for text, token in zip(step.texts, step.tokens, strict=True):
             lengths[text] = lengths.get(text, 0) + 1
             if token == tokenizer.sep_id:
                 ended.add(text)
         tell(step)
+
+    yield from ask_generation(generation, count)
     cut = [text for text, length in lengths.items() if text not in ended and length < options.max_tokens]
     if cut:
         message = f"{len(cut):,} texts end where the position table does, at {table:,} tokens"
@@ -151,14 +150,7 @@ def ask_steps(
 
 def generate_steps(model: LoadedModel, prompts: Sequence[np.ndarray], options: GenerationOptions) -> Iterator[Step]:
     """As `ask_steps`, each step as it is made here and now."""
-    told: list[Step] = []
-    question = ask_steps(model, prompts, options, told.append)
-    with contextlib.closing(question), contextlib.suppress(StopIteration):
-        forward = next(question)
-        while True:
-            forward = question.send(forward.run())
-            yield told.pop()
-    yield from told
+    return steps_told(lambda tell: ask_steps(model, prompts, options, tell))
 
 
 def ask_continuations(
@@ -203,23 +195,15 @@ def suggest_words(model: LoadedModel, prompts: Texts, top_k: int) -> Question[An
             warn_at_caller(message, category)
     last = model.config.max_sequence_length - 1 - MAX_WORD_PIECES
     ends = [np.append(of_prompt[0], of_prompt[1:][-last:]) for of_prompt in ids]
-    tokenizer = model.tokenizer
-    is_word = torch.tensor([_is_word(tokenizer.token(id)) for id in range(tokenizer.vocab_size)])
-    kinds = torch.stack([is_word, torch.from_numpy(tokenizer.continuations())])
-    more = model.config.vocab_size - tokenizer.vocab_size  # rows of the token table without a piece
-    kinds = F.pad(kinds, (0, more)).to(model.device)
     found = []
     for end in ends:
-        found.append((yield from _ask_likeliest_words(model, end, kinds, top_k)))
+        found.append((yield from _ask_likeliest_words(model, end, top_k)))
     return asked.given(found)
 
 
-def _ask_likeliest_words(
-    model: LoadedModel, prompt: np.ndarray, kinds: Tensor, top_k: int
-) -> Question[list[Suggestion]]:
-    """The likeliest words behind a prompt (ids with `[SOS]`): beginnings of words, followed piece by piece. kinds: bool
-    `[2, V]`, whether a piece has letters, and whether it goes on with a word."""
-    tokenizer, (is_word, continues) = model.tokenizer, kinds
+def _ask_likeliest_words(model: LoadedModel, prompt: np.ndarray, top_k: int) -> Question[list[Suggestion]]:
+    """The likeliest words behind a prompt (ids with `[SOS]`): beginnings of words, followed piece by piece."""
+    tokenizer, (is_word, continues) = model.tokenizer, model.word_pieces
     decoding = Decoding(model.for_generation, [prompt], MAX_WORD_PIECES)
     (logits,) = yield decoding.read_prompts()
     first = logits.float().softmax(-1) * (is_word & ~continues)
@@ -237,11 +221,6 @@ def _ask_likeliest_words(
         words = [[*words[n], id] for n, id in zip(of_word.tolist(), ids.tolist(), strict=True)]
         decoding.select(of_word.tolist())
     return sorted(found, key=lambda suggestion: -suggestion.probability)[:top_k]
-
-
-def _is_word(token: str) -> bool:
-    """Whether a piece has a letter or a digit and is no special token."""
-    return any(character.isalnum() for character in token) and not (token.startswith("[") and token.endswith("]"))
 
 
 def require_causal(model: LoadedModel, verb: str) -> None:

@@ -38,6 +38,7 @@ from bothways.remote_files import local_file
 from bothways.tasks import TASKS
 from bothways.tasks.base import Task, require_segment_types, shortened_list
 from bothways.text.tokenizer import Tokenizer
+from bothways.text.word_pieces import word_pieces
 
 
 def source_of(model: object) -> str | Path:
@@ -73,11 +74,11 @@ class LoadedModel:
         if calibrate is not None and precision not in ("int8", "fastest"):
             cure = option("precision", "int8")
             raise UserError(f"{option('calibrate', calibrate)}: only int8 is measured; with {cure}, or fastest")
+        with memory_errors(self.device, "the model"):
+            self.model = checkpoint.model.to(self.device).eval()
         self.calibration = (
             None if calibrate is None else file_texts(local_file(calibrate), self._text_columns(pairs=True))
         )
-        with memory_errors(self.device, "the model"):
-            self.model = checkpoint.model.to(self.device).eval()
         self.agreement: Agreement | None = None  # with float32, measured before int8 is first used
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -123,6 +124,11 @@ class LoadedModel:
     def for_generation(self) -> Model:
         """The model as generation runs it: in this object's precision."""
         return prepare_for_generation(self.model, self.precision)
+
+    @functools.cached_property
+    def word_pieces(self) -> torch.Tensor:
+        """As `text.word_pieces` finds them, `[2, V]`: looked for once, as a vocabulary has tens of thousands."""
+        return torch.from_numpy(word_pieces(self.tokenizer, self.config.vocab_size)).to(self.device)
 
     @functools.cached_property
     def _needed_heads(self) -> dict[type[Task], type[Head]]:
@@ -313,6 +319,13 @@ def describe_model(model: LoadedModel) -> dict[str, str]:
         "device": str(model.device),
         "precision": model.precision,
     }
+
+
+def precision_in_words(model: LoadedModel) -> str:
+    """The precision of a model that has been run, and, where int8 was to be measured, what came of it."""
+    if model.agreement is not None:
+        return f"{model.precision}: {model.agreement}"
+    return model.precision if model.calibration is None else f"{model.precision}: as this processor has no faster int8"
 
 
 def _has_shape(config: EncoderConfig, size: Mapping[str, Any]) -> bool:

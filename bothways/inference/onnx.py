@@ -219,7 +219,7 @@ def export_onnx(checkpoint: Checkpoint, directory: Path, int8: bool = False) -> 
         )
     with replace_directory(directory) as partial:
         write_all_but_weights(checkpoint, partial)
-        _write(model, partial / "model.onnx")
+        _write(model, partial / "model.onnx", prompt.text)
         difference, _ = _compare(model, partial / "model.onnx")
         if not difference < MAX_DIFFERENCE:
             raise UserError(f"export onnx: ONNX Runtime's outputs differ by {difference:.2g} from the model's")
@@ -231,7 +231,8 @@ def export_onnx(checkpoint: Checkpoint, directory: Path, int8: bool = False) -> 
     return Exported(directory / "model.onnx", difference, quantised)
 
 
-def _write(model: Model, path: Path) -> None:
+def _write(model: Model, path: Path, prompt: str) -> None:
+    """prompt: what stands before every text, kept as the file's own metadata; empty where there is none."""
     import onnx
 
     logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)  # misses torchvision
@@ -253,6 +254,8 @@ def _write(model: Model, path: Path) -> None:
         for dim in value.type.tensor_type.shape.dim:
             if dim.dim_param in named:
                 dim.dim_param = named[dim.dim_param]
+    if prompt:
+        proto.metadata_props.add(key="prompt", value=prompt)
     onnx.save(proto, path)
 
 

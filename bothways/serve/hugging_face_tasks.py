@@ -9,8 +9,8 @@ import numpy as np
 from fastapi import Request
 from fastapi.responses import Response
 
+from bothways.inference.generation_options import GenerationOptions
 from bothways.inference.language import Continuation
-from bothways.inference.sampling import GenerationOptions
 from bothways.serve import questions
 from bothways.serve.asking import ask, base64_vectors, json_reply, server_sent, stream_reply
 from bothways.serve.failures import RequestError

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from bothways.inference.sampling import GenerationOptions
+from bothways.inference.generation_options import GenerationOptions
 from bothways.serve.failures import RequestError
 
 # Fields that are taken at these values alone, as they ask for nothing then.

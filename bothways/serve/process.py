@@ -35,7 +35,7 @@ LOG_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime",
 @dataclass(frozen=True)
 class ServerOptions:
     """models: what is served, by name. keys: that are accepted, none for everybody. cors: origins of other
-    pages. log_texts: whether the log has what is asked."""
+    pages. log_texts: whether the log has what is asked. calibrate: a file of texts to measure int8 on."""
 
     models: Mapping[str, str]
     host: str
@@ -46,6 +46,7 @@ class ServerOptions:
     log_texts: bool
     device: str
     precision: InferencePrecision
+    calibrate: str | None
 
 
 class _Server(uvicorn.Server):
@@ -140,7 +141,7 @@ def load_models(options: ServerOptions) -> dict[str, ServedModel]:
     """The models, warm. Raises UserError for one that cannot be loaded."""
     models = {}
     for name, source in options.models.items():
-        models[name] = served_model(name, load(source, options.device, options.precision))
+        models[name] = served_model(name, load(source, options.device, options.precision, options.calibrate))
         models[name].warm_up()
     return models
 

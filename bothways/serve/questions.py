@@ -19,8 +19,8 @@ from bothways.inference import engine, language, masked, predict, reranking, sco
 from bothways.inference.chat import reply_prompt
 from bothways.inference.engine import Question
 from bothways.inference.generation import Step
+from bothways.inference.generation_options import GenerationOptions, generation_options
 from bothways.inference.language import Continuation, prompt_ids, require_causal
-from bothways.inference.sampling import GenerationOptions, generation_options
 from bothways.inference.texts import rows_of
 from bothways.predictor import Predictor
 from bothways.progress import no_progress

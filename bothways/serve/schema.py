@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from bothways.inference.sampling import GenerationOptions
+from bothways.inference.generation_options import GenerationOptions
 
 
 class TextPair(BaseModel):

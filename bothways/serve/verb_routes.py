@@ -9,8 +9,8 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
+from bothways.inference.generation_options import generation_options
 from bothways.inference.language import Continuation
-from bothways.inference.sampling import generation_options
 from bothways.predictor import Predictor
 from bothways.serve import questions, schema
 from bothways.serve.asking import ask, base64_vectors, plain, result_reply, server_sent, stream_reply

@@ -198,6 +198,11 @@ class Task(ABC):
     def check(self, row: Row) -> None:
         """Raises UserError, naming the row, for a labelled row that cannot be used."""
 
+    def stray_rows(self, rows: Sequence[Row]) -> dict[int, str]:
+        """The training rows whose labels cannot be beside those of the others, by their number in `rows`, each with the
+        reason; empty where labels say nothing of each other."""
+        return {}
+
     def advice(self, rows: Sequence[Row]) -> str | None:
         """What a user should think of before training on these rows, as a line; None where all looks well."""
         return None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar, Self
 
@@ -182,32 +182,46 @@ class TagTask(Task):
         seen = sorted({label for _, words in read for label in words.labels or ()})
         if len(seen) < 2:
             raise UserError(f"{rows[0].source}: every word has the label {seen[0]!r}; tagging needs at least two")
-        task._check_scheme(seen, read)
+        if (stray := next(task._strays(read), None)) is not None:
+            raise UserError(f"{stray[1]} ({option('skip_bad', True)} leaves such rows out)")
+        task._warn_of_numbers(seen)
         warn_of_spans(read)
         return replace(task, labels=tuple(seen))
 
-    def _check_scheme(self, seen: Sequence[str], read: Sequence[tuple[str, Words]]) -> None:
-        """Raises UserError, naming row and word, for a label that is none of the scheme. Warns of numbers."""
+    def stray_rows(self, rows: Sequence[Row]) -> dict[int, str]:
+        return {} if self.labels else dict(self._strays([(row.source, self.words(row)) for row in rows]))
+
+    def _strays(self, read: Sequence[tuple[str, Words]]) -> Iterator[tuple[int, str]]:
+        """The rows with a label that is none of the scheme, by their numbers, with what to say of the first such."""
+        seen = sorted({label for _, words in read for label in words.labels or ()})
         scheme = scheme_of(seen) if self.options.scheme == "auto" else self.options.scheme
-        if scheme in PREFIXES and not follows(seen, scheme):
-            stray = next(label for label in seen if not label_in_scheme(label, scheme))
-            source, words = next((source, words) for source, words in read if stray in (words.labels or ()))
-            number = (words.labels or []).index(stray)
-            start, end = words.characters[number]
+        if scheme not in PREFIXES or follows(seen, scheme):
+            return
+        for row, (source, words) in enumerate(read):
+            labels = words.labels or []
+            number = next((n for n, label in enumerate(labels) if not label_in_scheme(label, scheme)), None)
+            if number is None:
+                continue
+            stray, (start, end) = labels[number], words.characters[number]
             place = f"{source}: word {number + 1}, {words.text[start:end]!r}, has the label {stray!r}"
-            raise UserError(
+            yield (
+                row,
                 f"{place} (nearly {scheme}: the other labels are {PREFIXES[scheme]} or O); correct it, or give "
                 f"{option('scheme', 'IO')} where it is a kind of its own"
                 if self.options.scheme == "auto"
                 else f"{option('scheme', scheme)}: the label {stray!r} is none of it; {PREFIXES[scheme]} or O are; "
-                f"{place}"
+                f"{place}",
             )
+
+    def _warn_of_numbers(self, seen: Sequence[str]) -> None:
+        """Warns of labels that are numbers where every word has one."""
+        scheme = scheme_of(seen) if self.options.scheme == "auto" else self.options.scheme
         if scheme == "plain" and all(label.lstrip("-").isdecimal() for label in seen):
             message = (
                 f"the labels are numbers ({', '.join(seen[:3])}, …), so that every word has one and none marks an "
                 "entity; give their names, such as O and B-PER, where they stand for entities"
             )
-            warnings.warn(message, stacklevel=2)
+            warnings.warn(message, stacklevel=3)
 
     def to_json(self) -> dict[str, Any]:
         return {

@@ -174,6 +174,9 @@ def usable_rows(
             if not skip_bad:
                 raise UserError(f"{error} ({option('skip_bad', True)} leaves such rows out)") from error
             bad.append(str(error))
+    if skip_bad and good and (stray := task.stray_rows(good)):
+        bad += stray.values()
+        good = [row for number, row in enumerate(good) if number not in stray]
     if bad:
         more = "; …" if len(bad) > MAX_BAD_ROWS_SHOWN else ""
         say(f"{len(bad):,} of {len(rows):,} rows left out: {'; '.join(bad[:MAX_BAD_ROWS_SHOWN])}{more}")

@@ -50,6 +50,7 @@ from bothways.files import (
 from bothways.mirrors import OutputMirror
 from bothways.outputs import begin_anew, discard, made_otherwise
 from bothways.remote_files import local_path, url_of
+from bothways.train.checkpoint_shards import failure_reason, save_shards
 from bothways.train.distributed import World
 from bothways.train.optimizer import CombinedOptimizer
 from bothways.train.run_changes import LENGTH_OPTIONS, run_changes
@@ -201,17 +202,15 @@ class RunDirectory:
         path = self.path / "checkpoints" / f"step-{state['step']:08d}"
         parameters, tensors = _parameters(model), _optimizer_tensors(model, optimizer)
         sharded = any(isinstance(tensor, DTensor) for tensor in parameters.values())
+        url = None if self._mirror is None else self._mirror.url
         if not world.main:
             if sharded:
-                world.wait()  # for the directory
-                _save_shards(path, {**parameters, **tensors})
+                save_shards(path, {**parameters, **tensors}, world, url)
             world.wait()
             return path
         with replace_directory(path) as partial:
             if sharded:
-                world.wait()
-                _save_shards(path, {**parameters, **tensors})
-                _require_shards(partial, world.size)
+                save_shards(path, {**parameters, **tensors}, world, url)
             else:
                 save_file(parameters, partial / "model.safetensors")
                 save_file(tensors, partial / "optimizer.safetensors")
@@ -287,24 +286,6 @@ def _optimizer_tensors(
     return tensors
 
 
-def _save_shards(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Write this process's shards into the directory that `replace_directory(path)` made."""
-    partial = path.resolve().with_name(f".{path.name}.partial")
-    try:
-        dcp.save(tensors, storage_writer=dcp.HuggingFaceStorageWriter(str(partial), save_distributed=True))
-    except CheckpointException as error:
-        raise UserError(f"{path}: cannot be written: {_reason(error)}; the checkpoint before is intact") from error
-
-
-def _require_shards(directory: Path, processes: int) -> None:
-    found = len(list(directory.glob("*.safetensors")))
-    if found != processes:
-        raise UserError(
-            f"{directory}: {found} of {processes} processes left their part of the checkpoint here; "
-            f"{option('out')} must be a folder that all machines share"
-        )
-
-
 class UnreadableError(Exception):
     """A directory that is no checkpoint, or a torn one."""
 
@@ -318,7 +299,7 @@ def _attempt(read: Callable[..., Read], world: World, *arguments: Any) -> tuple[
     try:
         result = read(*arguments)
     except (SafetensorError, OSError, UnreadableError, CheckpointException) as error:
-        failure = _reason(error)
+        failure = failure_reason(error)
     failures = [failure for failure in world.gather(failure) if failure]
     return (None, failures[0]) if failures else (result, "")
 
@@ -366,10 +347,3 @@ def _load(model: nn.Module, optimizer: torch.optim.Optimizer | CombinedOptimizer
                 optimizer.state[named[name]][entry] = value.to(named[name].device)
             else:
                 named[key].copy_(value)
-
-
-def _reason(error: BaseException) -> str:
-    """The first line of an error; where several processes read together, of the first process's that failed."""
-    if isinstance(error, CheckpointException) and error.failures:
-        error = next(iter(error.failures.values()))[0]
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -11,7 +11,8 @@ import torch
 from bothways.batch import PackedBatch, pack_sequences
 from bothways.counter_random import uniforms
 from bothways.data.plan import PretrainingPlan
-from bothways.inference.sampling import GenerationOptions, draw_tokens, filtered_logits
+from bothways.inference.generation_options import GenerationOptions
+from bothways.inference.sampling import draw_tokens, filtered_logits
 from bothways.model.heads import Model, device_of
 from bothways.text.tokenizer import Tokenizer
 

@@ -9,7 +9,6 @@ from typing import Any
 from bothways.data.tables import TableFormat
 from bothways.errors import UserError
 from bothways.files import to_json
-from bothways.inference.jobs import task_job
 from bothways.option_checks import require_at_least
 from bothways.precision import InferencePrecision
 from bothways.remote_files import local_file
@@ -29,8 +28,7 @@ class AnswerArguments(PartsArguments):
     question: what is asked; without it each row of the table `--in` asks its own. out: with such a table, a .parquet,
     .jsonl or .csv of all its rows, however many; the same command again goes on with it. format: what the table is,
     where its name does not say it. encoding: of a file that is not UTF-8. precision: auto is bfloat16 where the
-    hardware multiplies it, else float32; fastest is int8 where it has VNNI. calibrate: a table or a .txt of texts, on
-    which int8 is compared with float32 before it is used.
+    hardware multiplies it, else float32; fastest is int8 where it has VNNI.
     """
 
     model: ModelToAsk = None
@@ -69,6 +67,8 @@ def run_answer(arguments: Sequence[str]) -> None:
         'Answer a question from a text. Example: bothways answer help "What does a red light mean?" --in router.txt',
     )
     if options.out is not None:
+        from bothways.inference.jobs import task_job  # torch takes seconds, and --help needs none
+
         if options.question is not None:
             raise UserError(f"--out {options.out}: is for the rows of a table after --in, each with its own question")
         return into_file(

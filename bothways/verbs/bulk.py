@@ -7,26 +7,26 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bothways.data.stream import RowStream
 from bothways.data.tables import TableOptions
 from bothways.errors import UserError, as_shown
 from bothways.files import require_file_writable
-from bothways.inference.bulk import BAD_ROWS, BulkCounts, BulkOutput, Job, open_output, open_table_parts, run_bulk
 from bothways.inference.bulk_formats import BULK_SUFFIXES
-from bothways.inference.jobs import task_job
-from bothways.inference.prepared import describe_layers
-from bothways.mirrors import output_file
+from bothways.mirrors import new_output_file, output_file
 from bothways.parts import PartShare
 from bothways.precision import InferencePrecision
-from bothways.predictor import Predictor
 from bothways.progress import CountProgress, duration, print_note
 from bothways.verbs.model_argument import load_model
 from bothways.verbs.parts_arguments import PartsArguments, absolute, make_on_cluster, part_command, say_share
 from bothways.verbs.text_arguments import TextArguments
 
-MakeJob = Callable[[Predictor, RowStream], Job]
+if TYPE_CHECKING:  # torch takes seconds, and --help needs none
+    from bothways.inference.bulk import BulkCounts, BulkOutput, Job
+    from bothways.predictor import Predictor
+
+MakeJob = Callable[["Predictor", RowStream], "Job"]
 LineColumn = Callable[[Mapping[str, Any]], str]
 
 
@@ -38,6 +38,12 @@ class _Asked:
     options: Any
     make_job: MakeJob
     line_column: LineColumn
+
+    @property
+    def parts_url(self) -> str | None:
+        """As `PartsArguments.parts_url`."""
+        url: str | None = self.options.parts_url(self.options.out)
+        return url
 
     def open(self) -> tuple[Predictor, Job, RowStream]:
         """The model, what it does, and the table."""
@@ -54,12 +60,23 @@ def into_file(verb: str, options: Any, arguments: Sequence[str], make_job: MakeJ
     options: with model, input, format, encoding, out, overwrite, on, parts, device, precision and calibrate. arguments:
     the words that gave them. line_column: what the lines of a .txt are called, by the options of the fine-tuning.
     """
-    share = options.share(options.out, options.overwrite)
+    from bothways.inference.bulk import BAD_ROWS
+
+    share = options.share(options.overwrite)
+    asked, command = _Asked(verb, options, make_job, line_column), part_command(verb, arguments)
+    if share is not None:
+        _into(new_output_file(options.out, overwrite=options.overwrite), asked, share, command)
+        return
     with output_file(options.out, overwrite=options.overwrite, side_suffixes=(BAD_ROWS,)) as out:
-        _into(out, _Asked(verb, options, make_job, line_column), share, part_command(verb, arguments))
+        output = _into(out, asked, None, command)
+    if asked.parts_url is not None:
+        output.parts.remove()
 
 
-def _into(out: Path, asked: _Asked, share: PartShare | None, command: Sequence[str]) -> None:
+def _into(out: Path, asked: _Asked, share: PartShare | None, command: Sequence[str]) -> BulkOutput:
+    from bothways.inference.bulk import open_output, run_bulk
+    from bothways.inference.prepared import describe_layers
+
     options = asked.options
     require_file_writable(out, BULK_SUFFIXES, "out")
     if options.input is None:
@@ -69,7 +86,7 @@ def _into(out: Path, asked: _Asked, share: PartShare | None, command: Sequence[s
     model, job, source = asked.open()
     for remark in source.remarks:
         print_note(f"{source.path}: {remark}")
-    output = open_output(job, source, out, overwrite=options.overwrite, command=command)
+    output = open_output(job, source, out, overwrite=options.overwrite, command=command, url=asked.parts_url)
     began = time.monotonic()
     numbers = output.parts.missing(share)
     with CountProgress(asked.verb, output.rows_at_most, output.resumed) as on_rows:
@@ -81,15 +98,19 @@ def _into(out: Path, asked: _Asked, share: PartShare | None, command: Sequence[s
             on_rows.say(f"{asked.verb} on {model.device}: {layers}{measured}")
             run_bulk(job, source, output, on_rows, numbers)
     if share is not None:
-        return say_share(output.parts, share, len(numbers))
+        say_share(output.parts, share, len(numbers))
+        return output
     counts = output.merge()
     resumed = f", {counts.resumed:,} of them by an earlier run" if counts.resumed else ""
     print(f"{as_shown(out)}: {counts.rows - counts.bad:,} rows{resumed}, in {duration(time.monotonic() - began)}")
     say_counts(counts, output, model.sequence_length)
+    return output
 
 
 def _make_on_cluster(asked: _Asked, output: BulkOutput, on_rows: CountProgress) -> None:
     """Make the missing parts on the cluster, where each actor opens model and table for itself."""
+    from bothways.inference.bulk import open_table_parts
+
     options = asked.options
     named = {name: absolute(getattr(options, name)) for name in ("model", "input", "calibrate")}
     elsewhere = replace(asked, options=replace(options, **named))
@@ -105,7 +126,7 @@ def _make_on_cluster(asked: _Asked, output: BulkOutput, on_rows: CountProgress) 
         done += rows
         on_rows(done)
 
-    open_parts = partial(open_table_parts, output.out.absolute(), open_job)
+    open_parts = partial(open_table_parts, output.out.absolute(), open_job, asked.parts_url)
     make_on_cluster(options.on, output.parts, open_parts, "device", on_made)
 
 
@@ -124,8 +145,7 @@ def say_counts(counts: BulkCounts, output: BulkOutput, sequence_length: int | No
 @dataclass(frozen=True)
 class TableArguments(PartsArguments, TextArguments):
     """out: a .parquet, .jsonl or .csv of all the rows of `--in`, however many; the same command again goes on with it.
-    precision: auto is bfloat16 where the hardware multiplies it, else float32; fastest is int8 where it has VNNI.
-    calibrate: a table or a .txt of texts, on which int8 is compared with float32 before it is used."""
+    precision: auto is bfloat16 where the hardware multiplies it, else float32; fastest is int8 where it has VNNI."""
 
     out: str | None = None
     overwrite: bool = False
@@ -140,6 +160,8 @@ class TableArguments(PartsArguments, TextArguments):
 
 def table_into_file(verb: str, options: TableArguments, arguments: Sequence[str]) -> None:
     """Run a task's job over the table `--in` into `--out`, as `into_file`. Raises UserError where texts are given."""
+    from bothways.inference.jobs import task_job
+
     if options.texts:
         raise UserError(f"--out {options.out}: is for the rows of a table after --in, not for texts as arguments")
     into_file(

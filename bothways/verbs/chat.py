@@ -5,20 +5,20 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bothways.data.tables import is_labelled_table, read_rows
 from bothways.errors import UserError
 from bothways.files import to_json
-from bothways.inference.chat import Chat
-from bothways.inference.sampling import GenerationOptions
-from bothways.predictor import Predictor
+from bothways.inference.generation_options import GenerationOptions
 from bothways.progress import print_note
-from bothways.tasks.instruct import PROMPT_AND_RESPONSE
 from bothways.verbs.flags import parse
 from bothways.verbs.generate import print_as_made
 from bothways.verbs.model_argument import load_model
 from bothways.verbs.text_arguments import TextArguments, single_texts
+
+if TYPE_CHECKING:
+    from bothways.predictor import Predictor
 
 COMMANDS = "/reset forgets the conversation, /stop or Ctrl-D ends it, /help says this; all else goes to the model"
 
@@ -47,6 +47,8 @@ def run_chat(arguments: Sequence[str]) -> None:
         arguments,
         'Talk with a model made by `finetune instruct`. Example: bothways chat helper "My router has no light"',
     )
+    from bothways.inference.chat import Chat  # torch takes seconds, and --help needs none
+
     if options.texts or options.input:
         model = load_model("chat", options)
         talk = Chat(model, options.system)
@@ -78,6 +80,8 @@ def run_chat(arguments: Sequence[str]) -> None:
 
 def _said_in(table: str | None, model: Predictor) -> str | None:
     """The column of a table that holds what is said: the fine-tuning's, or one that its rows would have."""
+    from bothways.tasks.instruct import PROMPT_AND_RESPONSE
+
     named: str | None = model.checkpoint.metadata.get("options", {}).get("prompt_column")
     if named or table is None or not is_labelled_table(table):
         return named

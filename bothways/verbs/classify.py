@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from bothways.files import to_json
 from bothways.progress import CountProgress
-from bothways.tasks.classifications import Classification, Regression
 from bothways.verbs.bulk import TableArguments, table_into_file
 from bothways.verbs.flags import parse
 from bothways.verbs.text_arguments import open_model, shown_text
@@ -26,6 +25,8 @@ def run_classify(arguments: Sequence[str]) -> None:
     model, texts = open_model("classify", options, options.precision, options.calibrate)
     with CountProgress("classify", len(texts)) as on_sequences:
         results = model.classify(texts, on_sequences)
+    from bothways.tasks.classifications import Classification, Regression  # torch takes seconds, and --help needs none
+
     for text, result in zip(texts, results, strict=True):
         if options.json:
             print(to_json({"text": text, **result.to_dict()}))

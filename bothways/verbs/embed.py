@@ -5,26 +5,26 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bothways.data.stream import RowStream
 from bothways.errors import UserError, as_shown
 from bothways.files import require_file_writable, to_json, user_errors
-from bothways.inference.bulk import Job
 from bothways.inference.bulk_formats import BULK_SUFFIXES
-from bothways.inference.jobs import embed_job
-from bothways.inference.vectors import chosen_prompt
 from bothways.mirrors import output_file
 from bothways.outputs import require_new_file
-from bothways.predictor import Predictor
 from bothways.progress import CountProgress, OnProgress
 from bothways.verbs.bulk import TableArguments, into_file
 from bothways.verbs.flags import parse
 from bothways.verbs.model_argument import load_model
 from bothways.verbs.printing import say
 from bothways.verbs.text_arguments import empty_lines, open_model_and_texts, single_lines
+
+if TYPE_CHECKING:
+    from bothways.inference.bulk import Job
+    from bothways.predictor import Predictor
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,9 @@ def _embed_table(options: EmbedArguments, arguments: Sequence[str]) -> None:
 
     if options.pair_column:
         raise UserError("--pair-column: embed gives a vector to one text a row; name it by --text-column")
+
+    from bothways.inference.jobs import embed_job  # torch takes seconds, and --help needs none
+    from bothways.inference.vectors import chosen_prompt
 
     def column(trained: Mapping[str, Any]) -> str:
         return options.text_column or trained.get("text_column") or "text"

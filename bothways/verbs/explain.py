@@ -13,7 +13,6 @@ from bothways.mirrors import output_file
 from bothways.outputs import require_new_file
 from bothways.pages.explanation import is_explanation
 from bothways.progress import waiting
-from bothways.train.run import is_pretraining_run
 from bothways.verbs.flags import parse
 from bothways.verbs.model_argument import load_model
 from bothways.verbs.options import ModelToAsk, Positional
@@ -65,6 +64,8 @@ def _explain(options: ExplainArguments, out: Path) -> None:
         raise UserError(f"--layer {options.layer}: is for pictures; a page has all layers")
     if options.anchors and options.word is None:
         raise UserError("--anchors: needs --word, the word that is compared with them")
+    from bothways.train.run import is_pretraining_run  # torch takes seconds, and --help needs none
+
     model = load_model("explain", options)
     text = options.text if options.pair is None else (options.text, options.pair)
     beside = {"others": options.others, "word": options.word, "anchors": options.anchors}

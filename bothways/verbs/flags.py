@@ -65,6 +65,7 @@ def _typed_over(recipe: Mapping[str, Any], typed: Mapping[str, Any]) -> dict[str
 COMMON = {
     "answers_column": "column of the answers",
     "batch_size": "examples in a step",
+    "calibrate": "a table or a .txt of texts, on which int8 is compared with float32 before it is used",
     "characters": "of text to read",
     "checkpoint_every": "steps between two checkpoints",
     "choices_column": "column of the list of choices",

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from bothways.errors import UserError
 from bothways.files import to_json
-from bothways.inference import language
-from bothways.inference.engine import complete
-from bothways.inference.sampling import GenerationOptions
-from bothways.predictor import Predictor
+from bothways.inference.generation_options import GenerationOptions
 from bothways.verbs.flags import parse
 from bothways.verbs.printing import table_lines
 from bothways.verbs.text_arguments import TextArguments, open_model_and_texts
+
+if TYPE_CHECKING:
+    from bothways.predictor import Predictor
 
 ALTERNATIVES_SHOWN = 5  # likeliest pieces of each step, a column each
 
@@ -39,6 +39,9 @@ def run_generate(arguments: Sequence[str]) -> None:
         arguments,
         'Go on with a text, a token at a time. Example: bothways generate run "Before my bed lies" --temperature 0.8',
     )
+    from bothways.inference import language  # torch takes seconds, and --help needs none
+    from bothways.inference.engine import complete
+
     model, prompts = open_model_and_texts("generate", options)
     language.require_causal(model, "generate")
     if options.show_steps:
@@ -65,6 +68,8 @@ def print_as_made(pieces: Iterable[str]) -> None:
 
 def _show_steps(model: Predictor, prompt: str, options: GenerateArguments) -> None:
     """A table: a row a step, what was chosen and what else was likely."""
+    from bothways.inference import language
+
     if options.samples > 1 or options.json:
         raise UserError("--show-steps: shows one sample as a table; leave out --samples and --json")
     heads = ["step", "so far", "chosen", *(f"{place + 1}." for place in range(ALTERNATIVES_SHOWN))]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from bothways.checkpoint.shipped import shipped_for
 from bothways.precision import InferencePrecision
-from bothways.predictor import Predictor, load
 from bothways.progress import is_main_process, print_note
+
+if TYPE_CHECKING:
+    from bothways.predictor import Predictor
 
 
 class ModelOptions(Protocol):
@@ -36,8 +38,11 @@ def load_model(
     """The model, opened. calibrate: a file of texts that int8 is measured on; what came of it is said.
 
     Raises UserError where there is none, and as `load` does."""
+    from bothways.inference.loaded import precision_in_words  # torch takes seconds, and --help needs none
+    from bothways.predictor import load
+
     model = load(named_model(verb, options.model), options.device, precision, calibrate)
     if calibrate is not None:
         model.for_prediction  # noqa: B018 — which measures
-        print_note(f"{verb} in {model.precision}: {model.agreement or 'as this processor has no faster int8'}")
+        print_note(f"{verb} in {precision_in_words(model)}")
     return model

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from bothways.errors import UserError
+from bothways.errors import UserError, as_shown
 from bothways.parts import Parts, PartShare
 from bothways.remote_files import shown_url, url_of
 from bothways.verbs.printing import say
@@ -30,13 +30,13 @@ class PartsArguments:
         if self.on is not None or self.parts is not None:
             raise UserError("--on and --parts: are of a table after --in, with a .parquet, .jsonl or .csv after --out")
 
-    def share(self, out: str, overwrite: bool) -> PartShare | None:
+    def parts_url(self, out: str) -> str | None:
+        """The URL of a result whose parts are behind it as well, as machines make them that share nothing else."""
+        return url_of(out) if self.on is not None or self.parts is not None else None
+
+    def share(self, overwrite: bool) -> PartShare | None:
         """The share of the parts that is asked for, None for all. Raises UserError for other values, and for options
-        that do not go together. out, overwrite: the result, and whether what is there is to be replaced."""
-        if (self.on is not None or self.parts is not None) and url_of(out) is not None:
-            raise UserError(
-                f"--out {shown_url(out)}: --on and --parts need a folder that all machines share, not a URL"
-            )
+        that do not go together. overwrite: whether what is there is to be replaced."""
         if self.on is not None:
             from bothways.cluster.connection import check_address
 
@@ -66,8 +66,9 @@ def part_command(verb: str, arguments: Sequence[str]) -> list[str]:
 def say_share(parts: Parts, share: PartShare, made: int) -> None:
     """Tell what a share's command has done, and what there is to do."""
     there = len(parts.done())
-    print(f"{parts.folder}: made {made:,} parts of the share {share}; {there:,} of {parts.count:,} parts are there")
-    print(f"next: bothways join {parts.out}" if there == parts.count else f"when all are: bothways join {parts.out}")
+    folder, out = as_shown(parts.folder), as_shown(parts.out)
+    print(f"{folder}: made {made:,} parts of the share {share}; {there:,} of {parts.count:,} parts are there")
+    print(f"next: bothways join {out}" if there == parts.count else f"when all are: bothways join {out}")
 
 
 def make_on_cluster(

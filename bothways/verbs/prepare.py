@@ -13,11 +13,9 @@ from bothways.data.prepare import PrepareOptions, begin_store, join_store, make_
 from bothways.data.store import TokenStore
 from bothways.data.store_parts import StoreParts, open_store_parts
 from bothways.data.store_writer import STORE_FILES
-from bothways.data.unknown_tokens import unknown_in_store
 from bothways.errors import UserError
-from bothways.mirrors import output_folder
+from bothways.mirrors import output_as_it_is, output_folder
 from bothways.outputs import free_name
-from bothways.parts import PartShare
 from bothways.progress import ByteProgress
 from bothways.text.sources import resolve_sources
 from bothways.text.tokenizer import Tokenizer
@@ -50,39 +48,51 @@ def run_prepare(arguments: Sequence[str]) -> None:
         arguments,
         "Turn text into a token store. Example: bothways prepare texts/ --tokenizer vocabulary --out store",
     )
-    share = options.share(options.out, options.overwrite)
+    share = options.share(options.overwrite)
     if options.on is not None and options.workers is not None:
         raise UserError(f"--workers {options.workers}: of this machine; --on {options.on} has a process on each core")
+    command = part_command("prepare", arguments)
+    if share is not None:
+        out = output_as_it_is(options.out, STORE_FILES)
+        begun = _begun(options, out, command, trust=True)
+        if isinstance(begun, TokenStore):
+            _say(options, begun, done_already=True)
+        else:
+            say_share(begun.parts, share, make_parts(begun, share, options.workers))
+        return
     with output_folder(options.out, STORE_FILES, only_ours=options.overwrite) as out:
-        store, done_already = _prepared(options, out, share, part_command("prepare", arguments))
-    if store is not None:
-        _say(options, store, done_already)
+        begun = _begun(options, out, command)
+        store = begun if isinstance(begun, TokenStore) else _made(options, begun)
+    if isinstance(begun, StoreParts) and options.parts_url(options.out) is not None:
+        begun.parts.remove()
+    _say(options, store, done_already=begun is store)
 
 
-def _prepared(
-    options: PrepareArguments, out: Path, share: PartShare | None, command: Sequence[str]
-) -> tuple[TokenStore | None, bool]:
-    """The store, None where a share of its parts was made; and whether it was there already."""
-    begun = begin_store(
-        StoreParts(out, overwrite=options.overwrite, command=command, trust=share is not None),
+def _begun(
+    options: PrepareArguments, out: Path, command: Sequence[str], *, trust: bool = False
+) -> StoreParts | TokenStore:
+    """The parts of the store, or the store where it is there already. trust: as of `StoreParts`."""
+    url = options.parts_url(options.out)
+    return begin_store(
+        StoreParts(out, overwrite=options.overwrite, command=command, trust=trust, url=url),
         resolve_sources(options.sources),
         Tokenizer.load(options.tokenizer),
         PrepareOptions(options.corpus_options(), options.validation, options.workers, options.language),
     )
-    if isinstance(begun, TokenStore):
-        return begun, True
+
+
+def _made(options: PrepareArguments, begun: StoreParts) -> TokenStore:
+    """The store of all its parts."""
     if options.on is not None:
-        _make_on_cluster(options.on, begun)
+        _make_on_cluster(options.on, begun, options.parts_url(options.out))
     else:
-        made = make_parts(begun, share, options.workers)
-        if share is not None:
-            say_share(begun.parts, share, made)
-            return None, False
-    return join_store(begun), False
+        make_parts(begun, None, options.workers)
+    return join_store(begun)
 
 
 def _say(options: PrepareArguments, store: TokenStore, done_already: bool) -> None:
     """What the store is, and what to type next."""
+    from bothways.data.unknown_tokens import unknown_in_store  # torch takes seconds, and --help needs none
     from bothways.verbs.describe_text import store_lines
 
     if done_already:
@@ -103,7 +113,7 @@ class _Counts(NamedTuple):
     bytes_read: int
 
 
-def _make_on_cluster(on: str, begun: StoreParts) -> None:
+def _make_on_cluster(on: str, begun: StoreParts, url: str | None) -> None:
     numbers = begun.parts.missing()
     done = _Counts(0, 0)
     with ByteProgress("prepare", begun.size_of(numbers)) as progress:
@@ -114,5 +124,5 @@ def _make_on_cluster(on: str, begun: StoreParts) -> None:
             done = _Counts(done.documents + documents, done.bytes_read + begun.size_of([number]))
             progress.update(done)
 
-        open_job = partial(open_store_parts, begun.out.absolute())
+        open_job = partial(open_store_parts, begun.out.absolute(), url)
         make_on_cluster(on, begun.parts, open_job, "core", on_made)

@@ -14,7 +14,6 @@ from rich.table import Table
 from rich.text import Text
 
 from bothways.progress import print_note
-from bothways.tasks.metrics import MAX_LABELS_SHOWN, commonest_labels
 from bothways.verbs.screen import filled, screen_width
 
 MAX_PRINTED_LABELS = 12  # of a matrix that is printed
@@ -90,6 +89,8 @@ def say_next(words: Sequence[str]) -> None:
 
 def figure_lines(figures: Mapping[str, Any]) -> list[str]:
     """Figures of merit for the terminal: the numbers, those by label, and a confusion matrix that is not too large."""
+    from bothways.tasks.metrics import MAX_LABELS_SHOWN  # torch takes seconds, and most that is printed needs none
+
     numbers = [f"{name.replace('_', ' ')} {value:.3f}" for name, value in figures.items() if isinstance(value, float)]
     lines = filled(numbers, screen_width(), gap="   ")
     if labels := figures.get("labels"):
@@ -104,6 +105,8 @@ def figure_lines(figures: Mapping[str, Any]) -> list[str]:
 
 
 def _label_lines(labels: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    from bothways.tasks.metrics import commonest_labels
+
     rows = []
     for label, values in commonest_labels(labels):
         *ratios, support = values.values()

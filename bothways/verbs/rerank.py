@@ -33,6 +33,7 @@ class RerankArguments:
     encoding: str = "utf-8"
     text_column: str | None = None
     precision: InferencePrecision = "auto"
+    calibrate: str | None = None
     device: str = "auto"
 
 
@@ -46,7 +47,7 @@ def run_rerank(arguments: Sequence[str]) -> None:
         'Example: bothways rerank model "slow wifi" --in tickets.txt',
     )
     lines = placed_texts(local_file(options.input), options.encoding, options.text_column)
-    model = load_model("rerank", options, options.precision)
+    model = load_model("rerank", options, options.precision, options.calibrate)
     with CountProgress("rerank", len(lines)) as progress:
         texts = [line for _, line in lines]
         ranked = model.rerank(options.query, texts, options.top_k, label=options.label, on_progress=progress)

@@ -68,6 +68,7 @@ class ServeArguments:
     log_texts: bool = False
     quiet: bool = False
     precision: InferencePrecision = "auto"
+    calibrate: str | None = None
     device: str = "auto"
     on: str | None = None
     replicas: str | None = None
@@ -100,7 +101,7 @@ def run_serve(arguments: Sequence[str]) -> int:
     server = ServerOptions(
         named_models(options.models, options.name), options.host, options.port, limits, keys, options.cors,
         options.log_texts,
-        options.device, options.precision,
+        options.device, options.precision, options.calibrate,
     )  # fmt: skip
     if options.host not in LOOPBACK and not keys:
         say(f"serve: {options.host} can be reached from other machines, and no API key is asked for")
@@ -116,9 +117,12 @@ def run_serve(arguments: Sequence[str]) -> int:
 
 
 def _say_ready(models: Mapping[str, ServedModel], address: str, with_keys: bool) -> None:
+    from bothways.inference.loaded import precision_in_words
+
     for model in models.values():
         facts = model.describe()
-        say(f"serve: {model.name}: {facts['family']}, {facts['size']}, {facts['precision']}; {', '.join(model.verbs)}")
+        say(f"serve: {model.name}: {facts['family']}, {facts['size']}, {', '.join(model.verbs)}")
+        say(f"serve: {model.name} runs in {precision_in_words(model.predictor)}")
     print(f"page: {address}/", flush=True)
     print(f"try: {_curl(next(iter(models.values())), address, with_keys)}", flush=True)
 

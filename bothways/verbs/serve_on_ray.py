@@ -26,11 +26,12 @@ def serve_on_ray(on: str, replicas: str, server: ServerOptions, quiet: bool) -> 
     if server.port == 0:
         raise UserError("--port 0: replicas on Ray need a port that is named; new ones of an update answer there too")
     models = {name: absolute(model) or model for name, model in server.models.items()}
+    server = replace(server, models=models, calibrate=absolute(server.calibrate))
     with connected(on) as (ray, started):
         if started:
             listen(server.host, server.port).close()
         deployment = Deployment(
-            functools.partial(Replica, replace(server, models=models), quiet), count, server.host, server.port,
+            functools.partial(Replica, server, quiet), count, server.host, server.port,
             server.limits.max_requests, server.limits.drain, with_gpus=server.device != "cpu",
         )  # fmt: skip
         host, port = deploy(ray, on, deployment)

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bothways.files import to_json
-from bothways.inference.vectors import DistanceMatch
 from bothways.precision import InferencePrecision
 from bothways.progress import CountProgress
 from bothways.remote_files import local_file
@@ -37,6 +36,7 @@ class SimilarArguments:
     encoding: str = "utf-8"
     text_column: str | None = None
     precision: InferencePrecision = "auto"
+    calibrate: str | None = None
     device: str = "auto"
 
 
@@ -49,7 +49,7 @@ def run_similar(arguments: Sequence[str]) -> None:
         'Find the lines of a file most like a text. Example: bothways similar model "slow wifi" --in tickets.txt',
     )
     file = local_file(options.input)
-    model = load_model("similar", options, options.precision)
+    model = load_model("similar", options, options.precision, options.calibrate)
     trained_on = model.checkpoint.metadata.get("options", {}).get("text_column")
     lines = placed_texts(file, options.encoding, options.text_column, trained_on or "text")
     texts = [line for _, line in lines]
@@ -57,6 +57,8 @@ def run_similar(arguments: Sequence[str]) -> None:
         matches = model.similar(
             options.query, texts, options.top_k, on_sequences, prompt_name=options.prompt_name, prompt=options.prompt
         )
+    from bothways.inference.vectors import DistanceMatch  # torch takes seconds, and --help needs none
+
     for match in matches:
         place = lines[match.index][0]
         if options.json:

@@ -6,18 +6,20 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bothways.data.tables import TableFormat, TableOptions, is_labelled_table, read_rows
 from bothways.errors import UserError
 from bothways.inference.texts import Text
 from bothways.precision import InferencePrecision
-from bothways.predictor import Predictor
 from bothways.remote_files import local_file
 from bothways.text.encodings import BINARY_SAMPLE_BYTES, UTF8, checked_encoding, decoded, undecodable_message
 from bothways.verbs.model_argument import load_model
 from bothways.verbs.options import ModelToAsk, Positional
 from bothways.verbs.printing import say
+
+if TYPE_CHECKING:
+    from bothways.predictor import Predictor
 
 MAX_LINES_SHOWN = 10  # numbers of empty lines
 

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 import urllib.error
@@ -38,14 +42,28 @@ KEY = "0123456789abcdef"
 STORE = {"object_store_memory": connection.OBJECT_STORE_BYTES}
 
 
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Any]:
-    """A driver's node without a core for parts, and two nodes of one."""
+def client_port() -> int:
+    """Where Ray's client server listens."""
+    return free_port()
+
+
+@pytest.fixture(scope="module")
+def cluster(client_port: int) -> Iterator[Any]:
+    """A driver's node without a core for parts and with the client server, and two nodes of one."""
     pytest.importorskip("ray", reason="Ray is not installed")
     ray = connection.import_ray("ray")
     from ray.cluster_utils import Cluster
 
-    found = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False, **STORE})
+    head = {"num_cpus": 0, "include_dashboard": False, "ray_client_server_port": client_port, **STORE}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRPC_ENABLE_FORK_SUPPORT", "0")  # with it the client server's processes die (docs/cluster.md)
+        found = Cluster(initialize_head=True, head_node_args=head)
     for _ in range(2):
         found.add_node(num_cpus=1, **STORE)
     ray.init(address=found.address, logging_level="ERROR", log_to_driver=False)
@@ -116,15 +134,66 @@ def test_stores_and_vectors_of_a_cluster_are_those_of_one_machine(
     wait_for_nodes(1)
 
 
+DYING = """  # a driver that is killed when the third part is made
+import os, signal, sys
+from bothways.cli import main
+from bothways.data import store_parts
+from bothways.verbs import parts_arguments, prepare
+
+make = parts_arguments.make_on_cluster
+
+def dying(on, parts, open_job, per, on_made):
+    make(on, parts, open_job, per, lambda *made: len(parts.done()) < 3 or os.kill(os.getpid(), signal.SIGKILL))
+
+store_parts.PART_BYTES = 6_000
+prepare.make_on_cluster = dying
+main(sys.argv[1:])
+"""
+
+
+def outside(cluster: Any, *command: object) -> subprocess.CompletedProcess[str]:
+    """A Python process, which is not connected to the cluster as this one is, and would join it."""
+    environment = {**os.environ, "RAY_ADDRESS": cluster.address}
+    words = [sys.executable, *map(str, command)]
+    return subprocess.run(words, env=environment, capture_output=True, text=True, timeout=120, check=False)
+
+
+@pytest.mark.ray
+def test_a_driver_that_is_killed_leaves_what_is_complete(cluster: Any, tmp_path: Path, bothways: Run) -> None:
+    write_corpus(tmp_path / "c.jsonl", documents=200)
+    (tmp_path / "vocabulary").mkdir()
+    tiny_tokenizer().save(tmp_path / "vocabulary")
+    given = ["prepare", tmp_path / "c.jsonl", "--tokenizer", tmp_path / "vocabulary"]
+    assert bothways(*given, "--out", tmp_path / "here", "--workers", 1)[0] == 0
+    killed = outside(cluster, "-c", DYING, *given, "--out", tmp_path / "there", "--on", "ray")
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    parts = Parts(tmp_path / "there")
+    parts.load()
+    assert 3 <= len(parts.done()) < parts.count
+    code, _, err = bothways(*given, "--out", tmp_path / "there", "--on", "ray")
+    assert code == 0, err
+    assert contents(tmp_path / "there") == contents(tmp_path / "here")
+
+
+@pytest.mark.ray
+def test_vectors_by_the_client_server_are_those_of_one_machine(
+    cluster: Any, client_port: int, pretrained: Path, tmp_path: Path, bothways: Run
+) -> None:
+    rows = [{"text": " ".join(WORDS[(n * k) % len(WORDS)] for k in range(1, 2 + n % 9))} for n in range(600)]
+    (tmp_path / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    given = ["embed", pretrained, "--in", tmp_path / "t.jsonl"]
+    assert bothways(*given, "--out", tmp_path / "here.jsonl")[0] == 0
+    address = f"ray://{cluster.address.rpartition(':')[0]}:{client_port}"
+    done = outside(cluster, "-m", "bothways.cli", *given, "--out", tmp_path / "there.jsonl", "--on", address)
+    assert done.returncode == 0, done.stderr
+    assert "600 rows" in done.stdout
+    assert (tmp_path / "there.jsonl").read_bytes() == (tmp_path / "here.jsonl").read_bytes()
+
+
 def wait_for(replies: list[Any], number: int) -> None:
     pause = threading.Event()
     while len(replies) < number:
         pause.wait(0.02)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 def open_service_of(predictor: Predictor) -> Service:

@@ -1,9 +1,10 @@
-"""Addresses, and what answers there. In a file of its own, after that of the cluster: what has asked a port that is not
-Ray's keeps a thread that Ray would take for a driver of the cluster."""
+"""Addresses, and what answers there."""
 
 from __future__ import annotations
 
 import socket
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -43,3 +44,21 @@ def test_addresses_and_versions() -> None:
     assert connection.version_fault("2.7.18", bothways) == f"Python 2.7.18, this command {python}"
     assert connection.version_fault(python, "") == f"no Bothways; install {bothways} there"
     assert connection.version_fault(python, "0.0.1") == f"Bothways 0.0.1, this command {bothways}"
+
+
+def test_a_client_server_whose_process_dies_at_its_start_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stub(*failures: Exception) -> Any:
+        left = list(failures)
+
+        def init(address: str) -> None:
+            if left:
+                raise left.pop(0)
+
+        return SimpleNamespace(init=init)
+
+    dies = ConnectionAbortedError("Initialization failure from server:\n")
+    connection._connect(stub(dies, dies), "ray://head:1", {})
+    with pytest.raises(UserError, match=r"no connection to Ray: Initialization failure from server:$"):
+        connection._connect(stub(dies, dies, dies), "ray://head:1", {})
+    with pytest.raises(UserError, match="no connection to Ray: another version of Ray"):
+        connection._connect(stub(RuntimeError("another version of\nRay"), dies), "ray://head:1", {})

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from bothways.data.micro_batches import leave_none_empty, share_among_ranks
+from bothways.data.micro_batches import deal_out, leave_none_empty, share_among_ranks
 from bothways.errors import UserError
 from bothways.token_budget import cut_evenly
 
@@ -45,8 +45,8 @@ def test_ranks_share_out_a_step_in_as_many_batches_each(world_size: int, lengths
 @pytest.mark.parametrize(
     ("lengths", "budget", "shares"),
     [
-        ([10, 40, 30, 20], 60, [[[1, 3]], [[2, 0]]]),
-        ([40, 40, 40, 20, 20], 60, [[[0], [2, 4]], [[1], [3]]]),
+        ([10, 40, 30, 20], 60, [[[1, 0]], [[2, 3]]]),
+        ([40, 40, 40, 20, 20], 60, [[[0], [2]], [[1], [3, 4]]]),
         ([50, 50, 50, 50, 50], 100, [[[0, 2], [4]], [[1], [3]]]),  # all three together would be 150
         ([90, 90, 50, 50, 50, 50, 50], 100, [[[0], [2, 4], [6]], [[1], [3], [5]]]),
         ([90, 60, 40], 100, [[[0]], [[1, 2]]]),
@@ -55,6 +55,29 @@ def test_ranks_share_out_a_step_in_as_many_batches_each(world_size: int, lengths
 )
 def test_two_ranks_keep_the_budget(lengths: list[int], budget: int, shares: list[list[list[int]]]) -> None:
     assert shares_of(lengths, 2, budget) == shares
+
+
+@given(st.integers(1, 9), st.lists(st.integers(1, 128), min_size=9, max_size=80))
+def test_ranks_differ_by_no_more_than_the_lengths_of_one_turn(world_size: int, lengths: list[int]) -> None:
+    """Which of a turn a rank takes makes up for other turns; one example a turn each, and the order of length stays."""
+    dealt = deal_out(np.array(lengths), world_size)
+    assert sorted(dealt[dealt >= 0].tolist()) == list(range(len(lengths)))
+    tokens = np.where(dealt >= 0, np.array(lengths)[dealt], 0)
+    assert tokens.sum(axis=0).max() - tokens.sum(axis=0).min() <= (tokens.max(axis=1) - tokens.min(axis=1)).max()
+    assert (tokens[:-1].min(axis=1) >= tokens[1:].max(axis=1)).all()
+    if world_size == 1:
+        assert tokens[:, 0].tolist() == sorted(lengths, reverse=True)
+
+
+@pytest.mark.parametrize("tokens", [2048, 4096])
+@pytest.mark.parametrize("ranks", [8, 512])
+def test_ranks_have_as_many_tokens_within_one_per_cent(ranks: int, tokens: int) -> None:
+    """Sequences of 128 and the shorter ends of documents, as masked LM cuts them."""
+    rng = np.random.default_rng(ranks + tokens)
+    lengths = np.where(rng.random(ranks * tokens // 100) < 0.6, 128, rng.integers(4, 128, ranks * tokens // 100))
+    dealt = deal_out(lengths, ranks)
+    loads = np.where(dealt >= 0, lengths[dealt], 0).sum(axis=0)
+    assert loads.max() / loads.mean() < 1.01
 
 
 def test_a_step_of_fewer_examples_than_ranks_is_refused() -> None:

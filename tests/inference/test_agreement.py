@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import bothways as bw
 from bothways.errors import PrecisionWarning, UserError
 from bothways.inference import agreement, loaded
 from bothways.precision import choose_inference_precision
+from bothways.serve import process
 from tests.helpers import Run
 
 
@@ -61,6 +63,54 @@ def test_the_command_line_says_how_near_the_texts_came(minilm: Path, tmp_path: P
     code, _, err = bothways("export", "onnx", minilm, "--out", tmp_path / "o", "--calibrate", tmp_path / "lines.txt")
     assert code == 2
     assert "is for export onnx --int8" in err
+
+
+def test_verbs_that_rank_measure_too(minilm: Path, pretrained: Path, tmp_path: Path, bothways: Run) -> None:
+    lines, run = tmp_path / "lines.txt", tmp_path / "pairs"
+    lines.write_text("A red door.\nThe cat sleeps.\n")
+    rows = [{"text": "a door", "pair": "the door", "label": label} for label in ("yes", "no")] * 2
+    columns = {"pair_column": "pair", "problem_type": "single_label_classification"}
+    bw.finetune("classify", pretrained, rows, None, run, steps=1, quiet=True, **columns)  # type: ignore[arg-type]
+    calibrated = ("--precision", "int8", "--calibrate", lines)
+    code, said, err = bothways("similar", minilm, "a door", "--in", lines, *calibrated)
+    assert code == 0
+    assert "A red door." in said.splitlines()[0]
+    assert "similar in int8: cosine 0.99" in err
+    assert "with float32 on 2 texts" in err
+    tables = tmp_path / "pairs.jsonl"
+    tables.write_text('{"text": "a door", "pair": "the door"}\n')
+    code, _, err = bothways("rerank", run, "a door", "--in", lines, "--precision", "int8", "--calibrate", tables)
+    assert code == 0
+    assert "with float32 on 1 texts" in err
+    code, _, err = bothways("similar", minilm, "a door", "--in", lines, "--precision", "float32", *calibrated[2:])
+    assert code == 2
+    assert "only int8 is measured" in err
+
+
+def test_a_server_measures_each_model_once_as_it_loads_it(
+    minilm: Path, pretrained: Path, tmp_path: Path, bothways: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "lines.txt").write_text("A red door.\nThe cat sleeps.\n")
+    measured: list[bw.Predictor] = []
+
+    def run(options: process.ServerOptions, on_ready: Callable[..., None]) -> int:
+        models = process.load_models(options)
+        measured.extend(model.predictor for model in models.values())
+        found = [model.agreement for model in measured]
+        for model in measured:
+            model.embed("the old dog")
+        assert all(model.agreement is one for model, one in zip(measured, found, strict=True))
+        on_ready(models, "http://127.0.0.1:1")
+        return 0
+
+    monkeypatch.setattr(process, "run_server", run)
+    monkeypatch.setattr(process, "log_as_json", lambda quiet: None)
+    named = ("--name", f"a={minilm}", f"b={pretrained}", "--device", "cpu")
+    code, _, err = bothways("serve", *named, "--precision", "int8", "--calibrate", tmp_path / "lines.txt")
+    assert code == 0, err
+    assert "a runs in int8: cosine 0.99" in err
+    assert err.count("with float32 on 2 texts") == 2
+    assert [model.calibration for model in measured] == [["A red door.", "The cat sleeps."]] * 2
 
 
 def test_a_model_that_suffers_is_used_in_another_precision(pretrained: Path, monkeypatch: pytest.MonkeyPatch) -> None:

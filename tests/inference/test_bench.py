@@ -15,6 +15,14 @@ from bothways.verbs import bench
 from tests.helpers import Run
 
 
+@pytest.fixture
+def few_texts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every tenth of the texts, which are embedded six times."""
+    texts = bench.mixed_texts()[::10]
+    monkeypatch.setattr(bench, "mixed_texts", lambda: texts)
+
+
+@pytest.mark.usefixtures("few_texts")
 def test_figures_and_table(pretrained: Path, bothways: Run) -> None:
     code, out, err = bothways("bench", pretrained, "--seconds", 0.1, "--json")
     assert code == 0, err
@@ -47,6 +55,7 @@ def test_texts_are_of_all_lengths() -> None:
     assert max(lengths) > 400
 
 
+@pytest.mark.usefixtures("few_texts")
 def test_a_precision_that_nobody_asked_for_is_left_out_in_plain_words(
     pretrained: Path, bothways: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

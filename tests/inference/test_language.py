@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import warnings
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -18,15 +20,18 @@ from bothways.checkpoint.hugging_face import Checkpoint, new_model, save_checkpo
 from bothways.counter_random import mix, uniforms
 from bothways.data.prepare import prepare
 from bothways.errors import TruncationWarning, UserError
-from bothways.inference import kv_cache, prepared
+from bothways.inference import kv_cache, loaded, prepared
 from bothways.inference.generation import Decoding, generate
+from bothways.inference.generation_options import GenerationOptions
+from bothways.inference.kv_cache import TextCache
 from bothways.inference.packed_linear import PackedLinear
-from bothways.inference.sampling import GenerationOptions, draw_tokens, filtered_logits
+from bothways.inference.sampling import draw_tokens, filtered_logits
 from bothways.model.families import head_builder
 from bothways.native.loading import library
 from bothways.precision import InferencePrecision
 from bothways.predictor import Predictor
 from bothways.text.tokenizer import Tokenizer
+from bothways.text.word_pieces import word_pieces
 from tests.helpers import WORDS, tiny_config, tiny_tokenizer
 
 # Li Bai, "Quiet night thought", in our own words.
@@ -210,6 +215,30 @@ def test_texts_side_by_side_go_on_as_each_by_itself(monkeypatch: pytest.MonkeyPa
         torch.testing.assert_close(ours, right, atol=1e-5, rtol=1e-5)
 
 
+def test_caches_side_by_side_are_as_wide_as_the_longest_that_is_there() -> None:
+    """Memory of a longer text is given back when it has left; what the others have written stays."""
+    encoder = new_model(tiny_config(is_decoder=True), head_builder("causal-LM"), seed=4).encoder
+    short, long = TextCache(encoder, 8), TextCache(encoder, 200)
+    for cache in (short, long):
+        cache.allocate()
+        cache.length = 3
+        for layer in cache.layers:
+            layer.normal_()
+    written = [layer[:, :, :3].clone() for layer in short.layers]
+    together = kv_cache._block_of([short, long])
+    assert together[0].shape[1::2] == (2, 200)
+    assert kv_cache._block_of([short, long]) is together
+    left = [weakref.ref(layer.untyped_storage()) for layer in together]
+    alone = kv_cache._block_of([short])
+    assert alone[0].shape[1::2] == (1, 8)
+    assert short.copy().layers[0].shape[2] == 8
+    for layer, right in zip(short.layers, written, strict=True):
+        torch.testing.assert_close(layer[:, :, :3], right, atol=0, rtol=0)
+    del together, long, cache, layer
+    gc.collect()
+    assert not any(storage() for storage in left)
+
+
 def test_a_model_that_reads_both_ways_does_not_generate(pretrained: Path) -> None:
     with pytest.raises(UserError, match=r"base: generate needs a model trained from left to right.*`score`"):
         bw.load(pretrained).generate("the dog")
@@ -261,6 +290,21 @@ def test_suggestions_are_the_likeliest_whole_words(poem: Path) -> None:
     probabilities = [one.probability for one in model.suggest("I lower my", top_k=5)]
     assert probabilities == sorted(probabilities, reverse=True)
     assert len(probabilities) == 5
+
+
+def test_the_vocabulary_is_looked_through_once_for_a_model(
+    untrained: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected, looked = untrained.suggest("the dog"), list[int]()
+
+    def noting(tokenizer: Tokenizer, rows: int) -> np.ndarray:
+        looked.append(rows)
+        return word_pieces(tokenizer, rows)
+
+    monkeypatch.setattr(loaded, "word_pieces", noting)
+    model = Predictor(untrained.checkpoint, "cpu", "float32")
+    assert model.suggest("the dog") == model.suggest("the dog") == expected
+    assert looked == [model.config.vocab_size]
 
 
 def test_a_suggestions_probability_is_that_of_its_pieces_and_of_its_end(untrained: Predictor) -> None:

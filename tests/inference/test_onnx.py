@@ -109,6 +109,7 @@ def test_a_default_prompt_is_said_or_refused(pretrained: Path, tmp_path: Path, b
     (encoding,) = Tokenizer.from_file(str(tmp_path / "out" / "tokenizer.json")).encode_batch(["a dog runs"])
     inputs = [np.array([row]) for row in (encoding.ids, encoding.attention_mask, encoding.type_ids)]
     session = onnxruntime.InferenceSession(tmp_path / "out" / "model.onnx")
+    assert session.get_modelmeta().custom_metadata_map == {"prompt": "a dog "}
     _, vectors = session.run(None, dict(zip(onnx.INPUTS, inputs, strict=True)))
     assert vectors[0] == pytest.approx(bw.load(tmp_path / "model", precision="float32").embed("runs"), abs=1e-5)
     settings = json.loads((tmp_path / "out" / "config_sentence_transformers.json").read_text())

@@ -16,7 +16,8 @@ from transformers import (
 
 from bothways.counter_random import uniforms
 from bothways.errors import UserError
-from bothways.inference.sampling import GenerationOptions, draw_tokens, filtered_logits, generation_options
+from bothways.inference.generation_options import GenerationOptions, generation_options
+from bothways.inference.sampling import draw_tokens, filtered_logits
 
 OPTIONS = {
     "temperature": GenerationOptions(temperature=0.7),

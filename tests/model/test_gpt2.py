@@ -13,7 +13,7 @@ import bothways as bw
 from bothways.batch import pack_sequences
 from bothways.errors import UserError
 from bothways.inference.generation import generate
-from bothways.inference.sampling import GenerationOptions
+from bothways.inference.generation_options import GenerationOptions
 from bothways.text.tokenizer import Tokenizer
 
 GREEDY = GenerationOptions(greedy=True, max_tokens=20)

@@ -1,34 +1,30 @@
-"""Question answering: windows and offsets, the official figures, thresholds, fine-tuning end to end."""
+"""answer: figures, thresholds, losses, training, and what is refused."""
 
 from __future__ import annotations
 
 import json
 import random
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torchmetrics.functional.text import squad
 from transformers import AutoTokenizer, BertForQuestionAnswering
 
 import bothways as bw
 from bothways.data.encoded import Encoded
-from bothways.data.tables import Row, read_rows
+from bothways.data.tables import read_rows
 from bothways.errors import TruncationWarning, UserError
 from bothways.tasks.answer import Answer, AnswerOptions, AnswerTask
-from bothways.tasks.answer_rows import context_tokens, whole_words
+from bothways.tasks.answer_rows import context_tokens
 from bothways.tasks.squad_metric import best_exact, best_f1
-from bothways.text.tokenizer import Tokenizer
 from bothways.train.finetune import finetune
 from bothways.train.finetune_options import FinetuneOptions
 from tests.helpers import hugging_face_config, tiny_config, tiny_tokenizer
+from tests.tasks.answers import row
 
 PLACES = ("house", "red house", "old house", "blue house")
 ROWS = [
@@ -42,100 +38,6 @@ ROWS = [
     for other in ("dog", "cat", "bird")
 ]
 UNANSWERED = [{**row, "question": "the red green?", "answers": []} for row in ROWS[::3]]
-
-
-def row(**values: Any) -> Row:
-    return Row({"question": "where?", **values}, "row 1")
-
-
-def perfect(encoded: Sequence[Encoded]) -> list[np.ndarray]:
-    """The scores of a model that is sure of every target."""
-    scores = []
-    for one in encoded:
-        sure = np.zeros((len(one.input_ids), 2), dtype=np.float32)
-        sure[one.targets["start"], 0] = sure[one.targets["end"], 1] = 9
-        scores.append(sure)
-    return scores
-
-
-def found_again(task: AnswerTask, asked: Row, tokenizer: Tokenizer, max_length: int) -> Answer:
-    encoded = task.add_targets(task.encode([asked], tokenizer, max_length), [asked])
-    assert max(len(one.input_ids) for one in encoded) <= max_length
-    return task.decode(perfect(encoded), encoded, asked)
-
-
-@settings(max_examples=300, deadline=None)
-@given(st.data())
-def test_the_gold_span_is_found_again_in_any_text(data: st.DataObject) -> None:
-    """Any Unicode, any window and overlap: an answer of whole words is found exactly, where a window has it whole."""
-    text = data.draw(st.text(min_size=1, max_size=120).filter(lambda text: text.strip()))
-    tokenizer = tiny_tokenizer()
-    pieces = tokenizer.encode(text, special_tokens=False)
-    words = [place for place in Tokenizer.words(text) if _has_a_piece(place, pieces.offsets)]
-    if not words:
-        return
-    first = data.draw(st.integers(0, len(words) - 1))
-    begin, end = words[first][0], words[min(len(words), first + data.draw(st.integers(1, 3))) - 1][1]
-    touched = np.flatnonzero((pieces.offsets[:, 1] > begin) & (pieces.offsets[:, 0] < end))
-    length = touched[-1] - touched[0] + 1
-    overlap = data.draw(st.integers(int(length), int(length) + 5))
-    room = data.draw(st.integers(2 * overlap, 2 * overlap + 30))
-    task = AnswerTask(AnswerOptions(overlap=overlap, max_answer_length=int(length)))
-    question = "the"
-    asked = row(question=question, context=text, answers=[{"text": text[begin:end], "answer_start": begin}])
-    answer = found_again(task, asked, tokenizer, room + 3 + 1)
-    covered = pieces.offsets[touched[0], 0], pieces.offsets[touched[-1], 1]
-    # "I\x85NA" is two words, and one to WordPiece, which drops the character between them, so a piece may end in a word
-    assert [(answer.start, answer.end)] == whole_words([covered], text)
-    assert text[answer.start : answer.end] == answer.text
-
-
-def _has_a_piece(place: tuple[int, int], offsets: np.ndarray) -> bool:
-    return bool(((offsets[:, 1] > place[0]) & (offsets[:, 0] < place[1])).any())
-
-
-@pytest.mark.parametrize(
-    ("context", "answer", "start"),
-    [
-        ("Paris, Paris and again Paris.", "Paris", 23),
-        ("Le café  du\u00a0Monde — 👍🏽 très bon", "café  du\u00a0Monde", 3),
-        ("emoji 😀 in the middle", "😀", 6),
-        ("a\tb\n\nc", "b", 2),
-        ("東京タワーは高い", "タワー", 2),
-        ("prix: 12,50€ net", "12,50€", 6),
-        ("  leading and trailing  ", "leading", 2),
-    ],
-)
-def test_exact_characters(context: str, answer: str, start: int, minilm: Path) -> None:
-    asked = row(context=context, answers=[{"text": answer, "answer_start": start}])
-    found = found_again(AnswerTask(AnswerOptions(overlap=4)), asked, Tokenizer.load(minilm), 24)
-    assert (found.text, found.start) == (answer, start)
-
-
-def test_an_answer_after_100_000_characters() -> None:
-    context = "a bird eats. " * 8000 + "the cat sleeps in the red house."
-    asked = row(context=context, answers=[{"text": "red house", "answer_start": 104_022}])
-    found = found_again(AnswerTask(), asked, tiny_tokenizer(), 384)
-    assert (found.text, found.start) == ("red house", 104_022)
-
-
-def test_windows_are_those_of_transformers(shared_data: Path, minilm: Path) -> None:
-    tokenizer, theirs = Tokenizer.load(minilm), AutoTokenizer.from_pretrained(minilm)
-    rows = read_rows(shared_data / "squad" / "dev-v2.0.json")[:200]
-    for max_length, overlap in ((384, 128), (96, 30), (64, 0)):
-        ours = AnswerTask(AnswerOptions(overlap=overlap)).encode(rows, tokenizer, max_length)
-        questions = [row.values["question"].strip() for row in rows]
-        expected = theirs(
-            questions,
-            [row.values["context"] for row in rows],
-            truncation="only_second",
-            max_length=max_length,
-            stride=overlap,
-            return_overflowing_tokens=True,
-        )
-        assert [one.input_ids.tolist() for one in ours] == expected["input_ids"]
-        assert [one.token_type_ids.tolist() for one in ours] == expected["token_type_ids"]
-        assert [one.row for one in ours] == expected["overflow_to_sample_mapping"]
 
 
 def compared(predicted: Sequence[str], golds: Sequence[Sequence[str]]) -> None:
@@ -157,8 +59,8 @@ def test_figures_equal_the_official_script_on_real_answers(shared_data: Path) ->
     rows = read_rows(shared_data / "squad" / "dev-v1.1.json")[:1000]
     golds = [[one["text"] for one in row.values["answers"]] for row in rows]
     predicted = []
-    for row, gold in zip(rows, golds, strict=True):
-        words = row.values["context"].split()
+    for asked, gold in zip(rows, golds, strict=True):
+        words = asked.values["context"].split()
         start = rng.randrange(len(words))
         anything = " ".join(words[start : start + rng.randint(1, 6)])
         predicted.append(rng.choice([gold[0], gold[-1] + " and more", anything]))
@@ -380,64 +282,3 @@ def test_ways_of_saying_that_there_is_no_answer(tmp_path: Path) -> None:
     content = {"data": [{"title": "t", "paragraphs": [{"context": "a b", "qas": [asked]}]}]}
     (tmp_path / "q.json").write_text(json.dumps(content))
     assert [task.gold(found) for found in read_rows(tmp_path / "q.json")] == [[]]
-
-
-@pytest.mark.parametrize("lowercase", [True, False])
-@pytest.mark.parametrize(
-    ("context", "answer"),
-    [
-        (unicodedata.normalize("NFD", "We met at the Café. Then we left."), unicodedata.normalize("NFD", "the Café")),
-        ("वह दिल्ली में रहता है।", "दिल्ली में"),
-        ("הוּא גָּר בִּירוּשָׁלַיִם הַיּוֹם", "בִּירוּשָׁלַיִם"),
-        ("ذَهَبَ الوَلَدُ إِلَى المَدْرَسَةِ أَمْسِ", "المَدْرَسَةِ"),
-        ("I love ❤️ so much", "love ❤️"),
-        ("ไป ที่ น้ำ นี้", "น้ำ"),
-        ("葛󠄀城市に行く", "葛󠄀"),
-        (unicodedata.normalize("NFD", "나는 서울에 산다"), unicodedata.normalize("NFD", "서울에")),
-    ],
-)
-def test_answers_that_end_in_marks_can_be_reached(context: str, answer: str, lowercase: bool) -> None:
-    """The best that a model can do is the gold answer itself, to the character; so is what it says in bulk."""
-    tokenizer, task = Tokenizer.train(lambda: [context] * 4, 160, lowercase, 1), AnswerTask()
-    asked = row(context=context, answers=[{"text": answer, "answer_start": context.index(answer)}])
-    found = found_again(task, asked, tokenizer, 64)
-    assert found.text == context[found.start : found.end] == answer
-    assert task.metrics([found], [asked]) == {"f1": 1.0, "exact_match": 1.0}
-    (told,) = [column.value(found) for column in task.result_columns() if column.name == "predicted"]
-    assert told == answer
-
-
-@pytest.mark.parametrize(
-    ("context", "piece", "expected"),
-    [
-        ("It means that all is well.", "eans that all is w", "means that all is well"),
-        ("It is well.", "ell.", "well."),
-        ("Anna's dog", "nn", "Anna"),  # punctuation ends a word, and gold answers often end there
-        ("a 20-year plan", "yea", "year"),
-        ("in cafe\u0301s there", "caf", "cafe\u0301s"),  # with the marks of its letters
-        ("das Gärtenfest", "arten".replace("a", "ä"), "Gärtenfest"),
-        ("東京は日本の首都です", "京", "京"),
-        ("これはペンです", "ペン", "ペン"),
-        ("서울은 크다", "서울", "서울"),
-        ("กรุงเทพเป็นเมือง", "กรุงเทพ", "กรุงเทพ"),
-        ("Tom\u200d went", "om", "Tom"),
-        ("x, y", ",", ","),
-    ],
-)
-def test_spans_are_widened_to_whole_words(context: str, piece: str, expected: str) -> None:
-    start = context.index(piece)
-    ((begin, end),) = whole_words([(start, start + len(piece))], context)
-    assert context[begin:end] == expected
-    assert whole_words([(begin, end)], context) == [(begin, end)]
-
-
-def test_spans_that_become_the_same_words_are_one_answer() -> None:
-    tokenizer, task, asked = tiny_tokenizer(), AnswerTask(), row(question="the", context="the zebra sat")
-    (window,) = task.encode([asked], tokenizer, 40)
-    rng = np.random.default_rng(1)
-    answer = task.decode([rng.normal(size=(len(window.input_ids), 2)).astype(np.float32)], [window], asked)
-    found = [answer, *answer.alternatives]
-    assert len({(one.start, one.end) for one in found}) == len(found) <= 6  # of three words, six spans
-    assert all(asked.values["context"][one.start : one.end] == one.text for one in found)
-    assert sum(one.probability for one in found) == pytest.approx(1)
-    assert {word for one in found for word in one.text.split()} <= {"the", "zebra", "sat"}

@@ -102,7 +102,7 @@ def test_fine_tuning_learns_saves_and_answers(pretrained: Path, tmp_path: Path) 
 
 
 def test_same_seed_same_model_and_resume_is_exact(pretrained: Path, tmp_path: Path) -> None:
-    from tests.train.test_loop import StopAfter, state_of
+    from tests.train.running import StopAfter, state_of
 
     options = FinetuneOptions(epochs=2, batch_size=8, precision="float32", log_every=3)
     finetune("classify", pretrained, ROWS, ROWS, tmp_path / "a", options)

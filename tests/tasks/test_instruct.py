@@ -16,7 +16,7 @@ from bothways.checkpoint.hugging_face import Checkpoint, new_model, save_checkpo
 from bothways.data.tables import Row, read_rows
 from bothways.errors import TruncationWarning, UserError
 from bothways.inference.chat import Chat
-from bothways.inference.sampling import GenerationOptions
+from bothways.inference.generation_options import GenerationOptions
 from bothways.model.families import head_builder
 from bothways.tasks.instruct import BEFORE_REPLIES, InstructOptions, InstructTask
 from bothways.train.evaluate import evaluate_rows

@@ -13,11 +13,12 @@ from seqeval.metrics.sequence_labeling import get_entities
 from transformers import BertForTokenClassification
 
 import bothways as bw
-from bothways.data.tables import Row, read_rows
+from bothways.data.tables import Row, TableOptions, read_rows
 from bothways.errors import UserError
 from bothways.tasks.entities import entity_words, scheme_of, tags_of
 from bothways.tasks.metrics import span_figures
 from bothways.tasks.tag import TagOptions, TagTask
+from bothways.train.evaluate import RowSet
 from tests.helpers import hugging_face_config, tiny_config, tiny_tokenizer
 
 
@@ -99,6 +100,22 @@ def test_a_conll_file_with_a_stray_digit(tmp_path: Path) -> None:
     (tmp_path / "stray.conll").write_text("Anna B-PER\nBerg I-PER\nbor O\n\ni 0\nLund B-LOC\n")
     with pytest.raises(UserError, match=r"stray.conll:5: word 1, 'i', has the label '0'"):
         TagTask().fitted(read_rows(tmp_path / "stray.conll"))
+
+
+@pytest.mark.parametrize("scheme", ["auto", "BIO"])
+def test_rows_with_a_stray_tag_are_left_out_and_counted_where_bad_rows_are(scheme: Any, tmp_path: Path) -> None:
+    table = "Anna B-PER\nBerg I-PER\nbor O\n\ni 0\nLund B-LOC\n\nOslo B-LOC\nby O\n\nan newdoc\n"
+    (tmp_path / "stray.conll").write_text(table)
+    task, said = TagTask(TagOptions(scheme=scheme)), list[str]()
+    read = RowSet.read(tmp_path / "stray.conll", task, True, TableOptions(say=said.append))
+    assert [row.values["words"] for row in read.rows] == [["Anna", "Berg", "bor"], ["Oslo", "by"]]
+    assert read.skipped == 2
+    assert said[-1].startswith("2 of 4 rows left out: ")
+    for place in ("stray.conll:5: word 1, 'i', has the label '0'", "stray.conll:11: word 1, 'an'"):
+        assert place in said[-1]
+    assert read.fitted().task.labels == ("B-LOC", "B-PER", "I-PER", "O")
+    with pytest.raises(UserError, match=r"stray.conll:5: word 1.*\(skip_bad=True leaves such rows out\)"):
+        RowSet.read(tmp_path / "stray.conll", task, False, TableOptions()).fitted()
 
 
 def test_numbers_as_labels_are_noticed() -> None:

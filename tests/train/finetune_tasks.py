@@ -17,7 +17,7 @@ import bothways as bw
 from bothways.inference import engine
 from bothways.train.distributed import join_world
 from tests.tasks.test_instruct import REPLIES
-from tests.train.test_loop import StopAfter
+from tests.train.running import StopAfter
 from tests.train.test_soft_scores import CASES as TAUGHT
 
 PAIRS = TAUGHT["paraphrases"][2]

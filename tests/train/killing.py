@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import multiprocessing
 import random
 import sys
 import tempfile
@@ -25,9 +24,7 @@ from bothways.data import documents, store_parts, store_writer
 from bothways.train.run import RunDirectory
 from tests.data.test_prepare import write_corpus
 from tests.helpers import tiny_tokenizer
-
-forking = multiprocessing.get_context("forkserver")
-forking.set_forkserver_preload(["tests.train.killing", "bothways.train.pretrain", "torch._dynamo"])
+from tests.train.launching import forking
 
 
 def carry_out(command: Sequence[str], said: Path) -> None:

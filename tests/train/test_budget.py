@@ -28,7 +28,7 @@ from bothways.verbs.flags import parse
 from bothways.verbs.pretrain import PretrainArguments
 from tests.data.test_prepare import write_corpus
 from tests.helpers import tiny_tokenizer
-from tests.train.test_loop import StopAfter, state_of
+from tests.train.running import StopAfter, state_of
 
 COSTS = Costs(start=3.0, steps=(0.5,), evaluation=0.25, validation_token=1e-5, checkpoint=0.125, held_out_tokens=50_000)
 OPTIONS = PretrainOptions(

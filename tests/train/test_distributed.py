@@ -1,14 +1,13 @@
 """One run on two real processes (torchrun, gloo): the same losses and weights as on one, resharded checkpoints, and
 what happens when a process dies.
 
-A process takes ten seconds of a slow processor to start, so the runs of two processes are made by a single torchrun,
-one after the other (`commands.py`), and those of one process in this one.
+The runs of two processes are made by a single torchrun, one after the other (`commands.py`), whose processes are forked
+(`launching.py`), and those of one process in this one.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -27,6 +26,7 @@ from bothways.train.run import RunDirectory
 from tests.data.test_prepare import write_corpus
 from tests.helpers import Run, tiny_tokenizer
 from tests.train.commands import copy_at_step_10
+from tests.train.launching import torchrun
 
 pytestmark = pytest.mark.slow
 OPTIONS = (
@@ -44,15 +44,6 @@ RESUMED = {
 }
 CAUSAL = ("--objective", "causal")
 TAUGHT = ("--teacher-losses", "relation", "soft", "hidden", "--objective", "mlm")
-
-
-def torchrun(*command: str, restarts: int = 0) -> subprocess.CompletedProcess[str]:
-    """Run a module with its arguments in two processes."""
-    launcher = ["--standalone", "--nproc-per-node=2", f"--max-restarts={restarts}"]
-    return subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", *launcher, "-m", *command],
-        capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=1500, check=False,
-    )  # fmt: skip
 
 
 def pretrain(folder: Path, name: str, *more: str) -> list[str]:
@@ -89,8 +80,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     commands = [(name, None, pretrain(folder, name, *more)) for name, more in new.items()]
     commands += [(name, before, pretrain(folder, name, *more)) for name, (before, more) in RESUMED.items()]
     (folder / "commands.json").write_text(json.dumps(commands))
-    made = torchrun("tests.train.commands", str(folder))
-    assert made.returncode == 0, made.stderr
+    code, said = torchrun("tests.train.commands", folder)
+    assert code == 0, said
     return folder
 
 
@@ -150,16 +141,18 @@ def test_one_process_goes_on_from_a_checkpoint_of_two(runs: Path, bothways: Run)
 
 
 def test_a_killed_process_ends_the_run_and_torchrun_brings_it_back(runs: Path) -> None:
-    back = torchrun("tests.train.dying", *pretrain(runs, "killed"), restarts=1)
-    assert back.returncode == 0, back.stderr
-    assert "rank 0 of 2 lost the other processes" in back.stderr
-    assert "resuming at step 5" in back.stderr
+    code, said = torchrun("tests.train.dying", *pretrain(runs, "killed"), restarts=1)
+    assert code == 0, said
+    assert "rank 0 of 2 lost the other processes" in said
+    assert "resuming at step 5" in said
     assert furthest(runs / "killed", runs / "one") < 1e-5
 
 
 def test_torchruns_report_ends_with_our_line(tmp_path: Path) -> None:
     """It is torchrun's own, 30 lines long, and cannot be left out; its root cause is what the user did wrong."""
-    refused = torchrun("bothways.cli", "pretrain", str(tmp_path / "no store"), "--out", str(tmp_path / "run"))
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command = ["-m", "bothways.cli", "pretrain", str(tmp_path / "no store"), "--out", str(tmp_path / "run")]
+    refused = subprocess.run([*launcher, *command], capture_output=True, text=True, timeout=600, check=False)
     assert refused.returncode != 0
     lines = refused.stderr.rstrip().splitlines()
     assert set(lines[-1]) == {"="}

@@ -21,7 +21,7 @@ from bothways.train.finetune import finetune, make_task, read_rows_to_learn
 from bothways.train.finetune_options import FinetuneOptions
 from bothways.train.run import RunDirectory
 from tests.helpers import Run
-from tests.train.test_loop import StopAfter, state_of
+from tests.train.running import StopAfter, state_of
 
 ROWS = [
     {"text": f"the {size} {noun} {verb}.", "label": "thing" if noun == "house" else "animal"}

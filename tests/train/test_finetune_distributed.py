@@ -5,9 +5,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -20,18 +17,11 @@ from bothways.model.families import head_builder
 from bothways.train.run import RunDirectory
 from tests.helpers import tiny_config, tiny_tokenizer
 from tests.train.finetune_tasks import CASES, FEW_TOKENS, STOPPED_AFTER, classify, evaluate_all, finetune_all
+from tests.train.launching import torchrun
 
 pytestmark = pytest.mark.slow
 TOLERANCE = 5e-5  # a twentieth of what a step changes at this learning rate
 NO_GRADIENT = 1e-12  # Adam's mean of squares, after few steps a thousandth of the gradient's square
-
-
-def torchrun(processes: int, *command: object) -> subprocess.CompletedProcess[str]:
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    return subprocess.run(
-        [*launcher, *map(str, command)],
-        capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=300, check=False,
-    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -47,11 +37,11 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setattr(engine, "inference_batch_tokens", lambda device: FEW_TOKENS)
         finetune_all(folder, folder / "one")
         classify(folder, folder / "resumed", STOPPED_AFTER)
-        made = torchrun(2, "-m", "tests.train.finetune_tasks", folder, folder / "two")
-        assert made.returncode == 0, made.stderr
+        code, said = torchrun("tests.train.finetune_tasks", folder, folder / "two")
+        assert code == 0, said
         classify(folder, folder / "two" / "stopped")
         (folder / "figures.json").write_text(json.dumps(evaluate_all(folder / "one")))
-    (folder / "said").write_text(made.stdout + made.stderr)
+    (folder / "said").write_text(said)
     return folder
 
 

@@ -115,11 +115,15 @@ def test_names_that_help_shows_without_torch_are_those_of_the_registries() -> No
     assert typing.get_args(FamilyName) == tuple(FAMILIES)
 
 
-def test_the_help_of_pretraining_needs_no_torch() -> None:
+def test_the_help_of_verbs_needs_no_torch() -> None:
+    verbs = ["tokenizer", "prepare", "pretrain", "fill", "classify", "tag", "answer", "embed", "similar", "rerank"]
+    verbs += ["generate", "score", "suggest", "chat", "explain", "serve", "join", "info"]
     program = (
-        "import sys\nfrom bothways.cli import main\ntry:\n    main(['pretrain', '--help'])\n"
-        "except SystemExit:\n    pass\nsys.exit('torch' in sys.modules)"
+        "import sys\nfrom bothways.cli import main\nfor verb in sys.argv[1:]:\n    try:\n"
+        "        main([verb, '--help'])\n    except SystemExit:\n        pass\n"
+        "    if 'torch' in sys.modules:\n        sys.exit(verb)"
     )
-    asked = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    assert asked.returncode == 0, "torch is imported, which takes seconds"
+    asked = subprocess.run([sys.executable, "-c", program, *verbs], capture_output=True, text=True, check=False)
+    assert asked.returncode == 0, f"{asked.stderr}: torch is imported, which takes seconds"
     assert "--objective bert|order|mlm|roberta|electra|causal" in " ".join(asked.stdout.split())
+    assert asked.stdout.count("usage: bothways") == len(verbs)

@@ -27,8 +27,8 @@ from bothways.train.run import RunDirectory
 from bothways.train.schedule import learning_rate
 from tests.data.test_prepare import write_corpus
 from tests.helpers import tiny_tokenizer
+from tests.train.running import StopAfter, state_of
 from tests.train.test_finetune import FAST, NOISE, ROWS
-from tests.train.test_loop import StopAfter, state_of
 
 OPTIONS = PretrainOptions(
     size="tiny", steps=6, tokens_per_step=200, sequence_length=32, log_every=1, evaluate_every=50,

@@ -28,7 +28,7 @@ from bothways.train.finetune_options import FinetuneOptions
 from bothways.train.run import RunDirectory
 from bothways.train.soft_scores import TaughtRows, ask_teacher
 from tests.helpers import Run, tiny_config, tiny_tokenizer
-from tests.train.test_loop import StopAfter
+from tests.train.running import StopAfter
 
 TEXTS = [
     "the red dog runs",

@@ -22,7 +22,7 @@ from bothways.train.stopping import StopSignals
 from bothways.verbs.run_output import say_interrupted
 from tests.data.test_prepare import write_corpus
 from tests.helpers import tiny_tokenizer
-from tests.train.test_loop import OPTIONS, state_of
+from tests.train.running import OPTIONS, state_of
 
 CUT = replace(OPTIONS, micro_batch_tokens=64, checkpoint_every=5)  # several micro-batches in each step
 

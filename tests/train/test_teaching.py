@@ -33,7 +33,7 @@ from bothways.train.run import RunDirectory
 from bothways.train.teaching import with_teacher
 from tests.data.test_prepare import write_corpus
 from tests.helpers import Run, padded, tiny_config, tiny_tokenizer, unpadded
-from tests.train.test_loop import StopAfter, state_of
+from tests.train.running import StopAfter, state_of
 
 LOSSES = ("relation", "soft")
 

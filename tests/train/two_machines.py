@@ -23,10 +23,11 @@ from bothways.data.prepare import prepare
 from bothways.train.run import RunDirectory
 from tests.data.test_prepare import write_corpus
 from tests.helpers import tiny_tokenizer
+from tests.train.launching import SECONDS, Agent
 from tests.train.test_distributed import OPTIONS, furthest
 
+Started = subprocess.Popen[str] | Agent  # the latter on the loopback
 LOOPBACK = "127.0.0.1"
-SECONDS = 300  # that a run may take: what two machines never agree on ends at last
 SOUND, DYING = ("-m", "bothways.cli"), ("-m", "tests.train.dying")
 
 
@@ -73,27 +74,32 @@ def free_port() -> int:
 
 @dataclass(frozen=True)
 class Agents:
-    """`torchrun` on each of some machines, one process of the run on each; the first has the rendezvous."""
+    """`torchrun` on each of some machines, one process of the run on each; the first has the rendezvous. more: options
+    of the run."""
 
     machines: Sequence[Machine]
     store: Path
-    out: Path
+    out: Path | str
+    more: tuple[str, ...] = ()
 
-    def start(self, script: Sequence[str], restarts: int = 0) -> list[subprocess.Popen[str]]:
+    def start(self, script: Sequence[str], restarts: int = 0) -> list[Started]:
         """The agents, begun together. script: what each process runs, `SOUND` or `DYING`."""
         port = free_port()
         return [self.start_on(number, port, script, restarts) for number in range(len(self.machines))]
 
-    def start_on(self, number: int, port: int, script: Sequence[str], restarts: int) -> subprocess.Popen[str]:
+    def start_on(self, number: int, port: int, script: Sequence[str], restarts: int) -> Started:
         """The agent of one machine."""
         machine = self.machines[number]
         rendezvous = ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"{self.machines[0].address}:{port}"]
         of_machine = ["--local-addr", machine.address, "--rdzv-conf", f"is_host={int(number == 0)}"]
-        agent = ["-m", "torch.distributed.run", "--nnodes", str(len(self.machines)), "--nproc-per-node", "1"]
-        command = [*machine.prefix, sys.executable, *agent, *rendezvous, *of_machine, "--max-restarts", str(restarts)]
+        nodes = ["--nnodes", str(len(self.machines)), "--nproc-per-node", "1", "--max-restarts", str(restarts)]
+        job = [*script, "pretrain", str(self.store), "--out", str(self.out), *OPTIONS, *self.more]
+        arguments = [*nodes, *rendezvous, *of_machine, *job]
         more = {"OMP_NUM_THREADS": "1", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1", "DYING": "machine"}
+        if not machine.prefix:
+            return Agent(arguments, {**more, **machine.environment})
         return subprocess.Popen(
-            [*command, *script, "pretrain", str(self.store), "--out", str(self.out), *OPTIONS],
+            [*machine.prefix, sys.executable, "-m", "torch.distributed.run", *arguments],
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
             env={**os.environ, **more, **machine.environment},
         )  # fmt: skip
@@ -103,7 +109,7 @@ class Agents:
         return ended(self.start(script))
 
 
-def ended(agents: Sequence[subprocess.Popen[str]]) -> list[tuple[int, str]]:
+def ended(agents: Sequence[Started]) -> list[tuple[int, str]]:
     """Each agent's exit code and what it said, once all have ended."""
     said = [agent.communicate(timeout=SECONDS)[0] for agent in agents]
     return [(agent.returncode, lines) for agent, lines in zip(agents, said, strict=True)]
