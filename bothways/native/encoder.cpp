@@ -29,10 +29,16 @@
 //
 // The products that read hidden as a residual add it where they write: each thread its own panels.
 
+#ifdef _OPENMP
+#include <omp.h>
+#else
+static int omp_get_num_threads() { return 1; }
+static int omp_get_thread_num() { return 0; }
+#endif
+
 #include <atomic>
-#include <exception>
+#include <optional>
 #include <thread>
-#include <vector>
 
 #include "gemm.h"
 #include "packing.h"
@@ -338,26 +344,16 @@ struct Worker {
     }
 };
 
-// Runs a worker on each thread. A thread that cannot be made leaves the work to one.
+// Runs a worker on each of OpenMP's threads, which are torch's own: they are there already, and wait nearby.
 template <class Format>
 void encode(const EncoderCall& call) {
-    enum Start { WAIT, GO, LEAVE };
-    SpinBarrier all((int)call.threads), alone(1);
-    std::atomic<Start> start{WAIT};
-    std::vector<std::thread> threads;
-    try {
-        for (int id = 1; id < all.threads; id++)
-            threads.emplace_back([&, id] {
-                start.wait(WAIT);
-                if (start == GO) Worker<Format>{call, all, id}.run();
-            });
-        start = GO;
-    } catch (const std::exception&) {  // of memory or of threads
-        start = LEAVE;
+    std::optional<SpinBarrier> barrier;
+#pragma omp parallel num_threads(call.threads)
+    {
+#pragma omp single
+        barrier.emplace(omp_get_num_threads());  // there may be fewer than were asked for
+        Worker<Format>{call, *barrier, omp_get_thread_num()}.run();
     }
-    start.notify_all();
-    Worker<Format>{call, start == GO ? all : alone, 0}.run();
-    for (auto& thread : threads) thread.join();
 }
 
 }  // namespace
