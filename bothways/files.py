@@ -190,7 +190,7 @@ def require_writable(directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         probe = directory / PROBE
         probe.write_bytes(b"1")
-        probe.unlink()
+        probe.unlink(missing_ok=True)  # another process proves it, too
         with contextlib.suppress(OSError):  # another process has begun to write there
             for path in missing:
                 path.rmdir()

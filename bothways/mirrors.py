@@ -21,6 +21,7 @@ from bothways.errors import UserError, option
 from bothways.files import read_json, user_errors, write_json
 from bothways.remote_files import (
     RemoteFile,
+    copied,
     download,
     local_path,
     locked,
@@ -67,6 +68,12 @@ class OutputMirror:
                 self._copy(_without_unfinished(there), record)
             if to_write:
                 self._claim()
+
+    def copy_to_look_at(self) -> Path:
+        """A copy of what is behind the URL, which leaves the folder to those who write. Raises UserError as `pull`."""
+        everything = remote_files(self.url)
+        self._refuse_foreign(everything, only_ours=False)
+        return copied(self.url, _without_unfinished(self._ours(everything)))
 
     def _refuse_foreign(self, files: dict[str, RemoteFile], only_ours: bool) -> None:
         name, cure = shown_url(self.url), f"choose another {option('out')}"
@@ -240,16 +247,12 @@ def output_folder(out: str | Path, names: Sequence[str] = ("*",), *, only_ours: 
 def output_as_it_is(out: str | Path, names: Sequence[str] = ("*",)) -> Path:
     """The folder `out` to look at: itself, or a copy of what is behind the URL. names: as `OutputMirror` has them."""
     url = url_of(out)
-    if url is None:
-        return local_path(out)
-    mirror = OutputMirror(url, names)
-    mirror.pull(to_write=False)
-    return mirror.path
+    return local_path(out) if url is None else OutputMirror(url, names).copy_to_look_at()
 
 
 def new_output_file(out: str | Path, *, overwrite: bool = False) -> Path:
-    """The file to write for `out`: itself, or one of the cache. Raises UserError where it is there already behind the
-    URL, without `overwrite`."""
+    """The file to write for `out`: itself, or one of the cache, in which another process may be at work. Raises
+    UserError where it is there already behind the URL, without `overwrite`."""
     url = url_of(out)
     if url is None:
         return local_path(out)
@@ -259,8 +262,6 @@ def new_output_file(out: str | Path, *, overwrite: bool = False) -> Path:
         raise UserError(f"{option('out')}: {shown_url(url)} is there already; {cure}")
     with user_errors(place):
         place.parent.mkdir(parents=True, exist_ok=True)
-        for old in _side_files(place):
-            old.unlink()
     return place
 
 
@@ -277,6 +278,9 @@ def output_file(out: str | Path, *, overwrite: bool = False, side_suffixes: Sequ
     if url is None:
         yield place
         return
+    with user_errors(place):
+        for old in _side_files(place):
+            old.unlink()
     yield place
     folder = url.rpartition("/")[0]
     beside = {path.name: path for path in _side_files(place) if path != place}

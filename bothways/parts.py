@@ -126,12 +126,12 @@ class Parts:
             raise UserError(f"{self.folder}: begun by an earlier version, or not of a job of ours; {begin_anew()}")
 
     def _begin(self, manifest: Mapping[str, Any]) -> None:
-        for result in (self.out, *self._side_results):
-            if not self._overwrite and not result.is_dir():  # what is in a folder is for the job to say
-                require_new_file(result, "out")
-        stray = [name for name in self._names() if not name.startswith(".") and name not in (MANIFEST, TOKENIZER)]
+        if not self._overwrite:
+            self._require_free()
+        stray = [name for name in self._names() if not name.startswith(".") and not self._is_ours_alone(name)]
         if stray:
-            raise UserError(f"{option('out', self.out)}: {self.folder} is not empty and not of a run; remove it")
+            held = f"is not empty and not of a run ({', '.join(sorted(stray)[:3])})"
+            raise UserError(f"{option('out', self.out)}: {self.folder} {held}; remove {self.folder}")
         with user_errors(self.folder):
             self.folder.mkdir(exist_ok=True)
             with written_aside(self.folder / MANIFEST) as aside:
@@ -139,6 +139,12 @@ class Parts:
         self._push(MANIFEST)
         self.load()
         self._require_job(json.loads(json.dumps(dict(manifest))), self.manifest)
+
+    def _require_free(self) -> None:
+        """Raises UserError where a result is there already."""
+        for result in (self.out, *self._side_results):
+            if not result.is_dir():  # what is in a folder is for the job to say
+                require_new_file(result, "out")
 
     def keep_tokenizer(self, text: str) -> None:
         """Put the vocabulary beside the manifest, where it is not there yet. text: JSON."""
@@ -163,6 +169,10 @@ class Parts:
     def _names(self) -> list[str]:
         """Of all files in the folder."""
         return os.listdir(self.folder) if self.folder.is_dir() else []
+
+    def _is_ours_alone(self, name: str) -> bool:
+        """Whether a file may be there where no job is."""
+        return name in (MANIFEST, TOKENIZER)
 
     def _pull(self) -> None:
         """Bring the manifest and the vocabulary here, where the folder is elsewhere."""
@@ -226,8 +236,12 @@ class Parts:
             with written_aside(path) as aside:
                 marker = write_results(aside)
                 self._require_same_job()
-            with written_aside(path.with_suffix(".json")) as aside:
+            self._push(path.name)
+            complete = path.with_suffix(".json")
+            with written_aside(complete) as aside:
                 aside.write_text(to_json(marker, ensure_ascii=False) + "\n", encoding="utf-8")
+                self._require_same_job()  # an upload takes minutes
+            self._push(complete.name)
 
     @contextmanager
     def _job_goes_on(self) -> Iterator[None]:

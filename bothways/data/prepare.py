@@ -22,7 +22,7 @@ from bothways.option_checks import options_from, require_at_least, require_name,
 from bothways.outputs import file_changes, made_otherwise, option_changes, require_apart
 from bothways.parts import PartShare
 from bothways.progress import ByteProgress, CountProgress, DocumentCounts
-from bothways.remote_files import local_path, url_of
+from bothways.shared_parts import begun_behind
 from bothways.text.corpus import CorpusKeywords, CorpusOptions, CorpusReport
 from bothways.text.sentences import ENGLISH, require_language
 from bothways.text.sources import Source, Sources, resolve_sources, source_records
@@ -87,25 +87,17 @@ def prepare(
     options = _with_keywords(options, keywords)
     require_path(out=out)
     tokenizer = _opened(tokenizer)
-    if url_of(out) is not None:
-        with output_folder(str(out), STORE_FILES, only_ours=overwrite) as folder:
-            return prepare(
-                sources,
-                tokenizer,
-                folder,
-                options,
-                texts=texts,
-                overwrite=overwrite,
-                quiet=quiet,
-                on_progress=on_progress,
-            )
-    out = local_path(out or "")
     resolved = resolve_sources(() if sources is None else sources, texts)
-    begun = begin_store(StoreParts(out, overwrite=overwrite), resolved, tokenizer, options)
-    if isinstance(begun, TokenStore):
-        return begun
-    make_parts(begun, None, options.workers, quiet=quiet, on_documents=on_progress)
-    return join_store(begun, quiet=quiet)
+    url = begun_behind(out)
+    with output_folder(out or "", STORE_FILES, only_ours=overwrite) as folder:
+        begun = begin_store(StoreParts(folder, overwrite=overwrite, url=url), resolved, tokenizer, options)
+        if isinstance(begun, TokenStore):
+            return begun
+        make_parts(begun, None, options.workers, quiet=quiet, on_documents=on_progress)
+        store = join_store(begun, quiet=quiet)
+    if url is not None:
+        begun.parts.remove()
+    return store
 
 
 def begin_store(

@@ -1,7 +1,8 @@
 """A checkpoint in shards: each process writes its own into one directory, that of the main process.
 
-Where the run is behind a URL, machines share no folder: each uploads its shards under a hidden name below the run, and
-the main process takes them from there into its directory, which is then uploaded as any checkpoint.
+Where the run is behind a URL, machines share no folder: each process that is not on the main one's uploads its shard
+under a hidden name below the run, and the main process takes them from there into its directory, which is then uploaded
+as any checkpoint.
 """
 
 from __future__ import annotations
@@ -42,24 +43,29 @@ def save_shards(path: Path, tensors: Mapping[str, Tensor], world: World, url: st
         _require_all(partial, world.size)
 
 
+def forget_shards(url: str) -> None:
+    """Remove what jobs that were killed at a checkpoint of the run behind `url` left on the way."""
+    on_the_way = f"{url}/{_ON_THE_WAY}"
+    remove(on_the_way, list(remote_files(on_the_way)))
+
+
 def _save_elsewhere(partial: Path, path: Path, tensors: Mapping[str, Tensor], world: World, url: str) -> None:
     word = world.agree(secrets.token_hex(8))
     if world.main:
         (partial / _WORD).write_text(word, encoding="ascii")
     world.wait()
     known = (partial / _WORD).read_text(encoding="ascii") if (partial / _WORD).exists() else ""
-    sends = known != word and world.first_of_machine
-    if sends:
-        shutil.rmtree(partial, ignore_errors=True)
+    own = partial if known == word else partial.with_name(f"{partial.name}.{world.rank}")  # machines may share a cache
+    if own != partial:
+        shutil.rmtree(own, ignore_errors=True)
         with user_errors(path):
-            partial.mkdir(parents=True)
+            own.mkdir(parents=True)
     world.wait()
-    _save(partial, path, tensors)
-    world.wait()
+    _save(own, path, tensors)
     on_the_way = f"{url}/{_ON_THE_WAY}/{word}"
-    if sends:
-        upload(on_the_way, {shard.name: shard for shard in partial.glob(SHARDS)})
-        shutil.rmtree(partial, ignore_errors=True)
+    if own != partial:
+        upload(on_the_way, {shard.name: shard for shard in own.glob(SHARDS)})
+        shutil.rmtree(own, ignore_errors=True)
     world.wait()
     if world.main:
         if there := remote_files(on_the_way):

@@ -50,7 +50,7 @@ from bothways.files import (
 from bothways.mirrors import OutputMirror
 from bothways.outputs import begin_anew, discard, made_otherwise
 from bothways.remote_files import local_path, url_of
-from bothways.train.checkpoint_shards import failure_reason, save_shards
+from bothways.train.checkpoint_shards import failure_reason, forget_shards, save_shards
 from bothways.train.distributed import World
 from bothways.train.optimizer import CombinedOptimizer
 from bothways.train.run_changes import LENGTH_OPTIONS, run_changes
@@ -102,6 +102,8 @@ class RunDirectory:
         `file_record`s by option. checkpoint: of the model at the start, whose weights are not written.
         """
         self._asked, self._start = described, checkpoint
+        if self._writes and self._mirror is not None:
+            forget_shards(self._mirror.url)
         if self._writes and self.overwrites:
             discard(self.path, RUN_FILES)
         if self._writes and not self.checkpoints():

@@ -32,18 +32,13 @@ LineColumn = Callable[[Mapping[str, Any]], str]
 
 @dataclass(frozen=True)
 class _Asked:
-    """What a verb is asked to do with a table; as `into_file` has it."""
+    """What a verb is asked to do with a table; as `into_file` has it. parts_url: as `PartsArguments.parts_url`."""
 
     verb: str
     options: Any
     make_job: MakeJob
     line_column: LineColumn
-
-    @property
-    def parts_url(self) -> str | None:
-        """As `PartsArguments.parts_url`."""
-        url: str | None = self.options.parts_url(self.options.out)
-        return url
+    parts_url: str | None
 
     def open(self) -> tuple[Predictor, Job, RowStream]:
         """The model, what it does, and the table."""
@@ -63,13 +58,14 @@ def into_file(verb: str, options: Any, arguments: Sequence[str], make_job: MakeJ
     from bothways.inference.bulk import BAD_ROWS
 
     share = options.share(options.overwrite)
-    asked, command = _Asked(verb, options, make_job, line_column), part_command(verb, arguments)
+    parts_url = options.parts_url(options.out)
+    asked, command = _Asked(verb, options, make_job, line_column, parts_url), part_command(verb, arguments)
     if share is not None:
         _into(new_output_file(options.out, overwrite=options.overwrite), asked, share, command)
         return
     with output_file(options.out, overwrite=options.overwrite, side_suffixes=(BAD_ROWS,)) as out:
         output = _into(out, asked, None, command)
-    if asked.parts_url is not None:
+    if parts_url is not None:
         output.parts.remove()
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from bothways.data.lengths import documents_in_words, few_held_out, length_histogram
 from bothways.data.store import TokenStore
 from bothways.data.store_writer import FIRST_HELD_OUT
+from bothways.errors import as_shown
 from bothways.outputs import free_name
 from bothways.text.corpus import CorpusReport
 from bothways.text.tokenizer import Tokenizer
@@ -60,7 +61,8 @@ def store_lines(store: TokenStore) -> list[str]:
     held_out = store.split("validation")
     unknown = manifest["unknown_tokens"] / max(1, manifest["tokens"])
     lines = [
-        f"{store.directory}: {documents_in_words(manifest['documents'])}, {manifest['sentences']:,} sentences, "
+        f"{as_shown(store.directory)}: {documents_in_words(manifest['documents'])}, "
+        f"{manifest['sentences']:,} sentences, "
         f"{manifest['tokens']:,} tokens ({unknown:.3%} unknown), fingerprint {store.fingerprint}",
         f"text: {store.sources_in_words()}",
         f"held out: {documents_in_words(held_out.documents)}, {held_out.tokens:,} tokens",

@@ -10,6 +10,7 @@ from typing import Literal
 from bothways.errors import UserError, as_shown
 from bothways.parts import Parts, PartShare
 from bothways.remote_files import shown_url, url_of
+from bothways.shared_parts import begun_behind
 from bothways.verbs.printing import say
 
 _NOT_OF_A_PART = ("--parts", "--on")  # with their values, and
@@ -31,8 +32,9 @@ class PartsArguments:
             raise UserError("--on and --parts: are of a table after --in, with a .parquet, .jsonl or .csv after --out")
 
     def parts_url(self, out: str) -> str | None:
-        """The URL of a result whose parts are behind it as well, as machines make them that share nothing else."""
-        return url_of(out) if self.on is not None or self.parts is not None else None
+        """The URL of a result whose parts are behind it as well, as machines make them that share nothing else: they
+        are asked for, or shares of them were. To be asked once, as it looks at what is there."""
+        return url_of(out) if self.on is not None or self.parts is not None else begun_behind(out)
 
     def share(self, overwrite: bool) -> PartShare | None:
         """The share of the parts that is asked for, None for all. Raises UserError for other values, and for options

@@ -51,28 +51,27 @@ def run_prepare(arguments: Sequence[str]) -> None:
     share = options.share(options.overwrite)
     if options.on is not None and options.workers is not None:
         raise UserError(f"--workers {options.workers}: of this machine; --on {options.on} has a process on each core")
-    command = part_command("prepare", arguments)
+    command, url = part_command("prepare", arguments), options.parts_url(options.out)
     if share is not None:
         out = output_as_it_is(options.out, STORE_FILES)
-        begun = _begun(options, out, command, trust=True)
+        begun = _begun(options, out, command, url, trust=True)
         if isinstance(begun, TokenStore):
             _say(options, begun, done_already=True)
         else:
             say_share(begun.parts, share, make_parts(begun, share, options.workers))
         return
     with output_folder(options.out, STORE_FILES, only_ours=options.overwrite) as out:
-        begun = _begun(options, out, command)
-        store = begun if isinstance(begun, TokenStore) else _made(options, begun)
-    if isinstance(begun, StoreParts) and options.parts_url(options.out) is not None:
+        begun = _begun(options, out, command, url)
+        store = begun if isinstance(begun, TokenStore) else _made(options, begun, url)
+    if isinstance(begun, StoreParts) and url is not None:
         begun.parts.remove()
     _say(options, store, done_already=begun is store)
 
 
 def _begun(
-    options: PrepareArguments, out: Path, command: Sequence[str], *, trust: bool = False
+    options: PrepareArguments, out: Path, command: Sequence[str], url: str | None, *, trust: bool = False
 ) -> StoreParts | TokenStore:
-    """The parts of the store, or the store where it is there already. trust: as of `StoreParts`."""
-    url = options.parts_url(options.out)
+    """The parts of the store, or the store where it is there already. url, trust: as of `StoreParts`."""
     return begin_store(
         StoreParts(out, overwrite=options.overwrite, command=command, trust=trust, url=url),
         resolve_sources(options.sources),
@@ -81,10 +80,10 @@ def _begun(
     )
 
 
-def _made(options: PrepareArguments, begun: StoreParts) -> TokenStore:
+def _made(options: PrepareArguments, begun: StoreParts, url: str | None) -> TokenStore:
     """The store of all its parts."""
     if options.on is not None:
-        _make_on_cluster(options.on, begun, options.parts_url(options.out))
+        _make_on_cluster(options.on, begun, url)
     else:
         make_parts(begun, None, options.workers)
     return join_store(begun)
