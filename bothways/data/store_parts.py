@@ -20,6 +20,7 @@ from bothways.data.store import ShardWriter, TokenStore, id_dtype
 from bothways.data.store_writer import NoTextError, StoreWriter, is_held_out, new_store, stored_documents
 from bothways.errors import UserError
 from bothways.files import read_json
+from bothways.outputs import begin_anew
 from bothways.parts import TOKENIZER, Changes, Parts
 from bothways.progress import DocumentCounts, OnProgress, no_progress
 from bothways.remote_files import local_file, url_of
@@ -97,10 +98,14 @@ class StoreParts:
 
     @functools.cached_property
     def tokenizer(self) -> Tokenizer:
-        """The vocabulary of the parts. Raises UserError where it is missing."""
+        """The vocabulary of the parts. Raises UserError where it is missing, or another's, as one that a process of an
+        earlier job put there at the moment when this one began."""
         path = self.parts.folder / TOKENIZER
         read_json(path)
-        return Tokenizer.from_json(path.read_text(encoding="utf-8"))
+        tokenizer = Tokenizer.from_json(path.read_text(encoding="utf-8"))
+        if tokenizer.fingerprint != self.recipe["tokenizer"]:
+            raise UserError(f"{path}: is not the vocabulary that the parts were begun with; {begin_anew()}")
+        return tokenizer
 
     @property
     def bytes_(self) -> int:

@@ -139,6 +139,18 @@ def test_a_store_is_not_lost_where_two_join_its_parts(tmp_path: Path, monkeypatc
     assert contents(out) == contents(prepare(tmp_path / "a.jsonl", tokenizer, tmp_path / "alone").directory)
 
 
+def test_a_vocabulary_that_is_not_the_jobs_is_refused(tmp_path: Path) -> None:
+    write_corpus(tmp_path / "a.jsonl", documents=5)
+    resolved = resolve_sources([str(tmp_path / "a.jsonl")])
+    begin_store(StoreParts(tmp_path / "out"), resolved, tiny_tokenizer(), PrepareOptions())
+    vocabulary = tmp_path / "out.parts" / "tokenizer.json"
+    text = vocabulary.read_text()
+    assert '"dog"' in text
+    vocabulary.write_text(text.replace('"dog"', '"god"'))
+    with pytest.raises(UserError, match="is not the vocabulary that the parts were begun with; overwrite=True begins"):
+        open_store_parts(tmp_path / "out")(1)
+
+
 def test_the_command_that_makes_a_part_is_kept_without_secrets() -> None:
     words = ["https://ann:secret@host/a.jsonl", "--on", "ray", "--parts=3/4", "--out", "store", "--overwrite"]
     assert part_command("prepare", words) == ["bothways", "prepare", "https://host/a.jsonl", "--out", "store"]
