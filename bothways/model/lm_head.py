@@ -52,14 +52,10 @@ class LazyLogits:
         first guess; both scalars. Differentiable once, in `hidden` and in the decoder's weight and bias.
 
         The gradient is made together with the loss, a chunk of tokens at a time, so that the memory is that of
-        `CHUNK × V` scores. With 30,522 pieces and 2,304 rows on two AVX2 cores that takes 0.97 s, forward and backward,
-        and `F.cross_entropy` 1.28 s; compiled (`kernels/cross_entropy.py`), what is no product takes two thirds of the
-        time.
+        `CHUNK × V` scores (on a GPU `GPU_CHUNK × V`). With 30,522 pieces and 2,304 rows on two AVX2 cores that takes
+        0.97 s, forward and backward, and `F.cross_entropy` 1.28 s; compiled (`kernels/cross_entropy.py`), what is no
+        product takes two thirds of the time.
         """
-        if torch.compiler.is_compiling():  # which fuses as well, and would unroll the chunks for each number of rows
-            logits = self.logits.float()
-            right = (logits.detach().argmax(-1) == labels).sum()
-            return F.cross_entropy(logits, labels, reduction="sum"), right
         total, right = _CrossEntropy.apply(
             self.hidden, self.decoder.weight, self._bias(), labels, self.dtype, torch.is_grad_enabled()
         )
@@ -72,11 +68,6 @@ class LazyLogits:
 
         Of tables with unlike numbers of rows, as padding makes them, the rows that both have are compared.
         """
-        if torch.compiler.is_compiling():
-            both = [self.logits.float(), teacher.logits.float()]
-            pieces = min(scores.shape[1] for scores in both)
-            log_q, log_p = ((scores[:, :pieces] / temperature).log_softmax(-1) for scores in both)
-            return F.kl_div(log_q, log_p, reduction="sum", log_target=True) * temperature**2
         found: Tensor = _Divergence.apply(
             self.hidden, self.decoder.weight, self._bias(), self.dtype, teacher, temperature
         )
@@ -114,16 +105,19 @@ class _CrossEntropy(torch.autograd.Function):
     def forward(
         ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, dtype: torch.dtype, needs_grad: bool
     ) -> tuple[Tensor, Tensor]:
-        pieces, rows = len(weight), GPU_CHUNK if weight.is_cuda else CHUNK
-        if missing := -pieces % MULTIPLE_OF.get(weight.device.type, 1):
-            weight, bias = _with_more_rows(weight, bias, missing)
-        grads = [torch.zeros_like(x) if needs_grad else x.new_zeros(0) for x in (hidden, weight, bias)]
+        tokens = GPU_CHUNK if weight.is_cuda else CHUNK
+        pieces = len(weight)
+        more = -pieces % MULTIPLE_OF.get(weight.device.type, 1)
+        cast, bias = _with_more_pieces(weight.to(dtype), bias, more)
+        grads = [
+            x.new_zeros(rows, *x.shape[1:]) if needs_grad else x.new_zeros(0)
+            for x, rows in ((hidden, len(hidden)), (weight, pieces + more), (bias, pieces + more))
+        ]
         exact = torch.promote_types(dtype, torch.float32)
         total, right = hidden.new_zeros((), dtype=exact), labels.new_zeros(())
-        cast = weight.to(dtype)
         chunk_loss = _chunk_loss_compiled if has_training_kernels(cast) and bias.dtype == torch.float32 else _chunk_loss
-        for start in range(0, len(hidden), rows):
-            chunk = slice(start, start + rows)
+        for start in range(0, len(hidden), tokens):
+            chunk = slice(start, start + tokens)
             read = hidden[chunk].to(dtype)
             loss, hits, grad_scores = chunk_loss(read, cast, bias, labels[chunk], grads[2] if needs_grad else None)
             total += loss
@@ -142,8 +136,10 @@ class _CrossEntropy(torch.autograd.Function):
         return (*(saved.mul_(grad.to(saved.dtype)) for saved in grads), None, None, None)
 
 
-def _with_more_rows(weight: Tensor, bias: Tensor, number: int) -> tuple[Tensor, Tensor]:
+def _with_more_pieces(weight: Tensor, bias: Tensor, number: int) -> tuple[Tensor, Tensor]:
     """A decoder with so many more pieces, none of which is ever likely."""
+    if not number:
+        return weight, bias
     never = torch.finfo(torch.bfloat16).min  # finite, as a gradient of infinity less infinity is none
     return F.pad(weight, (0, 0, 0, number)), F.pad(bias, (0, number), value=never)
 

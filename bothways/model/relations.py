@@ -31,7 +31,6 @@ class Projections(NamedTuple):
     values: Tensor
 
 
-@torch.compiler.disable  # the groups are as many as there are lengths, and a graph would have each of them
 def relation_loss(student: Tensor, teacher: Tensor, heads: int, lengths: Tensor) -> Tensor:
     """The Kullback-Leibler divergence of the student's relations from the teacher's, a mean over relation heads and a
     sum over tokens: `L_i` of Wang et al. 2020, section 3, times the number of tokens. A scalar, of at least float32.

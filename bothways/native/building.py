@@ -18,7 +18,7 @@ VARIANTS = {
     "avx512_bf16": ("-march=x86-64-v4", "-mavx512vnni", "-mavx512bf16"),
 }
 COMMON_FLAGS = ("-O3", "-std=c++20", "-shared", "-fPIC", "-pthread")
-OPENMP_FLAGS = (("-fopenmp",), ())  # tried in this order; without OpenMP the training kernels run on one thread
+OPENMP_FLAGS = (("-fopenmp",), ())  # tried in this order; without OpenMP all of it runs on one thread
 
 
 def source_files(folder: Path) -> list[Path]:

@@ -344,7 +344,8 @@ struct Worker {
     }
 };
 
-// Runs a worker on each of OpenMP's threads, which are torch's own: they are there already, and wait nearby.
+// Runs a worker on each of OpenMP's threads, which are torch's own where both have the same OpenMP, as GCC's and
+// torch's wheels do: they are there already, and wait on their cores.
 template <class Format>
 void encode(const EncoderCall& call) {
     std::optional<SpinBarrier> barrier;
