@@ -144,9 +144,7 @@ def test_a_vocabulary_that_is_not_the_jobs_is_refused(tmp_path: Path) -> None:
     resolved = resolve_sources([str(tmp_path / "a.jsonl")])
     begin_store(StoreParts(tmp_path / "out"), resolved, tiny_tokenizer(), PrepareOptions())
     vocabulary = tmp_path / "out.parts" / "tokenizer.json"
-    text = vocabulary.read_text()
-    assert '"dog"' in text
-    vocabulary.write_text(text.replace('"dog"', '"god"'))
+    vocabulary.write_text(vocabulary.read_text().replace(r"\"dog\"", r"\"god\""))
     with pytest.raises(UserError, match="is not the vocabulary that the parts were begun with; overwrite=True begins"):
         open_store_parts(tmp_path / "out")(1)
 
