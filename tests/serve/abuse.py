@@ -24,6 +24,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import psutil
+import torch
 
 from tests.serve import drain
 from tests.serve.hostile import hostile
@@ -68,6 +69,7 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", choices=["schema", "hostile", "overload", "ordinary", "mixed", "drain"])
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
+    torch.set_num_threads(1)  # as the servers have; the last bits of a step of generation depend on it
     until = time.monotonic() + 60 * options.minutes
     report = Report()
 
