@@ -118,6 +118,7 @@ def test_the_sdist_has_what_a_build_and_a_test_need(pure_wheel: Path, tmp_path: 
 
 # What comes by way of a package that is declared, and what is used without being imported.
 BROUGHT = {"starlette": "fastapi", "pydantic": "fastapi", "scipy": "scikit-learn", "joblib": "scikit-learn"}
+BROUGHT |= {"grpcio": "ray"}  # by its part `client`
 NOT_IMPORTED = {
     "httptools": "uvicorn reads HTTP by it",
     "uvloop": "uvicorn's event loop",

@@ -261,8 +261,9 @@ def test_what_a_kill_at_the_very_end_leaves(table: Path, pretrained: Path, tmp_p
     (tmp_path / "o.parquet.parts" / "00000001.json").write_text("{}")
     code, _, err = bothways(*command)
     assert code == 2
-    assert "is not empty and not of a run; remove it" in err
-    (tmp_path / "o.parquet.parts").rename(tmp_path / ".o.parquet.done")
+    parts = tmp_path / "o.parquet.parts"
+    assert f"is not empty and not of a run (00000001.json); remove {parts}" in err
+    parts.rename(tmp_path / ".o.parquet.done")
     assert bothways(*command)[0] == 0
     assert not (tmp_path / ".o.parquet.done").exists()
     (tmp_path / "o.parquet").unlink()
