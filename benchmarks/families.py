@@ -37,7 +37,8 @@ from bothways.data.row_plan import RowPlan, RowPlanOptions
 from bothways.data.tables import read_rows
 from bothways.inference.vectors import sequence_vectors
 from bothways.tasks.base import Task
-from bothways.text.corpus import CorpusOptions, CorpusReport, read_documents
+from bothways.text.corpus import CorpusOptions, read_documents
+from bothways.text.corpus_report import CorpusReport
 from bothways.text.sources import resolve_sources
 from bothways.text.tokenizer import Tokenizer
 from bothways.train.finetune import make_task

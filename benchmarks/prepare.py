@@ -25,7 +25,8 @@ import psutil
 
 
 def texts(source: Path) -> list[str]:
-    from bothways.text.corpus import CorpusOptions, CorpusReport, read_documents
+    from bothways.text.corpus import CorpusOptions, read_documents
+    from bothways.text.corpus_report import CorpusReport
     from bothways.text.sources import resolve_sources
 
     return [

@@ -8,7 +8,7 @@ import numpy as np
 
 from bothways.data.store import Shard, ShardWriter, TokenStore, store_fingerprint
 from bothways.files import write_json
-from bothways.text.corpus import CorpusReport
+from bothways.text.corpus_report import CorpusReport
 from bothways.text.tokenizer import Tokenizer
 from bothways.text.tokenizer_backend import SPECIAL_TOKENS
 

@@ -284,7 +284,7 @@ class CountProgress(ProgressLine):
 
 
 class DocumentCounts(Protocol):
-    """What `ByteProgress` shows of a corpus; `text.corpus.CorpusReport` has it."""
+    """What `ByteProgress` shows of a corpus; `text.corpus_report.CorpusReport` has it."""
 
     @property
     def documents(self) -> int: ...

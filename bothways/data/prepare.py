@@ -23,7 +23,8 @@ from bothways.outputs import file_changes, made_otherwise, option_changes, requi
 from bothways.parts import PartShare
 from bothways.progress import ByteProgress, CountProgress, DocumentCounts
 from bothways.shared_parts import begun_behind
-from bothways.text.corpus import CorpusKeywords, CorpusOptions, CorpusReport
+from bothways.text.corpus import CorpusKeywords, CorpusOptions
+from bothways.text.corpus_report import CorpusReport
 from bothways.text.sentences import ENGLISH, require_language
 from bothways.text.sources import Source, Sources, resolve_sources, source_records
 from bothways.text.tokenizer import VOCABULARY_FILES, Tokenizer

@@ -25,8 +25,9 @@ from bothways.parts import TOKENIZER, Changes, Parts
 from bothways.progress import DocumentCounts, OnProgress, no_progress
 from bothways.remote_files import local_file, url_of
 from bothways.shared_parts import SharedParts
-from bothways.text.corpus import CorpusOptions, CorpusReport, Document, SourceExtent, read_extents
+from bothways.text.corpus import CorpusOptions, Document, SourceExtent, read_extents
 from bothways.text.corpus_extents import cut_source
+from bothways.text.corpus_report import CorpusReport
 from bothways.text.csv_records import CsvDialect
 from bothways.text.extents import Extent
 from bothways.text.sentences import ENGLISH

@@ -18,7 +18,7 @@ import numpy as np
 from bothways.data.store import Shard, ShardWriter, id_dtype, read_chunks, store_fingerprint
 from bothways.errors import UserError
 from bothways.files import refuse_foreign_files, sync, sync_tree, user_errors, write_json
-from bothways.text.corpus import CorpusReport
+from bothways.text.corpus_report import CorpusReport
 from bothways.text.tokenizer import VOCABULARY_FILES, Tokenizer
 
 SHARD_TOKENS = 1 << 24  # of both splits: files of 32 MB with ids of 16 bits

@@ -17,7 +17,8 @@ from bothways.pages.demo import ReadingOn, right_or_wrong
 from bothways.pages.pretraining import evenly_spaced
 from bothways.predictor import load
 from bothways.progress import ByteProgress, Progress
-from bothways.text.corpus import CorpusOptions, CorpusReport, read_documents
+from bothways.text.corpus import CorpusOptions, read_documents
+from bothways.text.corpus_report import CorpusReport
 from bothways.text.sources import resolve_sources
 from bothways.text.tokenizer import Tokenizer
 from bothways.text.vocabulary import train_tokenizer

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from bothways.text.corpus import CorpusOptions, CorpusReport, SourceExtent, read_documents
+from bothways.text.corpus import CorpusOptions, SourceExtent, read_documents
+from bothways.text.corpus_report import CorpusReport
 from bothways.text.csv_records import CsvDialect
 from bothways.text.extents import (
     CANDIDATE_ROWS,

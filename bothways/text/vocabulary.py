@@ -14,7 +14,8 @@ from bothways.option_checks import options_from, require_count, require_name, re
 from bothways.outputs import begin_anew, file_changes, made_otherwise, option_changes
 from bothways.progress import ByteProgress
 from bothways.remote_files import url_of
-from bothways.text.corpus import CorpusKeywords, CorpusOptions, CorpusReport, read_documents
+from bothways.text.corpus import CorpusKeywords, CorpusOptions, read_documents
+from bothways.text.corpus_report import CorpusReport
 from bothways.text.folding import CharacterCounts, folding_message
 from bothways.text.sources import Sources, resolve_sources, source_records
 from bothways.text.tokenizer import VOCABULARY_FILES, Tokenizer

@@ -11,7 +11,7 @@ from bothways.data.store import TokenStore
 from bothways.data.store_writer import FIRST_HELD_OUT
 from bothways.errors import as_shown
 from bothways.outputs import free_name
-from bothways.text.corpus import CorpusReport
+from bothways.text.corpus_report import CorpusReport
 from bothways.text.tokenizer import Tokenizer
 from bothways.text.tokenizer_backend import KINDS_IN_WORDS
 from bothways.verbs.description import Description

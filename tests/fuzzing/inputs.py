@@ -33,7 +33,8 @@ from bothways.model.task_heads import EmbeddingHead
 from bothways.tasks import TASKS
 from bothways.tasks.base import Task
 from bothways.tasks.classify import PROBLEMS
-from bothways.text.corpus import CorpusOptions, CorpusReport, read_documents
+from bothways.text.corpus import CorpusOptions, read_documents
+from bothways.text.corpus_report import CorpusReport
 from bothways.text.sources import resolve_sources
 from bothways.text.tokenizer import Tokenizer
 from bothways.train.evaluate import RowSet

@@ -13,7 +13,8 @@ import pytest
 import zstandard
 
 from bothways.errors import UserError
-from bothways.text.corpus import CorpusOptions, CorpusReport, Document, read_documents
+from bothways.text.corpus import CorpusOptions, Document, read_documents
+from bothways.text.corpus_report import CorpusReport
 from bothways.text.sentences import split_sentences
 from bothways.text.sources import resolve_sources
 

@@ -20,7 +20,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bothways.errors import UserError
-from bothways.text.corpus import CorpusOptions, CorpusReport, Document, read_documents
+from bothways.text.corpus import CorpusOptions, Document, read_documents
+from bothways.text.corpus_report import CorpusReport
 from bothways.text.sentences import is_hard_wrapped, split_sentences
 from bothways.text.sources import resolve_sources
 

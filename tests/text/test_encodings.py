@@ -11,7 +11,8 @@ from bothways.cli import main
 from bothways.data.stream import RowStream
 from bothways.data.tables import TableOptions, read_rows
 from bothways.errors import UserError
-from bothways.text.corpus import CorpusOptions, CorpusReport, read_documents
+from bothways.text.corpus import CorpusOptions, read_documents
+from bothways.text.corpus_report import CorpusReport
 from bothways.text.encodings import checked_encoding, likely_encoding
 from bothways.text.sources import resolve_sources
 from bothways.verbs.text_arguments import file_lines

@@ -14,8 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from bothways.text.corpus import CorpusOptions, CorpusReport, Document, read_documents, read_extents
+from bothways.text.corpus import CorpusOptions, Document, read_documents, read_extents
 from bothways.text.corpus_extents import cut_source
+from bothways.text.corpus_report import CorpusReport
 from bothways.text.extents import ExtentSize, cut_lines, cut_parquet, cut_rows
 from bothways.text.sources import resolve_sources
 

@@ -10,7 +10,8 @@ import pytest
 
 from bothways.errors import UserError
 from bothways.text import python_docs
-from bothways.text.corpus import CorpusOptions, CorpusReport, read_documents
+from bothways.text.corpus import CorpusOptions, read_documents
+from bothways.text.corpus_report import CorpusReport
 from bothways.text.sources import resolve_sources
 
 MODULE = '''"""Reads and writes the files of this small module.

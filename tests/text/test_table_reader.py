@@ -12,7 +12,8 @@ import pytest
 from bothways.data.stream import RowStream
 from bothways.data.tables import BadRow, read_rows
 from bothways.errors import UserError
-from bothways.text.corpus import CorpusOptions, CorpusReport, read_documents
+from bothways.text.corpus import CorpusOptions, read_documents
+from bothways.text.corpus_report import CorpusReport
 from bothways.text.lines import Fault
 from bothways.text.sources import resolve_sources
 from bothways.text.table_reader import TableReader, TableReaderOptions

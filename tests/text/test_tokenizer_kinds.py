@@ -19,7 +19,8 @@ from tokenizers import AddedToken, models, normalizers, pre_tokenizers, processo
 from tokenizers import Tokenizer as BackendTokenizer
 
 from bothways.errors import UserError
-from bothways.text.corpus import CorpusOptions, CorpusReport, read_documents
+from bothways.text.corpus import CorpusOptions, read_documents
+from bothways.text.corpus_report import CorpusReport
 from bothways.text.sources import resolve_sources
 from bothways.text.tokenizer import Tokenizer
 

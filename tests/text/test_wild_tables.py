@@ -14,7 +14,8 @@ import pytest
 from bothways.data.stream import RowStream
 from bothways.data.tables import BadRow, TableOptions, read_rows, read_table
 from bothways.errors import UserError
-from bothways.text.corpus import CorpusOptions, CorpusReport, read_documents
+from bothways.text.corpus import CorpusOptions, read_documents
+from bothways.text.corpus_report import CorpusReport
 from bothways.text.sources import resolve_sources
 
 
