@@ -88,7 +88,7 @@ def _run(arguments: Sequence[str]) -> int:
     if verb in VERSION:
         print(_version())
         return 0
-    warnings.showwarning = _say_warning
+    warnings.showwarning = _saying_each_once()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal that cannot show a letter gets its number
@@ -135,11 +135,17 @@ def _function_of(verb: str) -> Callable[[Sequence[str]], int | None]:
     return function
 
 
-def _say_warning(message: Warning | str, category: type[Warning], *place: object, **more: object) -> None:
-    """A warning as a line of our own, in place of Python's two with file and line; of several processes the first has
-    it to say."""
-    if is_main_process():
-        print_note(f"bothways: {message}")
+def _saying_each_once() -> Callable[..., None]:
+    """How a verb shows warnings: as a line of our own in place of Python's two with file and line, and what was said
+    once not again, as when a model is opened twice; of several processes the first has it to say."""
+    said: set[str] = set()
+
+    def say(message: Warning | str, category: type[Warning], *place: object, **more: object) -> None:
+        if is_main_process() and str(message) not in said:
+            said.add(str(message))
+            print_note(f"bothways: {message}")
+
+    return say
 
 
 def _help() -> str:

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import pytest
@@ -143,6 +144,20 @@ def test_under_torchrun_the_first_process_speaks_for_all(
         assert waited == seconds
     said = json.loads((tmp_path / "error.json").read_text())["message"]["extraInfo"]["py_callstack"]
     assert said == f"bothways: tokenizer: {missing}"
+
+
+def test_a_warning_of_a_verb_is_said_once_and_again_by_the_next(
+    bothways: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def verb(arguments: list[str]) -> None:
+        for number in (1, 1, 2):
+            warnings.warn(f"odd {number}", UserWarning, stacklevel=1)
+
+    monkeypatch.setattr(cli, "_function_of", lambda name: verb)
+    for _ in range(2):
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")
+            assert bothways("info") == (0, "", "bothways: odd 1\nbothways: odd 2\n")
 
 
 def write_bad_files(folder: Path) -> None:

@@ -289,9 +289,11 @@ class _Log:
             "lr": result.lr,
             "grad_norm": result.grad_norm,
         }
+        rate = result.flops / max(1e-9, result.seconds)
+        self.peak = max(self.peak, rate)  # measured while others had the machine it is less than what a step reaches
         speed = {
             "tokens_per_second": round(result.tokens / max(1e-9, result.seconds), 1),
-            "fraction_of_peak": round(result.flops / max(1e-9, result.seconds) / self.peak, 4),
+            "fraction_of_peak": round(rate / self.peak, 4),
         }
         self.progress.update(state.step, self.options.steps, {**figures, **speed}, result.tokens, result.seconds)
         if _is_due(state, self.options, self.options.log_every):

@@ -150,6 +150,15 @@ def test_without_compiled_code_a_run_says_so_and_gets_on(
     assert any("after an install where there is a C++ compiler" in line for line in progress.said)
 
 
+def test_a_peak_measured_on_a_busy_machine_is_raised_by_what_a_step_reaches(
+    store: TokenStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bothways.train.loop.measured_peak", lambda device, dtype: 1e-3)
+    pretrain(store.directory, tmp_path / "run", replace(OPTIONS, log_every=1), progress=StopAfter(-1))
+    shares = [row["fraction_of_peak"] for row in RunDirectory(tmp_path / "run").metrics() if "lr" in row]
+    assert max(shares) == shares[0] == 1.0
+
+
 def test_garbled_state_and_metrics_are_passed_over(store: TokenStore, tmp_path: Path) -> None:
     options = PretrainOptions(**{**vars(OPTIONS), "checkpoint_every": 4})
     pretrain(store.directory, tmp_path / "run", options, progress=StopAfter(9))
