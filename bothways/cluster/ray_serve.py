@@ -7,6 +7,7 @@ replicas answer what they have, then give way to new ones, some at a time; what 
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 import uuid
@@ -104,6 +105,7 @@ def import_serve(asked: str) -> Any:
         from ray import serve
     except ImportError:
         raise UserError(f"{option('on', asked)}: Ray Serve is not installed: {install_command('ray')}") from None
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)  # the verb itself says what becomes of the deployment
     return serve
 
 
