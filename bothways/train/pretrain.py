@@ -52,6 +52,9 @@ from bothways.train.step import Stepper
 from bothways.train.teaching import with_teacher
 from bothways.train.tensorboard import require_tensorboard
 
+# Options on which it depends in which order a store is read.
+ORDER = ("seed", "objective", "sequence_length", "phases", "short")
+
 
 def pretrain(
     store: str | Path | TokenStore,
@@ -134,6 +137,8 @@ def _pretrain(place: RunPlace, options: PretrainOptions, command: str, progress:
         require_tensorboard()
     stepper = Stepper(model, objective, plan, settings, world)
     made = provenance(store, plan, options, settings, world)
+    if (reread := _reread(checkpoint.metadata.get("provenance", {}), made)) is not None:
+        progress.say(f"{options.model}: {reread}")
     checkpoint.metadata = {"provenance": made}
     run.begin(_described(store, options, command), checkpoint)
     validation = make_validation_plan(store, options)
@@ -189,6 +194,21 @@ def provenance(
         "epochs": round(epochs_of(plan, options), 2),
         "options": in_effect(options_json(options), settings),
     }
+
+
+def _reread(earlier: Mapping[str, Any], made: Mapping[str, Any]) -> str | None:
+    """What is to be said where a model has read the beginning of what it is to read now; None where it has not.
+
+    earlier, made: `provenance` of the run that it comes from, and of this one.
+    """
+
+    def order(of: Mapping[str, Any]) -> list[Any]:
+        options = of.get("options", {})
+        return [of.get("store"), *(options.get(name) for name in ORDER)]
+
+    if order(earlier) != order(made) or earlier.get("epochs", 1) >= 1:
+        return None
+    return f"has read the beginning of this text already, in this order; another {option('seed')} gives another order"
 
 
 def _finish(checkpoint: Checkpoint, objective: Objective, run: RunDirectory, world: World) -> None:

@@ -150,6 +150,19 @@ def test_without_compiled_code_a_run_says_so_and_gets_on(
     assert any("after an install where there is a C++ compiler" in line for line in progress.said)
 
 
+def test_reading_on_in_the_order_that_was_read_already_is_said(store: TokenStore, tmp_path: Path) -> None:
+    short = replace(OPTIONS, steps=2)
+    pretrain(store.directory, tmp_path / "run", short, progress=StopAfter(-1))
+    said = {}
+    for seed in (0, 1):
+        progress = StopAfter(-1)
+        on = replace(short, model=str(tmp_path / "run"), seed=seed)
+        pretrain(store.directory, tmp_path / f"on{seed}", on, progress=progress)
+        said[seed] = [line for line in progress.said if "in this order" in line]
+    again = "has read the beginning of this text already, in this order; another seed gives another order"
+    assert said == {0: [f"{tmp_path / 'run'}: {again}"], 1: []}
+
+
 def test_a_peak_measured_on_a_busy_machine_is_raised_by_what_a_step_reaches(
     store: TokenStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
