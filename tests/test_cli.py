@@ -146,9 +146,7 @@ def test_under_torchrun_the_first_process_speaks_for_all(
     assert said == f"bothways: tokenizer: {missing}"
 
 
-def test_a_warning_of_a_verb_is_said_once_and_again_by_the_next(
-    bothways: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_warning_of_a_verb_is_said_once_and_again_by_the_next(bothways: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def verb(arguments: list[str]) -> None:
         for number in (1, 1, 2):
             warnings.warn(f"odd {number}", UserWarning, stacklevel=1)
