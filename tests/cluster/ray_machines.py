@@ -14,6 +14,7 @@ import json
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -134,8 +135,14 @@ def verb(*arguments: object, meanwhile: Callable[[], None] = lambda: None) -> st
     return said
 
 
-def wait_for_nodes() -> None:
-    subprocess.run([sys.executable, "-c", NODES, "3"], check=True, timeout=SECONDS)
+def head_answers() -> bool:
+    with contextlib.suppress(OSError), socket.create_connection((HEAD, RAY_PORT), 1.0):
+        return True
+    return False
+
+
+def wait_for_nodes(number: int = 3) -> None:
+    subprocess.run([sys.executable, "-c", NODES, str(number)], check=True, timeout=SECONDS)
 
 
 def wait_until(happened: Callable[[], object]) -> None:
@@ -182,7 +189,6 @@ def compare(folder: Path, nodes: list[Node]) -> None:
 
     prepare = ["prepare", f"s3://{BUCKET}/c.jsonl", "--tokenizer", folder / "vocabulary"]
     verb(*prepare, "--workers", 1, "--out", folder / "store")
-    wait_for_nodes()
     lose = lose_at_part(3, "store", nodes[1])
     said = verb(*prepare, "--on", "ray", "--out", f"s3://{BUCKET}/store", meanwhile=lose)
     bucket.get(f"{BUCKET}/store", str(folder / "store-there"), recursive=True)
@@ -235,8 +241,12 @@ def main() -> int:
         server.start()
         stack.callback(server.stop)
         write_inputs(folder)
-        nodes = [Node(name, number) for number, name in enumerate(names, 1)]
+        nodes = [Node(names[0], 1)]
         stack.callback(lambda: [node.lose() for node in nodes])
+        wait_until(head_answers)  # a node that is begun earlier gives up
+        for number, name in enumerate(names[1:], 2):
+            nodes.append(Node(name, number))
+            wait_for_nodes(number)  # two that begin at once on one disk take the same name for their sockets
         compare(folder, nodes)
     return 0
 
