@@ -89,12 +89,22 @@ def find_model(path_or_hub_id: str | Path) -> Path:
         if not any(path for pattern in SAFETENSORS_FILES for path in snapshot.glob(pattern)):
             huggingface_hub.snapshot_download(str(path_or_hub_id), allow_patterns=list(BINARY_FILES))
     except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
-            f"{path}: no such model directory{closest(str(path), shipped)}, and the hub gave no model of this name "
-            f"({reason})"
+            f"{path}: no such model directory{closest(str(path), shipped)}, and {_why_not_from_the_hub(error)}"
         ) from error
     return snapshot
+
+
+def _why_not_from_the_hub(error: Exception) -> str:
+    """In words, why the hub's library has found no model."""
+    from huggingface_hub import constants
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    if not isinstance(error, LocalEntryNotFoundError):
+        return f"the hub gave no model of this name ({_first_line(error)})"
+    if constants.HF_HUB_OFFLINE:
+        return "the hub's cache has no model of this name; HF_HUB_OFFLINE keeps it from being downloaded"
+    return f"the hub, whose cache has no model of this name, cannot be reached ({_first_line(error)})"
 
 
 def _refuse_other_results(directory: Path) -> None:

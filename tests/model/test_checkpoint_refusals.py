@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 import torch
+from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors.torch import load_file, save_file
 from transformers import (
     BertForMaskedLM,
@@ -39,6 +41,21 @@ def test_refusals(tmp_path: Path) -> None:
     edit_config(model, position_embedding_type="absolute", model_type="roberta")
     with pytest.raises(UserError, match="roberta"):
         load_checkpoint(model)
+
+
+def test_why_the_hub_gives_no_model_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    offline = "the hub's cache has no model of this name; HF_HUB_OFFLINE keeps it from being downloaded"
+    with pytest.raises(UserError, match=f"^nobody/nothing: no such model directory, and {offline}$"):
+        load_checkpoint("nobody/nothing")
+
+    def unreachable(*given: object, **more: object) -> None:
+        raise LocalEntryNotFoundError("Got: no such host\nPlease check your connection.")
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", unreachable)
+    with pytest.raises(UserError, match=r"has no model of this name, cannot be reached \(Got: no such host\)$"):
+        load_checkpoint("nobody/nothing")
 
 
 def test_another_vocabulary_is_refused(tmp_path: Path, minilm: Path) -> None:
