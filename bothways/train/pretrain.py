@@ -113,7 +113,7 @@ def _pretrain(place: RunPlace, options: PretrainOptions, command: str, progress:
     model = checkpoint.model
     if options.model is not None and checkpoint.report is not None:
         helpers = [*take_helpers(checkpoint, options.model)]
-        kept = f" Of its layers {options.keep_layers} are kept." if options.keep_layers else ""
+        kept = f" Kept of its layers, counted from 1: {options.keep_layers}." if options.keep_layers else ""
         for line in (f"{options.model}: {checkpoint.report.sentence()}{kept}", *helpers):
             progress.say(line)
     if (unknown := unknown_in_store(store, str(store.directory))) is not None:

@@ -270,7 +270,7 @@ def test_a_student_of_some_of_its_teachers_layers(store: TokenStore, teacher: Pa
     asked = options(teacher, model=str(teacher), keep_layers="1,3", steps=1, lr=1e-30, weight_decay=0.0)
     run = StopAfter(-1)
     pretrain(store.directory, tmp_path / "run", asked, progress=run)
-    assert any(line.endswith("Of its layers 1,3 are kept.") for line in run.said)
+    assert any(line.endswith("Kept of its layers, counted from 1: 1,3.") for line in run.said)
     theirs = BertForPreTraining.from_pretrained(teacher).eval()
     del theirs.bert.encoder.layer[1]
     batch = make_plan(store, asked).batch(0)
