@@ -18,10 +18,10 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from bothways.cluster.connection import OBJECT_STORE_BYTES
 from tests.data.test_prepare import contents, write_corpus
 from tests.helpers import WORDS, tiny_tokenizer
 from tests.serve.conftest import served_predictor
+from tests.train.two_machines import ip
 
 BUCKET = "machines"
 NETWORK = "10.232.0"
@@ -61,10 +62,6 @@ store_parts.PART_BYTES = 20_000
 bulk.part_size = lambda table_bytes: ExtentSize(1, 200)
 sys.exit(main(sys.argv[1:]))
 """
-
-
-def ip(*words: str) -> None:
-    subprocess.run(["ip", *words], check=True, capture_output=True)
 
 
 @contextlib.contextmanager
@@ -100,7 +97,7 @@ class Node:
     """A node of Ray in a namespace. number: the last of its address; 1 is the head, which makes no parts."""
 
     def __init__(self, name: str, number: int) -> None:
-        self.name, self.number = name, number
+        self.name = name
         here = ["--head", "--port", str(RAY_PORT), "--include-dashboard=false", "--num-cpus", "0"]
         there = ["--address", f"{HEAD}:{RAY_PORT}", "--num-cpus", "1"]
         options = ["--object-store-memory", str(OBJECT_STORE_BYTES), "--disable-usage-stats", "--block"]
@@ -123,15 +120,15 @@ def verb(*arguments: object, meanwhile: Callable[[], None] = lambda: None) -> st
     """A verb, in this namespace: what it said. meanwhile: done beside it."""
     words = [sys.executable, "-c", VERB, *map(str, arguments)]
     job = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    thread = threading.Thread(target=meanwhile)
-    thread.start()
-    try:
-        said = job.communicate(timeout=SECONDS)[0]
-    except subprocess.TimeoutExpired:
-        job.kill()
-        said = f"it took too long: {job.communicate()[0]}"
-    thread.join()
+    with ThreadPoolExecutor(1) as pool:
+        beside = pool.submit(meanwhile)
+        try:
+            said = job.communicate(timeout=SECONDS)[0]
+        except subprocess.TimeoutExpired:
+            job.kill()
+            said = f"it took too long: {job.communicate()[0]}"
     assert job.returncode == 0, said
+    beside.result()  # or what it failed with
     return said
 
 
@@ -154,7 +151,7 @@ def wait_until(happened: Callable[[], object]) -> None:
 
 def write_inputs(folder: Path) -> None:
     """A corpus, a vocabulary, a table, and a classifier."""
-    write_corpus(folder / "c.jsonl", documents=1500)
+    write_corpus(folder / "c.jsonl", documents=6000)
     (folder / "vocabulary").mkdir()
     tiny_tokenizer().save(folder / "vocabulary")
     texts = (" ".join(WORDS[(n * k) % len(WORDS)] for k in range(1, 2 + n % 9)) for n in range(8_000))
@@ -184,6 +181,7 @@ def compare(folder: Path, nodes: list[Node]) -> None:
         def lose() -> None:
             wait_until(lambda: len(bucket.glob(f"{BUCKET}/{result}.parts/*-*.json")) >= number)
             node.lose()
+            assert not bucket.exists(f"{BUCKET}/{result}"), "it was made before the node was lost"
 
         return lose
 

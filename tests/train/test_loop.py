@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch.distributed.checkpoint.api import CheckpointException
 
+from bothways import hardware
 from bothways.data.prepare import prepare
 from bothways.data.store import TokenStore
 from bothways.errors import UserError
@@ -170,6 +171,14 @@ def test_a_peak_measured_on_a_busy_machine_is_raised_by_what_a_step_reaches(
     pretrain(store.directory, tmp_path / "run", replace(OPTIONS, log_every=1), progress=StopAfter(-1))
     shares = [row["fraction_of_peak"] for row in RunDirectory(tmp_path / "run").metrics() if "lr" in row]
     assert max(shares) == shares[0] == 1.0
+
+
+def test_a_peak_is_of_ten_products_however_slow_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    products, multiply = [], torch.mm
+    monkeypatch.setattr(hardware, "PEAK_SECONDS", 0.0)
+    monkeypatch.setattr(torch, "mm", lambda a, b, out: products.append(multiply(a, b, out=out)))
+    assert hardware.measured_peak.__wrapped__(torch.device("cpu"), torch.float32) > 0
+    assert len(products) == hardware.PEAK_PRODUCTS
 
 
 def test_garbled_state_and_metrics_are_passed_over(store: TokenStore, tmp_path: Path) -> None:

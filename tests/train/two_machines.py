@@ -47,20 +47,20 @@ def network_namespaces() -> Iterator[list[Machine]]:
     cables = [f"bw{os.getpid() % 100_000}v{number}" for number in range(2)]
     with contextlib.ExitStack() as stack:
         for name in names:
-            _ip("netns", "add", name)
-            stack.callback(_ip, "netns", "del", name)
-        _ip("link", "add", cables[0], "netns", names[0], "type", "veth", "peer", "name", cables[1], "netns", names[1])
+            ip("netns", "add", name)
+            stack.callback(ip, "netns", "del", name)
+        ip("link", "add", cables[0], "netns", names[0], "type", "veth", "peer", "name", cables[1], "netns", names[1])
         for number, (name, cable) in enumerate(zip(names, cables, strict=True)):
-            _ip("-n", name, "address", "add", f"10.231.0.{number + 1}/24", "dev", cable)
+            ip("-n", name, "address", "add", f"10.231.0.{number + 1}/24", "dev", cable)
             for device in ("lo", cable):
-                _ip("-n", name, "link", "set", device, "up")
+                ip("-n", name, "link", "set", device, "up")
         yield [
             Machine(("ip", "netns", "exec", name), f"10.231.0.{number + 1}", {"GLOO_SOCKET_IFNAME": cable})
             for number, (name, cable) in enumerate(zip(names, cables, strict=True))
         ]
 
 
-def _ip(*words: str) -> None:
+def ip(*words: str) -> None:
     subprocess.run(["ip", *words], check=True, capture_output=True)
 
 
