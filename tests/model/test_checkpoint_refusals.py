@@ -57,6 +57,13 @@ def test_why_the_hub_gives_no_model_is_said(monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(UserError, match=r"has no model of this name, cannot be reached \(Got: no such host\)$"):
         load_checkpoint("nobody/nothing")
 
+    def answered(*given: object, **more: object) -> None:
+        raise ValueError("401 Client Error\n\nInvalid username or password.")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", answered)
+    with pytest.raises(UserError, match=r"and the hub gave no model of this name \(401 Client Error\)$"):
+        load_checkpoint("nobody/nothing")
+
 
 def test_another_vocabulary_is_refused(tmp_path: Path, minilm: Path) -> None:
     model = saved(tmp_path)
