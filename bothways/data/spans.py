@@ -32,7 +32,7 @@ class SpanOptions:
     """How long examples are and how pairs are drawn.
 
     sequence_length: tokens an example has at most, with `[CLS]` and `[SEP]`, from 8.
-    short: the share of examples built to a random shorter length, so that short inputs are seen in training as well.
+    short: the share of pairs built to a random shorter length, so that short inputs are seen in training as well.
     random_next: the share of pairs whose second segment is random.
     The repr is hashed into a run's identity: names of class and fields stay.
     Raises UserError for a length or a share out of range.

@@ -20,6 +20,9 @@ from bothways.tasks.replaced_tokens import ReplacedTokenObjective
 from bothways.text.tokenizer import Tokenizer
 
 ELECTRA_LR = 5e-4  # of ELECTRA-small (Clark et al. 2020, table 6); at 2e-3 a tiny model learnt nothing that lasts
+# Options of pretraining that shape examples with pairs of segments, or with masks, alone.
+OF_PAIRS = ("short",)
+OF_MASKS = ("mask_rate", "mask_rate_end", "whole_word_masking")
 
 MakeExamples = Callable[[SpanOptions, Masking, Tokenizer], ExampleMaker]
 
@@ -30,7 +33,8 @@ class Pretraining:
 
     is_decoder: whether the model reads from left to right. next_command: what to type after training, {mask}: the
     vocabulary's token for masks. family: of a new model, where the user names none. max_lr: the highest learning rate
-    by default. taught: the examples where a teacher helps (`tasks.distillation`); None where it cannot.
+    by default. taught: the examples where a teacher helps (`tasks.distillation`); None where it cannot. without: the
+    options of pretraining that its examples have no use for.
     """
 
     objective: Objective
@@ -40,6 +44,7 @@ class Pretraining:
     family: str = "bert"
     max_lr: float = float("inf")
     taught: MakeExamples | None = None
+    without: tuple[str, ...] = ()
 
 
 def masked(pairing: Callable[[SpanOptions], Pairing], examples: type[MaskedExamples] = MaskedExamples) -> MakeExamples:
@@ -65,9 +70,14 @@ def next_tokens(options: SpanOptions, masking: Masking, tokenizer: Tokenizer) ->
 OBJECTIVES: dict[str, Pretraining] = {
     "bert": Pretraining(BertObjective(), masked(SentencePairs), taught=masked(SentencePairs, TaughtExamples)),
     "order": Pretraining(BertObjective("sop"), masked(SentenceOrder), taught=masked(SentenceOrder, TaughtExamples)),
-    "mlm": Pretraining(MaskedLMObjective(), masked(FullSentences), taught=masked(FullSentences, TaughtExamples)),
+    "mlm": Pretraining(
+        MaskedLMObjective(), masked(FullSentences), taught=masked(FullSentences, TaughtExamples), without=OF_PAIRS
+    ),
     "roberta": Pretraining(
-        MaskedLMObjective(), masked(FullSentencesAcross), taught=masked(FullSentencesAcross, TaughtExamples)
+        MaskedLMObjective(),
+        masked(FullSentencesAcross),
+        taught=masked(FullSentencesAcross, TaughtExamples),
+        without=OF_PAIRS,
     ),
     "electra": Pretraining(
         ReplacedTokenObjective(),
@@ -75,8 +85,15 @@ OBJECTIVES: dict[str, Pretraining] = {
         next_command='explain {model} "a text of yours"',
         family="electra",
         max_lr=ELECTRA_LR,
+        without=OF_PAIRS,
     ),
-    "causal": Pretraining(NextTokenObjective(), next_tokens, True, 'generate {model} "the beginning of a text"'),
+    "causal": Pretraining(
+        NextTokenObjective(),
+        next_tokens,
+        is_decoder=True,
+        next_command='generate {model} "the beginning of a text"',
+        without=(*OF_PAIRS, *OF_MASKS),
+    ),
 }
 
 

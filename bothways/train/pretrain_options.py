@@ -60,8 +60,8 @@ class PretrainOptions:
     at the end, in which the learning rate falls; by default all after the warm-up, with hours or minutes 0.2.
     phases: LENGTH:SHARE of the steps, in order, instead of one sequence_length, as in `128:0.9 512:0.1`; a third part,
     as in `512:0.1:131072`, is the phase's own tokens_per_step.
-    mask_rate_end: the masking rate moves linearly from mask_rate to this. short: share of examples built to a random
-    shorter length. validation_tokens: read in each evaluation, always masked at 15 %; by default 200,000 at the end,
+    mask_rate_end: the masking rate moves linearly from mask_rate to this. short: share of sentence pairs built to a
+    random shorter length. validation_tokens: read in each evaluation, always masked at 15 %; by default 200,000 at the end,
     and before at most a tenth of the tokens that are trained between two evaluations.
     micro_batch_tokens: tokens in one forward pass, which is what takes memory. parallel: under torchrun, `fsdp` shards
     parameters and optimizer. keep_checkpoints: the newest so many stay, to resume from and for `bothways explain`.

@@ -16,7 +16,7 @@ from bothways.errors import UserError, option
 from bothways.model.config import EncoderConfig
 from bothways.option_checks import require_at_least
 from bothways.tasks.base import Objective
-from bothways.tasks.objectives import find_pretraining
+from bothways.tasks.objectives import OBJECTIVES, find_pretraining
 from bothways.token_budget import UNLIMITED
 from bothways.train.options import TrainOptions, derive_train_options
 from bothways.train.pretrain_options import PretrainOptions
@@ -59,7 +59,11 @@ def phases_of(options: PretrainOptions) -> list[Phase]:
 
 
 def make_plan(store: TokenStore, options: PretrainOptions) -> PretrainingPlan | PhasedPlan:
-    """The plan of the training batches that these options make of a store."""
+    """The plan of the training batches that these options make of a store.
+
+    Raises UserError for an option that the objective's examples have no use for.
+    """
+    _refuse_needless_options(options)
     phases = phases_of(options)
     whole = Masking(options.mask_rate, whole_word=options.whole_word_masking)
     if options.mask_rate_end is not None:
@@ -74,6 +78,15 @@ def make_plan(store: TokenStore, options: PretrainOptions) -> PretrainingPlan | 
         for number, phase in enumerate(phases)
     ]
     return plans[0] if len(plans) == 1 else PhasedPlan(phases, plans)
+
+
+def _refuse_needless_options(options: PretrainOptions) -> None:
+    """Raises UserError for an option of examples that the objective has none of."""
+    for name in find_pretraining(options.objective).without:
+        if (value := getattr(options, name)) != getattr(PretrainOptions, name):
+            able = ", ".join(other for other, entry in OBJECTIVES.items() if name not in entry.without)
+            objective = option("objective", options.objective)
+            raise UserError(f"{option(name, value)}: {objective} has no use for it; accepted with {able}")
 
 
 def epochs_of(plan: PretrainingPlan | PhasedPlan, options: PretrainOptions) -> float:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -74,6 +75,27 @@ def test_refusals(store: TokenStore, tmp_path: Path) -> None:
         choose_device("tpu")
     with pytest.raises(UserError, match="steps=0"):
         TrainOptions(steps=0, lr=1.0)
+
+
+@pytest.mark.parametrize(
+    ("objective", "options", "able"),
+    [
+        ("mlm", {"short": 0.5}, "accepted with bert, order$"),
+        ("roberta", {"short": 0.0}, "accepted with bert, order$"),
+        ("electra", {"short": 0.5}, "accepted with bert, order$"),
+        ("causal", {"short": 0.5}, "accepted with bert, order$"),
+        ("causal", {"mask_rate": 0.3}, "accepted with bert, order, mlm, roberta, electra$"),
+        ("causal", {"mask_rate_end": 0.3}, "accepted with bert, order, mlm, roberta, electra$"),
+        ("causal", {"whole_word_masking": True}, "accepted with bert, order, mlm, roberta, electra$"),
+    ],
+)
+def test_options_that_an_objective_has_no_use_for_are_refused(
+    objective: Any, options: dict[str, Any], able: str, store: TokenStore, tmp_path: Path
+) -> None:
+    ((name, value),) = options.items()
+    with pytest.raises(UserError, match=f"^{name}={value}: objective='{objective}' has no use for it; {able}"):
+        pretrain(store.directory, tmp_path / "run", replace(OPTIONS, objective=objective, **options), quiet=True)
+    assert not (tmp_path / "run" / "run.json").exists()
 
 
 def test_continuing_from_a_model_of_another_vocabulary_is_refused(
