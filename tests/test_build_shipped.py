@@ -43,6 +43,8 @@ def data(tmp_path: Path) -> Path:
             for split in ("train", "dev", "test", None)
         ],
     }
+    for name in build_shipped.ENCODER_TEXTS:
+        rows.setdefault(name, [{"title": "", "text": f"the first of {name}"}, {"title": "", "text": "kept back"}])
     for name, listed in rows.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -64,6 +66,8 @@ def test_tables_are_the_same_each_time_and_hold_nothing_kept_back(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(build_shipped, "decompressed", lambda raw, path: raw)  # the .zst of this test are plain
+    monkeypatch.setattr("held_out.zstd_lines", lambda path: path.read_text().splitlines())
+    monkeypatch.setattr("held_out.LAST_DOCUMENTS", 1)
     monkeypatch.setattr(build_shipped, "QAMR_QUESTIONS", 4)
     for name in ("one", "two"):
         assert main([str(data), "--out", str(tmp_path / name)]) == 0
@@ -71,12 +75,17 @@ def test_tables_are_the_same_each_time_and_hold_nothing_kept_back(
     assert "answers-train: 0 questions of qed, 3 left out" in said
     assert "answers-train: 4 questions of qamr" in said
     assert "vectors-scores: 2 pairs, without 2 of STSbenchmark's dev and test" in said
-    one, two = ({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("one", "two"))
+    one, two = (
+        {path.name: path.read_bytes() for path in (tmp_path / name).rglob("*") if path.is_file()}
+        for name in ("one", "two")
+    )
     assert one == two
     made = tmp_path / "one"
     pairs = [json.loads(line) for line in (made / "vectors-pairs.jsonl").read_text().splitlines()]
     assert [pair["text"] for pair in pairs] == ["a dog runs", "what is a cold?", "It rains"]
     assert pairs[2]["pair"] == "It rained in May."
+    assert json.loads(one["wikipedia-part-0.jsonl"]) == {"text": "the first of wikipedia/part-0.jsonl.zst"}
+    assert b"kept back" not in b"".join(one.values())
     assert b"a dev" not in one["vectors-scores.jsonl"] + one["vectors-pairs.jsonl"]
     tables = {"answer": "answers-train.json", "tag": "entities-train.conll", "similar": "vectors-pairs.jsonl"}
     for task, table in tables.items():
@@ -85,7 +94,7 @@ def test_tables_are_the_same_each_time_and_hold_nothing_kept_back(
 
 
 def test_the_commands_are_of_verbs_that_there_are(data: Path, bothways: Run) -> None:
-    for command in build_shipped.commands(data, data / "out", "run", "mini"):
+    for command in build_shipped.commands(data, data / "out", "start", "run", "mini"):
         program, verb, *words = shlex.split(command)
         if program == "python":
             assert (Path(__file__).parents[1] / verb).is_file()

@@ -1,9 +1,11 @@
 """Tables for the shipped models from a folder of data sets, and the commands that train on them.
 
-    python tools/build_shipped.py DATA --out FOLDER [--model ENCODER] [--base NAME]
+    python tools/build_shipped.py DATA --out FOLDER [--start ENCODER] [--model ENCODER] [--base NAME]
 
 The same data gives the same bytes. DATA holds the public sets by these names; none under non-commercial terms is read:
 
+- mini-distilled: texts of text-english (public domain, Apache-2.0, CC BY-SA, CC BY 2.5) and a quarter of wikipedia
+  (CC BY-SA 3.0), without the last documents of each file, on which benchmarks/quality.py measures;
 - answers: squad (v2.0, CC BY-SA 4.0), qa-qed (CC BY-SA 3.0), qa-fairytale (Apache-2.0), qa-policy (MIT), and of qa-qamr
   (MIT; its questions are near-paraphrases of each other) a sample; then the help desk in bothways/samples (Apache-2.0);
 - entities: wnut17 (CC BY 4.0);
@@ -29,6 +31,9 @@ from bothways.errors import UserError
 from bothways.files import read_json, write_text
 from bothways.text.lines import decompressed
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
+from held_out import training_texts
+
 QUESTION_SETS = {  # of DATA: the files to train and to measure on
     "squad": ("squad/train-v2.0.json", "squad/dev-v2.0.json"),
     "qed": ("qa-qed/train.json", "qa-qed/dev.json"),
@@ -42,6 +47,12 @@ LONGEST_CONTEXT = 4000  # characters; qed has tables of tens of thousands
 STS_KEPT_BACK = ("dev", "test")  # of STSbenchmark, on which the vectors are measured
 NEWS_CHARACTERS = 600  # of a news text beside its title: as much as 128 tokens hold
 WRITER_TEXTS = ("novels-eltec-en", "fairytales", "wikipedia-en-2018", "wikinews-en")
+ENCODER_TEXTS = {  # files of DATA and how many MB of each are read
+    **{f"wikipedia/part-{number}.jsonl.zst": 28.3 for number in range(4)},
+    **{f"text-english/{name}.jsonl.zst": 100.0 for name in (*WRITER_TEXTS, "dialogues-sgd")},
+}
+START = "sentence-transformers/all-MiniLM-L6-v2"
+KEPT_LAYERS = "1,2,3,4,5"  # of all-MiniLM-L6-v2: the sixth copies words of the sentence into masks
 
 Rows = Iterable[dict[str, Any]]
 
@@ -69,6 +80,16 @@ def questions(path: Path, name: str, number: int | None = None) -> tuple[list[di
         if paragraphs:
             kept.append({"title": article["title"], "paragraphs": paragraphs})
     return kept, left_out
+
+
+def build_texts(data: Path, out: Path) -> Iterator[str]:
+    """Write texts/, a file for each of `ENCODER_TEXTS`. Yields what is to be said of them."""
+    for name, megabytes in ENCODER_TEXTS.items():
+        texts = [{"text": text} for text in training_texts(data, [name], megabytes)]
+        path = out / "texts" / name.replace("/", "-").removesuffix(".zst")
+        path.parent.mkdir(exist_ok=True)
+        _write_rows(path, texts)
+        yield f"texts: {len(texts):,} documents of {name}, {path.stat().st_size / 1e6:.0f} MB"
 
 
 def build_answers(data: Path, out: Path) -> Iterator[str]:
@@ -149,10 +170,11 @@ def _write_rows(path: Path, rows: Rows) -> None:
     write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
-def commands(data: Path, out: Path, model: str, base: str) -> list[str]:
+def commands(data: Path, out: Path, start: str, model: str, base: str) -> list[str]:
     """What trains the models and ships them, in order; training goes on where it was if it is given again.
 
-    base: the shipped model that is `model`, whose weights the others leave out where they kept them."""
+    start: what the encoder begins from. base: the shipped model that is `model`, whose weights the others leave out
+    where they kept them."""
     helpdesk, vectors = "bothways/samples/helpdesk", "sentence-vectors"
     texts = " ".join(str(data / "text-english" / f"{name}.jsonl.zst") for name in WRITER_TEXTS)
 
@@ -164,6 +186,10 @@ def commands(data: Path, out: Path, model: str, base: str) -> list[str]:
         return str(out / name)
 
     return [
+        f"bothways prepare {out / 'texts'} --tokenizer {start} --out {out / 'store'}",
+        f"bothways pretrain {out / 'store'} --recipe mini-distilled --model {start} --keep-layers {KEPT_LAYERS} "
+        f"--seed 1 --out {out / 'mini-distilled'}",
+        f"python tools/ship_model.py {out / 'mini-distilled'} --name mini-distilled --storage int8",
         tune("answer", "answers", model, at("answers-train.json"), at("answers-dev.json"), "answers-general"),
         tune("answer", "answers", at("answers-general"), f"{helpdesk}/questions-train.json",
              f"{helpdesk}/questions-test.json", "answers"),
@@ -183,18 +209,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--start", default=START, help="all-MiniLM-L6-v2, which the encoder begins from")
     parser.add_argument("--model", help="the encoder: a run, a directory or a shipped model; by default that of --base")
     parser.add_argument("--base", default="mini-distilled", help="the shipped encoder, of which --model is the run")
     given = parser.parse_args(arguments)
     try:
         given.out.mkdir(parents=True, exist_ok=True)
-        for build in (build_answers, build_entities, build_vectors):
+        for build in (build_texts, build_answers, build_entities, build_vectors):
             for line in build(given.data, given.out):
                 print(f"# {line}")
     except (UserError, OSError) as error:
         print(f"build_shipped: {error}", file=sys.stderr)
         return 2
-    print("\n".join(commands(given.data, given.out, given.model or given.base, given.base)))
+    print("\n".join(commands(given.data, given.out, given.start, given.model or given.base, given.base)))
     return 0
 
 
