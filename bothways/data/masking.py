@@ -31,6 +31,7 @@ class Masking:
 
     rate: the share of tokens to predict, above 0 and below 1. mask_share, random_share: the shares of these that read
     `[MASK]` and a random token; the rest, by default a tenth, keep their token. whole_word: choose words, not pieces.
+    repeats: choose all places of a token in a sequence together, so that what is hidden can be read nowhere.
     end_rate: the rate moves from `rate` to this one, linearly over `steps` (Ankner et al. 2023, "Dynamic masking rate
     schedules for MLM pretraining": 30 % falling to 15 %); None: it stays.
     Raises UserError for shares out of range.
@@ -42,6 +43,7 @@ class Masking:
     whole_word: bool = False
     end_rate: float | None = None
     steps: int = 0
+    repeats: bool = False
 
     def __post_init__(self) -> None:
         for name, rate in (("mask_rate", self.rate), ("mask_rate_end", self.end_rate)):
@@ -54,11 +56,12 @@ class Masking:
 
     @property
     def identity(self) -> str:
-        """What a resumed run must share. It is hashed: the string is that of the first version, whose fields were
-        called `mask` and `random`."""
+        """What a resumed run must share. It is hashed: without `repeats` the string is that of the first version, whose
+        fields were called `mask` and `random`."""
+        repeats = ", repeats=True" if self.repeats else ""
         return (
             f"Masking(rate={self.rate!r}, mask={self.mask_share!r}, random={self.random_share!r}, "
-            f"whole_word={self.whole_word!r}, end_rate={self.end_rate!r}, steps={self.steps!r})"
+            f"whole_word={self.whole_word!r}, end_rate={self.end_rate!r}, steps={self.steps!r}{repeats})"
         )
 
     def rate_at(self, step: int) -> float:
@@ -94,19 +97,25 @@ class Masker:
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Mask a packed batch: ids `[T]`, lengths `[N]`, and a uint64 key for each sequence `[N]`; step sets the rate.
 
-        Each token (with `whole_word`: each word) is chosen with probability `rate`, on its own; what stands in its
-        place is drawn for each token. The draws depend on the sequence's key and the position in it alone.
+        Each token (with `whole_word`: each word; with `repeats`: each token or word with its like in the sequence) is
+        chosen with probability `rate`, on its own; what stands in its place is drawn for each token, and with `repeats`
+        for all of its places. The draws depend on the sequence's key and the position in it alone.
         Returns the ids to read `[T]`, the index of the tokens to predict `[M]`, ascending, and their true ids `[M]`.
         """
         begin = np.repeat(np.cumsum(lengths) - lengths, lengths)
         positions = np.arange(len(input_ids)) - begin
         token_keys = np.repeat(keys, lengths)
-        drawn_for = self._word_starts(input_ids, positions) - begin if self.masking.whole_word else positions
-        drawn = uniforms(token_keys, drawn_for, CHOICE_STREAM) < self.masking.rate_at(step)
+        chosen_by, shown_by = positions, positions
+        if self.masking.repeats:
+            shown_by = _first_places(input_ids, begin) - begin
+            chosen_by = shown_by
+        if self.masking.whole_word:
+            chosen_by = chosen_by[self._word_starts(input_ids, positions)]
+        drawn = uniforms(token_keys, chosen_by, CHOICE_STREAM) < self.masking.rate_at(step)
         mlm_index = np.flatnonzero(drawn & ~self._never_chosen[input_ids])
         labels = input_ids[mlm_index]
         masked = input_ids.copy()
-        masked[mlm_index] = self._shown(labels, token_keys[mlm_index], positions[mlm_index])
+        masked[mlm_index] = self._shown(labels, token_keys[mlm_index], shown_by[mlm_index])
         return masked, mlm_index, labels
 
     def _word_starts(self, input_ids: np.ndarray, positions: np.ndarray) -> np.ndarray:
@@ -123,6 +132,14 @@ class Masker:
         mask_share, random_share = self.masking.mask_share, self.masking.random_share
         shown = np.where(place < mask_share, self.mask_id, labels)
         return np.where((place >= mask_share) & (place < mask_share + random_share), replacements, shown)
+
+
+def _first_places(input_ids: np.ndarray, begin: np.ndarray) -> np.ndarray:
+    """The index at which each token's id stands for the first time in its sequence, int64 `[T]`; begin: the index at
+    which the sequence begins `[T]`."""
+    in_sequence = begin * (int(input_ids.max(initial=0)) + 1) + input_ids
+    _, first, like = np.unique(in_sequence, return_index=True, return_inverse=True)
+    return first[like]
 
 
 @dataclass(frozen=True)

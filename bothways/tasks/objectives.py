@@ -22,7 +22,7 @@ from bothways.text.tokenizer import Tokenizer
 ELECTRA_LR = 5e-4  # of ELECTRA-small (Clark et al. 2020, table 6); at 2e-3 a tiny model learnt nothing that lasts
 # Options of pretraining that shape examples with pairs of segments, or with masks, alone.
 OF_PAIRS = ("short",)
-OF_MASKS = ("mask_rate", "mask_rate_end", "whole_word_masking")
+OF_MASKS = ("mask_rate", "mask_rate_end", "whole_word_masking", "mask_repeats")
 
 MakeExamples = Callable[[SpanOptions, Masking, Tokenizer], ExampleMaker]
 

@@ -49,6 +49,7 @@ class PretrainKeywords(TypedDict, total=False):
     mask_rate: float
     mask_rate_end: float | None
     whole_word_masking: bool
+    mask_repeats: bool
     short: float
     max_position_embeddings: int
     micro_batch_tokens: int | None

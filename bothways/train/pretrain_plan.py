@@ -65,7 +65,7 @@ def make_plan(store: TokenStore, options: PretrainOptions) -> PretrainingPlan | 
     """
     _refuse_needless_options(options)
     phases = phases_of(options)
-    whole = Masking(options.mask_rate, whole_word=options.whole_word_masking)
+    whole = Masking(options.mask_rate, whole_word=options.whole_word_masking, repeats=options.mask_repeats)
     if options.mask_rate_end is not None:
         whole = replace(whole, end_rate=options.mask_rate_end, steps=steps_of(options))
     plans = [

@@ -87,12 +87,40 @@ def test_whole_words_are_masked_whole() -> None:
     assert abs(chosen.mean() / 0.98 - 0.15) < 0.01
 
 
-def test_masks_follow_the_sequence_not_its_company() -> None:
+@pytest.mark.parametrize("whole_word", [False, True])
+def test_a_token_is_masked_wherever_it_stands_in_its_sequence(whole_word: bool) -> None:
     tokenizer = tiny_tokenizer()
-    ids, lengths, keys, masked, _, _ = masked_batch(Masking(), 1000)
+    masking = Masking(random_share=0.0, mask_share=1.0, repeats=True, whole_word=whole_word)
+    ids, _, _, masked, mlm_index, labels = masked_batch(masking)
+    assert abs(len(mlm_index) / len(ids) / 0.98 - 0.15) < 0.02
+    chosen = np.zeros(len(ids), dtype=bool)
+    chosen[mlm_index] = True
+    starts = ~tokenizer.continuations()[ids] | np.isin(np.roll(ids, 1), tokenizer.special_ids)
+    for sequence, hidden, read, begins in zip(*(of.reshape(-1, 100) for of in (ids, chosen, masked, starts)), strict=True):
+        alike = begins if whole_word else np.full(100, True)  # of whole words those that begin alike are chosen together
+        together = {(int(id), bool(was)) for id, was in zip(sequence[alike], hidden[alike], strict=True)}
+        assert len(together) == len({id for id, _ in together})
+        assert whole_word or not set(sequence[hidden].tolist()) & set(read.tolist())
+    apart = masked_batch(Masking(whole_word=whole_word))[4]
+    assert not np.array_equal(apart, mlm_index)
+    assert np.array_equal(labels, ids[mlm_index])
+
+
+def test_a_token_and_its_like_are_shown_alike() -> None:
+    ids, _, _, masked, mlm_index, _ = masked_batch(Masking(repeats=True))
+    seen: dict[tuple[int, int], int] = {}
+    for index in mlm_index.tolist():
+        assert seen.setdefault((index // 100, int(ids[index])), int(masked[index])) == masked[index]
+
+
+@pytest.mark.parametrize("repeats", [False, True])
+def test_masks_follow_the_sequence_not_its_company(repeats: bool) -> None:
+    tokenizer = tiny_tokenizer()
+    masking = Masking(repeats=repeats)
+    ids, lengths, keys, masked, _, _ = masked_batch(masking, 1000)
     order = np.random.default_rng(1).permutation(len(lengths))
     shuffled = np.concatenate([ids[i * 100 : (i + 1) * 100] for i in order])
-    again, _, _ = Masker(Masking(), tokenizer)(shuffled, lengths, keys[order])
+    again, _, _ = Masker(masking, tokenizer)(shuffled, lengths, keys[order])
     for place, i in enumerate(order):
         assert np.array_equal(again[place * 100 : (place + 1) * 100], masked[i * 100 : (i + 1) * 100])
 
@@ -124,3 +152,4 @@ def test_the_identity_of_examples_is_what_earlier_runs_have_hashed() -> None:
         "SentencePairs(options=SpanOptions(sequence_length=64, short=0.1, random_next=0.5))",
         "Masking(rate=0.3, mask=0.8, random=0.1, whole_word=True, end_rate=0.15, steps=10)",
     ]
+    assert Masking(repeats=True).identity != Masking().identity

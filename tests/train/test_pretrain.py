@@ -86,6 +86,7 @@ def test_refusals(store: TokenStore, tmp_path: Path) -> None:
         ("causal", {"short": 0.5}, "accepted with bert, order$"),
         ("causal", {"mask_rate": 0.3}, "accepted with bert, order, mlm, roberta, electra$"),
         ("causal", {"mask_rate_end": 0.3}, "accepted with bert, order, mlm, roberta, electra$"),
+        ("causal", {"mask_repeats": True}, "accepted with bert, order, mlm, roberta, electra$"),
         ("causal", {"whole_word_masking": True}, "accepted with bert, order, mlm, roberta, electra$"),
     ],
 )
