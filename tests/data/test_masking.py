@@ -96,11 +96,13 @@ def test_a_token_is_masked_wherever_it_stands_in_its_sequence(whole_word: bool) 
     chosen = np.zeros(len(ids), dtype=bool)
     chosen[mlm_index] = True
     starts = ~tokenizer.continuations()[ids] | np.isin(np.roll(ids, 1), tokenizer.special_ids)
-    for sequence, hidden, read, begins in zip(*(of.reshape(-1, 100) for of in (ids, chosen, masked, starts)), strict=True):
-        alike = begins if whole_word else np.full(100, True)  # of whole words those that begin alike are chosen together
-        together = {(int(id), bool(was)) for id, was in zip(sequence[alike], hidden[alike], strict=True)}
+    alike = starts if whole_word else np.full(len(ids), True)  # whole words that begin alike are chosen together
+    for first in range(0, len(ids), 100):
+        sequence = slice(first, first + 100)
+        of = alike[sequence]
+        together = set(zip(ids[sequence][of].tolist(), chosen[sequence][of].tolist(), strict=True))
         assert len(together) == len({id for id, _ in together})
-        assert whole_word or not set(sequence[hidden].tolist()) & set(read.tolist())
+        assert whole_word or not set(ids[sequence][chosen[sequence]]) & set(masked[sequence])
     apart = masked_batch(Masking(whole_word=whole_word))[4]
     assert not np.array_equal(apart, mlm_index)
     assert np.array_equal(labels, ids[mlm_index])
