@@ -105,4 +105,4 @@ def test_the_commands_are_of_verbs_that_there_are(data: Path, bothways: Run) -> 
 
 def test_data_that_is_not_there_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(tmp_path / "no"), "--out", str(tmp_path / "out")]) == 2
-    assert "train-v2.0.json is missing" in capsys.readouterr().err
+    assert "wikipedia/part-0.jsonl.zst" in capsys.readouterr().err
