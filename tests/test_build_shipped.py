@@ -63,7 +63,11 @@ def data(tmp_path: Path) -> Path:
 
 
 def test_tables_are_the_same_each_time_and_hold_nothing_kept_back(
-    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    data: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    scripts_folder: Path,
 ) -> None:
     monkeypatch.setattr(build_shipped, "decompressed", lambda raw, path: raw)  # the .zst of this test are plain
     monkeypatch.setattr("held_out.zstd_lines", lambda path: path.read_text().splitlines())
@@ -103,6 +107,8 @@ def test_the_commands_are_of_verbs_that_there_are(data: Path, bothways: Run) -> 
             assert code == 0, err
 
 
-def test_data_that_is_not_there_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_data_that_is_not_there_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], scripts_folder: Path
+) -> None:
     assert main([str(tmp_path / "no"), "--out", str(tmp_path / "out")]) == 2
     assert "wikipedia/part-0.jsonl.zst" in capsys.readouterr().err

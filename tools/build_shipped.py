@@ -31,9 +31,7 @@ from bothways.errors import UserError
 from bothways.files import read_json, write_text
 from bothways.text.lines import decompressed
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
-from held_out import training_texts
-
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 QUESTION_SETS = {  # of DATA: the files to train and to measure on
     "squad": ("squad/train-v2.0.json", "squad/dev-v2.0.json"),
     "qed": ("qa-qed/train.json", "qa-qed/dev.json"),
@@ -84,6 +82,9 @@ def questions(path: Path, name: str, number: int | None = None) -> tuple[list[di
 
 def build_texts(data: Path, out: Path) -> Iterator[str]:
     """Write texts/, a file for each of `ENCODER_TEXTS`. Yields what is to be said of them."""
+    sys.path.insert(0, str(BENCHMARKS))
+    from held_out import training_texts
+
     for name, megabytes in ENCODER_TEXTS.items():
         texts = [{"text": text} for text in training_texts(data, [name], megabytes)]
         path = out / "texts" / name.replace("/", "-").removesuffix(".zst")
