@@ -6,6 +6,7 @@ What trains on these files has to leave those documents out, as `training_texts`
 from __future__ import annotations
 
 import json
+import math
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -65,7 +66,7 @@ def _masked(text: str, index: int) -> Passage:
     return Passage(text, [words[index] for index in sorted(chosen)])
 
 
-def training_texts(data: Path, files: list[str], megabytes: float) -> Iterator[str]:
+def training_texts(data: Path, files: list[str], megabytes: float = math.inf) -> Iterator[str]:
     """Documents of these files in turn, without the last ones of each, as many bytes of each as its share is."""
     for name in files:
         left = megabytes * 1e6 / len(files)

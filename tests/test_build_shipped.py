@@ -44,7 +44,7 @@ def data(tmp_path: Path) -> Path:
         ],
     }
     for name in build_shipped.ENCODER_TEXTS:
-        rows.setdefault(name, [{"title": "", "text": f"the first of {name}"}, {"title": "", "text": "kept back"}])
+        rows.setdefault(name, [{"title": "", "text": f"{name}: " + "a " * 9000}, {"title": "", "text": "kept back"}])
     for name, listed in rows.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -88,7 +88,9 @@ def test_tables_are_the_same_each_time_and_hold_nothing_kept_back(
     pairs = [json.loads(line) for line in (made / "vectors-pairs.jsonl").read_text().splitlines()]
     assert [pair["text"] for pair in pairs] == ["a dog runs", "what is a cold?", "It rains"]
     assert pairs[2]["pair"] == "It rained in May."
-    assert json.loads(one["wikipedia-part-0.jsonl"]) == {"text": "the first of wikipedia/part-0.jsonl.zst"}
+    begin = json.loads(one["wikipedia-part-0.jsonl"])["text"]
+    assert begin == ("wikipedia/part-0.jsonl.zst: " + "a " * 9000)[:2500]
+    assert json.loads(one["text-english-fairytales.jsonl"])["text"].endswith("a " * 9000)
     assert b"kept back" not in b"".join(one.values())
     assert b"a dev" not in one["vectors-scores.jsonl"] + one["vectors-pairs.jsonl"]
     tables = {"answer": "answers-train.json", "tag": "entities-train.conll", "similar": "vectors-pairs.jsonl"}
