@@ -52,7 +52,6 @@ ENCODER_TEXTS = {  # files of DATA, and how many characters of each document are
     "text-english/novels-eltec-en.jsonl.zst": 8000,  # chapters
 }
 START = "sentence-transformers/all-MiniLM-L6-v2"
-KEPT_LAYERS = "1,2,3,4,5"  # of all-MiniLM-L6-v2: the sixth was trained to say the whole sentence in every token
 
 Rows = Iterable[dict[str, Any]]
 
@@ -190,8 +189,7 @@ def commands(data: Path, out: Path, start: str, model: str, base: str) -> list[s
 
     return [
         f"bothways prepare {out / 'texts'} --tokenizer {start} --out {out / 'store'}",
-        f"bothways pretrain {out / 'store'} --recipe mini-distilled --model {start} --keep-layers {KEPT_LAYERS} "
-        f"--out {out / 'mini-distilled'}",
+        f"bothways pretrain {out / 'store'} --recipe mini-distilled --model {start} --out {out / 'mini-distilled'}",
         f"python tools/ship_model.py {out / 'mini-distilled'} --name mini-distilled --storage int8",
         tune("answer", "answers", model, at("answers-train.json"), at("answers-dev.json"), "answers-general"),
         tune("answer", "answers", at("answers-general"), f"{helpdesk}/questions-train.json",

@@ -49,6 +49,8 @@ class Masking:
         for name, rate in (("mask_rate", self.rate), ("mask_rate_end", self.end_rate)):
             if rate is not None and not 0 < rate < 1:
                 raise UserError(f"{option(name, rate)}: expected a share between 0 and 1")
+        if not 0 <= self.mask_share <= 1:
+            raise UserError(f"{option('mask_share', self.mask_share)}: expected a share from 0 to 1")
         if min(self.mask_share, self.random_share) < 0 or self.mask_share + self.random_share > 1:
             raise UserError(
                 f"masking shares {self.mask_share} and {self.random_share}: expected two shares that sum to at most 1"

@@ -22,7 +22,7 @@ from bothways.text.tokenizer import Tokenizer
 ELECTRA_LR = 5e-4  # of ELECTRA-small (Clark et al. 2020, table 6); at 2e-3 a tiny model learnt nothing that lasts
 # Options of pretraining that shape examples with pairs of segments, or with masks, alone.
 OF_PAIRS = ("short",)
-OF_MASKS = ("mask_rate", "mask_rate_end", "whole_word_masking", "mask_repeats")
+OF_MASKS = ("mask_rate", "mask_rate_end", "mask_share", "whole_word_masking", "mask_repeats")
 
 MakeExamples = Callable[[SpanOptions, Masking, Tokenizer], ExampleMaker]
 
@@ -85,7 +85,7 @@ OBJECTIVES: dict[str, Pretraining] = {
         next_command='explain {model} "a text of yours"',
         family="electra",
         max_lr=ELECTRA_LR,
-        without=OF_PAIRS,
+        without=(*OF_PAIRS, "mask_share"),
     ),
     "causal": Pretraining(
         NextTokenObjective(),

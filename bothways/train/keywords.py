@@ -48,6 +48,7 @@ class PretrainKeywords(TypedDict, total=False):
     dropout: float
     mask_rate: float
     mask_rate_end: float | None
+    mask_share: float
     whole_word_masking: bool
     mask_repeats: bool
     short: float

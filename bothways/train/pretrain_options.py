@@ -60,10 +60,11 @@ class PretrainOptions:
     at the end, in which the learning rate falls; by default all after the warm-up, with hours or minutes 0.2.
     phases: LENGTH:SHARE of the steps, in order, instead of one sequence_length, as in `128:0.9 512:0.1`; a third part,
     as in `512:0.1:131072`, is the phase's own tokens_per_step.
-    mask_rate_end: the masking rate moves linearly from mask_rate to this. mask_repeats: mask a token wherever it stands
-    in the sequence, so that the model cannot copy it. short: share of sentence pairs built to a random shorter length.
-    validation_tokens: read in each evaluation, always masked at 15 %; by default 200,000 at the end, and before at most
-    a tenth of the tokens that are trained between two evaluations.
+    mask_rate_end: the masking rate moves linearly from mask_rate to this. mask_share: of the tokens to predict, the
+    share that is masked; half of the others is replaced by random tokens, half stays. mask_repeats: mask a token
+    wherever it stands in the sequence, so that the model cannot copy it. short: share of sentence pairs built to a
+    random shorter length. validation_tokens: read in each evaluation, always masked at 15 %; by default 200,000 at the
+    end, and before at most a tenth of the tokens that are trained between two evaluations.
     micro_batch_tokens: tokens in one forward pass, which is what takes memory. parallel: under torchrun, `fsdp` shards
     parameters and optimizer. keep_checkpoints: the newest so many stay, to resume from and for `bothways explain`.
     compile: by torch.compile. tensorboard: also write RUN/tensorboard. profile: write
@@ -97,6 +98,7 @@ class PretrainOptions:
     dropout: float = 0.0
     mask_rate: float = 0.15
     mask_rate_end: float | None = None
+    mask_share: float = 0.8
     whole_word_masking: bool = False
     mask_repeats: bool = False
     short: float = 0.1

@@ -65,7 +65,13 @@ def make_plan(store: TokenStore, options: PretrainOptions) -> PretrainingPlan | 
     """
     _refuse_needless_options(options)
     phases = phases_of(options)
-    whole = Masking(options.mask_rate, whole_word=options.whole_word_masking, repeats=options.mask_repeats)
+    whole = Masking(
+        options.mask_rate,
+        options.mask_share,
+        round((1 - options.mask_share) / 2, 9),  # 0.1 of 0.8, to the bit
+        whole_word=options.whole_word_masking,
+        repeats=options.mask_repeats,
+    )
     if options.mask_rate_end is not None:
         whole = replace(whole, end_rate=options.mask_rate_end, steps=steps_of(options))
     plans = [

@@ -73,12 +73,13 @@ FILE_VERBS = ("explain", "predict", "embed", "classify", "tag", "answer")  # who
 RARE = frozenset((
     "all", "batch_size", "calibrate", "checkpoint_every", "class_weights", "clip", "compile", "cors", "decay",
     "device", "drain", "dropout", "evaluate_every", "format", "freeze_layers", "hidden_act", "keep_checkpoints",
-    "keep_layers", "label_names", "log_every", "log_texts", "mask_rate", "mask_rate_end", "mask_repeats", "max_body",
-    "max_characters", "max_position_embeddings", "max_requests", "max_texts", "micro_batch_tokens", "min_frequency",
-    "min_p", "no_normalize", "on", "optimizer", "overlap", "overwrite", "parallel", "parts", "patience", "phases",
-    "pooling", "positions", "precision", "profile", "relation_heads", "repetition_penalty", "replicas", "scheme",
-    "seed", "short", "skip_bad", "teacher_layer", "teacher_losses", "teacher_temperature", "teacher_weight",
-    "tensorboard", "truncate", "validation_tokens", "warmup", "weight_decay", "whole_word_masking", "workers",
+    "keep_layers", "label_names", "log_every", "log_texts", "mask_rate", "mask_rate_end", "mask_repeats", "mask_share",
+    "max_body", "max_characters", "max_position_embeddings", "max_requests", "max_texts", "micro_batch_tokens",
+    "min_frequency", "min_p", "no_normalize", "on", "optimizer", "overlap", "overwrite", "parallel", "parts",
+    "patience", "phases", "pooling", "positions", "precision", "profile", "relation_heads", "repetition_penalty",
+    "replicas", "scheme", "seed", "short", "skip_bad", "teacher_layer", "teacher_losses", "teacher_temperature",
+    "teacher_weight", "tensorboard", "truncate", "validation_tokens", "warmup", "weight_decay", "whole_word_masking",
+    "workers",
 ))  # fmt: skip
 GROUPS = ("needed", "usual", "columns of the tables", "rare")
 

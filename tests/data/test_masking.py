@@ -143,6 +143,8 @@ def test_the_masking_rate_moves_in_a_line() -> None:
 def test_impossible_options_are_refused() -> None:
     with pytest.raises(ValueError, match="mask_rate=0"):
         Masking(rate=0)
+    with pytest.raises(ValueError, match=r"mask_share=1\.2: expected a share from 0 to 1"):
+        Masking(mask_share=1.2)
     with pytest.raises(ValueError, match=r"masking shares 0\.8 and 0\.3"):
         Masking(random_share=0.3)
 

@@ -21,6 +21,7 @@ from bothways.model.config import SIZES
 from bothways.train.options import TrainOptions
 from bothways.train.pretrain import pretrain
 from bothways.train.pretrain_options import PretrainOptions
+from bothways.train.pretrain_plan import make_plan
 from bothways.train.run import RunDirectory
 from bothways.train.samples import READ_TOKENS
 from tests.data.test_prepare import write_corpus
@@ -86,6 +87,8 @@ def test_refusals(store: TokenStore, tmp_path: Path) -> None:
         ("causal", {"short": 0.5}, "accepted with bert, order$"),
         ("causal", {"mask_rate": 0.3}, "accepted with bert, order, mlm, roberta, electra$"),
         ("causal", {"mask_rate_end": 0.3}, "accepted with bert, order, mlm, roberta, electra$"),
+        ("electra", {"mask_share": 1.0}, "accepted with bert, order, mlm, roberta$"),
+        ("causal", {"mask_share": 1.0}, "accepted with bert, order, mlm, roberta$"),
         ("causal", {"mask_repeats": True}, "accepted with bert, order, mlm, roberta, electra$"),
         ("causal", {"whole_word_masking": True}, "accepted with bert, order, mlm, roberta, electra$"),
     ],
@@ -97,6 +100,13 @@ def test_options_that_an_objective_has_no_use_for_are_refused(
     with pytest.raises(UserError, match=f"^{name}={value}: objective='{objective}' has no use for it; {able}"):
         pretrain(store.directory, tmp_path / "run", replace(OPTIONS, objective=objective, **options), quiet=True)
     assert not (tmp_path / "run" / "run.json").exists()
+
+
+@pytest.mark.parametrize(("mask_share", "shares"), [(0.8, "mask=0.8, random=0.1"), (1.0, "mask=1.0, random=0.0")])
+def test_what_is_hidden_and_not_masked_is_half_random(mask_share: float, shares: str, store: TokenStore) -> None:
+    plan = make_plan(store, replace(OPTIONS, mask_share=mask_share))
+    assert isinstance(plan, PretrainingPlan)
+    assert shares in "".join(plan.maker.identity)
 
 
 def test_continuing_from_a_model_of_another_vocabulary_is_refused(
