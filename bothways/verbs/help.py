@@ -37,6 +37,7 @@ METAVARS = {
     "lr": "RATE",
     "mask_rate": "SHARE",
     "mask_rate_end": "SHARE",
+    "mask_share": "SHARE",
     "min_p": "SHARE",
     "model": "MODEL",
     "models": "MODEL",
