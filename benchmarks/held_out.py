@@ -67,7 +67,8 @@ def _masked(text: str, index: int) -> Passage:
 
 
 def training_texts(data: Path, files: list[str], megabytes: float = math.inf) -> Iterator[str]:
-    """Documents of these files in turn, without the last ones of each, as many bytes of each as its share is."""
+    """Documents of these files in turn, without the last ones of each. megabytes: of all files together, of which each
+    gives the same share; by default all that they have."""
     for name in files:
         left = megabytes * 1e6 / len(files)
         waiting: deque[str] = deque()
